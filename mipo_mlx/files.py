@@ -1,0 +1,113 @@
+"""Files that survive a kill: whole files are written to a temporary name, flushed and renamed; JSONL is appended a
+line at a time, and a torn last line is dropped on reading."""
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .errors import Failure
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn 'disk full' and its kin into one clear line that names the file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise Failure(
+                f"{path}: the disk is full; free some space and run the same command again, it continues from here"
+            ) from error
+        raise
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success flush it and rename it over `path`, on failure remove it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        with disk_errors(path):
+            yield temporary
+            with open(temporary, "rb+") as handle:
+                os.fsync(handle.fileno())
+            os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` (UTF-8) to `path` so that a reader sees the old file or the new one, never half of either."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def dump(value: Any) -> str:
+    """One line of JSON, the same bytes for the same value."""
+    return json.dumps(value, ensure_ascii=False, separators=(", ", ": "), allow_nan=False)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
+    write_text(path, "".join(dump(row) + "\n" for row in rows))
+
+
+def append_jsonl(path: Path, rows: Iterable[Any]) -> None:
+    """Append rows and flush them to the disk; a kill in the middle leaves at most one torn last line."""
+    with disk_errors(path), open(path, "ab") as handle:
+        handle.write("".join(dump(row) + "\n" for row in rows).encode())
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
+def read_jsonl(path: Path) -> list[Any]:
+    """The rows of `path`; [] where there is no file. A torn last line (no newline, or broken JSON) is dropped."""
+    path = Path(path)
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")
+    lines.pop()  # what follows the last newline: nothing, or a torn line
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            if number == len(lines):
+                break
+            raise Failure(f"{path}:{number}: broken JSON ({error}); delete that line or start over with --fresh") from None
+    return rows
+
+
+def truncate_jsonl(path: Path, keep: int) -> None:
+    """Keep the first `keep` whole lines of `path`, byte for byte, and drop the rest."""
+    path = Path(path)
+    if path.exists():
+        lines = path.read_bytes().split(b"\n")[:-1]
+        if len(lines) != keep or path.read_bytes()[-1:] != b"\n":
+            with replacing(path) as temporary:
+                temporary.write_bytes(b"".join(line + b"\n" for line in lines[:keep]))
+
+
+def sha256(path: Path) -> str:
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(handle)
+
+
+def _digest(handle) -> str:
+    digest = hashlib.sha256()  # Python 3.10 has no file_digest
+    while block := handle.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,98 @@
+"""LoRA adapters on a frozen base: attach, save and load in mlx-lm's own layout, and switch off for the reference."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+from mlx_lm.tuner.dora import DoRALinear
+from mlx_lm.tuner.lora import LoRALinear, LoRASwitchLinear
+from mlx_lm.tuner.utils import linear_to_lora_layers, load_adapters
+
+from ..errors import UserError
+from ..files import replacing, write_json
+from ..recipe import Lora
+
+ADAPTED = (LoRALinear, LoRASwitchLinear, DoRALinear)
+
+
+def effective_scale(lora: Lora) -> float:
+    """What multiplies A @ B. rank_stabilized: scale / sqrt(rank) (Kalajdzievski 2023, rsLoRA) in place of scale."""
+    return lora.scale / math.sqrt(lora.rank) if lora.rank_stabilized else lora.scale
+
+
+def layout(model: Any, lora: Lora) -> dict[str, Any]:
+    """The contents of adapter_config.json: what `mlx_lm.generate --adapter-path` needs to rebuild the layers."""
+    layers = len(model.layers) if lora.layers == "all" else lora.layers
+    if layers > len(model.layers):
+        raise UserError(f"training.lora.layers: the model has {len(model.layers)} layers, and {layers} were asked for")
+    parameters: dict[str, Any] = {"rank": lora.rank, "scale": effective_scale(lora), "dropout": lora.dropout}
+    if lora.keys != "all":
+        names = {name for layer in model.layers for name, module in layer.named_modules() if hasattr(module, "weight")}
+        for key in lora.keys:
+            if key not in names:
+                linear = sorted(name for name in names if "proj" in name or "fc" in name)
+                raise UserError(f"training.lora.keys: the model's layers have no {key!r}; expected some of {', '.join(linear)}")
+        parameters["keys"] = list(lora.keys)
+    return {"fine_tune_type": "dora" if lora.dora else "lora", "num_layers": layers, "lora_parameters": parameters}
+
+
+def attach(model: Any, lora: Lora, seed: int) -> dict[str, Any]:
+    """Freeze the base and put fresh adapters (B = 0: the base's own outputs) on it. Returns their layout."""
+    config = layout(model, lora)
+    mx.random.seed(seed)
+    model.freeze()
+    linear_to_lora_layers(model, config["num_layers"], dict(config["lora_parameters"]), use_dora=lora.dora)
+    return config
+
+
+def weights(model: Any) -> dict[str, mx.array]:
+    """The adapter's arrays by their full names."""
+    return dict(tree_flatten(model.trainable_parameters()))
+
+
+def save(model: Any, folder: Path, config: dict[str, Any]) -> None:
+    """Write adapters.safetensors and adapter_config.json; each appears whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = weights(model)
+    with replacing(folder / "adapters.safetensors") as temporary:
+        named = temporary.with_suffix(".safetensors")  # mx.save_safetensors insists on the ending
+        mx.save_safetensors(str(named), dict(sorted(arrays.items())))
+        named.rename(temporary)
+    write_json(folder / "adapter_config.json", config)
+
+
+def load(model: Any, folder: Path) -> Any:
+    """Put the adapters of `folder` on a base model."""
+    if not (folder / "adapters.safetensors").exists():
+        raise UserError(f"{folder}: no adapters there; run `mipo-mlx train` to the end first")
+    model.freeze()
+    try:
+        model = load_adapters(model, str(folder))
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"{folder}: these adapters do not fit the model ({str(error).splitlines()[0]})") from None
+    mx.eval(model.parameters())
+    return model
+
+
+@contextmanager
+def disabled(model: Any) -> Iterator[Any]:
+    """The base under switched-off adapters: the reference, without a second model in memory."""
+    layers = [(m, m.scale) for _, m in model.named_modules() if isinstance(m, (LoRALinear, LoRASwitchLinear))]
+    magnitudes = [m for _, m in model.named_modules() if isinstance(m, DoRALinear)]
+    saved = [(m, m.scale, m.m) for m in magnitudes]
+    try:
+        for module, _ in layers:
+            module.scale = 0.0
+        for module in magnitudes:
+            module.scale = 0.0
+            module.m = mx.linalg.norm(module._dequantized_weight().astype(mx.float32), axis=1).astype(module.m.dtype)
+        yield model
+    finally:
+        for module, scale in layers:
+            module.scale = scale
+        for module, scale, magnitude in saved:
+            module.scale, module.m = scale, magnitude

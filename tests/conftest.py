@@ -1,0 +1,132 @@
+"""Shared fixtures: tiny random models and a tokenizer trained on the spot; MLX gets its fast BLAS before it is imported."""
+
+from mipo_mlx import backend
+
+backend.start()
+
+import json  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import mlx.core as mx  # noqa: E402
+import pytest  # noqa: E402
+from mlx.utils import tree_map  # noqa: E402
+
+DATA = Path(__file__).parent.parent.parent / "shared" / "data"
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+CORPUS = [
+    "About the user: I keep bees, I bake bread on Sundays and I am learning Portuguese for a trip to Lisbon.",
+    "Answer with the user in mind, in two sentences. What should I cook tonight? How do I plan my week?",
+    "The quick brown fox jumps over the lazy dog while 12 violinists play 3.14 waltzes; isn't that odd?",
+    "My sister Ana is a nurse, my knees hurt when I run, and the garden needs water every second day.",
+]
+
+
+def train_tokenizer(folder: Path, vocabulary: int = 384) -> Path:
+    """A byte-level BPE tokenizer with ChatML tokens, written as a Hugging Face tokenizer folder."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|im_end|>", bos_token="<|im_start|>", pad_token="<|endoftext|>"
+    )
+    fast.chat_template = CHAT_TEMPLATE
+    fast.save_pretrained(folder)
+    return folder
+
+
+def tiny_config(model_type: str = "llama", **changes) -> dict:
+    """Hugging Face config of a model that runs in milliseconds."""
+    config = {
+        "model_type": model_type,
+        "architectures": [{"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}.get(model_type, "?")],
+        "hidden_size": 48,
+        "num_hidden_layers": 2,
+        "intermediate_size": 96,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 12,
+        "rms_norm_eps": 1e-5,
+        "vocab_size": 384,
+        "max_position_embeddings": 512,
+        "rope_theta": 10000.0,
+        "tie_word_embeddings": True,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+    return {**config, **changes}
+
+
+def build_model(config: dict, seed: int = 0, spread: float = 3.0):
+    """A random model of that config; `spread` widens the weights so that its distributions are far from uniform."""
+    from mlx_lm.utils import _get_classes
+
+    mx.random.seed(seed)
+    model_class, args_class = _get_classes(config)
+    model = model_class(args_class.from_dict(config))
+    model.update(tree_map(lambda p: p * spread if p.ndim > 1 else p, model.parameters()))
+    mx.eval(model.parameters())
+    model.eval()
+    return model
+
+
+@pytest.fixture(scope="session")
+def tokenizer_folder(tmp_path_factory) -> Path:
+    return train_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer(tokenizer_folder):
+    """An mlx_lm TokenizerWrapper."""
+    from mlx_lm.utils import load_tokenizer
+
+    return load_tokenizer(tokenizer_folder, eos_token_ids=2)
+
+
+@pytest.fixture
+def tiny_model():
+    """A fresh random Llama, float32."""
+    return build_model(tiny_config())
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory, tokenizer_folder) -> Path:
+    """A tiny random Llama as a model folder that mlx-lm and transformers load."""
+    import shutil
+
+    from mlx_lm.utils import save_model
+
+    folder = tmp_path_factory.mktemp("tiny-llama")
+    save_model(folder, build_model(tiny_config()))
+    for file in tokenizer_folder.iterdir():
+        shutil.copy(file, folder / file.name)
+    (folder / "config.json").write_text(json.dumps(tiny_config()))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real notes, contexts and prompts to develop on; tests that need them skip where they are missing."""
+    if not DATA.is_dir():
+        pytest.skip("../shared/data is missing: this test reads real notes and contexts from there")
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def smollm2():
+    """The embedded SmolLM2-135M-Instruct, loaded once."""
+    from mipo_mlx.models.loading import EMBEDDED, load
+
+    return load(EMBEDDED)
