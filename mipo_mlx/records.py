@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from .files import read_jsonl, write_jsonl
 
-TRAIN, HELDOUT = "train", "heldout"
+TRAIN, VALIDATION, HELDOUT = "train", "validation", "heldout"  # validation picks the checkpoint, held-out judges it
 T = TypeVar("T")
 
 

@@ -1,0 +1,207 @@
+"""The command line: parse, call one function, print. No logic; heavy imports happen inside the command that needs them."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from . import __version__
+
+RUNS = click.option("--runs", "root", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of all runs.")
+SETS = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the recipe, as in training.beta=0.2.")
+QUIET = click.option("--quiet", is_flag=True, help="No progress; warnings and results only.")
+RECIPE = click.argument("recipe", type=click.Path(path_type=Path))
+RUN = click.argument("run", type=click.Path(path_type=Path))
+
+
+class Friendly(click.Group):
+    """Ends every expected failure with one line and its exit code; a traceback only with --debug."""
+
+    def invoke(self, context: click.Context):
+        from .errors import Failure, UserError
+
+        try:
+            return super().invoke(context)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except KeyboardInterrupt:
+            click.echo("stopped; the same command continues from here", err=True)
+            sys.exit(130)
+        except Exception as error:
+            if context.params.get("debug"):
+                raise
+            code = getattr(error, "exit_code", 1)
+            told = str(error) if isinstance(error, UserError | Failure) or code == 2 else f"{type(error).__name__}: {error}"
+            hint = "" if isinstance(error, UserError | Failure) or code == 2 else " (run `mipo-mlx --debug ...` for the traceback)"
+            click.echo(f"error: {' '.join(told.split())}{hint}", err=True)
+            sys.exit(code)
+
+
+@click.group(cls=Friendly, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def main(debug: bool) -> None:
+    """Personalize a local assistant from your own notes; nothing leaves this machine."""
+
+
+@main.command()
+@RECIPE
+@SETS
+@RUNS
+@QUIET
+@click.option("--name", help="Name of the run; default: the recipe's.")
+@click.option("--notes", help="Folder of notes, in place of the recipe's sources.notes.")
+@click.option("--fresh", is_flag=True, help="Start the run over.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+def train(recipe: Path, overrides, root: Path, quiet: bool, name, notes, fresh: bool, dry_run: bool) -> None:
+    """Notes in, a personalized model out: every stage of RECIPE. Run again after an interruption to continue."""
+    from . import plan, summary
+
+    opened, reporter = _open(recipe, overrides, root, quiet, name, notes, fresh, create=not dry_run)
+    if dry_run:
+        click.echo(plan.describe(opened))
+        return
+    _work(opened, "report", reporter, fresh)
+    click.echo(summary.final(opened))
+
+
+def _open(recipe: Path, overrides, root: Path, quiet: bool, name, notes, fresh: bool, create: bool = True):
+    from . import run as runs
+    from .progress import Reporter
+
+    values = runs.load_recipe(recipe, list(overrides), notes)
+    return runs.open_run(values, name or values.name or recipe.stem, root, fresh, create), Reporter(quiet)
+
+
+def _work(opened, upto: str, reporter, fresh: bool = False) -> None:
+    from . import run as runs
+
+    with runs.locked(opened.folder):
+        runs.prepare(opened, fresh)
+        runs.execute(opened, upto, reporter)
+
+
+@main.command()
+@click.argument("target", metavar="RECIPE_OR_RUN", type=click.Path(path_type=Path))
+@SETS
+@RUNS
+@QUIET
+@click.option("--name", help="Name of the run; default: the recipe's.")
+@click.option("--notes", help="Folder of notes, in place of the recipe's sources.notes.")
+@click.option("--fresh", is_flag=True, help="Start the run over.")
+@click.option("--show", is_flag=True, help="Print the pairs side by side with their PMI.")
+def pairs(target: Path, overrides, root: Path, quiet: bool, name, notes, fresh: bool, show: bool) -> None:
+    """Read the notes and sample the contrastive pairs; stop before training."""
+    from . import run as runs
+    from .progress import Reporter
+
+    if target.suffix in (".yaml", ".yml"):
+        opened, reporter = _open(target, overrides, root, quiet, name, notes, fresh)
+    else:
+        opened, reporter = runs.existing_run(target, root), Reporter(quiet)
+    _work(opened, "pairs", reporter, fresh)
+    if show:
+        from .pairs.show import show as show_pairs
+
+        show_pairs(opened.folder)
+
+
+def _again(run: Path, root: Path, stage: str, quiet: bool):
+    """Do one stage of an existing run anew; what it needs must be there."""
+    from . import run as runs
+    from .progress import Reporter
+
+    opened, reporter = runs.existing_run(run, root), Reporter(quiet)
+    runs.require(opened, runs.NEEDS[stage])
+    with runs.locked(opened.folder):
+        runs.run_stage(opened, stage, reporter)
+    return opened
+
+
+@main.command("eval")
+@RUN
+@RUNS
+@QUIET
+def evaluate(run: Path, root: Path, quiet: bool) -> None:
+    """Evaluate RUN on its held-out contexts and prompts."""
+    from . import summary
+
+    opened = _again(run, root, "evaluation", quiet)
+    click.echo(summary.evaluation(opened))
+
+
+@main.command()
+@RUN
+@RUNS
+@QUIET
+def fuse(run: Path, root: Path, quiet: bool) -> None:
+    """Fuse the adapters of RUN into a model folder that mlx-lm loads."""
+    from . import run as runs
+    from .progress import Reporter
+
+    opened = runs.existing_run(run, root)
+    with runs.locked(opened.folder):
+        runs.require(opened, "training")
+        from . import backend
+
+        backend.start()
+        from .export.stage import fuse as fuse_run
+
+        click.echo(fuse_run(opened.folder, opened.recipe, Reporter(quiet)))
+
+
+@main.command()
+@RUN
+@RUNS
+@QUIET
+def export(run: Path, root: Path, quiet: bool) -> None:
+    """Write the GGUF, the fused folder and the Modelfile of RUN."""
+    from . import summary
+
+    opened = _again(run, root, "export", quiet)
+    click.echo(summary.files(opened))
+
+
+@main.command()
+@RUN
+@RUNS
+@QUIET
+def report(run: Path, root: Path, quiet: bool) -> None:
+    """Write report.html of RUN."""
+    opened = _again(run, root, "report", quiet)
+    click.echo(str(opened.folder / "report.html"))
+
+
+@main.command()
+@RUN
+@RUNS
+@click.option("--context", help="A text file, or the name or id of a note of the run, put before the conversation.")
+@click.option("--base", is_flag=True, help="Let the base model answer beside the tuned one.")
+@click.option("--max-tokens", default=400, show_default=True, type=click.IntRange(1), help="Longest answer, in tokens.")
+@click.option("--temperature", default=0.7, show_default=True, type=click.FloatRange(0), help="0 answers the same way every time.")
+def chat(run: Path, root: Path, context, base: bool, max_tokens: int, temperature: float) -> None:
+    """Talk to the result of RUN."""
+    from . import run as runs
+
+    opened = runs.existing_run(run, root)
+    runs.require(opened, "training")
+    from . import backend
+
+    backend.start()
+    from .chat import talk
+
+    talk(opened, context, base, max_tokens, temperature)
+
+
+@main.command()
+def doctor() -> None:
+    """Say what this machine is, what fits on it, what is wrong, and the command that mends it."""
+    from .doctor import examine
+
+    text, healthy = examine()
+    click.echo(text)
+    sys.exit(0 if healthy else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,222 @@
+"""A run directory: the resolved recipe, the manifest, the lock, and the stages in their order.
+
+Every stage reads the files of the stages before it and writes its own, so each can be run alone, inspected, and resumed.
+"""
+
+import hashlib
+import importlib
+import os
+import platform
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from . import __version__, recipe
+from .errors import UserError
+from .files import read_json, sha256, write_json, write_text
+from .progress import Reporter, duration
+from .recipe import Recipe, RecipeError
+
+STAGES = ("sources", "pairs", "training", "evaluation", "export", "report")
+NEEDS = {"evaluation": "training", "export": "training", "report": "evaluation"}  # for a stage that is run alone
+OUTPUTS = {  # what a finished stage must have left behind
+    "sources": ("contexts.jsonl", "prompts.jsonl"),
+    "pairs": ("samples.jsonl", "pairs.jsonl"),
+    "training": ("adapters/adapters.safetensors", "adapters/adapter_config.json", "metrics.jsonl"),
+    "evaluation": ("eval.json",),
+    "export": ("Modelfile",),
+    "report": ("report.html",),
+}
+EVERYTHING = (  # what a run writes, and `--fresh` removes
+    *("contexts.jsonl", "prompts.jsonl", "sources.json", "samples.jsonl", "pairs.jsonl", "pairs.json", "checkpoints"),
+    *("adapters", "metrics.jsonl", "eval.json", "eval-samples.jsonl", "fused", "Modelfile", "report.html", "manifest.json"),
+    "recipe.yaml",
+)
+
+
+@dataclass
+class Run:
+    folder: Path
+    recipe: Recipe
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        path = self.folder / "manifest.json"
+        return read_json(path) if path.exists() else {}
+
+    def done(self, stage: str) -> bool:
+        """Whether a stage finished and what it wrote is still there."""
+        state = self.manifest.get("stages", {}).get(stage, {}).get("state")
+        return state == "done" and all((self.folder / name).exists() for name in OUTPUTS[stage])
+
+
+def resolve_paths(values: Recipe, base: Path) -> Recipe:
+    """Paths in a recipe are relative to the recipe's own folder; make them absolute."""
+
+    def absolute(text: str) -> str:
+        return str((base / Path(text).expanduser()).resolve())
+
+    sources = values.sources
+    if sources.notes:
+        sources = sources.model_copy(update={"notes": absolute(sources.notes)})
+    if sources.prompts != "builtin":
+        sources = sources.model_copy(update={"prompts": absolute(sources.prompts)})
+    model = values.model
+    if model.startswith(("./", "../", "~")) or model.endswith(".gguf") and not model.startswith(("ollama:", "lmstudio:")):
+        model = absolute(model)
+    return values.model_copy(update={"sources": sources, "model": model})
+
+
+def load_recipe(path: Path, overrides: list[str], notes: str | None) -> Recipe:
+    """The recipe with its overrides; what the command line names is relative to the working folder."""
+    if notes is not None:
+        overrides = [*overrides, f"sources.notes={Path(notes).expanduser().resolve()}"]
+    return resolve_paths(recipe.load(path, overrides), path.resolve().parent)
+
+
+def open_run(values: Recipe, name: str, root: Path, fresh: bool, create: bool = True) -> Run:
+    """Create `root`/`name`, or continue it where the recipe is the same; with create False nothing is written.
+
+    Raises UserError for a name that is no folder name, and for a run that was made from another recipe.
+    """
+    if not re.fullmatch(r"[\w][\w.\- ]*", name):
+        raise UserError(f"--name {name}: expected a plain folder name: letters, digits, dots and dashes")
+    folder = root / name
+    kept = folder / "recipe.yaml"
+    if kept.exists() and not fresh:
+        old = _kept_recipe(kept)
+        changes = recipe.differences(old, values)
+        if changes:
+            raise UserError(
+                f"{folder}: this run was made from another recipe ({'; '.join(changes[:4])}"
+                f"{f'; and {len(changes) - 4} more' if len(changes) > 4 else ''}); "
+                "pass --fresh to start it over, or --name for a new one"
+            )
+    elif folder.exists() and any(folder.iterdir()) and not kept.exists() and not (folder / "manifest.json").exists():
+        raise UserError(f"{folder}: this folder holds other files; choose another --name")
+    if create:
+        folder.mkdir(parents=True, exist_ok=True)
+    return Run(folder, values)
+
+
+def _kept_recipe(path: Path) -> Recipe:
+    try:
+        return recipe.load(path)
+    except RecipeError as error:
+        raise UserError(f"{error}; this run was made by another version, start it over with --fresh") from None
+
+
+def existing_run(path: Path, root: Path) -> Run:
+    """A run by its folder or its name. Raises UserError where there is none."""
+    for folder in (Path(path), root / path):
+        if (folder / "recipe.yaml").exists():
+            return Run(folder, _kept_recipe(folder / "recipe.yaml"))
+    known = sorted(p.parent.name for p in root.glob("*/recipe.yaml"))
+    raise UserError(f"{path}: no such run; " + (f"there are: {', '.join(known)}" if known else "make one with `mipo-mlx train RECIPE`"))
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the run for one process; a second one is told who has it."""
+    import fcntl
+
+    path = folder / ".lock"
+    with open(path, "a+") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            handle.seek(0)
+            raise UserError(
+                f"{folder}: another process ({handle.read().strip() or 'unknown'}) is working on this run; wait for it, or choose another --name"
+            ) from None
+        handle.seek(0)
+        handle.truncate()
+        handle.write(f"pid {os.getpid()}")
+        handle.flush()
+        yield
+
+
+def erase(folder: Path) -> None:
+    """Remove what a run wrote, and nothing else."""
+    for name in EVERYTHING:
+        path = folder / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    for gguf in folder.glob("*.gguf"):
+        gguf.unlink()
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that can change a result."""
+    found = {"mipo-mlx": __version__, "python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
+    for name in ("mlx", "mlx-lm", "numpy", "transformers", "tokenizers", "gguf"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def prepare(run: Run, fresh: bool) -> None:
+    """Write the resolved recipe and the manifest of a new run."""
+    if fresh:
+        erase(run.folder)
+    if not (run.folder / "recipe.yaml").exists():
+        text = recipe.dump(run.recipe)
+        write_text(run.folder / "recipe.yaml", text)
+        _update(run, created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), recipe_sha256=hashlib.sha256(text.encode()).hexdigest())
+
+
+def _update(run: Run, **changes: Any) -> None:
+    write_json(run.folder / "manifest.json", {**run.manifest, **changes})
+
+
+def execute(run: Run, upto: str, reporter: Reporter) -> dict[str, dict[str, Any]]:
+    """Run every stage up to `upto` that is not done yet; returns the summaries of all of them."""
+    summaries = {}
+    for number, stage in enumerate(STAGES[: STAGES.index(upto) + 1], 1):
+        if run.done(stage):
+            reporter.say(f"[{number}/{len(STAGES)}] {stage}: done before")
+        else:
+            reporter.say(f"[{number}/{len(STAGES)}] {stage}")
+            run_stage(run, stage, reporter)
+        summaries[stage] = run.manifest["stages"][stage]["summary"]
+    return summaries
+
+
+def run_stage(run: Run, stage: str, reporter: Reporter) -> dict[str, Any]:
+    """Run one stage and enter it into the manifest; the stages behind it are no longer done."""
+    from . import backend
+
+    backend.start()
+    stages = {name: entry for name, entry in run.manifest.get("stages", {}).items() if name not in _after(stage)}
+    begin = time.monotonic()
+    stages[stage] = {"state": "started"}
+    _update(run, versions=versions(), device=str(backend.device()), seed=run.recipe.seed, model=run.recipe.model, stages=stages)
+    summary = importlib.import_module(f"mipo_mlx.{stage}.stage").run(run.folder, run.recipe, reporter)
+    seconds = time.monotonic() - begin
+    hashes = {name: sha256(run.folder / name) for name in OUTPUTS[stage]}
+    stages[stage] = {"state": "done", "seconds": round(seconds, 1), "summary": summary, "sha256": hashes}
+    _update(run, stages=stages)
+    reporter.say(f"  {stage} took {duration(seconds)}")
+    return summary
+
+
+
+def _after(stage: str) -> tuple[str, ...]:
+    """The stages whose input a new result of `stage` changes."""
+    return ("report",) if stage in ("evaluation", "export") else STAGES[STAGES.index(stage) + 1 :]
+
+
+def require(run: Run, stage: str) -> None:
+    """Raise UserError unless `stage` of the run is done."""
+    if not run.done(stage):
+        raise UserError(f"{run.folder}: {stage} is not finished; run `mipo-mlx train` with this run's recipe first, it continues where it stopped")
