@@ -22,14 +22,28 @@ def start() -> None:
     global _blas
     if platform.system() != "Linux" or _blas or "mlx.core" in sys.modules:
         return
-    local = sorted(Path(sys.prefix, "openblas").glob("**/libopenblas.so.0"))  # where `make` puts it without root
-    for name in [*map(str, local), *BLAS_NAMES]:
-        try:
-            ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
-        except OSError:
-            continue
-        _blas = name
-        return
+    unpacked = Path(sys.prefix, "openblas")  # where `make` puts it without root, beside the libraries that it needs
+    if unpacked.exists():
+        for library in ("libquadmath.so.0", "libgfortran.so.5"):
+            for path in unpacked.rglob(library):
+                _load(str(path))
+    for name in [*map(str, sorted(unpacked.rglob("libopenblas.so.0"))), *BLAS_NAMES]:
+        if _load(name):
+            _blas = name
+            return
+
+
+def _load(library: str) -> bool:
+    try:
+        ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
+    except OSError:
+        return False
+    return True
+
+
+def has_fast_blas() -> bool:
+    """Whether `start` found one (Linux)."""
+    return _blas is not None
 
 
 @dataclass(frozen=True)
