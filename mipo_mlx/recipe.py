@@ -45,6 +45,7 @@ class Filters(Section):
     repeated_ngrams: Fraction | None = 0.5
     refusals: bool = True
     quotes_context: Count | None = 6
+    first_person: bool = True
     near_duplicates: Fraction | None = 0.8
 
 
@@ -55,6 +56,7 @@ class Pairs(Section):
     candidates: Annotated[int, Field(ge=2)] = 2
     negatives: dict[NegativeKind, Positive] = {"random_context": 1.0}
     grids: Count = 24
+    validation_grids: Annotated[int, Field(ge=0)] = 6
     heldout_grids: Count = 18
     max_tokens: Count = 96
     temperature: NotNegative = 0.8
@@ -71,6 +73,10 @@ class Pairs(Section):
                 f"candidates: {self.candidates} answers to tell apart need a grid of at least that many contexts, "
                 f"and contexts_per_grid is {self.contexts_per_grid}"
             )
+        if set(self.negatives) == {"no_context"} and self.candidates > 2:
+            raise ValueError("candidates: only one answer is without a context; write 2, or add random_context to negatives")
+        if not self.negatives:
+            raise ValueError("negatives: name at least one kind, such as random_context: 1.0")
         return self
 
 
