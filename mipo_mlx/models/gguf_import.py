@@ -1,0 +1,166 @@
+"""A GGUF file as an mlx-lm model: weights, tokenizer, chat template and a Hugging Face style config.
+
+Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K and Q5_K blocks are affine with groups of 32, exactly what MLX computes with, so such tensors stay
+quantised; everything else is dequantised. The bytes are repacked with NumPy from the memory-mapped file.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from ..errors import UserError
+from .gguf_file import GGUFFile, Tensor
+from .gguf_tokenizer import eos_ids, load_tokenizer
+from .gguf_unpack import PACKED_BITS, dequantise, triple
+from .names import HYPERPARAMETERS, Architecture, by_gguf
+
+GROUP = 32
+
+
+def load_gguf(path: Path, dtype: mx.Dtype | None = None) -> tuple[nn.Module, Any, dict[str, Any]]:
+    """(model, mlx_lm TokenizerWrapper, config). Quantised tensors become MLX quantised layers (affine, group 32).
+
+    dtype: of norms, biases, scales and of tensors that MLX cannot hold packed; None: float16, and float32 on the CPU.
+    Raises UserError for a damaged file, an unsupported architecture or tensor type.
+    """
+    file = GGUFFile(path)
+    architecture = by_gguf(file.get("general.architecture", str, "?"), str(file.path))
+    config = read_config(file, architecture)
+    tokenizer = load_tokenizer(file)
+    config["eos_token_id"] = next(iter(ids), None) if len(ids := eos_ids(file, file.metadata["tokenizer.ggml.tokens"])) < 2 else ids
+    dtype = dtype or (mx.float32 if mx.default_device().type == mx.cpu else mx.float16)
+    return build(file, architecture, config, dtype), tokenizer, config
+
+
+def load_tokenizer_gguf(path: Path) -> Any:
+    """The file's tokenizer alone (mlx_lm TokenizerWrapper), without its weights."""
+    return load_tokenizer(GGUFFile(path))
+
+
+def read_config(file: GGUFFile, architecture: Architecture) -> dict[str, Any]:
+    """The file's hyperparameters under their Hugging Face names, with top-level rope_theta and rope_scaling."""
+    from .gguf_rope import rope_scaling
+
+    config: dict[str, Any] = {"model_type": architecture.model_types[0], "architectures": [architecture.hf_class]}
+    prefix = architecture.gguf
+    for key, (name, kind) in HYPERPARAMETERS.items():
+        value = file.get(f"{prefix}.{key}", (int, float) if kind is float else int)
+        if value is not None:
+            config[name] = tidy(value) if kind is float else value
+    config.setdefault("rope_theta", 10000.0)
+    config.setdefault("num_key_value_heads", config.get("num_attention_heads"))
+    missing = [key for key, (name, _) in HYPERPARAMETERS.items() if name not in config]
+    if missing:
+        raise file.refuse(f"{prefix}.{missing[0]} is missing")
+    _check_sizes(file, config)
+    embedding = _embedding(file)
+    heads = config["num_attention_heads"]
+    config["head_dim"] = file.get(f"{prefix}.attention.key_length", int, config["hidden_size"] // heads)
+    config["vocab_size"] = embedding.shape[0]
+    config["tie_word_embeddings"] = "output.weight" not in file.tensors
+    config["attention_bias"] = "blk.0.attn_q.bias" in file.tensors
+    config["hidden_act"] = "silu"
+    config["rope_scaling"] = rope_scaling(file, prefix, config)
+    if prefix == "llama":
+        config["mlp_bias"] = "blk.0.ffn_up.bias" in file.tensors
+    bos = file.get("tokenizer.ggml.bos_token_id", int)
+    if bos is not None:
+        config["bos_token_id"] = bos
+    config["torch_dtype"] = "bfloat16" if embedding.type_name == "BF16" else "float16"
+    return config
+
+
+def tidy(value: float) -> float:
+    """The shortest decimal that a float32 of the file stands for: 9.999999747378752e-06 -> 1e-05."""
+    return float(str(np.float32(value)))
+
+
+def _check_sizes(file: GGUFFile, config: dict[str, Any]) -> None:
+    """Sizes that are checked before a model of that size is built: every layer and width must be there as tensors."""
+    heads, shared = config["num_attention_heads"], config["num_key_value_heads"]
+    if not 1 <= config["num_hidden_layers"] <= len(file.tensors):
+        raise file.refuse(f"it claims {config['num_hidden_layers']} layers and holds {len(file.tensors)} tensors")
+    for name in ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "max_position_embeddings"):
+        if not 1 <= config[name] <= 1 << 24:
+            raise file.refuse(f"its {name} is {config[name]}")
+    if heads % shared:
+        raise file.refuse(f"{heads} attention heads do not divide among {shared} key-value heads")
+    if not 0 < config["rms_norm_eps"] < 1 or config["rope_theta"] <= 1:
+        raise file.refuse(f"its rms_norm_eps is {config['rms_norm_eps']} and its rope_theta {config['rope_theta']}")
+
+
+def _embedding(file: GGUFFile) -> Tensor:
+    tensor = file.tensors.get("token_embd.weight")
+    if tensor is None or len(tensor.shape) != 2:
+        raise file.refuse("the tensor token_embd.weight is missing or not a matrix")
+    return tensor
+
+
+def build(file: GGUFFile, architecture: Architecture, config: dict[str, Any], dtype: mx.Dtype) -> nn.Module:
+    """The mlx-lm model with the file's weights; adds `quantization` to `config` where tensors stay packed."""
+    from mlx.utils import tree_flatten
+    from mlx_lm.utils import _get_classes
+
+    model_class, args_class = _get_classes(config)
+    model = model_class(args_class.from_dict(config))
+    expected = {name: value.shape for name, value in tree_flatten(model.parameters())}
+    weights: dict[str, mx.array] = {}
+    packed: dict[str, int] = {}
+    for tensor in file.tensors.values():
+        if tensor.name == "rope_freqs.weight" or tensor.name.endswith(".rope_freqs.weight"):
+            continue
+        name = architecture.to_mlx(tensor.name)
+        if name not in expected:
+            raise file.refuse(f"tensor {tensor.name[:64]!r} has no place in a {config['model_type']} model of this size")
+        if tensor.shape != tuple(expected[name]):
+            raise file.refuse(f"tensor {tensor.name} has the shape {list(tensor.shape)}, expected {list(expected[name])}")
+        rows = _row_order(architecture, tensor.name, config)
+        if tensor.type in PACKED_BITS and len(tensor.shape) == 2:
+            module = name.removesuffix(".weight")
+            packed[module] = PACKED_BITS[tensor.type]
+            for part, array in zip(("weight", "scales", "biases"), triple(file, tensor), strict=True):
+                array = mx.array(array if rows is None else array[rows])
+                weights[f"{module}.{part}"] = array if part == "weight" else array.astype(dtype)
+        else:
+            array = dequantise(file, tensor)
+            weights[name] = mx.array(array if rows is None else array[rows]).astype(dtype)
+    missing = [name for name in expected if name not in weights and name.removesuffix(".weight") not in packed]
+    if missing:
+        raise file.refuse(f"the tensor {architecture.to_gguf(missing[0])} is missing")
+    if packed:
+        config["quantization"] = _quantization(packed)
+        nn.quantize(model, GROUP, 4, class_predicate=lambda path, _: _layer(packed[path]) if path in packed else False)
+    model.load_weights(list(weights.items()), strict=True)
+    model.eval()
+    return model
+
+
+def _layer(bits: int) -> dict[str, Any]:
+    return {"group_size": GROUP, "bits": bits, "mode": "affine"}
+
+
+def _quantization(packed: dict[str, int]) -> dict[str, Any]:
+    """config.json's `quantization`: the most common kind, and each layer that differs from it by name."""
+    kinds = list(packed.values())
+    common = max(sorted(set(kinds)), key=kinds.count)
+    return {**_layer(common), **{name: _layer(bits) for name, bits in packed.items() if bits != common}}
+
+
+def _row_order(architecture: Architecture, name: str, config: dict[str, Any]) -> np.ndarray | None:
+    """For each MLX row of q or k, its row in the file (llama.cpp stores a head's two rotary halves interleaved)."""
+    if not architecture.permuted or ".attn_q." not in name and ".attn_k." not in name:
+        return None
+    heads = config["num_attention_heads" if ".attn_q." in name else "num_key_value_heads"]
+    half = config["head_dim"] // 2
+    return np.arange(heads * half * 2).reshape(heads, half, 2).swapaxes(1, 2).reshape(-1)
+
+
+def check_supported(path: Path) -> None:
+    """Refuse a file by its header alone, before anything heavy is imported or loaded."""
+    file = GGUFFile(path)
+    if file.get("general.type", str, "model") != "model":
+        raise UserError(f"{file.path}: this GGUF is a {file.metadata['general.type']}, not a model")
+    by_gguf(file.get("general.architecture", str, "?"), str(file.path))

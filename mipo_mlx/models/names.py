@@ -1,0 +1,91 @@
+"""Names and hyperparameters of one architecture in both worlds: MLX / Hugging Face and GGUF."""
+
+from dataclasses import dataclass, field
+
+from ..errors import UserError
+
+# module inside a layer: tensor inside a block
+LAYER = {
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+}
+QK_NORM = {"self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm"}
+TOP = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+
+# GGUF key after the architecture's name: Hugging Face key, type
+HYPERPARAMETERS = {
+    "block_count": ("num_hidden_layers", int),
+    "context_length": ("max_position_embeddings", int),
+    "embedding_length": ("hidden_size", int),
+    "feed_forward_length": ("intermediate_size", int),
+    "attention.head_count": ("num_attention_heads", int),
+    "attention.head_count_kv": ("num_key_value_heads", int),
+    "attention.layer_norm_rms_epsilon": ("rms_norm_eps", float),
+    "rope.freq_base": ("rope_theta", float),
+}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One family. `permuted`: GGUF stores the rows of q and k in llama.cpp's rotary order (Llama only)."""
+
+    gguf: str
+    model_types: tuple[str, ...]  # mlx-lm's names; the first is what an imported file becomes
+    hf_class: str
+    permuted: bool = False
+    layer: dict[str, str] = field(default_factory=lambda: LAYER)
+    top: dict[str, str] = field(default_factory=lambda: TOP)
+
+    def to_gguf(self, parameter: str) -> str | None:
+        """'model.layers.3.mlp.up_proj.weight' -> 'blk.3.ffn_up.weight'; None for a name that the family does not have."""
+        module, _, kind = parameter.rpartition(".")
+        if module in self.top:
+            return f"{self.top[module]}.{kind}"
+        parts = module.split(".", 3)
+        if len(parts) == 4 and parts[:2] == ["model", "layers"] and parts[3] in self.layer:
+            return f"blk.{parts[2]}.{self.layer[parts[3]]}.{kind}"
+        return None
+
+    def to_mlx(self, tensor: str) -> str | None:
+        """'blk.3.ffn_up.weight' -> 'model.layers.3.mlp.up_proj.weight'; None for a name that the family does not have."""
+        name, _, kind = tensor.rpartition(".")
+        for module, short in self.top.items():
+            if short == name:
+                return f"{module}.{kind}"
+        parts = name.split(".", 2)
+        if len(parts) == 3 and parts[0] == "blk" and parts[1].isdecimal():
+            for module, short in self.layer.items():
+                if short == parts[2]:
+                    return f"model.layers.{int(parts[1])}.{module}.{kind}"
+        return None
+
+
+ARCHITECTURES = (
+    Architecture("llama", ("llama", "mistral"), "LlamaForCausalLM", permuted=True),
+    Architecture("qwen2", ("qwen2",), "Qwen2ForCausalLM"),
+    Architecture("qwen3", ("qwen3",), "Qwen3ForCausalLM", layer={**LAYER, **QK_NORM}),
+)
+
+
+def by_gguf(name: str, where: str) -> Architecture:
+    """The architecture of a GGUF file. Raises UserError, naming what exists."""
+    return _find(name, where, {a.gguf: a for a in ARCHITECTURES})
+
+
+def by_model_type(name: str, where: str) -> Architecture:
+    """The architecture of an MLX or Hugging Face model. Raises UserError, naming what exists."""
+    return _find(name, where, {t: a for a in ARCHITECTURES for t in a.model_types})
+
+
+def _find(name: str, where: str, table: dict[str, Architecture]) -> Architecture:
+    if name not in table:
+        known = ", ".join(sorted(table))
+        raise UserError(f"{where}: GGUF of the architecture {name[:40]!r} is not supported; expected one of {known}")
+    return table[name]
