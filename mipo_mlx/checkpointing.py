@@ -23,24 +23,27 @@ class _Checkpointed:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._layer, name)
 
-    def __call__(self, h: mx.array, mask: Any = None, cache: Any = None) -> mx.array:
+    def __call__(self, h: mx.array, *args: Any, **kwargs: Any) -> mx.array:
         layer = self._layer
+        cache = next((x for x in (*args, *kwargs.values()) if isinstance(x, (Recorder, Prefix))), None)
+        prefix = (cache.keys, cache.values) if isinstance(cache, Prefix) and cache.keys is not None else ()
 
         def run(parameters: dict, h: mx.array, *prefix: mx.array) -> tuple[mx.array, ...]:
+            fresh = None
+            if isinstance(cache, Recorder):
+                fresh = Recorder(cache.window)
+            elif isinstance(cache, Prefix):
+                fresh = Prefix(*(prefix or (None, None)), cache.layout, cache.window)
             kept = layer.trainable_parameters()
             layer.update(parameters)
             try:
-                if isinstance(cache, Recorder):
-                    fresh = Recorder(cache.window)
-                    return layer(h, mask, fresh), fresh.keys, fresh.values
-                if isinstance(cache, Prefix):
-                    return (layer(h, mask, Prefix(*(prefix or (None, None)), cache.layout, cache.window)),)
-                return (layer(h, mask, cache),)
+                swap = {id(cache): fresh}
+                out = layer(h, *(swap.get(id(x), x) for x in args), **{k: swap.get(id(x), x) for k, x in kwargs.items()})
             finally:
                 layer.update(kept)
+            return (out, fresh.keys, fresh.values) if isinstance(fresh, Recorder) else (out,)
 
-        recorded = isinstance(cache, Prefix) and cache.keys is not None
-        out = mx.checkpoint(run)(layer.trainable_parameters(), h, *((cache.keys, cache.values) if recorded else ()))
+        out = mx.checkpoint(run)(layer.trainable_parameters(), h, *prefix)
         if isinstance(cache, Recorder):
             cache.update_and_fetch(*out[1:])
         return out[0]
