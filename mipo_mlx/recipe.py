@@ -57,7 +57,6 @@ class Pairs(Section):
     negatives: dict[NegativeKind, Positive] = {"random_context": 1.0}
     grids: Count = 48
     validation_grids: Annotated[int, Field(ge=0)] = 6
-    validation_grids: Count = 6
     heldout_grids: Count = 18
     max_tokens: Count = 96
     temperature: NotNegative = 0.8
