@@ -1,0 +1,203 @@
+"""From sampled and scored grids to contrastive pairs: a pure function, so that filters and negatives can be changed without
+sampling anew. Every answer under a context is the chosen one of one pair, or is counted under the reason why not."""
+
+import math
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..recipe import Recipe
+from ..records import HELDOUT, TRAIN, VALIDATION, Context, Grid, Pair, Prompt
+from . import negatives
+from .filters import answer_fault, pair_fault
+from .prompts import Asker
+
+SPLITS = (TRAIN, VALIDATION, HELDOUT)
+BINS = (0.25, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)  # nats: widths of a bar in the PMI histogram
+MOST_BARS = 30
+TOO_FEW = "too_few_left"  # the reason of a fit answer whose grid has no fit partner for it
+
+
+@dataclass
+class Built:
+    """Pairs in the order of their grids, and what happened to every answer."""
+
+    pairs: list[Pair] = field(default_factory=list)
+    dropped: dict[str, Counter] = field(default_factory=lambda: {split: Counter() for split in SPLITS})
+    measured: dict[str, list[float]] = field(default_factory=lambda: {split: [] for split in SPLITS})  # PMI, unfiltered
+
+
+@dataclass(frozen=True)
+class Negative:
+    kind: str
+    row: int  # its answer's column in the grid, and its context's row
+
+
+def build(
+    grids: list[Grid], contexts: dict[str, Context], prompts: dict[str, Prompt], recipe: Recipe, ask: Asker
+) -> Built:
+    """Pairs of all grids. contexts, prompts: by id. Grids may be given in any number; each is treated by itself."""
+    built = Built()
+    for grid in grids:
+        rows = [contexts[name] if name is not None else None for name in grid.contexts]
+        fit = fit_rows(grid, rows, prompts[grid.prompt], recipe, built)
+        chosen = [row for row in fit if rows[row] is not None]
+        wrong = choose_negatives(grid, fit, recipe)
+        if wrong is None:
+            built.dropped[grid.split][TOO_FEW] += len(chosen)
+            continue
+        for row in chosen:
+            pair = make_pair(grid, row, wrong[row], rows, prompts[grid.prompt], ask)
+            built.measured[grid.split] += pair.pmi
+            fault = pair_fault([len(tokens) for tokens in pair.tokens], pair.pmi, recipe.pairs.filters, grid.split)
+            if fault:
+                built.dropped[grid.split][fault] += 1
+            else:
+                built.pairs.append(pair)
+    return built
+
+
+def fit_rows(grid: Grid, rows: list[Context | None], prompt: Prompt, recipe: Recipe, built: Built) -> list[int]:
+    """Rows whose answers may take part; the others are counted. The answer without a context comes first, so that of two
+    equal answers it stays and the one that ignored its context goes."""
+    fit: list[int] = []
+    for row in sorted(range(len(rows)), key=lambda r: (rows[r] is not None, r)):
+        earlier = [grid.answers[r] for r in fit]
+        fault = answer_fault(grid.answers[row], prompt, rows[row], earlier, recipe.pairs.filters, grid.split)
+        if fault is None:
+            fit.append(row)
+        elif rows[row] is not None:
+            built.dropped[grid.split][fault] += 1
+    return sorted(fit)
+
+
+def choose_negatives(grid: Grid, fit: list[int], recipe: Recipe) -> dict[int, list[Negative]] | None:
+    """The wrong answers of every fit row that has a context; None where they do not suffice for `candidates`."""
+    rng = random.Random(f"{recipe.seed} negatives {grid.id}")
+    own = [row for row in fit if grid.contexts[row] is not None]
+    plain = next((row for row in fit if grid.contexts[row] is None), None)
+    kinds = negatives.draw_kinds(recipe.pairs.negatives, recipe.pairs.candidates - 1, len(own) - 1, plain is not None, rng)
+    if kinds is None or not own:
+        return None
+    found: dict[int, list[Negative]] = {row: [] for row in own}
+    partners = iter(negatives.derangements(len(own), len(kinds) - kinds.count("no_context"), rng))
+    for kind in kinds:
+        partner = None if kind == "no_context" else next(partners)
+        for position, row in enumerate(own):
+            found[row].append(Negative(kind, plain if partner is None else own[partner[position]]))  # type: ignore[arg-type]
+    return found
+
+
+def make_pair(
+    grid: Grid, row: int, wrong: list[Negative], rows: list[Context | None], prompt: Prompt, ask: Asker
+) -> Pair:
+    """The pair whose chosen answer is that of `row`; all its scores come from the grid's matrix."""
+    context = rows[row]
+    messages, prompt_tokens = ask(prompt, context)
+    candidates = [row, *(negative.row for negative in wrong)]
+    texts = [grid.answers[i].text for i in candidates]
+    own_score = grid.scores[row][row]
+    return Pair(
+        id=f"{grid.id}-{row}",
+        split=grid.split,
+        grid=grid.id,
+        prompt=messages,
+        chosen=[{"role": "assistant", "content": texts[0]}],
+        rejected=[{"role": "assistant", "content": texts[1]}],
+        negatives=texts[1:],
+        prompt_tokens=prompt_tokens,
+        tokens=[grid.answers[i].tokens for i in candidates],
+        reference=[grid.scores[row][i] for i in candidates],
+        pmi=[round(own_score - grid.scores[negative.row][row], 5) for negative in wrong],
+        kinds=[negative.kind for negative in wrong],
+        prompt_id=prompt.id,
+        context_id=context.id if context else None,
+        wrong_context_ids=[grid.contexts[negative.row] for negative in wrong],
+        source=context.source if context else "",
+        line=context.line if context else 0,
+    )
+
+
+def summarize(built: Built, grids: list[Grid], cut: int) -> dict:
+    """What pairs.json says: counts by reason, PMI in nats and per token by kind of negative, lengths, a PMI histogram.
+
+    `cut`: how many contexts were shortened to fit the model's window.
+    """
+    return {
+        "pairs": {split: sum(pair.split == split for pair in built.pairs) for split in SPLITS},
+        "dropped": {split: dict(sorted(built.dropped[split].items())) for split in SPLITS},
+        "grids": {split: describe_grids([grid for grid in grids if grid.split == split]) for split in SPLITS},
+        "pmi": {split: describe_pmi([pair for pair in built.pairs if pair.split == split]) for split in SPLITS},
+        "lengths": {split: describe_lengths([pair for pair in built.pairs if pair.split == split]) for split in SPLITS},
+        "histogram": histogram(built.measured),
+        "contexts_cut": cut,
+    }
+
+
+def describe_grids(grids: list[Grid]) -> dict:
+    """Figures of the answers as sampled, before any filter; PMI and information in nats, the mean over answers.
+
+    information: log p(y|x,c) - log mean_i p(y|x,c_i) over the grid's rows (at most log K); recognised: the share of answers
+    that are likeliest under their own context.
+    """
+    answers = [answer for grid in grids for answer in grid.answers]
+    information, recognised, pmi = [], [], []
+    for grid in grids:
+        scores = np.array(grid.scores, dtype=np.float64)
+        for j, name in enumerate(grid.contexts):
+            column = scores[:, j]
+            if name is not None:
+                information.append(column[j] - np.logaddexp.reduce(column) + math.log(len(column)))
+                recognised.append(bool(column.argmax() == j))
+                pmi += [column[j] - column[i] for i in range(len(column)) if i != j]
+    return {
+        "grids": len(grids),
+        "answers": len(answers),
+        "tokens": sum(len(answer.tokens) for answer in answers),
+        "truncated": _mean([answer.finish == "length" for answer in answers]),
+        "information": _mean(information),
+        "recognised": _mean(recognised),
+        "pmi": _mean(pmi),
+    }
+
+
+def describe_pmi(pairs: list[Pair]) -> dict:
+    """Of the kept pairs, for each kind of negative: how many, mean PMI in nats and per token of the chosen answer."""
+    by_kind: dict[str, list[tuple[float, int]]] = {}
+    for pair in pairs:
+        for kind, pmi in zip(pair.kinds, pair.pmi, strict=True):
+            by_kind.setdefault(kind, []).append((pmi, len(pair.tokens[0])))
+    return {
+        kind: {
+            "negatives": len(found),
+            "mean": _mean([pmi for pmi, _ in found]),
+            "mean_per_token": _mean([pmi / length for pmi, length in found]),
+        }
+        for kind, found in sorted(by_kind.items())
+    }
+
+
+def describe_lengths(pairs: list[Pair]) -> dict:
+    """Mean tokens of the kept pairs' chosen and rejected answers."""
+    return {
+        "chosen": _mean([len(pair.tokens[0]) for pair in pairs]),
+        "rejected": _mean([len(tokens) for pair in pairs for tokens in pair.tokens[1:]]),
+    }
+
+
+def histogram(measured: dict[str, list[float]]) -> dict:
+    """PMI of all negatives before the PMI filter: `edges` in nats, and for each split a count between neighbouring edges."""
+    values = [value for split in measured.values() for value in split]
+    if not values:
+        return {"edges": [], **{split: [] for split in measured}}
+    width = next((width for width in BINS if (max(values) - min(values)) / width < MOST_BARS - 1), BINS[-1])
+    low, high = math.floor(min(values) / width), math.floor(max(values) / width) + 1
+    edges = [width * i for i in range(low, high + 1)]
+    counted = {split: Counter(math.floor(value / width) for value in found) for split, found in measured.items()}
+    return {"edges": edges, **{split: [count[i] for i in range(low, high)] for split, count in counted.items()}}
+
+
+def _mean(values: list) -> float | None:
+    return round(float(np.mean(values)), 4) if values else None

@@ -1,0 +1,145 @@
+"""Which prompt meets which contexts: a seeded list of grids, each one prompt and K contexts of K different notes.
+
+Prompts and contexts are dealt from shuffled decks, so that both are used evenly; a deck is shuffled anew when it is
+empty. The plan is a pure function of the recipe, the contexts and the prompts, and a resumed run makes the same one.
+"""
+
+import random
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from ..errors import UserError
+from ..recipe import Recipe
+from ..records import HELDOUT, TRAIN, VALIDATION, Context, Prompt
+
+T = TypeVar("T")
+SIDES = {TRAIN: "training", VALIDATION: "validation", HELDOUT: "held-out"}
+APART = 0.2  # of the training notes and prompts: what validation grids are made of, and training grids are not
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One grid to be sampled: row i asks `prompts[i]` with `contexts[i]` (None: no context)."""
+
+    id: int
+    split: str
+    prompts: list[Prompt]
+    contexts: list[Context | None]
+
+    def __len__(self) -> int:
+        return len(self.contexts)
+
+
+class Deck:
+    """Deals items in a seeded random order, every item once before any item twice."""
+
+    def __init__(self, items: Sequence[T], rng: random.Random):
+        self.items, self.rng, self.left = list(items), rng, []
+
+    def deal(self, count: int, apart: Callable[[T], Hashable]) -> list[T]:
+        """`count` items that all differ in `apart`; items passed over stay on top of the deck."""
+        hand, passed, seen = [], [], set()
+        for item in self._draw():
+            if apart(item) in seen:
+                passed.append(item)
+            else:
+                seen.add(apart(item))
+                hand.append(item)
+            if len(hand) == count:
+                break
+        self.left.extend(reversed(passed))
+        return hand
+
+    def _draw(self) -> Iterator[T]:
+        while True:
+            if not self.left:
+                self.left = self.items[:]
+                self.rng.shuffle(self.left)
+            yield self.left.pop()
+
+
+def make_plan(recipe: Recipe, contexts: list[Context], prompts: list[Prompt]) -> list[Plan]:
+    """The grids of all splits, training first, with ids from 0; none for validation where the notes do not suffice for it.
+
+    Raises UserError where there is too little to fill a grid of the other splits.
+    """
+    grids = {TRAIN: recipe.pairs.grids, VALIDATION: recipe.pairs.validation_grids, HELDOUT: recipe.pairs.heldout_grids}
+    asked = {split: [prompt for prompt in prompts if prompt.split == split] for split in grids}
+    told = {split: distinct([context for context in contexts if context.split == split]) for split in grids}
+    for split in (TRAIN, HELDOUT):
+        check(recipe, split, asked[split], told[split], sum(context.split == split for context in contexts))
+    if grids[VALIDATION] and not told[VALIDATION]:
+        set_apart(recipe, asked, told)
+    plans: list[Plan] = []
+    for split in grids:
+        if told[split] and asked[split]:
+            rng = random.Random(f"{recipe.seed} plan {split}")
+            plans += _context_grids(recipe, split, grids[split], asked[split], told[split], rng, len(plans))
+    return plans
+
+
+def set_apart(recipe: Recipe, asked: dict[str, list[Prompt]], told: dict[str, list[Context]]) -> None:
+    """Move some training notes and prompts to validation, which picks the checkpoint; leave all where too few would be left."""
+    rng = random.Random(f"{recipe.seed} validation")
+    notes, size = sorted({context.note for context in told[TRAIN]}), recipe.pairs.contexts_per_grid
+    count = max(size, round(APART * len(notes)))
+    if len(notes) - count < size or len(asked[TRAIN]) < 2:
+        return
+    away = set(rng.sample(notes, count))
+    told[VALIDATION] = [context for context in told[TRAIN] if context.note in away]
+    told[TRAIN] = [context for context in told[TRAIN] if context.note not in away]
+    chosen = set(rng.sample(sorted(p.id for p in asked[TRAIN]), max(1, round(APART * len(asked[TRAIN])))))
+    asked[VALIDATION] = [prompt for prompt in asked[TRAIN] if prompt.id in chosen]
+    asked[TRAIN] = [prompt for prompt in asked[TRAIN] if prompt.id not in chosen]
+
+
+def _context_grids(
+    recipe: Recipe, split: str, count: int, prompts: list[Prompt], contexts: list[Context], rng: random.Random, first: int
+) -> list[Plan]:
+    size, plain = recipe.pairs.contexts_per_grid, "no_context" in recipe.pairs.negatives
+    prompt_deck, context_deck = Deck(prompts, rng), Deck(contexts, rng)
+    plans = []
+    for number in range(count):
+        prompt = prompt_deck.deal(1, lambda p: p.id)
+        rows: list[Context | None] = [*context_deck.deal(size, lambda c: c.note), *([None] if plain else [])]
+        plans.append(Plan(first + number, split, prompt * len(rows), rows))
+    return plans
+
+
+def distinct(contexts: list[Context]) -> list[Context]:
+    """The contexts without those whose words another one already has (a wrong context must differ from the right one)."""
+    first: dict[str, Context] = {}
+    for context in contexts:
+        first.setdefault(" ".join(context.text.lower().split()), context)
+    return list(first.values())
+
+
+def check(recipe: Recipe, split: str, prompts: list[Prompt], contexts: list[Context], before: int) -> None:
+    """Raise UserError where this split cannot fill one grid. `before`: how many contexts there were, equal ones counted."""
+    side = SIDES[split]
+    size, notes = recipe.pairs.contexts_per_grid, len({context.note for context in contexts})
+    if not prompts:
+        raise UserError(
+            f"prompts: none on the {side} side; add prompts to the file named in sources.prompts, "
+            f"or change sources.heldout_prompts ({recipe.sources.heldout_prompts})"
+        )
+    if before >= size and len(contexts) < 2:
+        raise UserError(f"contexts: the {before} {side} ones are all alike, none is wrong for another; add different notes")
+    if notes < size:
+        mend = f"lower pairs.contexts_per_grid to {notes} or add notes" if notes >= 2 else "add notes"
+        raise UserError(
+            f"contexts: {len(contexts)} different {side} ones from {notes} note{'s' * (notes != 1)}, and a grid needs "
+            f"{size} from as many notes (pairs.contexts_per_grid); {mend}"
+        )
+
+
+def in_chunks(plans: list[Plan], batch: int) -> list[list[Plan]]:
+    """Consecutive whole grids, as many as fit into `batch` sequences (at least one): what is sampled and saved together."""
+    chunks: list[list[Plan]] = []
+    for plan in plans:
+        if chunks and sum(map(len, chunks[-1])) + len(plan) <= batch:
+            chunks[-1].append(plan)
+        else:
+            chunks.append([plan])
+    return chunks

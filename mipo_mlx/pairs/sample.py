@@ -1,0 +1,63 @@
+"""Sample answers for a batch of prompts with mlx-lm's continuous batching; the same seed gives the same answers."""
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+from mlx_lm.generate import BatchGenerator
+from mlx_lm.sample_utils import make_sampler
+
+from ..recipe import Pairs
+from ..records import Answer
+
+
+def chunk_key(seed: int, chunk: int) -> int:
+    """A random key that depends on the run's seed and the chunk's number alone, not on what was sampled before."""
+    return int.from_bytes(hashlib.sha256(f"{seed} sampling {chunk}".encode()).digest()[:8], "big")
+
+
+def sample(
+    model: Any,
+    tokenizer: Any,
+    prompts: list[list[int]],
+    settings: Pairs,
+    key: int,
+    finished: Callable[[Answer], None] = lambda answer: None,
+) -> list[Answer]:
+    """One answer to each prompt (token ids), in the order of the prompts.
+
+    An answer's tokens end with the end-of-turn token where the model wrote one (finish "stop"); an answer cut at
+    `settings.max_tokens` gets none. `finished` is called with each answer as it ends.
+    """
+    ends = sorted(tokenizer.eos_token_ids)
+    generator = BatchGenerator(
+        model,
+        stop_tokens=[[token] for token in ends],
+        sampler=make_sampler(temp=settings.temperature, top_p=settings.top_p),
+        completion_batch_size=settings.batch,
+        prefill_batch_size=settings.batch,
+    )
+    # Long prompts first: neighbours of like length are padded least, and the last to start are the quickest to begin.
+    order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
+    answers: dict[int, Answer] = {}
+    mx.random.seed(key)
+    try:
+        uids = generator.insert([prompts[i] for i in order], [settings.max_tokens] * len(order))
+        place, written = dict(zip(uids, order, strict=True)), {uid: [] for uid in uids}
+        while responses := generator.next_generated():
+            for response in responses:
+                written[response.uid].append(response.token)
+                if response.finish_reason is not None:
+                    tokens = written[response.uid]
+                    answers[place[response.uid]] = answer = to_answer(tokenizer, tokens, response.finish_reason)
+                    finished(answer)
+    finally:
+        generator.close()
+    return [answers[i] for i in range(len(prompts))]
+
+
+def to_answer(tokenizer: Any, tokens: list[int], finish: str) -> Answer:
+    """The text leaves out the end-of-turn token; `tokens` keeps it."""
+    spoken = tokens[:-1] if finish == "stop" else tokens
+    return Answer(tokenizer.decode(spoken, skip_special_tokens=True), tokens, finish)

@@ -1,0 +1,57 @@
+"""Pairs side by side in the terminal, with their PMI: `mipo-mlx pairs RUN --show`."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..errors import UserError
+from ..files import read_json
+from ..records import Pair, read_records
+
+
+def show(folder: Path, count: int = 8, split: str | None = None, console: Console | None = None) -> None:
+    """Print `count` pairs spread evenly over those of `split` (all where None), the least informative first, and the summary.
+
+    Raises UserError where the run has no pairs yet.
+    """
+    path = Path(folder) / "pairs.jsonl"
+    pairs = [pair for pair in read_records(path, Pair) if split in (None, pair.split)]
+    if not pairs:
+        raise UserError(f"{path}: no {split + ' ' if split else ''}pairs yet; run: mipo-mlx pairs RECIPE")
+    console = console or Console()
+    ordered = sorted(pairs, key=lambda pair: (min(pair.pmi, default=0.0), pair.id))
+    count = min(count, len(ordered))
+    for i in range(count):
+        console.print(table(ordered[i * (len(ordered) - 1) // max(1, count - 1)]))
+    summary = Path(folder) / "pairs.json"
+    if summary.exists():
+        console.print(Text(describe(read_json(summary))))
+
+
+def table(pair: Pair) -> Table:
+    """One pair: what was asked above, the chosen answer at the left, every rejected one with its PMI at the right."""
+    where = f"{pair.source}:{pair.line}" if pair.source else pair.context_id or ""
+    found = Table(title=Text(f"{pair.id} ({pair.split}) {where}"), title_justify="left", expand=True, show_lines=True)
+    found.add_column(Text(f"chosen, {len(pair.tokens[0])} tokens, {pair.reference[0]:.1f} nats"), ratio=1)
+    found.add_column("rejected", ratio=1)
+    asked = "\n".join(f"{message['role']}: {message['content']}" for message in pair.prompt)
+    found.add_row(Text(asked, style="dim"), Text("the same", style="dim"))
+    for number, (text, kind, pmi) in enumerate(zip(pair.negatives, pair.kinds, pair.pmi, strict=True)):
+        label = Text(f"{kind}, PMI {pmi:+.2f} nats ({pmi / len(pair.tokens[0]):+.3f} a token)\n", style="bold")
+        found.add_row(Text(pair.chosen[0]["content"] if number == 0 else ""), label + Text(text))
+    return found
+
+
+def describe(summary: dict) -> str:
+    """The counts of pairs.json in a few lines."""
+    lines = []
+    for split, kept in summary["pairs"].items():
+        lost = ", ".join(f"{count} {reason}" for reason, count in summary["dropped"][split].items())
+        lines.append(f"{split}: {kept} pairs" + (f"; dropped {lost}" if lost else ""))
+        lines += [
+            f"  {kind}: mean PMI {found['mean']:+.2f} nats, {found['mean_per_token']:+.3f} a token, {found['negatives']} negatives"
+            for kind, found in summary["pmi"][split].items()
+        ]
+    return "\n".join(lines)

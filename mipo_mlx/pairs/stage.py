@@ -1,0 +1,120 @@
+"""Stage `pairs`: sample answers under right and wrong contexts, score them under all, keep the informative pairs.
+
+    contexts.jsonl, prompts.jsonl -> samples.jsonl (one grid a line) -> pairs.jsonl, pairs.json
+
+Grids are sampled and scored a chunk at a time and written as each chunk ends. A chunk's randomness depends on the seed and its
+number alone, so a run that was killed drops its unfinished chunk, samples it anew and ends with the same bytes.
+"""
+
+import time
+from pathlib import Path
+
+from ..errors import Failure, UserError
+from ..files import append_jsonl, truncate_jsonl, write_json
+from ..models.loading import LoadedModel, load
+from ..progress import Reporter
+from ..recipe import Recipe
+from ..records import HELDOUT, TRAIN, Context, Grid, Prompt, read_records, to_row, write_records
+from .build import Built, build, summarize
+from .plan import Plan, in_chunks, make_plan
+from .prompts import Asker, window_of
+from .sample import chunk_key, sample
+from .score import score_grids
+
+
+def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict:
+    """Write samples.jsonl, pairs.jsonl and pairs.json; continues where an earlier call was interrupted.
+
+    Returns the summary of pairs.json, its histogram aside, and how many tokens this call sampled a second.
+    Raises UserError where contexts or prompts do not suffice or nothing is left to train on, Failure where the model
+    answers nothing.
+    """
+    folder = Path(folder)
+    contexts = read_records(folder / "contexts.jsonl", Context)
+    prompts = read_records(folder / "prompts.jsonl", Prompt)
+    plans = make_plan(recipe, contexts, prompts)
+    loaded = load(recipe.model)
+    ask = Asker(loaded.tokenizer, recipe.pairs, window_of(loaded.config, recipe.pairs.max_tokens))
+    speed = sample_grids(folder / "samples.jsonl", plans, loaded, ask, recipe, reporter)
+
+    grids = read_records(folder / "samples.jsonl", Grid)
+    if not any(answer.text.strip() for grid in grids for answer in grid.answers):
+        raise Failure(f"{recipe.model}: every sampled answer is empty; take an instruction-tuned model with a chat template")
+    built = build(grids, {c.id: c for c in contexts}, {p.id: p for p in prompts}, recipe, ask)
+    summary = summarize(built, grids, len(ask.cut))
+    write_records(folder / "pairs.jsonl", built.pairs)
+    write_json(folder / "pairs.json", summary)
+    tell(built, summary, ask, reporter)
+    check_enough(built, summary)
+    return {**{key: value for key, value in summary.items() if key != "histogram"}, **speed}
+
+
+def sample_grids(path: Path, plans: list[Plan], loaded: LoadedModel, ask: Asker, recipe: Recipe, reporter: Reporter) -> dict:
+    """Append every planned grid that `path` lacks, a chunk at a time. Returns how fast answers were sampled and scored."""
+    chunks = in_chunks(plans, recipe.pairs.batch)
+    done = keep_whole_chunks(path, chunks)
+    answers = tokens = 0
+    spent = 0.0
+    with reporter.track("sampling", total=sum(map(len, plans)), unit="answers") as bar:
+        bar.skip(sum(len(plan) for chunk in chunks[:done] for plan in chunk))
+        for number, chunk in enumerate(chunks[done:], done):
+            begin = time.perf_counter()
+            asked = [[ask(p, c)[1] for p, c in zip(plan.prompts, plan.contexts, strict=True)] for plan in chunk]
+            rows = [row for grid in asked for row in grid]
+            key = chunk_key(recipe.seed, number)
+            fresh = iter(sample(loaded.model, loaded.tokenizer, rows, recipe.pairs, key, lambda answer: bar.advance(1)))
+            sampled = [[next(fresh) for _ in plan.contexts] for plan in chunk]
+            spent += time.perf_counter() - begin
+            scores = score_grids(
+                loaded.model, [(grid, [a.tokens for a in row]) for grid, row in zip(asked, sampled, strict=True)]
+            )
+            grids = [
+                Grid(plan.id, plan.split, plan.prompts[0].id, [c.id if c else None for c in plan.contexts], row, matrix)
+                for plan, row, matrix in zip(chunk, sampled, scores, strict=True)
+            ]
+            append_jsonl(path, [to_row(grid) for grid in grids])
+            answers += len(rows)
+            tokens += sum(len(answer.tokens) for row in sampled for answer in row)
+    if not answers:
+        return {}
+    return {"answers_sampled": answers, "tokens_per_second": round(tokens / spent, 1)}
+
+
+def keep_whole_chunks(path: Path, chunks: list[list[Plan]]) -> int:
+    """Cut `path` back to the chunks that an earlier call finished, and return how many they are.
+
+    Raises UserError where the file holds other grids than planned.
+    """
+    grids = read_records(path, Grid)
+    for grid, plan in zip(grids, (plan for chunk in chunks for plan in chunk), strict=False):
+        same = [c.id if c else None for c in plan.contexts] == grid.contexts and plan.prompts[0].id == grid.prompt
+        if (grid.id, grid.split) != (plan.id, plan.split) or not same:
+            raise UserError(f"{path}:{plan.id + 1}: sampled from other contexts, prompts or settings; start over with --fresh")
+    done = kept = 0
+    while done < len(chunks) and kept + len(chunks[done]) <= len(grids):
+        kept += len(chunks[done])
+        done += 1
+    truncate_jsonl(path, kept)
+    return done
+
+
+def tell(built: Built, summary: dict, ask: Asker, reporter: Reporter) -> None:
+    if ask.cut:
+        reporter.warn(
+            f"{len(ask.cut)} contexts were cut to fit the model's window of {ask.window} prompt tokens; "
+            "lower sources.context_tokens to choose yourself where they end"
+        )
+    lost = ", ".join(f"{count} {reason}" for reason, count in built.dropped[TRAIN].most_common())
+    kept = summary["pairs"]
+    reporter.say(f"  {kept[TRAIN]} pairs to train on, {kept[HELDOUT]} held out; dropped: {lost or 'none'}")
+
+
+def check_enough(built: Built, summary: dict) -> None:
+    """Raise UserError where no pair is left on a side, naming what took most of them."""
+    for split in (TRAIN, HELDOUT):
+        if not summary["pairs"][split]:
+            reason, lost = (built.dropped[split].most_common(1) or [("nothing", 0)])[0]
+            raise UserError(
+                f"pairs.jsonl: no {split} pair is left; most were dropped as {reason} ({lost} of "
+                f"{sum(built.dropped[split].values())}): loosen that under pairs.filters, or give contexts that differ more"
+            )
