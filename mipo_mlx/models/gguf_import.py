@@ -40,6 +40,12 @@ def load_tokenizer_gguf(path: Path) -> Any:
     return load_tokenizer(GGUFFile(path))
 
 
+def load_config_gguf(path: Path) -> dict[str, Any]:
+    """The file's configuration alone, under Hugging Face's keys."""
+    file = GGUFFile(path)
+    return read_config(file, by_gguf(file.get("general.architecture", str, "?"), str(file.path)))
+
+
 def read_config(file: GGUFFile, architecture: Architecture) -> dict[str, Any]:
     """The file's hyperparameters under their Hugging Face names, with top-level rope_theta and rope_scaling."""
     from .gguf_rope import rope_scaling

