@@ -25,7 +25,7 @@ REFUSAL = re.compile(
 # First-person statements of fact, up to the end of their clause. "I'd suggest" and "I can help" are an assistant's own.
 CLAIM = re.compile(
     r"\b(?:i am|i'm|i've|my|i (?:was|have|had|also|love|like|enjoy|hate|live|work|own|play|grew|study|prefer))\b"
-    r"([^.,;:!?\n]{1,80})"
+    r"([^.,;:!?\n]{1,80}?)(?=$|[.,;:!?\n]|\b(?:who|and|but|so|because|which|that|when|while)\b)"
 )
 IN_USERS_VOICE = re.compile(
     r"\b(?:write|draft|compose|reword|rephrase|letter|e-?mail|message|bio|introduc\w*|toast|speech|caption)\b"

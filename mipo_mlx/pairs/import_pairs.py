@@ -28,7 +28,7 @@ def import_pairs(path: Path, tokenizer: Any, model: Any, split: str = TRAIN) -> 
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); expected JSONL with prompt, chosen and rejected") from None
-    end = min(chat.end_of_turn(tokenizer))
+    end = written_end(tokenizer)
     pairs = []
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
@@ -40,6 +40,14 @@ def import_pairs(path: Path, tokenizer: Any, model: Any, split: str = TRAIN) -> 
         Pair(**{**vars(pair), "reference": [round(float(np.sum(tokens, dtype=np.float64)), 5) for tokens in found]})
         for pair, found in zip(pairs, reference, strict=True)
     ]
+
+
+def written_end(tokenizer: Any) -> int:
+    """The id that the chat template puts behind an assistant's answer: of several ids that end a turn, the one to learn."""
+    ends = chat.end_of_turn(tokenizer)
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    written = tokenizer.apply_chat_template(turns, tokenize=True, return_dict=False)
+    return next((token for token in reversed(written) if token in ends), min(ends))
 
 
 def _row(line: str, path: Path, number: int) -> dict[str, Any]:

@@ -38,9 +38,11 @@ def table(pair: Pair) -> Table:
     found.add_column("rejected", ratio=1)
     asked = "\n".join(f"{message['role']}: {message['content']}" for message in pair.prompt)
     found.add_row(Text(asked, style="dim"), Text("the same", style="dim"))
-    for number, (text, kind, pmi) in enumerate(zip(pair.negatives, pair.kinds, pair.pmi, strict=True)):
-        label = Text(f"{kind}, PMI {pmi:+.2f} nats ({pmi / len(pair.tokens[0]):+.3f} a token)\n", style="bold")
-        found.add_row(Text(pair.chosen[0]["content"] if number == 0 else ""), label + Text(text))
+    for number, (text, kind) in enumerate(zip(pair.negatives, pair.kinds, strict=True)):
+        label = kind
+        if pair.pmi:  # pairs made elsewhere have none
+            label += f", PMI {pair.pmi[number]:+.2f} nats ({pair.pmi[number] / len(pair.tokens[0]):+.3f} a token)"
+        found.add_row(Text(pair.chosen[0]["content"] if number == 0 else ""), Text(label + "\n", style="bold") + Text(text))
     return found
 
 

@@ -1,0 +1,55 @@
+"""A run directory with contexts and prompts, and a recipe for the tiny model."""
+
+from pathlib import Path
+
+from mipo_mlx.progress import Reporter
+from mipo_mlx.recipe import Recipe
+from mipo_mlx.records import Context, Prompt, write_records
+
+QUIET = Reporter(quiet=True)
+THINGS = ["bees", "bread", "violins", "foxes", "gardens", "knees", "trains", "Lisbon", "waltzes", "sisters", "dogs", "soup"]
+
+
+def make_contexts(notes: int, each: int = 2, split: str = "train") -> list[Context]:
+    """`each` contexts of every one of `notes` notes, all worded differently."""
+    return [
+        Context(
+            id=f"{split}-{note}-{part}",
+            text=f"I like {THINGS[note % 12]} and {THINGS[(note + part + 1) % 12]}, since year {note * each + part}.",
+            note=f"{split}-{note}",
+            source=f"{split}/{note}.md",
+            line=1 + part,
+            split=split,
+            tokens=20,
+        )
+        for note in range(notes)
+        for part in range(each)
+    ]
+
+
+def make_prompts(count: int, split: str = "train") -> list[Prompt]:
+    return [Prompt(f"{split}-p{i}", f"How do I plan week {i} with {THINGS[i % 12]}?", "planning", split) for i in range(count)]
+
+
+def make_recipe(model: str = "none", sources: dict | None = None, seed: int = 0, **pairs) -> Recipe:
+    small = {
+        "contexts_per_grid": 3,
+        "grids": 5,
+        "validation_grids": 2,
+        "heldout_grids": 3,
+        "max_tokens": 8,
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "batch": 8,
+        "system": "{context} In two sentences.",
+        "plain_system": "In two sentences.",
+    }
+    return Recipe.model_validate({"model": str(model), "seed": seed, "sources": sources or {}, "pairs": {**small, **pairs}})
+
+
+def fill(folder: Path, notes: int = 12, prompts: int = 6) -> Path:
+    """Write contexts.jsonl and prompts.jsonl as the stage before leaves them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_records(folder / "contexts.jsonl", make_contexts(notes) + make_contexts(5, split="heldout"))
+    write_records(folder / "prompts.jsonl", make_prompts(prompts) + make_prompts(3, split="heldout"))
+    return folder

@@ -1,0 +1,224 @@
+"""From grids to pairs: the right scores, negatives, and every filter drops what it says and nothing else."""
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from mipo_mlx.pairs.build import build, summarize
+from mipo_mlx.records import HELDOUT, TRAIN, Answer, Grid
+
+from .helpers import make_contexts, make_prompts, make_recipe
+
+OFF = {
+    "min_pmi": None,
+    "repeated_ngrams": None,
+    "refusals": False,
+    "quotes_context": None,
+    "first_person": False,
+    "near_duplicates": None,
+}
+ORDINARY = [
+    "Walk by the river before breakfast and take a flask of tea along with you.",
+    "Cook lentils tonight; they keep well and taste better on the second day.",
+    "Sort the letters first, then answer the three that cannot wait any longer.",
+    "A small notebook beside the bed will catch what the evening brings up.",
+    "Ring the station early, since the cheaper tickets go within the hour.",
+]
+
+
+def ask(prompt, context):
+    text = context.text if context else "nobody"
+    return [{"role": "system", "content": text}, {"role": "user", "content": prompt.text}], [1, len(text), 2]
+
+
+def make_grid(number=0, split=TRAIN, plain=False, texts=ORDINARY, finishes=None, lengths=None, size=5):
+    """A grid of `size` contexts, each of its own note; scores are distinct, the right context ahead by 1 to 2 nats."""
+    contexts = make_contexts(size, 1, split)
+    names = [c.id for c in contexts] + ([None] if plain else [])
+    texts = [*texts[:size], *(["Whatever suits the day is fine, and rest is part of it."] if plain else [])]
+    rng = random.Random(number)
+    answers = [
+        Answer(text, list(range((lengths or [9] * 6)[j])), (finishes or ["stop"] * 6)[j]) for j, text in enumerate(texts)
+    ]
+    scores = [[-30 + (1 if i == j else 0) + rng.random() for j in range(len(names))] for i in range(len(names))]
+    return Grid(number, split, make_prompts(1, split)[0].id, names, answers, scores)
+
+
+def made(grids, **pairs):
+    contexts = {c.id: c for split in (TRAIN, HELDOUT) for c in make_contexts(5, 1, split)}
+    prompts = {p.id: p for split in (TRAIN, HELDOUT) for p in make_prompts(1, split)}
+    pairs.setdefault("filters", OFF)
+    recipe = make_recipe(**{"contexts_per_grid": 5, **pairs})
+    return build(grids, contexts, prompts, recipe, ask)
+
+
+@pytest.mark.parametrize("candidates", [2, 3, 5])
+def test_scores_come_from_the_matrix(candidates):
+    grid = make_grid()
+    built = made([grid], candidates=candidates)
+    assert [pair.id for pair in built.pairs] == ["0-0", "0-1", "0-2", "0-3", "0-4"]
+    for row, pair in enumerate(built.pairs):
+        columns = [row, *(grid.contexts.index(name) for name in pair.wrong_context_ids)]
+        assert len(set(columns)) == candidates
+        assert pair.grid == 0 and pair.context_id == grid.contexts[row]
+        assert pair.reference == [grid.scores[row][j] for j in columns]
+        assert pair.pmi == pytest.approx([grid.scores[row][row] - grid.scores[j][row] for j in columns[1:]], abs=1e-5)
+        assert pair.tokens == [grid.answers[j].tokens for j in columns]
+        assert [pair.chosen[0]["content"], *pair.negatives] == [grid.answers[j].text for j in columns]
+        assert pair.rejected[0]["content"] == pair.negatives[0]
+        assert (pair.source, pair.line) == (f"train/{row}.md", 1)
+
+
+def test_each_answer_is_rejected_as_often_as_it_is_chosen():
+    built = made([make_grid(n) for n in range(20)], candidates=4)
+    for grid in range(20):
+        rejected = [name for pair in built.pairs if pair.grid == grid for name in pair.wrong_context_ids]
+        assert {rejected.count(name) for name in rejected} == {3}
+
+
+def test_no_context_stands_against_every_answer():
+    grid = make_grid(plain=True)
+    built = made([grid], negatives={"no_context": 1.0})
+    assert len(built.pairs) == 5
+    for row, pair in enumerate(built.pairs):
+        assert pair.kinds == ["no_context"] and pair.wrong_context_ids == [None]
+        assert pair.reference == [grid.scores[row][row], grid.scores[row][5]]
+        assert pair.pmi == pytest.approx([grid.scores[row][row] - grid.scores[5][row]], abs=1e-5)
+
+
+def test_weights_mix_kinds():
+    built = made([make_grid(n, plain=True) for n in range(200)], negatives={"no_context": 1.0, "random_context": 3.0})
+    share = sum(pair.kinds == ["no_context"] for pair in built.pairs) / len(built.pairs)
+    assert 0.15 < share < 0.35
+
+
+def test_negatives_follow_the_seed():
+    grids = [make_grid(n) for n in range(5)]
+    one, two, other = (made(grids, seed=seed).pairs for seed in (1, 1, 2))
+    assert one == two and one != other
+
+
+def reasons(built):
+    return dict(built.dropped[TRAIN])
+
+
+@pytest.mark.parametrize("text", ["", "  \n"])
+def test_empty_answers_always_go(text):
+    built = made([make_grid(texts=[*ORDINARY[:2], text, *ORDINARY[3:]])])
+    assert reasons(built) == {"empty": 1}
+    assert [pair.id for pair in built.pairs] == ["0-0", "0-1", "0-3", "0-4"]
+    assert all(text not in pair.negatives for pair in built.pairs)
+
+
+def test_identical_answers_always_go():
+    built = made([make_grid(texts=[*ORDINARY[:3], ORDINARY[0] + " ", ORDINARY[4]])])
+    assert reasons(built) == {"identical": 1}
+    assert [pair.id for pair in built.pairs] == ["0-0", "0-1", "0-2", "0-4"]
+
+
+def test_an_answer_that_ignores_its_context_goes_not_the_one_without_context():
+    grid = make_grid(plain=True, texts=["Whatever suits the day is fine, and rest is part of it.", *ORDINARY[1:]])
+    built = made([grid], negatives={"no_context": 1.0})
+    assert reasons(built) == {"identical": 1}
+    assert [pair.id for pair in built.pairs] == ["0-1", "0-2", "0-3", "0-4"]
+
+
+FAULTY = {  # filter: (its setting, an answer or finish that it drops)
+    "truncated": (True, None),
+    "repeated_ngrams": (0.5, "and then you rest " * 12),
+    "refusals": (True, "I'm sorry, but I can't help with that."),
+    "quotes_context": (4, "You told me: I like foxes and gardens, so go outside."),
+    "first_person": (True, "I like foxes and my gardens."),
+    "near_duplicates": (0.7, "Walk by the river before breakfast and take a flask of tea along with them."),
+}
+
+
+@pytest.mark.parametrize("name", FAULTY)
+@pytest.mark.parametrize("split", [TRAIN, HELDOUT])
+def test_filter_drops_its_answer_and_no_other(name, split):
+    setting, text = FAULTY[name]
+    texts = [*ORDINARY[:3], text or ORDINARY[3], ORDINARY[4]]
+    grid = make_grid(split=split, texts=texts, finishes=["stop", "stop", "stop", "length" if text is None else "stop", "stop"])
+    if name in ("quotes_context", "first_person"):
+        assert "foxes and gardens" in make_contexts(5, 1)[3].text
+    before, after = made([grid]), made([grid], filters={**OFF, name: setting})
+    assert len(before.pairs) == 5
+    if split == HELDOUT:  # a measure stays as it was
+        assert after.pairs == before.pairs and not after.dropped[HELDOUT]
+    else:
+        assert reasons(after) == {name: 1}
+        assert [pair.id for pair in after.pairs] == ["0-0", "0-1", "0-2", "0-4"]
+        assert all(texts[3] not in pair.negatives for pair in after.pairs)
+
+
+@pytest.mark.parametrize("name", FAULTY)
+def test_filter_leaves_ordinary_answers(name):
+    built = made([make_grid(plain=True)], filters={**OFF, name: FAULTY[name][0]})
+    assert len(built.pairs) == 5 and not reasons(built)
+
+
+def test_pmi_floor():
+    grids = [make_grid(n) for n in range(10)]
+    everything = made(grids).pairs
+    built = made(grids, filters={**OFF, "min_pmi": 1.0})
+    assert 0 < len(built.pairs) < len(everything)
+    assert built.pairs == [pair for pair in everything if min(pair.pmi) > 1.0]
+    assert reasons(built) == {"min_pmi": len(everything) - len(built.pairs)}
+    assert sum(map(len, built.measured.values())) == 50  # the histogram shows what the floor took, too
+
+
+def test_length_ratio():
+    grids = [make_grid(n, lengths=[4, 6, 9, 12, 20]) for n in range(6)]
+    everything = made(grids).pairs
+    built = made(grids, filters={**OFF, "max_length_ratio": 2.0})
+
+    def fits(pair):
+        lengths = [len(tokens) for tokens in pair.tokens]
+        return max(lengths) <= 2 * min(lengths)
+
+    assert built.pairs == [pair for pair in everything if fits(pair)] and len(built.pairs) < len(everything)
+    assert reasons(built) == {"max_length_ratio": len(everything) - len(built.pairs)}
+
+
+def test_a_grid_with_too_few_fit_answers_is_counted():
+    built = made([make_grid(texts=[ORDINARY[0], "", "", "", ""])])
+    assert not built.pairs and reasons(built) == {"empty": 4, "too_few_left": 1}
+    built = made([make_grid(texts=[*ORDINARY[:2], "", "", ""])], candidates=3)
+    assert not built.pairs and reasons(built) == {"empty": 3, "too_few_left": 2}
+
+
+def test_every_answer_is_kept_or_counted():
+    texts = [ORDINARY[0], "I'm sorry, but I can't help.", "rest and rest and " * 9, "", ORDINARY[4]]
+    grids = [make_grid(n, texts=texts) for n in range(4)]
+    built = made(grids, filters={**OFF, "refusals": True, "repeated_ngrams": 0.5, "min_pmi": 1.2})
+    assert len(built.pairs) + sum(reasons(built).values()) == 20
+
+
+def test_summary():
+    grids = [make_grid(n) for n in range(6)] + [replace(make_grid(n, HELDOUT), id=6 + n) for n in range(2)]
+    built = made(grids, filters={**OFF, "min_pmi": 1.0})
+    summary = summarize(built, grids, cut=3)
+    assert summary["pairs"] == {TRAIN: len(built.pairs) - 10, "validation": 0, HELDOUT: 10}
+    assert summary["dropped"][TRAIN] == {"min_pmi": 30 - summary["pairs"][TRAIN]}
+    kept = [pair for pair in built.pairs if pair.split == TRAIN]
+    found = summary["pmi"][TRAIN]["random_context"]
+    assert found["negatives"] == len(kept)
+    assert found["mean"] == pytest.approx(sum(pair.pmi[0] for pair in kept) / len(kept), abs=1e-4)
+    assert found["mean_per_token"] == pytest.approx(found["mean"] / 9, abs=1e-4)
+    assert summary["lengths"][TRAIN] == {"chosen": 9.0, "rejected": 9.0}
+    assert summary["contexts_cut"] == 3
+    bars = summary["histogram"]
+    assert len(bars["edges"]) == len(bars[TRAIN]) + 1
+    assert (sum(bars[TRAIN]), sum(bars["validation"]), sum(bars[HELDOUT])) == (30, 0, 10)
+    assert summary["grids"][TRAIN]["grids"] == 6 and summary["grids"]["validation"]["information"] is None
+
+
+def test_information_is_log_k_where_answers_give_their_context_away():
+    import math
+
+    grid = make_grid()
+    certain = replace(grid, scores=[[0.0 if i == j else -100.0 for j in range(5)] for i in range(5)])
+    assert summarize(made([certain]), [certain], 0)["grids"][TRAIN]["information"] == pytest.approx(math.log(5), abs=1e-4)
+    alike = replace(grid, scores=[[-7.0] * 5] * 5)
+    assert summarize(made([alike]), [alike], 0)["grids"][TRAIN]["information"] == pytest.approx(0)

@@ -1,0 +1,92 @@
+"""The plan: who meets whom, evenly, never two contexts of one note, never a context or prompt on two sides."""
+
+from collections import Counter
+
+import pytest
+
+from mipo_mlx.errors import UserError
+from mipo_mlx.pairs.plan import in_chunks, make_plan
+from mipo_mlx.records import HELDOUT, TRAIN, VALIDATION
+
+from .helpers import make_contexts, make_prompts, make_recipe
+
+
+def everything(notes=12, each=3):
+    contexts = make_contexts(notes, each) + make_contexts(8, each, "heldout")
+    return contexts, make_prompts(10) + make_prompts(4, "heldout")
+
+
+def test_grids_have_different_notes_and_stay_on_their_side():
+    plans = make_plan(make_recipe(grids=40, heldout_grids=10), *everything())
+    assert [plan.id for plan in plans] == list(range(52))
+    for plan in plans:
+        assert len({context.note for context in plan.contexts}) == 3
+        assert len({prompt.id for prompt in plan.prompts}) == 1
+    used = {split: {c.note for p in plans if p.split == split for c in p.contexts} for split in (TRAIN, VALIDATION, HELDOUT)}
+    asked = {split: {p.prompts[0].id for p in plans if p.split == split} for split in (TRAIN, VALIDATION, HELDOUT)}
+    for sides in (used, asked):
+        assert all(sides.values())
+        assert not sides[TRAIN] & sides[VALIDATION] and not (sides[TRAIN] | sides[VALIDATION]) & sides[HELDOUT]
+
+
+def test_contexts_and_prompts_are_used_evenly():
+    plans = [p for p in make_plan(make_recipe(grids=40, validation_grids=0), *everything()) if p.split == TRAIN]
+    contexts = Counter(c.id for plan in plans for c in plan.contexts)
+    prompts = Counter(plan.prompts[0].id for plan in plans)
+    assert len(contexts) == 36 and max(contexts.values()) - min(contexts.values()) <= 2
+    assert set(prompts.values()) == {4}
+
+
+def test_same_seed_same_plan():
+    one, two, other = (make_plan(make_recipe(seed=seed), *everything()) for seed in (1, 1, 2))
+    assert one == two
+    assert one != other
+
+
+def test_no_context_adds_a_row():
+    plans = make_plan(make_recipe(negatives={"random_context": 1.0, "no_context": 1.0}), *everything())
+    assert all(plan.contexts[-1] is None and len(plan) == 4 for plan in plans)
+
+
+def test_validation_is_left_out_where_notes_are_few():
+    plans = make_plan(make_recipe(), *everything(notes=5))
+    assert {plan.split for plan in plans} == {TRAIN, HELDOUT}
+
+
+def test_too_few_notes_says_how_many():
+    contexts, prompts = everything(notes=2, each=4)
+    with pytest.raises(UserError, match="8 different training .* 2 notes, .* needs 3 .* lower pairs.contexts_per_grid to 2"):
+        make_plan(make_recipe(), contexts, prompts)
+
+
+def test_one_note_only():
+    contexts, prompts = everything(notes=1, each=4)
+    with pytest.raises(UserError, match="from 1 note, .*; add notes"):
+        make_plan(make_recipe(), contexts, prompts)
+
+
+def test_no_contexts_on_the_held_out_side():
+    contexts, prompts = everything()
+    with pytest.raises(UserError, match="0 different held-out ones"):
+        make_plan(make_recipe(), [c for c in contexts if c.split == TRAIN], prompts)
+
+
+def test_contexts_all_alike():
+    contexts, prompts = everything()
+    alike = [type(c)(**{**vars(c), "text": "I  like BEES."}) if c.split == TRAIN else c for c in contexts]
+    with pytest.raises(UserError, match="36 training ones are all alike"):
+        make_plan(make_recipe(), alike, prompts)
+
+
+def test_no_prompts():
+    contexts, prompts = everything()
+    with pytest.raises(UserError, match="prompts: none on the held-out side"):
+        make_plan(make_recipe(), contexts, [p for p in prompts if p.split == TRAIN])
+
+
+def test_chunks_hold_whole_grids_and_fill_the_batch():
+    plans = make_plan(make_recipe(), *everything())
+    chunks = in_chunks(plans, 8)
+    assert [plan for chunk in chunks for plan in chunk] == plans
+    assert {len(chunk) for chunk in chunks[:-1]} == {2}
+    assert [len(chunk) for chunk in in_chunks(plans, 1)] == [1] * len(plans)
