@@ -1,7 +1,7 @@
 """A GGUF file as an mlx-lm model: weights, tokenizer, chat template and a Hugging Face style config.
 
-Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K and Q5_K blocks are affine with groups of 32, exactly what MLX computes with, so such tensors stay
-quantised; everything else is dequantised. The bytes are repacked with NumPy from the memory-mapped file.
+Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K and Q5_K blocks are affine with groups of 32, exactly what MLX computes with, so such
+tensors stay quantised; everything else is dequantised. The bytes are repacked with NumPy from the memory-mapped file.
 """
 
 from pathlib import Path
@@ -11,11 +11,10 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ..errors import UserError
 from .gguf_file import GGUFFile, Tensor
 from .gguf_tokenizer import eos_ids, load_tokenizer
 from .gguf_unpack import PACKED_BITS, dequantise, triple
-from .names import HYPERPARAMETERS, Architecture, by_gguf
+from .names import HYPERPARAMETERS, Architecture, by_gguf, mlx_rows
 
 GROUP = 32
 
@@ -30,7 +29,8 @@ def load_gguf(path: Path, dtype: mx.Dtype | None = None) -> tuple[nn.Module, Any
     architecture = by_gguf(file.get("general.architecture", str, "?"), str(file.path))
     config = read_config(file, architecture)
     tokenizer = load_tokenizer(file)
-    config["eos_token_id"] = next(iter(ids), None) if len(ids := eos_ids(file, file.metadata["tokenizer.ggml.tokens"])) < 2 else ids
+    ids = eos_ids(file, file.metadata["tokenizer.ggml.tokens"])
+    config["eos_token_id"] = ids if len(ids) > 1 else next(iter(ids), None)
     dtype = dtype or (mx.float32 if mx.default_device().type == mx.cpu else mx.float16)
     return build(file, architecture, config, dtype), tokenizer, config
 
@@ -123,7 +123,7 @@ def build(file: GGUFFile, architecture: Architecture, config: dict[str, Any], dt
             raise file.refuse(f"tensor {tensor.name[:64]!r} has no place in a {config['model_type']} model of this size")
         if tensor.shape != tuple(expected[name]):
             raise file.refuse(f"tensor {tensor.name} has the shape {list(tensor.shape)}, expected {list(expected[name])}")
-        rows = _row_order(architecture, tensor.name, config)
+        rows = mlx_rows(architecture, tensor.name, config)
         if tensor.type in PACKED_BITS and len(tensor.shape) == 2:
             module = name.removesuffix(".weight")
             packed[module] = PACKED_BITS[tensor.type]
@@ -153,20 +153,3 @@ def _quantization(packed: dict[str, int]) -> dict[str, Any]:
     kinds = list(packed.values())
     common = max(sorted(set(kinds)), key=kinds.count)
     return {**_layer(common), **{name: _layer(bits) for name, bits in packed.items() if bits != common}}
-
-
-def _row_order(architecture: Architecture, name: str, config: dict[str, Any]) -> np.ndarray | None:
-    """For each MLX row of q or k, its row in the file (llama.cpp stores a head's two rotary halves interleaved)."""
-    if not architecture.permuted or ".attn_q." not in name and ".attn_k." not in name:
-        return None
-    heads = config["num_attention_heads" if ".attn_q." in name else "num_key_value_heads"]
-    half = config["head_dim"] // 2
-    return np.arange(heads * half * 2).reshape(heads, half, 2).swapaxes(1, 2).reshape(-1)
-
-
-def check_supported(path: Path) -> None:
-    """Refuse a file by its header alone, before anything heavy is imported or loaded."""
-    file = GGUFFile(path)
-    if file.get("general.type", str, "model") != "model":
-        raise UserError(f"{file.path}: this GGUF is a {file.metadata['general.type']}, not a model")
-    by_gguf(file.get("general.architecture", str, "?"), str(file.path))

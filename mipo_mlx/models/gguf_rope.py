@@ -1,4 +1,4 @@
-"""Llama-3's rotary scaling, which GGUF stores as one factor a frequency (`rope_freqs.weight`) and Hugging Face as four numbers."""
+"""Llama 3's rotary scaling, which GGUF stores as one factor a frequency (`rope_freqs.weight`) and Hugging Face as numbers."""
 
 import math
 from typing import Any
@@ -25,7 +25,7 @@ def rope_scaling(file: GGUFFile, prefix: str, config: dict[str, Any]) -> dict[st
     tensor = file.tensors.get("rope_freqs.weight")
     if tensor is not None:
         if tensor.type_name != "F32" or tensor.shape != (config["head_dim"] // 2,):
-            raise file.refuse(f"rope_freqs.weight is {tensor.type_name} {list(tensor.shape)}, expected F32 [{config['head_dim'] // 2}]")
+            raise file.refuse(f"rope_freqs.weight is {tensor.type_name} {list(tensor.shape)}, which fits no head of this model")
         return _recover(file, file.bytes(tensor).view(np.float32), config)
     kind = file.get(f"{prefix}.rope.scaling.type", str, "none")
     if kind == "none":
@@ -33,7 +33,7 @@ def rope_scaling(file: GGUFFile, prefix: str, config: dict[str, Any]) -> dict[st
     factor = file.get(f"{prefix}.rope.scaling.factor", (int, float), 1.0)
     if kind == "linear" and factor > 0:
         return {"rope_type": "linear", "type": "linear", "factor": float(factor)}
-    raise UserError(f"{file.path}: rotary scaling {kind[:20]!r} (factor {factor}) is not supported; expected none, linear or Llama 3's")
+    raise UserError(f"{file.path}: rotary scaling {kind[:20]!r} is not supported; expected none, linear or Llama 3's")
 
 
 def _recover(file: GGUFFile, factors: np.ndarray, config: dict[str, Any]) -> dict[str, Any] | None:

@@ -1,6 +1,9 @@
 """Names and hyperparameters of one architecture in both worlds: MLX / Hugging Face and GGUF."""
 
 from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
 
 from ..errors import UserError
 
@@ -89,3 +92,29 @@ def _find(name: str, where: str, table: dict[str, Architecture]) -> Architecture
         known = ", ".join(sorted(table))
         raise UserError(f"{where}: GGUF of the architecture {name[:40]!r} is not supported; expected one of {known}")
     return table[name]
+
+
+def mlx_rows(architecture: Architecture, tensor: str, config: dict[str, Any]) -> np.ndarray | None:
+    """For each MLX row of a GGUF tensor, its row in the file; None where the order is the same.
+
+    llama.cpp stores each head of Llama's q and k with the two halves of a rotary pair side by side.
+    """
+    heads = _permuted_heads(architecture, tensor, config)
+    return None if heads is None else _rows(heads, config, (config["head_dim"] // 2, 2))
+
+
+def gguf_rows(architecture: Architecture, tensor: str, config: dict[str, Any]) -> np.ndarray | None:
+    """For each row of a GGUF tensor, its row in MLX: the inverse of `mlx_rows`."""
+    heads = _permuted_heads(architecture, tensor, config)
+    return None if heads is None else _rows(heads, config, (2, config["head_dim"] // 2))
+
+
+def _rows(heads: int, config: dict[str, Any], split: tuple[int, int]) -> np.ndarray:
+    return np.arange(heads * config["head_dim"]).reshape(heads, *split).swapaxes(1, 2).ravel()
+
+
+def _permuted_heads(architecture: Architecture, tensor: str, config: dict[str, Any]) -> int | None:
+    if not architecture.permuted:
+        return None
+    name = tensor.split(".")[-2]
+    return {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}.get(name)
