@@ -28,6 +28,8 @@ class _Checkpointed:
         cache = next((x for x in (*args, *kwargs.values()) if isinstance(x, (Recorder, Prefix))), None)
         prefix = (cache.keys, cache.values) if isinstance(cache, Prefix) and cache.keys is not None else ()
 
+        seed = mx.random.randint(0, 1 << 30).item()  # dropout must draw the same numbers when the layer runs again
+
         def run(parameters: dict, h: mx.array, *prefix: mx.array) -> tuple[mx.array, ...]:
             fresh = None
             if isinstance(cache, Recorder):
@@ -36,6 +38,7 @@ class _Checkpointed:
                 fresh = Prefix(*(prefix or (None, None)), cache.layout, cache.window)
             kept = layer.trainable_parameters()
             layer.update(parameters)
+            mx.random.seed(seed)
             try:
                 swap = {id(cache): fresh}
                 out = layer(h, *(swap.get(id(x), x) for x in args), **{k: swap.get(id(x), x) for k, x in kwargs.items()})

@@ -36,16 +36,16 @@ def shares_prompts(model: nn.Module) -> bool:
     return False
 
 
-def batch_logprobs(model: nn.Module, batch: Any, *, checkpoint: bool = False) -> mx.array:
+def batch_logprobs(model: nn.Module, batch: Any, *, checkpoint: bool = False, gradient: bool = True) -> mx.array:
     """Log-probability of each answer token, in nats: (pairs, candidates, answer length) float32, 0 at padding.
 
     Differentiable in the model's trainable parameters. `batch` (see training/batches.py) has right-padded
     `prompts` (pairs, prompt length), `prompt_lengths` (pairs,), `answers` (pairs, candidates, answer length) and
     `answer_lengths` (pairs, candidates), all int32; prompts have at least one token. `checkpoint` trades a second forward
-    pass through each layer for the memory of its activations.
+    pass through each layer for the memory of its activations; `gradient=False` is cheaper where only values are needed.
     """
     return _padded_logprobs(
-        model, batch.prompts, batch.prompt_lengths, batch.answers, batch.answer_lengths, checkpoint=checkpoint, gradient=True
+        model, batch.prompts, batch.prompt_lengths, batch.answers, batch.answer_lengths, checkpoint=checkpoint, gradient=gradient
     )
 
 

@@ -1,0 +1,170 @@
+"""One optimizer step's gradient: micro-batches by token budget, accumulated over the whole window, in flat memory."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_map
+
+from .. import backend
+from ..errors import Failure
+from ..logprobs import batch_logprobs
+from ..recipe import Training
+from ..records import Pair
+from . import batches, objectives
+
+
+@dataclass
+class Step:
+    loss: float  # mean over all pairs, nats
+    gradients: Any  # tree like model.trainable_parameters()
+    metrics: dict[str, float]  # means over all pairs of objectives.metrics, with accuracy for correct
+    token_budget: int  # what fitted: smaller than asked for after an out-of-memory error
+
+
+def step(model: nn.Module, pairs: list[Pair], settings: Training, *, token_budget: int, pad_id: int) -> Step:
+    """Loss and gradient of the mean loss over `pairs`, which are all pairs of one or more grids.
+
+    How the pairs fall into micro-batches does not matter beyond rounding. A micro-batch that does not fit into memory is
+    split and run again; raises Failure where a single pair does not fit even with gradient checkpointing.
+    """
+    run = _Run(model, settings, token_budget, pad_id, len(pairs))
+    before = model.trainable_parameters()
+    mode = model.training
+    model.train()
+    try:
+        for window in batches.windows(pairs, settings.objective):
+            run.accumulate(window)
+    finally:
+        model.update(before)  # tracing leaves its own copies in the model
+        model.train(mode)
+    rows = run.rows(len(pairs))
+    means = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
+    loss = means.pop("loss")
+    return Step(loss, run.gradients, {**means, "accuracy": means.pop("correct")}, run.budget)
+
+
+def evaluate(
+    model: nn.Module, pairs: list[Pair], settings: Training, *, token_budget: int, pad_id: int
+) -> list[dict[str, float]]:
+    """Loss and figures (`objectives.metrics`) of each pair, in the order of `pairs`, without gradients or dropout."""
+    run = _Run(model, settings, token_budget, pad_id, len(pairs))
+    mode = model.training
+    model.eval()
+    try:
+        for window in batches.windows(pairs, settings.objective):
+            run.measure(window)
+    finally:
+        model.train(mode)
+    return run.rows(len(pairs))
+
+
+class _Run:
+    """What micro-batches of one step add up to."""
+
+    def __init__(self, model: nn.Module, settings: Training, budget: int, pad_id: int, total: int):
+        self.model, self.settings, self.budget, self.pad_id, self.total = model, settings, budget, pad_id, total
+        self.checkpoint = settings.checkpoint_gradients
+        self.seed = mx.random.randint(0, 1 << 30).item()
+        self.gradients: Any = None
+        self._rows: dict[int, dict[str, float]] = {}
+
+    def rows(self, count: int) -> list[dict[str, float]]:
+        return [self._rows[i] for i in range(count)]
+
+    def accumulate(self, window: batches.Window) -> None:
+        """Add the gradient of one window."""
+        everything = list(range(len(window.pairs)))
+        if self.settings.objective not in objectives.CONTRASTS_CONTEXTS:
+            self._each(everything, window.pairs, lambda batch, some: self._backward(window, batch, some))
+        else:
+            # The loss needs the log-probabilities of all micro-batches: first their values, then the loss's derivative by
+            # them, then each micro-batch again with that derivative.
+            logps, whole = self._values(window)
+            weights = mx.grad(lambda values: self._weighted(values, whole, window, everything).sum())(logps)
+            self._record(window, everything, logps, whole)
+            mx.eval(weights)
+            self._each(everything, window.pairs, lambda batch, some: self._pull(batch, weights[mx.array(some)]))
+
+    def measure(self, window: batches.Window) -> None:
+        """Figures of one window, no gradient."""
+        logps, whole = self._values(window)
+        self._record(window, list(range(len(window.pairs))), logps, whole)
+
+    def _values(self, window: batches.Window) -> tuple[mx.array, batches.Batch]:
+        whole = batches.make(window.pairs, self.pad_id)
+        logps = np.zeros(whole.mask.shape, np.float32)
+
+        def forward(batch: batches.Batch, some: list[int]) -> None:
+            values = np.array(batch_logprobs(self.model, batch, gradient=False).sum(axis=-1))
+            logps[some, : values.shape[1]] = values
+
+        self._each(list(range(len(window.pairs))), window.pairs, forward)
+        return mx.array(logps), whole
+
+    def _each(self, indices: list[int], pairs: list[Pair], work: Callable[[batches.Batch, list[int]], None]) -> None:
+        """`work` on micro-batches of `indices`; one that does not fit is split and done again."""
+        for some in batches.split(indices, pairs, self.budget):
+            # Dropout depends on the pairs alone: the same when they are run twice.
+            mx.random.seed((self.seed + some[0]) % (1 << 31))
+            try:
+                work(batches.make([pairs[i] for i in some], self.pad_id), some)
+                continue
+            except (RuntimeError, MemoryError) as error:
+                if not backend.is_out_of_memory(error):
+                    raise
+                tokens = batches.padded_tokens([pairs[i] for i in some])
+                if len(some) == 1 and self.checkpoint:
+                    raise Failure(
+                        f"out of memory at a single pair of {tokens} tokens; shorten pairs.max_tokens or "
+                        "sources.context_tokens, lower pairs.candidates, or choose a smaller or quantised model"
+                    ) from error
+            mx.clear_cache()
+            if len(some) == 1:
+                self.checkpoint = True  # the last thing that saves memory; changes no result
+            self.budget = max(1, min(self.budget, tokens) // 2)
+            self._each(some, pairs, work)
+
+    def _backward(self, window: batches.Window, batch: batches.Batch, some: list[int]) -> None:
+        def loss(parameters: dict) -> tuple[mx.array, mx.array]:
+            self.model.update(parameters)
+            logps = batch_logprobs(self.model, batch, checkpoint=self.checkpoint).sum(axis=-1)
+            return self._weighted(logps, batch, window, some).sum(), logps
+
+        (_, logps), gradients = mx.value_and_grad(loss)(self.model.trainable_parameters())
+        self._add(gradients, logps)
+        self._record(window, some, logps, batch)
+
+    def _pull(self, batch: batches.Batch, weights: mx.array) -> None:
+        def loss(parameters: dict) -> mx.array:
+            self.model.update(parameters)
+            logps = batch_logprobs(self.model, batch, checkpoint=self.checkpoint).sum(axis=-1)
+            return (weights[:, : logps.shape[1]] * logps).sum()
+
+        self._add(mx.grad(loss)(self.model.trainable_parameters()))
+
+    def _add(self, gradients: Any, *others: mx.array) -> None:
+        total = gradients if self.gradients is None else tree_map(mx.add, self.gradients, gradients)
+        mx.eval(total, *others)  # each micro-batch is computed before the next is begun, so memory stays flat
+        self.gradients = total
+
+    def _losses(self, logps: mx.array, batch: batches.Batch) -> mx.array:
+        return objectives.losses(logps, batch.reference, batch.answer_lengths, batch.mask, self.settings)
+
+    def _weighted(self, logps: mx.array, batch: batches.Batch, window: batches.Window, some: list[int]) -> mx.array:
+        """Each pair's share of the mean loss over the step; a pair that stands for several counts as often."""
+        stands_for = [len(window.positions[i]) for i in some]
+        return self._losses(logps, batch) * mx.array(stands_for, dtype=mx.float32) / self.total
+
+    def _record(self, window: batches.Window, some: list[int], logps: mx.array, batch: batches.Batch) -> None:
+        figures = {
+            "loss": self._losses(logps, batch),
+            **objectives.metrics(logps, batch.reference, batch.answer_lengths, batch.mask, self.settings),
+        }
+        columns = {key: np.array(value).tolist() for key, value in figures.items()}
+        for row, i in enumerate(some):
+            for position in window.positions[i]:
+                self._rows[position] = {key: column[row] for key, column in columns.items()}

@@ -1,0 +1,126 @@
+"""What training minimises, over summed log-probabilities of each pair's candidates, and the figures that are logged beside it.
+
+Everywhere: (pairs, candidates) arrays in nats, candidate 0 is the chosen one, `mask` is true where there is a candidate. d is
+the log-probability minus the reference's; with `length_normalized` both are means over tokens instead of sums.
+
+Two objectives contrast contexts and need a whole grid: `infonce_authors` and `sami`. Their input is one grid of K pairs with K
+candidates each, candidate j of pair i being the chosen answer of pair (i + j) mod K (`batches.contrast_contexts`).
+"""
+
+import mlx.core as mx
+
+from ..recipe import Training
+
+CONTRASTS_CONTEXTS = ("infonce_authors", "sami")
+_FAR = -1e30  # score of a candidate that is not there
+
+
+def losses(logps: mx.array, reference: mx.array, lengths: mx.array, mask: mx.array, settings: Training) -> mx.array:
+    """(pairs,) losses of `settings.objective`; the loss of a step is their mean over all its pairs.
+
+    logps, reference: (pairs, candidates) summed log-probabilities, nats; lengths: (pairs, candidates) tokens.
+    Label smoothing s is the share of pairs assumed to be the wrong way round: (1 - s) x the loss as labelled + s x the mean
+    loss with each rejected candidate in the chosen one's place.
+    """
+    chosen_nll = -logps[:, 0] / mx.maximum(lengths[:, 0], 1)
+    if settings.length_normalized:
+        logps, reference = logps / mx.maximum(lengths, 1), reference / mx.maximum(lengths, 1)
+    if settings.objective in CONTRASTS_CONTEXTS:
+        loss = _contrast_contexts(logps, settings)
+    elif settings.objective == "sft":
+        loss = _smoothed(-logps, mask, settings.label_smoothing)
+    elif settings.objective in ("ipo", "hinge"):
+        loss = _pairwise(logps - reference, mask, settings)
+    else:
+        d = logps - reference
+        if settings.objective == "dpop":
+            d = mx.concatenate([d[:, :1] - settings.dpop_weight * mx.maximum(-d[:, :1], 0), d[:, 1:]], axis=1)
+        loss = softmax_loss(settings.beta * d, mask, settings.label_smoothing)
+    return loss + settings.nll_weight * chosen_nll if settings.nll_weight else loss
+
+
+def softmax_loss(scores: mx.array, mask: mx.array, label_smoothing: float = 0.0) -> mx.array:
+    """-log softmax(scores)[chosen], scores = beta x d: `dpo`, `infonce`, and `dpop` with its penalised chosen score.
+
+    With two candidates it is -log sigmoid(beta x (d_chosen - d_rejected)): DPO (Rafailov et al. 2023, eq. 7), with smoothing
+    cDPO (Mitchell 2023, eq. 3), and with the penalty DPOP (Pal et al. 2024, eq. 3). With N, it is InfoNCE whose critic is
+    beta x d, and the generalisation of DPO that METHOD.md names: `dpo` and `infonce` are one function under two names.
+    log(candidates) where policy == reference.
+    """
+    scores = mx.where(mask, scores, _FAR)
+    return _smoothed(mx.logsumexp(scores, axis=1, keepdims=True) - scores, mask, label_smoothing)
+
+
+def _smoothed(each: mx.array, mask: mx.array, label_smoothing: float) -> mx.array:
+    """each[:, j]: the loss if candidate j were the chosen one."""
+    if not label_smoothing:
+        return each[:, 0]
+    rejected = mx.where(mask[:, 1:], each[:, 1:], 0).sum(axis=1) / mx.maximum(mask[:, 1:].sum(axis=1), 1)
+    return (1 - label_smoothing) * each[:, 0] + label_smoothing * rejected
+
+
+def _pairwise(d: mx.array, mask: mx.array, settings: Training) -> mx.array:
+    """Mean over rejected candidates of a loss of the margin m = d_chosen - d_rejected.
+
+    ipo: (m - 1 / (2 beta))^2 (Azar et al. 2023, eq. 17; TRL takes per-token means, as `length_normalized` does here);
+    hinge: max(0, 1 - beta m) (SLiC, Zhao et al. 2023).
+    """
+
+    def of(margin: mx.array) -> mx.array:
+        if settings.objective == "ipo":
+            return (margin - 1 / (2 * settings.beta)) ** 2
+        return mx.maximum(1 - settings.beta * margin, 0)
+
+    margin = d[:, :1] - d[:, 1:]
+    loss = (1 - settings.label_smoothing) * of(margin) + settings.label_smoothing * of(-margin)
+    return mx.where(mask[:, 1:], loss, 0).sum(axis=1) / mx.maximum(mask[:, 1:].sum(axis=1), 1)
+
+
+def _contrast_contexts(logps: mx.array, settings: Training) -> mx.array:
+    """The two baselines of the paper, over the matrix s[i, j] = log p(answer j | context i) of one grid.
+
+    infonce_authors: for each answer, -log softmax over contexts of s / 100 (`InfoNCELoss` of the authors' code; its
+    normalising constant cancels). Here the divisor is 10 / beta, which is theirs at the paper's beta of 0.1.
+    sami: mean of that over answers and over contexts, undivided (Fraenken et al. 2024). The authors sum log-probabilities;
+    SAMI's own code takes means over tokens, which `length_normalized` does. Scores are multiplied by beta / 0.1.
+    """
+    k = logps.shape[0]
+    place = (mx.arange(k)[None] - mx.arange(k)[:, None]) % k  # where answer j stands in row i
+    matrix = mx.take_along_axis(logps, place, axis=1)
+    scale = settings.beta / 10 if settings.objective == "infonce_authors" else settings.beta / 0.1
+    full = mx.ones((k, k), mx.bool_)
+
+    def roll(m: mx.array) -> mx.array:  # own first, so that label smoothing finds the label in column 0
+        return mx.take_along_axis(m, (mx.arange(k)[None] + mx.arange(k)[:, None]) % k, axis=1)
+
+    by_answer = softmax_loss(scale * roll(matrix.T), full, settings.label_smoothing)
+    if settings.objective == "infonce_authors":
+        return by_answer
+    return (by_answer + softmax_loss(scale * roll(matrix), full, settings.label_smoothing)) / 2
+
+
+def metrics(logps: mx.array, reference: mx.array, lengths: mx.array, mask: mx.array, settings: Training) -> dict[str, mx.array]:
+    """Figures of each pair, (pairs,) float32 each.
+
+    chosen_reward, rejected_reward (mean over rejected): beta x d, summed over tokens; margin: chosen - mean rejected;
+    correct: 1 where the chosen reward is above every rejected one; kl: nats a token from the reference to the policy,
+    estimated on the chosen answer, which the reference sampled; nll: of the chosen answer, nats a token.
+    Candidates whose reference is unknown (NaN) are left out of the means.
+    """
+    d = logps - reference
+    known = mask & ~mx.isnan(d)
+    reward = mx.where(known, settings.beta * d, 0)
+    count = mx.maximum(known[:, 1:].sum(axis=1), 1)
+    rejected = reward[:, 1:].sum(axis=1) / count
+    scored = reward / mx.maximum(lengths, 1) if settings.length_normalized else reward
+    beaten = mx.where(known[:, 1:], scored[:, :1] > scored[:, 1:], True)
+    tokens = mx.maximum(lengths[:, 0], 1)
+    return {
+        "chosen_reward": reward[:, 0],
+        "rejected_reward": rejected,
+        "margin": reward[:, 0] - rejected,
+        "correct": beaten.all(axis=1).astype(mx.float32),
+        "kl": mx.where(known[:, 0], -d[:, 0], 0) / tokens,
+        "nll": -logps[:, 0] / tokens,
+    }
+
