@@ -14,9 +14,11 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.optimizers as optimizers
+import numpy as np
 
 from ..errors import Failure, UserError
 from ..files import append_jsonl, truncate_jsonl
+from ..logprobs import token_logprobs
 from ..models import adapters
 from ..progress import Reporter
 from ..recipe import Training
@@ -72,20 +74,44 @@ def learning_rate(step: int, total: int, settings: Training) -> float:
     return settings.learning_rate * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
 
-def validate(model: Any, pairs: list[Pair], settings: Training, budget: int, pad: int) -> dict[str, float]:
-    """Means over validation pairs. kl: nats per token, log p_ref - log p of chosen answers, which p_ref sampled."""
-    rows = gradients.evaluate(model, pairs, settings, token_budget=budget, pad_id=pad)
-    tokens = sum(len(pair.tokens[0]) for pair in pairs)
-    count = len(rows)
-    loss = sum(row["loss"] for row in rows) / count
-    return {
-        "heldout_loss": loss,
-        "heldout_accuracy": sum(row["correct"] for row in rows) / count,
-        "heldout_margin": sum(row["margin"] for row in rows) / count,
-        "heldout_chosen_reward": sum(row["chosen_reward"] for row in rows) / count,
-        "heldout_information": sum(math.log(len(pair.tokens)) for pair in pairs) / count - loss,
-        "heldout_kl": -sum(row["chosen_reward"] for row in rows) / settings.beta / tokens,
-    }
+@dataclass
+class Validation:
+    """Held-out grids that pick the best weights, with the base's per-token log-probabilities of their answers (nats)."""
+
+    pairs: list[Pair]
+    reference: list[list[np.ndarray]]
+
+    @staticmethod
+    def make(model: Any, pairs: list[Pair]) -> "Validation":
+        with adapters.disabled(model):
+            return Validation(pairs, _score(model, pairs))
+
+    def look(self, model: Any, beta: float) -> dict[str, float]:
+        """Means over pairs. The loss is DPO's (N > 2: InfoNCE's) whatever objective is trained, so that log N - loss is the
+        information in nats. kl is per token of chosen answers: q - 1 - log q for q = p / p_ref, which is never
+        negative and whose mean over samples of p_ref is KL(p_ref || p) (Schulman 2020, "k3")."""
+        losses, margins, chosen, correct, divergence = [], [], [], [], []
+        for policy, reference in zip(_score(model, self.pairs), self.reference, strict=True):
+            reward = beta * np.array([float((p - r).sum()) for p, r in zip(policy, reference, strict=True)])
+            losses.append(float(np.logaddexp.reduce(reward) - reward[0]))
+            margins.append(float(reward[0] - reward[1:].mean()))
+            chosen.append(float(reward[0]))
+            correct.append(float((reward[0] > reward[1:]).all()))
+            log_q = policy[0].astype(np.float64) - reference[0]
+            divergence += (np.expm1(log_q) - log_q).tolist()
+        ceiling = float(np.mean([math.log(len(pair.tokens)) for pair in self.pairs]))
+        return {
+            "heldout_loss": float(np.mean(losses)),
+            "heldout_accuracy": float(np.mean(correct)),
+            "heldout_margin": float(np.mean(margins)),
+            "heldout_chosen_reward": float(np.mean(chosen)),
+            "heldout_information": ceiling - float(np.mean(losses)),
+            "heldout_kl": float(np.mean(divergence)),
+        }
+
+
+def _score(model: Any, pairs: list[Pair]) -> list[list[np.ndarray]]:
+    return token_logprobs(model, [pair.prompt_tokens for pair in pairs], [pair.tokens for pair in pairs])
 
 
 def should_stop(row: dict[str, float], settings: Training) -> str | None:
@@ -134,6 +160,7 @@ def train(
     )
     optimizer.init(model.trainable_parameters())
 
+    validation = Validation.make(model, validation_pairs)
     state = checkpoints.latest(root)
     if state:
         model.load_weights(list(checkpoints.load_weights(root, state.step).items()), strict=False)
@@ -149,7 +176,7 @@ def train(
 
     def look(step: int) -> str | None:
         """Validate, remember the best step, and say why training must end, if it must."""
-        row = {"step": step, **validate(model, validation_pairs, settings, budget, pad)}
+        row = {"step": step, **validation.look(model, settings.beta)}
         log(row)
         reason = should_stop(row, settings)
         if step == 0:

