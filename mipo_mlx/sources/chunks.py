@@ -1,0 +1,162 @@
+"""Notes to passages: cut by heading, then by paragraph and sentence to a token length, scraps counted and dropped."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from .markdown import SENTENCE_END
+from .note import Block, Note, Passage, Tally
+
+CountTokens = Callable[[str], int]
+DATE_OR_NUMBER = re.compile(r"[\d\s./:,_-]*(?:(?:mon|tues|wednes|thurs|fri|satur|sun)day)?[\d\s./:,_-]*", re.IGNORECASE)
+MOSTLY = 0.5  # share of a passage's characters that makes it a link list, or code
+
+
+def cut(note: Note, count_tokens: CountTokens, limit: int, minimum: int, tally: Tally) -> list[Passage]:
+    """The passages of one note, each of `minimum` to `limit` tokens; what is dropped is counted in `tally`."""
+    passages = []
+    if note.whole:
+        groups = [("", blocks) for blocks in _whole(note, count_tokens, limit, tally)]
+    else:
+        sections = _join_short(list(_sections(note)), count_tokens, limit, minimum)
+        groups = [
+            (heading, piece) for heading, blocks in sections for piece in _pieces(heading, blocks, count_tokens, limit)
+        ]
+    for heading, blocks in groups:
+        tally.found += 1
+        text = compose(heading, blocks)
+        tokens = count_tokens(text)
+        reason = scrap(blocks) or ("too short" if tokens < minimum else None)
+        if reason:
+            tally.dropped[reason] += 1
+        else:
+            passages.append(Passage(text, note.name, note.source, blocks[0].line, tokens))
+    return passages
+
+
+def scrap(blocks: list[Block]) -> str | None:
+    """Why a passage is not worth keeping, whatever its length; None for one that is."""
+    characters = max(1, sum(len(block.text) for block in blocks))
+    if sum(block.linked for block in blocks) > MOSTLY * characters:
+        return "link list"
+    if sum(block.code for block in blocks) > MOSTLY * characters:
+        return "mostly code"
+    letters = sum(char.isalpha() or char.isspace() for block in blocks for char in block.text)
+    return "not prose" if letters < 0.7 * characters else None
+
+
+def compose(heading: str, blocks: list[Block]) -> str:
+    """The heading as a first sentence, then the blocks; list items and table rows stay on lines of their own."""
+    text = "\n".join(block.text for block in blocks)
+    if not heading or text.lower().startswith(heading.lower()):
+        return text
+    return f"{heading} {text}" if heading[-1] in ".!?:…" else f"{heading}. {text}"
+
+
+def title_words(title: str) -> str:
+    """A heading that says something: '' for dates, numbers and empty ones."""
+    return "" if DATE_OR_NUMBER.fullmatch(title) else title.strip()
+
+
+def _sections(note: Note) -> Iterator[tuple[str, list[Block]]]:
+    """(title and innermost heading, blocks) for each stretch between headings; sections without text are passed over."""
+    title, heading, blocks = title_words(note.title), "", []
+    for block in note.blocks:
+        if not block.level:
+            blocks.append(block)
+            continue
+        if blocks:
+            yield _joined(title, heading), blocks
+        heading, blocks = title_words(block.text), []
+    if blocks:
+        yield _joined(title, heading), blocks
+
+
+def _joined(title: str, heading: str) -> str:
+    if not heading or heading.lower() == title.lower():
+        return title
+    return f"{title}: {heading}" if title else heading
+
+
+def _join_short(sections: list, count_tokens: CountTokens, limit: int, minimum: int) -> list[tuple[str, list[Block]]]:
+    """A section below the minimum goes together with the next one, if both fit into one passage."""
+    joined: list[tuple[str, list[Block]]] = []
+    for heading, blocks in sections:
+        if joined and count_tokens(compose(*joined[-1])) < minimum:
+            before, earlier = joined[-1]
+            inner = heading.removeprefix(before).lstrip(": ")
+            first = replace(blocks[0], text=compose(inner, blocks[:1]))
+            together = (before, [*earlier, first, *blocks[1:]])
+            if count_tokens(compose(*together)) <= limit:
+                joined[-1] = together
+                continue
+        joined.append((heading, blocks))
+    return joined
+
+
+def _pieces(heading: str, blocks: list[Block], count_tokens: CountTokens, limit: int) -> Iterator[list[Block]]:
+    """`blocks` in runs whose text, heading included, has at most `limit` tokens."""
+    if count_tokens(compose(heading, blocks)) <= limit:
+        yield blocks
+        return
+    room = limit - count_tokens(f"{heading}. ") if heading else limit
+    run: list[Block] = []
+    used = 0
+    for block in _small(blocks, count_tokens, room):
+        length = count_tokens(block.text) + 1  # and the line break
+        if run and used + length > room:
+            yield run
+            run, used = [], 0
+        run.append(block)
+        used += length
+    if run:
+        yield run
+
+
+def _small(blocks: list[Block], count_tokens: CountTokens, room: int) -> Iterator[Block]:
+    """The same blocks, those that do not fit cut at sentence ends, and endless sentences at words."""
+    for block in blocks:
+        if count_tokens(block.text) < room:
+            yield block
+            continue
+        share = len(block.text)
+        for text in fill(SENTENCE_END.split(block.text), count_tokens, room - 1):
+            part = len(text) / share
+            yield replace(block, text=text, linked=round(block.linked * part), code=round(block.code * part))
+
+
+def fill(sentences: list[str], count_tokens: CountTokens, room: int) -> Iterator[str]:
+    """Sentences joined into texts of at most `room` tokens; a longer sentence is cut at words, a longer word into characters."""
+    held = ""
+    for sentence in sentences:
+        together = f"{held} {sentence}".strip()
+        if count_tokens(together) <= room:
+            held = together
+            continue
+        if held:
+            yield held
+        held = sentence
+        if count_tokens(sentence) > room:
+            words = sentence.split()
+            if len(words) > 1:
+                *full, held = fill(_halves(words), count_tokens, room)
+            else:  # one endless word: a token is rarely less than a character, so this many fit
+                full, held = [sentence[at : at + room] for at in range(0, len(sentence), room)], ""
+            yield from full
+    if held:
+        yield held
+
+
+def _halves(words: list[str]) -> list[str]:
+    middle = (len(words) + 1) // 2
+    return [" ".join(words[:middle]), " ".join(words[middle:])]
+
+
+def _whole(note: Note, count_tokens: CountTokens, limit: int, tally: Tally) -> Iterator[list[Block]]:
+    blocks = [block for block in note.blocks if not block.level]
+    if not blocks:
+        return
+    if count_tokens(compose("", blocks)) > limit:
+        tally.removed["ends of rows over context_tokens"] += 1
+        blocks = next(_pieces("", blocks, count_tokens, limit))
+    yield blocks

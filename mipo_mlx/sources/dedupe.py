@@ -1,0 +1,66 @@
+"""Exact and near duplicates: passages that share most of their three-word runs.
+
+Jaccard similarity, exact, found through prefix filtering (Chaudhuri et al. 2006; Bayardo et al. 2007): two sets that are
+similar enough share at least one of their few rarest members, so only those are indexed.
+"""
+
+import math
+import re
+from collections import Counter, defaultdict
+
+from .note import Passage, Tally
+
+WORD = re.compile(r"\w+")
+RUN = 3  # words in a shingle
+
+
+def shingles(text: str) -> frozenset[str]:
+    """The three-word runs of a text, lower case, without punctuation; the words themselves for a shorter one."""
+    words = WORD.findall(text.lower())
+    if len(words) < RUN:
+        return frozenset(words)
+    return frozenset(" ".join(words[at : at + RUN]) for at in range(len(words) - RUN + 1))
+
+
+def drop_duplicates(passages: list[Passage], threshold: float, tally: Tally) -> list[Passage]:
+    """`passages` without those that repeat an earlier one, or share `threshold` (Jaccard) of their three-word runs."""
+    seen: set[str] = set()
+    distinct = []
+    for passage in passages:
+        key = " ".join(WORD.findall(passage.text.lower()))
+        if key in seen:
+            tally.dropped["duplicate"] += 1
+        else:
+            seen.add(key)
+            distinct.append(passage)
+    kept = []
+    sets = [shingles(passage.text) for passage in distinct]
+    for passage, twin in zip(distinct, near_duplicates(sets, threshold), strict=True):
+        if twin is None:
+            kept.append(passage)
+        else:
+            tally.dropped["near-duplicate"] += 1
+    return kept
+
+
+def near_duplicates(sets: list[frozenset[str]], threshold: float) -> list[int | None]:
+    """For each set the earlier one that it repeats (Jaccard >= threshold), or None; repeats are compared with no later set."""
+    frequency = Counter(member for members in sets for member in members)
+    index: dict[str, list[int]] = defaultdict(list)
+    twins: list[int | None] = []
+    for number, members in enumerate(sets):
+        rarest = sorted(members, key=lambda member: (frequency[member], member))
+        # Sets that reach the threshold share at least ceil(threshold * size) members, so at least one of these.
+        prefix = rarest[: len(rarest) - math.ceil(threshold * len(rarest) - 1e-9) + 1]
+        candidates = sorted({other for member in prefix for other in index[member]})
+        twin = next((other for other in candidates if _jaccard(members, sets[other]) >= threshold), None)
+        twins.append(twin)
+        if twin is None:
+            for member in prefix:
+                index[member].append(number)
+    return twins
+
+
+def _jaccard(a: frozenset[str], b: frozenset[str]) -> float:
+    shared = len(a & b)
+    return shared / (len(a) + len(b) - shared) if shared else 0.0

@@ -1,0 +1,184 @@
+"""Markdown to blocks of plain text: front matter, links, images, code, tables, and the marks of Obsidian and its kin.
+
+markdown-it-py does the parsing; what it knows nothing of (wiki links, callouts, comments, tags) is cleaned before, line
+for line, so that every block keeps its place in the file.
+"""
+
+import re
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import yaml
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from .note import Block
+
+KEEP_CODE = 80  # characters: a shorter code block is part of the sentence, a longer one is left out
+PARSER = MarkdownIt("commonmark", {"html": True, "maxNesting": 12}).enable("table")
+
+FRONT_MATTER = re.compile(r"\A(---|\+\+\+)[ \t]*\n(.*?)\n(?:\1|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
+COMMENT = re.compile(r"%%.*?%%", re.DOTALL)
+EMBED = re.compile(r"!\[\[[^\[\]\n]*\]\]")
+WIKI_LINK = re.compile(r"\[\[(?! )(?:[^\[\]|\n]*\|)?([^\[\]|\n]+)\]\]")
+CALLOUT = re.compile(r"^((?:>\s*)+)\[![\w-]+\][+-]?", re.MULTILINE)
+TASK = re.compile(r"^(\s*(?:[-*+]|\d+[.)])\s+)\[[ xX/-]\]\s", re.MULTILINE)
+FOOTNOTE = re.compile(r"\[\^[^\]\n]+\]:?")
+HIGHLIGHT = re.compile(r"==(\S(?:[^=\n]*\S)?)==")
+BLOCK_ID = re.compile(r"[ \t]\^[A-Za-z0-9-]+[ \t]*$", re.MULTILINE)
+TAG_LINE = re.compile(r"^[ \t]*(?:(?:tags:)?[ \t]*#[A-Za-z][\w/-]*[ \t,]*)+$", re.MULTILINE | re.IGNORECASE)
+TAG = re.compile(r"(?<![\w#&/])#([A-Za-z][\w/-]*)")
+ADDRESS = re.compile(r"\b(?:https?|ftp)://(?:www\.)?([^\s/<>()\"'`]+)[^\s<>\"'`]*|\bwww\.([^\s/<>()]+)[^\s<>]*")
+HTML_TAG = re.compile(r"<!--.*?-->|<(script|style)\b.*?</\1>|<[^>]+>", re.DOTALL | re.IGNORECASE)
+SPACE = re.compile(r"\s+")
+SENTENCE_END = re.compile(r"(?:(?<=[.!?…])|(?<=[.!?…][\"'”’)\]]))\s+|(?<=[。！？])")
+
+
+def parse(text: str) -> tuple[dict[str, Any], list[Block], Counter]:
+    """(front matter, blocks, what was cut out). Blocks carry line numbers of `text`; no block has a line break."""
+    matter, body, offset = front_matter(text)
+    removed: Counter = Counter()
+    blocks = _Walker(removed, offset).walk(PARSER.parse(_plain(body, removed)))
+    return matter, blocks, removed
+
+
+def front_matter(text: str) -> tuple[dict[str, Any], str, int]:
+    """(its keys, the text after it, how many lines it took). Broken front matter is cut off all the same."""
+    match = FRONT_MATTER.match(text)
+    if not match:
+        return {}, text, 0
+    try:
+        values = yaml.safe_load(match[2]) if match[1] == "---" else _toml_title(match[2])
+    except yaml.YAMLError:
+        values = {}
+    if not isinstance(values, dict) and match[2].strip():
+        return {}, text, 0  # two thematic breaks around prose
+    return values or {}, text[match.end() :], text.count("\n", 0, match.end())
+
+
+def _toml_title(text: str) -> dict[str, Any]:
+    found = re.search(r"^title\s*=\s*[\"'](.*?)[\"']\s*$", text, re.MULTILINE)
+    return {"title": found[1]} if found else {}
+
+
+def _plain(text: str, removed: Counter) -> str:
+    """`text` without the marks that CommonMark does not know; line breaks stay where they are."""
+    text = COMMENT.sub(lambda match: "\n" * match[0].count("\n"), text)
+    text, images = EMBED.subn("", text)
+    removed["images and embeds"] += images
+    text = WIKI_LINK.sub(lambda match: match[1].strip(), text)
+    text = CALLOUT.sub(r"\1", text)
+    text = TASK.sub(r"\1", text)
+    text = BLOCK_ID.sub("", text)
+    text = TAG_LINE.sub("", text)
+    return HIGHLIGHT.sub(r"\1", text)
+
+
+class _Walker:
+    """Turns markdown-it's flat token list into blocks."""
+
+    def __init__(self, removed: Counter, offset: int) -> None:
+        self.removed, self.offset = removed, offset
+        self.blocks: list[Block] = []
+        self.level = 0
+        self.bullet = ""  # mark of the list item whose first paragraph comes next
+        self.cells: list[Block] | None = None  # of the table row that is being read
+
+    def walk(self, tokens: list[Token]) -> list[Block]:
+        ordered: list[int | None] = []  # one entry for each open list: the next number, or None for bullets
+        line = 0
+        for token in tokens:
+            line = token.map[0] if token.map else line
+            kind = token.type
+            if kind == "inline":
+                self._inline(token, line)
+            elif kind == "heading_open":
+                self.level = int(token.tag[1:])
+            elif kind == "heading_close":
+                self.level = 0
+            elif kind in ("fence", "code_block"):
+                self._code(token, line)
+            elif kind == "html_block":
+                self._add(Block(HTML_TAG.sub(" ", token.content), line))
+            elif kind in ("bullet_list_open", "ordered_list_open"):
+                ordered.append(int(token.attrGet("start") or 1) if kind == "ordered_list_open" else None)
+            elif kind in ("bullet_list_close", "ordered_list_close"):
+                ordered.pop()
+            elif kind == "list_item_open":
+                number = ordered[-1]
+                self.bullet = "- " if number is None else f"{number}. "
+                ordered[-1] = None if number is None else number + 1
+            elif kind == "tr_open":
+                self.cells = []
+            elif kind == "tr_close":
+                self._row(line)
+        return self.blocks
+
+    def _add(self, block: Block) -> None:
+        text = SPACE.sub(" ", block.text).strip()
+        if not text:
+            return
+        bullet = "" if block.level or self.cells is not None else self.bullet
+        self.bullet = "" if not block.level else self.bullet
+        target = self.blocks if self.cells is None else self.cells
+        line = block.line + 1 + self.offset
+        target.append(Block(bullet + text, line, block.level, min(block.linked, len(text)), min(block.code, len(text))))
+
+    def _code(self, token: Token, line: int) -> None:
+        content = token.content.strip()
+        if content and len(content) <= KEEP_CODE and "\n" not in content:
+            self._add(Block(content, line, code=len(content)))
+        elif content:
+            self.removed["code blocks"] += 1
+            self._leave_nothing_announced()
+
+    def _leave_nothing_announced(self) -> None:
+        """Cut "Then I ran this:" off the paragraph before a block of code that is left out."""
+        before = self.blocks[-1] if self.blocks else None
+        if before and not before.level and before.text.endswith(":"):
+            *kept, _ = SENTENCE_END.split(before.text)
+            self.blocks[-1:] = [replace(before, text=" ".join(kept))] if kept else []
+
+    def _row(self, line: int) -> None:
+        cells, self.cells = self.cells or [], None
+        if cells:
+            text = ", ".join(cell.text for cell in cells)
+            self._add(Block(text, line, linked=sum(c.linked for c in cells), code=sum(c.code for c in cells)))
+
+    def _inline(self, token: Token, line: int) -> None:
+        parts: list[str] = []
+        linked = code = depth = 0
+        for child in token.children or []:
+            piece = ""
+            if child.type == "text":
+                piece, addresses = plain_text(child.content)
+                linked += len(piece) if depth else addresses
+            elif child.type == "code_inline":
+                piece = child.content
+                code += len(piece)
+            elif child.type in ("softbreak", "hardbreak"):
+                piece = " "
+            elif child.type == "link_open":
+                depth += 1
+            elif child.type == "link_close":
+                depth -= 1
+            elif child.type == "image":
+                self.removed["images and embeds"] += 1
+            elif child.type == "html_inline" and child.content.lower().startswith("<br"):
+                piece = " "
+            parts.append(piece)
+        self._add(Block("".join(parts), line, self.level, linked, code))
+
+
+def plain_text(text: str) -> tuple[str, int]:
+    """(text with addresses shortened to their host, footnote marks and # of tags gone; characters of addresses)."""
+    linked = 0
+
+    def host(match: re.Match) -> str:
+        nonlocal linked
+        name = match[1] or match[2]
+        linked += len(name)
+        return name
+
+    return TAG.sub(r"\1", FOOTNOTE.sub("", ADDRESS.sub(host, text))), linked

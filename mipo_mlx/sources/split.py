@@ -1,0 +1,145 @@
+"""Train and held-out: whole notes on one side, and texts that share a sentence never on both."""
+
+import random
+import re
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+
+from ..errors import UserError
+from ..records import HELDOUT, TRAIN, Context
+from .markdown import SENTENCE_END
+from .note import Passage, Tally
+
+MIN_WORDS = 3  # a shorter sentence ("Sounds good.") says nothing about whose text it is
+COLLAPSED = 0.34  # a family of notes larger than this share of all is no use as a unit of the split
+BOILERPLATE = 0.1  # share of all notes that makes a sentence boilerplate
+WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Notes that go to one side together."""
+
+    notes: list[str]
+    size: int  # passages
+
+
+def split(passages: list[Passage], seed: int, fraction: float, limit: int, grid: int, tally: Tally) -> list[Context]:
+    """At most `limit` contexts in the order of `passages`, about `fraction` of them held out, at least `grid` notes a side.
+
+    Raises UserError where there are too few notes for that.
+    """
+    notes = defaultdict(list)
+    for passage in passages:
+        notes[passage.note].append(passage)
+    if len(notes) < 2 * grid:
+        raise too_few(len(passages), len(notes), grid, tally)
+    if limit < 2 * grid:
+        raise UserError(
+            f"sources.max_contexts: {limit}, and a grid needs {grid} contexts (pairs.contexts_per_grid) for training and {grid} "
+            f"held out; raise it to {2 * grid} or more"
+        )
+    rng = random.Random(f"{seed} split")
+    keys = _telling({note: set().union(*(sentences(p.text) for p in held)) for note, held in notes.items()})
+    families = _families(keys)
+    if max(map(len, families)) > COLLAPSED * len(notes):
+        families = [[note] for note in notes]
+    heldout = _deal(families, notes, rng, fraction, grid)
+    train = [note for note in notes if note not in heldout]
+    strict = _apart(train, heldout, keys)
+    if len(strict) < grid:
+        raise UserError(
+            f"contexts: of {len(notes)} notes all but {len(strict)} share sentences with the held-out ones, and training needs "
+            f"{grid} (pairs.contexts_per_grid); add notes that differ, or lower pairs.contexts_per_grid"
+        )
+    tally.dropped["shares a sentence with the other side"] += sum(len(notes[n]) for n in train) - sum(len(notes[n]) for n in strict)
+    wanted = min(limit, len(passages))
+    held = _spread(heldout, notes, rng, min(max(grid, round(wanted * fraction)), wanted - grid))
+    kept = _spread(strict, notes, rng, wanted - len(held))
+    tally.dropped["over max_contexts"] += sum(len(notes[n]) for n in (*strict, *heldout)) - len(held) - len(kept)
+    side = {id(p): TRAIN for p in kept} | {id(p): HELDOUT for p in held}
+    chosen = [p for p in passages if id(p) in side]
+    return [
+        Context(f"c{number:05}", p.text, p.note, p.source, p.line, side[id(p)], p.tokens) for number, p in enumerate(chosen)
+    ]
+
+
+def too_few(contexts: int, notes: int, grid: int, tally: Tally) -> UserError:
+    dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(tally.dropped.items()) if count)
+    lower = f", or lower pairs.contexts_per_grid to {notes // 2}" if notes >= 4 else ""
+    return UserError(
+        f"contexts: {contexts} from {notes} note{'s' * (notes != 1)}{f' (dropped: {dropped})' if dropped else ''}; a grid needs "
+        f"{grid} of different notes (pairs.contexts_per_grid) for training and {grid} held out, so at least {2 * grid} "
+        f"notes: add notes{lower}"
+    )
+
+
+def sentences(text: str) -> set[str]:
+    """The sentences of a text that are long enough to tell, lower case, without punctuation."""
+    found = (" ".join(WORD.findall(part.lower())) for line in text.split("\n") for part in SENTENCE_END.split(line))
+    return {sentence for sentence in found if sentence.count(" ") >= MIN_WORDS - 1}
+
+
+def _telling(keys: dict[str, set[str]]) -> dict[str, set[str]]:
+    """`keys` without boilerplate: a sentence of every tenth note (a footer, a template's line) tells no note from another."""
+    count = Counter(sentence for found in keys.values() for sentence in found)
+    common = {sentence for sentence, times in count.items() if times > max(4, BOILERPLATE * len(keys))}
+    return {note: found - common for note, found in keys.items()}
+
+
+def _families(keys: dict[str, set[str]]) -> list[list[str]]:
+    """Notes connected through shared sentences, in the notes' order."""
+    parent: dict[str, str] = {note: note for note in keys}
+
+    def root(note: str) -> str:
+        while parent[note] != note:
+            parent[note] = parent[parent[note]]
+            note = parent[note]
+        return note
+
+    owner: dict[str, str] = {}
+    for note, found in keys.items():
+        for sentence in found:
+            parent[root(note)] = root(owner.setdefault(sentence, note))
+    groups: dict[str, list[str]] = defaultdict(list)
+    for note in keys:
+        groups[root(note)].append(note)
+    return list(groups.values())
+
+
+def _deal(families: list[list[str]], notes: dict, rng: random.Random, fraction: float, grid: int) -> dict[str, None]:
+    """Notes to hold out: shuffled families until their passages are `fraction` of all, and both sides can fill a grid."""
+    units = [Unit(family, sum(len(notes[note]) for note in family)) for family in families]
+    rng.shuffle(units)
+    total = sum(unit.size for unit in units)
+    target, most = max(grid, round(total * fraction)), len(notes) - grid
+    held: dict[str, None] = {}
+    size = 0
+    # A family that overshoots by more than half waits until the smaller ones have had their turn.
+    for unit in [*(u for u in units if u.size <= target / 2), *(u for u in units if u.size > target / 2)]:
+        if size >= target and len(held) >= grid:
+            break
+        if len(held) + len(unit.notes) <= most:
+            held.update(dict.fromkeys(unit.notes))
+            size += unit.size
+    if len(held) < grid:  # families too large for so few notes: single notes instead
+        for note in rng.sample(list(notes), len(notes)):
+            if len(held) < grid:
+                held.setdefault(note)
+    return held
+
+
+def _apart(train: list[str], heldout: dict[str, None], keys: dict[str, set[str]]) -> list[str]:
+    """The training notes that share no sentence with a held-out one."""
+    taken = set().union(*(keys[note] for note in heldout)) if heldout else set()
+    return [note for note in train if not keys[note] & taken]
+
+
+def _spread(chosen, notes: dict[str, list[Passage]], rng: random.Random, count: int) -> list[Passage]:
+    """`count` passages from as many notes as possible: one of each note in turn, in a seeded order."""
+    order = list(chosen)
+    rng.shuffle(order)
+    hands = [rng.sample(notes[note], len(notes[note])) for note in order]
+    dealt = [hand[turn] for turn in range(max(map(len, hands), default=0)) for hand in hands if turn < len(hand)]
+    return dealt[:count]
+

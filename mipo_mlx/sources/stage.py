@@ -1,0 +1,135 @@
+"""The sources stage: what the recipe names becomes contexts.jsonl, prompts.jsonl and sources.json, the same for the same seed."""
+
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..files import read_json, write_json
+from ..progress import Reporter
+from ..recipe import Recipe
+from ..records import HELDOUT, TRAIN, Context, Prompt, write_records
+from .chunks import CountTokens, cut
+from .dedupe import drop_duplicates
+from .note import Note, Passage, Skip, Tally
+from .prompts import load_prompts
+from .readers import headings_as_notes, reader_for
+from .split import split
+from .walk import walk
+
+
+def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
+    """Read, cut, clean and split; sources.json is written last and marks the stage as done."""
+    report = folder / "sources.json"
+    if report.exists():
+        return read_json(report)
+    from ..models.loading import load_tokenizer
+
+    tokenizer = load_tokenizer(recipe.model)
+    contexts, prompts, row = collect(recipe, lambda text: len(tokenizer.encode(text, add_special_tokens=False)), reporter)
+    write_records(folder / "contexts.jsonl", contexts)
+    write_records(folder / "prompts.jsonl", prompts)
+    write_json(report, row)
+    for line in told(row):
+        reporter.say(line)
+    return row
+
+
+def collect(recipe: Recipe, count_tokens: CountTokens, reporter: Reporter) -> tuple[list[Context], list[Prompt], dict[str, Any]]:
+    """(contexts, prompts, the row of sources.json). Raises UserError where there is too little to work with."""
+    sources, tally = recipe.sources, Tally()
+    prompts = load_prompts(sources.prompts, recipe.seed, sources.heldout_prompts, tally)
+    notes = read_notes(sources.notes, tally, reporter)
+    passages: list[Passage] = []
+    for note in notes:
+        passages += cut(note, count_tokens, sources.context_tokens, sources.min_tokens, tally)
+    passages = drop_duplicates(passages, sources.near_duplicate, tally)
+    if not passages:
+        raise UserError(f"{sources.notes}: {_nothing(tally)}")
+    if len(passages) == 1 < tally.found and tally.dropped["duplicate"] + tally.dropped["near-duplicate"]:
+        raise UserError(f"{sources.notes}: the {tally.found} passages are all alike, and none can be wrong for another; add other notes")
+    grid = recipe.pairs.contexts_per_grid
+    contexts = split(passages, recipe.seed, sources.heldout_contexts, sources.max_contexts, grid, tally)
+    row = {"notes": sources.notes, "prompts": sources.prompts} | tally.to_row()
+    row["passages"]["kept"] = len(contexts)
+    for side in (TRAIN, HELDOUT):
+        mine = [context for context in contexts if context.split == side]
+        row[side] = {
+            "contexts": len(mine),
+            "notes": len({context.note for context in mine}),
+            "tokens": sum(context.tokens for context in mine),
+            "prompts": sum(prompt.split == side for prompt in prompts),
+        }
+    return contexts, prompts, row
+
+
+def read_notes(given: str | None, tally: Tally, reporter: Reporter) -> list[Note]:
+    """The notes of a folder or a single file. Raises UserError where there are none."""
+    if not given:
+        raise UserError("sources.notes: no notes named; pass --notes PATH, or write `notes: ~/notes` under sources in the recipe")
+    root = Path(given).expanduser()
+    if root.is_file():
+        reader = reader_for(root)
+        if reader is None:
+            raise UserError(f"{root}: no kind of note that can be read; take a folder of notes, or a .md or .txt file")
+        notes = _read(root, root.name, reader, tally)
+        if not notes and tally.skipped:
+            raise UserError(f"{root}: {tally.skipped[0]['why']}")
+        return headings_as_notes(notes)
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder or file; name your notes with --notes PATH or sources.notes in the recipe")
+    files = []
+    for path, source in walk(root, tally):
+        reader = reader_for(path)
+        if reader:
+            files.append((path, source, reader))
+        else:
+            tally.left_alone[f"{path.suffix.lower()} files" if path.suffix else "files without an ending"] += 1
+    if not files and not tally.skipped:
+        raise UserError(f"{root}: no notes in this folder (.md, .txt, ...); name another with --notes PATH")
+    notes = []
+    with reporter.track("reading notes", total=len(files), unit="files") as bar:
+        for path, source, reader in files:
+            notes += _read(path, source, reader, tally)
+            bar.advance(1)
+    return headings_as_notes(notes)
+
+
+def _read(path: Path, source: str, reader: Any, tally: Tally) -> list[Note]:
+    try:
+        notes = reader(path, source, tally)
+    except Skip as reason:
+        tally.skip(source, str(reason))
+        return []
+    tally.read += 1
+    return notes
+
+
+def _nothing(tally: Tally) -> str:
+    """Why nothing was left, in one line."""
+    dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(tally.dropped.items()) if count)
+    if dropped:
+        return f"none of the {tally.found} passages can be used ({dropped}); add notes, or lower sources.min_tokens"
+    if tally.skipped:
+        first = tally.skipped[0]
+        return f"none of the {len(tally.skipped) + tally.read} files can be read (first {first['file']}: {first['why']})"
+    return f"the {tally.read} files have no text; add notes"
+
+
+def told(row: dict[str, Any]) -> list[str]:
+    """The summary for the terminal."""
+    files, passages = row["files"], row["passages"]
+    dropped = ", ".join(f"{count:,} {reason}" for reason, count in passages["dropped"].items())
+    lines = [
+        f"{files['read']:,} files read, {len(files['skipped'])} skipped; {passages['found']:,} passages, "
+        f"{passages['kept']:,} kept{f' (dropped: {dropped})' if dropped else ''}",
+        "; ".join(
+            f"{name}: {row[side]['contexts']} contexts of {row[side]['notes']} notes, {row[side]['prompts']} prompts"
+            for side, name in ((TRAIN, "training"), (HELDOUT, "held out"))
+        ),
+    ]
+    lines += [f"skipped {skip['file']}: {skip['why']}" for skip in files["skipped"][:5]]
+    if len(files["skipped"]) > 5:
+        lines.append(f"and {len(files['skipped']) - 5} more, all named in sources.json")
+    if row["redacted"]:
+        lines.append("redacted: " + ", ".join(f"{count} {kind}" for kind, count in row["redacted"].items()))
+    return lines
