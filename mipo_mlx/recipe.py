@@ -115,7 +115,10 @@ class Training(Section):
 
 
 class Evaluation(Section):
-    examples: Count = 3
+    answers: Annotated[int, Field(ge=2)] = 36
+    choices: Annotated[list[Annotated[int, Field(ge=2, le=64)]], Field(min_length=1)] = [4]
+    examples: Annotated[int, Field(ge=0)] = 3
+    gallery: Annotated[int, Field(ge=0)] = 12
     bootstrap: Annotated[int, Field(ge=100)] = 2000
 
 

@@ -1,0 +1,116 @@
+"""Measures of fresh answers of the base and the tuned model to the same held-out requests, side by side."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import information, text
+from .cases import Group
+from .intervals import enough, paired, single
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One answer and its likelihoods."""
+
+    text: str
+    tokens: list[int]
+    finish: str
+    base: list[list[float]]  # (contexts, tokens) log-probabilities under the base, nats
+    tuned: list[list[float]]  # the same under the tuned model; () for the base's answers
+
+    def own(self, which: str, own: int) -> np.ndarray:
+        return np.asarray(getattr(self, which)[own], dtype=np.float64)
+
+    def sums(self, which: str) -> list[float]:
+        return [float(np.sum(row)) for row in getattr(self, which)]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request: a group's prompt under its context number `own`, with the answer of either model."""
+
+    group: Group
+    own: int
+    base: Scored
+    tuned: Scored
+
+
+def evaluate(asked: Sequence[Asked], choices: Sequence[int], draws: int, seed: int) -> dict[str, Any]:
+    """All measures, each before (the base's answers) and after (the tuned model's), with paired intervals."""
+    clusters = [[a.group.context_ids[a.own] for a in asked], [a.group.prompt_id for a in asked]]
+    both = ("base", "tuned")
+
+    def per(measure) -> tuple[list[float], list[float]]:
+        return tuple([float(measure(a, getattr(a, side))) for a in asked] for side in both)  # type: ignore[return-value]
+
+    def compare(measure, **options) -> dict[str, Any]:
+        return paired(*per(measure), clusters, draws, seed, **options)
+
+    def context(a: Asked) -> str:
+        return a.group.contexts[a.own]
+
+    length = per(lambda a, s: len(s.tokens))
+    metrics: dict[str, Any] = {}
+    among = [k for k in sorted(set(choices)) if k <= min(len(a.group.contexts) for a in asked)]
+    for k in among:
+        # Each model's own answers by its own likelihood; then both models' answers by the base's, one yardstick for both.
+        own = [[information.identified(getattr(a, side).sums(side), a.own, k) for a in asked] for side in both]
+        nats = [[information.information(getattr(a, side).sums(side), a.own, k) for a in asked] for side in both]
+        metrics[f"identified_{k}"] = paired(*own, clusters, draws, seed)
+        metrics[f"identified_by_base_{k}"] = compare(lambda a, s, k=k: information.identified(s.sums("base"), a.own, k))
+        metrics[f"answer_information_{k}"] = paired(*nats, clusters, draws, seed)
+    metrics["pmi_per_token"] = compare(lambda a, s: information.pmi(s.sums("base"), a.own), weights=length)
+    metrics["tokens"] = compare(lambda a, s: len(s.tokens), relative=True)
+    metrics["perplexity"] = compare(
+        lambda a, s: -s.own("base", a.own).sum(), weights=length, transform=np.exp, relative=True
+    )
+    metrics["cut_off"] = compare(lambda a, s: s.finish == "length")
+    metrics["quotes_context"] = compare(lambda a, s: text.quotes(s.text, context(a)))
+    metrics["role_confusion"] = compare(lambda a, s: text.confuses_roles(s.text, context(a)))
+    metrics["parroting"] = compare(lambda a, s: text.quotes(s.text, context(a)) or text.confuses_roles(s.text, context(a)))
+    texts = [[getattr(a, side).text for a in asked] for side in both]
+    if len(asked) >= 2:
+        metrics["self_bleu"] = paired(*(text.self_bleu(t) for t in texts), clusters, draws, seed)
+    distinct = {f"distinct_{n}": [text.distinct(t, n) for t in texts] for n in (1, 2)}
+    for name, (before, after) in distinct.items():  # one figure for the whole set: nothing to resample
+        metrics[name] = {
+            "before": {"value": before, "interval": None},
+            "after": {"value": after, "interval": None},
+            "change": {"value": after - before, "interval": None},
+            "relative": False,
+        }
+    drift = [float((a.tuned.own("tuned", a.own) - a.tuned.own("base", a.own)).sum()) for a in asked]
+    return {
+        "answers": len(asked),
+        "contexts": len(set(clusters[0])),
+        "prompts": len(set(clusters[1])),
+        "choices": among,
+        "no_interval": enough(clusters),
+        "metrics": metrics,
+        "kl_per_answer": single(drift, clusters, draws, seed),
+        "pmi": {side: [round(information.pmi(getattr(a, side).sums("base"), a.own), 4) for a in asked] for side in both},
+    }
+
+
+def shaded(tokenizer: Any, scored: Scored, own: int) -> list[list[Any]]:
+    """[piece of text, PMI in nats] of one answer, cut where words begin: what the context made likelier, by the base's
+    likelihood. The pieces joined are the answer's text."""
+    tokens = scored.tokens[:-1] if scored.finish == "stop" else scored.tokens
+    gains = information.token_pmi(scored.base, own)
+    pieces: list[list[Any]] = []
+    done = ""
+    for count in range(1, len(tokens) + 1):
+        decoded = tokenizer.decode(tokens[:count])
+        if decoded.endswith("\ufffd") and count < len(tokens):
+            piece = ""  # half of a character: its bytes go on in the next token
+        else:
+            piece, done = decoded[len(done) :], decoded
+        if pieces and (not piece or not piece[0].isspace()):
+            pieces[-1][0] += piece
+            pieces[-1][1] += float(gains[count - 1])
+        else:
+            pieces.append([piece, float(gains[count - 1])])
+    return [[piece, round(gain, 3)] for piece, gain in pieces]

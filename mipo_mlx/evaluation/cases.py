@@ -1,0 +1,102 @@
+"""Who is asked what in the evaluation: held-out prompts, each under several held-out contexts of different notes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..models import chat
+from ..recipe import Recipe
+from ..records import HELDOUT, Context, Pair, Prompt, read_records
+
+
+@dataclass(frozen=True)
+class Group:
+    """One prompt under K contexts; answers are sampled under the first `asked` of them and told apart among all K."""
+
+    prompt_id: str
+    prompt: str
+    context_ids: list[str]
+    contexts: list[str]
+    tokens: list[list[int]]  # the prompt's token ids under each context
+    asked: int
+    plain: list[int] | None = None  # the prompt's token ids without a context; None for pairs made elsewhere
+
+
+def build(folder: Path, recipe: Recipe, tokenizer) -> list[Group]:
+    """Groups for `evaluation.answers` answers from contexts.jsonl and prompts.jsonl, or from the held-out pairs where a run
+    started from a pair file made elsewhere. [] where fewer than two contexts are held out."""
+    contexts = [c for c in read_records(folder / "contexts.jsonl", Context) if c.split == HELDOUT]
+    prompts = [p for p in read_records(folder / "prompts.jsonl", Prompt) if p.split == HELDOUT]
+    if not contexts or not prompts:
+        return _from_pairs(read_records(folder / "pairs.jsonl", Pair), recipe.evaluation.answers)
+    notes = {context.note for context in contexts}
+    among = min(max(recipe.evaluation.choices), len(notes))
+    if among < 2:
+        return []
+    asked = min(recipe.pairs.contexts_per_grid, among)
+    rng = np.random.default_rng([recipe.seed, 0xE7A1])
+    order = rng.permutation(len(prompts))
+    groups: list[Group] = []
+    deck: list[int] = []
+    left = recipe.evaluation.answers
+    while left > 0:
+        prompt = prompts[order[len(groups) % len(prompts)]]
+        chosen = _deal(contexts, among, deck, rng)
+        groups.append(
+            Group(
+                prompt.id,
+                prompt.text,
+                [c.id for c in chosen],
+                [c.text for c in chosen],
+                [chat.encode(tokenizer, chat.messages(recipe.pairs, prompt.text, c.text)) for c in chosen],
+                min(asked, left),
+                chat.encode(tokenizer, chat.messages(recipe.pairs, prompt.text, None)),
+            )
+        )
+        left -= asked
+    return groups
+
+
+def _deal(contexts: list[Context], among: int, deck: list[int], rng: np.random.Generator) -> list[Context]:
+    """`among` contexts of different notes from a shuffled deck, so that all contexts are asked about equally often."""
+    chosen: list[Context] = []
+    aside: list[int] = []
+    while len(chosen) < among:
+        if not deck:
+            held = {*aside, *(contexts.index(c) for c in chosen)}
+            deck += [i for i in rng.permutation(len(contexts)).tolist() if i not in held]
+        index = deck.pop(0)
+        if any(contexts[index].note == c.note for c in chosen):
+            aside.append(index)
+        else:
+            chosen.append(contexts[index])
+    deck[:0] = aside
+    return chosen
+
+
+def _from_pairs(pairs: list[Pair], answers: int) -> list[Group]:
+    """A grid's right prompts, in file order; its contexts are the system messages (or what stands before the last turn)."""
+    grids: dict[int, dict[tuple[int, ...], Pair]] = {}
+    for pair in pairs:
+        if pair.split == HELDOUT:
+            grids.setdefault(pair.grid, {}).setdefault(tuple(pair.prompt_tokens), pair)
+    groups: list[Group] = []
+    left = answers
+    for grid, unique in grids.items():
+        of = list(unique.values())
+        if len(of) < 2 or left <= 0:
+            continue
+        contexts = ["\n".join(m["content"] for m in pair.prompt[:-1]) for pair in of]
+        groups.append(
+            Group(
+                of[0].prompt_id or f"grid-{grid}",
+                of[0].prompt[-1]["content"],
+                [pair.context_id or f"{grid}-{i}" for i, pair in enumerate(of)],
+                contexts,
+                [pair.prompt_tokens for pair in of],
+                min(len(of), left),
+            )
+        )
+        left -= len(of)
+    return groups

@@ -1,0 +1,57 @@
+"""How well the tuned model tells apart the held-out pairs that it never trained on: loss, accuracy, margin, information."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..records import Pair
+from .intervals import enough, paired
+
+TIE = 1e-3  # nats; a hundred float32 log-probabilities summed in another order differ by less
+
+
+def rewards(policy: Sequence[float], reference: Sequence[float], beta: float) -> np.ndarray:
+    """(candidates,) implicit rewards beta * (log p - log p_ref) of summed log-probabilities (Rafailov et al. 2023)."""
+    return beta * (np.asarray(policy, dtype=np.float64) - np.asarray(reference, dtype=np.float64))
+
+
+def loss(reward: np.ndarray) -> float:
+    """-log softmax of the chosen candidate's reward in nats; log(candidates) for an untrained model (candidate 0 is chosen)."""
+    top = reward.max()
+    return float(top + np.log(np.exp(reward - top).sum()) - reward[0])
+
+
+def accuracy(reward: np.ndarray, tie: float) -> float:
+    """Share of rejected candidates that the chosen one beats; a tie counts half, so an untrained model has 0.5."""
+    difference = reward[0] - reward[1:]
+    return float(np.mean(np.where(np.abs(difference) <= tie, 0.5, difference > 0)))
+
+
+def evaluate(pairs: Sequence[Pair], policy: Sequence[Sequence[float]], beta: float, draws: int, seed: int) -> dict[str, Any]:
+    """Measures of the held-out pairs before (the reference itself) and after training, with intervals.
+
+    policy: for each pair, the candidates' summed log-probabilities under the tuned model, nats. Information is
+    log N - loss, a lower bound on what the answer tells about the context (InfoNCE, van den Oord et al. 2018), whatever
+    objective was trained, for the recipe's beta.
+    """
+    clusters = [[pair.grid for pair in pairs], [pair.context_id or pair.grid for pair in pairs]]
+    before, after = {}, {}
+    for side, scores in ((before, [pair.reference for pair in pairs]), (after, policy)):
+        reward = [rewards(s, pair.reference, beta) for s, pair in zip(scores, pairs, strict=True)]
+        losses = [loss(r) for r in reward]
+        side["loss"] = losses
+        side["accuracy"] = [accuracy(r, beta * TIE) for r in reward]
+        side["margin"] = [float(np.mean(r[0] - r[1:])) for r in reward]
+        side["information"] = [float(np.log(len(r))) - nats for r, nats in zip(reward, losses, strict=True)]
+        side["chosen_reward"] = [float(r[0]) for r in reward]
+        side["rejected_reward"] = [float(np.mean(r[1:])) for r in reward]
+    return {
+        "pairs": len(pairs),
+        "grids": len(set(clusters[0])),
+        "contexts": len(set(clusters[1])),
+        "candidates": max(len(pair.tokens) for pair in pairs),
+        "beta": beta,
+        "no_interval": enough(clusters),
+        "metrics": {name: paired(before[name], after[name], clusters, draws, seed) for name in before},
+    }

@@ -1,0 +1,52 @@
+"""Partial results that survive a kill: one JSONL file of finished chunks, keyed by what they were computed from."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..files import append_jsonl, read_jsonl, write_jsonl
+from ..progress import Bar
+
+
+class Journal:
+    """Finished chunks of work, kept in `path` and read back instead of computed again.
+
+    The first line is a key; a file with another key (other adapters, another recipe) is started over. Chunks are the unit of
+    repetition: their results pass through JSON either way, so a run that was killed ends with the same bytes.
+    """
+
+    def __init__(self, path: Path, key: str) -> None:
+        self.path = path
+        rows = read_jsonl(path)
+        if not rows or rows[0] != {"key": key}:
+            rows = [{"key": key}]
+        write_jsonl(path, rows)  # a torn last line goes
+        self.done = {(row["phase"], row["chunk"]): row["results"] for row in rows[1:]}
+
+    def map(
+        self,
+        phase: str,
+        jobs: Sequence[Any],
+        size: int,
+        compute: Callable[[int, Sequence[Any]], list[Any]],
+        bar: Bar | None = None,
+        weigh: Callable[[Any], int] = lambda job: 1,
+    ) -> list[Any]:
+        """compute(chunk number, its jobs) -> one JSON-able result a job, for chunks of `size` jobs; finished ones are kept.
+
+        The bar moves by `weigh(job)` for each job.
+        """
+        results: list[Any] = []
+        for chunk, start in enumerate(range(0, len(jobs), size)):
+            part = jobs[start : start + size]
+            known = self.done.get((phase, chunk))
+            if known is None:
+                known = compute(chunk, part)
+                append_jsonl(self.path, [{"phase": phase, "chunk": chunk, "results": known}])
+                self.done[phase, chunk] = known
+                if bar:
+                    bar.advance(sum(map(weigh, part)))
+            elif bar:
+                bar.skip(sum(map(weigh, part)))
+            results += known
+        return results

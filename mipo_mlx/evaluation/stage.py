@@ -1,0 +1,126 @@
+"""The evaluation stage: held-out pairs before and after training, fresh answers of both models, and what they show (eval.json).
+
+    mipo-mlx eval RUN
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .. import logprobs
+from ..errors import UserError
+from ..files import dump, read_json, sha256, write_json
+from ..models import adapters, loading
+from ..progress import Reporter
+from ..recipe import Recipe
+from ..records import HELDOUT, Pair, read_records
+from . import answers, asking, cases, heldout, verdict
+from .answers import Asked
+from .journal import Journal
+
+PAIRS_AT_ONCE = 16  # held-out pairs scored between two entries of the journal
+INPUTS = ("pairs.jsonl", "contexts.jsonl", "prompts.jsonl", "adapters/adapters.safetensors", "adapters/adapter_config.json")
+
+
+def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
+    """Evaluate the run in `folder`, write eval.json, return its headline figures.
+
+    Finished chunks are kept in eval-samples.jsonl, so a killed evaluation goes on where it stopped.
+    Raises UserError for a run whose training has not finished, and for one without held-out pairs.
+    """
+    pairs = _heldout_pairs(folder)
+    key = fingerprint(folder, recipe)
+    if (folder / "eval.json").exists() and read_json(folder / "eval.json").get("key") == key:
+        result = read_json(folder / "eval.json")
+    else:
+        result = {"key": key, **_evaluate(folder, recipe, reporter, pairs, Journal(folder / "eval-samples.jsonl", key))}
+        write_json(folder / "eval.json", result)
+    _tell(result, recipe, reporter)
+    return summary(result)
+
+
+def fingerprint(folder: Path, recipe: Recipe) -> str:
+    """What an evaluation depends on: its input files and the settings that it reads."""
+    settings = {
+        "model": recipe.model,
+        "seed": recipe.seed,
+        "beta": recipe.training.beta,
+        "pairs": recipe.pairs.model_dump(mode="json"),
+        "evaluation": recipe.evaluation.model_dump(mode="json"),
+        "files": {name: sha256(folder / name) for name in INPUTS if (folder / name).exists()},
+    }
+    return hashlib.sha256(dump(settings).encode()).hexdigest()
+
+
+def summary(result: dict[str, Any]) -> dict[str, Any]:
+    """The headline of eval.json: each measure's before, after and interval after."""
+    headline = {"verdict": result["verdict"], "heldout_pairs": result["heldout"]["pairs"]}
+    for part in filter(None, (result["heldout"], result["fresh"])):
+        for name, measure in part["metrics"].items():
+            headline[name] = {
+                "before": measure["before"]["value"],
+                "after": measure["after"]["value"],
+                "interval": measure["after"]["interval"],
+            }
+    return headline
+
+
+def _heldout_pairs(folder: Path) -> list[Pair]:
+    if not (folder / "adapters" / "adapters.safetensors").exists():
+        raise UserError(f"{folder}: training has not finished, so there is nothing to evaluate; run `mipo-mlx train` first")
+    pairs = [pair for pair in read_records(folder / "pairs.jsonl", Pair) if pair.split == HELDOUT]
+    if not pairs:
+        raise UserError(
+            f"{folder / 'pairs.jsonl'}: no held-out pairs to evaluate on; raise pairs.heldout_grids or sources.heldout_contexts"
+        )
+    return pairs
+
+
+def _evaluate(folder: Path, recipe: Recipe, reporter: Reporter, pairs: list[Pair], journal: Journal) -> dict[str, Any]:
+    loaded = loading.load(recipe.model)
+    model = adapters.load(loaded.model, folder / "adapters")
+    groups = cases.build(folder, recipe, loaded.tokenizer)
+    requests = sum(group.asked for group in groups)
+    settings = recipe.evaluation
+    with reporter.track("evaluating", total=len(pairs) + 4 * requests, unit="answers") as bar:
+        policy = journal.map("pairs", pairs, PAIRS_AT_ONCE, lambda _, part: _score_pairs(model, part), bar)
+        asked = asking.ask(model, loaded.tokenizer, groups, recipe, journal, bar)
+    result: dict[str, Any] = {
+        "heldout": heldout.evaluate(pairs, policy, recipe.training.beta, settings.bootstrap, recipe.seed),
+        "fresh": answers.evaluate(asked, settings.choices, settings.bootstrap, recipe.seed) if asked else None,
+        "gallery": [_example(loaded.tokenizer, a) for a in _spread(asked, max(settings.gallery, settings.examples))],
+    }
+    result["verdict"] = verdict.sentence(result["heldout"], result["fresh"])
+    return result
+
+
+def _score_pairs(model: Any, pairs: Sequence[Pair]) -> list[list[float]]:
+    scored = logprobs.token_logprobs(model, [pair.prompt_tokens for pair in pairs], [pair.tokens for pair in pairs])
+    return [[float(candidate.sum(dtype="float64")) for candidate in candidates] for candidates in scored]
+
+
+def _spread(asked: list[Asked], count: int) -> list[Asked]:
+    """`count` requests, from as many groups as there are: the first of each, then the second; never picked by result."""
+    order = sorted(range(len(asked)), key=lambda i: (asked[i].own, i))
+    return [asked[i] for i in order[:count]]
+
+
+def _example(tokenizer: Any, asked: Asked) -> dict[str, Any]:
+    return {
+        "prompt": asked.group.prompt,
+        "context": asked.group.contexts[asked.own],
+        "base": {"text": asked.base.text, "words": answers.shaded(tokenizer, asked.base, asked.own)},
+        "tuned": {"text": asked.tuned.text, "words": answers.shaded(tokenizer, asked.tuned, asked.own)},
+    }
+
+
+def _tell(result: dict[str, Any], recipe: Recipe, reporter: Reporter) -> None:
+    for part in ("heldout", "fresh"):
+        if result[part] and result[part]["no_interval"]:
+            reporter.say(f"  no interval: {result[part]['no_interval']}")
+    if not result["fresh"]:
+        reporter.say("  no fresh answers: they need at least two held-out notes and one held-out prompt")
+    for example in result["gallery"][: recipe.evaluation.examples]:
+        reporter.say(f"\n  About the user: {example['context']}\n  Asked:  {example['prompt']}")
+        reporter.say(f"  Base:   {example['base']['text']}\n  Tuned:  {example['tuned']['text']}")

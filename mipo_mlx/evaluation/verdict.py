@@ -1,0 +1,67 @@
+"""One sentence that says whether it worked, with its interval, and what it cost where that is much."""
+
+from typing import Any
+
+# Where a cost is worth a warning: the share by which perplexity and length may change, the points by which parroting may rise.
+PERPLEXITY, LENGTH, PARROTING = 0.20, 0.20, 0.05
+
+
+def sentence(heldout: dict[str, Any], fresh: dict[str, Any] | None) -> str:
+    """The verdict on a run from its eval.json."""
+    accuracy = heldout["metrics"]["accuracy"]["after"]
+    value, interval = accuracy["value"], accuracy["interval"]
+    claim = f"on held-out contexts it picks the right answer in {value:.0%} of the pairs"
+    if interval is None:
+        return f"Not shown: {claim} (50 % before), but there are {heldout['no_interval']}."
+    claim += f" (95 % interval {interval[0]:.0%} to {interval[1]:.0%}; 50 % before)"
+    if interval[0] > 0.5:
+        found = f"It worked: {claim}"
+    elif interval[1] < 0.5:
+        found = f"It went wrong: {claim}"
+    else:
+        found = f"No effect can be shown: {claim}"
+    warnings = costs(fresh)
+    return f"{found}, but {' and '.join(warnings)}." if warnings else f"{found}."
+
+
+def costs(fresh: dict[str, Any] | None) -> list[str]:
+    """What got worse by more than the limits above, in words."""
+    if not fresh:
+        return []
+    metrics, found = fresh["metrics"], []
+
+    def change(name: str) -> float:
+        return metrics[name]["change"]["value"] or 0.0
+
+    if change("perplexity") > PERPLEXITY:
+        found.append(f"its answers read {change('perplexity'):.0%} less naturally to the base model (perplexity)")
+    if abs(change("tokens")) > LENGTH:
+        found.append(f"they are {abs(change('tokens')):.0%} {'longer' if change('tokens') > 0 else 'shorter'}")
+    if change("parroting") > PARROTING:
+        found.append(f"{change('parroting') * 100:.0f} points more of them hand the user's words back")
+    return found
+
+
+ROWS = (  # key, label, format, scale
+    ("accuracy", "reward accuracy, held-out pairs", ".2f"),
+    ("information", "information, nats", ".3f"),
+    ("margin", "reward margin", ".2f"),
+    ("loss", "loss, nats", ".3f"),
+)
+FRESH_ROWS = (
+    ("tokens", "answer length, tokens", ".1f"),
+    ("perplexity", "perplexity of answers (base model)", ".2f"),
+    ("parroting", "answers that hand the context back", ".2f"),
+    ("self_bleu", "self-BLEU (sameness)", ".1f"),
+)
+
+
+def rows(heldout: dict[str, Any], fresh: dict[str, Any] | None) -> list[tuple[str, dict[str, Any], str]]:
+    """(label, measure, number format) of what a person wants to see first, in order."""
+    listed = [(label, heldout["metrics"][key], form) for key, label, form in ROWS]
+    if fresh:
+        for k in fresh["choices"]:
+            label = f"right context of {k} found (own likelihood)"
+            listed.append((label, fresh["metrics"][f"identified_{k}"], ".2f"))
+        listed += [(label, fresh["metrics"][key], form) for key, label, form in FRESH_ROWS if key in fresh["metrics"]]
+    return listed

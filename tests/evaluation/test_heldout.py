@@ -1,0 +1,64 @@
+"""Measures of held-out pairs against hand-worked examples."""
+
+import math
+
+import numpy as np
+import pytest
+
+from mipo_mlx.evaluation import heldout
+from mipo_mlx.records import Pair
+
+
+def pair(number: int, reference: list[float]) -> Pair:
+    return Pair(
+        id=str(number), split="heldout", grid=number // 2, prompt=[], chosen=[], rejected=[], negatives=[], prompt_tokens=[1],
+        tokens=[[2]] * len(reference), reference=reference, pmi=[], kinds=[], context_id=f"c{number}",
+    )  # fmt: skip
+
+
+def test_a_hand_worked_pair():
+    """log-ratios +3 and -1 at beta 0.5: rewards 1.5 and -0.5, loss log(1 + e^-2)."""
+    reward = heldout.rewards([-10.0, -21.0], [-13.0, -20.0], 0.5)
+    assert reward.tolist() == [1.5, -0.5]
+    assert heldout.loss(reward) == pytest.approx(math.log(1 + math.exp(-2)))
+    assert heldout.accuracy(reward, 0.0) == 1.0
+    assert heldout.accuracy(np.array([0.1, 0.3, -0.2, 0.1]), 1e-6) == pytest.approx((0 + 1 + 0.5) / 3)
+
+
+def test_four_candidates_have_the_softmax_loss():
+    reward = np.array([1.0, 0.0, -1.0, 2.0])
+    assert heldout.loss(reward) == pytest.approx(-math.log(math.e / (math.e + 1 + math.exp(-1) + math.exp(2))))
+    assert heldout.loss(np.array([800.0, -800.0])) == 0.0 and heldout.loss(np.array([-800.0, 800.0])) == 1600.0
+
+
+@pytest.mark.parametrize("candidates", [2, 4])
+def test_the_reference_itself_has_accuracy_one_half_and_no_information(candidates):
+    pairs = [pair(i, list(np.random.default_rng(i).normal(-40, 5, size=candidates))) for i in range(16)]
+    noisy = [[r + 1e-5 * (j - 1) for j, r in enumerate(p.reference)] for p in pairs]  # what another summation order does
+    result = heldout.evaluate(pairs, noisy, 0.1, 300, 0)
+    metrics = result["metrics"]
+    for side in ("before", "after"):
+        assert metrics["accuracy"][side] == {"value": 0.5, "interval": [0.5, 0.5]}
+        assert metrics["loss"][side]["value"] == pytest.approx(math.log(candidates), abs=1e-5)
+        assert metrics["information"][side]["value"] == pytest.approx(0, abs=1e-5)
+    low, high = metrics["accuracy"]["change"]["interval"]
+    assert low <= 0 <= high
+    assert result["candidates"] == candidates and result["pairs"] == 16 and result["grids"] == 8 and result["contexts"] == 16
+
+
+def test_beta_scales_the_rewards_and_with_them_the_information():
+    pairs = [pair(i, [-40.0, -40.0]) for i in range(16)]
+    policy = [[-38.0 + 0.1 * i, -41.0] for i in range(16)]
+    small, large = (heldout.evaluate(pairs, policy, beta, 200, 0)["metrics"] for beta in (0.1, 0.5))
+    assert large["margin"]["after"]["value"] == pytest.approx(5 * small["margin"]["after"]["value"])
+    assert large["information"]["after"]["value"] > small["information"]["after"]["value"] > 0
+    assert small["chosen_reward"]["after"]["value"] == pytest.approx(0.1 * 2.75)
+    assert small["rejected_reward"]["after"]["value"] == pytest.approx(-0.1)
+
+
+def test_the_number_of_draws_and_the_seed_change_the_interval():
+    pairs = [pair(i, [-40.0, -40.0]) for i in range(24)]
+    policy = [[-40 + (-1) ** i * 0.3 * i, -40.0] for i in range(24)]
+    found = [heldout.evaluate(pairs, policy, 0.1, draws, seed)["metrics"]["loss"]["after"]["interval"] for draws, seed in
+             [(100, 0), (5000, 0), (100, 1)]]  # fmt: skip
+    assert found[0] != found[1] and found[0] != found[2]

@@ -1,0 +1,89 @@
+"""Bootstrap intervals against closed forms and a plain loop."""
+
+import numpy as np
+import pytest
+
+from mipo_mlx.evaluation import intervals
+
+
+def test_the_interval_of_a_mean_is_close_to_the_normal_one():
+    rng = np.random.default_rng(0)
+    values = rng.normal(2.0, 1.0, size=400)
+    low, high = intervals.single(values, [range(400)], 4000, 1)["interval"]
+    half = 1.96 * values.std() / 20
+    assert low == pytest.approx(values.mean() - half, abs=0.02) and high == pytest.approx(values.mean() + half, abs=0.02)
+
+
+def test_groups_are_resampled_whole():
+    """Ten copies of each of 30 values tell no more than the 30 values do."""
+    values = np.random.default_rng(1).normal(size=30)
+    copies, labels = np.repeat(values, 10), np.repeat(np.arange(30), 10)
+    alone = intervals.single(values, [range(30)], 3000, 5)["interval"]
+    assert intervals.single(copies, [labels], 3000, 5)["interval"] == pytest.approx(alone)
+    naive = intervals.single(copies, [range(300)], 3000, 5)["interval"]
+    assert naive[1] - naive[0] < 0.5 * (alone[1] - alone[0])
+
+
+def test_a_group_counts_as_often_as_it_is_drawn():
+    """The vectorised sums equal a plain loop over the same multinomial counts."""
+    values, labels = np.array([1.0, 2, 4, 8, 16, 32, 64]), [0, 0, 1, 2, 3, 4, 5]
+    weights = np.ones(7)
+    counts = np.random.default_rng([9, 6]).multinomial(6, np.full(6, 1 / 6), size=500)
+    means = [np.concatenate([np.tile(values[np.array(labels) == g], n) for g, n in enumerate(row)]).mean() for row in counts]
+    expected = np.quantile(means, [0.025, 0.975])
+    found = intervals.bootstrap(np.stack([values, weights], 1), [labels], lambda s: s[:, 0] / s[:, 1], 500, 9)
+    assert found == pytest.approx(list(expected))
+
+
+def test_of_two_groupings_the_wider_interval_is_given():
+    rng = np.random.default_rng(2)
+    rows = rng.normal(size=8)
+    values = (rows[:, None] + 0.01 * rng.normal(size=(8, 8))).ravel()
+    by_row, by_column = np.repeat(np.arange(8), 8), np.tile(np.arange(8), 8)
+    wide, narrow = (intervals.single(values, [by], 1000, 0)["interval"] for by in (by_row, by_column))
+    assert intervals.single(values, [by_column, by_row], 1000, 0)["interval"] == wide
+    assert narrow[1] - narrow[0] < 0.2 * (wide[1] - wide[0])
+
+
+def test_too_few_groups_give_a_reason_in_place_of_an_interval():
+    clusters = [[1, 1, 2, 2, 3, 3]]
+    estimate = intervals.single([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], clusters, 200, 0)
+    assert estimate == {"value": pytest.approx(0.35), "interval": None}
+    assert "3 independent ones, at least 6 needed" in intervals.enough(clusters)
+    assert intervals.enough([range(6)]) is None
+    assert intervals.show(estimate) == "0.35"
+
+
+def test_a_model_compared_with_itself_changes_by_zero():
+    values = np.random.default_rng(3).normal(5, 1, size=50)
+    measure = intervals.paired(values, values, [range(50)], 500, 0)
+    assert measure["change"] == {"value": 0.0, "interval": [0.0, 0.0]}
+    relative = intervals.paired(values, values, [range(50)], 500, 0, relative=True)
+    assert relative["change"] == {"value": 0.0, "interval": [0.0, 0.0]}
+
+
+def test_two_noisy_measurements_of_one_model_have_an_interval_that_covers_zero():
+    """Of 200 repetitions about 5 % may miss zero."""
+    rng = np.random.default_rng(4)
+    misses = 0
+    for trial in range(200):
+        a, b = rng.normal(size=(2, 40))
+        low, high = intervals.paired(a, b, [range(40)], 300, trial)["change"]["interval"]
+        misses += not low <= 0 <= high
+    assert 0 <= misses <= 24
+
+
+def test_ratios_and_relative_changes():
+    """Perplexity: exp of nats over tokens; two texts of 10 and 30 tokens."""
+    tokens = ([10, 30], [10, 10])
+    measure = intervals.paired([10.0, 60.0], [20.0, 20.0], [[0, 1]], 200, 0, weights=tokens, transform=np.exp, relative=True)
+    assert measure["before"]["value"] == pytest.approx(np.exp(70 / 40))
+    assert measure["after"]["value"] == pytest.approx(np.exp(2.0))
+    assert measure["change"]["value"] == pytest.approx(np.exp(2.0) / np.exp(1.75) - 1)
+    assert measure["relative"]
+
+
+def test_the_same_seed_gives_the_same_interval_and_another_seed_another_one():
+    values = np.random.default_rng(6).normal(size=20)
+    first, again, other = (intervals.single(values, [range(20)], 200, seed)["interval"] for seed in (1, 1, 2))
+    assert first == again != other

@@ -1,0 +1,195 @@
+"""The stage on a tiny model: figures against plain forward passes, resume, and what each recipe key changes."""
+
+import io
+import math
+
+import numpy as np
+import pytest
+
+from mipo_mlx.errors import UserError
+from mipo_mlx.evaluation import asking, cases, stage
+from mipo_mlx.evaluation.journal import Journal
+from mipo_mlx.files import read_json, read_jsonl, write_jsonl
+from mipo_mlx.models import adapters, loading
+from mipo_mlx.progress import Reporter
+from mipo_mlx.records import Pair, read_records
+
+from .helpers import make_run, plain_logprobs, recipe, write_adapters
+
+QUIET = Reporter(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tiny_folder):
+    """A run evaluated once; tests that change it make their own."""
+    settings = recipe(tiny_folder)
+    folder = make_run(tmp_path_factory.mktemp("run"), settings, spread=0.05)
+    stage.run(folder, settings, QUIET)
+    return folder, settings
+
+
+def test_heldout_figures_equal_a_plain_computation(finished):
+    folder, settings = finished
+    model = adapters.load(loading.load(settings.model).model, folder / "adapters")
+    losses, right = [], []
+    for pair in read_records(folder / "pairs.jsonl", Pair):
+        policy = [plain_logprobs(model, pair.prompt_tokens, tokens).sum() for tokens in pair.tokens]
+        chosen, rejected = (0.1 * (p - r) for p, r in zip(policy, pair.reference, strict=True))
+        losses.append(math.log(1 + math.exp(rejected - chosen)))
+        right.append(chosen > rejected)
+    metrics = read_json(folder / "eval.json")["heldout"]["metrics"]
+    assert metrics["loss"]["after"]["value"] == pytest.approx(np.mean(losses), abs=1e-4)
+    assert metrics["accuracy"]["after"]["value"] == pytest.approx(np.mean(right))
+    assert metrics["information"]["after"]["value"] == pytest.approx(math.log(2) - np.mean(losses), abs=1e-4)
+    assert metrics["loss"]["before"] == {"value": pytest.approx(math.log(2)), "interval": pytest.approx([math.log(2)] * 2)}
+
+
+def test_scores_of_fresh_answers_equal_plain_forward_passes(finished, tmp_path):
+    folder, settings = finished
+    loaded = loading.load(settings.model)
+    model = adapters.load(loaded.model, folder / "adapters")
+    groups = cases.build(folder, settings, loaded.tokenizer)
+    asked = asking.ask(model, loaded.tokenizer, groups, settings, Journal(tmp_path / "journal.jsonl", "k"))
+    assert len(asked) == 8
+    one = asked[3]
+    for context, row in zip(one.group.tokens, one.tuned.tuned, strict=True):
+        assert row == pytest.approx(plain_logprobs(model, context, one.tuned.tokens).tolist(), abs=2e-3)
+    with adapters.disabled(model):
+        for side in (one.base, one.tuned):
+            expected = plain_logprobs(model, one.group.tokens[one.own], side.tokens)
+            assert side.base[one.own] == pytest.approx(expected.tolist(), abs=2e-3)
+    # The file's perplexity of the base's answers, from plain forward passes alone.
+    with adapters.disabled(model):
+        nats = -sum(plain_logprobs(model, a.group.tokens[a.own], a.base.tokens).sum() for a in asked)
+    perplexity = read_json(folder / "eval.json")["fresh"]["metrics"]["perplexity"]["before"]["value"]
+    assert perplexity == pytest.approx(math.exp(nats / sum(len(a.base.tokens) for a in asked)), rel=1e-3)
+
+
+def test_groups_ask_about_every_context_equally_often_and_never_mix_one_note(finished, tiny_tokenizer):
+    folder, settings = finished
+    groups = cases.build(folder, settings, tiny_tokenizer)
+    assert [g.asked for g in groups] == [2, 2, 2, 2] and len({g.prompt for g in groups}) == 4
+    assert sorted(c for g in groups for c in g.context_ids) == [f"c{i}" for i in range(8)]
+    four = cases.build(folder, recipe(settings.model, choices=[4], answers=5), tiny_tokenizer)
+    assert [g.asked for g in four] == [2, 2, 1] and all(len(set(g.context_ids)) == 4 for g in four)
+
+
+def test_adapters_without_effect_change_nothing(tmp_path, tiny_folder):
+    """A model compared with itself: equal answers, a win rate of one half, intervals that cover 0."""
+    settings = recipe(tiny_folder)
+    folder = make_run(tmp_path, settings)
+    summary = stage.run(folder, settings, QUIET)
+    result = read_json(folder / "eval.json")
+    assert result["heldout"]["metrics"]["accuracy"]["after"] == {"value": 0.5, "interval": [0.5, 0.5]}
+    assert summary["accuracy"] == {"before": 0.5, "after": 0.5, "interval": [0.5, 0.5]}
+    assert summary["verdict"].startswith("No effect can be shown")
+    for part in ("heldout", "fresh"):
+        for name, measure in result[part]["metrics"].items():
+            assert measure["change"]["value"] == pytest.approx(0, abs=1e-4), name
+            if measure["change"]["interval"]:
+                low, high = measure["change"]["interval"]
+                assert low <= 1e-4 and high >= -1e-4, name
+    assert result["fresh"]["kl_per_answer"]["value"] == pytest.approx(0, abs=1e-4)
+    assert all(e["base"]["text"] == e["tuned"]["text"] for e in result["gallery"])
+
+
+def test_a_killed_evaluation_ends_with_the_same_bytes(finished, tmp_path, monkeypatch):
+    """Killed after each number of finished chunks, with a torn last line."""
+    folder, settings = finished
+    whole = (folder / "eval.json").read_bytes()
+    lines = (folder / "eval-samples.jsonl").read_bytes().splitlines(keepends=True)
+    again = make_run(tmp_path, settings, spread=0.05)
+    computed = []
+    original = stage.asking.score_group
+    monkeypatch.setattr(stage.asking, "score_group", lambda *args: computed.append(1) or original(*args))
+    for kept in (0, 2, 5, len(lines) - 1):
+        (again / "eval.json").unlink(missing_ok=True)
+        (again / "eval-samples.jsonl").write_bytes(b"".join(lines[:kept]) + lines[kept][:20])
+        computed.clear()
+        stage.run(again, settings, QUIET)
+        assert (again / "eval.json").read_bytes() == whole
+        assert (again / "eval-samples.jsonl").read_bytes() == b"".join(lines)
+        # 1 line of key, 1 of pairs, 2 + 2 of samples, then 8 groups of scores
+        assert len(computed) == (8 if kept <= 6 else len(lines) - kept)
+    computed.clear()
+    stage.run(again, settings, QUIET)
+    assert not computed  # complete: nothing is computed again
+
+
+def test_other_adapters_start_the_evaluation_over(finished, tmp_path, tiny_folder):
+    settings = recipe(tiny_folder)
+    folder = make_run(tmp_path, settings, spread=0.05)
+    stage.run(folder, settings, QUIET)
+    first = read_json(folder / "eval.json")
+    write_adapters(folder, settings, 0.1)
+    stage.run(folder, settings, QUIET)
+    second = read_json(folder / "eval.json")
+    assert first["key"] != second["key"]
+    assert first["heldout"]["metrics"]["loss"]["after"] != second["heldout"]["metrics"]["loss"]["after"]
+
+
+def test_an_unfinished_run_ends_in_one_line(tmp_path, tiny_folder):
+    with pytest.raises(UserError, match="training has not finished") as error:
+        stage.run(tmp_path, recipe(tiny_folder), QUIET)
+    assert "\n" not in str(error.value) and "mipo-mlx train" in str(error.value)
+
+
+def test_a_run_without_heldout_pairs_ends_in_one_line(tmp_path, tiny_folder):
+    settings = recipe(tiny_folder)
+    folder = make_run(tmp_path, settings)
+    rows = [{**row, "split": "train"} for row in read_jsonl(folder / "pairs.jsonl")]
+    write_jsonl(folder / "pairs.jsonl", rows)
+    with pytest.raises(UserError, match="no held-out pairs"):
+        stage.run(folder, settings, QUIET)
+
+
+def test_a_small_heldout_set_says_so_in_place_of_an_interval(tmp_path, tiny_folder):
+    settings = recipe(tiny_folder)
+    folder = make_run(tmp_path, settings, spread=0.05)
+    write_jsonl(folder / "pairs.jsonl", read_jsonl(folder / "pairs.jsonl")[:3])
+    write_jsonl(folder / "contexts.jsonl", read_jsonl(folder / "contexts.jsonl")[:1])
+    stream = io.StringIO()
+    summary = stage.run(folder, settings, Reporter(stream=stream))
+    assert summary["accuracy"]["interval"] is None
+    assert summary["verdict"].startswith("Not shown") and "3 independent ones" in summary["verdict"]
+    assert "no interval: too few held-out groups" in stream.getvalue()
+    assert "no fresh answers" in stream.getvalue() and read_json(folder / "eval.json")["fresh"] is None
+
+
+def test_pairs_made_elsewhere_are_enough(tmp_path, tiny_folder):
+    """No contexts.jsonl and no prompts.jsonl: the groups come from the pairs."""
+    settings = recipe(tiny_folder)
+    folder = make_run(tmp_path, settings, spread=0.05)
+    rows = [{**row, "grid": row["grid"] // 2} for row in read_jsonl(folder / "pairs.jsonl")]
+    write_jsonl(folder / "pairs.jsonl", rows)
+    for name in ("contexts.jsonl", "prompts.jsonl"):
+        (folder / name).unlink()
+    stage.run(folder, settings, QUIET)
+    result = read_json(folder / "eval.json")
+    assert result["fresh"]["answers"] == 8 and result["gallery"][0]["context"] == "About the user: I keep bees."
+
+
+def test_every_key_of_the_recipe_changes_the_outcome(tmp_path, tiny_folder):
+    def outcome(**changes) -> tuple[dict, str]:
+        settings = recipe(tiny_folder, **changes)
+        folder = make_run(tmp_path / "-".join(changes), settings, spread=0.05)
+        stream = io.StringIO()
+        stage.run(folder, settings, Reporter(stream=stream))
+        return read_json(folder / "eval.json"), stream.getvalue()
+
+    result, told = outcome(examples=1)
+    assert told.count("Asked:") == 1 and len(result["gallery"]) == 8
+    assert outcome(examples=2)[1].count("Asked:") == 2
+    assert len(outcome(gallery=3)[0]["gallery"]) == 3
+    assert outcome(answers=4)[0]["fresh"]["answers"] == 4
+    among = outcome(choices=[2, 4, 16])[0]["fresh"]
+    assert among["choices"] == [2, 4] and "identified_4" in among["metrics"]  # eight notes cannot be sixteen
+    more = outcome(bootstrap=900)[0]
+    assert more["heldout"]["metrics"]["loss"]["after"]["interval"] != result["heldout"]["metrics"]["loss"]["after"]["interval"]
+
+
+def test_shaded_words_join_to_the_answer(finished):
+    folder, _ = finished
+    for example in read_json(folder / "eval.json")["gallery"]:
+        for side in ("base", "tuned"):
+            assert "".join(piece for piece, _ in example[side]["words"]).strip() == example[side]["text"]

@@ -1,0 +1,82 @@
+"""Self-BLEU against sacrebleu, distinct-n by hand, parroting on sentences that were and were not."""
+
+import pytest
+
+from mipo_mlx.evaluation import text
+
+TEXTS = [
+    "You could bake a rye loaf tonight, since you like bread.",
+    "You could cook a lentil soup tonight, since you like beans.",
+    "Take the train to Lisbon and practise your Portuguese on the way.",
+    "Take the train. Practise.",
+    "You could cook a lentil soup tonight, since you like beans.",
+    "Yes",
+    "the the the the the the cat",
+]
+
+
+def test_self_bleu_equals_sacrebleu():
+    sacrebleu = pytest.importorskip("sacrebleu", reason="sacrebleu is the independent computation of this test")
+    tokenized = [" ".join(text.TOKEN.findall(t)) for t in TEXTS]
+    for texts in (TEXTS, TEXTS[:2], TEXTS[3:]):
+        joined = tokenized[TEXTS.index(texts[0]) :][: len(texts)]
+        expected = [
+            sacrebleu.sentence_bleu(one, [t for j, t in enumerate(joined) if j != i], tokenize="none").score
+            for i, one in enumerate(joined)
+        ]
+        assert text.self_bleu(texts) == pytest.approx(expected, abs=1e-6)
+
+
+def test_self_bleu_of_equal_and_of_unrelated_texts():
+    assert text.self_bleu(["one two three four five"] * 3) == pytest.approx([100.0] * 3)
+    assert text.self_bleu(["one two three four", "five six seven eight"]) == [0.0, 0.0]
+    assert text.self_bleu(["", "one"]) == [0.0, 0.0] and text.self_bleu(["alone"]) == []
+
+
+def test_self_bleu_by_hand():
+    """'a b c d' against 'a b c e': precisions 3/4, 2/3, 1/2 and a smoothed 1/2 of none: (3/4 * 2/3 * 1/2 * 1/2) ** 1/4."""
+    assert text.self_bleu(["a b c d", "a b c e"])[0] == pytest.approx(100 * (0.75 * 2 / 3 * 0.5 * 0.5) ** 0.25)
+
+
+def test_distinct_by_hand():
+    """a b a b / b a: 2 of 6 words; bigrams ab, ba, ab, ba: 2 of 4."""
+    assert text.distinct(["a b a b", "B a"], 1) == pytest.approx(2 / 6)
+    assert text.distinct(["a b a b", "b a"], 2) == pytest.approx(2 / 4)
+    assert text.distinct([""], 1) == 0
+
+
+CONTEXT = "I'm a handyman who works in old houses by the sea. I have two kids, and my sister Ana is a nurse."
+
+
+@pytest.mark.parametrize(
+    "answer, run, quoted",
+    [
+        ("As someone who works in old houses by the sea, take a torch.", 8, True),
+        ("Since you have two kids, start early.", 3, False),
+        ("Who works in OLD houses near rivers?", 5, False),
+        ("Who works in old houses by, well", 6, True),
+        ("", 0, False),
+    ],
+)
+def test_a_run_of_six_words_is_a_quotation(answer, run, quoted):
+    assert text.longest_run(answer, CONTEXT) == run
+    assert text.quotes(answer, CONTEXT) is quoted
+
+
+@pytest.mark.parametrize(
+    "answer, confused",
+    [
+        ("I'm a handyman too, so I would start with the roof.", True),
+        ("I am a handyman who also paints.", True),
+        ("As a parent: I have two kids, and we eat early.", True),
+        ("My sister Ana is fond of soup.", True),
+        ("You're a handyman, so start with the roof.", False),
+        ("Your sister Ana may like soup.", False),
+        ("I'd love to help! I think you should rest.", False),
+        ("I have two suggestions for you.", False),
+        ('Write to her: "I\'m a handyman and can help."', False),
+        ("", False),
+    ],
+)
+def test_claiming_the_users_facts_is_role_confusion(answer, confused):
+    assert text.confuses_roles(answer, CONTEXT) is confused
