@@ -6,10 +6,10 @@ from typing import Any
 
 import mlx.core as mx
 from mlx_lm.generate import BatchGenerator
-from mlx_lm.sample_utils import make_sampler
 
 from ..recipe import Pairs
 from ..records import Answer
+from .nucleus import nucleus_sampler
 
 
 def chunk_key(seed: int, chunk: int) -> int:
@@ -34,7 +34,7 @@ def sample(
     generator = BatchGenerator(
         model,
         stop_tokens=[[token] for token in ends],
-        sampler=make_sampler(temp=settings.temperature, top_p=settings.top_p),
+        sampler=nucleus_sampler(settings.temperature, settings.top_p),
         completion_batch_size=settings.batch,
         prefill_batch_size=settings.batch,
     )
