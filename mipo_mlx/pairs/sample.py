@@ -7,9 +7,9 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.generate import BatchGenerator
 
+from ..nucleus import nucleus_sampler
 from ..recipe import Pairs
 from ..records import Answer
-from .nucleus import nucleus_sampler
 
 
 def chunk_key(seed: int, chunk: int) -> int:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from mlx_lm.sample_utils import apply_top_p
 
-from mipo_mlx.pairs.nucleus import nucleus_sampler
+from mipo_mlx.nucleus import nucleus_sampler
 
 
 def distribution(rows, size, seed=0, spread=3.0):
