@@ -122,10 +122,20 @@ class Evaluation(Section):
     bootstrap: Annotated[int, Field(ge=100)] = 2000
 
 
+class Fuse(Section):
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    quantize: Literal[4, 8, "none"] = "none"
+
+
 class Export(Section):
     mlx: bool = True
+    fuse: Fuse = Fuse()
     gguf: list[str] = ["q8_0"]
+    adapter: bool = False
     system: str = "none"
+    pretokenizer: str | None = None
+    split: Annotated[str, Field(pattern=r"^\d+(\.\d+)? ?[MG]B?$")] | None = None
+    fidelity: Annotated[int, Field(ge=0)] = 6
 
 
 class Recipe(Section):

@@ -4,6 +4,8 @@ A value of an affine group is `scale * q + bias`. ggml keeps a block's quants as
 high nibbles; MLX packs them in order, the first in the lowest bits. Formats: ggml's ggml-common.h.
 """
 
+import math
+
 import numpy as np
 
 from .gguf_file import GGUFFile, Tensor
@@ -32,10 +34,15 @@ def dequantise(file: GGUFFile, tensor: Tensor) -> np.ndarray:
 
     kind = gguf.GGMLQuantizationType(tensor.type)
     try:
-        values = gguf.quants.dequantize(raw.reshape(-1, gguf.GGML_QUANT_SIZES[kind][1]), kind)
+        values = gguf.quants.dequantize(wide(raw, gguf.GGML_QUANT_SIZES[kind][1]), kind)
     except (NotImplementedError, KeyError):
         raise file.refuse(f"tensor {tensor.name} is of the type {tensor.type_name}, which cannot be read") from None
     return values.reshape(tensor.shape)
+
+
+def wide(flat: np.ndarray, block: int) -> np.ndarray:
+    """Whole blocks as few long rows: the gguf package works through its rows in Python, sixteen at a time."""
+    return flat.reshape(-1, block * math.gcd(flat.size // block, 1 << 12))
 
 
 def _half(blocks: np.ndarray, column: int) -> np.ndarray:

@@ -1,0 +1,240 @@
+"""Writing a GGUF file: hyperparameters, tokenizer, then the fused tensors one after another, each quantised on its way out."""
+
+import hashlib
+import logging
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import UserError
+from ..files import disk_errors
+from ..models.gguf_rope import llama3_factors
+from ..models.names import HYPERPARAMETERS, Architecture, by_model_type, gguf_rows
+from .types import FILE_TYPES, PLAIN, Mix, choose, encode, row_bytes
+from .weights import Piece, Weights
+
+WRITABLE = {"F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"}
+
+
+@dataclass(frozen=True)
+class Card:
+    """What the file says about itself."""
+
+    name: str
+    base: str  # the base model as the recipe names it
+    license: str | None = None
+    recipe_sha256: str | None = None
+    sampling: dict[str, float] = field(default_factory=dict)  # temp, top_p, top_k, ... as llama.cpp names them
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One tensor of the file."""
+
+    name: str
+    shape: tuple[int, ...]
+    type: str
+    exact: bool = False  # take over the base's bytes where they are exact
+
+
+def rope(config: dict[str, Any]) -> tuple[float, dict[str, Any] | None]:
+    """(theta, scaling) of a config. transformers 5 writes both into `rope_parameters`, older ones at the top level."""
+    both = config.get("rope_parameters") or {}
+    theta = config.get("rope_theta") or both.get("rope_theta") or 10000.0
+    scaling = config.get("rope_scaling") or both or None
+    kind = (scaling or {}).get("rope_type") or (scaling or {}).get("type") or "default"
+    return float(theta), None if kind == "default" else {**(scaling or {}), "rope_type": kind}
+
+
+def hyperparameters(config: dict[str, Any], architecture: Architecture) -> dict[str, Any]:
+    """The architecture's keys. A missing one loads as a silent default in llama.cpp, so all are written."""
+    theta, scaling = rope(config)
+    heads = config["num_attention_heads"]
+    values = {**config, "rope_theta": theta, "num_key_value_heads": config.get("num_key_value_heads") or heads}
+    keys: dict[str, Any] = {}
+    for key, (name, kind) in HYPERPARAMETERS.items():
+        if values.get(name) is None:
+            raise UserError(f"export.gguf: the model's config.json has no {name}, which a GGUF file must state")
+        keys[f"{architecture.gguf}.{key}"] = kind(values[name])
+    head_dim = head_size(config)
+    keys[f"{architecture.gguf}.rope.dimension_count"] = head_dim
+    keys[f"{architecture.gguf}.vocab_size"] = int(config["vocab_size"])
+    if head_dim * heads != config["hidden_size"]:
+        keys[f"{architecture.gguf}.attention.key_length"] = keys[f"{architecture.gguf}.attention.value_length"] = head_dim
+    kind = scaling["rope_type"] if scaling else None
+    if kind == "linear":
+        keys[f"{architecture.gguf}.rope.scaling.type"] = "linear"
+        keys[f"{architecture.gguf}.rope.scaling.factor"] = float(scaling["factor"])
+    elif kind not in (None, "llama3"):
+        raise UserError(f"export.gguf: rotary scaling {kind!r} is not supported in GGUF here; expected none, linear or llama3")
+    return keys
+
+
+def head_size(config: dict[str, Any]) -> int:
+    return int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
+
+
+def plan(weights: Weights, architecture: Architecture, type_name: str) -> dict[str, Planned]:
+    """Parameter name -> the tensor that it becomes. Raises UserError for a parameter that GGUF has no place for."""
+    config = weights.config
+    heads = config["num_attention_heads"]
+    tied = "lm_head.weight" not in weights.stored
+    mix = Mix(
+        type_name, config["num_hidden_layers"], tied, heads // (config.get("num_key_value_heads") or heads),
+        config.get("num_experts") or 0,
+    )  # fmt: skip
+    planned = {}
+    for parameter, (shape, stored) in weights.stored.items():
+        name = architecture.to_gguf(parameter)
+        if name is None:
+            raise UserError(f"export.gguf: the model has a tensor {parameter}, for which GGUF's {architecture.gguf} has no place")
+        if type_name != "keep":
+            kind = choose(mix, name, shape)
+        elif len(shape) == 1:
+            kind = "F32"
+        elif weights.changed(parameter):
+            kind = stored if stored in WRITABLE or _writable(stored) else "Q8_0"
+        else:
+            kind = stored
+        planned[parameter] = Planned(name, shape, kind, exact=type_name == "keep" and len(shape) > 1)
+    return planned
+
+
+def _writable(stored: str) -> bool:
+    from .types import _libgguf
+
+    return stored in ("Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL") and _libgguf() is not None
+
+
+def write(path: Path, weights: Weights, type_name: str, tokenizer: dict[str, Any], card: Card, template: str | None, *,
+          split: int = 0, advance=lambda count: None) -> list[Path]:  # fmt: skip
+    """Write base + adapters to `path` (or to shards of at most `split` bytes beside it); returns the files written.
+
+    Files appear whole or not at all: everything goes to a temporary folder first. `advance(parameters)` follows each tensor.
+    Raises UserError for what GGUF cannot hold, Failure when the disk is full.
+    """
+    import gguf
+
+    config = weights.config
+    architecture = by_model_type(config["model_type"], "export.gguf")
+    planned = plan(weights, architecture, type_name)
+    logging.getLogger("gguf").setLevel(logging.ERROR)
+    writer = gguf.GGUFWriter(None, architecture.gguf, split_max_size=split)
+    _describe(writer, card, type_name, planned)
+    for key, value in {**hyperparameters(config, architecture), **tokenizer}.items():
+        add(writer, key, value)
+    if template:
+        writer.add_chat_template(template)
+    _, scaling = rope(config)
+    factors = llama3_factors(head_size(config), rope(config)[0], scaling) if scaling and scaling["rope_type"] == "llama3" else None
+    if factors is not None:
+        writer.add_tensor_info("rope_freqs.weight", factors.shape, factors.dtype, factors.nbytes)
+    for tensor in planned.values():
+        _announce(writer, tensor)
+    folder = path.parent / f".{path.name}.partial"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        with disk_errors(path):
+            writer.write_header_to_file(folder / path.name)
+            writer.write_kv_data_to_file()
+            writer.write_ti_data_to_file()
+            if factors is not None:
+                writer.write_tensor_data(factors)
+            for piece in weights.base:
+                writer.write_tensor_data(_bytes(weights, piece, planned[piece.name], architecture))
+                advance(int(np.prod(piece.shape)))
+            return _publish(writer, folder, path)
+    finally:
+        for handle in writer.fout or []:
+            handle.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _describe(writer: Any, card: Card, type_name: str, planned: dict[str, Planned]) -> None:
+    writer.add_type("model")
+    writer.add_name(card.name)
+    writer.add_finetune("mipo")
+    writer.add_description(f"{card.base}, fine-tuned with MIPO to use what it is told about its user")
+    writer.add_base_model_count(1)
+    writer.add_base_model_name(0, card.base)
+    if card.base.count("/") == 1 and not card.base.startswith((".", "/", "~")):
+        writer.add_base_model_organization(0, card.base.split("/")[0])
+        writer.add_base_model_repo_url(0, f"https://huggingface.co/{card.base}")
+    if card.license:
+        writer.add_license(card.license)
+    if card.recipe_sha256:
+        writer.add_string("mipo.recipe.sha256", card.recipe_sha256)
+    writer.add_tags(["mipo", "personalization", "text-generation"])
+    for name, value in card.sampling.items():
+        add(writer, f"general.sampling.{name}", value)
+    writer.add_file_type(FILE_TYPES[type_name if type_name in FILE_TYPES else common_type(planned)])
+    writer.add_quantization_version(2)
+
+
+def common_type(planned: dict[str, Planned]) -> str:
+    """The file type that `keep` amounts to: that of most tensors with more than one dimension."""
+    kinds = [tensor.type.lower() for tensor in planned.values() if len(tensor.shape) > 1]
+    most = max(sorted(set(kinds)), key=kinds.count)
+    return {"q3_k": "q3_k_m", "q4_k": "q4_k_m", "q5_k": "q5_k_m"}.get(most, most if most in (*PLAIN, "q6_k") else "q4_0")
+
+
+def add(writer: Any, key: str, value: Any) -> None:
+    """One metadata key, typed as llama.cpp expects it: counts and ids uint32, lists by their first element."""
+    if isinstance(value, bool):
+        writer.add_bool(key, value)
+    elif isinstance(value, int):
+        writer.add_uint32(key, value)
+    elif isinstance(value, float):
+        writer.add_float32(key, value)
+    elif isinstance(value, str):
+        writer.add_string(key, value)
+    else:
+        writer.add_array(key, value)
+
+
+def _announce(writer: Any, tensor: Planned) -> None:
+    import gguf
+
+    kind = gguf.GGMLQuantizationType[tensor.type]
+    if tensor.type in ("F32", "F16"):
+        dtype = np.dtype(np.float32 if tensor.type == "F32" else np.float16)
+        writer.add_tensor_info(tensor.name, tensor.shape, dtype, int(np.prod(tensor.shape)) * dtype.itemsize)
+    else:
+        width = row_bytes(tensor.type, tensor.shape[-1])
+        shape = (*tensor.shape[:-1], width)
+        writer.add_tensor_info(tensor.name, shape, np.dtype(np.uint8), int(np.prod(shape)), raw_dtype=kind)
+
+
+def _bytes(weights: Weights, piece: Piece, tensor: Planned, architecture: Architecture) -> np.ndarray:
+    data = piece.exact() if tensor.exact and tensor.type == piece.stored and not weights.changed(piece.name) else None
+    if data is None:
+        data = encode(np.asarray(weights.fused(piece)), tensor.type)
+    rows = gguf_rows(architecture, tensor.name, {**weights.config, "head_dim": head_size(weights.config)})
+    return np.ascontiguousarray(data if rows is None else data[rows])
+
+
+def _publish(writer: Any, folder: Path, path: Path) -> list[Path]:
+    """Flush the finished files and move them to where they belong; older shards of the same name go."""
+    import os
+
+    for handle in writer.fout:
+        handle.flush()
+        os.fsync(handle.fileno())
+        handle.close()
+    made = sorted(folder.iterdir())
+    keep = {file.name for file in made}
+    for file in made:
+        os.replace(file, path.parent / file.name)
+    for old in [path, *path.parent.glob(f"{path.stem}-?????-of-?????.gguf")]:
+        if old.name not in keep:
+            old.unlink(missing_ok=True)
+    return [path.parent / file.name for file in made]
+
+
+def fingerprint(*parts: Any) -> str:
+    """A short hash of what a file was made from, to see whether it has to be made again."""
+    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:32]

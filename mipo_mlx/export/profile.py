@@ -1,0 +1,44 @@
+"""What `export.system` means: none, a text of the user's own, or the user's profile."""
+
+from pathlib import Path
+
+from ..errors import UserError
+from ..recipe import Recipe
+from ..records import TRAIN, Context, read_records
+
+WORDS = 300  # a profile longer than this costs every conversation more context than it is worth
+FILES = ("profile.md", "profile.txt")
+
+
+def system_text(folder: Path, recipe: Recipe) -> str:
+    """The default system message; "" for none.
+
+    `profile`: profile.md or profile.txt beside or inside the notes, or in the run folder; without one the run's own training
+    contexts, in order, up to WORDS words. It is framed as the contexts were in training (`pairs.system`).
+    """
+    wanted = recipe.export.system.strip()
+    if wanted in ("", "none"):
+        return ""
+    if wanted != "profile":
+        return wanted
+    return recipe.pairs.system.replace("{context}", _profile(folder, recipe))
+
+
+def _profile(folder: Path, recipe: Recipe) -> str:
+    notes = Path(recipe.sources.notes) if recipe.sources.notes else folder
+    for place in (folder, notes, notes.parent):
+        for name in FILES:
+            if (place / name).is_file():
+                text = (place / name).read_text(encoding="utf-8", errors="replace").strip()
+                if text:
+                    return text
+    contexts = [c.text.strip() for c in read_records(folder / "contexts.jsonl", Context) if c.split == TRAIN]
+    if not contexts:
+        raise UserError(f"export.system: profile needs a profile.md, or the contexts of a run, and {folder} has neither")
+    kept, words = [contexts[0]], len(contexts[0].split())
+    for text in contexts[1:]:
+        words += len(text.split())
+        if words > WORDS:
+            break
+        kept.append(text)
+    return "\n".join(kept)

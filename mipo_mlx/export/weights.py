@@ -1,0 +1,227 @@
+"""The weights of base + adapters, fused in float32, one tensor at a time.
+
+Nothing is kept: each tensor is read from the disk, dequantised, fused and handed on, so that an export needs the memory of the
+largest tensor, not of the model. A base is an MLX or Hugging Face folder, or a GGUF file.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from ..errors import UserError
+from ..models.gguf_file import GGUFFile, Tensor
+from ..models.gguf_unpack import PACKED_BITS, dequantise, triple
+from ..models.names import Architecture, by_gguf, mlx_rows
+
+
+@dataclass(frozen=True)
+class Adapters:
+    """LoRA or DoRA adapters as mlx-lm stores them: module name -> (lora_a, lora_b, magnitude of DoRA or None)."""
+
+    scale: float
+    modules: dict[str, tuple[mx.array, mx.array, mx.array | None]]
+
+    def fuse(self, name: str, weight: mx.array) -> mx.array:
+        """W + scale * (A B)^T, float32; DoRA then gives each row its learned length (Liu et al. 2024, eq. 5)."""
+        module = name.removesuffix(".weight")
+        if module not in self.modules or not name.endswith(".weight"):
+            return weight
+        a, b, magnitude = self.modules[module]
+        weight = weight + self.delta(module)
+        if magnitude is not None:
+            weight = weight * (magnitude.astype(mx.float32) / mx.linalg.norm(weight, axis=1))[:, None]
+        return weight
+
+    def delta(self, module: str) -> mx.array:
+        """scale * (A B)^T in the weight's own shape, float32."""
+        a, b, _ = (x if x is None else x.astype(mx.float32) for x in self.modules[module])
+        if b.ndim == 3:  # one pair of factors an expert: a (experts, rank, in), b (experts, out, rank)
+            return self.scale * (b @ a.reshape(b.shape[0], -1, a.shape[-1]))
+        return self.scale * (b.T @ a.T)
+
+
+def load_adapters(folder: Path | None) -> Adapters:
+    """Read mlx-lm's adapter layout; None gives no adapters at all. Raises UserError for missing or unfit files."""
+    if folder is None:
+        return Adapters(1.0, {})
+    folder = Path(folder)
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        arrays = mx.load(str(folder / "adapters.safetensors"))
+        scale = float(config["lora_parameters"]["scale"])
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{folder}: adapters cannot be read ({reason}); run `mipo-mlx train` to the end first") from None
+    names = {name.removesuffix(".lora_a") for name in arrays if name.endswith(".lora_a")}
+    unknown = [n for n in arrays if n.rsplit(".", 1)[0] not in names]
+    if config.get("fine_tune_type") not in ("lora", "dora") or unknown:
+        raise UserError(f"{folder}: expected LoRA or DoRA adapters, found {config.get('fine_tune_type')!r} {unknown[:1]}")
+    return Adapters(scale, {n: (arrays[f"{n}.lora_a"], arrays[f"{n}.lora_b"], arrays.get(f"{n}.m")) for n in sorted(names)})
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One parameter of the base; nothing is read until asked for."""
+
+    name: str
+    shape: tuple[int, ...]
+    stored: str  # the ggml type that holds it as it is stored now: F32, F16, BF16, Q4_1, ...
+    values: Callable[[], mx.array]  # float32, the parameter's shape
+    exact: Callable[[], np.ndarray | None]  # its bytes in the type `stored`, (..., bytes a row), where that is exact
+
+
+class FolderBase:
+    """An MLX or Hugging Face folder, quantised or not."""
+
+    def __init__(self, path: Path, config: dict[str, Any]) -> None:
+        self.path, self.config = path, config
+        self.stored = {piece.name: (piece.shape, piece.stored) for piece in self}
+
+    def _arrays(self) -> dict[str, mx.array]:
+        """Every array of the folder by mlx-lm's own names, unread until used."""
+        from mlx_lm.utils import _get_classes
+
+        shards = sorted(self.path.glob("model*.safetensors"))
+        if not shards:
+            raise UserError(f"{self.path}: no model*.safetensors in this folder")
+        arrays: dict[str, mx.array] = {}
+        for shard in shards:
+            arrays.update(mx.load(str(shard)))
+        model_class, args_class = _get_classes(self.config)
+        model = model_class(args_class.from_dict(self.config))
+        return model.sanitize(arrays) if hasattr(model, "sanitize") else arrays
+
+    def __iter__(self) -> Iterator[Piece]:
+        # Arrays read from the disk stay in memory as long as they are referenced, so each is let go with its piece.
+        arrays = self._arrays()
+        for name in sorted(arrays, key=_natural):
+            if name in arrays and not name.endswith((".scales", ".biases")):
+                yield self._piece(name, arrays)
+
+    def _piece(self, name: str, arrays: dict[str, mx.array]) -> Piece:
+        weight, module = arrays.pop(name), name.removesuffix(".weight")
+        scales, biases = arrays.pop(f"{module}.scales", None), arrays.pop(f"{module}.biases", None)
+        if scales is None:
+            stored = {mx.float32: "F32", mx.float16: "F16", mx.bfloat16: "BF16"}.get(weight.dtype)
+            if stored is None:
+                raise UserError(f"{self.path}: {name} is of the type {weight.dtype}, which cannot be exported")
+            return Piece(name, weight.shape, stored, lambda: weight.astype(mx.float32), lambda: None)
+        mode, bits = packing(weight, scales, biases, self.config, module)
+        shape = (*weight.shape[:-1], weight.shape[-1] * 32 // bits)
+        group = shape[-1] // scales.shape[-1]
+
+        def values() -> mx.array:
+            wide = [x if x is None or mode != "affine" else x.astype(mx.float32) for x in (scales, biases)]
+            return mx.dequantize(weight, *wide, group_size=group, bits=bits, mode=mode).astype(mx.float32)
+
+        stored = {4: "Q4_1", 5: "Q5_1"}.get(bits, "Q8_0") if mode == "affine" else "Q8_0"
+        exact = partial(blocks, weight, scales, biases, bits, group) if mode == "affine" else lambda: None
+        return Piece(name, shape, stored, values, exact)
+
+
+class GGUFBase:
+    """A GGUF file."""
+
+    def __init__(self, path: Path, config: dict[str, Any]) -> None:
+        self.path, self.config, self.file = path, config, GGUFFile(path)
+        self.architecture: Architecture = by_gguf(self.file.get("general.architecture", str, "?"), str(path))
+        found = {self.architecture.to_mlx(t.name): t for t in self.file.tensors.values()}
+        self.tensors: dict[str, Tensor] = {name: found[name] for name in sorted(filter(None, found), key=_natural)}
+        self.stored = {name: (tensor.shape, tensor.type_name) for name, tensor in self.tensors.items()}
+
+    def __iter__(self) -> Iterator[Piece]:
+        return (self._piece(name, tensor) for name, tensor in self.tensors.items())
+
+    def _piece(self, name: str, tensor: Tensor) -> Piece:
+        rows = mlx_rows(self.architecture, tensor.name, self.config)
+
+        def values() -> mx.array:
+            if tensor.type in PACKED_BITS and len(tensor.shape) == 2:
+                bits = PACKED_BITS[tensor.type]
+                array = mx.dequantize(*map(mx.array, triple(self.file, tensor)), group_size=32, bits=bits)
+            else:
+                array = mx.array(dequantise(self.file, tensor)).astype(mx.float32)
+            return array if rows is None else array[mx.array(rows)]
+
+        def exact() -> np.ndarray:
+            raw = self.file.bytes(tensor).reshape(*tensor.shape[:-1], -1)
+            return raw if rows is None else raw[rows]
+
+        return Piece(name, tensor.shape, tensor.type_name, values, exact)
+
+
+class Weights:
+    """Base + adapters; `path` is a model folder or a .gguf file. `stored`: parameter name -> (shape, ggml type of the base)."""
+
+    def __init__(self, path: Path, config: dict[str, Any], adapters: Adapters) -> None:
+        self.base = GGUFBase(path, config) if path.suffix == ".gguf" else FolderBase(path, config)
+        self.path, self.config, self.adapters = path, config, adapters
+        self.stored = self.base.stored
+        for module, (a, b, _) in adapters.modules.items():
+            shape, _ = self.stored.get(f"{module}.weight", ((), ""))
+            if (b.shape[-1] if b.ndim == 2 else b.shape[1], a.shape[0] if a.ndim == 2 else a.shape[-1]) != shape[-2:]:
+                raise UserError(f"{path}: the adapters change {module}, which it has not in that size: they are another base's")
+
+    def changed(self, name: str) -> bool:
+        """Whether the adapters touch this parameter."""
+        return name.endswith(".weight") and name.removesuffix(".weight") in self.adapters.modules
+
+    def fused(self, piece: Piece) -> mx.array:
+        """The parameter as trained, float32, evaluated."""
+        value = self.adapters.fuse(piece.name, piece.values())
+        mx.eval(value)
+        return value
+
+
+def blocks(weight: mx.array, scales: mx.array, biases: mx.array, bits: int, group: int) -> np.ndarray | None:
+    """An affine MLX triple as Q4_1, Q5_1 or Q8_0 bytes (rows..., bytes a row); None where those cannot hold it exactly."""
+    wide = [np.array(x.astype(mx.float32)) for x in (scales, biases)]
+    scale, bias = (np.repeat(x, group // 32, axis=-1) for x in wide)  # one a block of 32
+    half = [x.astype(np.float16) for x in (scale, bias)]
+    if group % 32 or not all(np.array_equal(h.astype(np.float32), x) for h, x in zip(half, (scale, bias), strict=True)):
+        return None
+    packed = np.array(weight).view(np.uint8)
+    heads = [h[..., None].view(np.uint8) for h in half]
+    if bits == 8:
+        if not np.array_equal(bias, -128 * scale):
+            return None
+        codes = packed.reshape(*scale.shape, 32) ^ 0x80  # unsigned around 128 -> int8
+        out = np.concatenate([heads[0], codes], axis=-1)
+    elif bits in (4, 5):
+        every = np.unpackbits(packed, axis=-1, bitorder="little").reshape(*scale.shape, 32, bits)
+        low = np.packbits(every[..., :4], axis=-1, bitorder="little")[..., 0]
+        nibbles = low[..., :16] | (low[..., 16:] << 4)
+        fifth = [np.packbits(every[..., 4], axis=-1, bitorder="little")] if bits == 5 else []
+        out = np.concatenate([*heads, *fifth, nibbles], axis=-1)
+    else:
+        return None
+    return out.reshape(*scale.shape[:-1], -1)
+
+
+def _natural(name: str) -> tuple:
+    """Embeddings first, then layers by number, then what follows them: the order in which a reader wants the tensors."""
+    parts = name.split(".")
+    number = next((int(part) for part in parts if part.isdecimal()), -1 if "embed" in name else 1 << 30)
+    return number, name
+
+
+def packing(weight: mx.array, scales: mx.array, biases: mx.array | None, config: dict[str, Any], module: str) -> tuple[str, int]:
+    """(mode, bits) of a packed weight. config.json says it; a layer may differ from the rest."""
+    quantization = config.get("quantization") or config.get("quantization_config") or {}
+    own = quantization.get(module)
+    if isinstance(own, dict):
+        return own.get("mode", "affine"), own["bits"]
+    if biases is None:
+        return quantization.get("mode", "mxfp4"), quantization.get("bits", 4)
+    # A layer that config.json does not name may still have other bits: of both readings only one gives a known group size.
+    for bits in (quantization.get("bits"), 4, 8, 6, 5, 3, 2):
+        if bits and (weight.shape[-1] * 32 // bits) % scales.shape[-1] == 0:
+            if (weight.shape[-1] * 32 // bits) // scales.shape[-1] == quantization.get("group_size", 64):
+                return "affine", bits
+    raise UserError(f"{module}: cannot tell how this weight is quantised; config.json has no quantization for it")
