@@ -26,7 +26,7 @@ def cut(note: Note, count_tokens: CountTokens, limit: int, minimum: int, tally: 
         tally.found += 1
         text = compose(heading, blocks)
         tokens = count_tokens(text)
-        reason = scrap(blocks) or ("too short" if tokens < minimum else None)
+        reason = "too short" if tokens < minimum else scrap(blocks)
         if reason:
             tally.dropped[reason] += 1
         else:
@@ -101,14 +101,14 @@ def _pieces(heading: str, blocks: list[Block], count_tokens: CountTokens, limit:
         return
     room = limit - count_tokens(f"{heading}. ") if heading else limit
     run: list[Block] = []
-    used = 0
+    used = -1
     for block in _small(blocks, count_tokens, room):
-        length = count_tokens(block.text) + 1  # and the line break
-        if run and used + length > room:
+        length = count_tokens(block.text)
+        if run and used + 1 + length > room:  # 1 for the line break
             yield run
-            run, used = [], 0
+            run, used = [], -1
         run.append(block)
-        used += length
+        used += 1 + length
     if run:
         yield run
 
@@ -116,11 +116,11 @@ def _pieces(heading: str, blocks: list[Block], count_tokens: CountTokens, limit:
 def _small(blocks: list[Block], count_tokens: CountTokens, room: int) -> Iterator[Block]:
     """The same blocks, those that do not fit cut at sentence ends, and endless sentences at words."""
     for block in blocks:
-        if count_tokens(block.text) < room:
+        if count_tokens(block.text) <= room:
             yield block
             continue
         share = len(block.text)
-        for text in fill(SENTENCE_END.split(block.text), count_tokens, room - 1):
+        for text in fill(SENTENCE_END.split(block.text), count_tokens, room):
             part = len(text) / share
             yield replace(block, text=text, linked=round(block.linked * part), code=round(block.code * part))
 

@@ -12,7 +12,7 @@ from .note import Passage, Tally
 
 MIN_WORDS = 3  # a shorter sentence ("Sounds good.") says nothing about whose text it is
 COLLAPSED = 0.34  # a family of notes larger than this share of all is no use as a unit of the split
-BOILERPLATE = 0.1  # share of all notes that makes a sentence boilerplate
+BOILERPLATE = 0.25  # share of all notes that makes a sentence boilerplate
 WORD = re.compile(r"\w+")
 
 
@@ -81,9 +81,9 @@ def sentences(text: str) -> set[str]:
 
 
 def _telling(keys: dict[str, set[str]]) -> dict[str, set[str]]:
-    """`keys` without boilerplate: a sentence of every tenth note (a footer, a template's line) tells no note from another."""
+    """`keys` without boilerplate: a sentence of every fourth note (a footer, a template's line) tells no note from another."""
     count = Counter(sentence for found in keys.values() for sentence in found)
-    common = {sentence for sentence, times in count.items() if times > max(4, BOILERPLATE * len(keys))}
+    common = {sentence for sentence, times in count.items() if times > max(8, BOILERPLATE * len(keys))}
     return {note: found - common for note, found in keys.items()}
 
 

@@ -1,5 +1,6 @@
 """The sources stage: what the recipe names becomes contexts.jsonl, prompts.jsonl and sources.json, the same for the same seed."""
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
 def collect(recipe: Recipe, count_tokens: CountTokens, reporter: Reporter) -> tuple[list[Context], list[Prompt], dict[str, Any]]:
     """(contexts, prompts, the row of sources.json). Raises UserError where there is too little to work with."""
     sources, tally = recipe.sources, Tally()
+    count_tokens = lru_cache(4096)(count_tokens)  # a passage is measured as a section, as a piece and as a whole
     prompts = load_prompts(sources.prompts, recipe.seed, sources.heldout_prompts, tally)
     notes = read_notes(sources.notes, tally, reporter)
     passages: list[Passage] = []
@@ -45,8 +47,8 @@ def collect(recipe: Recipe, count_tokens: CountTokens, reporter: Reporter) -> tu
     passages = drop_duplicates(passages, sources.near_duplicate, tally)
     if not passages:
         raise UserError(f"{sources.notes}: {_nothing(tally)}")
-    if len(passages) == 1 < tally.found and tally.dropped["duplicate"] + tally.dropped["near-duplicate"]:
-        raise UserError(f"{sources.notes}: the {tally.found} passages are all alike, and none can be wrong for another; add other notes")
+    if len(passages) == 1 and tally.dropped["duplicate"] + tally.dropped["near-duplicate"]:
+        raise UserError(f"{sources.notes}: the {tally.found} passages are all alike, so none can be wrong for another; add others")
     grid = recipe.pairs.contexts_per_grid
     contexts = split(passages, recipe.seed, sources.heldout_contexts, sources.max_contexts, grid, tally)
     row = {"notes": sources.notes, "prompts": sources.prompts} | tally.to_row()

@@ -30,9 +30,9 @@ def walk(root: Path, tally: Tally) -> Iterator[tuple[Path, str]]:
                 else:
                     seen.add(identity(path))
                     inner.append(path)
-            elif entry.is_symlink() and entry.is_dir():
-                links.append(path)  # after every real folder, so that a note is read under its own name
-            elif entry.is_file():
+            elif path.is_dir():  # a link: after every real folder, so that a note is read under its own name
+                links.append(path)
+            elif path.is_file():
                 yield path, path.relative_to(root).as_posix()
             else:
                 tally.left_alone["broken links and special files"] += 1

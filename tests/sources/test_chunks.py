@@ -1,0 +1,76 @@
+"""Notes to passages: cut by heading and length, scraps dropped under a reason."""
+
+import random
+
+import pytest
+
+from mipo_mlx.sources.chunks import cut, fill
+from mipo_mlx.sources.markdown import parse
+from mipo_mlx.sources.note import Block, Note, Tally
+
+
+def words(text: str) -> int:
+    return len(text.split())
+
+
+def passages(markdown: str, limit: int = 20, minimum: int = 3, title: str = ""):
+    tally = Tally()
+    return cut(Note("n", "n.md", title, parse(markdown)[1]), words, limit, minimum, tally), tally
+
+
+def test_one_passage_for_each_heading_with_its_line():
+    found, tally = passages("# Bees\n\nI keep two hives.\n\n## Honey\n\nThirty jars a year.\n")
+    assert [(p.text, p.line, p.tokens) for p in found] == [("Bees. I keep two hives.", 3, 5), ("Honey. Thirty jars a year.", 7, 5)]
+    assert tally.found == 2
+
+
+def test_title_and_heading_open_the_passage_dates_do_not():
+    assert passages("## Honey\n\nThirty jars a year.", title="Bees")[0][0].text == "Bees: Honey. Thirty jars a year."
+    assert passages("## 2024-03-01\n\nThirty jars a year.", title="Monday 3.4.")[0][0].text == "Thirty jars a year."
+    assert passages("# Bees\n\nBees are mine, all of them.", title="Bees")[0][0].text == "Bees are mine, all of them."
+
+
+@pytest.mark.parametrize("limit", [5, 8, 13, 40])
+def test_no_passage_is_longer_than_the_limit_and_no_word_is_lost(limit):
+    rng = random.Random(limit)
+    sentences = [" ".join("abcdefgh"[: rng.randrange(1, 9)] for _ in range(rng.randrange(1, 30))) + "." for _ in range(40)]
+    text = "\n\n".join(" ".join(sentences[at : at + 4]) for at in range(0, 40, 4))
+    found, _ = passages(text, limit=limit, minimum=1)
+    assert all(p.tokens <= limit for p in found)
+    assert " ".join(p.text for p in found).split() == text.split()
+
+
+def test_sentences_stay_whole_where_they_fit():
+    found, _ = passages('He said "no." Then he left. It rained for days on end.', limit=6, minimum=1)
+    assert [p.text for p in found] == ['He said "no." Then he left.', "It rained for days on end."]
+
+
+def test_endless_words_are_cut():
+    assert list(fill(["x" * 10], len, 4)) == ["xxxx", "xxxx", "xx"]
+
+
+def test_short_sections_go_together():
+    found, tally = passages("# A\n\nOne two.\n\n# B\n\nThree four five six.\n\n# C\n\nSeven eight nine ten.\n", minimum=5)
+    assert [p.text for p in found] == ["A. One two.\nB. Three four five six.", "C. Seven eight nine ten."]
+    assert not tally.dropped
+
+
+@pytest.mark.parametrize(
+    ("markdown", "reason"),
+    [
+        ("Two words", "too short"),
+        ("- [one link](a)\n- [another link](b)\n- https://c.org/d\n", "link list"),
+        ("`mlx.core.array` and `numpy.ndarray`\n", "mostly code"),
+        ("12:30 45.99 17/3 (8) [9] {10} == 44% -- 11\n", "not prose"),
+    ],
+)
+def test_scraps_are_dropped_under_a_reason(markdown, reason):
+    found, tally = passages(markdown)
+    assert (found, dict(tally.dropped), tally.found) == ([], {reason: 1}, 1)
+
+
+def test_a_row_is_one_context_shortened_at_a_sentence():
+    tally = Tally()
+    note = Note("r", "r.jsonl:1", "", [Block("I bake bread. I have two dogs. I sing.", 1)], whole=True)
+    assert [p.text for p in cut(note, words, 7, 1, tally)] == ["I bake bread. I have two dogs."]
+    assert tally.removed["ends of rows over context_tokens"] == 1

@@ -1,0 +1,50 @@
+"""Near duplicates against a plain comparison of all pairs."""
+
+import random
+
+import pytest
+
+from mipo_mlx.sources.dedupe import drop_duplicates, near_duplicates, shingles
+from mipo_mlx.sources.note import Passage, Tally
+
+
+def passage(text: str) -> Passage:
+    return Passage(text, "n", "n.md", 1, 1)
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7, 0.95])
+def test_the_index_finds_what_comparing_all_pairs_finds(threshold):
+    rng = random.Random(7)
+    sets = []
+    for _ in range(150):
+        base = set(rng.choice(sets)) if sets and rng.random() < 0.6 else set()
+        base -= set(rng.sample(sorted(base), min(len(base), rng.randrange(6))))
+        sets.append(frozenset(base | {f"s{rng.randrange(60)}" for _ in range(rng.randrange(1, 9))}))
+    expected, kept = [], []
+    for number, members in enumerate(sets):
+        twin = next((k for k in kept if len(members & sets[k]) >= threshold * len(members | sets[k]) - 1e-12), None)
+        expected.append(twin)
+        if twin is None:
+            kept.append(number)
+    assert near_duplicates(sets, threshold) == expected
+    assert any(twin is not None for twin in expected)
+
+
+def test_exact_and_near_duplicates_are_counted_apart():
+    text = "I keep two hives on the roof of the bakery and take thirty jars a year"
+    tally = Tally()
+    kept = drop_duplicates([passage(t) for t in (text, text.upper() + "!", text + " or so", "I sing alto")], 0.7, tally)
+    assert [p.text for p in kept] == [text, "I sing alto"]
+    assert tally.dropped == {"duplicate": 1, "near-duplicate": 1}
+
+
+def test_the_threshold_matters():
+    pair = [passage("one two three four five six"), passage("one two three four five seven")]
+    assert len(drop_duplicates(pair, 0.5, Tally())) == 1
+    assert len(drop_duplicates(pair, 0.9, Tally())) == 2
+
+
+def test_shingles_of_short_texts():
+    assert shingles("Hello, World") == {"hello", "world"}
+    assert shingles("") == frozenset()
+    assert near_duplicates([frozenset(), frozenset()], 0.7) == [None, None]

@@ -1,0 +1,99 @@
+"""Which files are read, and as what: hidden folders, links, encodings, sizes."""
+
+import pytest
+
+from mipo_mlx.sources.note import Skip, Tally
+from mipo_mlx.sources.text import decode, read_text
+from mipo_mlx.sources.walk import walk
+
+
+def names(root) -> tuple[list[str], Tally]:
+    tally = Tally()
+    return [source for _, source in walk(root, tally)], tally
+
+
+@pytest.fixture
+def vault(tmp_path):
+    for name in "b.md a/x.md a/y/z.txt .git/config .obsidian/app.json .trash/old.md Trash/older.md .hidden.md".split():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("text")
+    return tmp_path
+
+
+def test_hidden_folders_and_trash_are_left_alone(vault):
+    found, tally = names(vault)
+    assert found == ["b.md", "a/x.md", "a/y/z.txt"]
+    assert tally.left_alone["hidden or trash"] == 5
+
+
+def test_links_that_loop_are_left_alone(vault):
+    (vault / "a" / "up").symlink_to(vault)
+    (vault / "0").symlink_to(vault / "a")
+    (vault / "root").symlink_to("/")
+    (vault / "self").symlink_to(vault / "self")
+    found, tally = names(vault)
+    assert found == ["b.md", "a/x.md", "a/y/z.txt"]
+    assert tally.left_alone["links that loop or repeat"] == 3
+    assert tally.left_alone["broken links and special files"] == 1
+
+
+def test_a_linked_folder_elsewhere_is_read_once(vault, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    (other / "new.md").write_text("text")
+    (other / "back").symlink_to(vault)
+    (vault / "one").symlink_to(other)
+    (vault / "two").symlink_to(other)
+    assert names(vault)[0] == ["b.md", "a/x.md", "a/y/z.txt", "one/new.md"]
+
+
+def test_logseq_keeps_its_backups_to_itself(vault):
+    (vault / "logseq" / "bak").mkdir(parents=True)
+    (vault / "logseq" / "config.edn").write_text("{}")
+    (vault / "logseq" / "bak" / "old.md").write_text("text")
+    assert "logseq/bak/old.md" not in names(vault)[0]
+
+
+@pytest.mark.parametrize(
+    ("data", "text", "encoding"),
+    [
+        ("Grüße".encode(), "Grüße", "utf-8"),
+        ("Grüße".encode("utf-8-sig"), "Grüße", "utf-8"),
+        ("Grüße".encode("utf-16"), "Grüße", "utf-16"),
+        ("Grüße".encode("utf-32"), "Grüße", "utf-32"),
+        ("Grüße, “quoted” text".encode("cp1252"), "Grüße, “quoted” text", "windows-1252"),
+        ("é".encode() * 9 + b"\xff", "é" * 9, "utf-8 without its broken bytes"),
+        (b"", "", "utf-8"),
+    ],
+)
+def test_decode(data, text, encoding):
+    assert decode(data) == (text, encoding)
+
+
+@pytest.mark.parametrize("data", [b"PNG\0\0\1", bytes(range(1, 32)) * 9, b"\xff\xfea", "привет мир".encode("koi8-r")])
+def test_what_is_not_text_is_skipped(data):
+    with pytest.raises(Skip):
+        decode(data)
+
+
+def test_a_large_file_is_skipped_with_its_size(tmp_path):
+    big = tmp_path / "big.md"
+    with open(big, "wb") as handle:
+        handle.truncate(50 << 20)
+    with pytest.raises(Skip, match="50 MB"):
+        read_text(big, "big.md", Tally())
+
+
+def test_files_in_other_encodings_are_named(tmp_path):
+    (tmp_path / "old.txt").write_bytes("Käse\r\nBrot\rEi".encode("cp1252"))
+    tally = Tally()
+    assert read_text(tmp_path / "old.txt", "old.txt", tally) == "Käse\nBrot\nEi"
+    assert tally.recoded == [{"file": "old.txt", "as": "windows-1252"}]
+
+
+def test_a_file_that_may_not_be_read_is_skipped(tmp_path, monkeypatch):
+    def refuse(*_args, **_kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", refuse)  # root may read everything, so the mode bits would prove nothing
+    with pytest.raises(Skip, match="permission"):
+        read_text(tmp_path / "a.md", "a.md", Tally())

@@ -1,0 +1,93 @@
+"""Markdown to blocks: what is kept, what is cut, and the line that each block came from."""
+
+import textwrap
+
+from mipo_mlx.sources.markdown import front_matter, parse
+
+
+def texts(source: str) -> list[str]:
+    return [block.text for block in parse(textwrap.dedent(source))[1]]
+
+
+def test_front_matter_is_cut_and_lines_still_count_from_the_file():
+    matter, blocks, _ = parse("---\ntitle: Bees\ntags: [a, b]\n---\n\n# Hives\n\nI keep bees.\n")
+    assert matter == {"title": "Bees", "tags": ["a", "b"]}
+    assert [(block.text, block.line, block.level) for block in blocks] == [("Hives", 6, 1), ("I keep bees.", 8, 0)]
+
+
+def test_broken_front_matter_is_cut_all_the_same():
+    matter, body, lines = front_matter("---\ntitle: [unclosed\n---\nText.\n")
+    assert (matter, body, lines) == ({}, "Text.\n", 3)
+
+
+def test_two_rules_around_prose_are_no_front_matter():
+    assert texts("---\nJust a line of prose\n---\nMore.\n")[0].startswith("Just a line")
+
+
+def test_toml_front_matter():
+    assert front_matter('+++\ntitle = "Soup"\n+++\nText\n')[0] == {"title": "Soup"}
+
+
+def test_links_become_their_text():
+    source = "See [[bees|my hives]] and [[Honey]], [the shop](https://x.org/a?b=c), <https://www.a.com/b> or https://b.net/c/d.\n"
+    (block,) = parse(source)[1]
+    assert block.text == "See my hives and Honey, the shop, a.com or b.net"
+    assert block.linked == len("the shop") + len("a.com") + len("b.net")
+
+
+def test_images_and_embeds_are_cut_and_counted():
+    _, blocks, removed = parse("Before ![alt](a.png) and ![[photo.jpg]] after.\n")
+    assert blocks[0].text == "Before and after."
+    assert removed["images and embeds"] == 2
+
+
+def test_marks_of_obsidian():
+    source = """
+        > [!note] Plan
+        > I will ==rest== more. ^abc-1
+
+        #garden #home
+
+        - [ ] buy *seeds* #spring
+        - [x] dig
+
+        %% a private comment
+        over two lines %%
+        The [^1] end.
+        """
+    assert texts(source) == ["Plan I will rest more.", "- buy seeds spring", "- dig", "The end."]
+
+
+def test_code_blocks():
+    long = "print('a long line of code that goes on for quite a while, longer than a sentence would')"
+    _, blocks, removed = parse(f"It is short. Run this:\n\n```\n{long}\n```\n\nThen `ls -l` it:\n\n```sh\nls -l\n```\n")
+    assert [block.text for block in blocks] == ["It is short.", "Then ls -l it:", "ls -l"]
+    assert [block.code for block in blocks] == [0, 5, 5]
+    assert removed["code blocks"] == 1
+
+
+def test_an_announcement_alone_before_code_goes_with_it():
+    assert texts("Run this:\n\n```\na\nb\n```\n") == []
+
+
+def test_lists_tables_and_html():
+    source = """
+        1. one
+        2. two
+           - deep **bold**
+
+        | a | b |
+        |---|---|
+        | 1 | [x](y) |
+
+        <div>kept <b>words</b></div>
+
+        <script>var x = "gone";</script>
+
+        <!-- gone -->
+        """
+    assert texts(source) == ["1. one", "2. two", "- deep bold", "a, b", "1, x", "kept words"]
+
+
+def test_deep_nesting_ends():
+    assert parse("> " * 3000 + "deep\n" + "- " * 3000 + "deeper [[[" * 500)[1] is not None
