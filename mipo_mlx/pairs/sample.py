@@ -6,10 +6,12 @@ from typing import Any
 
 import mlx.core as mx
 from mlx_lm.generate import BatchGenerator
+from mlx_lm.models.cache import make_prompt_cache
 
 from ..nucleus import nucleus_sampler
 from ..recipe import Pairs
 from ..records import Answer
+from .prefixes import Start
 
 
 def chunk_key(seed: int, chunk: int) -> int:
@@ -20,12 +22,12 @@ def chunk_key(seed: int, chunk: int) -> int:
 def sample(
     model: Any,
     tokenizer: Any,
-    prompts: list[list[int]],
+    prompts: list[list[int]] | list[Start],
     settings: Pairs,
     key: int,
     finished: Callable[[Answer], None] = lambda answer: None,
 ) -> list[Answer]:
-    """One answer to each prompt (token ids), in the order of the prompts.
+    """One answer to each prompt (token ids, or the rest of them behind a prefix that was run before), in their order.
 
     An answer's tokens end with the end-of-turn token where the model wrote one (finish "stop"); an answer cut at
     `settings.max_tokens` gets none. `finished` is called with each answer as it ends.
@@ -38,12 +40,14 @@ def sample(
         completion_batch_size=settings.batch,
         prefill_batch_size=settings.batch,
     )
+    starts = [prompt if isinstance(prompt, Start) else Start(None, prompt) for prompt in prompts]
     # Long prompts first: neighbours of like length are padded least, and the last to start are the quickest to begin.
-    order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
+    order = sorted(range(len(starts)), key=lambda i: (-len(starts[i].tokens), i))
     answers: dict[int, Answer] = {}
     mx.random.seed(key)
     try:
-        uids = generator.insert([prompts[i] for i in order], [settings.max_tokens] * len(order))
+        caches = [starts[i].cache or make_prompt_cache(model) for i in order]
+        uids = generator.insert([starts[i].tokens for i in order], [settings.max_tokens] * len(order), caches=caches)
         place, written = dict(zip(uids, order, strict=True)), {uid: [] for uid in uids}
         while responses := generator.next_generated():
             for response in responses:
@@ -54,7 +58,7 @@ def sample(
                     finished(answer)
     finally:
         generator.close()
-    return [answers[i] for i in range(len(prompts))]
+    return [answers[i] for i in range(len(starts))]
 
 
 def to_answer(tokenizer: Any, tokens: list[int], finish: str) -> Answer:

@@ -17,6 +17,7 @@ from ..recipe import Recipe
 from ..records import HELDOUT, TRAIN, Context, Grid, Prompt, read_records, to_row, write_records
 from .build import Built, build, summarize
 from .plan import Plan, in_chunks, make_plan
+from .prefixes import Prefixes
 from .prompts import Asker, window_of
 from .sample import chunk_key, sample
 from .score import score_grids
@@ -51,6 +52,9 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict:
 
 def sample_grids(path: Path, plans: list[Plan], loaded: LoadedModel, ask: Asker, recipe: Recipe, reporter: Reporter) -> dict:
     """Append every planned grid that `path` lacks, a chunk at a time. Returns how fast answers were sampled and scored."""
+    rows = [(prompt, context) for plan in plans for prompt, context in zip(plan.prompts, plan.contexts, strict=True)]
+    names = [context.id if context else None for _, context in rows]
+    prefixes = Prefixes(loaded.model, [ask(*row)[1] for row in rows], names)
     chunks = in_chunks(plans, recipe.pairs.batch)
     done = keep_whole_chunks(path, chunks)
     answers = tokens = 0
@@ -60,9 +64,13 @@ def sample_grids(path: Path, plans: list[Plan], loaded: LoadedModel, ask: Asker,
         for number, chunk in enumerate(chunks[done:], done):
             begin = time.perf_counter()
             asked = [[ask(p, c)[1] for p, c in zip(plan.prompts, plan.contexts, strict=True)] for plan in chunk]
-            rows = [row for grid in asked for row in grid]
+            begun = [
+                prefixes.start(tokens, context.id if context else None)
+                for plan, grid in zip(chunk, asked, strict=True)
+                for tokens, context in zip(grid, plan.contexts, strict=True)
+            ]
             key = chunk_key(recipe.seed, number)
-            fresh = iter(sample(loaded.model, loaded.tokenizer, rows, recipe.pairs, key, lambda answer: bar.advance(1)))
+            fresh = iter(sample(loaded.model, loaded.tokenizer, begun, recipe.pairs, key, lambda answer: bar.advance(1)))
             sampled = [[next(fresh) for _ in plan.contexts] for plan in chunk]
             spent += time.perf_counter() - begin
             scores = score_grids(
@@ -73,7 +81,7 @@ def sample_grids(path: Path, plans: list[Plan], loaded: LoadedModel, ask: Asker,
                 for plan, row, matrix in zip(chunk, sampled, scores, strict=True)
             ]
             append_jsonl(path, [to_row(grid) for grid in grids])
-            answers += len(rows)
+            answers += len(begun)
             tokens += sum(len(answer.tokens) for row in sampled for answer in row)
     if not answers:
         return {}

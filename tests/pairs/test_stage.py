@@ -13,6 +13,7 @@ import pytest
 from mipo_mlx.errors import Failure, UserError
 from mipo_mlx.models.loading import load
 from mipo_mlx.pairs import stage
+from mipo_mlx.pairs.prefixes import Prefixes
 from mipo_mlx.pairs.sample import sample
 from mipo_mlx.progress import Reporter
 from mipo_mlx.records import HELDOUT, TRAIN, Answer, Grid, Pair, read_records
@@ -28,7 +29,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def recipe(tiny_folder):
-    return make_recipe(tiny_folder, negatives={"random_context": 2.0, "no_context": 1.0}, candidates=3)
+    """Eight grids of three from 18 contexts: some contexts come back, so that their prefixes are reused."""
+    return make_recipe(tiny_folder, negatives={"random_context": 2.0, "no_context": 1.0}, candidates=3, grids=8)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ def whole(recipe, tmp_path_factory) -> Path:
 
 def test_every_grid_and_answer_is_there(whole, recipe):
     grids = read_records(whole / "samples.jsonl", Grid)
-    assert [grid.id for grid in grids] == list(range(10))
+    assert [grid.id for grid in grids] == list(range(13))
     for grid in grids:
         assert len(grid.contexts) == 4 and grid.contexts[-1] is None
         assert np.array(grid.scores).shape == (4, 4)
@@ -74,6 +76,13 @@ def test_same_seed_same_bytes(whole, recipe, tmp_path):
     mx.random.seed(99)  # what was drawn before must not matter
     stage.run(fill(tmp_path), recipe, QUIET)
     assert contents(tmp_path) == contents(whole)
+
+
+def test_prefixes_are_reused(whole, recipe, tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(stage, "Prefixes", lambda *args: made.append(Prefixes(*args)) or made[0])
+    stage.run(fill(tmp_path), recipe, QUIET)
+    assert len(made[0].shared) > 3
 
 
 def test_another_seed_gives_other_answers(whole, recipe, tmp_path):
