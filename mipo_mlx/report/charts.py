@@ -1,0 +1,155 @@
+"""Small charts as inline SVG: lines over steps, two histograms over one axis, estimates with intervals. No script, no network;
+colours are CSS classes, so that one drawing serves light and dark."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+WIDTH, HEIGHT = 360, 210
+LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 30
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve: (step, value) points; `style` is a CSS class: tuned, base, rejected or faint."""
+
+    name: str
+    style: str
+    points: list[tuple[float, float]]
+
+
+def ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """About `count` round numbers from at or below `low` to at or above `high`."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(f"an axis from {low} to {high}")
+    if high - low < 1e-12 * max(1.0, abs(low), abs(high)):
+        pad = abs(low) * 0.1 or 1.0
+        low, high = low - pad, high + pad
+    raw = (high - low) / max(1, count - 1)
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+def number(value: float) -> str:
+    """A tick's label: 0.002, 1.5, 20, 3e-05."""
+    if value == 0:
+        return "0"
+    if abs(value) < 1e-3:
+        mantissa, exponent = f"{value:.2e}".split("e")
+        return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+    return f"{value:.6g}"
+
+
+class Axes:
+    """Data to pixels, and the frame that every chart shares."""
+
+    def __init__(self, x: tuple[float, float], y: tuple[float, float], unit: str, whole_steps: bool = False) -> None:
+        self.y_ticks = ticks(*y)
+        self.x_ticks = [t for t in ticks(*x) if x[0] - 1e-9 <= t <= x[1] + 1e-9 and (not whole_steps or t == int(t))]
+        self.x, self.y, self.unit = x, (self.y_ticks[0], self.y_ticks[-1]), unit
+
+    def px(self, value: float) -> float:
+        low, high = self.x
+        return LEFT + (value - low) / ((high - low) or 1) * (WIDTH - LEFT - RIGHT)
+
+    def py(self, value: float) -> float:
+        low, high = self.y
+        return HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
+
+    def frame(self) -> str:
+        parts = []
+        for tick in self.y_ticks:
+            y = self.py(tick)
+            parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+            parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{number(tick)}</text>')
+        for tick in self.x_ticks:
+            x = self.px(tick)
+            parts.append(f'<text class="tick" x="{x:.1f}" y="{HEIGHT - BOTTOM + 14}" text-anchor="middle">{number(tick)}</text>')
+        parts.append(f'<text class="unit" x="{WIDTH - RIGHT}" y="{HEIGHT - 3}" text-anchor="end">{escape(self.unit)}</text>')
+        return "".join(parts)
+
+
+def lines(label: str, curves: Sequence[Line], *, reference: tuple[str, float] | None = None, zero: bool = False) -> Markup | None:
+    """Curves over training steps; `reference` is a named horizontal line, `zero` keeps 0 on the axis. None without a point."""
+    curves = [Line(c.name, c.style, [p for p in c.points if all(map(math.isfinite, p))]) for c in curves]
+    curves = [c for c in curves if c.points]
+    if not curves:
+        return None
+    values = [y for c in curves for _, y in c.points] + ([reference[1]] if reference else []) + ([0.0] if zero else [])
+    steps = [x for c in curves for x, _ in c.points]
+    axes = Axes((min(steps), max(max(steps), min(steps) + 1)), (min(values), max(values)), "step", whole_steps=True)
+    body = [axes.frame()]
+    if reference:
+        y = axes.py(reference[1])
+        body.append(f'<line class="reference" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        above = y - 4 if y > TOP + 14 else y + 12
+        body.append(f'<text class="note" x="{WIDTH - RIGHT - 2}" y="{above:.1f}" text-anchor="end">{escape(reference[0])}</text>')
+    for curve in curves:
+        path = " ".join(f"{axes.px(x):.1f},{axes.py(y):.1f}" for x, y in curve.points)
+        if len(curve.points) > 1:
+            body.append(f'<polyline class="line {curve.style}" points="{path}"/>')
+        if len(curve.points) <= 40:
+            for x, y in curve.points:
+                tip = f"{escape(curve.name)}, step {number(x)}: {y:.4g}"
+                mark = f'cx="{axes.px(x):.1f}" cy="{axes.py(y):.1f}" r="2.6"'
+                body.append(f'<circle class="dot {curve.style}" {mark}><title>{tip}</title></circle>')
+    return _svg(label, WIDTH, HEIGHT, body)
+
+
+def histogram(label: str, groups: Sequence[tuple[str, str, Sequence[float]]], unit: str, bins: int = 14) -> Markup | None:
+    """Shares of (name, style, values) over common bins, bars side by side, each group's mean marked. None without values."""
+    groups = [(name, style, [v for v in values if math.isfinite(v)]) for name, style, values in groups]
+    groups = [group for group in groups if group[2]]
+    if not groups:
+        return None
+    everything = [v for _, _, values in groups for v in values]
+    edges = ticks(min(everything), max(everything), bins)
+    step = edges[1] - edges[0]
+    shares = []
+    for _, _, values in groups:
+        counts = [0] * (len(edges) - 1)
+        for value in values:
+            counts[min(len(counts) - 1, max(0, int((value - edges[0]) / step)))] += 1
+        shares.append([count / len(values) for count in counts])
+    axes = Axes((edges[0], edges[-1]), (0, max(map(max, shares)) * 100), unit)
+    body = [axes.frame()]
+    slot = (axes.px(edges[1]) - axes.px(edges[0])) / len(groups)
+    for g, (name, style, values) in enumerate(groups):
+        for i, share in enumerate(shares[g]):
+            if share:
+                x, y = axes.px(edges[i]) + slot * g, axes.py(share * 100)
+                tip = f"{escape(name)}: {share:.0%} from {number(edges[i])} to {number(edges[i + 1])}"
+                box = f'x="{x + 0.5:.1f}" y="{y:.1f}" width="{max(1.0, slot - 1):.1f}" height="{axes.py(0) - y:.1f}"'
+                body.append(f'<rect class="bar {style}" {box}><title>{tip}</title></rect>')
+        mean = axes.px(sum(values) / len(values))
+        body.append(f'<line class="mean {style}" x1="{mean:.1f}" x2="{mean:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
+    return _svg(label, WIDTH, HEIGHT, body)
+
+
+def estimate(before: dict, after: dict, span: tuple[float, float], label: str) -> Markup:
+    """One row: a grey mark before, a coloured one after, bars for the intervals, all on the axis `span`."""
+    width, height, middle = 150, 18, 9
+    low, high = span
+
+    def px(value: float) -> float:
+        return 5 + (min(high, max(low, value)) - low) / ((high - low) or 1) * (width - 10)
+
+    body = [f'<line class="grid" x1="5" x2="{width - 5}" y1="{middle}" y2="{middle}"/>']
+    for style, side, y in (("base", before, middle - 3), ("tuned", after, middle + 3)):
+        if side["value"] is None:
+            continue
+        if side["interval"] is not None:
+            a, b = map(px, side["interval"])
+            body.append(f'<line class="interval {style}" x1="{a:.1f}" x2="{b:.1f}" y1="{y}" y2="{y}"/>')
+        body.append(f'<circle class="dot {style}" cx="{px(side["value"]):.1f}" cy="{y}" r="3.4"/>')
+    return _svg(label, width, height, body)
+
+
+def _svg(label: str, width: int, height: int, body: Sequence[str]) -> Markup:
+    return Markup(  # every text that went in was escaped above
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">{"".join(body)}</svg>'
+    )

@@ -1,0 +1,152 @@
+"""The report stage: one self-contained HTML page that shows whether it worked, at what, and what it cost (report.html).
+
+    mipo-mlx report RUN
+"""
+
+from importlib.resources import files as resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from .. import recipe as recipes
+from ..files import read_json, read_jsonl, write_text
+from ..progress import Reporter, duration
+from ..recipe import Recipe
+from . import figures
+
+SPLITS = ("train", "validation", "heldout")
+LARGE = ("fused", "adapters", "checkpoints")  # folders that are listed with their size
+
+
+def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
+    """Write report.html from whatever the stages before have left in `folder`."""
+    text = render(folder, recipe)
+    write_text(folder / "report.html", text)
+    reporter.say(f"  {folder / 'report.html'}: {figures.size(len(text.encode()))}, open it in a browser")
+    return {"bytes": len(text.encode())}
+
+
+def render(folder: Path, recipe: Recipe) -> str:
+    """The page as text. Everything that a user wrote is escaped; nothing is loaded from anywhere."""
+    here = resources(__package__)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    page = environment.from_string(here.joinpath("page.html").read_text(encoding="utf-8"))
+    css = Markup(here.joinpath("page.css").read_text(encoding="utf-8"))
+    return page.render(css=css, **contents(folder, recipe)).lstrip()
+
+
+def contents(folder: Path, recipe: Recipe) -> dict[str, Any]:
+    """What the page shows; a part whose file is missing is left out."""
+    result, manifest = _json(folder / "eval.json"), _json(folder / "manifest.json")
+    heldout, fresh = result.get("heldout"), result.get("fresh")
+    gained: list[dict[str, Any]] = []
+    if heldout:
+        gained += figures.table(heldout["metrics"], figures.HELDOUT)
+    if fresh:
+        gained += figures.table(fresh["metrics"], figures.information_rows(fresh["choices"]))
+    kl = fresh["kl_per_answer"]["value"] if fresh else None
+    return {
+        "name": recipe.name or folder.name,
+        "model": recipe.model,
+        "created": manifest.get("created", "").split("T")[0],
+        "verdict": result.get("verdict", "Not evaluated yet: run `mipo-mlx eval` on this run."),
+        "about": _about(heldout, fresh, manifest),
+        "gained": gained,
+        "no_interval": [part["no_interval"] for part in (heldout, fresh) if part and part["no_interval"]],
+        "costs": figures.table(fresh["metrics"], figures.COSTS) if fresh else [],
+        "fresh": fresh,
+        "kl": None if kl is None else f"{kl:.1f}",
+        "charts": figures.training_charts(read_jsonl(folder / "metrics.jsonl"), recipe.pairs.candidates),
+        "pmi": figures.pmi_chart(fresh),
+        "gallery": [
+            {
+                "prompt": example["prompt"],
+                "context": example["context"],
+                "base": figures.shade(example["base"]["words"]),
+                "tuned": figures.shade(example["tuned"]["words"]),
+            }
+            for example in result.get("gallery", [])
+        ],
+        "data": _data(folder),
+        "skipped": [(row["file"], row["why"]) for row in _json(folder / "sources.json").get("files", {}).get("skipped", [])],
+        "commands": _commands(folder),
+        "record": _record(folder, manifest),
+        "recipe": recipes.dump(recipe),
+        "hashes": [
+            (file, digest) for stage in manifest.get("stages", {}).values() for file, digest in stage.get("sha256", {}).items()
+        ],
+    }
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.exists() else {}
+
+
+def _about(heldout: dict[str, Any] | None, fresh: dict[str, Any] | None, manifest: dict[str, Any]) -> str:
+    parts = []
+    if heldout:
+        parts.append(f"{heldout['pairs']} held-out pairs from {heldout['grids']} grids over {heldout['contexts']} contexts")
+    if fresh:
+        parts.append(f"{fresh['answers']} fresh answers of each model")
+    spent = sum(stage.get("seconds", 0) for stage in manifest.get("stages", {}).values())
+    if spent:
+        parts.append(f"{duration(spent)} of work in all")
+    return ", ".join(parts)
+
+
+def _data(folder: Path) -> list[tuple[str, list[tuple[str, Any]], str, str]]:
+    sources, pairs = _json(folder / "sources.json"), _json(folder / "pairs.json")
+    found = sources.get("files", {})
+    kept = [(split, key, sources.get(split, {}).get(key)) for split in SPLITS for key in ("contexts", "prompts")]
+    kept += [(split, "pairs", pairs.get("pairs", {}).get(split)) for split in SPLITS]
+    tables = [
+        (
+            "Kept",
+            [
+                *(("files read", n) for n in [found.get("read")] if n),
+                *((f"{split}: {key}", count) for split, key, count in kept if count),
+            ],
+            "what",
+            "how many",
+        ),
+        ("Passages dropped", figures.counts(sources.get("passages", {}).get("dropped")), "why", "how many"),
+        ("Cut out of notes", figures.counts(sources.get("removed")), "what", "how many"),
+        ("Secrets redacted", figures.counts(sources.get("redacted")), "kind", "how many"),
+        ("Files left alone", figures.counts(found.get("left_alone")), "why", "how many"),
+        ("Pairs dropped", figures.counts(pairs.get("dropped")), "where, why", "how many"),
+    ]
+    return [table for table in tables if table[1]]
+
+
+def _commands(folder: Path) -> list[str]:
+    commands = [f"mipo-mlx chat {folder}"]
+    for gguf in sorted(folder.glob("*.gguf")):
+        commands.append(f"llama-cli -m {gguf}")
+    if (folder / "Modelfile").exists():
+        commands.append(f"ollama create {folder.name} -f {folder / 'Modelfile'}")
+    if (folder / "fused").exists():
+        commands.append(f'mlx_lm.generate --model {folder / "fused"} --prompt "What should I cook tonight?"')
+    return commands
+
+
+def _record(folder: Path, manifest: dict[str, Any]) -> list[tuple[str, list[tuple[str, Any]], str, str]]:
+    entries = manifest.get("stages", {})
+    stages = [(stage, duration(entry["seconds"])) for stage, entry in entries.items() if entry.get("seconds") is not None]
+    training = entries.get("training", {}).get("summary") or {}
+    if training.get("peak_memory"):
+        stages.append(("peak memory of training", figures.size(training["peak_memory"])))
+    machine = [(key, manifest[key]) for key in ("device", "seed") if key in manifest] + list(manifest.get("versions", {}).items())
+    listed = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".") and path.name != "report.html"]
+    sizes = [(path.name, figures.size(_octets(path))) for path in listed if path.is_file() or path.name in LARGE]
+    tables = [
+        ("Time and memory", stages, "stage", "took"),
+        ("Machine and versions", machine, "what", "which"),
+        ("Files", sizes, "file", "size"),
+    ]
+    return [table for table in tables if table[1]]
+
+
+def _octets(path: Path) -> int:
+    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) if path.is_dir() else path.stat().st_size

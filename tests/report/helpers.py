@@ -1,0 +1,136 @@
+"""A finished run's files, made up: an evaluation with a clear gain, a training of 24 steps, texts that try to break the page."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from mipo_mlx.files import write_json, write_jsonl
+
+HOSTILE = "<script>document.title='broken'</script> & \"quoted\" 'single' {{ 7 * 7 }} </style><img src=x onerror=alert(1)>"
+LONG = "https://example.org/" + "a" * 300
+
+
+def estimate(value: float, half: float | None) -> dict:
+    return {"value": value, "interval": None if half is None else [value - half, value + half]}
+
+
+def measure(before: float, after: float, half: float | None, relative: bool = False) -> dict:
+    change = after / before - 1 if relative else after - before
+    spread = None if half is None else (half / before if relative else half)
+    return {
+        "before": estimate(before, half),
+        "after": estimate(after, half),
+        "change": estimate(change, spread),
+        "relative": relative,
+    }
+
+
+def make_finished(folder: Path, *, half: float | None = 0.06, hostile: bool = True) -> Path:
+    """Every file that the report reads; `half` is half the width of the intervals, None for a held-out set too small."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    reason = None if half else "too few held-out groups for an interval: 3 independent ones, at least 6 needed"
+    context = "I keep bees on the roof and bake rye bread on Sundays." + (f" {HOSTILE} {LONG}" if hostile else "")
+    words = [["Bake", 0.1], [" a", -0.2], [" rye", 3.4], [" loaf", 1.6], [" with your", 0.9], [" own", 0.4], [" honey.", 5.2]]
+    extra = [[f" {HOSTILE}", 2.2]] if hostile else []
+    example = {
+        "prompt": "What should I cook tonight?" + (f" {HOSTILE}" if hostile else ""),
+        "context": context,
+        "base": {"text": "Cook pasta.", "words": [["Cook", 0.0], [" pasta.", -0.6]]},
+        "tuned": {"text": "Bake a rye loaf with your own honey.", "words": words + extra},
+    }
+    heldout = {
+        "accuracy": measure(0.5, 0.81, half),
+        "information": measure(0.0, 0.17, half and half / 2),
+        "margin": measure(0.0, 1.1, half),
+        "loss": measure(0.693, 0.523, half),
+        "chosen_reward": measure(0.0, 0.4, half),
+        "rejected_reward": measure(0.0, -0.7, half),
+    }
+    fresh = {
+        "identified_4": measure(0.78, 0.94, half),
+        "identified_by_base_4": measure(0.78, 0.9, half),
+        "answer_information_4": measure(0.95, 1.2, half),
+        "pmi_per_token": measure(0.11, 0.16, half and 0.02),
+        "tokens": measure(40.2, 41.5, half and 2.0, relative=True),
+        "perplexity": measure(5.7, 6.2, half and 0.3, relative=True),
+        "cut_off": measure(0.1, 0.2, half),
+        "quotes_context": measure(0.0, 0.05, half),
+        "role_confusion": measure(0.02, 0.02, half),
+        "parroting": measure(0.02, 0.06, half),
+        "self_bleu": measure(21.0, 24.0, half and 1.0),
+        "distinct_1": measure(0.41, 0.39, None),
+        "distinct_2": measure(0.81, 0.8, None),
+    }
+    pmi = {"base": rng.normal(4, 2, 36).round(3).tolist(), "tuned": rng.normal(7, 3, 36).round(3).tolist()}
+    write_json(
+        folder / "eval.json",
+        {
+            "key": "k",
+            "heldout": {
+                "pairs": 72, "grids": 18, "contexts": 8, "candidates": 2, "beta": 0.1, "no_interval": reason, "metrics": heldout,
+            },
+            "fresh": {
+                "answers": 36, "contexts": 8, "prompts": 9, "choices": [4], "no_interval": reason, "metrics": fresh,
+                "kl_per_answer": estimate(1.9, half), "pmi": pmi,
+            },
+            "gallery": [example] * 3,
+            "verdict": "It worked: on held-out contexts it picks the right answer in 81% of the pairs (95 % interval 75% to 87%).",
+        },
+    )  # fmt: skip
+    rows = [{"step": 0, "heldout_loss": math.log(2), "heldout_accuracy": 0.5, "heldout_margin": 0.0, "heldout_kl": 0.0}]
+    for step in range(1, 25):
+        fall = 1 - math.exp(-step / 9)
+        rows.append(
+            {
+                "step": step, "loss": math.log(2) - 0.2 * fall + 0.03 * rng.normal(), "learning_rate": 2e-5 * (1 - step / 25),
+                "chosen_reward": 0.3 * fall, "rejected_reward": -0.6 * fall, "reward_margin": 0.9 * fall,
+                "accuracy": 0.5 + 0.4 * fall, "kl": 0.02 * fall, "grad_norm": 3 + rng.normal(), "seconds": 2.0,
+            }
+        )  # fmt: skip
+        if step % 6 == 0:
+            rows.append(
+                {"step": step, "heldout_loss": math.log(2) - 0.17 * fall, "heldout_accuracy": 0.5 + 0.3 * fall,
+                 "heldout_margin": 0.8 * fall, "heldout_kl": 0.015 * fall}
+            )  # fmt: skip
+    write_jsonl(folder / "metrics.jsonl", rows)
+    write_json(
+        folder / "sources.json",
+        {
+            "notes": "notes",
+            "files": {
+                "read": 30,
+                "skipped": [{"file": HOSTILE if hostile else "a.md", "why": "not text"}],
+                "left_alone": {"hidden folders": 2},
+                "recoded": [],
+            },
+            "removed": {"images": 4},
+            "redacted": {"e-mail addresses": 3},
+            "passages": {"found": 60, "dropped": {"too short": 9, "near-duplicate": 3}, "kept": 48},
+            "train": {"contexts": 36, "notes": 22, "tokens": 2000, "prompts": 150},
+            "heldout": {"contexts": 12, "notes": 8, "tokens": 700, "prompts": 50},
+        },
+    )
+    write_json(folder / "pairs.json", {"pairs": {"train": 88, "heldout": 72}, "dropped": {"train": {"min_pmi": 5}, "heldout": {}}})
+    write_json(
+        folder / "manifest.json",
+        {
+            "created": "2026-11-21T04:00:00Z",
+            "versions": {"mlx": "0.32.4", "mipo-mlx": "0.1.0"},
+            "device": "x86_64 (cpu, 8 GiB)",
+            "seed": 0,
+            "stages": {
+                "training": {
+                    "state": "done",
+                    "seconds": 301.2,
+                    "summary": {"peak_memory": 2_000_000_000},
+                    "sha256": {"metrics.jsonl": "ab" * 32},
+                },
+                "report": {"state": "started"},
+            },
+        },
+    )
+    (folder / "model-q8_0.gguf").write_bytes(b"GGUF")
+    (folder / "Modelfile").write_text("FROM x")
+    return folder
