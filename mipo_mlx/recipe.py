@@ -28,6 +28,7 @@ NegativeKind = Literal["random_context", "no_context", "hard_context", "random_p
 
 class Sources(Section):
     notes: str | None = None
+    columns: dict[Literal["context", "note"], str] = {}
     prompts: str = "builtin"
     context_tokens: Annotated[int, Field(ge=16)] = 160
     min_tokens: Count = 16

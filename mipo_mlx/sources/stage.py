@@ -7,13 +7,14 @@ from typing import Any
 from ..errors import UserError
 from ..files import read_json, write_json
 from ..progress import Reporter
-from ..recipe import Recipe
+from ..recipe import Recipe, Sources
 from ..records import HELDOUT, TRAIN, Context, Prompt, write_records
 from .chunks import CountTokens, cut
 from .dedupe import drop_duplicates
 from .note import Note, Passage, Skip, Tally
 from .prompts import load_prompts
 from .readers import headings_as_notes, reader_for
+from .readers.rows import read_rows
 from .split import split
 from .walk import walk
 
@@ -40,7 +41,7 @@ def collect(recipe: Recipe, count_tokens: CountTokens, reporter: Reporter) -> tu
     sources, tally = recipe.sources, Tally()
     count_tokens = lru_cache(4096)(count_tokens)  # a passage is measured as a section, as a piece and as a whole
     prompts = load_prompts(sources.prompts, recipe.seed, sources.heldout_prompts, tally)
-    notes = read_notes(sources.notes, tally, reporter)
+    notes = read_notes(sources, tally, reporter)
     passages: list[Passage] = []
     for note in notes:
         passages += cut(note, count_tokens, sources.context_tokens, sources.min_tokens, tally)
@@ -64,11 +65,14 @@ def collect(recipe: Recipe, count_tokens: CountTokens, reporter: Reporter) -> tu
     return contexts, prompts, row
 
 
-def read_notes(given: str | None, tally: Tally, reporter: Reporter) -> list[Note]:
+def read_notes(sources: Sources, tally: Tally, reporter: Reporter) -> list[Note]:
     """The notes of a folder or a single file. Raises UserError where there are none."""
-    if not given:
+    if not sources.notes:
         raise UserError("sources.notes: no notes named; pass --notes PATH, or write `notes: ~/notes` under sources in the recipe")
-    root = Path(given).expanduser()
+    root = Path(sources.notes).expanduser()
+    if root.is_file() and root.suffix in (".jsonl", ".json"):
+        tally.read += 1
+        return read_rows(root, root.name, tally, sources.columns)
     if root.is_file():
         reader = reader_for(root)
         if reader is None:

@@ -1,0 +1,64 @@
+"""Rows of a JSONL or JSON file, one context each: a column with the text, perhaps one with whom it belongs to."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ...errors import UserError
+from ..note import Note, Skip, Tally
+from ..text import read_text
+from .plain import paragraphs
+
+LIMIT = 512 << 20  # bytes
+TEXT = ("context", "text", "profile", "persona")
+OWNER = ("note", "user", "user_id", "persona_id", "id")
+
+
+def read_rows(path: Path, source: str, tally: Tally, columns: dict[str, str] | None = None) -> list[Note]:
+    """One whole note a row. `columns` maps `context` and `note` to the file's own names.
+
+    Raises UserError with file and line for broken JSON and for rows without the column.
+    """
+    try:
+        text = read_text(path, source, tally, LIMIT)
+    except Skip as reason:
+        raise UserError(f"{path}: {reason}") from None
+    if path.suffix == ".jsonl":
+        numbered = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+        rows = [(number, parse_json(line, f"{path}:{number}")) for number, line in numbered]
+    else:
+        values = parse_json(text, str(path))
+        if not isinstance(values, list):
+            raise UserError(f"{path}: expected a JSON list of objects, or a chat export")
+        rows = list(enumerate(values, 1))
+    return [note for number, row in rows if (note := row_note(row, number, path, source, columns or {}))]
+
+
+def row_note(row: Any, number: int, path: Path, source: str, columns: dict[str, str]) -> Note | None:
+    """The note of one row; None for a row whose text is empty."""
+    if not isinstance(row, dict):
+        raise UserError(f"{path}:{number}: expected an object with a column context or text, found {type(row).__name__}")
+    column = columns.get("context") or next((name for name in TEXT if isinstance(row.get(name), str)), None)
+    if column not in row:
+        named = f"column {column}" if column else f"none of the columns {', '.join(TEXT)}"
+        raise UserError(
+            f"{path}:{number}: {named}{' is missing' if column else ' has text'}; found {', '.join(map(str, row)) or 'none'}: "
+            "name the right one in sources.columns, as in `columns: {context: my_column}`"
+        )
+    text = row[column]
+    if not isinstance(text, str):
+        raise UserError(f"{path}:{number}: column {column}: expected text, found {type(text).__name__}")
+    owner = columns.get("note") or next((name for name in OWNER if row.get(name) not in (None, "")), None)
+    if columns.get("note") and owner not in row:
+        raise UserError(f"{path}:{number}: column {owner} is missing; name the right one in sources.columns.note")
+    blocks = paragraphs(text, number)
+    lines = [replace(block, line=number) for block in blocks]
+    return Note(str(row[owner]) if owner else f"{source}:{number}", source, "", lines, whole=True) if blocks else None
+
+
+def parse_json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{where}: not valid JSON ({error})") from None
