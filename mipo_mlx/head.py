@@ -12,6 +12,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
+from .fastmath import exp_minus, on_cpu
 from .prefix import body_name, text_model
 
 CHUNK_LOGITS = 1 << 23  # logits at a time: 32 MiB in float32
@@ -58,11 +59,21 @@ def head_is_frozen(model: nn.Module) -> bool:
     return all(name.startswith(body_name(text) + ".") and "embed" not in name for name in names)
 
 
-def _direction(head: Head, hidden: mx.array, logits: mx.array, targets: mx.array) -> mx.array:
+def _logp(logits: mx.array, targets: mx.array) -> tuple[mx.array, mx.array]:
+    """log p(target) and the log-sum-exp of all logits, (tokens,) each."""
+    if on_cpu():
+        top = logits.max(axis=-1, keepdims=True)
+        total = (top + mx.log(exp_minus(logits, top).sum(axis=-1, keepdims=True)))[:, 0]
+    else:
+        total = mx.logsumexp(logits, axis=-1)
+    return mx.take_along_axis(logits, targets[:, None], axis=-1)[:, 0] - total, total
+
+
+def _direction(head: Head, hidden: mx.array, logits: mx.array, total: mx.array, targets: mx.array) -> mx.array:
     """d log p(target) / d hidden for each token: the head's pull-back of (one-hot target - probabilities)."""
-    surplus = mx.softmax(logits, axis=-1)
+    surplus = exp_minus(logits, total[:, None]) if on_cpu() else mx.exp(logits - total[:, None])
     surplus = surplus.at[mx.arange(targets.size), targets].add(-1)
-    (_,), (back,) = mx.vjp(lambda h: head(h), [hidden], [surplus])
+    _, (back,) = mx.vjp(lambda h: head(h), [hidden], [surplus])
     return -back
 
 
@@ -71,17 +82,9 @@ def token_logprobs(head: Head, hidden: mx.array, targets: mx.array, frozen: bool
 
     `frozen`: the head has nothing to train (`head_is_frozen`); otherwise MLX differentiates through it, and keeps the logits.
     """
-
-    def plain(hidden: mx.array, targets: mx.array) -> mx.array:
+    if not frozen:
         logits = head(hidden)
         return mx.take_along_axis(logits, targets[:, None], axis=-1)[:, 0] - mx.logsumexp(logits, axis=-1)
-
-    if not frozen:
-        return plain(hidden, targets)
-    return _chunked(head, hidden, targets, with_direction=True)
-
-
-def _chunked(head: Head, hidden: mx.array, targets: mx.array, with_direction: bool) -> mx.array:
     vocabulary = head(hidden[:1]).shape[-1]  # its shape only: nothing is computed
     step = max(1, CHUNK_LOGITS // vocabulary)
 
@@ -92,8 +95,8 @@ def _chunked(head: Head, hidden: mx.array, targets: mx.array, with_direction: bo
             if directions:  # one chunk after another: MLX would otherwise be free to keep many alive
                 part = mx.depends([part], [found[-1], directions[-1]])[0]
             logits = head(part)
-            logp = mx.take_along_axis(logits, wanted[:, None], axis=-1)[:, 0] - mx.logsumexp(logits, axis=-1)
-            direction = _direction(head, part, logits, wanted).astype(hidden.dtype)
+            logp, total = _logp(logits, wanted)
+            direction = _direction(head, part, logits, total, wanted).astype(hidden.dtype)
             found.append(mx.depends([logp], [direction])[0])
             directions.append(direction)
         return mx.concatenate(found), mx.concatenate(directions)
@@ -112,8 +115,6 @@ def token_logprobs_without_gradient(head: Head, hidden: mx.array, targets: mx.ar
     step = max(1, CHUNK_LOGITS // head(hidden[:1]).shape[-1])
     found = []
     for begin in range(0, targets.size, step):
-        logits = head(hidden[begin : begin + step])
-        wanted = targets[begin : begin + step, None]
-        found.append(mx.take_along_axis(logits, wanted, axis=-1)[:, 0] - mx.logsumexp(logits, axis=-1))
+        found.append(_logp(head(hidden[begin : begin + step]), targets[begin : begin + step])[0])
         mx.eval(found[-1])
     return mx.concatenate(found)

@@ -16,7 +16,8 @@ import numpy as np
 
 from . import head as heads
 from .checkpointing import checkpointed
-from .prefix import Layout, Prefix, Recorder, body_of, grouped_scores, windows
+from .fastmath import swapped
+from .prefix import Layout, Prefix, Recorder, body_of, grouped_scores, text_model, windows
 
 TOKEN_BUDGET = 4096  # tokens, padding included, that a batch without gradients may hold
 _told: set[type] = set()  # model classes whose fallback was said
@@ -113,7 +114,8 @@ def _padded_logprobs(
     gradient: bool,
 ) -> mx.array:
     hidden_of = _shared_hidden if shares_prompts(model) else _plain_hidden
-    hidden = hidden_of(model, prompts, prompt_lengths, answers, checkpoint)
+    with swapped(text_model(model)):
+        hidden = hidden_of(model, prompts, prompt_lengths, answers, checkpoint)
     valid = mx.arange(answers.shape[-1]) < answer_lengths[..., None]
     # Padding is dropped before the output head: it needs neither logits nor gradients.
     kept = np.flatnonzero(np.array(valid).reshape(-1))
