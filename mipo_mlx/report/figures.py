@@ -136,8 +136,14 @@ def pmi_chart(fresh: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def shade(pieces: list[list[Any]]) -> list[tuple[str, int, str]]:
-    """(text, depth 0 to 5, tip) of an answer's pieces: one step of depth for each nat of PMI from half a nat up."""
-    return [(text, max(0, min(5, math.floor(pmi + 0.5))), f"{pmi:+.2f} nats") for text, pmi in pieces]
+    """(text, depth 0 to 5, tip) of an answer's pieces: one step of depth for each nat of PMI from half a nat up. The space
+    before a word stays unshaded."""
+    shaded = []
+    for text, pmi in pieces:
+        word = text.lstrip()
+        shaded.append((text[: len(text) - len(word)], 0, ""))
+        shaded.append((word, max(0, min(5, math.floor(pmi + 0.5))), f"{pmi:+.2f} nats"))
+    return [piece for piece in shaded if piece[0]]
 
 
 def counts(values: dict[str, Any] | None, prefix: str = "") -> list[tuple[str, int]]:

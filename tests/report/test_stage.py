@@ -52,8 +52,8 @@ def test_the_same_run_gives_the_same_bytes(page):
 
 
 def test_words_are_shaded_by_their_pmi():
-    assert figures.shade([["a", -3.0], ["b", 0.4], ["c", 0.5], ["d", 2.4], ["e", 99.0]]) == [
-        ("a", 0, "-3.00 nats"), ("b", 0, "+0.40 nats"), ("c", 1, "+0.50 nats"), ("d", 2, "+2.40 nats"), ("e", 5, "+99.00 nats"),
+    assert figures.shade([["a", -3.0], ["b", 0.4], [" c", 0.5], ["d", 2.4], ["e", 99.0]]) == [
+        ("a", 0, "-3.00 nats"), ("b", 0, "+0.40 nats"), (" ", 0, ""), ("c", 1, "+0.50 nats"), ("d", 2, "+2.40 nats"), ("e", 5, "+99.00 nats"),
     ]  # fmt: skip
 
 
