@@ -46,9 +46,12 @@ def _recover(file: GGUFFile, factors: np.ndarray, config: dict[str, Any]) -> dic
     factor = float(factors.max())
     turns = CONTEXT / (2 * math.pi * theta ** (np.arange(0, head_dim, 2) / head_dim))
     between = (factors > 1) & (factors < factor)
+    smooth = (1 / factors[between] - 1 / factor) / (1 - 1 / factor)
     candidates = [(1.0, 4.0)]
+    if between.any():  # one frequency between the ends is enough where the ends stand 1 to 4, as they always have
+        low = float(turns[between][0] / (3 * smooth[0] + 1))
+        candidates.append((low, 4 * low))
     if between.sum() >= 2:
-        smooth = (1 / factors[between] - 1 / factor) / (1 - 1 / factor)
         slope, offset = np.polyfit(turns[between], smooth, 1)
         candidates.append((float(-offset / slope), float((1 - offset) / slope)))
     for low, high in candidates:

@@ -1,0 +1,116 @@
+"""Tiny random models of every architecture with random adapters on them, and the strings that tokenizers trip over."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_map_with_path
+
+from mipo_mlx.export import gguf, tokenizer
+from mipo_mlx.export.weights import Weights, load_adapters
+from mipo_mlx.models import adapters
+from mipo_mlx.models.pretokenizers import BY_NAME
+from mipo_mlx.recipe import Lora
+from tests.conftest import CHAT_TEMPLATE, CORPUS, build_model
+from tests.conftest import tiny_config as smaller
+
+VOCABULARY = 700
+
+
+def tiny_config(model_type: str = "llama", **changes) -> dict:
+    return smaller(model_type, **{"vocab_size": VOCABULARY, **changes})
+
+
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+MODELS = {  # name: (config, pre-tokenizer)
+    "llama": (tiny_config(), "smollm"),
+    "llama-biases": (tiny_config(attention_bias=True, mlp_bias=True), "gpt-2"),
+    "llama3-untied": (tiny_config(rope_theta=500000.0, rope_scaling=LLAMA3, tie_word_embeddings=False), "llama-bpe"),
+    "qwen2-tied": (tiny_config("qwen2", rope_theta=1000000.0), "qwen2"),
+    "qwen2-untied": (tiny_config("qwen2", tie_word_embeddings=False), "qwen2"),
+    "qwen3-odd-heads": (tiny_config("qwen3", head_dim=20, rope_theta=1000000.0), "qwen2"),
+}
+AWKWARD = [
+    "Hello, world!", " leading", "trailing ", "  two  spaces  ", "\ttab\tand\nnewline\n", "\n\n\n", " \n \n", "a\r\nb",
+    "don't I'll we've", "DON'T I'LL", "12345678901", "3.14159 1,000,000", "x=1;y=2", "naïve café Ünïcödé", "Привет, мир",
+    "こんにちは", "你好，世界", "한국어", "عربى", "🙂🙃👩‍👩‍👧", "a🙂b", "<|im_start|>user\nhi<|im_end|>\n", "<|im_end|>",
+    "<|endoftext|>text", "<not a token>", "e\u200bx", "\u00a0nbsp\u00a0", "foo_bar-baz/qux", "((nested [brackets] {here}))",
+    "!!!???...", "      indented code()", "ﬁ ligature ½ ²",
+]  # fmt: skip
+
+
+@dataclass
+class Tiny:
+    """A random base folder, adapters on it, and both as one MLX model in memory."""
+
+    name: str
+    folder: Path
+    config: dict
+    model: object  # base + adapters, float32
+    tokenizer: object
+    pre: str
+
+    def weights(self) -> Weights:
+        return Weights(self.folder / "base", self.config, load_adapters(self.folder / "adapters"))
+
+    def write(self, path: Path, type_name: str = "f32", template: str | None = CHAT_TEMPLATE, **options) -> Path:
+        keys = tokenizer.from_transformers(self.tokenizer, self.config["vocab_size"])
+        return gguf.write(path, self.weights(), type_name, keys, gguf.Card(self.name, "tiny/base"), template, **options)[0]
+
+    def logprobs(self, tokens: list[int]) -> np.ndarray:
+        logits = self.model(mx.array([tokens]))[0]
+        return np.array(logits - mx.logsumexp(logits, axis=-1, keepdims=True)).astype(np.float64)
+
+
+def train_bpe(folder: Path, pre: str, vocabulary: int = VOCABULARY - 4) -> None:
+    """A byte-level BPE tokenizer that cuts as llama.cpp's `pre` does, with four ids fewer than the model has rows."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    known = BY_NAME[pre]
+    raw = Tokenizer(models.BPE(ignore_merges=known.whole))
+    content = json.loads(raw.to_str())
+    content["pre_tokenizer"] = known.layout
+    raw = Tokenizer.from_str(json.dumps(content))
+    raw.normalizer = normalizers.NFC() if known.nfc else None
+    raw.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    raw.train_from_iterator([*CORPUS, *AWKWARD, *(text + text for text in AWKWARD)], trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=raw, eos_token="<|im_end|>", bos_token="<|endoftext|>", clean_up_tokenization_spaces=False
+    )
+    fast.chat_template = CHAT_TEMPLATE
+    fast.save_pretrained(folder)
+
+
+def make_tiny(name: str, config: dict, pre: str, folder: Path, seed: int = 1, delta: float = 0.05) -> Tiny:
+    from mlx_lm.utils import load_tokenizer, save_model
+
+    base = folder / "base"
+    model = build_model(config, seed=seed)
+    model.update(tree_map_with_path(lambda k, v: mx.random.normal(v.shape) * 0.1 if k.endswith("bias") else v, model.parameters()))
+    save_model(base, model)
+    (base / "config.json").write_text(json.dumps(config))
+    train_bpe(base, pre)
+    layout = adapters.attach(model, Lora(rank=4, scale=2.0), seed)
+    noise = lambda path, value: mx.random.normal(value.shape) * delta if path.endswith("lora_b") else value  # noqa: E731
+    model.update(tree_map_with_path(noise, model.trainable_parameters()))
+    mx.eval(model.parameters())
+    adapters.save(model, folder / "adapters", layout)
+    return Tiny(name, folder, config, model, load_tokenizer(base, eos_token_ids=2), pre)
+
+
+def kl(reference: np.ndarray, other: np.ndarray) -> float:
+    """Mean over positions of KL(reference || other), nats, over the tokens that `other` reports."""
+    seen = np.isfinite(other)
+    return float((np.exp(reference) * np.where(seen, reference - np.where(seen, other, 0), 0)).sum(-1).mean())
