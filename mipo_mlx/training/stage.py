@@ -12,7 +12,6 @@ from ..models import adapters, loading
 from ..progress import Reporter
 from ..recipe import Recipe
 from ..records import TRAIN, VALIDATION, Pair, read_records
-from . import memory
 from .loop import train
 
 
@@ -32,6 +31,8 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
     settings = recipe.training
     budget = settings.micro_batch_tokens
     if budget == "auto":
+        from . import memory
+
         plan = memory.plan(
             loaded.model,
             settings,

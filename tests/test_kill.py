@@ -1,0 +1,98 @@
+"""kill -9 in the middle of sampling and of training, then the same command: the same bytes as a run that was left alone."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+NOTES = [
+    ("bees", "I keep four hives of bees behind the shed, and I sell the honey at the market on the first Sunday of every month."),
+    ("bread", "I bake rye bread twice a week with a starter that my aunt gave me, and the crust is never quite as dark as hers."),
+    ("knees", "My knees hurt when I run, so I swim three times a week in the old pool by the harbour, always before breakfast."),
+    ("lisbon", "I am learning Portuguese for a month in Lisbon next spring, where I want to draw tiles and eat grilled sardines."),
+    ("night", "I work night shifts as a nurse in a children's ward, and I sleep until two in the afternoon with a mask on."),
+    ("cello", "I play the cello in an amateur orchestra on Wednesdays, and we are rehearsing Elgar for a concert in December."),
+    ("garden", "My garden is full of slugs, and I refuse to poison anything, so I go out at night with a torch and a bucket."),
+    ("budget", "I am saving for a small boat, so I write down every purchase in a green notebook and eat lunch at home."),
+    ("nephew", "My nephew visits on Saturdays, he is seven and mad about volcanoes, and we build one in the kitchen each time."),
+    ("train", "I commute by train for fifty minutes each way, and I spend that time with crosswords and long Russian novels."),
+]
+RECIPE = """
+model: {model}
+sources: {{notes: {notes}, min_tokens: 8, heldout_contexts: 0.4}}
+pairs:
+  grids: 24
+  validation_grids: 2
+  heldout_grids: 4
+  contexts_per_grid: 3
+  max_tokens: 8
+  batch: 6
+  filters: {{min_pmi: null, repeated_ngrams: null, quotes_context: null, first_person: false, near_duplicates: null}}
+training: {{micro_batch_tokens: 512, checkpoint_every: 3, evaluate_every: 7, epochs: 2.0, max_kl: null, min_chosen_reward: null, lora: {{rank: 2}}}}
+evaluation: {{bootstrap: 100}}
+export: {{mlx: false, gguf: [f16]}}
+"""
+KEPT = ("contexts.jsonl", "prompts.jsonl", "samples.jsonl", "pairs.jsonl", "adapters/adapters.safetensors", "adapters/adapter_config.json")
+
+
+@pytest.fixture(scope="module")
+def start(tiny_folder, tmp_path_factory):
+    """Starts `mipo-mlx train` on a tiny model under a run name; returns the process and the run's folder."""
+    home = tmp_path_factory.mktemp("kill")
+    (home / "notes").mkdir()
+    for name, text in NOTES:
+        (home / "notes" / f"{name}.md").write_text(f"# {name}\n\n{text}\n")
+    (home / "r.yaml").write_text(RECIPE.format(model=tiny_folder, notes=home / "notes"))
+
+    def start(name):
+        command = [sys.executable, "-m", "mipo_mlx.cli", "--debug", "train", home / "r.yaml", "--name", name, "--runs", home / "runs", "--quiet"]
+        process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return process, home / "runs" / name
+
+    return start
+
+
+def finish(process):
+    out, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, out
+    return out
+
+
+@pytest.fixture(scope="module")
+def whole(start):
+    process, folder = start("whole")
+    finish(process)
+    return folder
+
+
+def lines(path):
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+@pytest.mark.parametrize(
+    "file, moments",
+    [("samples.jsonl", (1, 9)), ("metrics.jsonl", (2, 21)), ("eval-samples.jsonl", (1,)), ("eval.json", (1,))],
+    ids=["sampling", "training", "evaluation", "export"],
+)
+def test_killed_and_continued_is_byte_identical(start, whole, file, moments):
+    name = file.split(".")[0]
+    for moment in moments:  # one run, killed each time that its file has reached a length
+        process, folder = start(name)
+        deadline = time.monotonic() + 120
+        while lines(folder / file) < moment and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL, f"the run was over before {file} had {moment} lines"
+    finish(start(name)[0])
+    for kept in KEPT:
+        assert (folder / kept).read_bytes() == (whole / kept).read_bytes(), kept
+
+
+def test_a_finished_run_does_nothing_again_and_prints_its_result(start, whole):
+    before = {p: p.stat().st_mtime_ns for p in whole.rglob("*") if p.is_file() and not p.name.startswith(".")}
+    process, _ = start("whole")
+    assert "use it" in finish(process)
+    assert {p: p.stat().st_mtime_ns for p in before} == before
