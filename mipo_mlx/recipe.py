@@ -28,6 +28,7 @@ NegativeKind = Literal["random_context", "no_context", "hard_context", "random_p
 
 class Sources(Section):
     notes: str | None = None
+    me: str | None = None
     columns: dict[Literal["context", "note"], str] = {}
     prompts: str = "builtin"
     context_tokens: Annotated[int, Field(ge=16)] = 160
@@ -76,6 +77,11 @@ class Pairs(Section):
             )
         if set(self.negatives) == {"no_context"} and self.candidates > 2:
             raise ValueError("candidates: only one answer is without a context; write 2, or add random_context to negatives")
+        if "random_prompt" in self.negatives and self.candidates > self.contexts_per_grid:
+            raise ValueError(
+                f"candidates: a grid for random_prompt has contexts_per_grid ({self.contexts_per_grid}) answers, and "
+                f"{self.candidates} are asked for; raise contexts_per_grid"
+            )
         if not self.negatives:
             raise ValueError("negatives: name at least one kind, such as random_context: 1.0")
         return self
@@ -120,6 +126,7 @@ class Evaluation(Section):
     choices: Annotated[list[Annotated[int, Field(ge=2, le=64)]], Field(min_length=1)] = [4]
     examples: Annotated[int, Field(ge=0)] = 3
     gallery: Annotated[int, Field(ge=0)] = 12
+    embedding_judge: bool = True
     bootstrap: Annotated[int, Field(ge=100)] = 2000
 
 

@@ -47,7 +47,8 @@ class Grid:
     """K contexts and one prompt, sampled and scored once (samples.jsonl).
 
     answers[j] was sampled under contexts[j]; scores[i][j] is log p_ref(answers[j] | prompt, contexts[i]), summed over
-    tokens, in nats, float32. A context id of None is the prompt without a context (`no_context`).
+    tokens, in nats, float32. A context id of None is the prompt without a context (`no_context`). A grid of several prompts
+    under one context (`random_prompt`) names each row's prompt in `prompts`; else that is empty and every row asks `prompt`.
     """
 
     id: int
@@ -56,6 +57,7 @@ class Grid:
     contexts: list[str | None]  # Context.id
     answers: list[Answer]
     scores: list[list[float]]
+    prompts: list[str] = field(default_factory=list)
 
     @staticmethod
     def from_row(row: dict[str, Any]) -> "Grid":

@@ -11,7 +11,7 @@ import numpy as np
 from ..recipe import Recipe
 from ..records import HELDOUT, TRAIN, VALIDATION, Context, Grid, Pair, Prompt
 from . import negatives
-from .filters import answer_fault, pair_fault
+from .filters import answer_fault, likeness, pair_fault
 from .prompts import Asker
 
 SPLITS = (TRAIN, VALIDATION, HELDOUT)
@@ -35,21 +35,35 @@ class Negative:
     row: int  # its answer's column in the grid, and its context's row
 
 
+@dataclass(frozen=True)
+class Rows:
+    """What each row of a grid was asked."""
+
+    prompts: list[Prompt]
+    contexts: list[Context | None]
+    of_prompts: bool  # one context and several prompts: the wrong answers are those to other questions
+
+    def has_own(self, row: int) -> bool:
+        """Whether the row's answer is the chosen one of a pair: all but the answer without a context."""
+        return self.of_prompts or self.contexts[row] is not None
+
+
 def build(
     grids: list[Grid], contexts: dict[str, Context], prompts: dict[str, Prompt], recipe: Recipe, ask: Asker
 ) -> Built:
     """Pairs of all grids. contexts, prompts: by id. Grids may be given in any number; each is treated by itself."""
     built = Built()
     for grid in grids:
-        rows = [contexts[name] if name is not None else None for name in grid.contexts]
-        fit = fit_rows(grid, rows, prompts[grid.prompt], recipe, built)
-        chosen = [row for row in fit if rows[row] is not None]
-        wrong = choose_negatives(grid, fit, recipe)
+        told = [contexts[name] if name is not None else None for name in grid.contexts]
+        rows = Rows([prompts[name] for name in grid.prompts or [grid.prompt] * len(told)], told, bool(grid.prompts))
+        fit = fit_rows(grid, rows, recipe, built)
+        chosen = [row for row in fit if rows.has_own(row)]
+        wrong = choose_negatives(grid, rows, fit, recipe)
         if wrong is None:
             built.dropped[grid.split][TOO_FEW] += len(chosen)
             continue
         for row in chosen:
-            pair = make_pair(grid, row, wrong[row], rows, prompts[grid.prompt], ask)
+            pair = make_pair(grid, row, wrong[row], rows, ask)
             built.measured[grid.split] += pair.pmi
             fault = pair_fault([len(tokens) for tokens in pair.tokens], pair.pmi, recipe.pairs.filters, grid.split)
             if fault:
@@ -59,42 +73,54 @@ def build(
     return built
 
 
-def fit_rows(grid: Grid, rows: list[Context | None], prompt: Prompt, recipe: Recipe, built: Built) -> list[int]:
+def fit_rows(grid: Grid, rows: Rows, recipe: Recipe, built: Built) -> list[int]:
     """Rows whose answers may take part; the others are counted. The answer without a context comes first, so that of two
     equal answers it stays and the one that ignored its context goes."""
     fit: list[int] = []
-    for row in sorted(range(len(rows)), key=lambda r: (rows[r] is not None, r)):
-        earlier = [grid.answers[r] for r in fit]
-        fault = answer_fault(grid.answers[row], prompt, rows[row], earlier, recipe.pairs.filters, grid.split)
+    for row in sorted(range(len(grid.answers)), key=lambda r: (rows.has_own(r), r)):
+        prompt, context, earlier = rows.prompts[row], rows.contexts[row], [grid.answers[r] for r in fit]
+        fault = answer_fault(grid.answers[row], prompt, context, earlier, recipe.pairs.filters, grid.split)
         if fault is None:
             fit.append(row)
-        elif rows[row] is not None:
+        elif rows.has_own(row):
             built.dropped[grid.split][fault] += 1
     return sorted(fit)
 
 
-def choose_negatives(grid: Grid, fit: list[int], recipe: Recipe) -> dict[int, list[Negative]] | None:
-    """The wrong answers of every fit row that has a context; None where they do not suffice for `candidates`."""
+def choose_negatives(grid: Grid, rows: Rows, fit: list[int], recipe: Recipe) -> dict[int, list[Negative]] | None:
+    """The wrong answers of every fit row with one of its own; None where they do not suffice for `candidates`."""
     rng = random.Random(f"{recipe.seed} negatives {grid.id}")
-    own = [row for row in fit if grid.contexts[row] is not None]
-    plain = next((row for row in fit if grid.contexts[row] is None), None)
-    kinds = negatives.draw_kinds(recipe.pairs.negatives, recipe.pairs.candidates - 1, len(own) - 1, plain is not None, rng)
+    own = [row for row in fit if rows.has_own(row)]
+    plain = next((row for row in fit if not rows.has_own(row)), None)
+    weights = {kind: weight for kind, weight in recipe.pairs.negatives.items() if (kind == "random_prompt") == rows.of_prompts}
+    kinds = negatives.draw_kinds(weights, recipe.pairs.candidates - 1, len(own) - 1, plain is not None, rng)
     if kinds is None or not own:
         return None
     found: dict[int, list[Negative]] = {row: [] for row in own}
-    partners = iter(negatives.derangements(len(own), len(kinds) - kinds.count("no_context"), rng))
+    deranged = [kind for kind in kinds if kind not in ("no_context", "hard_context")]
+    partners = {"random": negatives.derangements(len(own), len(deranged), rng)}
+    hard = negatives.hard_derangements(closeness(grid, rows, own, recipe), kinds.count("hard_context"), partners["random"])
+    turns = {"hard_context": iter(hard), **dict.fromkeys(deranged, iter(partners["random"]))}
     for kind in kinds:
-        partner = None if kind == "no_context" else next(partners)
+        partner = None if kind == "no_context" else next(turns[kind])
         for position, row in enumerate(own):
             found[row].append(Negative(kind, plain if partner is None else own[partner[position]]))  # type: ignore[arg-type]
     return found
 
 
-def make_pair(
-    grid: Grid, row: int, wrong: list[Negative], rows: list[Context | None], prompt: Prompt, ask: Asker
-) -> Pair:
+def closeness(grid: Grid, rows: Rows, own: list[int], recipe: Recipe) -> np.ndarray:
+    """What hard negatives cost: [i][j] is the PMI of answer i against context j in nats, lower where the model finds j likelier
+    to have led to it. Contexts that say nearly the same (sources.near_duplicate) cost most: they are not wrong, only alike."""
+    cost = np.array([[grid.scores[i][i] - grid.scores[j][i] for j in own] for i in own])
+    texts = [rows.contexts[row].text if rows.contexts[row] else "" for row in own]  # type: ignore[union-attr]
+    highest = 2 * np.abs(cost).max() + 1
+    alike = [[likeness(a, b) >= recipe.sources.near_duplicate for b in texts] for a in texts]
+    return np.where(alike, highest, cost)
+
+
+def make_pair(grid: Grid, row: int, wrong: list[Negative], rows: Rows, ask: Asker) -> Pair:
     """The pair whose chosen answer is that of `row`; all its scores come from the grid's matrix."""
-    context = rows[row]
+    prompt, context = rows.prompts[row], rows.contexts[row]
     messages, prompt_tokens = ask(prompt, context)
     candidates = [row, *(negative.row for negative in wrong)]
     texts = [grid.answers[i].text for i in candidates]
@@ -148,7 +174,7 @@ def describe_grids(grids: list[Grid]) -> dict:
         scores = np.array(grid.scores, dtype=np.float64)
         for j, name in enumerate(grid.contexts):
             column = scores[:, j]
-            if name is not None:
+            if name is not None or grid.prompts:
                 information.append(column[j] - np.logaddexp.reduce(column) + math.log(len(column)))
                 recognised.append(bool(column.argmax() == j))
                 pmi += [column[j] - column[i] for i in range(len(column)) if i != j]

@@ -1,4 +1,5 @@
-"""Which prompt meets which contexts: a seeded list of grids, each one prompt and K contexts of K different notes.
+"""Which prompt meets which contexts: a seeded list of grids, each one prompt and K contexts of K different notes, or, for
+`random_prompt`, one context and K prompts.
 
 Prompts and contexts are dealt from shuffled decks, so that both are used evenly; a deck is shuffled anew when it is
 empty. The plan is a pure function of the recipe, the contexts and the prompts, and a resumed run makes the same one.
@@ -29,6 +30,11 @@ class Plan:
 
     def __len__(self) -> int:
         return len(self.contexts)
+
+    @property
+    def of_prompts(self) -> bool:
+        """Whether this is one context and several prompts (`random_prompt`)."""
+        return len({prompt.id for prompt in self.prompts}) > 1
 
 
 class Deck:
@@ -69,41 +75,57 @@ def make_plan(recipe: Recipe, contexts: list[Context], prompts: list[Prompt]) ->
     told = {split: distinct([context for context in contexts if context.split == split]) for split in grids}
     for split in (TRAIN, HELDOUT):
         check(recipe, split, asked[split], told[split], sum(context.split == split for context in contexts))
-    if grids[VALIDATION] and not told[VALIDATION]:
+    if grids[VALIDATION] and not told[VALIDATION] and not asked[VALIDATION]:
         set_apart(recipe, asked, told)
     plans: list[Plan] = []
     for split in grids:
-        if told[split] and asked[split]:
-            rng = random.Random(f"{recipe.seed} plan {split}")
-            plans += _context_grids(recipe, split, grids[split], asked[split], told[split], rng, len(plans))
+        if asked[split]:
+            plans += _grids(recipe, split, grids[split], asked[split], told[split], len(plans))
     return plans
+
+
+def prompt_share(recipe: Recipe) -> float:
+    """The share of grids that are one context and K prompts."""
+    weights = recipe.pairs.negatives
+    return weights.get("random_prompt", 0.0) / sum(weights.values())
 
 
 def set_apart(recipe: Recipe, asked: dict[str, list[Prompt]], told: dict[str, list[Context]]) -> None:
     """Move some training notes and prompts to validation, which picks the checkpoint; leave all where too few would be left."""
     rng = random.Random(f"{recipe.seed} validation")
-    notes, size = sorted({context.note for context in told[TRAIN]}), recipe.pairs.contexts_per_grid
-    count = max(size, round(APART * len(notes)))
-    if len(notes) - count < size or len(asked[TRAIN]) < 2:
+    notes, names = sorted({context.note for context in told[TRAIN]}), sorted(prompt.id for prompt in asked[TRAIN])
+    need_notes, need_prompts = needs(recipe)
+    away = set(rng.sample(notes, min(len(notes), max(need_notes, round(APART * len(notes))))))
+    chosen = set(rng.sample(names, min(len(names), max(need_prompts, round(APART * len(names))))))
+    if len(notes) - len(away) < need_notes or len(names) - len(chosen) < need_prompts or len(chosen) < need_prompts:
         return
-    away = set(rng.sample(notes, count))
     told[VALIDATION] = [context for context in told[TRAIN] if context.note in away]
     told[TRAIN] = [context for context in told[TRAIN] if context.note not in away]
-    chosen = set(rng.sample(sorted(p.id for p in asked[TRAIN]), max(1, round(APART * len(asked[TRAIN])))))
     asked[VALIDATION] = [prompt for prompt in asked[TRAIN] if prompt.id in chosen]
     asked[TRAIN] = [prompt for prompt in asked[TRAIN] if prompt.id not in chosen]
 
 
-def _context_grids(
-    recipe: Recipe, split: str, count: int, prompts: list[Prompt], contexts: list[Context], rng: random.Random, first: int
+def needs(recipe: Recipe) -> tuple[int, int]:
+    """How many notes and how many prompts one grid of each kind that the recipe mixes takes."""
+    share, size = prompt_share(recipe), recipe.pairs.contexts_per_grid
+    return size if share < 1 else 0, size if share > 0 else 1
+
+
+def _grids(
+    recipe: Recipe, split: str, count: int, prompts: list[Prompt], contexts: list[Context], first: int
 ) -> list[Plan]:
-    size, plain = recipe.pairs.contexts_per_grid, "no_context" in recipe.pairs.negatives
+    """`count` grids numbered from `first`; those of one context and K prompts are spread evenly among the others."""
+    rng = random.Random(f"{recipe.seed} plan {split}")
+    size, share, plain = recipe.pairs.contexts_per_grid, prompt_share(recipe), "no_context" in recipe.pairs.negatives
     prompt_deck, context_deck = Deck(prompts, rng), Deck(contexts, rng)
     plans = []
     for number in range(count):
-        prompt = prompt_deck.deal(1, lambda p: p.id)
-        rows: list[Context | None] = [*context_deck.deal(size, lambda c: c.note), *([None] if plain else [])]
-        plans.append(Plan(first + number, split, prompt * len(rows), rows))
+        if int((number + 1) * share) > int(number * share):
+            context = context_deck.deal(1, lambda c: c.id) if contexts else [None]
+            plans.append(Plan(first + number, split, prompt_deck.deal(size, lambda p: p.text), context * size))
+        else:
+            rows: list[Context | None] = [*context_deck.deal(size, lambda c: c.note), *([None] if plain else [])]
+            plans.append(Plan(first + number, split, prompt_deck.deal(1, lambda p: p.id) * len(rows), rows))
     return plans
 
 
@@ -118,13 +140,18 @@ def distinct(contexts: list[Context]) -> list[Context]:
 def check(recipe: Recipe, split: str, prompts: list[Prompt], contexts: list[Context], before: int) -> None:
     """Raise UserError where this split cannot fill one grid. `before`: how many contexts there were, equal ones counted."""
     side = SIDES[split]
-    size, notes = recipe.pairs.contexts_per_grid, len({context.note for context in contexts})
+    notes, (size, texts) = len({context.note for context in contexts}), needs(recipe)
+    if 0 < len({prompt.text for prompt in prompts}) < texts:
+        raise UserError(
+            f"prompts: {len(prompts)} {side} ones, and a grid for random_prompt needs {texts} different ones "
+            "(pairs.contexts_per_grid); add prompts or lower it"
+        )
     if not prompts:
         raise UserError(
             f"prompts: none on the {side} side; add prompts to the file named in sources.prompts, "
             f"or change sources.heldout_prompts ({recipe.sources.heldout_prompts})"
         )
-    if before >= size and len(contexts) < 2:
+    if size and before >= size and len(contexts) < 2:
         raise UserError(f"contexts: the {before} {side} ones are all alike, none is wrong for another; add different notes")
     if notes < size:
         mend = f"lower pairs.contexts_per_grid to {notes} or add notes" if notes >= 2 else "add notes"

@@ -77,7 +77,7 @@ def sample_grids(path: Path, plans: list[Plan], loaded: LoadedModel, ask: Asker,
                 loaded.model, [(grid, [a.tokens for a in row]) for grid, row in zip(asked, sampled, strict=True)]
             )
             grids = [
-                Grid(plan.id, plan.split, plan.prompts[0].id, [c.id if c else None for c in plan.contexts], row, matrix)
+                Grid(**names_of(plan), answers=row, scores=matrix)
                 for plan, row, matrix in zip(chunk, sampled, scores, strict=True)
             ]
             append_jsonl(path, [to_row(grid) for grid in grids])
@@ -95,8 +95,7 @@ def keep_whole_chunks(path: Path, chunks: list[list[Plan]]) -> int:
     """
     grids = read_records(path, Grid)
     for grid, plan in zip(grids, (plan for chunk in chunks for plan in chunk), strict=False):
-        same = [c.id if c else None for c in plan.contexts] == grid.contexts and plan.prompts[0].id == grid.prompt
-        if (grid.id, grid.split) != (plan.id, plan.split) or not same:
+        if any(getattr(grid, key) != value for key, value in names_of(plan).items()):
             raise UserError(f"{path}:{plan.id + 1}: sampled from other contexts, prompts or settings; start over with --fresh")
     done = kept = 0
     while done < len(chunks) and kept + len(chunks[done]) <= len(grids):
@@ -104,6 +103,17 @@ def keep_whole_chunks(path: Path, chunks: list[list[Plan]]) -> int:
         done += 1
     truncate_jsonl(path, kept)
     return done
+
+
+def names_of(plan: Plan) -> dict:
+    """What a grid's record says of its plan."""
+    return {
+        "id": plan.id,
+        "split": plan.split,
+        "prompt": plan.prompts[0].id,
+        "contexts": [context.id if context else None for context in plan.contexts],
+        "prompts": [prompt.id for prompt in plan.prompts] if plan.of_prompts else [],
+    }
 
 
 def tell(built: Built, summary: dict, ask: Asker, reporter: Reporter) -> None:

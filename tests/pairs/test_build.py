@@ -99,6 +99,65 @@ def test_negatives_follow_the_seed():
     assert one == two and one != other
 
 
+def mean_pmi(built):
+    return sum(pmi for pair in built.pairs for pmi in pair.pmi) / sum(len(pair.pmi) for pair in built.pairs)
+
+
+def test_hard_negatives_are_closer_than_random_ones():
+    grids = [make_grid(n) for n in range(40)]
+    hard, random_ones = made(grids, negatives={"hard_context": 1.0}), made(grids)
+    assert all(pair.kinds == ["hard_context"] for pair in hard.pairs)
+    assert mean_pmi(hard) < mean_pmi(random_ones) - 0.1
+    for grid in range(40):  # still a derangement
+        pairs = [pair for pair in hard.pairs if pair.grid == grid]
+        assert sorted(pair.wrong_context_ids[0] for pair in pairs) == sorted(pair.context_id for pair in pairs)
+        assert all(pair.wrong_context_ids[0] != pair.context_id for pair in pairs)
+
+
+def test_hard_negatives_are_no_near_duplicates():
+    """Contexts 0 and 1 say nearly the same, and the model cannot tell them apart: they are not each other's wrong ones."""
+    grid = make_grid()
+    scores = [[-30.0 if {i, j} <= {0, 1} or i == j else -32.0 - (i + j) / 10 for j in range(5)] for i in range(5)]
+    grid = replace(grid, scores=scores)
+    contexts = {c.id: c for c in make_contexts(5, 1)}
+    twin = "I like bees and bread, since year 1, and I sing each evening."
+    names = grid.contexts
+    contexts[names[0]] = replace(contexts[names[0]], text=twin)
+    prompts = {p.id: p for p in make_prompts(1)}
+    recipe = make_recipe(contexts_per_grid=5, negatives={"hard_context": 1.0}, filters=OFF)
+    before = build([grid], contexts, prompts, recipe, ask)
+    assert before.pairs[0].wrong_context_ids == [names[1]] and before.pairs[0].pmi == [0.0]
+    contexts[names[1]] = replace(contexts[names[1]], text=twin + " Yes.")
+    after = build([grid], contexts, prompts, recipe, ask)
+    assert after.pairs[0].wrong_context_ids != [names[1]] and after.pairs[1].wrong_context_ids != [names[0]]
+    assert len(after.pairs) == 5
+
+
+def test_hard_and_random_in_one_pair_are_different_answers():
+    built = made([make_grid(n) for n in range(60)], candidates=4, negatives={"hard_context": 1.0, "random_context": 1.0})
+    assert {tuple(sorted(pair.kinds)) for pair in built.pairs} >= {
+        ("hard_context", "hard_context", "random_context"),
+        ("hard_context", "random_context", "random_context"),
+    }
+    assert all(len(set(pair.wrong_context_ids)) == 3 for pair in built.pairs)
+
+
+def test_answers_to_other_questions():
+    prompts = {p.id: p for p in make_prompts(5)}
+    grid = replace(make_grid(), contexts=[make_contexts(5, 1)[2].id] * 5, prompts=list(prompts))
+    contexts = {c.id: c for c in make_contexts(5, 1)}
+    recipe = make_recipe(contexts_per_grid=5, negatives={"random_prompt": 1.0}, filters=OFF, candidates=3)
+    built = build([grid], contexts, prompts, recipe, ask)
+    assert [pair.prompt_id for pair in built.pairs] == list(prompts)
+    for row, pair in enumerate(built.pairs):
+        assert pair.kinds == ["random_prompt"] * 2 and pair.context_id == "train-2-0"
+        assert pair.prompt[1]["content"] == prompts[pair.prompt_id].text
+        columns = [[a.text for a in grid.answers].index(text) for text in pair.negatives]
+        assert len({row, *columns}) == 3
+        assert pair.reference == [grid.scores[row][j] for j in (row, *columns)]
+        assert pair.pmi == pytest.approx([grid.scores[row][row] - grid.scores[j][row] for j in columns], abs=1e-5)
+
+
 def reasons(built):
     return dict(built.dropped[TRAIN])
 

@@ -90,3 +90,28 @@ def test_chunks_hold_whole_grids_and_fill_the_batch():
     assert [plan for chunk in chunks for plan in chunk] == plans
     assert {len(chunk) for chunk in chunks[:-1]} == {2}
     assert [len(chunk) for chunk in in_chunks(plans, 1)] == [1] * len(plans)
+
+
+def test_random_prompt_grids_have_one_context_and_different_prompts():
+    recipe = make_recipe(negatives={"random_prompt": 1.0, "random_context": 3.0}, grids=40, validation_grids=0)
+    plans = [plan for plan in make_plan(recipe, *everything()) if plan.split == TRAIN]
+    of_prompts = [plan for plan in plans if plan.of_prompts]
+    assert len(of_prompts) == 10
+    for plan in of_prompts:
+        assert len({prompt.text for prompt in plan.prompts}) == 3 and len({context.id for context in plan.contexts}) == 1
+    assert [plan.id % 4 for plan in of_prompts] == [3] * 10  # spread evenly
+
+
+def test_random_prompt_alone_needs_no_contexts():
+    recipe = make_recipe(negatives={"random_prompt": 1.0})
+    plans = make_plan(recipe, [], make_prompts(20) + make_prompts(4, "heldout"))
+    assert all(plan.of_prompts and set(plan.contexts) == {None} for plan in plans)
+    assert [plan.split for plan in plans] == [TRAIN] * 5 + [VALIDATION] * 2 + [HELDOUT] * 3
+    seen = {split: {p.id for plan in plans if plan.split == split for p in plan.prompts} for split in (TRAIN, VALIDATION)}
+    assert not seen[TRAIN] & seen[VALIDATION]
+
+
+def test_random_prompt_with_too_few_prompts():
+    recipe = make_recipe(negatives={"random_prompt": 1.0})
+    with pytest.raises(UserError, match="2 held-out ones, and a grid for random_prompt needs 3"):
+        make_plan(recipe, [], make_prompts(20) + make_prompts(2, "heldout"))

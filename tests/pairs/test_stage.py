@@ -235,6 +235,24 @@ def test_answers_stop_at_the_end_of_turn(tiny_folder):
         assert "<|im_end|>" not in answer.text
 
 
+def test_mixture_with_random_prompt(tiny_folder, tmp_path):
+    """Grids of both shapes, resumed in the middle; scores of other questions' answers are the model's own."""
+    recipe = make_recipe(tiny_folder, negatives={"random_prompt": 1.0, "hard_context": 1.0}, grids=6)
+    stage.run(fill(tmp_path), recipe, QUIET)
+    pairs = read_records(tmp_path / "pairs.jsonl", Pair)
+    assert {pair.kinds[0] for pair in pairs if pair.split == TRAIN} == {"random_prompt", "hard_context"}
+    loaded, before = load(recipe.model), contents(tmp_path)
+    pair = next(pair for pair in pairs if pair.kinds == ["random_prompt"])
+    row = [*pair.prompt_tokens, *pair.tokens[1]]
+    logits = np.array(loaded.model(mx.array([row[:-1]]))[0], dtype=np.float64)[len(pair.prompt_tokens) - 1 :]
+    logps = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
+    assert pair.reference[1] == pytest.approx(sum(logps[i, token] for i, token in enumerate(pair.tokens[1])), abs=1e-3)
+    written = before["samples.jsonl"]
+    (tmp_path / "samples.jsonl").write_bytes(written[: len(written) // 2])
+    stage.run(tmp_path, recipe, QUIET)
+    assert contents(tmp_path) == before
+
+
 def test_trl_can_read_the_pairs(whole):
     """Conversational preference rows: prompt, chosen and rejected are lists of {role, content}."""
     from datasets import load_dataset
