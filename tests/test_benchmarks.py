@@ -1,0 +1,172 @@
+"""The parts of benchmarks/ that need no model: what counts as a pair, FLOPs, medians, the comparison of gradients, the table."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+
+import peers  # noqa: E402
+import table  # noqa: E402
+from shapes import ROWS, Row, Shape, full_rows, shared_prompt, step_flops  # noqa: E402
+
+SMALL = Shape(layers=2, hidden=8, queries=8, keys=4, feed_forward=16, vocabulary=100, rank=2)
+
+
+def test_a_row_with_three_negatives_is_three_pairs_for_a_peer_that_knows_one():
+    row = Row(512, 128, 3)
+    assert row.pairs == 3
+    assert peers.SIDES["ours"].pairs(row) == peers.SIDES["plain"].pairs(row) == 3
+    assert peers.SIDES["mlx-lm-lora"].pairs(row) == peers.SIDES["trl"].pairs(row) == 1
+    assert peers.SIDES["mlx-lm-lora-batched"].pairs(row) == 3
+    assert [Row(*r) for r in ROWS] == [Row.parse(t) for t in ("128x128x1", "512x128x1", "512x128x3", "1024x64x3")]
+
+
+@pytest.mark.parametrize("text", ["512x128", "0x1x1", "axbxc", ""])
+def test_a_row_that_is_none_is_refused(text):
+    with pytest.raises(ValueError, match="512x128|0x1x1|axbxc|''"):
+        Row.parse(text)
+
+
+def test_tokens_and_keys_of_a_pass_equal_a_count_one_by_one():
+    row = Row(5, 3, 2)
+    length = 5 + 3 - 1  # the last token predicts nothing
+    assert full_rows(row, 3, scored=length).tokens == 3 * length
+    assert full_rows(row, 3, scored=length).attended == 3 * sum(range(1, length + 1))
+    # The prompt's first four tokens once; then each of three answers from the prompt's last token on.
+    shared = shared_prompt(row)
+    assert shared.tokens == 4 + 3 * 3
+    assert shared.attended == sum(range(1, 5)) + 3 * (5 + 6 + 7)
+    assert shared.scored == 9
+
+
+def test_flops_of_a_forward_pass_equal_the_sum_over_matrices():
+    from shapes import Pass, forward
+
+    linear, adapter, attention, head = forward(SMALL, Pass(tokens=3, attended=6, scored=2))
+    ins_and_outs = [(8, 8), (8, 4), (8, 4), (8, 8), (8, 16), (8, 16), (16, 8)]  # q, k, v, o, gate, up, down
+    assert linear == 2 * 2 * 3 * sum(i * o for i, o in ins_and_outs)
+    assert adapter == 2 * 2 * 3 * 2 * sum(i + o for i, o in ins_and_outs)
+    assert attention == 2 * 6 * (2 * 8 + 2 * 8)
+    assert head == 2 * 2 * 8 * 100
+
+
+def test_ways_to_take_a_step_are_in_the_order_of_their_work():
+    row = Row(512, 128, 3)
+    ways = ["shared", "plain", "pairs", "pairs, logits recomputed", "pairs, recomputed"]
+    work = [step_flops(SMALL, row, way) for way in ways]
+    assert work == sorted(work) and len(set(work)) == len(work)
+    # With one negative, pairs and rows are the same thing.
+    assert step_flops(SMALL, Row(512, 128, 1), "plain") == step_flops(SMALL, Row(512, 128, 1), "pairs")
+
+
+def test_shape_of_a_configuration_without_head_size():
+    config = dict(num_hidden_layers=30, hidden_size=576, intermediate_size=1536, num_attention_heads=9, vocab_size=49152)
+    assert Shape.of({**config, "num_key_value_heads": 3}, 8) == Shape(30, 576, 576, 192, 1536, 49152, 8)
+    assert Shape.of(config, 8).keys == 576
+
+
+def step(seconds, resident=1, mlx=None, loss=0.7):
+    return {"event": "step", "seconds": seconds, "resident": resident, "mlx": mlx, "loss": loss}
+
+
+def test_a_cold_first_step_counts_only_where_there_is_no_other():
+    cold = {"event": "checked", "seconds": 9.0, "loss": 0.5}
+    assert table.summarize([]) == {}
+    assert table.summarize([cold])["seconds"] == 9.0
+    found = table.summarize([cold, step(1, 5, 3), step(3, 7, 4), step(2, 6, 2)])
+    assert (found["seconds"], found["steps"], found["resident"], found["mlx"]) == (2, 3, 7, 4)
+
+
+def test_gradients_are_compared_over_all_matrices(tmp_path):
+    a = {"x": np.array([[3.0, 0.0]]), "y": np.array([4.0])}
+    np.savez(tmp_path / "a.npz", **a)
+    np.savez(tmp_path / "b.npz", **{k: 2 * v for k, v in a.items()})
+    np.savez(tmp_path / "c.npz", x=a["x"])
+    assert table.compare(tmp_path / "a.npz", tmp_path / "a.npz") == (pytest.approx(1), 0)
+    assert table.compare(tmp_path / "a.npz", tmp_path / "b.npz") == (pytest.approx(1), pytest.approx(1))
+    assert np.isnan(table.compare(tmp_path / "a.npz", tmp_path / "c.npz")).all()
+
+
+def lines_of(peer_loss=0.5, difference=1e-6):
+    row = Row(512, 128, 3)
+    check = {"loss": 0.5}
+    found = {
+        "ours": dict(seconds=6.0, steps=3, resident=2e9, mlx=1e9, start=1.4, check=check, way="shared", pairs=3),
+        "mlx-lm-lora": dict(
+            seconds=10.0, steps=2, resident=5e9, mlx=4e9, start=0.7, check={"loss": peer_loss}, ours_loss=0.5, way="pairs", pairs=1
+        ),
+    }
+    return table.lines(row, found, SMALL, 1e9, {"mlx-lm-lora": (1.0, difference)})
+
+
+def test_a_line_compares_pairs_a_second_and_peaks():
+    ours, theirs = lines_of()
+    assert ours["pairs/s"] == 0.5 and theirs["pairs/s"] == 0.1
+    assert theirs["seconds"] == 30.0  # three of its steps
+    assert theirs["faster"] == pytest.approx(5) and theirs["smaller"] == pytest.approx(0.4)
+    assert theirs["smaller (mlx)"] == pytest.approx(0.25)
+    whole = step_flops(SMALL, Row(512, 128, 3), "pairs")
+    assert theirs["share"] == pytest.approx(whole / 3 / 10.0 / 1e9)
+    assert theirs["same"] and "faster" not in ours
+
+
+@pytest.mark.parametrize("change", [{"peer_loss": 0.51}, {"difference": 0.1}, {"difference": float("nan")}])
+def test_another_start_is_named(change):
+    theirs = lines_of(**change)[1]
+    assert not theirs["same"]
+    assert "| NO " in table.markdown([theirs])
+
+
+def test_the_table_is_markdown_with_aligned_columns():
+    text = table.markdown(lines_of()).splitlines()
+    assert len(text) == 4 and len({len(line) for line in text}) == 1
+    assert "5.00x" in text[3] and "5.00x" not in text[2]
+
+
+def test_slow_sides_are_measured_less_often_and_each_at_least_once(tmp_path):
+    benchmark = peers.Benchmark.__new__(peers.Benchmark)
+    benchmark.options = type("Options", (), {"repeats": 3, "patience": 45.0})
+    row = Row(512, 128, 1)
+
+    def enough(*seconds):
+        events = ["checked"] + ["step"] * (len(seconds) - 1)
+        benchmark.found = [
+            {"row": str(row), "side": "trl", "event": event, "seconds": s} for event, s in zip(events, seconds, strict=False)
+        ]
+        return benchmark.enough(row, "trl")
+
+    assert not enough() and not enough(80) and not enough(8, 8)
+    assert enough(80, 80) and enough(20, 20, 20) and enough(1, 1, 1, 1)
+
+
+def test_every_side_has_a_worker():
+    for side in peers.SIDES.values():
+        assert (BENCHMARKS / "workers" / f"{side.worker}.py").exists()
+
+
+def test_a_worker_speaks_lines_of_json(tmp_path):
+    """The protocol alone, with a worker that has no model."""
+    import subprocess
+
+    worker = tmp_path / "worker.py"
+    worker.write_text(
+        "from protocol import Session, Stop, peak_resident, reset_peak\n"
+        "session = Session()\nprint('noise')\nsession.send(event='checked', seconds=1, prompt=session.config['prompt'])\n"
+        "reset_peak()\ntry:\n    while True:\n        session.wait(trim=lambda: None)\n"
+        "        block = bytearray(64 << 20)\n        session.send(event='step', resident=peak_resident())\n"
+        "except Stop:\n    pass\n"
+    )
+    (tmp_path / "config.json").write_text(json.dumps({"blas": [], "prompt": [1, 2], "answers": [[3]]}))
+    done = subprocess.run(
+        [sys.executable, worker, tmp_path / "config.json"], input="trim\nstep\nstop\nstep\n", capture_output=True, text=True,
+        env={"PYTHONPATH": str(BENCHMARKS / "workers")}, check=True,
+    )  # fmt: skip
+    replies = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [r["event"] for r in replies] == ["checked", "trimmed", "step"]
+    assert replies[0]["prompt"] == [1, 2] and replies[2]["resident"] > 64 << 20
+    assert "noise" in done.stderr
