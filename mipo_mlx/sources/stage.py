@@ -1,6 +1,6 @@
 """The sources stage: what the recipe names becomes contexts.jsonl, prompts.jsonl and sources.json, the same for the same seed."""
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from .chunks import CountTokens, cut
 from .dedupe import drop_duplicates
 from .note import Note, Passage, Skip, Tally
 from .prompts import load_prompts
-from .readers import headings_as_notes, reader_for
+from .readers import ENDINGS, Reader, headings_as_notes, reader_for
+from .readers.chats import is_chat, read_conversations
 from .readers.rows import read_rows
 from .split import split
 from .walk import walk
@@ -70,13 +71,8 @@ def read_notes(sources: Sources, tally: Tally, reporter: Reporter) -> list[Note]
     if not sources.notes:
         raise UserError("sources.notes: no notes named; pass --notes PATH, or write `notes: ~/notes` under sources in the recipe")
     root = Path(sources.notes).expanduser()
-    if root.is_file() and root.suffix in (".jsonl", ".json"):
-        tally.read += 1
-        return read_rows(root, root.name, tally, sources.columns)
     if root.is_file():
-        reader = reader_for(root)
-        if reader is None:
-            raise UserError(f"{root}: no kind of note that can be read; take a folder of notes, or a .md or .txt file")
+        reader = _file_reader(root, sources)
         notes = _read(root, root.name, reader, tally)
         if not notes and tally.skipped:
             raise UserError(f"{root}: {tally.skipped[0]['why']}")
@@ -85,13 +81,13 @@ def read_notes(sources: Sources, tally: Tally, reporter: Reporter) -> list[Note]
         raise UserError(f"{root}: no such folder or file; name your notes with --notes PATH or sources.notes in the recipe")
     files = []
     for path, source in walk(root, tally):
-        reader = reader_for(path)
+        reader = reader_for(path, sources.me)
         if reader:
             files.append((path, source, reader))
         else:
             tally.left_alone[f"{path.suffix.lower()} files" if path.suffix else "files without an ending"] += 1
     if not files and not tally.skipped:
-        raise UserError(f"{root}: no notes in this folder (.md, .txt, ...); name another with --notes PATH")
+        raise UserError(f"{root}: no notes in this folder ({ENDINGS}); name another with --notes PATH")
     notes = []
     with reporter.track("reading notes", total=len(files), unit="files") as bar:
         for path, source, reader in files:
@@ -100,7 +96,18 @@ def read_notes(sources: Sources, tally: Tally, reporter: Reporter) -> list[Note]
     return headings_as_notes(notes)
 
 
-def _read(path: Path, source: str, reader: Any, tally: Tally) -> list[Note]:
+def _file_reader(path: Path, sources: Sources) -> Reader:
+    """How to read a file that the recipe names itself: tables of rows too."""
+    ending = path.suffix.lower()
+    if ending == ".jsonl" or (ending == ".json" and not is_chat(path)):
+        return partial(read_rows, columns=sources.columns)
+    reader = read_conversations if ending == ".json" else reader_for(path, sources.me)
+    if reader is None:
+        raise UserError(f"{path}: no kind of note that can be read; take a folder, or a file of one of {ENDINGS}, .json, .jsonl")
+    return reader
+
+
+def _read(path: Path, source: str, reader: Reader, tally: Tally) -> list[Note]:
     try:
         notes = reader(path, source, tally)
     except Skip as reason:

@@ -1,6 +1,7 @@
 """Markdown and plain text files, one note each."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from ..markdown import SPACE, parse, plain_text
@@ -16,8 +17,14 @@ def read_markdown(path: Path, source: str, tally: Tally) -> list[Note]:
     return [Note(source, source, title_of(matter.get("title"), blocks, path), blocks)]
 
 
-def read_plain(path: Path, source: str, tally: Tally) -> list[Note]:
-    return [Note(source, source, stem_title(path), paragraphs(read_text(path, source, tally)))]
+def text_note(text: str, path: Path, source: str) -> Note:
+    return own_title(Note(source, source, stem_title(path), paragraphs(text)))
+
+
+def own_title(note: Note) -> Note:
+    """Without a first line that repeats the title, as in notes exported under the name of their first line."""
+    first = note.blocks[0].text if note.blocks and not note.blocks[0].level else ""
+    return replace(note, blocks=note.blocks[1:]) if first.lower() == note.title.lower() else note
 
 
 def paragraphs(text: str, first_line: int = 1) -> list[Block]:
@@ -35,9 +42,9 @@ def paragraphs(text: str, first_line: int = 1) -> list[Block]:
     for number, line in enumerate(text.split("\n"), first_line):
         if not line.strip() or ITEM.match(line):
             flush()
-        if not held:
-            begin = number
-        held.append(line)
+        if line.strip():
+            begin = begin if held else number
+            held.append(line)
     flush()
     return blocks
 

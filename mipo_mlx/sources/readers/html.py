@@ -1,0 +1,117 @@
+"""HTML pages and Apple Notes exported as HTML: headings, paragraphs, list items and table rows, with their lines."""
+
+from html.parser import HTMLParser
+from pathlib import Path
+
+from ..markdown import KEEP_CODE, SPACE, plain_text
+from ..note import Block, Note, Tally
+from ..text import read_text
+from .plain import own_title, stem_title
+
+HIDDEN = {"script", "style", "head", "nav", "footer", "aside", "template", "svg", "button", "select", "noscript"}
+BREAKS = {f"h{level}" for level in range(1, 7)} | set(
+    "p div section article main header blockquote pre ul ol li table tr dl dt dd figure figcaption hr body".split()
+)
+VOID = set("br hr img input meta link wbr source area base col embed track".split())
+
+CELL = 60  # characters
+
+
+def read_html(path: Path, source: str, tally: Tally) -> list[Note]:
+    title, blocks = parse_html(read_text(path, source, tally, 16 << 20), tally)
+    return [own_title(Note(source, source, title or stem_title(path), blocks))]
+
+
+def parse_html(text: str, tally: Tally) -> tuple[str, list[Block]]:
+    """(title, blocks) of a page; what is not writing (scripts, menus, forms) is left out."""
+    parser = _Blocks(tally)
+    parser.feed(text)
+    parser.close()
+    parser.flush()
+    heading = next((block.text for block in parser.blocks if block.level == 1), "")
+    return heading or SPACE.sub(" ", parser.title).strip(), parser.blocks
+
+
+class _Blocks(HTMLParser):
+    def __init__(self, tally: Tally) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tally, self.blocks, self.title = tally, [], ""
+        self.parts: list[str] = []
+        self.line = 1
+        self.linked = self.code = self.level = 0
+        self.hidden = self.in_link = self.in_code = self.in_row = 0
+        self.in_title = False
+        self.lists: list[int] = []  # one entry for each open list: the next number, or -1 for bullets
+        self.bullet = ""
+
+    def flush(self) -> None:
+        text = SPACE.sub(" ", "".join(self.parts)).strip()
+        if text and self.code > KEEP_CODE and self.code > len(text) / 2:
+            self.tally.removed["code blocks"] += 1
+        elif text:
+            bullet, self.bullet = ("", self.bullet) if self.level else (self.bullet, "")
+            linked, code = min(self.linked, len(text)), min(self.code, len(text))
+            self.blocks.append(Block(bullet + text, self.line, self.level, linked, code))
+        self.parts, self.linked, self.code = [], 0, 0
+
+    def _inside_cell(self, tag: str) -> bool:
+        """Whether this break is within a table's cell of a few words; in a page laid out by tables, paragraphs stay apart."""
+        return self.in_row > 0 and tag in ("p", "div") and len("".join(self.parts)) < CELL
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        if tag == "title":
+            self.in_title = True
+        if tag in HIDDEN:
+            self.hidden += 1
+        self.in_row += tag == "tr"
+        if tag in BREAKS and not self._inside_cell(tag):
+            self.flush()
+        if len(tag) == 2 and tag[0] == "h" and tag[1].isdigit():
+            self.level = int(tag[1])
+        elif tag == "br":
+            self.parts.append(" ")
+        elif tag == "img":
+            self.tally.removed["images and embeds"] += 1
+        elif tag in ("ul", "ol"):
+            self.lists.append(1 if tag == "ol" else -1)
+        elif tag == "li":
+            number = self.lists[-1] if self.lists else -1
+            self.bullet = "- " if number < 0 else f"{number}. "
+            if number > 0:
+                self.lists[-1] += 1
+        elif tag in ("td", "th") and "".join(self.parts).strip():
+            self.parts.append(", ")
+        self.in_link += tag == "a"
+        self.in_code += tag in ("pre", "code", "samp", "kbd")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in VOID:
+            return
+        if tag == "title":
+            self.in_title = False
+        self.in_row -= tag == "tr" and self.in_row > 0
+        if tag in BREAKS and not self._inside_cell(tag):
+            self.flush()
+            self.level = 0
+        if tag in HIDDEN:
+            self.hidden = max(0, self.hidden - 1)
+        if tag in ("ul", "ol") and self.lists:
+            self.lists.pop()
+        if tag == "li":
+            self.bullet = ""
+        self.in_link -= tag == "a" and self.in_link > 0
+        self.in_code -= tag in ("pre", "code", "samp", "kbd") and self.in_code > 0
+
+    def handle_data(self, data: str) -> None:
+        if self.in_title:
+            self.title += data
+        if self.hidden:
+            return
+        if not "".join(self.parts).strip() and data.strip():
+            before = data[: len(data) - len(data.lstrip())]
+            self.line = self.getpos()[0] + before.count("\n")
+        text, addresses = (data, 0) if self.in_code else plain_text(data)
+        self.parts.append(text)
+        length = len(text.strip())
+        self.linked += length if self.in_link else addresses
+        self.code += length if self.in_code else 0
