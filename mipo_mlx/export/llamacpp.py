@@ -75,13 +75,13 @@ class Llama:
         body = {"prompt": list(tokens), "n_predict": count, "temperature": 0.0, "return_tokens": True, "cache_prompt": False}
         return self._post("completion", body)["tokens"]
 
-    def logprobs(self, tokens: Sequence[int], positions: Sequence[int], vocabulary: int) -> np.ndarray:
-        """(len(positions), vocabulary) float64: log p(next token | tokens[: position + 1])."""
+    def logprobs(self, tokens: Sequence[int], positions: Sequence[int], vocabulary: int, top: int | None = None) -> np.ndarray:
+        """(len(positions), vocabulary) float64: log p(next token | tokens[: position + 1]); -inf outside the `top` likeliest."""
         rows = np.full((len(positions), vocabulary), -np.inf)
         # Probabilities are taken before sampling, but told only with a token that shows: so a plain letter is forced.
         forced = [[self.tokenize("a")[-1], 1e6]]
         for row, position in enumerate(positions):
-            body = {"prompt": list(tokens[: position + 1]), "n_predict": 1, "temperature": 0.0, "n_probs": vocabulary}
+            body = {"prompt": list(tokens[: position + 1]), "n_predict": 1, "temperature": 0.0, "n_probs": top or vocabulary}
             body |= {"cache_prompt": True, "logit_bias": forced}
             for entry in self._post("completion", body)["completion_probabilities"][0]["top_logprobs"]:
                 rows[row, entry["id"]] = entry["logprob"]

@@ -13,8 +13,9 @@ from ..models.gguf_import import read_config
 from ..models.names import by_gguf
 from ..progress import Reporter
 from ..recipe import Recipe
+from . import fidelity, gguf, modelfile, system, tokenizer, types
 from . import fuse as fusing
-from . import gguf, modelfile, system, tokenizer, types
+from .adapter_gguf import write_adapter
 from .profile import system_text
 from .weights import Weights, load_adapters
 
@@ -52,6 +53,8 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
         made["fused"] = _once(job, "fused", lambda: _fuse(job, reporter))
     for type_name in dict.fromkeys(wanted):
         made[type_name] = _once(job, type_name, lambda t=type_name: _gguf(job, t, reporter))
+    if recipe.export.adapter:
+        made["lora"] = _once(job, "lora", lambda: _adapter(job))
     text = _modelfile(job, made)
     write_text(folder / "Modelfile", text)
     files = [
@@ -60,7 +63,7 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
         for file in names
         if (folder / file).is_file()
     ]
-    return {"files": files}
+    return {"files": files, "fidelity": _fidelity(job, made, reporter)}
 
 
 def fuse(folder: Path, recipe: Recipe, reporter: Reporter) -> str:
@@ -135,6 +138,34 @@ def _gguf(job: Job, type_name: str, reporter: Reporter) -> list[str]:
     return [file.name for file in files]
 
 
+def _adapter(job: Job) -> list[str]:
+    return [file.name for file in write_adapter(job.folder / f"{job.name}-lora.gguf", job.weights, job.card)]
+
+
+def _fidelity(job: Job, made: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
+    """How much of the trained change each file keeps; measured once a file."""
+    count = job.recipe.export.fidelity
+    quantised = job.recipe.export.fuse.quantize != "none"
+    kinds = [kind for kind in made if kind in types.NAMES or (kind == "fused" and quantised)]
+    measure = fidelity.measure(job.folder, job.recipe.model, count) if count else None
+    if measure is None or not kinds:
+        return {}
+    found: dict[str, Any] = {}
+    with reporter.track("checking the files against the adapters", total=len(kinds), unit="files") as bar:
+        for kind in kinds:
+            state = _json(job.folder / STATE)
+            path = job.folder / ("fused" if kind == "fused" else made[kind][0])
+            figures = state[kind].get("fidelity") or measure(path)
+            write_json(job.folder / STATE, {**state, kind: {**state[kind], "fidelity": figures}})
+            found[path.name] = figures
+            said, warning = fidelity.verdict(path.name, kind, figures)
+            bar.advance(1)
+            reporter.say(f"  {said}")
+            if warning:
+                reporter.warn(warning)
+    return found
+
+
 def _tokenizer_keys(job: Job) -> dict[str, Any]:
     if job.weights.path.suffix == ".gguf":
         return tokenizer.from_gguf(GGUFFile(job.weights.path))
@@ -143,7 +174,7 @@ def _tokenizer_keys(job: Job) -> dict[str, Any]:
 
 
 def _modelfile(job: Job, made: dict[str, Any]) -> str:
-    ggufs = [files[0] for kind, files in made.items() if kind != "fused" and len(files) == 1]
+    ggufs = [files[0] for kind, files in made.items() if kind in types.NAMES and len(files) == 1]
     return modelfile.modelfile(ggufs[0] if ggufs else "fused", job.tokenizer, job.template, job.card.sampling)
 
 

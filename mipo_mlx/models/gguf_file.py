@@ -57,8 +57,9 @@ class Tensor:
     name: str
     shape: tuple[int, ...]
     type: int
-    start: int  # byte in the file
+    start: int  # byte in its file
     size: int  # bytes
+    part: int = 0  # of a split model: which file, from 0
 
     @property
     def type_name(self) -> str:
@@ -66,10 +67,14 @@ class Tensor:
 
 
 class GGUFFile:
-    """A checked GGUF file: `metadata` (key -> Python value; lists for arrays) and `tensors` (name -> Tensor)."""
+    """A checked GGUF file: `metadata` (key -> Python value; lists for arrays) and `tensors` (name -> Tensor).
 
-    def __init__(self, path: str | Path) -> None:
+    Of a split model (`name-00001-of-00003.gguf`) name the first file; the others beside it are opened too.
+    """
+
+    def __init__(self, path: str | Path, part: int = 0) -> None:
         self.path = Path(path)
+        self._part = part
         try:
             with open(self.path, "rb") as handle:
                 self._map = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
@@ -80,10 +85,29 @@ class GGUFFile:
         self.metadata: dict[str, Any] = {}
         self.tensors: dict[str, Tensor] = {}
         self._read()
+        self._maps = [self._map]
+        if part == 0 and self.get("split.count", int, 1) > 1:
+            self._open_parts()
 
     def bytes(self, tensor: Tensor) -> np.ndarray:
         """The tensor's raw bytes, (tensor.size,) uint8, mapped and not copied."""
-        return np.frombuffer(self._map, dtype=np.uint8, count=tensor.size, offset=tensor.start)
+        return np.frombuffer(self._maps[tensor.part], dtype=np.uint8, count=tensor.size, offset=tensor.start)
+
+    def _open_parts(self) -> None:
+        count, number = self.metadata["split.count"], self.get("split.no", int, 0)
+        match = re.fullmatch(r"(.*)-(\d{5})-of-(\d{5})\.gguf", self.path.name)
+        if number != 0 or match is None or int(match[3]) != count or int(match[2]) != 1:
+            raise UserError(f"{self.path}: one of the {count} files of a model; name the first, *-00001-of-{count:05d}.gguf")
+        for part in range(1, count):
+            path = self.path.with_name(f"{match[1]}-{part + 1:05d}-of-{match[3]}.gguf")
+            if not path.exists():
+                raise UserError(f"{path}: part {part + 1} of {count} is missing; download it too")
+            other = GGUFFile(path, part)
+            for name, tensor in other.tensors.items():
+                if name in self.tensors:
+                    raise other.refuse(f"tensor {_shown(name)} stands in two parts")
+                self.tensors[name] = tensor
+            self._maps.append(other._map)
 
     def refuse(self, why: str) -> UserError:
         return UserError(f"{self.path}: not a usable GGUF file: {why}; download or export it again")
@@ -212,7 +236,7 @@ class GGUFFile:
                 )
             if name in self.tensors:
                 raise self.refuse(f"tensor {_shown(name)} stands there twice")
-            self.tensors[name] = Tensor(name, shape, kind, base + offset, size)
+            self.tensors[name] = Tensor(name, shape, kind, base + offset, size, self._part)
             end = offset + size
 
 

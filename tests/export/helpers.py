@@ -13,6 +13,7 @@ from mipo_mlx.export.weights import Weights, load_adapters
 from mipo_mlx.models import adapters
 from mipo_mlx.models.pretokenizers import BY_NAME
 from mipo_mlx.recipe import Lora
+from mipo_mlx.records import Pair, write_records
 from tests.conftest import CHAT_TEMPLATE, CORPUS, build_model
 from tests.conftest import tiny_config as smaller
 
@@ -108,6 +109,21 @@ def make_tiny(name: str, config: dict, pre: str, folder: Path, seed: int = 1, de
     mx.eval(model.parameters())
     adapters.save(model, folder / "adapters", layout)
     return Tiny(name, folder, config, model, load_tokenizer(base, eos_token_ids=2), pre)
+
+
+def run_folder(tiny: Tiny, answers: int = 4) -> Path:
+    """The tiny model's folder as a run: its adapters, and held-out pairs with answers of the adapter model's own vocabulary."""
+    random = np.random.default_rng(0)
+    pairs = [
+        Pair(
+            id=str(n), split="heldout", grid=n, prompt=[], chosen=[], rejected=[], negatives=[], reference=[0.0, 0.0], pmi=[0.0],
+            kinds=["random_context"], prompt_tokens=tiny.tokenizer.encode(CORPUS[n % len(CORPUS)]),
+            tokens=[random.integers(3, VOCABULARY - 10, 12).tolist(), [3]],
+        )
+        for n in range(answers)
+    ]  # fmt: skip
+    write_records(tiny.folder / "pairs.jsonl", pairs)
+    return tiny.folder
 
 
 def kl(reference: np.ndarray, other: np.ndarray) -> float:
