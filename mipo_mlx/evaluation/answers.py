@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from . import information, text
+from . import embedding, information, text
 from .cases import Group
 from .intervals import enough, paired, single
 
@@ -38,8 +38,11 @@ class Asked:
     tuned: Scored
 
 
-def evaluate(asked: Sequence[Asked], choices: Sequence[int], draws: int, seed: int) -> dict[str, Any]:
-    """All measures, each before (the base's answers) and after (the tuned model's), with paired intervals."""
+def evaluate(asked: Sequence[Asked], choices: Sequence[int], draws: int, seed: int, embedder: Any = None) -> dict[str, Any]:
+    """All measures, each before (the base's answers) and after (the tuned model's), with paired intervals.
+
+    embedder: texts -> (texts, dimensions) unit vectors, a judge of another family; None: none installed.
+    """
     clusters = [[a.group.context_ids[a.own] for a in asked], [a.group.prompt_id for a in asked]]
     both = ("base", "tuned")
 
@@ -62,6 +65,12 @@ def evaluate(asked: Sequence[Asked], choices: Sequence[int], draws: int, seed: i
         metrics[f"identified_{k}"] = paired(*own, clusters, draws, seed)
         metrics[f"identified_by_base_{k}"] = compare(lambda a, s, k=k: information.identified(s.sums("base"), a.own, k))
         metrics[f"answer_information_{k}"] = paired(*nats, clusters, draws, seed)
+    if embedder is not None:
+        contexts = [a.group.contexts for a in asked]
+        closeness = [embedding.judge(embedder, [getattr(a, side).text for a in asked], contexts) for side in both]
+        for k in among:
+            found = [[information.identified(row, a.own, k) for row, a in zip(rows, asked, strict=True)] for rows in closeness]
+            metrics[f"identified_by_embedding_{k}"] = paired(*found, clusters, draws, seed)
     metrics["pmi_per_token"] = compare(lambda a, s: information.pmi(s.sums("base"), a.own), weights=length)
     metrics["tokens"] = compare(lambda a, s: len(s.tokens), relative=True)
     metrics["perplexity"] = compare(

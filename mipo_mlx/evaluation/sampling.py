@@ -6,9 +6,9 @@ from typing import Any
 
 import mlx.core as mx
 from mlx_lm.generate import BatchGenerator
-from mlx_lm.sample_utils import make_sampler
 
 from ..models import chat
+from ..nucleus import nucleus_sampler
 from ..recipe import Pairs
 
 
@@ -23,7 +23,7 @@ def answers(model: Any, tokenizer: Any, prompts: Sequence[list[int]], settings: 
         model,
         max_tokens=settings.max_tokens,
         stop_tokens=[[token] for token in sorted(chat.end_of_turn(tokenizer))],
-        sampler=make_sampler(temp=settings.temperature, top_p=settings.top_p if settings.top_p < 1 else 0.0),
+        sampler=nucleus_sampler(settings.temperature, settings.top_p),
         completion_batch_size=len(prompts),
         prefill_batch_size=len(prompts),
     )

@@ -15,7 +15,7 @@ from ..models import adapters, loading
 from ..progress import Reporter
 from ..recipe import Recipe
 from ..records import HELDOUT, Pair, read_records
-from . import answers, asking, cases, heldout, verdict
+from . import answers, asking, cases, embedding, heldout, verdict
 from .answers import Asked
 from .journal import Journal
 
@@ -48,6 +48,7 @@ def fingerprint(folder: Path, recipe: Recipe) -> str:
         "beta": recipe.training.beta,
         "pairs": recipe.pairs.model_dump(mode="json"),
         "evaluation": recipe.evaluation.model_dump(mode="json"),
+        "embedding": embedding.installed() is not None,
         "files": {name: sha256(folder / name) for name in INPUTS if (folder / name).exists()},
     }
     return hashlib.sha256(dump(settings).encode()).hexdigest()
@@ -88,7 +89,7 @@ def _evaluate(folder: Path, recipe: Recipe, reporter: Reporter, pairs: list[Pair
         asked = asking.ask(model, loaded.tokenizer, groups, recipe, journal, bar)
     result: dict[str, Any] = {
         "heldout": heldout.evaluate(pairs, policy, recipe.training.beta, settings.bootstrap, recipe.seed),
-        "fresh": answers.evaluate(asked, settings.choices, settings.bootstrap, recipe.seed) if asked else None,
+        "fresh": answers.evaluate(asked, settings.choices, settings.bootstrap, recipe.seed, _embedder(recipe)) if asked else None,
         "gallery": [_example(loaded.tokenizer, a) for a in _spread(asked, max(settings.gallery, settings.examples))],
     }
     result["verdict"] = verdict.sentence(result["heldout"], result["fresh"])
@@ -104,6 +105,11 @@ def _spread(asked: list[Asked], count: int) -> list[Asked]:
     """`count` requests, from as many groups as there are: the first of each, then the second; never picked by result."""
     order = sorted(range(len(asked)), key=lambda i: (asked[i].own, i))
     return [asked[i] for i in order[:count]]
+
+
+def _embedder(recipe: Recipe) -> embedding.Embedder | None:
+    folder = embedding.installed() if recipe.evaluation.embedding_judge else None
+    return embedding.Embedder(folder) if folder else None
 
 
 def _example(tokenizer: Any, asked: Asked) -> dict[str, Any]:

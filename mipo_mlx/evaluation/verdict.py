@@ -61,7 +61,9 @@ def rows(heldout: dict[str, Any], fresh: dict[str, Any] | None) -> list[tuple[st
     listed = [(label, heldout["metrics"][key], form) for key, label, form in ROWS]
     if fresh:
         for k in fresh["choices"]:
-            label = f"right context of {k} found (own likelihood)"
-            listed.append((label, fresh["metrics"][f"identified_{k}"], ".2f"))
+            listed.append((f"right context of {k} found, own likelihood", fresh["metrics"][f"identified_{k}"], ".2f"))
+            if f"identified_by_embedding_{k}" in fresh["metrics"]:
+                label = f"right context of {k} found, embedding judge"
+                listed.append((label, fresh["metrics"][f"identified_by_embedding_{k}"], ".2f"))
         listed += [(label, fresh["metrics"][key], form) for key, label, form in FRESH_ROWS if key in fresh["metrics"]]
     return listed

@@ -35,6 +35,7 @@ def information_rows(choices: list[int]) -> tuple:
         rows += [
             (f"identified_{k}", f"Right context of {k} found", ".2f", f"by each model's own likelihood; chance {1 / k:.2f}", 1),
             (f"identified_by_base_{k}", f"... of {k}, read by the base", ".2f", "both models' answers, one and the same reader", 1),
+            (f"identified_by_embedding_{k}", f"... of {k}, read by an embedding", ".2f", "a judge of another family (MiniLM)", 1),
             (f"answer_information_{k}", "Information of fresh answers", ".3f", f"nats, at most log {k} = {math.log(k):.2f}", 1),
         ]
     return (*rows, ("pmi_per_token", "PMI, nats per token", ".3f", "how much likelier the context makes a token, to the base", 1))

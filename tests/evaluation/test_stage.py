@@ -188,6 +188,27 @@ def test_every_key_of_the_recipe_changes_the_outcome(tmp_path, tiny_folder):
     assert more["heldout"]["metrics"]["loss"]["after"]["interval"] != result["heldout"]["metrics"]["loss"]["after"]["interval"]
 
 
+def test_the_embedding_judge_is_used_where_it_is_installed_and_asked_for(tmp_path, tiny_folder, monkeypatch):
+    """A stand-in for the package: an embedder that knows an answer by its length alone."""
+
+    class Lengths:
+        def __init__(self, folder) -> None:
+            assert folder == tmp_path
+
+        def __call__(self, texts):
+            return np.array([[math.cos(len(t)), math.sin(len(t))] for t in texts])
+
+    monkeypatch.setattr(stage.embedding, "Embedder", Lengths)
+    found = {}
+    for wanted, there in ((True, tmp_path), (False, tmp_path), (True, None)):
+        monkeypatch.setattr(stage.embedding, "installed", lambda there=there: there)
+        settings = recipe(tiny_folder, embedding_judge=wanted)
+        folder = make_run(tmp_path / f"{wanted}-{there is None}", settings, spread=0.05)
+        stage.run(folder, settings, QUIET)
+        found[wanted, there] = "identified_by_embedding_2" in read_json(folder / "eval.json")["fresh"]["metrics"]
+    assert found == {(True, tmp_path): True, (False, tmp_path): False, (True, None): False}
+
+
 def test_shaded_words_join_to_the_answer(finished):
     folder, _ = finished
     for example in read_json(folder / "eval.json")["gallery"]:
