@@ -43,16 +43,20 @@ def layout(tokenizer: Any, template: str | None) -> Layout | None:
     after_user, rest = rest.split(A)
     after_answer = ended.split(A)[1]
     turn_over = rest.split(V)[0]
-    if not turn_over.startswith(after_answer):
-        return None
-    before_user = turn_over[len(after_answer) :]
-    if not between.endswith(before_user):
+    first = plain.split(U)[0]  # what stands before a first user message: perhaps the bos token, perhaps a default system message
+    mark = getattr(tokenizer, "bos_token", None) or ""
+    if turn_over.startswith(after_answer):
+        before_user = turn_over[len(after_answer) :]
+    else:  # templates that open an answer even where none is asked for (Llama 3's first one)
+        before_user = first.removeprefix(mark)
+        after_answer = turn_over.removesuffix(before_user)
+    if not between.endswith(before_user) or not turn_over.endswith(before_user):
         return None
     after_system = between[: len(between) - len(before_user)]
-    opening = plain.split(U)[0].removesuffix(before_user)
-    default = opening.removeprefix(before_system).removesuffix(after_system) if opening != before_system else ""
-    if opening.strip() in ("", bos):
-        default = ""
+    opening = first.removesuffix(before_user)
+    default = ""
+    if opening.startswith(before_system) and opening.endswith(after_system) and opening.strip() not in ("", mark):
+        default = opening[len(before_system) : len(opening) - len(after_system)]
     return Layout(before_system.removeprefix(bos), after_system, before_user, after_user, after_answer, default)
 
 

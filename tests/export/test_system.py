@@ -1,0 +1,104 @@
+"""The default system message: there without a flag, replaced by the user's own, the same in llama.cpp and transformers."""
+
+import pytest
+
+from mipo_mlx.errors import UserError
+from mipo_mlx.export import system
+from mipo_mlx.export.llamacpp import Llama
+from mipo_mlx.export.profile import system_text
+from mipo_mlx.recipe import Recipe
+from mipo_mlx.records import Context, write_records
+from tests.conftest import CHAT_TEMPLATE
+
+from .helpers import Tiny
+
+PROFILE = "I'm Ana; I \"bake\" {{ bread }} {% on %} C:\\new\\table.\nTwo lines, ümläut 🙂, a tab\there."
+ALONE = [{"role": "user", "content": "hi"}]
+OWN = [{"role": "system", "content": "Own words."}, {"role": "user", "content": "hi"}]
+LONG = [*OWN, {"role": "assistant", "content": "yes?"}, {"role": "user", "content": "bye"}]
+SMOLLM = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou are a helpful AI assistant<|im_end|>\n' }}{% endif %}"
+    "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+LLAMA3 = (
+    "{% set loop_messages = messages %}{% for message in loop_messages %}{% set content = '<|start_header_id|>' + message['role'] "
+    "+ '<|end_header_id|>\n\n'+ message['content'] | trim + '<|eot_id|>' %}{% if loop.index0 == 0 %}{% set content = bos_token "
+    "+ content %}{% endif %}{{ content }}{% endfor %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}"
+)
+QWEN = (
+    "{%- if tools %}{{- '# Tools' }}{%- else %}{%- if messages[0]['role'] == 'system' %}"
+    "{{- '<|im_start|>system\\n' + messages[0]['content'] + '<|im_end|>\\n' }}{%- else %}"
+    "{{- '<|im_start|>system\\nYou are Qwen.<|im_end|>\\n' }}{%- endif %}{%- endif %}"
+    "{%- for message in messages %}{%- if (message.role == 'user') or (message.role == 'system' and not loop.first) or "
+    "message.role == 'assistant' %}{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n' }}"
+    "{%- endif %}{%- endfor %}{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
+)
+GEMMA = (
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% for message in messages %}{% set role = 'model' if message['role'] == 'assistant' else message['role'] %}"
+    "{{ '<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{'<start_of_turn>model\n'}}{% endif %}"
+)
+TEMPLATES = {"chatml": CHAT_TEMPLATE, "smollm": SMOLLM, "llama3": LLAMA3, "qwen": QWEN}
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_default_shows_and_own_message_replaces_it(name, tiny_llama: Tiny):
+    changed = system.with_default(TEMPLATES[name], PROFILE, tiny_llama.tokenizer)
+    shown = system.render(tiny_llama.tokenizer, changed, ALONE)
+    assert PROFILE in shown and shown.index(PROFILE) < shown.index("hi")
+    for chat in (OWN, LONG):
+        assert system.render(tiny_llama.tokenizer, changed, chat) == system.render(tiny_llama.tokenizer, TEMPLATES[name], chat)
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_llamacpp_renders_the_same(name, tiny_llama: Tiny, tmp_path, needs_llamacpp):
+    changed = system.with_default(TEMPLATES[name], PROFILE, tiny_llama.tokenizer)
+    with Llama(tiny_llama.write(tmp_path / "model.gguf", template=changed), context=128) as llama:
+        for chat in (ALONE, OWN, LONG):
+            theirs = llama.template(chat)
+            ours = system.render(tiny_llama.tokenizer, changed, chat)
+            assert theirs.removeprefix("<|endoftext|>") == ours.removeprefix("<|endoftext|>")
+
+
+def test_a_model_without_system_role_gets_it_in_the_first_message(tiny_llama: Tiny, tmp_path, needs_llamacpp):
+    changed = system.with_default(GEMMA, PROFILE, tiny_llama.tokenizer)
+    shown = system.render(tiny_llama.tokenizer, changed, ALONE)
+    assert f"user\n{PROFILE}\n\nhi<end_of_turn>" in shown
+    with Llama(tiny_llama.write(tmp_path / "model.gguf", template=changed), context=128) as llama:
+        assert llama.template(ALONE).removeprefix("<|endoftext|>") == shown.removeprefix("<|endoftext|>")
+
+
+def test_a_template_that_shows_nothing_is_refused(tiny_llama: Tiny):
+    with pytest.raises(UserError, match="export.system"):
+        system.with_default("fixed text", PROFILE, tiny_llama.tokenizer)
+
+
+def recipe(**export) -> Recipe:
+    return Recipe(model="m", export=export, pairs={"system": "User: {context}"})
+
+
+def context(number: int, split: str = "train") -> Context:
+    return Context(str(number), f"Fact {number}.", str(number), "a.md", 1, split, 3)
+
+
+def test_none_a_text_and_the_profile(tmp_path):
+    assert system_text(tmp_path, recipe()) == ""
+    assert system_text(tmp_path, recipe(system="Be brief.")) == "Be brief."
+    write_records(tmp_path / "contexts.jsonl", [context(1), context(2, "heldout"), context(3)])
+    assert system_text(tmp_path, recipe(system="profile")) == "User: Fact 1.\nFact 3."
+    (tmp_path / "profile.md").write_text("I keep bees.\n")
+    assert system_text(tmp_path, recipe(system="profile")) == "User: I keep bees."
+
+
+def test_a_profile_out_of_nothing_is_refused(tmp_path):
+    with pytest.raises(UserError, match="export.system: profile needs"):
+        system_text(tmp_path, recipe(system="profile"))
+
+
+def test_a_long_profile_stops_at_a_whole_context(tmp_path):
+    write_records(tmp_path / "contexts.jsonl", [context(n) for n in range(400)])
+    text = system_text(tmp_path, recipe(system="profile"))
+    assert 250 <= len(text.split()) <= 301 and text.endswith(".")
