@@ -19,6 +19,7 @@ from .checkpointing import checkpointed
 from .fastmath import swapped
 from .prefix import Layout, Prefix, Recorder, body_of, grouped_scores, text_model, windows
 
+Recorded = list[tuple[mx.array, mx.array]]  # keys and values of each layer, (prompts, heads, tokens, head_dim)
 TOKEN_BUDGET = 4096  # tokens, padding included, that a batch without gradients may hold
 _told: set[type] = set()  # model classes whose fallback was said
 
@@ -51,12 +52,18 @@ def batch_logprobs(model: nn.Module, batch: Any, *, checkpoint: bool = False, gr
 
 
 def token_logprobs(
-    model: nn.Module, prompts: list[list[int]], answers: list[list[list[int]]], *, token_budget: int = TOKEN_BUDGET
+    model: nn.Module,
+    prompts: list[list[int]],
+    answers: list[list[list[int]]],
+    *,
+    token_budget: int = TOKEN_BUDGET,
+    recorded: Sequence[Recorded] | None = None,
 ) -> list[list[np.ndarray]]:
     """Log-probability of each token of answers[i][j] after prompts[i], in nats, float32, not differentiable.
 
     Prompts must not be empty; answers may be, and are of any number a prompt. A prompt runs once for its answers. Batches hold
-    up to `token_budget` tokens, padding included (one prompt with its answers at least).
+    up to `token_budget` tokens, padding included (one prompt with its answers at least). `recorded[i]`: keys and values of
+    prompts[i] but its last token, where they are there already (from sampling, say); the prompts are not run again then.
     """
     if any(not prompt for prompt in prompts):
         raise ValueError("token_logprobs: an empty prompt; a prompt needs at least one token to predict the first one from")
@@ -70,7 +77,9 @@ def token_logprobs(
         for r, i in enumerate(rows):
             for j, answer in enumerate(answers[i]):
                 padded[r, j, : len(answer)], lengths[r, j] = answer, len(answer)
-        logps = _padded_logprobs(model, *pad([prompts[i] for i in rows]), mx.array(padded), mx.array(lengths), gradient=False)
+        asked, sizes = pad([prompts[i] for i in rows])
+        known = _stacked([recorded[i] for i in rows], asked.shape[1] - 1) if recorded is not None else None
+        logps = _padded_logprobs(model, asked, sizes, mx.array(padded), mx.array(lengths), gradient=False, recorded=known)
         values = np.array(logps)
         for r, i in enumerate(rows):
             for j, answer in enumerate(answers[i]):
@@ -85,6 +94,15 @@ def pad(rows: Sequence[Sequence[int]], width: int | None = None, value: int = 0)
     for r, row in enumerate(rows):
         out[r, : len(row)] = row
     return mx.array(out), mx.array(lengths, dtype=mx.int32)
+
+
+def _stacked(recorded: list[Recorded], width: int) -> Recorded:
+    """Keys and values of several prompts, right-padded to `width`: (prompts, heads, width, head_dim) of each layer."""
+
+    def stack(parts: Sequence[mx.array]) -> mx.array:
+        return mx.concatenate([mx.pad(x, [(0, 0), (0, 0), (0, width - x.shape[2]), (0, 0)]) for x in parts])
+
+    return [(stack(keys), stack(values)) for keys, values in (zip(*layer, strict=True) for layer in zip(*recorded, strict=True))]
 
 
 def _batches(work: list[int], prompts: list[list[int]], answers: list[list[list[int]]], budget: int) -> list[list[int]]:
@@ -112,38 +130,41 @@ def _padded_logprobs(
     *,
     checkpoint: bool = False,
     gradient: bool,
+    recorded: Recorded | None = None,
 ) -> mx.array:
-    hidden_of = _shared_hidden if shares_prompts(model) else _plain_hidden
     with swapped(text_model(model)):
-        hidden = hidden_of(model, prompts, prompt_lengths, answers, checkpoint)
+        if shares_prompts(model):
+            hidden = _shared_hidden(model, prompts, prompt_lengths, answers, checkpoint, recorded)
+        else:
+            hidden = _plain_hidden(model, prompts, prompt_lengths, answers, checkpoint)
     valid = mx.arange(answers.shape[-1]) < answer_lengths[..., None]
     # Padding is dropped before the output head: it needs neither logits nor gradients.
     kept = np.flatnonzero(np.array(valid).reshape(-1))
     places = mx.array(kept, dtype=mx.int32)
     targets = answers.reshape(-1)[places]
     hidden = hidden.reshape(-1, hidden.shape[-1])[places]
-    head = heads.output_head(model)
-    if gradient:
-        logps = heads.token_logprobs(head, hidden, targets, heads.head_is_frozen(model))
-    else:
-        logps = heads.token_logprobs_without_gradient(head, hidden, targets)
+    compute = heads.token_logprobs if gradient else heads.token_logprobs_without_gradient
+    logps = compute(heads.OutputHead(model), hidden, targets)
     return mx.zeros((answers.size,)).at[places].add(logps).reshape(answers.shape)
 
 
-def _shared_hidden(model: nn.Module, prompts: mx.array, lengths: mx.array, answers: mx.array, checkpoint: bool) -> mx.array:
-    """The body's output where answer tokens are predicted, (pairs, candidates, answer length, width); prompts run once."""
+def _shared_hidden(
+    model: nn.Module, prompts: mx.array, lengths: mx.array, answers: mx.array, checkpoint: bool, recorded: Recorded | None
+) -> mx.array:
+    """The body's output where answer tokens are predicted, (pairs, candidates, answer length, width); prompts run once, and
+    not at all where their keys and values are `recorded`."""
     body, seen = body_of(model), windows(model)
     (pairs, width), (_, candidates, length) = prompts.shape, answers.shape
     last = mx.take_along_axis(prompts, lengths[:, None] - 1, axis=1)
     inputs = mx.concatenate([mx.broadcast_to(last[:, None], (pairs, candidates, 1)), answers[..., :-1]], axis=-1)
     layout = Layout(lengths - 1, width - 1, candidates, grouped_scores(model))
     with checkpointed(body, checkpoint):
-        recorded: list[tuple] = [(None, None)] * len(seen)
-        if width > 1:
+        if recorded is None and width > 1:
             recorders = [Recorder(window) for window in seen]
             body(prompts[:, :-1], cache=recorders)
             recorded = [(r.keys, r.values) for r in recorders]
-        caches = [Prefix(*kv, layout, window) for kv, window in zip(recorded, seen, strict=True)]
+        known = recorded or [(None, None)] * len(seen)
+        caches = [Prefix(*kv, layout, window) for kv, window in zip(known, seen, strict=True)]
         hidden = body(inputs.reshape(pairs * candidates, length), cache=caches)
     return hidden.reshape(pairs, candidates, length, -1)
 

@@ -1,8 +1,9 @@
-"""Prompt prefixes that come back are run once: their keys and values are kept and handed to the batch generator.
+"""Prompts are run once: their keys and values go to the batch generator first and to scoring after it, and prefixes that come
+back in later prompts are kept.
 
 What is shared is found in the token ids, whatever the chat template: every prompt's opening (system header), and for each
-context what all prompts with that context begin with. A prefix is always run by itself, from the same opening, so its bits do
-not depend on when that happens: a resumed run computes the same ones.
+context what all prompts with that context begin with. Prefixes and prompts are always run by themselves, from the same
+beginning, so their bits do not depend on when that happens: a resumed run computes the same ones.
 """
 
 from collections import OrderedDict
@@ -13,6 +14,10 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 
+from ..fastmath import swapped
+from ..logprobs import Recorded
+from ..prefix import text_model
+
 SHORTEST = 16  # tokens: below that a prefix is not worth a pass of its own
 KEPT_BYTES = 1 << 30  # keys and values of contexts kept for later grids; the least recently used go first
 
@@ -21,10 +26,15 @@ Layers = list[KVCache]
 
 @dataclass(frozen=True)
 class Start:
-    """Where a prompt begins: a filled cache (or None) and the tokens that remain to be run."""
+    """A prompt that is run up to the tokens that remain: its last one, or all where the model's caches are of other kinds."""
 
     cache: Layers | None
     tokens: list[int]
+
+    @property
+    def recorded(self) -> Recorded | None:
+        """The prompt's keys and values, as `token_logprobs` takes them."""
+        return [(layer.keys, layer.values) for layer in self.cache] if self.cache else None
 
 
 class Prefixes:
@@ -48,29 +58,32 @@ class Prefixes:
         self._kept: OrderedDict[Any, Layers] = OrderedDict()
 
     def start(self, prompt: list[int], group: Any) -> Start:
-        """The longest prefix of `prompt` that is shared, as a cache that must not be written to, and the rest of the prompt."""
-        if not self.usable:
+        """Run `prompt` but its last token, from the longest prefix that is shared. The cache must not be written to."""
+        if not self.usable or len(prompt) < 2:
             return Start(None, prompt)
-        if group in self.shared:
-            return Start(self._group(group), prompt[len(self.shared[group]) :])
-        return Start(self._opening(), prompt[len(self.opening) :])
+        begun = self._group(group) if group in self.shared else self._opening()
+        return Start(self._run(prompt[:-1], begun), prompt[-1:])
 
     def _opening(self) -> Layers | None:
         if self.opening and self._opened is None:
-            self._opened = self._run(self.opening, make_prompt_cache(self.model))
+            self._opened = self._run(self.opening, None)
         return self._opened
 
     def _group(self, group: Any) -> Layers:
         if group not in self._kept:
-            begun = [copy_of(layer) for layer in self._opening() or make_prompt_cache(self.model)]
-            self._kept[group] = self._run(self.shared[group][len(self.opening) :], begun)
+            self._kept[group] = self._run(self.shared[group], self._opening())
         self._kept.move_to_end(group)
         while len(self._kept) > 1 and sum(map(nbytes, self._kept.values())) > self.kept_bytes:
             self._kept.popitem(last=False)
         return self._kept[group]
 
-    def _run(self, tokens: list[int], cache: Layers) -> Layers:
-        self.model(mx.array([tokens]), cache=cache)
+    def _run(self, tokens: list[int], begun: Layers | None) -> Layers:
+        """Keys and values of `tokens`, of which `begun` has the first ones already."""
+        cache = [copy_of(layer) for layer in begun or make_prompt_cache(self.model)]
+        left = tokens[cache[0].offset :]
+        if left:
+            with swapped(text_model(self.model)):
+                self.model(mx.array([left]), cache=cache)
         for layer in cache:  # drop the room for growth: these are only read from now on
             layer.keys, layer.values = (mx.contiguous(x[..., : layer.offset, :]) for x in (layer.keys, layer.values))
         mx.eval([layer.state for layer in cache])

@@ -8,7 +8,9 @@ import mlx.core as mx
 from mlx_lm.generate import BatchGenerator
 from mlx_lm.models.cache import make_prompt_cache
 
+from ..fastmath import swapped
 from ..nucleus import nucleus_sampler
+from ..prefix import text_model
 from ..recipe import Pairs
 from ..records import Answer
 from .prefixes import Start
@@ -27,7 +29,7 @@ def sample(
     key: int,
     finished: Callable[[Answer], None] = lambda answer: None,
 ) -> list[Answer]:
-    """One answer to each prompt (token ids, or the rest of them behind a prefix that was run before), in their order.
+    """One answer to each prompt (token ids, or prompts that were run before), in their order.
 
     An answer's tokens end with the end-of-turn token where the model wrote one (finish "stop"); an answer cut at
     `settings.max_tokens` gets none. `finished` is called with each answer as it ends.
@@ -42,23 +44,28 @@ def sample(
     )
     starts = [prompt if isinstance(prompt, Start) else Start(None, prompt) for prompt in prompts]
     # Long prompts first: neighbours of like length are padded least, and the last to start are the quickest to begin.
-    order = sorted(range(len(starts)), key=lambda i: (-len(starts[i].tokens), i))
+    order = sorted(range(len(starts)), key=lambda i: (-length_of(starts[i]), i))
     answers: dict[int, Answer] = {}
     mx.random.seed(key)
     try:
         caches = [starts[i].cache or make_prompt_cache(model) for i in order]
         uids = generator.insert([starts[i].tokens for i in order], [settings.max_tokens] * len(order), caches=caches)
         place, written = dict(zip(uids, order, strict=True)), {uid: [] for uid in uids}
-        while responses := generator.next_generated():
-            for response in responses:
-                written[response.uid].append(response.token)
-                if response.finish_reason is not None:
-                    tokens = written[response.uid]
-                    answers[place[response.uid]] = answer = to_answer(tokenizer, tokens, response.finish_reason)
-                    finished(answer)
+        with swapped(text_model(model)):
+            while responses := generator.next_generated():
+                for response in responses:
+                    written[response.uid].append(response.token)
+                    if response.finish_reason is not None:
+                        tokens = written[response.uid]
+                        answers[place[response.uid]] = answer = to_answer(tokenizer, tokens, response.finish_reason)
+                        finished(answer)
     finally:
         generator.close()
     return [answers[i] for i in range(len(starts))]
+
+
+def length_of(start: Start) -> int:
+    return len(start.tokens) + (start.cache[0].offset if start.cache else 0)
 
 
 def to_answer(tokenizer: Any, tokens: list[int], finish: str) -> Answer:

@@ -4,16 +4,20 @@ from typing import Any
 
 import numpy as np
 
-from ..logprobs import token_logprobs
+from ..logprobs import Recorded, token_logprobs
 
 
-def score_grids(model: Any, grids: list[tuple[list[list[int]], list[list[int]]]]) -> list[list[list[float]]]:
+def score_grids(
+    model: Any, grids: list[tuple[list[list[int]], list[list[int]]]], recorded: list[Recorded] | None = None
+) -> list[list[list[float]]]:
     """Scores of several grids at once, so that their rows share batches.
 
     grids: (prompts, answers) of each grid as token ids, K of both. Returns K x K summed log-probabilities of each grid in
-    nats: [i][j] is answer j after prompt i; rounded to 1e-5, below what float32 resolves in a sum of this size.
+    nats: [i][j] is answer j after prompt i; rounded to 1e-5, below what float32 resolves in a sum of this size. `recorded`:
+    keys and values of all grids' prompts, one after the other, where sampling has left them.
     """
     prompts = [prompt for rows, _ in grids for prompt in rows]
     answers = [candidates for rows, candidates in grids for _ in rows]
-    sums = iter([[round(float(np.sum(t, dtype=np.float64)), 5) for t in row] for row in token_logprobs(model, prompts, answers)])
+    logps = token_logprobs(model, prompts, answers, recorded=recorded)
+    sums = iter([[round(float(np.sum(tokens, dtype=np.float64)), 5) for tokens in row] for row in logps])
     return [[next(sums) for _ in rows] for rows, _ in grids]

@@ -73,9 +73,9 @@ def sample_grids(path: Path, plans: list[Plan], loaded: LoadedModel, ask: Asker,
             fresh = iter(sample(loaded.model, loaded.tokenizer, begun, recipe.pairs, key, lambda answer: bar.advance(1)))
             sampled = [[next(fresh) for _ in plan.contexts] for plan in chunk]
             spent += time.perf_counter() - begin
-            scores = score_grids(
-                loaded.model, [(grid, [a.tokens for a in row]) for grid, row in zip(asked, sampled, strict=True)]
-            )
+            recorded = [start.recorded for start in begun] if prefixes.usable else None
+            answered = [(grid, [a.tokens for a in row]) for grid, row in zip(asked, sampled, strict=True)]
+            scores = score_grids(loaded.model, answered, recorded)
             grids = [
                 Grid(**names_of(plan), answers=row, scores=matrix)
                 for plan, row, matrix in zip(chunk, sampled, scores, strict=True)

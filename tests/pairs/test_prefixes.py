@@ -4,8 +4,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mipo_mlx.pairs.prefixes import Prefixes, common_prefix
+from mipo_mlx.pairs.prefixes import Prefixes, common_prefix, copy_of
 from mipo_mlx.pairs.sample import sample
+from mipo_mlx.pairs.score import score_grids
 
 from .helpers import make_recipe
 
@@ -34,8 +35,6 @@ def test_what_is_shared(tiny_model):
 def test_short_prefixes_are_not_worth_a_pass(tiny_model):
     found = Prefixes(tiny_model, [[1, 2, 3, 4], [1, 2, 3, 5]], ["a", "a"])
     assert found.opening == [] and found.shared == {}
-    start = found.start([1, 2, 3, 4], "a")
-    assert start.cache is None and start.tokens == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
@@ -51,12 +50,35 @@ def test_prefix_and_rest_are_the_prompt(tiny_model):
     for tokens, name in PROMPTS:
         start = found.start(tokens, name)
         logits = tiny_model(mx.array([tokens]))[0, -1]
-        cache = [type(layer)() for layer in start.cache]
-        for mine, theirs in zip(cache, start.cache, strict=True):
-            mine.keys, mine.values, mine.offset = theirs.keys, theirs.values, theirs.offset
-        assert cache[0].offset + len(start.tokens) == len(tokens)
+        cache = [copy_of(layer) for layer in start.cache]
+        assert cache[0].offset == len(tokens) - 1 and start.tokens == tokens[-1:]
         reused = tiny_model(mx.array([start.tokens]), cache=cache)[0, -1]
         np.testing.assert_allclose(np.array(reused), np.array(logits), atol=2e-4)
+
+
+def test_prefixes_are_run_once(tiny_model, monkeypatch):
+    run = []
+
+    class Counting:
+        layers, language_model = tiny_model.layers, tiny_model
+
+        def __call__(self, tokens, cache):
+            run.append(tokens.shape[1])
+            return tiny_model(tokens, cache=cache)
+
+    found = Prefixes(Counting(), TOKENS, NAMES)
+    for tokens, name in PROMPTS:
+        found.start(tokens, name)
+    # The opening; context a and its first question; b and its; and then questions only, but for the context used once.
+    assert run == [len(OPENING), 30, 1, 60, 3, 2, 30 + 1, 1, 2]
+
+
+def test_scores_from_prompts_that_were_run(tiny_model):
+    found = Prefixes(tiny_model, TOKENS, NAMES)
+    answers = [[5, 6, 2], [7, 8, 9, 10], [2]]
+    grids = [(TOKENS[:3], answers), (TOKENS[3:], answers[::-1])]
+    recorded = [found.start(*row).recorded for row in PROMPTS]
+    np.testing.assert_allclose(score_grids(tiny_model, grids, recorded), score_grids(tiny_model, grids), atol=1e-3)
 
 
 def test_same_answers_as_whole_prompts(tiny_model, tiny_tokenizer):

@@ -223,7 +223,7 @@ def test_answers_stop_at_the_end_of_turn(tiny_folder):
     class Eager:
         """The model with a logit bias of 6 on the end-of-turn token."""
 
-        layers = loaded.model.layers
+        layers, language_model = loaded.model.layers, loaded.model
 
         def __call__(self, *args, **kwargs):
             return loaded.model(*args, **kwargs) + 6.0 * (mx.arange(384) == 2)
