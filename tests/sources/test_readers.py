@@ -164,7 +164,7 @@ def test_whatsapp_of_a_group_asks_who_the_user_is():
 def test_mbox():
     loft, library, lunch = read("mail/Sent.mbox")
     assert loft.title == "The net loft – an offer"
-    assert loft.name == "Sent.mbox#<1@skerry.example>"
+    assert loft.name == "Sent.mbox#1"
     assert lines(loft) == [
         (1, "Dear Mr Tallow,"),
         (1, "I have saved thirty-one thousand in nine years and would like the loft."),

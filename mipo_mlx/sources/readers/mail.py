@@ -47,9 +47,8 @@ def _notes(messages, source: str, tally: Tally, me: str | None, sent: bool) -> l
             continue
         blocks = paragraphs(own_words(body(message, tally)))
         if blocks:
-            key = message.get("Message-ID") or number
             title = REPLY.sub("", _header(message, "Subject")).strip()
-            notes.append(Note(f"{source}#{key}", source, title, [type(b)(b.text, number, linked=b.linked) for b in blocks]))
+            notes.append(Note(f"{source}#{number}", source, title, [type(b)(b.text, number, linked=b.linked) for b in blocks]))
     if others and not notes:
         raise Skip(f"no mail from {me} (sources.me)" if me else "whose mails are yours? write your address as sources.me")
     tally.left_alone["mails of others"] += others

@@ -1,0 +1,170 @@
+"""Secrets in notes: keys and tokens, passwords, card and account numbers, e-mail addresses, phone numbers.
+
+detect-secrets knows the forms of keys and tokens, phonenumbers those of phone numbers; both work offline. What is found is
+replaced by its kind in brackets and counted; it is never printed or written. The detectors are patterns: they miss secrets
+that look like ordinary words, and now and then take a harmless number for a phone number.
+"""
+
+import hashlib
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+
+from .note import Note
+
+KEY, PASSWORD, CARD, ACCOUNT, EMAIL, PHONE = (
+    "key or token",
+    "password",
+    "card number",
+    "account number",
+    "e-mail address",
+    "phone number",
+)
+Span = tuple[int, int, str]
+
+MIGHT = re.compile(r"\d|@|BEGIN |pass|pin\b|secret|kennwort|\w{16}", re.IGNORECASE)
+PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?:.*?-----END [A-Z ]*PRIVATE KEY-----|.*)", re.DOTALL)
+MAIL = re.compile(r"[\w.+%'-]+@[\w-]+(?:\.[\w-]+)*\.[^\W\d_]{2,}")
+DIGITS = re.compile(r"(?<![\w.])\d(?:[ \u00a0-]?\d){12,18}(?![\w])")
+IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?\b")
+CALL = re.compile(r"(?<![\w.,:#])(?:\+|00)?\(?\d[\d \u00a0\u202f().\-/–]{5,20}\d(?![\w])")
+DATE = re.compile(r"\b\d{4}([-./])\d{1,2}\1\d{1,2}\b|\b\d{1,2}([-./])\d{1,2}\2\d{4}\b|^\d{1,3}\.\d{5,}")  # or a long decimal
+TOLD = re.compile(
+    r"\b(?:pass(?:word|code|phrase|wd|wort)?|pwd|kennwort|pin|secret|mot de passe|contraseña|(?:api|access)[ _-]?key|token)"
+    r"(?:\s+(?:is|ist|est|es|for \w+ is)\s+|\s*[:=]\s*)[\"'`]?([^\s\"'`,;]{4,})",
+    re.IGNORECASE,
+)
+CHUNK = re.compile(r"[\w+/=~.-]{16,}")
+TOKEN_END = re.compile(r"[\w+/=~.-]*")
+HEX = re.compile(r"[0-9a-fA-F]{32,}")
+# Numbers written without a country's code are tried as numbers of these; with the code, those of every country are known.
+REGIONS = ("US", "GB", "DE", "FR", "ES", "IT", "NL", "CH", "IN", "AU", "BR")
+OTHER_TOKENS = re.compile(  # newer than the detector's last release
+    r"\b(?:sk-[A-Za-z0-9_-]{20,}|hf_[A-Za-z0-9]{30,}|github_pat_\w{50,}|AIza[\w-]{35}|npm_[A-Za-z0-9]{36}|xai-\w{40,}|gsk_\w{40,})"
+)
+
+
+def redact_note(note: Note, found: Counter) -> Note:
+    """The note with every secret in its text, title, name and file name replaced by its kind; `found` counts them."""
+    blocks = [replace(block, text=redact(block.text, found)) for block in note.blocks]
+    name = redact(note.name, Counter())
+    if name != note.name:  # two notes named after two addresses stay two notes
+        name = hashlib.sha256(note.name.encode()).hexdigest()[:12]
+    return replace(note, name=name, source=redact(note.source, Counter()), title=redact(note.title, found), blocks=blocks)
+
+
+def redact(text: str, found: Counter) -> str:
+    """`text` with each secret replaced by its kind in brackets."""
+    if not MIGHT.search(text):
+        return text
+    parts, end = [], 0
+    for begin, stop, kind in _apart(sorted(spans(text), key=lambda span: (span[0], -span[1]))):
+        parts += [text[end:begin], f"[{kind}]"]
+        end = stop
+        found[kind] += 1
+    return "".join([*parts, text[end:]])
+
+
+def spans(text: str) -> Iterator[Span]:
+    """(begin, end, kind) of every secret; they may overlap."""
+    yield from ((*match.span(), KEY) for match in PRIVATE_KEY.finditer(text))
+    yield from ((*match.span(), EMAIL) for match in MAIL.finditer(text))
+    yield from ((*match.span(), CARD) for match in DIGITS.finditer(text) if is_card(match[0]))
+    yield from ((*match.span(), ACCOUNT) for match in IBAN.finditer(text) if is_iban(match[0]))
+    yield from ((*match.span(1), PASSWORD) for match in TOLD.finditer(text) if _looks_made_up(match[1]))
+    yield from _tokens(text)
+    yield from _phones(text)
+
+
+def is_card(digits: str) -> bool:
+    """13 to 19 digits of a card issuer's range with a right check digit (Luhn, ISO/IEC 7812)."""
+    numbers = [int(char) for char in digits if char.isdigit()]
+    doubled = [sum(divmod(2 * n, 10)) if place % 2 else n for place, n in enumerate(reversed(numbers))]
+    return numbers[0] in (3, 4, 5, 6) and len(set(numbers)) > 1 and sum(doubled) % 10 == 0
+
+
+def is_iban(text: str) -> bool:
+    """A right check number (ISO 13616: letters as 10 to 35, modulo 97)."""
+    letters = text.replace(" ", "")
+    return 15 <= len(letters) <= 34 and int("".join(str(int(char, 36)) for char in letters[4:] + letters[:4])) % 97 == 1
+
+
+def _looks_made_up(word: str) -> bool:
+    """`hunter2`, `Correct-Horse7` and `s3cret!`, but not `patience` in "the secret is patience"."""
+    return bool(re.search(r"\d|\w[^\w\s.,;:)'’-]|[a-z][A-Z]", word))
+
+
+def _tokens(text: str) -> Iterator[Span]:
+    chunks = list(CHUNK.finditer(text))
+    for match in chunks:
+        word = match[0].strip(".")
+        if HEX.fullmatch(word) or any(map(is_random, re.split(r"[-_./=]", word))):
+            yield match.start(), match.start() + len(word), KEY
+    if chunks or "://" in text:
+        for pattern in (OTHER_TOKENS, *_patterns()):
+            for match in pattern.finditer(text):
+                end = TOKEN_END.match(text, match.end()).end()
+                yield match.start(), match.end() + len(text[match.end() : end].rstrip(".")), KEY
+
+
+def is_random(word: str) -> bool:
+    """Whether letters of both cases and digits are mixed as no language mixes them (Shannon entropy, bits a character)."""
+    digits = sum(map(str.isdigit, word))
+    if len(word) < 20 or digits < (1 if len(word) >= 32 else 3) or word in (word.upper(), word.lower()):
+        return False
+    counts = Counter(word).values()
+    return -sum(n / len(word) * math.log2(n / len(word)) for n in counts) > 3.8
+
+
+@cache
+def _patterns() -> tuple[re.Pattern, ...]:
+    """The forms of keys and tokens that detect-secrets knows, without addresses of computers and keys announced by a word."""
+    from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
+    from detect_secrets.plugins.base import RegexBasedDetector
+
+    known = get_mapping_from_secret_type_to_class()
+    chosen = [plugin for kind, plugin in sorted(known.items()) if issubclass(plugin, RegexBasedDetector) and "IP" not in kind]
+    return tuple(pattern for plugin in chosen for pattern in plugin().denylist)
+
+
+def _phones(text: str) -> Iterator[Span]:
+    for candidate in CALL.finditer(text):
+        if 7 <= sum(char.isdigit() for char in candidate[0]) <= 15 and not DATE.search(candidate[0]):
+            found = _phone(candidate[0])
+            if found:
+                yield candidate.start() + found[0], candidate.start() + found[1], PHONE
+
+
+def _phone(text: str) -> tuple[int, int] | None:
+    """Where in `text` a phone number is, by the rules of its country or of one of REGIONS."""
+    from phonenumbers import Leniency, PhoneNumberMatcher
+
+    bare = text.isdigit()
+    international = text.startswith(("+", "00"))
+    number = f"+{text[2:]}" if text.startswith("00") else text
+    shift = len(text) - len(number)
+    for region in (None,) if international else REGIONS:
+        # Digits without a space or sign are a phone number only where they begin with a trunk zero.
+        if bare and not text.startswith("0"):
+            return None
+        match = next(iter(PhoneNumberMatcher(number, region, leniency=Leniency.VALID)), None)
+        if match:
+            return (match.start + shift if match.start else 0), match.end + shift
+    return None
+
+
+def _apart(spans: list[Span]) -> Iterator[Span]:
+    """Spans in order; of two that overlap, the one that begins first (and is longer) takes in the other."""
+    held: Span | None = None
+    for span in spans:
+        if held and span[0] < held[1]:
+            held = (held[0], max(held[1], span[1]), held[2])
+            continue
+        if held:
+            yield held
+        held = span
+    if held:
+        yield held
