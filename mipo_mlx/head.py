@@ -1,11 +1,14 @@
-"""Log-probabilities from hidden states, in chunks: the (tokens x vocabulary) matrix never exists whole.
+"""Log-probabilities from hidden states: the (tokens x vocabulary) matrix never exists whole.
 
-The gradient of a token's log-probability with respect to its hidden state needs nothing from outside but one scalar (the
-loss's derivative by that log-probability). So the forward pass computes it at once, while a chunk's probabilities are there
-anyway, and the backward pass only scales it: the logits are computed once, and two matrix products do instead of three.
+The output layer is taken a block of the vocabulary at a time, with the running maximum and sum of FlashAttention. The gradient
+of a token's log-probability with respect to its hidden state needs nothing from outside but one scalar, the loss's derivative
+by that log-probability, so the forward pass accumulates it beside the sum and the backward pass only scales it: the logits are
+computed once, and two matrix products do instead of three.
 """
 
-from collections.abc import Callable
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import mlx.core as mx
@@ -15,106 +18,136 @@ from mlx.utils import tree_flatten
 from .fastmath import exp_minus, on_cpu
 from .prefix import body_name, text_model
 
-CHUNK_LOGITS = 1 << 23  # logits at a time: 32 MiB in float32
-Head = Callable[[mx.array], mx.array]
+BLOCK_LOGITS = 1 << 21  # logits at a time: 8 MiB in float32
+CHUNK_TOKENS = 512  # tokens at a time
+_TIED = ("embed_tokens", "embeddings", "wte", "tok_embeddings")  # what models call the embedding inside their body
 
 
-class _Body:
-    """Stands in for a model's body: returns the hidden states given, and is the body in everything else."""
+class _Stand:
+    """Stands in for a model's body: returns hidden states that are already there; parts can be swapped."""
 
-    def __init__(self, body: nn.Module, hidden: mx.array):
-        self._body, self._hidden = body, hidden
+    def __init__(self, body: nn.Module, hidden: mx.array, parts: dict[str, nn.Module]):
+        self._body, self._hidden, self._parts = body, hidden, parts
 
     def __call__(self, *args: Any, **kwargs: Any) -> mx.array:
         return self._hidden
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._body, name)
+        return self._parts.get(name) or getattr(self._body, name)
 
 
-def output_head(model: nn.Module) -> Head:
-    """hidden (tokens, width) -> logits (tokens, vocabulary), float32: all that `model` does after its body.
+class OutputHead:
+    """All that a model does after its body: hidden (tokens, width) -> float32 logits of all or some vocabulary entries.
 
-    It runs the model's own `__call__` around hidden states that are already there, so tied and untied, plain and quantised
-    output layers, soft-capping and logit scales are the model's own.
+    It runs the model's own `__call__` around hidden states that are already there, with the output layer cut to the wanted
+    rows. So tied and untied, plain and quantised layers, soft-capping and logit scales are the model's own.
+
+    frozen: nothing in it is trained, so only hidden states need gradients. size: vocabulary entries.
     """
-    text = text_model(model)
-    name = body_name(text)
 
-    def head(hidden: mx.array) -> mx.array:
-        body = text[name]
-        dict.__setitem__(text, name, _Body(body, hidden[None]))  # an nn.Module is a dict of its parts
-        try:
-            return text(mx.zeros((1, hidden.shape[0]), mx.int32))[0].astype(mx.float32)
-        finally:
-            dict.__setitem__(text, name, body)
+    def __init__(self, model: nn.Module):
+        self.text = text_model(model)
+        self.name = body_name(self.text)
+        trained = [name for name, _ in tree_flatten(self.text.trainable_parameters())]
+        self.frozen = all(name.startswith(self.name + ".") and "embed" not in name for name in trained)
+        body = self.text[self.name]
+        self.layers = {name: (self.text, name) for name in ("lm_head",) if isinstance(self.text.get(name), nn.Module)}
+        self.layers = self.layers or {name: (body, name) for name in _TIED if isinstance(body.get(name), nn.Module)}
 
-    return head
+    def __call__(self, hidden: mx.array, rows: Any = slice(None)) -> mx.array:
+        cut = {name: _rows(owner[name], rows) for name, (owner, _) in self.layers.items()}
+        with _replaced(self.text, {self.name: _Stand(self.text[self.name], hidden[None], cut)}):
+            with _replaced(self.text, {name: layer for name, layer in cut.items() if name in self.text}):
+                return self.text(mx.zeros((1, hidden.shape[0]), mx.int32))[0].astype(mx.float32)
 
-
-def head_is_frozen(model: nn.Module) -> bool:
-    """Whether nothing trainable lies outside the layers and the final norm, so that only hidden states need gradients."""
-    text = text_model(model)
-    names = [name for name, _ in tree_flatten(text.trainable_parameters())]
-    return all(name.startswith(body_name(text) + ".") and "embed" not in name for name in names)
-
-
-def _logp(logits: mx.array, targets: mx.array) -> tuple[mx.array, mx.array]:
-    """log p(target) and the log-sum-exp of all logits, (tokens,) each."""
-    if on_cpu():
-        top = logits.max(axis=-1, keepdims=True)
-        total = (top + mx.log(exp_minus(logits, top).sum(axis=-1, keepdims=True)))[:, 0]
-    else:
-        total = mx.logsumexp(logits, axis=-1)
-    return mx.take_along_axis(logits, targets[:, None], axis=-1)[:, 0] - total, total
+    def size(self, hidden: mx.array) -> int:
+        """Vocabulary entries; only a shape is computed."""
+        return self(hidden[:1]).shape[-1]
 
 
-def _direction(head: Head, hidden: mx.array, logits: mx.array, total: mx.array, targets: mx.array) -> mx.array:
-    """d log p(target) / d hidden for each token: the head's pull-back of (one-hot target - probabilities)."""
-    surplus = exp_minus(logits, total[:, None]) if on_cpu() else mx.exp(logits - total[:, None])
-    surplus = surplus.at[mx.arange(targets.size), targets].add(-1)
-    _, (back,) = mx.vjp(lambda h: head(h), [hidden], [surplus])
-    return -back
+@contextmanager
+def _replaced(module: nn.Module, parts: dict[str, Any]) -> Iterator[None]:
+    """Within this, `module` has other parts. (An nn.Module is a dict of its parts; setting attributes would copy state.)"""
+    kept = {name: module[name] for name in parts}
+    dict.update(module, parts)
+    try:
+        yield
+    finally:
+        dict.update(module, kept)
 
 
-def token_logprobs(head: Head, hidden: mx.array, targets: mx.array, frozen: bool) -> mx.array:
-    """log p(target) of each token in nats: hidden (tokens, width), targets (tokens,) -> (tokens,) float32.
+def _rows(layer: nn.Module, rows: Any) -> nn.Module:
+    """A linear or embedding layer, plain or quantised, with some of its outputs only."""
+    cut = copy.copy(layer)
+    dict.update(cut, {name: x[rows] for name, x in layer.items() if isinstance(x, mx.array)})
+    return cut
 
-    `frozen`: the head has nothing to train (`head_is_frozen`); otherwise MLX differentiates through it, and keeps the logits.
+
+def _exp(x: mx.array, shift: mx.array) -> mx.array:
+    return exp_minus(x, shift) if on_cpu() else mx.exp(x - shift)
+
+
+def _targets(head: OutputHead, hidden: mx.array, targets: mx.array, gradient: bool) -> tuple[mx.array, mx.array]:
+    """Logit of each token's own target (tokens,), and its derivative by the token's hidden state (tokens, width)."""
+    own = mx.eye(targets.size)
+    if not gradient:
+        return (head(hidden, targets) * own).sum(axis=-1), hidden
+    (logits,), (direction,) = mx.vjp(lambda h: head(h, targets), [hidden], [own])
+    return (logits * own).sum(axis=-1), direction
+
+
+def _chunk(head: OutputHead, hidden: mx.array, targets: mx.array, size: int, gradient: bool) -> tuple[mx.array, mx.array]:
+    """log p(target) (tokens,) and, if `gradient`, its derivative by `hidden` (tokens, width)."""
+    logit, direction = _targets(head, hidden, targets, gradient)
+    step = max(256, BLOCK_LOGITS // targets.size)
+    top, total, pull = mx.full((targets.size, 1), -mx.inf), mx.zeros((targets.size, 1)), mx.zeros(hidden.shape)
+    for begin in range(0, size, step):
+        block = slice(begin, min(begin + step, size))
+        logits = head(hidden, block)
+        higher = mx.maximum(top, logits.max(axis=-1, keepdims=True))
+        weights = _exp(logits, higher)
+        shrink = mx.exp(top - higher)
+        total = total * shrink + weights.sum(axis=-1, keepdims=True)
+        top = higher
+        if gradient:
+            _, (more,) = mx.vjp(lambda h, block=block: head(h, block), [hidden], [weights])
+            pull = pull * shrink + more
+            total, top = mx.depends([total, top], [pull])  # one block after another, or all would be alive at once
+    return logit - (top + mx.log(total))[:, 0], direction - pull / total
+
+
+def token_logprobs(head: OutputHead, hidden: mx.array, targets: mx.array) -> mx.array:
+    """log p(target) of each token in nats: hidden (tokens, width), targets (tokens,) -> (tokens,) float32; differentiable.
+
+    A head that is trained itself is differentiated through as it stands, which keeps all logits.
     """
-    if not frozen:
+    if not head.frozen:
         logits = head(hidden)
         return mx.take_along_axis(logits, targets[:, None], axis=-1)[:, 0] - mx.logsumexp(logits, axis=-1)
-    vocabulary = head(hidden[:1]).shape[-1]  # its shape only: nothing is computed
-    step = max(1, CHUNK_LOGITS // vocabulary)
+    size = head.size(hidden)
 
     def forward(hidden: mx.array, targets: mx.array) -> tuple[mx.array, mx.array]:
         found, directions = [], []
-        for begin in range(0, targets.size, step):
-            part, wanted = hidden[begin : begin + step], targets[begin : begin + step]
-            if directions:  # one chunk after another: MLX would otherwise be free to keep many alive
+        for begin in range(0, targets.size, CHUNK_TOKENS):
+            part, wanted = hidden[begin : begin + CHUNK_TOKENS], targets[begin : begin + CHUNK_TOKENS]
+            if found:
                 part = mx.depends([part], [found[-1], directions[-1]])[0]
-            logits = head(part)
-            logp, total = _logp(logits, wanted)
-            direction = _direction(head, part, logits, total, wanted).astype(hidden.dtype)
-            found.append(mx.depends([logp], [direction])[0])
-            directions.append(direction)
+            logp, direction = _chunk(head, part, wanted, size, gradient=True)
+            found.append(logp)
+            directions.append(direction.astype(hidden.dtype))
         return mx.concatenate(found), mx.concatenate(directions)
 
     function = mx.custom_function(forward)
-
-    @function.vjp
-    def backward(primals, cotangents, outputs):
-        return (cotangents[0][:, None] * outputs[1]).astype(primals[0].dtype), mx.zeros_like(primals[1])
-
+    function.vjp(lambda primals, by, outputs: (by[0][:, None].astype(outputs[1].dtype) * outputs[1], mx.zeros_like(primals[1])))
     return function(hidden, targets)[0]
 
 
-def token_logprobs_without_gradient(head: Head, hidden: mx.array, targets: mx.array) -> mx.array:
-    """As `token_logprobs`, for values only: chunks are computed one after the other, here and now."""
-    step = max(1, CHUNK_LOGITS // head(hidden[:1]).shape[-1])
+def token_logprobs_without_gradient(head: OutputHead, hidden: mx.array, targets: mx.array) -> mx.array:
+    """As `token_logprobs`, for values only."""
+    size = head.size(hidden)
     found = []
-    for begin in range(0, targets.size, step):
-        found.append(_logp(head(hidden[begin : begin + step]), targets[begin : begin + step])[0])
+    for begin in range(0, targets.size, CHUNK_TOKENS):
+        part, wanted = hidden[begin : begin + CHUNK_TOKENS], targets[begin : begin + CHUNK_TOKENS]
+        found.append(_chunk(head, part, wanted, size, gradient=False)[0])
         mx.eval(found[-1])
     return mx.concatenate(found)
