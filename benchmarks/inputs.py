@@ -9,11 +9,32 @@ RANK = 8
 SPREAD = 4e-3  # of the perturbed B: far enough from 0 that A has gradients, near enough that no sigmoid saturates
 
 
-def tokens(row, vocabulary: int, seed: int = 0) -> tuple[list[int], list[list[int]]]:
-    """A row's token ids, drawn at random: the prompt's and each answer's, the chosen one first. What they say costs nothing."""
-    draw = np.random.default_rng([seed, row.prompt, row.answer, row.negatives])
-    prompt = draw.integers(3, vocabulary, row.prompt).tolist()
-    return prompt, draw.integers(3, vocabulary, (1 + row.negatives, row.answer)).tolist()
+def tokens(row, folder: Path, cache: Path) -> tuple[list[int], list[list[int]]]:
+    """A row's token ids: the prompt's, and each answer's, the chosen one first.
+
+    The prompt is drawn at random; what it says costs nothing. Answers are sampled from the model, so that they are as likely as
+    answers are: the log-probability of 128 random tokens is so far below 0 that float32 rounds away what DPO compares.
+    """
+    kept = cache / f"{row}.tokens.json"
+    if kept.exists():
+        return tuple(json.loads(kept.read_text()))
+    import mlx.core as mx
+    from mlx_lm.generate import generate_step
+    from mlx_lm.sample_utils import make_sampler
+    from mlx_lm.utils import load_model
+
+    print(f"{row}: sampling its answers", flush=True)
+    model, config = load_model(folder)
+    draw = np.random.default_rng([row.prompt, row.answer, row.negatives])
+    prompt = draw.integers(3, config["vocab_size"], row.prompt).tolist()
+    mx.random.seed(int(draw.integers(1 << 30)))
+    sampler = make_sampler(temp=0.8, top_p=0.95)
+    answers = [
+        [int(token) for token, _ in generate_step(mx.array(prompt), model, max_tokens=row.answer, sampler=sampler)]
+        for _ in range(1 + row.negatives)
+    ]
+    kept.write_text(json.dumps([prompt, answers]))
+    return prompt, answers
 
 
 def prepare(model: str, cache: Path) -> tuple[Path, Path]:
@@ -28,6 +49,8 @@ def prepare(model: str, cache: Path) -> tuple[Path, Path]:
     from mipo_mlx.models import adapters, loading
     from mipo_mlx.recipe import Lora
 
+    for stale in cache.glob("*.tokens.json"):
+        stale.unlink()
     print(f"writing {model} as a float32 folder that every side can load", flush=True)
     folder.mkdir(parents=True, exist_ok=True)
     loaded = loading.load(model)

@@ -6,10 +6,13 @@
 
 All sides load the same float32 weights, adapters and token ids. Their first step begins at perturbed adapters (B != 0), and its
 loss and gradients must agree with ours; the timed steps begin at B = 0. Sides take turns, a step each. Every measurement is
-written to benchmarks/.cache/measurements.jsonl at once; the same command goes on where it stopped, --fresh begins anew.
+written to benchmarks/.cache/measurements.jsonl at once; the same command goes on where it stopped (and takes anew what
+depends on code that has changed), --fresh begins anew: for figures to publish, as only sides that take turns are comparable.
 """
 
 import argparse
+import functools
+import hashlib
 import json
 import os
 import subprocess
@@ -103,11 +106,12 @@ class Worker:
 
 
 def available() -> int:
-    """Bytes of memory that the machine has left (Linux)."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
+    """Bytes of memory that the machine has left (Linux; elsewhere plenty is assumed)."""
+    known = Path("/proc/meminfo")
+    for line in known.read_text().splitlines() if known.exists() else ():
         if line.startswith("MemAvailable"):
             return int(line.split()[1]) * 1024
-    raise OSError("/proc/meminfo has no MemAvailable")
+    return 1 << 60
 
 
 def blas_libraries() -> list[str]:
@@ -115,8 +119,9 @@ def blas_libraries() -> list[str]:
 
     Not those that packages such as NumPy bring for themselves: their symbols are not to win over each other's.
     """
-    paths = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "/" in line}
-    paths = {path for path in paths if "site-packages" not in path}
+    known = Path("/proc/self/maps")
+    lines = known.read_text().splitlines() if known.exists() else []
+    paths = {line.split()[-1] for line in lines if "/" in line and "site-packages" not in line}
     return [p for part in ("quadmath", "gfortran", "openblas") for p in sorted(paths) if part in Path(p).name]
 
 
@@ -135,11 +140,28 @@ class Benchmark:
         self.folder, self.adapters = inputs.prepare(options.model, CACHE)
         self.config = json.loads((self.folder / "config.json").read_text())
         self.shape = Shape.of(self.config, inputs.RANK)
-        self.tokens = inputs.tokens
-        self.found: list[dict] = [m for m in files.read_jsonl(self.results) if m["threads"] == options.threads]
+        self.inputs = inputs
+        self.found: list[dict] = [m for m in files.read_jsonl(self.results) if m["of"] == self.fingerprint(m["side"])]
+
+    @functools.cache  # noqa: B019  (there is one benchmark a process)
+    def fingerprint(self, name: str) -> str:
+        """Of all that a side's figures depend on and that may change between two runs: its code, the model, the threads."""
+        digest = hashlib.sha256(f"{self.options.model} {self.options.threads}".encode())
+        digest.update(self.adapters.read_bytes())
+        for path in self.code(name):
+            digest.update(path.read_bytes())
+        return digest.hexdigest()[:16]
+
+    def code(self, name: str) -> list[Path]:
+        package, workers = HERE.parent / "mipo_mlx", HERE / "workers"
+        if name not in SIDES:  # the machine itself
+            return []
+        own = [workers / "protocol.py", workers / f"{SIDES[name].worker}.py"]
+        engine = [package / f"{module}.py" for module in ("logprobs", "prefix", "head", "checkpointing", "models/adapters")]
+        return own + ([*engine, *sorted(package.glob("training/*.py"))] if name == "ours" else [])
 
     def keep(self, row: Row, side: str, reply: dict[str, Any]) -> None:
-        record = {"row": str(row), "side": side, "threads": self.options.threads, "at": time.strftime("%F %T"), **reply}
+        record = {"row": str(row), "side": side, "of": self.fingerprint(side), "at": time.strftime("%F %T"), **reply}
         self.found.append(record)
         self.files.append_jsonl(self.results, [record])
 
@@ -155,7 +177,7 @@ class Benchmark:
 
     def worker(self, row: Row, name: str) -> Worker:
         side = SIDES[name]
-        prompt, answers = self.tokens(row, self.shape.vocabulary)
+        prompt, answers = self.inputs.tokens(row, self.folder, CACHE)
         return Worker(
             name,
             row,
@@ -171,6 +193,7 @@ class Benchmark:
                 "checkpointing": side.checkpointing,
                 "precomputed": side.precomputed,
                 "token_budget": 1 << 20,
+                "also": sorted({self.kind(row, each) for each in self.options.sides} - {""}),
             },
             self.options.threads,
         )
@@ -210,9 +233,13 @@ class Benchmark:
 
     def gradients_of(self, row: Row, name: str) -> tuple[Path, str]:
         """The file of ours that a side's gradients must equal, and the name of its loss."""
-        side = SIDES[name]
-        kind = "" if not side.pairwise or row.negatives == 1 else "-pairs" if side.batched else "-pair"
+        kind = self.kind(row, name)
         return CACHE / f"{row}-ours.gradients{kind}.npz", kind
+
+    def kind(self, row: Row, name: str) -> str:
+        """Which loss a side's first step has: the whole row's, its first pair's, or the mean over its pairs."""
+        side = SIDES[name]
+        return "" if not side.pairwise or row.negatives == 1 else "-pairs" if side.batched else "-pair"
 
     def table(self, rows: list[Row]) -> str:
         import table
@@ -227,7 +254,7 @@ class Benchmark:
                 found[name] = {**summary, "way": SIDES[name].way, "pairs": SIDES[name].pairs(row)}
                 mine, kind = self.gradients_of(row, name)
                 theirs = CACHE / f"{row}-{name}.gradients.npz"
-                if name != "ours" and "ours" in found and mine.exists() and theirs.exists():
+                if name != "ours" and "ours" in found and kind in found["ours"]["check"].get("losses", {}) and theirs.exists():
                     found[name]["ours_loss"] = found["ours"]["check"]["losses"][kind]
                     gradients[name] = table.compare(mine, theirs)
             rates = [m["rate"] for m in self.of(row, "machine")]
@@ -281,7 +308,8 @@ def main() -> None:
             environments.python(SIDES[name].environment)
         for row in chosen.rows:
             benchmark.run_row(row)
-            print(benchmark.table([row]), flush=True)
+            if row != chosen.rows[-1]:
+                print(benchmark.table([row]), flush=True)
     print(f"\n{benchmark.notes()}\n\n{benchmark.table(chosen.rows)}")
 
 

@@ -56,8 +56,9 @@ mx.eval(found.gradients)
 seconds = time.perf_counter() - begin
 save(found, "")
 losses = {"": found.loss}
-for name, pairs in (("-pairs", [[0, j] for j in range(1, len(answers))]), ("-pair", [[0, 1]])):
-    if len(answers) > 2:  # what a side that knows one rejected answer a pair must find
+# What a side that knows one rejected answer a pair must find: the row's first pair, or the mean over all of them.
+for name, pairs in (("-pair", [[0, 1]]), ("-pairs", [[0, j] for j in range(1, len(answers))])):
+    if name in config["also"]:
         found = step([pair(candidates) for candidates in pairs])
         save(found, name)
         losses[name] = found.loss

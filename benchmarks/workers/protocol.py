@@ -59,14 +59,19 @@ def give_back_memory() -> None:
 
 
 def reset_peak() -> None:
-    """Make the system's record of this process's largest resident size begin anew (Linux)."""
+    """Make the system's record of this process's largest resident size begin anew, where it can (Linux)."""
     give_back_memory()
-    Path("/proc/self/clear_refs").write_text("5")
+    record = Path("/proc/self/clear_refs")
+    if record.exists():
+        record.write_text("5")
 
 
 def peak_resident() -> int:
-    """Largest resident size of this process since `reset_peak`, in bytes (Linux)."""
-    for line in Path("/proc/self/status").read_text().splitlines():
+    """Largest resident size of this process in bytes: since `reset_peak` on Linux, else since it began."""
+    status = Path("/proc/self/status")
+    for line in status.read_text().splitlines() if status.exists() else ():
         if line.startswith("VmHWM"):
             return int(line.split()[1]) * 1024
-    raise OSError("/proc/self/status has no VmHWM")
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
