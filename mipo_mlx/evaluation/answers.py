@@ -1,6 +1,6 @@
 """Measures of fresh answers of the base and the tuned model to the same held-out requests, side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,8 @@ import numpy as np
 
 from . import embedding, information, text
 from .cases import Group
-from .intervals import enough, paired, single
+from .intervals import enough, single
+from .measures import Measures
 
 
 @dataclass(frozen=True)
@@ -45,44 +46,39 @@ def evaluate(asked: Sequence[Asked], choices: Sequence[int], draws: int, seed: i
     """
     clusters = [[a.group.context_ids[a.own] for a in asked], [a.group.prompt_id for a in asked]]
     both = ("base", "tuned")
+    measures = Measures([f"{p} {c}" for c, p in zip(*clusters, strict=True)], clusters, draws, seed)
 
-    def per(measure) -> tuple[list[float], list[float]]:
-        return tuple([float(measure(a, getattr(a, side))) for a in asked] for side in both)  # type: ignore[return-value]
-
-    def compare(measure, **options) -> dict[str, Any]:
-        return paired(*per(measure), clusters, draws, seed, **options)
+    def add(name: str, measure: Callable[[Asked, Scored], float], **options: Any) -> None:
+        measures.add(name, *([float(measure(a, getattr(a, side))) for a in asked] for side in both), **options)
 
     def context(a: Asked) -> str:
         return a.group.contexts[a.own]
 
-    length = per(lambda a, s: len(s.tokens))
-    metrics: dict[str, Any] = {}
+    length = tuple([len(getattr(a, side).tokens) for a in asked] for side in both)
     among = [k for k in sorted(set(choices)) if k <= min(len(a.group.contexts) for a in asked)]
     for k in among:
         # Each model's own answers by its own likelihood; then both models' answers by the base's, one yardstick for both.
         own = [[information.identified(getattr(a, side).sums(side), a.own, k) for a in asked] for side in both]
         nats = [[information.information(getattr(a, side).sums(side), a.own, k) for a in asked] for side in both]
-        metrics[f"identified_{k}"] = paired(*own, clusters, draws, seed)
-        metrics[f"identified_by_base_{k}"] = compare(lambda a, s, k=k: information.identified(s.sums("base"), a.own, k))
-        metrics[f"answer_information_{k}"] = paired(*nats, clusters, draws, seed)
+        measures.add(f"identified_{k}", *own)
+        add(f"identified_by_base_{k}", lambda a, s, k=k: information.identified(s.sums("base"), a.own, k))
+        measures.add(f"answer_information_{k}", *nats)
     if embedder is not None:
         contexts = [a.group.contexts for a in asked]
         closeness = [embedding.judge(embedder, [getattr(a, side).text for a in asked], contexts) for side in both]
         for k in among:
             found = [[information.identified(row, a.own, k) for row, a in zip(rows, asked, strict=True)] for rows in closeness]
-            metrics[f"identified_by_embedding_{k}"] = paired(*found, clusters, draws, seed)
-    metrics["pmi_per_token"] = compare(lambda a, s: information.pmi(s.sums("base"), a.own), weights=length)
-    metrics["tokens"] = compare(lambda a, s: len(s.tokens), relative=True)
-    metrics["perplexity"] = compare(
-        lambda a, s: -s.own("base", a.own).sum(), weights=length, transform=np.exp, relative=True
-    )
-    metrics["cut_off"] = compare(lambda a, s: s.finish == "length")
-    metrics["quotes_context"] = compare(lambda a, s: text.quotes(s.text, context(a)))
-    metrics["role_confusion"] = compare(lambda a, s: text.confuses_roles(s.text, context(a)))
-    metrics["parroting"] = compare(lambda a, s: text.quotes(s.text, context(a)) or text.confuses_roles(s.text, context(a)))
+            measures.add(f"identified_by_embedding_{k}", *found)
+    add("pmi_per_token", lambda a, s: information.pmi(s.sums("base"), a.own), weights=length)
+    add("tokens", lambda a, s: len(s.tokens), relative=True)
+    add("perplexity", lambda a, s: -s.own("base", a.own).sum(), weights=length, transform="exp", relative=True)
+    add("cut_off", lambda a, s: s.finish == "length")
+    add("quotes_context", lambda a, s: text.quotes(s.text, context(a)))
+    add("role_confusion", lambda a, s: text.confuses_roles(s.text, context(a)))
+    add("parroting", lambda a, s: text.quotes(s.text, context(a)) or text.confuses_roles(s.text, context(a)))
     texts = [[getattr(a, side).text for a in asked] for side in both]
-    if len(asked) >= 2:
-        metrics["self_bleu"] = paired(*(text.self_bleu(t) for t in texts), clusters, draws, seed)
+    measures.add("self_bleu", *(text.self_bleu(t) for t in texts))
+    metrics = measures.metrics
     distinct = {f"distinct_{n}": [text.distinct(t, n) for t in texts] for n in (1, 2)}
     for name, (before, after) in distinct.items():  # one figure for the whole set: nothing to resample
         metrics[name] = {
@@ -99,6 +95,7 @@ def evaluate(asked: Sequence[Asked], choices: Sequence[int], draws: int, seed: i
         "choices": among,
         "no_interval": enough(clusters),
         "metrics": metrics,
+        "items": measures.items(),
         "kl_per_answer": single(drift, clusters, draws, seed),
         "pmi": {side: [round(information.pmi(getattr(a, side).sums("base"), a.own), 4) for a in asked] for side in both},
     }

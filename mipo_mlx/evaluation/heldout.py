@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from ..records import Pair
-from .intervals import enough, paired
+from .intervals import enough
+from .measures import Measures
 
 TIE = 1e-3  # nats; a hundred float32 log-probabilities summed in another order differ by less
 
@@ -46,6 +47,9 @@ def evaluate(pairs: Sequence[Pair], policy: Sequence[Sequence[float]], beta: flo
         side["information"] = [float(np.log(len(r))) - nats for r, nats in zip(reward, losses, strict=True)]
         side["chosen_reward"] = [float(r[0]) for r in reward]
         side["rejected_reward"] = [float(np.mean(r[1:])) for r in reward]
+    measures = Measures([f"{pair.prompt_id} {pair.context_id} {pair.id}" for pair in pairs], clusters, draws, seed)
+    for name in before:
+        measures.add(name, before[name], after[name])
     return {
         "pairs": len(pairs),
         "grids": len(set(clusters[0])),
@@ -53,5 +57,6 @@ def evaluate(pairs: Sequence[Pair], policy: Sequence[Sequence[float]], beta: flo
         "candidates": max(len(pair.tokens) for pair in pairs),
         "beta": beta,
         "no_interval": enough(clusters),
-        "metrics": {name: paired(before[name], after[name], clusters, draws, seed) for name in before},
+        "metrics": measures.metrics,
+        "items": measures.items(),
     }
