@@ -15,7 +15,7 @@ from mlx.utils import tree_flatten
 from ..fastmath import on_cpu
 from ..head import BLOCK_LOGITS, CHUNK_TOKENS
 from ..prefix import body_of, text_model, windows
-from ..recipe import Training
+from ..recipe import Lora, Training
 from .batches import ROUND
 
 MOST_TOKENS = {True: 4096, False: 32768}  # a micro-batch beyond this is no faster; on the CPU and on a GPU
@@ -65,12 +65,28 @@ def plan(
 
 def predict(model: nn.Module, settings: Training, shape: Shape, limit_bytes: int) -> Plan:
     """What one step with micro-batches of that shape takes at its peak."""
-    weights = sum(x.nbytes for _, x in tree_flatten(model.parameters()))
-    trained = sum(x.nbytes for _, x in tree_flatten(model.trainable_parameters()))
+    trained = _adapter_bytes(model, settings.lora)
+    weights = sum(x.nbytes for name, x in tree_flatten(model.parameters()) if "lora_" not in name) + trained
     optimizer = 4 * trained  # gradients, their sum over micro-batches, and AdamW's averages
     activations = _activations(model, settings, shape)
     peak = weights + optimizer + activations
     return Plan(shape.tokens, peak, weights, optimizer, activations, peak <= limit_bytes)
+
+
+def _adapter_bytes(model: nn.Module, lora: Lora) -> int:
+    """Size of the LoRA matrices, whether they are attached already or not (a dry run plans without)."""
+    layers = body_of(model).layers
+    total = 0
+    for layer in layers if lora.layers == "all" else layers[-lora.layers :]:
+        for name, module in layer.named_modules():
+            base = getattr(module, "linear", module)
+            if isinstance(base, nn.Linear | nn.QuantizedLinear) and not name.endswith(".linear"):
+                if lora.keys == "all" or name in lora.keys:
+                    outputs, inputs = base.weight.shape
+                    if isinstance(base, nn.QuantizedLinear):
+                        inputs = inputs * 32 // base.bits
+                    total += 4 * lora.rank * (inputs + outputs)
+    return total
 
 
 def _activations(model: nn.Module, settings: Training, shape: Shape) -> int:
