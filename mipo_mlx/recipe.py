@@ -26,11 +26,21 @@ Count = Annotated[int, Field(ge=1)]
 NegativeKind = Literal["random_context", "no_context", "hard_context", "random_prompt"]
 
 
+class Dataset(Section):
+    name: str
+    subset: str | None = None
+    split: str = "train"
+    where: dict[str, str | int | float | bool] = {}
+    columns: dict[Literal["context", "note", "prompt", "topic"], str] = {}
+
+
 class Sources(Section):
     notes: str | None = None
+    dataset: Dataset | None = None
     me: str | None = None
     columns: dict[Literal["context", "note"], str] = {}
     prompts: str = "builtin"
+    prompt_dataset: Dataset | None = None
     context_tokens: Annotated[int, Field(ge=16)] = 160
     min_tokens: Count = 16
     max_contexts: Count = 400
@@ -38,6 +48,14 @@ class Sources(Section):
     heldout_contexts: Fraction = 0.25
     heldout_prompts: Fraction = 0.25
     redact: bool = True
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "Sources":
+        if self.notes and self.dataset:
+            raise ValueError("dataset: contexts come from notes or from a data set, and both are named; remove one")
+        if self.prompt_dataset and self.prompts != "builtin":
+            raise ValueError("prompt_dataset: prompts come from a file or from a data set, and both are named; remove one")
+        return self
 
 
 class Filters(Section):
@@ -127,6 +145,9 @@ class Evaluation(Section):
     examples: Annotated[int, Field(ge=0)] = 3
     gallery: Annotated[int, Field(ge=0)] = 12
     embedding_judge: bool = True
+    everyday: Annotated[int, Field(ge=0)] = 12
+    leak_contexts: Annotated[int, Field(ge=0)] = 24
+    canaries: list[Annotated[str, Field(pattern=r"\d.*\d.*\d")]] = []
     bootstrap: Annotated[int, Field(ge=100)] = 2000
 
 

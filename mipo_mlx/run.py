@@ -67,6 +67,10 @@ def resolve_paths(values: Recipe, base: Path) -> Recipe:
         sources = sources.model_copy(update={"notes": absolute(sources.notes)})
     if sources.prompts != "builtin":
         sources = sources.model_copy(update={"prompts": absolute(sources.prompts)})
+    for key in ("dataset", "prompt_dataset"):
+        given = getattr(sources, key)
+        if given and (given.name.startswith((".", "~")) or given.name.endswith((".json", ".jsonl", ".parquet", ".csv"))):
+            sources = sources.model_copy(update={key: given.model_copy(update={"name": absolute(given.name)})})
     model = values.model
     if model.startswith(("./", "../", "~")) or model.endswith(".gguf") and not model.startswith(("ollama:", "lmstudio:")):
         model = absolute(model)

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..recipe import Sources
 from ..records import HELDOUT, TRAIN, Prompt
+from .hub import read_prompts
 from .markdown import parse
 from .note import Skip, Tally
 from .text import read_text
@@ -17,12 +19,17 @@ COLUMNS = ("prompt", "instruction", "question", "text", "turns", "messages")
 WORD = re.compile(r"\w+")
 
 
-def load_prompts(given: str, seed: int, fraction: float, tally: Tally) -> list[Prompt]:
-    """The prompts of the bank ("builtin") or of a .txt, .md, .json or .jsonl file, `fraction` of each topic held out.
+def load_prompts(sources: Sources, seed: int, tally: Tally) -> list[Prompt]:
+    """The prompts of the bank ("builtin"), a .txt, .md, .json or .jsonl file or a data set, with a share of each topic held out.
 
     Raises UserError with file and line for what cannot be read, and where fewer than two are left.
     """
-    rows = read_lines(BANK.read_text(encoding="utf-8")) if given == "builtin" else _from_file(Path(given).expanduser(), tally)
+    if sources.prompt_dataset:
+        named, rows = f"sources.prompt_dataset: {sources.prompt_dataset.name}", read_prompts(sources.prompt_dataset, tally)
+    elif sources.prompts == "builtin":
+        named, rows = "sources.prompts: builtin", read_lines(BANK.read_text(encoding="utf-8"))
+    else:
+        named, rows = f"sources.prompts: {sources.prompts}", _from_file(Path(sources.prompts).expanduser(), tally)
     distinct: dict[str, tuple[str, str]] = {}
     for text, topic in rows:
         key = " ".join(WORD.findall(text.lower())) or text
@@ -30,8 +37,8 @@ def load_prompts(given: str, seed: int, fraction: float, tally: Tally) -> list[P
             tally.removed["repeated prompts"] += 1
         distinct.setdefault(key, (text, topic))
     if len(distinct) < 2:
-        raise UserError(f"sources.prompts: {given}: {len(distinct)} prompts, and at least 2 are needed; add requests, one a line")
-    return split_prompts(list(distinct.values()), seed, fraction)
+        raise UserError(f"{named}: {len(distinct)} prompts, and at least 2 are needed; add requests, one a line")
+    return split_prompts(list(distinct.values()), seed, sources.heldout_prompts)
 
 
 def split_prompts(rows: list[tuple[str, str]], seed: int, fraction: float) -> list[Prompt]:

@@ -11,6 +11,7 @@ from ..recipe import Recipe, Sources
 from ..records import HELDOUT, TRAIN, Context, Prompt, write_records
 from .chunks import CountTokens, cut
 from .dedupe import drop_duplicates
+from .hub import read_contexts
 from .note import Note, Passage, Skip, Tally
 from .prompts import load_prompts
 from .readers import ENDINGS, Reader, headings_as_notes, reader_for
@@ -41,19 +42,27 @@ def collect(recipe: Recipe, count_tokens: CountTokens, reporter: Reporter) -> tu
     """(contexts, prompts, the row of sources.json). Raises UserError where there is too little to work with."""
     sources, tally = recipe.sources, Tally()
     count_tokens = lru_cache(4096)(count_tokens)  # a passage is measured as a section, as a piece and as a whole
-    prompts = load_prompts(sources.prompts, recipe.seed, sources.heldout_prompts, tally)
+    prompts = load_prompts(sources, recipe.seed, tally)
+    if not _name(sources) and set(recipe.pairs.negatives) == {"random_prompt"}:
+        return [], prompts, _row(recipe, tally, [], prompts)  # answers differ by question alone: no contexts
     notes = read_notes(sources, tally, reporter)
     passages: list[Passage] = []
     for note in notes:
         passages += cut(note, count_tokens, sources.context_tokens, sources.min_tokens, tally)
     passages = drop_duplicates(passages, sources.near_duplicate, tally)
     if not passages:
-        raise UserError(f"{sources.notes}: {_nothing(tally)}")
+        raise UserError(f"{_name(sources)}: {_nothing(tally)}")
     if len(passages) == 1 and tally.dropped["duplicate"] + tally.dropped["near-duplicate"]:
-        raise UserError(f"{sources.notes}: the {tally.found} passages are all alike, so none can be wrong for another; add others")
+        raise UserError(f"{_name(sources)}: the {tally.found} passages are all alike, so none can be wrong for another; add others")
     grid = recipe.pairs.contexts_per_grid
     contexts = split(passages, recipe.seed, sources.heldout_contexts, sources.max_contexts, grid, tally)
-    row = {"notes": sources.notes, "prompts": sources.prompts} | tally.to_row()
+    return contexts, prompts, _row(recipe, tally, contexts, prompts)
+
+
+def _row(recipe: Recipe, tally: Tally, contexts: list[Context], prompts: list[Prompt]) -> dict[str, Any]:
+    sources = recipe.sources
+    asked = sources.prompt_dataset.name if sources.prompt_dataset else sources.prompts
+    row = {"notes": _name(sources), "prompts": asked} | tally.to_row()
     row["passages"]["kept"] = len(contexts)
     for side in (TRAIN, HELDOUT):
         mine = [context for context in contexts if context.split == side]
@@ -63,11 +72,17 @@ def collect(recipe: Recipe, count_tokens: CountTokens, reporter: Reporter) -> tu
             "tokens": sum(context.tokens for context in mine),
             "prompts": sum(prompt.split == side for prompt in prompts),
         }
-    return contexts, prompts, row
+    return row
+
+
+def _name(sources: Sources) -> str | None:
+    return sources.dataset.name if sources.dataset else sources.notes
 
 
 def read_notes(sources: Sources, tally: Tally, reporter: Reporter) -> list[Note]:
     """The notes of a folder or a single file. Raises UserError where there are none."""
+    if sources.dataset:
+        return read_contexts(sources.dataset, tally)
     if not sources.notes:
         raise UserError("sources.notes: no notes named; pass --notes PATH, or write `notes: ~/notes` under sources in the recipe")
     root = Path(sources.notes).expanduser()

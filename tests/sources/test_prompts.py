@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 
 from mipo_mlx.errors import UserError
+from mipo_mlx.recipe import Sources
 from mipo_mlx.records import HELDOUT
 from mipo_mlx.sources.dedupe import near_duplicates, shingles
 from mipo_mlx.sources.note import Tally
@@ -13,7 +14,7 @@ from mipo_mlx.sources.prompts import load_prompts
 
 
 def load(path, fraction: float = 0.25, seed: int = 0):
-    return load_prompts(str(path), seed, fraction, Tally())
+    return load_prompts(Sources(prompts=str(path), heldout_prompts=fraction), seed, Tally())
 
 
 def test_the_bank():

@@ -25,8 +25,7 @@ def read_rows(path: Path, source: str, tally: Tally, columns: dict[str, str] | N
     except Skip as reason:
         raise UserError(f"{path}: {reason}") from None
     if path.suffix == ".jsonl":
-        numbered = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-        rows = [(number, parse_json(line, f"{path}:{number}")) for number, line in numbered]
+        rows = parse_rows(text, path)
     else:
         values = parse_json(text, str(path))
         if not isinstance(values, list):
@@ -55,6 +54,12 @@ def row_note(row: Any, number: int, path: Path, source: str, columns: dict[str, 
     blocks = paragraphs(text, number)
     lines = [replace(block, line=number) for block in blocks]
     return Note(str(row[owner]) if owner else f"{source}:{number}", source, "", lines, whole=True) if blocks else None
+
+
+def parse_rows(text: str, path: Path) -> list[tuple[int, Any]]:
+    """(line, value) of each line of a JSONL file that is not empty."""
+    numbered = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    return [(number, parse_json(line, f"{path}:{number}")) for number, line in numbered]
 
 
 def parse_json(text: str, where: str) -> Any:

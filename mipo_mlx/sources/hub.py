@@ -1,0 +1,131 @@
+"""Data sets: by name from the Hub through the `datasets` library, or a local copy (.json, .jsonl, .parquet, .csv, a folder).
+
+The recipe's `columns` say which columns make a context, whose it is, and which make a prompt. A value is a column's name or
+a template: `{question}` and `{choices.text}` stand for columns, and lists become lettered lines (A. ..., B. ...).
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from string import ascii_uppercase
+from typing import Any
+
+from ..errors import UserError
+from ..recipe import Dataset
+from .note import Note, Skip, Tally
+from .readers.plain import paragraphs
+from .readers.rows import parse_json, parse_rows
+from .text import read_text
+
+FIELD = re.compile(r"\{([\w.]+)\}")
+BUILDERS = {".parquet": "parquet", ".csv": "csv"}
+LIMIT = 2 << 30  # bytes of a local JSON file
+LOCAL = "without a network, write the path of a local copy (.json, .jsonl, .parquet, .csv or a folder) as name"
+
+
+def read_contexts(given: Dataset, tally: Tally) -> list[Note]:
+    """One whole note for each row that has a context; rows of one `note` value are the same person's."""
+    template = given.columns.get("context")
+    if template is None:
+        raise UserError("sources.dataset.columns: key context is missing; name the column that tells about the user")
+    notes = []
+    for number, row in rows(given):
+        text = fill(template, row, given)
+        if not text:
+            tally.left_alone["rows without a context"] += 1
+            continue
+        owner = fill(given.columns["note"], row, given) if "note" in given.columns else ""
+        blocks = [type(block)(block.text, number, linked=block.linked) for block in paragraphs(text)]
+        notes.append(Note(owner or f"{given.name}:{number}", given.name, "", blocks, whole=True))
+    tally.read += 1
+    return notes
+
+
+def read_prompts(given: Dataset, tally: Tally) -> list[tuple[str, str]]:
+    """(prompt, topic) of each row that has a prompt."""
+    template = given.columns.get("prompt")
+    if template is None:
+        raise UserError("sources.prompt_dataset.columns: key prompt is missing; name the column with the request")
+    found = []
+    for _, row in rows(given):
+        text = fill(template, row, given)
+        if text:
+            found.append((text, fill(given.columns["topic"], row, given) if "topic" in given.columns else given.name))
+        else:
+            tally.left_alone["rows without a prompt"] += 1
+    return found
+
+
+def fill(template: str, row: dict[str, Any], given: Dataset) -> str:
+    """A column, or a template over columns; '' where any of them is empty in this row."""
+    names = FIELD.findall(template)
+    if not names:
+        return as_text(column(row, template, given))
+    values = {name: as_text(column(row, name, given)) for name in names}
+    return FIELD.sub(lambda match: values[match[1]], template).strip() if all(values.values()) else ""
+
+
+def as_text(value: Any) -> str:
+    if isinstance(value, list):
+        return "\n".join(f"{letter}. {as_text(item)}" for letter, item in zip(ascii_uppercase, value, strict=False))
+    return "" if value is None else str(value).strip()
+
+
+def column(row: dict[str, Any], name: str, given: Dataset) -> Any:
+    """The value under `a` or `a.b`. Raises UserError where there is no such column."""
+    value: Any = row
+    for part in name.split("."):
+        if not isinstance(value, dict) or part not in value:
+            raise UserError(f"{given.name}: no column {name}; it has {', '.join(map(str, row))}: correct columns in the recipe")
+        value = value[part]
+    return value
+
+
+def rows(given: Dataset) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(number from 1, row) of the rows that meet `where`."""
+    path = Path(given.name).expanduser()
+    found = _json_rows(path) if path.suffix in (".json", ".jsonl") else enumerate(_load(given, path), 1)
+    any_left = False
+    for number, row in found:
+        if all(column(row, name, given) == wanted for name, wanted in given.where.items()):
+            any_left = True
+            yield number, row
+    if not any_left:
+        where = ", ".join(f"{name}: {wanted}" for name, wanted in given.where.items())
+        raise UserError(f"{given.name}: no rows{f' where {where}' if where else ''}")
+
+
+def _json_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    try:
+        text = read_text(path, path.name, Tally(), LIMIT)
+    except Skip as reason:
+        raise UserError(f"{path}: {reason}") from None
+    found = parse_rows(text, path) if path.suffix == ".jsonl" else list(enumerate(parse_json(text, str(path)), 1))
+    wrong = next((number for number, row in found if not isinstance(row, dict)), None)
+    if wrong is not None:
+        raise UserError(f"{path}:{wrong}: expected an object with named columns")
+    return found
+
+
+def _load(given: Dataset, path: Path) -> Any:
+    """The rows as the `datasets` library gives them."""
+    import datasets
+
+    if path.suffix and path.parent != Path(".") and not path.exists() and path.suffix in BUILDERS:
+        raise UserError(f"{path}: no such file")
+    try:
+        if path.is_file():
+            if path.suffix not in BUILDERS:
+                raise UserError(f"{path}: a data set is a .json, .jsonl, .parquet or .csv file, a folder of them, or a Hub name")
+            return datasets.load_dataset(BUILDERS[path.suffix], data_files=str(path), split="train")
+        return datasets.load_dataset(str(path) if path.is_dir() else given.name, given.subset, split=given.split)
+    except datasets.exceptions.DatasetNotFoundError:
+        raise UserError(f"{given.name}: the Hub has no such data set, or cannot be reached; {LOCAL}") from None
+    except (ConnectionError, OSError) as error:
+        raise UserError(f"{given.name}: cannot be loaded ({_line(error)}); {LOCAL}") from None
+    except (ValueError, datasets.exceptions.DatasetsError) as error:
+        raise UserError(f"{given.name}: cannot be loaded ({_line(error)}); check subset and split, or, {LOCAL}") from None
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
