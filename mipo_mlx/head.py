@@ -18,7 +18,7 @@ from mlx.utils import tree_flatten
 from .fastmath import exp_minus, on_cpu
 from .prefix import body_name, text_model
 
-BLOCK_LOGITS = 1 << 21  # logits at a time: 8 MiB in float32
+BLOCK_LOGITS = 1 << 20  # logits at a time: 4 MiB in float32
 CHUNK_TOKENS = 512  # tokens at a time
 _TIED = ("embed_tokens", "embeddings", "wte", "tok_embeddings")  # what models call the embedding inside their body
 
