@@ -13,6 +13,7 @@ from ..errors import UserError
 from ..files import disk_errors
 from ..models.gguf_rope import llama3_factors
 from ..models.names import HYPERPARAMETERS, Architecture, by_model_type, gguf_rows
+from .grid import LEVELS, encode_on
 from .types import FILE_TYPES, PLAIN, Mix, choose, encode, row_bytes
 from .weights import Piece, Weights
 
@@ -212,7 +213,10 @@ def _announce(writer: Any, tensor: Planned) -> None:
 def _bytes(weights: Weights, piece: Piece, tensor: Planned, architecture: Architecture) -> np.ndarray:
     data = piece.exact() if tensor.exact and tensor.type == piece.stored and not weights.changed(piece.name) else None
     if data is None:
-        data = encode(np.asarray(weights.fused(piece)), tensor.type)
+        values = np.asarray(weights.fused(piece))
+        grid = piece.grid() if tensor.type in LEVELS else None
+        data = encode_on(grid, values, tensor.type, tensor.name) if grid else None
+        data = encode(values, tensor.type) if data is None else data
     rows = gguf_rows(architecture, tensor.name, {**weights.config, "head_dim": head_size(weights.config)})
     return np.ascontiguousarray(data if rows is None else data[rows])
 

@@ -18,6 +18,7 @@ from ..errors import UserError
 from ..models.gguf_file import GGUFFile, Tensor
 from ..models.gguf_unpack import PACKED_BITS, dequantise, triple
 from ..models.names import Architecture, by_gguf, mlx_rows
+from .grid import Grid, of_affine, pack
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Piece:
     stored: str  # the ggml type that holds it as it is stored now: F32, F16, BF16, Q4_1, ...
     values: Callable[[], mx.array]  # float32, the parameter's shape
     exact: Callable[[], np.ndarray | None]  # its bytes in the type `stored`, (..., bytes a row), where that is exact
+    grid: Callable[[], Grid | None] = lambda: None  # the levels of a base of four or five bits
 
 
 class FolderBase:
@@ -121,8 +123,10 @@ class FolderBase:
             return mx.dequantize(weight, *wide, group_size=group, bits=bits, mode=mode).astype(mx.float32)
 
         stored = {4: "Q4_1", 5: "Q5_1"}.get(bits, "Q8_0") if mode == "affine" else "Q8_0"
-        exact = partial(blocks, weight, scales, biases, bits, group) if mode == "affine" else lambda: None
-        return Piece(name, shape, stored, values, exact)
+        if mode != "affine":
+            return Piece(name, shape, stored, values, lambda: None)
+        exact = partial(blocks, weight, scales, biases, bits, group)
+        return Piece(name, shape, stored, values, exact, partial(of_affine, scales, biases, bits, group))
 
 
 class GGUFBase:
@@ -153,7 +157,14 @@ class GGUFBase:
             raw = self.file.bytes(tensor).reshape(*tensor.shape[:-1], -1)
             return raw if rows is None else raw[rows]
 
-        return Piece(name, tensor.shape, tensor.type_name, values, exact)
+        def grid() -> Grid | None:
+            if tensor.type_name not in ("Q4_0", "Q4_1", "Q5_0", "Q5_1") or len(tensor.shape) != 2:
+                return None
+            _, scales, biases = triple(self.file, tensor)
+            own = (scales, biases) if rows is None else (scales[rows], biases[rows])
+            return Grid(*own, PACKED_BITS[tensor.type])
+
+        return Piece(name, tensor.shape, tensor.type_name, values, exact, grid)
 
 
 class Weights:
@@ -181,27 +192,19 @@ class Weights:
 
 def blocks(weight: mx.array, scales: mx.array, biases: mx.array, bits: int, group: int) -> np.ndarray | None:
     """An affine MLX triple as Q4_1, Q5_1 or Q8_0 bytes (rows..., bytes a row); None where those cannot hold it exactly."""
-    wide = [np.array(x.astype(mx.float32)) for x in (scales, biases)]
-    scale, bias = (np.repeat(x, group // 32, axis=-1) for x in wide)  # one a block of 32
-    half = [x.astype(np.float16) for x in (scale, bias)]
-    if group % 32 or not all(np.array_equal(h.astype(np.float32), x) for h, x in zip(half, (scale, bias), strict=True)):
+    own = of_affine(scales, biases, bits, group)
+    if own is None:
         return None
     packed = np.array(weight).view(np.uint8)
-    heads = [h[..., None].view(np.uint8) for h in half]
-    if bits == 8:
-        if not np.array_equal(bias, -128 * scale):
-            return None
-        codes = packed.reshape(*scale.shape, 32) ^ 0x80  # unsigned around 128 -> int8
-        out = np.concatenate([heads[0], codes], axis=-1)
-    elif bits in (4, 5):
-        every = np.unpackbits(packed, axis=-1, bitorder="little").reshape(*scale.shape, 32, bits)
-        low = np.packbits(every[..., :4], axis=-1, bitorder="little")[..., 0]
-        nibbles = low[..., :16] | (low[..., 16:] << 4)
-        fifth = [np.packbits(every[..., 4], axis=-1, bitorder="little")] if bits == 5 else []
-        out = np.concatenate([*heads, *fifth, nibbles], axis=-1)
-    else:
+    if bits in (4, 5):
+        every = np.unpackbits(packed, axis=-1, bitorder="little").reshape(*own.scale.shape, 32, bits)
+        codes = np.packbits(every, axis=-1, bitorder="little")[..., 0]
+        return pack(codes, own.scale.astype(np.float16), own.bias.astype(np.float16), {4: "Q4_1", 5: "Q5_1"}[bits])
+    if bits != 8 or not np.array_equal(own.bias, -128 * own.scale):
         return None
-    return out.reshape(*scale.shape[:-1], -1)
+    codes = packed.reshape(*own.scale.shape, 32) ^ 0x80  # unsigned around 128 -> int8
+    out = np.concatenate([own.scale.astype(np.float16)[..., None].view(np.uint8), codes], axis=-1)
+    return out.reshape(*own.scale.shape[:-1], -1)
 
 
 def _natural(name: str) -> tuple:
