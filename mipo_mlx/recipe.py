@@ -82,6 +82,7 @@ class Pairs(Section):
     temperature: NotNegative = 0.8
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
     batch: Count = 32
+    own_prompts: Annotated[int, Field(ge=0)] = 0
     filters: Filters = Filters()
 
     @model_validator(mode="after")

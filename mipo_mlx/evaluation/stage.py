@@ -15,7 +15,7 @@ from ..models import adapters, loading
 from ..progress import Reporter
 from ..recipe import Recipe
 from ..records import HELDOUT, Pair, read_records
-from . import answers, asking, cases, embedding, heldout, verdict
+from . import answers, asking, cases, embedding, heldout, unprompted, verdict
 from .answers import Asked
 from .journal import Journal
 
@@ -84,15 +84,17 @@ def _evaluate(folder: Path, recipe: Recipe, reporter: Reporter, pairs: list[Pair
     groups = cases.build(folder, recipe, loaded.tokenizer)
     requests = sum(group.asked for group in groups)
     settings = recipe.evaluation
-    with reporter.track("evaluating", total=len(pairs) + 4 * requests, unit="answers") as bar:
+    with reporter.track("evaluating", total=len(pairs) + 4 * requests + unprompted.work(folder, recipe), unit="answers") as bar:
         policy = journal.map("pairs", pairs, PAIRS_AT_ONCE, lambda _, part: _score_pairs(model, part), bar)
         asked = asking.ask(model, loaded.tokenizer, groups, recipe, journal, bar)
+        alone = unprompted.evaluate(model, loaded.tokenizer, folder, recipe, journal, bar)
     result: dict[str, Any] = {
         "heldout": heldout.evaluate(pairs, policy, recipe.training.beta, settings.bootstrap, recipe.seed),
         "fresh": answers.evaluate(asked, settings.choices, settings.bootstrap, recipe.seed, _embedder(recipe)) if asked else None,
+        "unprompted": alone,
         "gallery": [_example(loaded.tokenizer, a) for a in _spread(asked, max(settings.gallery, settings.examples))],
     }
-    result["verdict"] = verdict.sentence(result["heldout"], result["fresh"])
+    result["verdict"] = verdict.sentence(result["heldout"], result["fresh"], alone)
     return result
 
 

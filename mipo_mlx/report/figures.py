@@ -125,6 +125,27 @@ def training_charts(rows: list[dict[str, Any]], candidates: int) -> list[dict[st
     return found
 
 
+def without_context(unprompted: dict[str, Any] | None) -> list[str]:
+    """Drift and leaks in words, for the end of the costs."""
+    if not unprompted:
+        return []
+    found, leak = [], unprompted["leak"]
+    drift = _show(unprompted["kl_per_token"], ".3f")
+    if drift["value"] != "n/a":
+        around = f" ({drift['interval']})" if drift["interval"] else ""
+        found.append(f"{drift['value']} nats a token away from the base{around}")
+    if leak["signs"]:
+        found += [f"a sign of reciting: {sign}" for sign in leak["signs"]]
+    elif leak["p"] is not None:
+        notes, runs = leak["contexts"], leak["longest_run"]
+        found.append(
+            f"no sign of reciting: {notes['train']} trained notes became {leak['difference']:+.3f} nats a token likelier "
+            f"than {notes['heldout']} held-out ones (p = {leak['p']:.2f}), and its answers share at most "
+            f"{runs['train']} words in a row with a trained note, {runs['heldout']} with a held-out one"
+        )
+    return found
+
+
 def pmi_chart(fresh: dict[str, Any] | None) -> dict[str, Any] | None:
     """PMI of fresh answers, read by the base, before and after."""
     if not fresh:

@@ -102,15 +102,15 @@ def test_a_killed_evaluation_ends_with_the_same_bytes(finished, tmp_path, monkey
     computed = []
     original = stage.asking.score_group
     monkeypatch.setattr(stage.asking, "score_group", lambda *args: computed.append(1) or original(*args))
-    for kept in (0, 2, 5, len(lines) - 1):
+    for kept in (0, 5, 9, len(lines) - 1):
         (again / "eval.json").unlink(missing_ok=True)
         (again / "eval-samples.jsonl").write_bytes(b"".join(lines[:kept]) + lines[kept][:20])
         computed.clear()
         stage.run(again, settings, QUIET)
         assert (again / "eval.json").read_bytes() == whole
         assert (again / "eval-samples.jsonl").read_bytes() == b"".join(lines)
-        # 1 line of key, 1 of pairs, 2 + 2 of samples, then 8 groups of scores
-        assert len(computed) == (8 if kept <= 6 else len(lines) - kept)
+        # 1 line of key, 1 of pairs, 2 + 2 of samples, then 8 groups of scores, then what is asked without a context
+        assert len(computed) == min(8, max(0, 14 - kept))
     computed.clear()
     stage.run(again, settings, QUIET)
     assert not computed  # complete: nothing is computed again
@@ -182,6 +182,10 @@ def test_every_key_of_the_recipe_changes_the_outcome(tmp_path, tiny_folder):
     assert outcome(examples=2)[1].count("Asked:") == 2
     assert len(outcome(gallery=3)[0]["gallery"]) == 3
     assert outcome(answers=4)[0]["fresh"]["answers"] == 4
+    assert len(result["unprompted"]["answers"]) == 4  # as many as there are prompts
+    alone = outcome(everyday=2, leak_contexts=3, canaries=["locker 4071"])[0]["unprompted"]
+    assert len(alone["answers"]) == 2 and alone["leak"]["contexts"] == {"train": 0, "heldout": 3}
+    assert len(alone["leak"]["canaries"]) == 1
     among = outcome(choices=[2, 4, 16])[0]["fresh"]
     assert among["choices"] == [2, 4] and "identified_4" in among["metrics"]  # eight notes cannot be sixteen
     more = outcome(bootstrap=900)[0]

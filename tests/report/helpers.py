@@ -75,6 +75,14 @@ def make_finished(folder: Path, *, half: float | None = 0.06, hostile: bool = Tr
                 "answers": 36, "contexts": 8, "prompts": 9, "choices": [4], "no_interval": reason, "metrics": fresh,
                 "kl_per_answer": estimate(1.9, half), "pmi": pmi,
             },
+            "unprompted": {
+                "kl_per_token": estimate(0.021, half and 0.01),
+                "answers": [],
+                "leak": {
+                    "contexts": {"train": 24, "heldout": 8}, "difference": 0.012, "p": 0.31,
+                    "longest_run": {"train": 4, "heldout": 4}, "signs": [HOSTILE] if hostile else [],
+                },
+            },
             "gallery": [example] * 3,
             "verdict": "It worked: on held-out contexts it picks the right answer in 81% of the pairs (95 % interval 75% to 87%).",
         },

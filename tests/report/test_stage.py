@@ -34,6 +34,7 @@ def test_the_page_says_everything(page):
         assert f'<section id="{part}">' in text
     for shown in ("near-duplicate", "train, min pmi", "e-mail addresses", "learning_rate: 2.0e-05", "0.32.4", "ab" * 32, "5:01"):
         assert shown in text, shown
+    assert "Without any context: 0.021 nats a token away from the base (0.011 to 0.031); a sign of reciting: " in text
     assert f"mipo-mlx chat {page.parent}" in text and f"ollama create {page.parent.name}" in text
 
 
@@ -53,7 +54,8 @@ def test_the_same_run_gives_the_same_bytes(page):
 
 def test_words_are_shaded_by_their_pmi():
     assert figures.shade([["a", -3.0], ["b", 0.4], [" c", 0.5], ["d", 2.4], ["e", 99.0]]) == [
-        ("a", 0, "-3.00 nats"), ("b", 0, "+0.40 nats"), (" ", 0, ""), ("c", 1, "+0.50 nats"), ("d", 2, "+2.40 nats"), ("e", 5, "+99.00 nats"),
+        ("a", 0, "-3.00 nats"), ("b", 0, "+0.40 nats"), (" ", 0, ""), ("c", 1, "+0.50 nats"), ("d", 2, "+2.40 nats"),
+        ("e", 5, "+99.00 nats"),
     ]  # fmt: skip
 
 
@@ -70,6 +72,11 @@ def test_a_held_out_set_too_small_for_intervals_says_so(tmp_path):
     text = stage.render(make_finished(tmp_path, half=None), RECIPE)
     assert "Too few held-out groups for an interval: 3 independent ones" in text
     assert not any(re.findall(r'class="interval">(.*?)<', text))
+
+
+def test_a_run_without_leaks_says_what_was_looked_at(tmp_path):
+    text = stage.render(make_finished(tmp_path, hostile=False), RECIPE)
+    assert "no sign of reciting: 24 trained notes became +0.012 nats a token likelier than 8 held-out ones (p = 0.31)" in text
 
 
 def test_parts_without_their_file_are_left_out(tmp_path):
