@@ -29,6 +29,7 @@ import environments  # noqa: E402
 from shapes import QUICK, ROWS, Row, Shape  # noqa: E402
 
 CACHE = HERE / ".cache"
+NOT_ENGINE = ("chat", "cli", "doctor", "errors", "files", "install_blas", "progress", "records", "recipe", "run")  # of mipo_mlx
 
 
 @dataclass(frozen=True)
@@ -157,8 +158,8 @@ class Benchmark:
         if name not in SIDES:  # the machine itself
             return []
         own = [workers / "protocol.py", workers / f"{SIDES[name].worker}.py"]
-        engine = [package / f"{module}.py" for module in ("logprobs", "prefix", "head", "checkpointing", "models/adapters")]
-        return own + ([*engine, *sorted(package.glob("training/*.py"))] if name == "ours" else [])
+        engine = [p for p in sorted(package.glob("*.py")) if p.stem not in NOT_ENGINE] + sorted(package.glob("training/*.py"))
+        return own + (engine if name == "ours" else [])
 
     def keep(self, row: Row, side: str, reply: dict[str, Any]) -> None:
         record = {"row": str(row), "side": side, "of": self.fingerprint(side), "at": time.strftime("%F %T"), **reply}

@@ -46,6 +46,14 @@ def pairs_per_second(row: Row, seconds: float, pairs_per_step: int) -> float:
     return pairs_per_step / seconds
 
 
+def planned(summary: dict) -> str | None:
+    """The peak that the memory planner predicted, and how far off MLX's own measured peak it is."""
+    bytes_ = (summary["check"] or {}).get("planned")
+    if not bytes_ or not summary["mlx"]:
+        return None
+    return f"{bytes_ / 1e9:.2f} ({bytes_ / summary['mlx'] - 1:+.0%})"
+
+
 def lines(row: Row, found: dict[str, dict], shape: Shape, rate: float, gradients: dict[str, tuple[float, float]]) -> list[dict]:
     """The row's table lines. found: side -> summary with `way` and `pairs`; gradients: side -> (cosine, difference)."""
     ours = found.get("ours") or {}
@@ -66,7 +74,7 @@ def lines(row: Row, found: dict[str, dict], shape: Shape, rate: float, gradients
             "mlx": s["mlx"],
             "share": flops / s["seconds"] / rate if rate else None,
             "start": s["start"],
-            "predicted": s.get("predicted"),
+            "planned": planned(s),
         }
         if ours and side != "ours":
             line["faster"] = pairs_per_second(row, ours["seconds"], ours["pairs"]) / speed
@@ -91,7 +99,7 @@ COLUMNS = [
     ("smaller", "ours / theirs", "{:.2f}".format),
     ("mlx", "peak GB (MLX)", lambda v: f"{v / 1e9:.2f}"),
     ("smaller (mlx)", "ours / theirs", "{:.2f}".format),
-    ("predicted", "planned GB", lambda v: f"{v / 1e9:.2f}"),
+    ("planned", "planned GB", str),
     ("share", "of sgemm", "{:.0%}".format),
     ("start", "loss at B = 0", "{:.5f}".format),
     ("same", "same start", lambda v: "yes" if v else "NO"),

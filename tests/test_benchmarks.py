@@ -115,6 +115,11 @@ def test_a_line_compares_pairs_a_second_and_peaks():
     assert theirs["same"] and "faster" not in ours
 
 
+def test_the_planned_peak_stands_beside_the_measured_one():
+    assert table.planned({"check": {"planned": 2.3e9}, "mlx": 2e9}) == "2.30 (+15%)"
+    assert table.planned({"check": {}, "mlx": 2e9}) is None and table.planned({"check": None, "mlx": None}) is None
+
+
 @pytest.mark.parametrize("change", [{"peer_loss": 0.51}, {"difference": 0.1}, {"difference": float("nan")}])
 def test_another_start_is_named(change):
     theirs = lines_of(**change)[1]

@@ -15,7 +15,8 @@ from mipo_mlx.logprobs import token_logprobs  # noqa: E402
 from mipo_mlx.models import adapters, loading  # noqa: E402
 from mipo_mlx.recipe import Lora, Training  # noqa: E402
 from mipo_mlx.records import Pair  # noqa: E402
-from mipo_mlx.training import gradients  # noqa: E402
+from mipo_mlx.training import gradients, memory  # noqa: E402
+from mipo_mlx.training.batches import ROUND  # noqa: E402
 
 config = session.config
 settings = Training(learning_rate=1e-6, checkpoint_gradients=config["checkpointing"])
@@ -35,6 +36,12 @@ def pair(candidates: list[int]) -> Pair:
         prompt_tokens=prompt, tokens=[answers[c] for c in candidates], reference=[scores[c] for c in candidates],
         pmi=[0.0] * wrong, kinds=["random_context"] * wrong,
     )  # fmt: skip
+
+
+def planned() -> int:
+    """Peak of a step over the row that the planner predicts, in bytes; the planner rounds lengths up as batches do."""
+    length, answer = -(-(len(prompt) - 1) // ROUND) * ROUND + 1, -(-len(answers[0]) // ROUND) * ROUND
+    return memory.predict(model, settings, memory.Shape(1, length, len(answers), answer), 1 << 60).peak_bytes
 
 
 row = pair(list(range(len(answers))))
@@ -62,7 +69,8 @@ for name, pairs in (("-pair", [[0, 1]]), ("-pairs", [[0, j] for j in range(1, le
         found = step([pair(candidates) for candidates in pairs])
         save(found, name)
         losses[name] = found.loss
-session.send(event="checked", seconds=seconds, loss=losses[""], losses=losses, version=f"mlx {mx.__version__}")
+version = f"mlx {mx.__version__}"
+session.send(event="checked", seconds=seconds, loss=losses[""], losses=losses, version=version, planned=planned())
 
 weights = [(k, mx.zeros_like(v) if k.endswith("lora_b") else v) for k, v in adapters.weights(model).items()]
 model.load_weights(weights, strict=False)
