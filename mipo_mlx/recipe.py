@@ -148,6 +148,8 @@ class Evaluation(Section):
     embedding_judge: bool = True
     everyday: Annotated[int, Field(ge=0)] = 12
     leak_contexts: Annotated[int, Field(ge=0)] = 24
+    abilities: str | None = None
+    abilities_questions: Count = 100
     canaries: list[Annotated[str, Field(pattern=r"\d.*\d.*\d")]] = []
     bootstrap: Annotated[int, Field(ge=100)] = 2000
 

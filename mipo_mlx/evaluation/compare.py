@@ -31,8 +31,8 @@ def compare(a: Sequence[Path], b: Sequence[Path], draws: int = Evaluation().boot
     sides = [[_read(folder) for folder in side] for side in (a, b)]
     found: dict[str, Any] = {}
     shared_items = 0
-    for part in ("heldout", "fresh"):
-        results = [(x[part], y[part]) for x, y in zip(*sides, strict=True)]
+    for part in ("heldout", "fresh", "abilities"):
+        results = [(x.get(part), y.get(part)) for x, y in zip(*sides, strict=True)]
         if any(x is None or y is None for x, y in results):
             continue
         names = [n for n in results[0][0]["items"]["values"] if all(n in s["items"]["values"] for r in results for s in r)]

@@ -15,7 +15,7 @@ from ..models import adapters, loading
 from ..progress import Reporter
 from ..recipe import Recipe
 from ..records import HELDOUT, Pair, read_records
-from . import answers, asking, cases, embedding, heldout, unprompted, verdict
+from . import abilities, answers, asking, cases, embedding, heldout, unprompted, verdict
 from .answers import Asked
 from .journal import Journal
 
@@ -57,7 +57,7 @@ def fingerprint(folder: Path, recipe: Recipe) -> str:
 def summary(result: dict[str, Any]) -> dict[str, Any]:
     """The headline of eval.json: each measure's before, after and interval after."""
     headline = {"verdict": result["verdict"], "heldout_pairs": result["heldout"]["pairs"]}
-    for part in filter(None, (result["heldout"], result["fresh"])):
+    for part in filter(None, (result["heldout"], result["fresh"], result["abilities"])):
         for name, measure in part["metrics"].items():
             headline[name] = {
                 "before": measure["before"]["value"],
@@ -84,14 +84,20 @@ def _evaluate(folder: Path, recipe: Recipe, reporter: Reporter, pairs: list[Pair
     groups = cases.build(folder, recipe, loaded.tokenizer)
     requests = sum(group.asked for group in groups)
     settings = recipe.evaluation
-    with reporter.track("evaluating", total=len(pairs) + 4 * requests + unprompted.work(folder, recipe), unit="answers") as bar:
+    questions = []
+    if settings.abilities:
+        questions = abilities.read_questions(Path(settings.abilities).expanduser(), settings.abilities_questions, recipe.seed)
+    total = len(pairs) + 4 * requests + unprompted.work(folder, recipe) + abilities.work(questions)
+    with reporter.track("evaluating", total=total, unit="answers") as bar:
         policy = journal.map("pairs", pairs, PAIRS_AT_ONCE, lambda _, part: _score_pairs(model, part), bar)
         asked = asking.ask(model, loaded.tokenizer, groups, recipe, journal, bar)
         alone = unprompted.evaluate(model, loaded.tokenizer, folder, recipe, journal, bar)
+        kept = abilities.evaluate(model, loaded.tokenizer, questions, recipe, journal, bar) if questions else None
     result: dict[str, Any] = {
         "heldout": heldout.evaluate(pairs, policy, recipe.training.beta, settings.bootstrap, recipe.seed),
         "fresh": answers.evaluate(asked, settings.choices, settings.bootstrap, recipe.seed, _embedder(recipe)) if asked else None,
         "unprompted": alone,
+        "abilities": kept,
         "gallery": [_example(loaded.tokenizer, a) for a in _spread(asked, max(settings.gallery, settings.examples))],
     }
     result["verdict"] = verdict.sentence(result["heldout"], result["fresh"], alone)

@@ -15,6 +15,7 @@ HELDOUT = (
     ("rejected_reward", "Rejected reward", ".2f", "the same for rejected answers", 0),
 )
 COSTS = (
+    ("ability", "Questions answered right", ".2f", "general questions, without a context", 1),
     ("tokens", "Answer length, tokens", ".1f", "mean over fresh answers", 0),
     ("perplexity", "Perplexity under the base", ".2f", "of the answers, with their context; a rise means odder text", -1),
     ("parroting", "Hands the context back", ".2f", "share that quotes six words of the context or claims its facts as its own", -1),
@@ -25,7 +26,7 @@ COSTS = (
     ("distinct_2", "Distinct pairs of words", ".3f", "different bigrams over all bigrams", 1),
     ("cut_off", "Cut off", ".2f", "share that reached the longest length allowed", -1),
 )
-SHARES = ("accuracy", "identified", "parroting", "quotes_context", "role_confusion", "cut_off")
+SHARES = ("ability", "accuracy", "identified", "parroting", "quotes_context", "role_confusion", "cut_off")
 
 
 def information_rows(choices: list[int]) -> tuple:

@@ -41,6 +41,7 @@ def contents(folder: Path, recipe: Recipe) -> dict[str, Any]:
     """What the page shows; a part whose file is missing is left out."""
     result, manifest = _json(folder / "eval.json"), _json(folder / "manifest.json")
     heldout, fresh = result.get("heldout"), result.get("fresh")
+    kept = (result.get("abilities") or {}).get("metrics", {})
     gained: list[dict[str, Any]] = []
     if heldout:
         gained += figures.table(heldout["metrics"], figures.HELDOUT)
@@ -55,7 +56,7 @@ def contents(folder: Path, recipe: Recipe) -> dict[str, Any]:
         "about": _about(heldout, fresh, manifest),
         "gained": gained,
         "no_interval": [part["no_interval"] for part in (heldout, fresh) if part and part["no_interval"]],
-        "costs": figures.table(fresh["metrics"], figures.COSTS) if fresh else [],
+        "costs": figures.table({**fresh["metrics"], **kept}, figures.COSTS) if fresh else [],
         "fresh": fresh,
         "kl": None if kl is None else f"{kl:.1f}",
         "alone": figures.without_context(result.get("unprompted")),

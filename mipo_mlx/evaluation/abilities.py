@@ -1,0 +1,86 @@
+"""Whether abilities are kept: questions with a known answer, to the base and to the tuned model. Multiple choice is judged by
+likelihood, a number by a greedy answer that is read to its end."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import logprobs
+from ..errors import UserError
+from ..files import read_jsonl
+from ..models import adapters, chat
+from ..progress import Bar
+from ..recipe import Recipe
+from . import sampling
+from .journal import Journal
+from .measures import Measures
+from .numbers import read_number
+
+WORKING = 256  # tokens for a worked solution
+
+
+def read_questions(path: Path, count: int, seed: int) -> list[dict[str, Any]]:
+    """`count` rows drawn by the seed: {"question", "choices", "answer": index}, or {"question", "answer": number}.
+
+    Raises UserError for a file that is missing or holds something else.
+    """
+    if not path.is_file():
+        raise UserError(f"evaluation.abilities: {path}: no such file; expected JSONL of question, choices and answer")
+    rows = read_jsonl(path)
+    for number, row in enumerate(rows, 1):
+        fits = isinstance(row, dict) and isinstance(row.get("question"), str) and "answer" in row
+        if fits and "choices" in row:
+            fits = isinstance(row["answer"], int) and isinstance(row["choices"], list) and 0 <= row["answer"] < len(row["choices"])
+        elif fits:
+            fits = read_number(str(row["answer"])) is not None
+        if not fits:
+            raise UserError(
+                f"evaluation.abilities: {path}:{number}: expected question, choices and answer (an index from 0), "
+                "or question and answer (a number)"
+            )
+    if not rows:
+        raise UserError(f"evaluation.abilities: {path}: no question in this file")
+    order = np.random.default_rng([seed, 0xAB1]).permutation(len(rows))[:count]
+    return [rows[i] for i in sorted(order.tolist())]
+
+
+def work(questions: Sequence[dict[str, Any]]) -> int:
+    """How much the bar moves in `evaluate`."""
+    return 2 * len(questions)
+
+
+def evaluate(
+    model: Any, tokenizer: Any, questions: Sequence[dict[str, Any]], recipe: Recipe, journal: Journal, bar: Bar | None = None
+) -> dict[str, Any]:
+    """{"questions", "metrics": {"ability"}, "items"}: the share of right answers before and after, with intervals over
+    questions. `model` has adapters on it.
+
+    Of several choices the one of the highest mean log-probability per token is taken (length-normalised likelihood).
+    """
+    size = recipe.pairs.batch
+
+    def right(_: int, part: Sequence[dict[str, Any]]) -> list[Any]:
+        prompts = [chat.encode(tokenizer, [{"role": "user", "content": row["question"]}]) for row in part]
+        found: list[Any] = [None] * len(part)
+        chosen = [i for i, row in enumerate(part) if "choices" in row]
+        answers = [[tokenizer.encode(str(c), add_special_tokens=False) for c in part[i]["choices"]] for i in chosen]
+        scored = logprobs.token_logprobs(model, [prompts[i] for i in chosen], answers) if chosen else []
+        for i, row in zip(chosen, scored, strict=True):
+            means = [float(one.mean()) if len(one) else -np.inf for one in row]
+            found[i] = float(int(np.argmax(means)) == part[i]["answer"])
+        worked = [i for i in range(len(part)) if found[i] is None]
+        if worked:
+            greedy = recipe.pairs.model_copy(update={"temperature": 0.0, "max_tokens": WORKING})
+            for i, answer in zip(worked, sampling.answers(model, tokenizer, [prompts[i] for i in worked], greedy, 0), strict=True):
+                found[i] = float(read_number(answer["text"]) == read_number(str(part[i]["answer"])))
+        return found
+
+    with adapters.disabled(model):
+        before = journal.map("abilities-base", questions, size, right, bar)
+    after = journal.map("abilities-tuned", questions, size, right, bar)
+    keys = [row["question"] for row in questions]
+    measures = Measures(keys, [list(range(len(keys)))], recipe.evaluation.bootstrap, recipe.seed)
+    measures.add("ability", before, after)
+    return {"questions": len(questions), "metrics": measures.metrics, "items": measures.items()}

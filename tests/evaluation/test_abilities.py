@@ -1,0 +1,128 @@
+"""Numbers as people write them, and known answers judged against plain forward passes."""
+
+import json
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from mipo_mlx.errors import UserError
+from mipo_mlx.evaluation import abilities
+from mipo_mlx.evaluation.journal import Journal
+from mipo_mlx.evaluation.numbers import read_number
+from mipo_mlx.files import read_json, read_jsonl
+from mipo_mlx.models import adapters, chat, loading
+from mipo_mlx.progress import Reporter
+
+from .helpers import make_run, plain_logprobs, recipe
+
+
+@pytest.mark.parametrize(
+    "text, value",
+    [
+        ("She sold 48 in April and 24 in May: 48 + 24 = 72.\n#### 72", "72"),
+        ("#### 70,000", "70000"),
+        ("It costs $1,234,567.50 in all.", "1234567.5"),
+        ("The answer is -3.", "-3"),
+        ("The temperature is \u22123 degrees", "-3"),
+        ("5-3", "3"),
+        ("5 - 3 = 2", "2"),
+        ("so half of it, 1/2", "1/2"),
+        ("They need 2 1/2 hours", "5/2"),
+        ("He walks 3.5 km", "3.5"),
+        ("about .25 of them", "0.25"),
+        ("That is 15% of it", "15"),
+        ("First 3, then 4, then 12 apples.", "12"),
+        ("The answer is: **18**", "18"),
+        ("\\boxed{42}", "42"),
+        ("answer = 10 because 3 of 7", "10"),
+        ("x = y, so it is 9", "9"),
+        ("on 1/2/2020 and 7", "7"),
+        ("8/0", None),
+        ("none at all", None),
+        ("", None),
+    ],
+)
+def test_a_number_is_read_as_a_person_would(text, value):
+    assert read_number(text) == (None if value is None else Fraction(value))
+
+
+def test_every_answer_of_gsm8k_and_svamp_is_read(shared_data):
+    for name in ("gsm8k", "svamp"):
+        for row in read_jsonl(shared_data / f"{name}.jsonl")[:500]:
+            assert read_number(f"So it is done.\n#### {row['answer']}") == Fraction(str(row["answer"]).replace(",", ""))
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_choices_are_judged_by_their_mean_logprob(tmp_path, tiny_folder):
+    settings = recipe(tiny_folder)
+    folder = make_run(tmp_path / "run", settings, spread=0.05)
+    loaded = loading.load(settings.model)
+    model = adapters.load(loaded.model, folder / "adapters")
+    rows = [{"question": f"What is {i}?", "choices": ["bread", "my garden", "a nurse"], "answer": i % 3} for i in range(7)]
+    result = abilities.evaluate(model, loaded.tokenizer, rows, settings, Journal(tmp_path / "j.jsonl", "k"))
+
+    def share() -> float:
+        hits = 0
+        for row in rows:
+            ids = chat.encode(loaded.tokenizer, [{"role": "user", "content": row["question"]}])
+            tokens = [loaded.tokenizer.encode(c, add_special_tokens=False) for c in row["choices"]]
+            hits += int(np.argmax([plain_logprobs(model, ids, t).mean() for t in tokens])) == row["answer"]
+        return hits / len(rows)
+
+    assert result["metrics"]["ability"]["after"]["value"] == pytest.approx(share())
+    with adapters.disabled(model):
+        assert result["metrics"]["ability"]["before"]["value"] == pytest.approx(share())
+
+
+def test_numbers_are_generated_and_read(tmp_path, tiny_folder, monkeypatch):
+    settings = recipe(tiny_folder)
+    folder = make_run(tmp_path / "run", settings)
+    loaded = loading.load(settings.model)
+    model = adapters.load(loaded.model, folder / "adapters")
+    asked = []
+
+    def answers(model, tokenizer, prompts, settings, seed):
+        asked.append((settings.temperature, settings.max_tokens))
+        return [{"text": text} for text in ("It is 1,000 in all", "no idea", "It is 3")[: len(prompts)]]
+
+    monkeypatch.setattr(abilities.sampling, "answers", answers)
+    rows = [{"question": "a", "answer": "1000"}, {"question": "b", "answer": 2}, {"question": "c", "answer": 4}]
+    result = abilities.evaluate(model, loaded.tokenizer, rows, settings, Journal(tmp_path / "j.jsonl", "k"))
+    assert result["metrics"]["ability"]["after"]["value"] == pytest.approx(1 / 3)
+    assert asked == [(0.0, abilities.WORKING)] * 2  # greedy: the base, then the tuned model
+
+
+def test_the_recipe_names_the_questions_and_how_many(tmp_path, tiny_folder):
+    path = write(tmp_path / "q.jsonl", [{"question": f"q{i}", "choices": ["a", "b"], "answer": 0} for i in range(9)])
+    from mipo_mlx.evaluation import stage
+
+    for count, expected in ((4, 4), (100, 9)):
+        settings = recipe(tiny_folder, abilities=str(path), abilities_questions=count, answers=2)
+        folder = make_run(tmp_path / str(count), settings)
+        summary = stage.run(folder, settings, Reporter(quiet=True))
+        assert read_json(folder / "eval.json")["abilities"]["questions"] == expected and "ability" in summary
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ('{"question": "q"}', ":1: expected question, choices and answer"),
+        ('{"question": "q", "choices": ["a"], "answer": 1}', ":1: expected"),
+        ('{"question": "q", "answer": "many"}', ":1: expected"),
+        ("[1]", ":1: expected"),
+        ("", "no question in this file"),
+    ],
+)
+def test_a_file_of_something_else_ends_in_one_line(tmp_path, line, message):
+    path = tmp_path / "q.jsonl"
+    path.write_text(line + "\n" if line else "")
+    with pytest.raises(UserError, match="evaluation.abilities") as error:
+        abilities.read_questions(path, 5, 0)
+    assert message in str(error.value) and "\n" not in str(error.value)
+    with pytest.raises(UserError, match="no such file"):
+        abilities.read_questions(tmp_path / "missing.jsonl", 5, 0)
