@@ -1,7 +1,7 @@
 """What training minimises, over summed log-probabilities of each pair's candidates, and the figures that are logged beside it.
 
 Everywhere: (pairs, candidates) arrays in nats, candidate 0 is the chosen one, `mask` is true where there is a candidate. d is
-the log-probability minus the reference's; with `length_normalized` both are means over tokens instead of sums.
+the log-probability minus the reference's; with `length_normalized`, and in ipo, both are means over tokens instead of sums.
 
 Two objectives contrast contexts and need a whole grid: `infonce_authors` and `sami`. Their input is one grid of K pairs with K
 candidates each, candidate j of pair i being the chosen answer of pair (i + j) mod K (`batches.contrast_contexts`).
@@ -23,7 +23,7 @@ def losses(logps: mx.array, reference: mx.array, lengths: mx.array, mask: mx.arr
     loss with each rejected candidate in the chosen one's place.
     """
     chosen_nll = -logps[:, 0] / mx.maximum(lengths[:, 0], 1)
-    if settings.length_normalized:
+    if settings.length_normalized or settings.objective == "ipo":
         logps, reference = logps / mx.maximum(lengths, 1), reference / mx.maximum(lengths, 1)
     if settings.objective in CONTRASTS_CONTEXTS:
         loss = _contrast_contexts(logps, settings)
@@ -62,7 +62,7 @@ def _smoothed(each: mx.array, mask: mx.array, label_smoothing: float) -> mx.arra
 def _pairwise(d: mx.array, mask: mx.array, settings: Training) -> mx.array:
     """Mean over rejected candidates of a loss of the margin m = d_chosen - d_rejected.
 
-    ipo: (m - 1 / (2 beta))^2 (Azar et al. 2023, eq. 17; TRL takes per-token means, as `length_normalized` does here);
+    ipo: (m - 1 / (2 beta))^2 (Azar et al. 2023, eq. 17), always on means over tokens, as IPO's authors did and TRL does;
     hinge: max(0, 1 - beta m) (SLiC, Zhao et al. 2023).
     """
 

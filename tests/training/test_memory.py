@@ -1,0 +1,88 @@
+"""The planner against measured peaks."""
+
+from types import SimpleNamespace
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+
+from mipo_mlx import logprobs
+from mipo_mlx.fastmath import on_cpu
+from mipo_mlx.models import adapters
+from mipo_mlx.recipe import Lora, Training
+from mipo_mlx.training import memory
+from tests.conftest import build_model, tiny_config
+
+
+def middling(layers: int = 6, **changes):
+    """SmolLM2-135M's widths, fewer layers and words."""
+    sizes = {"hidden_size": 576, "num_hidden_layers": layers, "intermediate_size": 1536, "num_attention_heads": 9,
+             "num_key_value_heads": 3, "head_dim": 64, "vocab_size": 2048, "max_position_embeddings": 2048}  # fmt: skip
+    return build_model(tiny_config(**sizes, **changes), spread=1.0)
+
+
+def measured_peak(model, shape: memory.Shape, checkpoint: bool) -> int:
+    rng = np.random.default_rng(0)
+    batch = SimpleNamespace(
+        prompts=mx.array(rng.integers(0, 2000, (shape.pairs, shape.prompt)).astype(np.int32)),
+        prompt_lengths=mx.full((shape.pairs,), shape.prompt, dtype=mx.int32),
+        answers=mx.array(rng.integers(0, 2000, (shape.pairs, shape.candidates, shape.answer)).astype(np.int32)),
+        answer_lengths=mx.full((shape.pairs, shape.candidates), shape.answer, dtype=mx.int32),
+    )
+    mx.eval(model.parameters())
+    before = mx.get_active_memory() - sum(x.nbytes for _, x in tree_flatten(model.parameters()))
+    mx.reset_peak_memory()
+    _, gradient = nn.value_and_grad(model, lambda m: logprobs.batch_logprobs(m, batch, checkpoint=checkpoint).sum())(model)
+    mx.eval(gradient)
+    return mx.get_peak_memory() - before
+
+
+@pytest.mark.skipif(not on_cpu(), reason="fitted on the CPU")
+@pytest.mark.parametrize("shape", [(1, 257, 2, 64), (1, 129, 2, 128), (1, 513, 4, 32), (3, 65, 2, 48)])
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_prediction_is_within_15_percent_of_the_measured_peak(shape, checkpoint):
+    model = middling()
+    adapters.attach(model, Lora(), 0)
+    shape = memory.Shape(*shape)
+    predicted = memory.predict(model, Training(checkpoint_gradients=checkpoint), shape, 0).peak_bytes
+    assert predicted == pytest.approx(measured_peak(model, shape, checkpoint), rel=0.15)
+
+
+def plan(model, limit: int, **settings) -> memory.Plan:
+    return memory.plan(model, Training(**settings), longest_prompt=200, longest_answer=60, candidates=2, limit_bytes=limit)
+
+
+def test_more_memory_gives_larger_micro_batches_up_to_what_is_useful():
+    model = middling(2)
+    adapters.attach(model, Lora(), 0)
+    small, large = plan(model, 120 << 20), plan(model, 10 << 30)
+    assert small.token_budget < large.token_budget <= memory.MOST_TOKENS[on_cpu()]
+    assert small.fits and small.peak_bytes <= 120 << 20
+    assert large.peak_bytes == large.weights_bytes + large.optimizer_bytes + large.activation_bytes
+
+
+def test_a_pair_that_does_not_fit_is_planned_alone_and_said():
+    found = plan(middling(2), 1 << 20)
+    assert not found.fits and found.token_budget == 209 + 2 * 64
+
+
+def test_checkpointing_and_a_smaller_adapter_take_less():
+    model = middling(4)
+    assert plan(model, 1, checkpoint_gradients=True).peak_bytes < plan(model, 1).peak_bytes
+    assert plan(model, 1, lora=Lora(rank=2)).optimizer_bytes < plan(model, 1, lora=Lora(rank=32)).optimizer_bytes
+    few = Lora(keys=["self_attn.q_proj"])
+    assert plan(model, 1, lora=few).optimizer_bytes == 4 * 4 * 8 * (576 + 576) * 4
+
+
+def test_adapters_are_counted_the_same_before_and_after_they_are_attached():
+    model = middling(2)
+    before = plan(model, 10 << 30)
+    adapters.attach(model, Lora(), 0)
+    assert plan(model, 10 << 30) == before
+
+
+def test_the_vocabulary_costs_its_weights_only():
+    small, large = (plan(middling(1, tie_word_embeddings=tied), 1) for tied in (True, False))
+    assert small.activation_bytes == large.activation_bytes and small.weights_bytes < large.weights_bytes
