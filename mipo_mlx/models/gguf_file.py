@@ -19,6 +19,7 @@ from ..errors import UserError
 MAX_TENSORS = 1 << 17
 MAX_KEYS = 1 << 16
 MAX_NAME = 1 << 10
+MAX_ARRAY = 1 << 24  # elements; the largest vocabularies have some 300,000
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
 
@@ -155,6 +156,8 @@ class GGUFFile:
         if kind != ARRAY:
             raise self.refuse(f"{what} has unknown value type {kind}")
         inner, count = self._number("I", what), self._number("Q", what)
+        if count > MAX_ARRAY:
+            raise self.refuse(f"{what} claims {count:,} elements")
         if inner in SCALARS:
             width = struct.calcsize("<" + SCALARS[inner])
             start = self._take(count * width, what)

@@ -11,7 +11,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from .gguf_file import GGUFFile, Tensor
+from .gguf_file import GGUFFile
 from .gguf_tokenizer import eos_ids, load_tokenizer
 from .gguf_unpack import PACKED_BITS, dequantise, triple
 from .names import HYPERPARAMETERS, Architecture, by_gguf, mlx_rows
@@ -61,10 +61,10 @@ def read_config(file: GGUFFile, architecture: Architecture) -> dict[str, Any]:
     missing = [key for key, (name, _) in HYPERPARAMETERS.items() if name not in config]
     if missing:
         raise file.refuse(f"{prefix}.{missing[0]} is missing")
-    _check_sizes(file, config)
-    embedding = _embedding(file)
-    heads = config["num_attention_heads"]
-    config["head_dim"] = file.get(f"{prefix}.attention.key_length", int, config["hidden_size"] // heads)
+    default = config["hidden_size"] // config["num_attention_heads"] if config["num_attention_heads"] > 0 else 0
+    config["head_dim"] = file.get(f"{prefix}.attention.key_length", int, default)
+    _check_sizes(file, config, config["head_dim"])
+    embedding = file.tensors["token_embd.weight"]
     config["vocab_size"] = embedding.shape[0]
     config["tie_word_embeddings"] = "output.weight" not in file.tensors
     config["attention_bias"] = "blk.0.attn_q.bias" in file.tensors
@@ -84,25 +84,28 @@ def tidy(value: float) -> float:
     return float(str(np.float32(value)))
 
 
-def _check_sizes(file: GGUFFile, config: dict[str, Any]) -> None:
-    """Sizes that are checked before a model of that size is built: every layer and width must be there as tensors."""
-    heads, shared = config["num_attention_heads"], config["num_key_value_heads"]
-    if not 1 <= config["num_hidden_layers"] <= len(file.tensors):
-        raise file.refuse(f"it claims {config['num_hidden_layers']} layers and holds {len(file.tensors)} tensors")
+def _check_sizes(file: GGUFFile, config: dict[str, Any], head_dim: int) -> None:
+    """Sizes are checked before a model of that size is built: every layer and width must be there as tensors."""
+    heads, shared, hidden = config["num_attention_heads"], config["num_key_value_heads"], config["hidden_size"]
     for name in ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "max_position_embeddings"):
         if not 1 <= config[name] <= 1 << 24:
             raise file.refuse(f"its {name} is {config[name]}")
-    if heads % shared:
-        raise file.refuse(f"{heads} attention heads do not divide among {shared} key-value heads")
+    layers = config["num_hidden_layers"]
+    if not 1 <= layers <= len(file.tensors) or any(f"blk.{i}.attn_norm.weight" not in file.tensors for i in range(layers)):
+        raise file.refuse(f"it claims {layers} layers, and not all are there")
+    if heads % shared or head_dim < 2 or head_dim % 2:
+        raise file.refuse(f"{heads} attention heads, {shared} key-value heads and a head size of {head_dim} do not fit together")
+    sides = {
+        "token_embd.weight": (None, hidden),
+        "blk.0.attn_q.weight": (heads * head_dim, hidden),
+        "blk.0.ffn_down.weight": (hidden, config["intermediate_size"]),
+    }
+    for name, wanted in sides.items():
+        shape = file.tensors[name].shape if name in file.tensors else ()
+        if len(shape) != 2 or any(want not in (None, side) for want, side in zip(wanted, shape, strict=True)):
+            raise file.refuse(f"tensor {name} is missing or has the shape {list(shape)}, which its own sizes do not give")
     if not 0 < config["rms_norm_eps"] < 1 or config["rope_theta"] <= 1:
         raise file.refuse(f"its rms_norm_eps is {config['rms_norm_eps']} and its rope_theta {config['rope_theta']}")
-
-
-def _embedding(file: GGUFFile) -> Tensor:
-    tensor = file.tensors.get("token_embd.weight")
-    if tensor is None or len(tensor.shape) != 2:
-        raise file.refuse("the tensor token_embd.weight is missing or not a matrix")
-    return tensor
 
 
 def build(file: GGUFFile, architecture: Architecture, config: dict[str, Any], dtype: mx.Dtype) -> nn.Module:
