@@ -146,6 +146,8 @@ class Evaluation(Section):
     examples: Annotated[int, Field(ge=0)] = 3
     gallery: Annotated[int, Field(ge=0)] = 12
     embedding_judge: bool = True
+    judge: str | None = None
+    judge_mode: Literal["pairwise", "rubric"] = "pairwise"
     everyday: Annotated[int, Field(ge=0)] = 12
     leak_contexts: Annotated[int, Field(ge=0)] = 24
     abilities: str | None = None

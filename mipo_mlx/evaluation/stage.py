@@ -15,7 +15,7 @@ from ..models import adapters, loading
 from ..progress import Reporter
 from ..recipe import Recipe
 from ..records import HELDOUT, Pair, read_records
-from . import abilities, answers, asking, cases, embedding, heldout, unprompted, verdict
+from . import abilities, answers, asking, cases, embedding, heldout, judge, unprompted, verdict
 from .answers import Asked
 from .journal import Journal
 
@@ -87,15 +87,17 @@ def _evaluate(folder: Path, recipe: Recipe, reporter: Reporter, pairs: list[Pair
     questions = []
     if settings.abilities:
         questions = abilities.read_questions(Path(settings.abilities).expanduser(), settings.abilities_questions, recipe.seed)
-    total = len(pairs) + 4 * requests + unprompted.work(folder, recipe) + abilities.work(questions)
+    total = len(pairs) + 4 * requests + unprompted.work(folder, recipe) + abilities.work(questions) + judge.work(recipe, requests)
     with reporter.track("evaluating", total=total, unit="answers") as bar:
         policy = journal.map("pairs", pairs, PAIRS_AT_ONCE, lambda _, part: _score_pairs(model, part), bar)
         asked = asking.ask(model, loaded.tokenizer, groups, recipe, journal, bar)
+        judged = judge.evaluate(model, loaded.tokenizer, asked, recipe, journal, bar)
         alone = unprompted.evaluate(model, loaded.tokenizer, folder, recipe, journal, bar)
         kept = abilities.evaluate(model, loaded.tokenizer, questions, recipe, journal, bar) if questions else None
     result: dict[str, Any] = {
         "heldout": heldout.evaluate(pairs, policy, recipe.training.beta, settings.bootstrap, recipe.seed),
         "fresh": answers.evaluate(asked, settings.choices, settings.bootstrap, recipe.seed, _embedder(recipe)) if asked else None,
+        "judged": judged,
         "unprompted": alone,
         "abilities": kept,
         "gallery": [_example(loaded.tokenizer, a) for a in _spread(asked, max(settings.gallery, settings.examples))],

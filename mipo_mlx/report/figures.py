@@ -147,6 +147,27 @@ def without_context(unprompted: dict[str, Any] | None) -> list[str]:
     return found
 
 
+def verdict_of_judge(judged: dict[str, Any] | None) -> str:
+    """What a judge model said, in words."""
+    if not judged:
+        return ""
+    missed = f"; {judged['nonsense']} requests it could not judge" if judged["nonsense"] else ""
+    if judged["mode"] == "rubric":
+        before, after = (_show(judged["metrics"]["rubric"][side], ".2f") for side in ("before", "after"))
+        around = f" ({after['interval']})" if after["interval"] else ""
+        return f"On a scale of 1 to 5: base {before['value']}, tuned {after['value']}{around}{missed}."
+    rate = _show(judged["win_rate"], ".2f")
+    if rate["value"] == "n/a":
+        return f"No verdict{missed}."
+    around = f" ({rate['interval']})" if rate["interval"] else ""
+    bias = judged["first_preferred"]
+    leaning = f" It prefers whichever answer comes first in {bias:.0%} of its looks (50% is fair)." if bias is not None else ""
+    return (
+        f"{judged['win']} wins, {judged['tie']} ties, {judged['loss']} losses of the tuned model in both orders{missed}: "
+        f"win rate {rate['value']}{around}, {judged['length_controlled']:.2f} at equal length.{leaning}"
+    )
+
+
 def pmi_chart(fresh: dict[str, Any] | None) -> dict[str, Any] | None:
     """PMI of fresh answers, read by the base, before and after."""
     if not fresh:

@@ -59,6 +59,8 @@ def contents(folder: Path, recipe: Recipe) -> dict[str, Any]:
         "costs": figures.table({**fresh["metrics"], **kept}, figures.COSTS) if fresh else [],
         "fresh": fresh,
         "kl": None if kl is None else f"{kl:.1f}",
+        "judge": (result.get("judged") or {}).get("judge", ""),
+        "judged": figures.verdict_of_judge(result.get("judged")),
         "alone": figures.without_context(result.get("unprompted")),
         "charts": figures.training_charts(read_jsonl(folder / "metrics.jsonl"), recipe.pairs.candidates),
         "pmi": figures.pmi_chart(fresh),

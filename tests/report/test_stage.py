@@ -35,6 +35,7 @@ def test_the_page_says_everything(page):
     for shown in ("near-duplicate", "train, min pmi", "e-mail addresses", "learning_rate: 2.0e-05", "0.32.4", "ab" * 32, "5:01"):
         assert shown in text, shown
     assert "Without any context: 0.021 nats a token away from the base (0.011 to 0.031); a sign of reciting: " in text
+    assert "20 wins, 10 ties, 4 losses of the tuned model in both orders; 2 requests it could not judge: win rate 0.73" in text
     assert f"mipo-mlx chat {page.parent}" in text and f"ollama create {page.parent.name}" in text
 
 
@@ -77,6 +78,15 @@ def test_a_held_out_set_too_small_for_intervals_says_so(tmp_path):
 def test_a_run_without_leaks_says_what_was_looked_at(tmp_path):
     text = stage.render(make_finished(tmp_path, hostile=False), RECIPE)
     assert "no sign of reciting: 24 trained notes became +0.012 nats a token likelier than 8 held-out ones (p = 0.31)" in text
+
+
+def test_what_a_judge_says_in_every_case():
+    tell = figures.verdict_of_judge
+    score = {"before": {"value": 2.0, "interval": None}, "after": {"value": 3.1, "interval": [2.9, 3.4]}}
+    rubric = {"mode": "rubric", "nonsense": 0, "metrics": {"rubric": score}}
+    assert tell(rubric) == "On a scale of 1 to 5: base 2.00, tuned 3.10 (2.90 to 3.40)."
+    silent = {"mode": "pairwise", "nonsense": 9, "win_rate": {"value": None, "interval": None}}
+    assert tell(silent) == "No verdict; 9 requests it could not judge." and tell(None) == ""
 
 
 def test_parts_without_their_file_are_left_out(tmp_path):

@@ -1,0 +1,94 @@
+"""A local judge: both orders, ties, nonsense, position bias and length control on votes worked out by hand."""
+
+import io
+
+import numpy as np
+import pytest
+
+from mipo_mlx.evaluation import judge, stage
+from mipo_mlx.evaluation.answers import Asked, Scored
+from mipo_mlx.evaluation.cases import Group
+from mipo_mlx.files import read_json
+from mipo_mlx.models import chat, loading
+from mipo_mlx.progress import Reporter
+
+from .helpers import make_run, plain_logprobs, recipe
+
+
+def asked(number: int, base: str = "short", tuned: str = "tuned", lengths=(5, 5)) -> Asked:
+    group = Group(f"p{number}", "What now?", [f"c{number}", "other"], ["I keep bees.", "I run."], [[1], [1]], 1)
+    sides = [Scored(text, [1] * n, "stop", [], []) for text, n in zip((base, tuned), lengths, strict=True)]
+    return Asked(group, 0, *sides)
+
+
+# [P(A), P(B)] with the base first, then with the tuned model first
+WIN, LOSS = [[0.1, 0.9], [0.8, 0.2]], [[0.9, 0.1], [0.2, 0.8]]
+FIRST, NONSENSE = [[0.9, 0.1], [0.9, 0.1]], [[0.1, 0.1], [0.9, 0.1]]
+
+
+def test_a_win_needs_both_orders_and_nonsense_is_counted_and_left_out():
+    rows = [WIN, WIN, WIN, LOSS, FIRST, FIRST, NONSENSE, NONSENSE]
+    result = judge.pairwise([asked(i) for i in range(8)], rows, 200, 0)
+    assert (result["win"], result["tie"], result["loss"], result["nonsense"]) == (3, 2, 1, 2)
+    assert result["win_rate"]["value"] == pytest.approx((3 + 2 * 0.5) / 6)
+    assert result["first_preferred"] == pytest.approx((4 * 1 + 2 * 2) / 12)  # once in each firm pair, always in the others
+
+
+def test_a_model_compared_with_itself_has_a_win_rate_of_one_half():
+    """Equal answers are ties whatever the judge says, and a judge that looks at the position alone makes ties."""
+    same = judge.pairwise([asked(i, "equal", "equal") for i in range(8)], [WIN, NONSENSE] * 4, 200, 0)
+    assert same["win_rate"] == {"value": 0.5, "interval": [0.5, 0.5]} and same["tie"] == 8 and same["first_preferred"] is None
+    blind = judge.pairwise([asked(i) for i in range(8)], [FIRST] * 8, 200, 0)
+    assert blind["win_rate"]["value"] == 0.5 and blind["first_preferred"] == 1.0
+
+
+def test_only_nonsense_gives_no_win_rate():
+    result = judge.pairwise([asked(i) for i in range(7)], [NONSENSE] * 7, 200, 0)
+    assert result["nonsense"] == 7 and result["win_rate"]["value"] is None and result["length_controlled"] is None
+
+
+def test_length_control_takes_out_what_length_explains():
+    """A judge that prefers the longer answer, and a tuned model that is longer three times out of four."""
+    rng = np.random.default_rng(0)
+    lengths = np.where(np.arange(400) % 4 == 0, -10, 10) + rng.normal(0, 1, 400)
+    outcomes = (rng.random(400) < np.where(lengths > 0, 0.9, 0.1)).astype(float)
+    assert np.mean(outcomes) > 0.65
+    assert judge.length_controlled(outcomes, lengths) == pytest.approx(0.5, abs=0.07)
+    assert judge.length_controlled([1.0, 1.0, 0.0, 0.5], [0, 0, 0, 0]) == pytest.approx(0.625, abs=0.01)
+    assert 0.9 < judge.length_controlled([1.0] * 30, range(30)) < 1
+
+
+def test_rubric_scores_are_expected_digits():
+    low, high = [0.5, 0.5, 0, 0, 0], [0, 0, 0, 0, 0.8]
+    result = judge.rubric([asked(i) for i in range(8)], [[low, high]] * 7 + [[low, [0.1, 0, 0, 0, 0]]], 200, 0)
+    assert result["nonsense"] == 1
+    assert result["metrics"]["rubric"]["before"]["value"] == pytest.approx(1.5)
+    assert result["metrics"]["rubric"]["after"]["value"] == pytest.approx(5.0)
+
+
+def test_the_judges_probabilities_are_its_likelihoods(tiny_folder):
+    loaded = loading.load(str(tiny_folder))
+    question = judge.PAIRWISE.format(context="I keep bees.", prompt="What now?", first="x", second="y")
+    (found,) = judge._probabilities(loaded.model, loaded.tokenizer, [question], ("A", "B"))
+    ids = chat.encode(loaded.tokenizer, [{"role": "user", "content": question}])
+    for letter, probability in zip("AB", found, strict=True):
+        tokens = loaded.tokenizer.encode(letter, add_special_tokens=False)
+        assert probability == pytest.approx(np.exp(plain_logprobs(loaded.model, ids, tokens).sum()), rel=1e-3)
+
+
+def test_the_recipe_names_the_judge_and_its_mode(tmp_path, tiny_folder, monkeypatch):
+    monkeypatch.setattr(judge, "SENSE", 0.0)
+    found = {}
+    for name, settings in {
+        "none": recipe(tiny_folder),
+        "base": recipe(tiny_folder, judge="base"),
+        "named": recipe(tiny_folder, judge=str(tiny_folder)),
+        "rubric": recipe(tiny_folder, judge="base", judge_mode="rubric"),
+    }.items():
+        folder = make_run(tmp_path / name, settings, spread=0.05)
+        stage.run(folder, settings, Reporter(stream=io.StringIO()))
+        found[name] = read_json(folder / "eval.json")["judged"]
+    assert found["none"] is None
+    assert found["base"]["win"] + found["base"]["tie"] + found["base"]["loss"] == 8
+    assert {k: v for k, v in found["named"].items() if k != "judge"} == {k: v for k, v in found["base"].items() if k != "judge"}
+    assert 1 <= found["rubric"]["metrics"]["rubric"]["after"]["value"] <= 5
