@@ -94,6 +94,8 @@ def plan(weights: Weights, architecture: Architecture, type_name: str) -> dict[s
             raise UserError(f"export.gguf: the model has a tensor {parameter}, for which GGUF's {architecture.gguf} has no place")
         if type_name != "keep":
             kind = choose(mix, name, shape)
+            if kind == "Q5_0" and type_name not in PLAIN and stored in ("Q4_0", "Q4_1"):
+                kind = "Q5_1"  # llama.cpp's fallback for such rows is Q5_0; Q5_1 holds the base's own levels exactly
         elif len(shape) == 1:
             kind = "F32"
         elif weights.changed(parameter):
