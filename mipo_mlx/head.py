@@ -18,7 +18,7 @@ from mlx.utils import tree_flatten
 from .fastmath import exp_minus, on_cpu
 from .prefix import body_name, text_model
 
-BLOCK_LOGITS = 1 << 20  # logits at a time: 4 MiB in float32
+BLOCK = 2048  # vocabulary entries at a time, whatever the batch, so that a token's result does not depend on its company
 CHUNK_TOKENS = 512  # tokens at a time
 _TIED = ("embed_tokens", "embeddings", "wte", "tok_embeddings")  # what models call the embedding inside their body
 
@@ -87,6 +87,16 @@ def _exp(x: mx.array, shift: mx.array) -> mx.array:
     return exp_minus(x, shift) if on_cpu() else mx.exp(x - shift)
 
 
+def _sum(x: mx.array) -> mx.array:
+    """Sums of the rows, (rows, 1), in two levels: MLX's CPU build adds one after the other, which loses digits in long rows."""
+    rows, length = x.shape
+    rest = length % 64
+    total = x[:, length - rest :].sum(axis=-1, keepdims=True)
+    if length == rest:
+        return total
+    return x[:, : length - rest].reshape(rows, -1, 64).sum(axis=-1).sum(axis=-1, keepdims=True) + total
+
+
 def _targets(head: OutputHead, hidden: mx.array, targets: mx.array, gradient: bool) -> tuple[mx.array, mx.array]:
     """Logit of each token's own target (tokens,), and its derivative by the token's hidden state (tokens, width)."""
     own = mx.eye(targets.size)
@@ -99,15 +109,14 @@ def _targets(head: OutputHead, hidden: mx.array, targets: mx.array, gradient: bo
 def _chunk(head: OutputHead, hidden: mx.array, targets: mx.array, size: int, gradient: bool) -> tuple[mx.array, mx.array]:
     """log p(target) (tokens,) and, if `gradient`, its derivative by `hidden` (tokens, width)."""
     logit, direction = _targets(head, hidden, targets, gradient)
-    step = max(256, BLOCK_LOGITS // targets.size)
     top, total, pull = mx.full((targets.size, 1), -mx.inf), mx.zeros((targets.size, 1)), mx.zeros(hidden.shape)
-    for begin in range(0, size, step):
-        block = slice(begin, min(begin + step, size))
+    for begin in range(0, size, BLOCK):
+        block = slice(begin, min(begin + BLOCK, size))
         logits = head(hidden, block)
         higher = mx.maximum(top, logits.max(axis=-1, keepdims=True))
         weights = _exp(logits, higher)
         shrink = mx.exp(top - higher)
-        total = total * shrink + weights.sum(axis=-1, keepdims=True)
+        total = total * shrink + _sum(weights)
         top = higher
         if gradient:
             _, (more,) = mx.vjp(lambda h, block=block: head(h, block), [hidden], [weights])

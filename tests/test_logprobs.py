@@ -132,7 +132,7 @@ def test_a_trained_output_layer_gets_its_gradient(tied):
 
 def test_many_blocks_of_vocabulary_and_chunks_of_tokens_change_nothing(monkeypatch):
     monkeypatch.setattr(head, "CHUNK_TOKENS", 5)
-    monkeypatch.setattr(head, "BLOCK_LOGITS", 1)  # blocks of 256 of 384 entries
+    monkeypatch.setattr(head, "BLOCK", 100)
     for name in ("llama", "gemma2"):
         check_against_plain(adapted(tiny_config(name, **ARCHITECTURES[name])), *random_tokens(7, [6, 9], 2))
 

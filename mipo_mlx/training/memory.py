@@ -13,7 +13,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from ..fastmath import on_cpu
-from ..head import BLOCK_LOGITS, CHUNK_TOKENS
+from ..head import BLOCK, CHUNK_TOKENS
 from ..prefix import body_of, text_model, windows
 from ..recipe import Lora, Training
 from .batches import ROUND
@@ -112,7 +112,7 @@ def _activations(model: nn.Module, settings: Training, shape: Shape) -> int:
     layer = kept + again + scores
     transient = tokens * 3 * inner * item  # the backward pass through one layer
     chunk = min(CHUNK_TOKENS, answers * shape.answer)
-    head = 5 * max(BLOCK_LOGITS, 256 * chunk) * 4 + 3 * answers * shape.answer * width * 4
+    head = 5 * BLOCK * chunk * 4 + 3 * answers * shape.answer * width * 4
     if settings.checkpoint_gradients:
         stored = (tokens * (width + 2 * key_heads * head_dim)) * item
         return layers * stored + 2 * layer + max(transient, head)
