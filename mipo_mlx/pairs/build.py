@@ -2,7 +2,6 @@
 sampling anew. Every answer under a context is the chosen one of one pair, or is counted under the reason why not."""
 
 import math
-import random
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -12,6 +11,7 @@ from ..recipe import Recipe
 from ..records import HELDOUT, TRAIN, VALIDATION, Context, Grid, Pair, Prompt
 from . import negatives
 from .filters import answer_fault, likeness, pair_fault
+from .plan import seeded
 from .prompts import Asker
 
 SPLITS = (TRAIN, VALIDATION, HELDOUT)
@@ -56,21 +56,35 @@ def build(
     for grid in grids:
         told = [contexts[name] if name is not None else None for name in grid.contexts]
         rows = Rows([prompts[name] for name in grid.prompts or [grid.prompt] * len(told)], told, bool(grid.prompts))
-        fit = fit_rows(grid, rows, recipe, built)
+        built.pairs += balanced(grid, rows, fit_rows(grid, rows, recipe, built), recipe, ask, built)
+    return built
+
+
+def balanced(grid: Grid, rows: Rows, fit: list[int], recipe: Recipe, ask: Asker, built: Built) -> list[Pair]:
+    """The pairs of one grid. An answer whose pair has a fault leaves the grid whole, as chosen and as rejected one, and the
+    others are dealt anew: were only its pair dropped, it would still be rejected elsewhere, and training would push its
+    likelihood down whatever the context."""
+    first = True
+    while True:
         chosen = [row for row in fit if rows.has_own(row)]
         wrong = choose_negatives(grid, rows, fit, recipe)
         if wrong is None:
             built.dropped[grid.split][TOO_FEW] += len(chosen)
-            continue
-        for row in chosen:
-            pair = make_pair(grid, row, wrong[row], rows, ask)
-            built.measured[grid.split] += pair.pmi
+            return []
+        pairs = {row: make_pair(grid, row, wrong[row], rows, ask) for row in chosen}
+        if first:
+            built.measured[grid.split] += [pmi for pair in pairs.values() for pmi in pair.pmi]
+            first = False
+        faults = {}
+        for row, pair in pairs.items():
             fault = pair_fault([len(tokens) for tokens in pair.tokens], pair.pmi, recipe.pairs.filters, grid.split)
             if fault:
-                built.dropped[grid.split][fault] += 1
-            else:
-                built.pairs.append(pair)
-    return built
+                faults[row] = fault
+        if not faults:
+            return list(pairs.values())
+        worst = min(faults, key=lambda row: (min(pairs[row].pmi), row))
+        built.dropped[grid.split][faults[worst]] += 1
+        fit = [row for row in fit if row != worst]
 
 
 def fit_rows(grid: Grid, rows: Rows, recipe: Recipe, built: Built) -> list[int]:
@@ -89,7 +103,7 @@ def fit_rows(grid: Grid, rows: Rows, recipe: Recipe, built: Built) -> list[int]:
 
 def choose_negatives(grid: Grid, rows: Rows, fit: list[int], recipe: Recipe) -> dict[int, list[Negative]] | None:
     """The wrong answers of every fit row with one of its own; None where they do not suffice for `candidates`."""
-    rng = random.Random(f"{recipe.seed} negatives {grid.id}")
+    rng = seeded(recipe, f"negatives {grid.id}")
     own = [row for row in fit if rows.has_own(row)]
     plain = next((row for row in fit if not rows.has_own(row)), None)
     weights = {kind: weight for kind, weight in recipe.pairs.negatives.items() if (kind == "random_prompt") == rows.of_prompts}

@@ -84,6 +84,11 @@ def make_plan(recipe: Recipe, contexts: list[Context], prompts: list[Prompt]) ->
     return plans
 
 
+def seeded(recipe: Recipe, purpose: str) -> random.Random:
+    """Random choices of one purpose: they depend on the run's seed, not on what else was drawn."""
+    return random.Random(f"{recipe.seed} {purpose}")
+
+
 def prompt_share(recipe: Recipe) -> float:
     """The share of grids that are one context and K prompts."""
     weights = recipe.pairs.negatives
@@ -92,7 +97,7 @@ def prompt_share(recipe: Recipe) -> float:
 
 def set_apart(recipe: Recipe, asked: dict[str, list[Prompt]], told: dict[str, list[Context]]) -> None:
     """Move some training notes and prompts to validation, which picks the checkpoint; leave all where too few would be left."""
-    rng = random.Random(f"{recipe.seed} validation")
+    rng = seeded(recipe, "validation")
     notes, names = sorted({context.note for context in told[TRAIN]}), sorted(prompt.id for prompt in asked[TRAIN])
     need_notes, need_prompts = needs(recipe)
     away = set(rng.sample(notes, min(len(notes), max(need_notes, round(APART * len(notes))))))
@@ -115,7 +120,7 @@ def _grids(
     recipe: Recipe, split: str, count: int, prompts: list[Prompt], contexts: list[Context], first: int
 ) -> list[Plan]:
     """`count` grids numbered from `first`; those of one context and K prompts are spread evenly among the others."""
-    rng = random.Random(f"{recipe.seed} plan {split}")
+    rng = seeded(recipe, f"plan {split}")
     size, share, plain = recipe.pairs.contexts_per_grid, prompt_share(recipe), "no_context" in recipe.pairs.negatives
     prompt_deck, context_deck = Deck(prompts, rng), Deck(contexts, rng)
     plans = []

@@ -217,13 +217,24 @@ def test_filter_leaves_ordinary_answers(name):
     assert len(built.pairs) == 5 and not reasons(built)
 
 
+def balanced(built):
+    """Every chosen answer of a grid is rejected once, and no other answer is."""
+    grids = {}
+    for pair in built.pairs:
+        grids.setdefault(pair.grid, []).append(pair)
+    return all(sorted(p.tokens[0] for p in some) == sorted(p.tokens[1] for p in some) for some in grids.values())
+
+
 def test_pmi_floor():
     grids = [make_grid(n) for n in range(10)]
     everything = made(grids).pairs
     built = made(grids, filters={**OFF, "min_pmi": 1.0})
-    assert 0 < len(built.pairs) < len(everything)
-    assert built.pairs == [pair for pair in everything if min(pair.pmi) > 1.0]
-    assert reasons(built) == {"min_pmi": len(everything) - len(built.pairs)}
+    assert 0 < len(built.pairs) < len(everything) and balanced(built)
+    assert all(min(pair.pmi) > 1.0 for pair in built.pairs)
+    lost = reasons(built)
+    assert set(lost) <= {"min_pmi", "too_few_left"} and sum(lost.values()) == len(everything) - len(built.pairs)
+    untouched = [g.id for g in grids if all(min(p.pmi) > 1.0 for p in everything if p.grid == g.id)]
+    assert [p for p in built.pairs if p.grid in untouched] == [p for p in everything if p.grid in untouched]
     assert sum(map(len, built.measured.values())) == 50  # the histogram shows what the floor took, too
 
 
@@ -236,8 +247,10 @@ def test_length_ratio():
         lengths = [len(tokens) for tokens in pair.tokens]
         return max(lengths) <= 2 * min(lengths)
 
-    assert built.pairs == [pair for pair in everything if fits(pair)] and len(built.pairs) < len(everything)
-    assert reasons(built) == {"max_length_ratio": len(everything) - len(built.pairs)}
+    assert 0 < len(built.pairs) < len(everything) and balanced(built)
+    assert all(map(fits, built.pairs))
+    lost = reasons(built)
+    assert set(lost) <= {"max_length_ratio", "too_few_left"} and sum(lost.values()) == len(everything) - len(built.pairs)
 
 
 def test_a_grid_with_too_few_fit_answers_is_counted():
@@ -259,7 +272,7 @@ def test_summary():
     built = made(grids, filters={**OFF, "min_pmi": 1.0})
     summary = summarize(built, grids, cut=3)
     assert summary["pairs"] == {TRAIN: len(built.pairs) - 10, "validation": 0, HELDOUT: 10}
-    assert summary["dropped"][TRAIN] == {"min_pmi": 30 - summary["pairs"][TRAIN]}
+    assert sum(summary["dropped"][TRAIN].values()) == 30 - summary["pairs"][TRAIN]
     kept = [pair for pair in built.pairs if pair.split == TRAIN]
     found = summary["pmi"][TRAIN]["random_context"]
     assert found["negatives"] == len(kept)

@@ -210,7 +210,7 @@ def test_only_empty_answers(recipe, tmp_path, monkeypatch):
 
 def test_nothing_left_to_train_on(recipe, tmp_path):
     strict = make_recipe(recipe.model, filters={"min_pmi": 1e6})
-    with pytest.raises(UserError, match=r"no train pair is left; most were dropped as min_pmi \(15 of 15\)"):
+    with pytest.raises(UserError, match=r"no train pair is left; most were dropped as min_pmi \(10 of 15\)"):
         stage.run(fill(tmp_path), strict, QUIET)
 
 
