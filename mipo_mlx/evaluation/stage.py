@@ -16,6 +16,7 @@ from ..progress import Reporter
 from ..recipe import Recipe
 from ..records import HELDOUT, Pair, read_records
 from . import abilities, answers, asking, cases, embedding, heldout, judge, unprompted, verdict
+from . import baselines as untrained
 from .answers import Asked
 from .journal import Journal
 
@@ -23,18 +24,19 @@ PAIRS_AT_ONCE = 16  # held-out pairs scored between two entries of the journal
 INPUTS = ("pairs.jsonl", "contexts.jsonl", "prompts.jsonl", "adapters/adapters.safetensors", "adapters/adapter_config.json")
 
 
-def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
-    """Evaluate the run in `folder`, write eval.json, return its headline figures.
+def run(folder: Path, recipe: Recipe, reporter: Reporter, baselines: bool = False) -> dict[str, Any]:
+    """Evaluate the run in `folder`, write eval.json, return its headline figures; with `baselines` also what the base can do
+    without training.
 
     Finished chunks are kept in eval-samples.jsonl, so a killed evaluation goes on where it stopped.
     Raises UserError for a run whose training has not finished, and for one without held-out pairs.
     """
     pairs = _heldout_pairs(folder)
     key = fingerprint(folder, recipe)
-    if (folder / "eval.json").exists() and read_json(folder / "eval.json").get("key") == key:
-        result = read_json(folder / "eval.json")
-    else:
-        result = {"key": key, **_evaluate(folder, recipe, reporter, pairs, Journal(folder / "eval-samples.jsonl", key))}
+    result = read_json(folder / "eval.json") if (folder / "eval.json").exists() else {}
+    if result.get("key") != key or (baselines and result["baselines"] is None):
+        journal = Journal(folder / "eval-samples.jsonl", key)
+        result = {"key": key, **_evaluate(folder, recipe, reporter, pairs, journal, baselines)}
         write_json(folder / "eval.json", result)
     _tell(result, recipe, reporter)
     return summary(result)
@@ -78,7 +80,9 @@ def _heldout_pairs(folder: Path) -> list[Pair]:
     return pairs
 
 
-def _evaluate(folder: Path, recipe: Recipe, reporter: Reporter, pairs: list[Pair], journal: Journal) -> dict[str, Any]:
+def _evaluate(
+    folder: Path, recipe: Recipe, reporter: Reporter, pairs: list[Pair], journal: Journal, baselines: bool
+) -> dict[str, Any]:
     loaded = loading.load(recipe.model)
     model = adapters.load(loaded.model, folder / "adapters")
     groups = cases.build(folder, recipe, loaded.tokenizer)
@@ -88,16 +92,20 @@ def _evaluate(folder: Path, recipe: Recipe, reporter: Reporter, pairs: list[Pair
     if settings.abilities:
         questions = abilities.read_questions(Path(settings.abilities).expanduser(), settings.abilities_questions, recipe.seed)
     total = len(pairs) + 4 * requests + unprompted.work(folder, recipe) + abilities.work(questions) + judge.work(recipe, requests)
+    total += untrained.work(requests) if baselines else 0
+    embedder = _embedder(recipe)
     with reporter.track("evaluating", total=total, unit="answers") as bar:
         policy = journal.map("pairs", pairs, PAIRS_AT_ONCE, lambda _, part: _score_pairs(model, part), bar)
         asked = asking.ask(model, loaded.tokenizer, groups, recipe, journal, bar)
         judged = judge.evaluate(model, loaded.tokenizer, asked, recipe, journal, bar)
         alone = unprompted.evaluate(model, loaded.tokenizer, folder, recipe, journal, bar)
+        others = untrained.evaluate(model, loaded.tokenizer, asked, recipe, journal, embedder, bar) if baselines else None
         kept = abilities.evaluate(model, loaded.tokenizer, questions, recipe, journal, bar) if questions else None
     result: dict[str, Any] = {
         "heldout": heldout.evaluate(pairs, policy, recipe.training.beta, settings.bootstrap, recipe.seed),
-        "fresh": answers.evaluate(asked, settings.choices, settings.bootstrap, recipe.seed, _embedder(recipe)) if asked else None,
+        "fresh": answers.evaluate(asked, settings.choices, settings.bootstrap, recipe.seed, embedder) if asked else None,
         "judged": judged,
+        "baselines": others,
         "unprompted": alone,
         "abilities": kept,
         "gallery": [_example(loaded.tokenizer, a) for a in _spread(asked, max(settings.gallery, settings.examples))],

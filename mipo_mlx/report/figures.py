@@ -147,6 +147,33 @@ def without_context(unprompted: dict[str, Any] | None) -> list[str]:
     return found
 
 
+BASELINE_COLUMNS = (
+    ("identified_by_base", "right context found", ".2f"),
+    ("identified_by_embedding", "... by an embedding", ".2f"),
+    ("perplexity", "perplexity", ".2f"),
+    ("tokens", "tokens", ".1f"),
+    ("parroting", "parroting", ".2f"),
+    ("self_bleu", "self-BLEU", ".1f"),
+)
+
+
+def baselines(found: dict[str, Any] | None, fresh: dict[str, Any] | None) -> list[tuple[str, list[tuple[str, dict[str, str]]]]]:
+    """Rows of (method, [(column, value and interval)]): the base without and with the context, context-aware decoding, tuned."""
+    if not found or not fresh:
+        return []
+    (first, *rest) = [(name, measures, "after") for name, measures in found.items()]
+    methods = [first, ("context in the prompt (base)", fresh["metrics"], "before"), *rest, ("tuned", fresh["metrics"], "after")]
+    rows = []
+    for name, measures, side in methods:
+        cells = []
+        for key, label, form in BASELINE_COLUMNS:
+            full = f"{key}_{fresh['choices'][0]}" if key.startswith("identified") and fresh["choices"] else key
+            if full in measures:
+                cells.append((label, _show(measures[full][side], form)))
+        rows.append((name, cells))
+    return rows
+
+
 def verdict_of_judge(judged: dict[str, Any] | None) -> str:
     """What a judge model said, in words."""
     if not judged:

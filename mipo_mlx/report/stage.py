@@ -61,6 +61,7 @@ def contents(folder: Path, recipe: Recipe) -> dict[str, Any]:
         "kl": None if kl is None else f"{kl:.1f}",
         "judge": (result.get("judged") or {}).get("judge", ""),
         "judged": figures.verdict_of_judge(result.get("judged")),
+        "baselines": figures.baselines(result.get("baselines"), fresh),
         "alone": figures.without_context(result.get("unprompted")),
         "charts": figures.training_charts(read_jsonl(folder / "metrics.jsonl"), recipe.pairs.candidates),
         "pmi": figures.pmi_chart(fresh),

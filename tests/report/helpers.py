@@ -83,6 +83,15 @@ def make_finished(folder: Path, *, half: float | None = 0.06, hostile: bool = Tr
                     "longest_run": {"train": 4, "heldout": 4}, "signs": [HOSTILE] if hostile else [],
                 },
             },
+            "baselines": {
+                name: {
+                    "identified_by_base_4": measure(0.78, found, half),
+                    "perplexity": measure(5.7, odd, half and 0.3, relative=True),
+                    "tokens": measure(40.2, 39.0, half and 2.0, relative=True), "parroting": measure(0.02, 0.04, half),
+                    "self_bleu": measure(21.0, 22.0, half and 1.0),
+                }
+                for name, found, odd in (("no context", 0.27, 4.9), ("context-aware decoding 0.5", 0.88, 7.7))
+            },
             "judged": {
                 "judge": HOSTILE if hostile else "base", "mode": "pairwise", "win": 20, "tie": 10, "loss": 4, "nonsense": 2,
                 "win_rate": estimate(0.735, half), "length_controlled": 0.71, "first_preferred": 0.6,

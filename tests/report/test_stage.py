@@ -30,7 +30,7 @@ def page(tmp_path_factory):
 def test_the_page_says_everything(page):
     text = page.read_text(encoding="utf-8")
     assert "It worked: on held-out contexts it picks the right answer in 81% of the pairs" in text
-    for part in ("results", "costs", "training", "pmi", "gallery", "data", "use", "record"):
+    for part in ("results", "costs", "baselines", "training", "pmi", "gallery", "data", "use", "record"):
         assert f'<section id="{part}">' in text
     for shown in ("near-duplicate", "train, min pmi", "e-mail addresses", "learning_rate: 2.0e-05", "0.32.4", "ab" * 32, "5:01"):
         assert shown in text, shown
@@ -78,6 +78,14 @@ def test_a_held_out_set_too_small_for_intervals_says_so(tmp_path):
 def test_a_run_without_leaks_says_what_was_looked_at(tmp_path):
     text = stage.render(make_finished(tmp_path, hostile=False), RECIPE)
     assert "no sign of reciting: 24 trained notes became +0.012 nats a token likelier than 8 held-out ones (p = 0.31)" in text
+
+
+def test_baselines_stand_beside_the_base_and_the_tuned_model(page):
+    result = read_json(page.parent / "eval.json")
+    rows = figures.baselines(result["baselines"], result["fresh"])
+    assert [name for name, _ in rows] == ["no context", "context in the prompt (base)", "context-aware decoding 0.5", "tuned"]
+    assert [dict(cells)["right context found"]["value"] for _, cells in rows] == ["0.27", "0.78", "0.88", "0.90"]
+    assert figures.baselines(None, result["fresh"]) == []
 
 
 def test_what_a_judge_says_in_every_case():

@@ -1,0 +1,108 @@
+"""What the base can do without training, on the same requests: no context at all, and context-aware decoding at two strengths.
+
+    mipo-mlx eval RUN --baselines
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import mlx.core as mx
+from mlx_lm.models.cache import BatchKVCache
+
+from ..models import adapters, chat
+from ..nucleus import nucleus_sampler
+from ..progress import Bar
+from ..recipe import Pairs, Recipe
+from . import answers as measured
+from . import sampling
+from .answers import Asked, Scored
+from .asking import score_group
+from .journal import Journal
+
+STRENGTHS = (0.5, 1.5)  # of context-aware decoding
+KEPT = ("identified_by_base", "identified_by_embedding", "pmi_per_token", "tokens", "perplexity", "parroting", "self_bleu")
+
+
+def work(requests: int) -> int:
+    """How much the bar moves in `evaluate`."""
+    return 2 * requests * (1 + len(STRENGTHS))
+
+
+def evaluate(
+    model: Any, tokenizer: Any, asked: Sequence[Asked], recipe: Recipe, journal: Journal, embedder: Any, bar: Bar | None = None
+) -> dict[str, Any]:
+    """{name: measures} of each baseline against the base with the context in its prompt; read by the base, as the tuned
+    model's answers are in `fresh`. `model` has adapters on it. Requests of pair files made elsewhere have no prompt without
+    a context, so there is nothing to contrast: {}.
+    """
+    if not asked or any(a.group.plain is None for a in asked):
+        return {}
+    groups = list({id(a.group): a.group for a in asked}.values())
+    settings = recipe.evaluation
+    found = {}
+    with adapters.disabled(model):
+        for name, strength in (("no context", None), *((f"context-aware decoding {s:g}", s) for s in STRENGTHS)):
+
+            def sample(chunk: int, part: Sequence[Asked], strength: float | None = strength) -> list[Any]:
+                seed = sampling.seed_of(recipe.seed, "eval", chunk)
+                plain = [a.group.plain for a in part]
+                if strength is None:
+                    return sampling.answers(model, tokenizer, plain, recipe.pairs, seed)
+                return contrast(model, tokenizer, [a.group.tokens[a.own] for a in part], plain, strength, recipe.pairs, seed)
+
+            flat = iter(journal.map(f"baseline {name}", asked, recipe.pairs.batch, sample, bar))
+            written = [[next(flat) for _ in range(group.asked)] for group in groups]
+
+            def score(_: int, part: Sequence[int], written: list[list[dict[str, Any]]] = written) -> list[Any]:
+                return [score_group(model, groups[i], [answer["tokens"] for answer in written[i]]) for i in part]
+
+            scores = journal.map(f"baseline {name} scored", range(len(groups)), 1, score, bar, lambda i: groups[i].asked)
+            rows = iter([(w, s) for ws, ss in zip(written, scores, strict=True) for w, s in zip(ws, ss, strict=True)])
+            sides = []
+            for a in asked:
+                answer, score_of = next(rows)
+                sides.append(Asked(a.group, a.own, a.base, Scored(**answer, base=score_of, tuned=score_of)))
+            result = measured.evaluate(sides, settings.choices, settings.bootstrap, recipe.seed, embedder)
+            found[name] = {key: value for key, value in result["metrics"].items() if key.startswith(KEPT)}
+    return found
+
+
+def contrast(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[list[int]],
+    plain: Sequence[list[int]],
+    strength: float,
+    settings: Pairs,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """Context-aware decoding (Shi et al. 2023): sample from softmax((1 + strength) log p(y|x,c) - strength log p(y|x)).
+
+    prompts: with their contexts; plain: the same without; one answer each, in one batch, in the form of `sampling.answers`.
+    """
+    rows = [*prompts, *plain]
+    longest = max(map(len, rows))
+    padding = [longest - len(row) for row in rows]
+    cache = [BatchKVCache(padding) for _ in model.layers]
+    tokens = mx.array([[0] * pad + list(row) for pad, row in zip(padding, rows, strict=True)])
+    sampler = nucleus_sampler(settings.temperature, settings.top_p)
+    ends = chat.end_of_turn(tokenizer)
+    written: list[list[int]] = [[] for _ in prompts]
+    finish = ["length"] * len(prompts)
+    mx.random.seed(seed)
+    for _ in range(settings.max_tokens):
+        logits = model(tokens, cache=cache)[:, -1].astype(mx.float32)
+        logps = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+        mixed = (1 + strength) * logps[: len(prompts)] - strength * logps[len(prompts) :]
+        drawn = sampler(mixed - mx.logsumexp(mixed, axis=-1, keepdims=True))
+        for i, token in enumerate(drawn.tolist()):
+            if finish[i] == "length":
+                written[i].append(token)
+                finish[i] = "stop" if token in ends else "length"
+        if all(reason == "stop" for reason in finish):
+            break
+        tokens = mx.concatenate([drawn, drawn])[:, None]
+    return [
+        {"text": tokenizer.decode(said[:-1] if reason == "stop" else said).strip(), "tokens": said, "finish": reason}
+        for said, reason in zip(written, finish, strict=True)
+    ]
