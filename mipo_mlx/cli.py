@@ -106,13 +106,14 @@ def pairs(target: Path, overrides, root: Path, quiet: bool, name, notes, fresh: 
         show_pairs(opened.folder)
 
 
-def _again(run: Path, root: Path, stage: str, quiet: bool):
-    """Do one stage of an existing run anew; what it needs must be there."""
+def _again(run: Path, root: Path, stage: str, quiet: bool, overrides=()):
+    """Do one stage of an existing run anew; what it needs must be there. `overrides` reach this stage's own section only."""
     from . import run as runs
     from .progress import Reporter
 
     opened, reporter = runs.existing_run(run, root), Reporter(quiet)
     runs.require(opened, runs.NEEDS[stage])
+    opened.recipe = runs.with_section(opened.recipe, stage, list(overrides))
     with runs.locked(opened.folder):
         runs.run_stage(opened, stage, reporter)
     return opened
@@ -120,14 +121,21 @@ def _again(run: Path, root: Path, stage: str, quiet: bool):
 
 @main.command("eval")
 @RUN
+@click.argument("other", required=False, type=click.Path(path_type=Path))
+@SETS
 @RUNS
 @QUIET
-def evaluate(run: Path, root: Path, quiet: bool) -> None:
-    """Evaluate RUN on its held-out contexts and prompts."""
+def evaluate(run: Path, other: Path | None, overrides, root: Path, quiet: bool) -> None:
+    """Evaluate RUN on its held-out contexts and prompts; with OTHER, compare the two finished runs instead."""
+    from . import run as runs
     from . import summary
 
-    opened = _again(run, root, "evaluation", quiet)
-    click.echo(summary.evaluation(opened))
+    if other is None:
+        click.echo(summary.evaluation(_again(run, root, "evaluation", quiet, overrides)))
+        return
+    from .evaluation.compare import compare, show
+
+    click.echo("\n".join(show(compare([runs.existing_run(run, root).folder], [runs.existing_run(other, root).folder]))))
 
 
 @main.command()
@@ -140,8 +148,8 @@ def fuse(run: Path, root: Path, quiet: bool) -> None:
     from .progress import Reporter
 
     opened = runs.existing_run(run, root)
+    runs.require(opened, "training")
     with runs.locked(opened.folder):
-        runs.require(opened, "training")
         from . import backend
 
         backend.start()
@@ -152,14 +160,22 @@ def fuse(run: Path, root: Path, quiet: bool) -> None:
 
 @main.command()
 @RUN
+@SETS
 @RUNS
 @QUIET
-def export(run: Path, root: Path, quiet: bool) -> None:
+@click.option("--type", "types", multiple=True, help="GGUF type, as in q4_k_m; may be given more than once; default: the recipe's.")
+@click.option("--adapter-only", is_flag=True, help="Only the adapters, as a GGUF for llama.cpp's --lora.")
+@click.option("--install", type=click.Choice(["ollama"]), help="Register the result with this program, where it is installed.")
+def export(run: Path, overrides, root: Path, quiet: bool, types, adapter_only: bool, install) -> None:
     """Write the GGUF, the fused folder and the Modelfile of RUN."""
     from . import summary
 
-    opened = _again(run, root, "export", quiet)
+    sets = [*overrides, *([f"export.gguf=[{', '.join(types)}]"] if types else [])]
+    sets += ["export.gguf=[]", "export.mlx=false", "export.adapter=true"] if adapter_only else []
+    opened = _again(run, root, "export", quiet, sets)
     click.echo(summary.files(opened))
+    if install:
+        click.echo(summary.install_ollama(opened))
 
 
 @main.command()

@@ -220,6 +220,17 @@ def _after(stage: str) -> tuple[str, ...]:
     return ("report",) if stage in ("evaluation", "export") else STAGES[STAGES.index(stage) + 1 :]
 
 
+def with_section(values: Recipe, stage: str, overrides: list[str]) -> Recipe:
+    """The recipe with overrides of one stage's own section: what came before it stays as it was made.
+
+    Raises UserError for a key of another section.
+    """
+    for override in overrides:
+        if not override.startswith(f"{stage}."):
+            raise UserError(f"--set {override}: only keys of {stage} can change here; another recipe is another run, see `mipo-mlx train`")
+    return recipe.parse(recipe.dump(values), "recipe.yaml", overrides) if overrides else values
+
+
 def require(run: Run, stage: str) -> None:
     """Raise UserError unless `stage` of the run is done."""
     if not run.done(stage):
