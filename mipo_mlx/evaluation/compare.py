@@ -31,7 +31,7 @@ def compare(a: Sequence[Path], b: Sequence[Path], draws: int = Evaluation().boot
     sides = [[_read(folder) for folder in side] for side in (a, b)]
     found: dict[str, Any] = {}
     shared_items = 0
-    for part in ("heldout", "fresh", "abilities"):
+    for part in ("heldout", "fresh", "abilities", "checkable"):
         results = [(x.get(part), y.get(part)) for x, y in zip(*sides, strict=True)]
         if any(x is None or y is None for x, y in results):
             continue

@@ -15,7 +15,7 @@ from ..models import adapters, loading
 from ..progress import Reporter
 from ..recipe import Recipe
 from ..records import HELDOUT, Pair, read_records
-from . import abilities, answers, asking, cases, embedding, heldout, judge, unprompted, verdict
+from . import abilities, answers, asking, cases, checkable, embedding, heldout, judge, unprompted, verdict
 from . import baselines as untrained
 from .answers import Asked
 from .journal import Journal
@@ -59,7 +59,7 @@ def fingerprint(folder: Path, recipe: Recipe) -> str:
 def summary(result: dict[str, Any]) -> dict[str, Any]:
     """The headline of eval.json: each measure's before, after and interval after."""
     headline = {"verdict": result["verdict"], "heldout_pairs": result["heldout"]["pairs"]}
-    for part in filter(None, (result["heldout"], result["fresh"], result["abilities"])):
+    for part in filter(None, (result["heldout"], result["fresh"], result["abilities"], result["checkable"])):
         for name, measure in part["metrics"].items():
             headline[name] = {
                 "before": measure["before"]["value"],
@@ -92,6 +92,7 @@ def _evaluate(
     if settings.abilities:
         questions = abilities.read_questions(Path(settings.abilities).expanduser(), settings.abilities_questions, recipe.seed)
     total = len(pairs) + 4 * requests + unprompted.work(folder, recipe) + abilities.work(questions) + judge.work(recipe, requests)
+    total += checkable.work(folder, recipe)
     total += untrained.work(requests) if baselines else 0
     embedder = _embedder(recipe)
     with reporter.track("evaluating", total=total, unit="answers") as bar:
@@ -100,6 +101,7 @@ def _evaluate(
         judged = judge.evaluate(model, loaded.tokenizer, asked, recipe, journal, bar)
         alone = unprompted.evaluate(model, loaded.tokenizer, folder, recipe, journal, bar)
         others = untrained.evaluate(model, loaded.tokenizer, asked, recipe, journal, embedder, bar) if baselines else None
+        checked = checkable.evaluate(model, loaded.tokenizer, folder, recipe, journal, bar)
         kept = abilities.evaluate(model, loaded.tokenizer, questions, recipe, journal, bar) if questions else None
     result: dict[str, Any] = {
         "heldout": heldout.evaluate(pairs, policy, recipe.training.beta, settings.bootstrap, recipe.seed),
@@ -108,6 +110,7 @@ def _evaluate(
         "baselines": others,
         "unprompted": alone,
         "abilities": kept,
+        "checkable": checked,
         "gallery": [_example(loaded.tokenizer, a) for a in _spread(asked, max(settings.gallery, settings.examples))],
     }
     result["verdict"] = verdict.sentence(result["heldout"], result["fresh"], alone)

@@ -26,7 +26,7 @@ COSTS = (
     ("distinct_2", "Distinct pairs of words", ".3f", "different bigrams over all bigrams", 1),
     ("cut_off", "Cut off", ".2f", "share that reached the longest length allowed", -1),
 )
-SHARES = ("ability", "accuracy", "identified", "parroting", "quotes_context", "role_confusion", "cut_off")
+SHARES = ("ability", "checkable", "accuracy", "identified", "parroting", "quotes_context", "role_confusion", "cut_off")
 
 
 def information_rows(choices: list[int]) -> tuple:
@@ -39,6 +39,10 @@ def information_rows(choices: list[int]) -> tuple:
             (f"identified_by_embedding_{k}", f"... of {k}, read by an embedding", ".2f", "a judge of another family (MiniLM)", 1),
             (f"answer_information_{k}", "Information of fresh answers", ".3f", f"nats, at most log {k} = {math.log(k):.2f}", 1),
         ]
+    rows += [
+        ("checkable", "Meets a stated requirement", ".2f", "form, length, language, words: checked by a program", 1),
+        ("checkable_without", "... without being told", ".2f", "the same requests with no requirement in sight", 0),
+    ]
     return (*rows, ("pmi_per_token", "PMI, nats per token", ".3f", "how much likelier the context makes a token, to the base", 1))
 
 

@@ -46,7 +46,8 @@ def contents(folder: Path, recipe: Recipe) -> dict[str, Any]:
     if heldout:
         gained += figures.table(heldout["metrics"], figures.HELDOUT)
     if fresh:
-        gained += figures.table(fresh["metrics"], figures.information_rows(fresh["choices"]))
+        checked = (result.get("checkable") or {}).get("metrics", {})
+        gained += figures.table({**fresh["metrics"], **checked}, figures.information_rows(fresh["choices"]))
     kl = fresh["kl_per_answer"]["value"] if fresh else None
     return {
         "name": recipe.name or folder.name,

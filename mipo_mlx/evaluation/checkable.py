@@ -1,0 +1,167 @@
+"""Preferences that a program can check: does an answer do what the user said they want? Kinds of requirement, ten ways to say
+each, and base against tuned with the requirement as context and without it."""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..models import adapters, chat
+from ..progress import Bar
+from ..recipe import Recipe
+from ..records import HELDOUT, Prompt, read_records
+from . import sampling
+from .journal import Journal
+from .measures import Measures
+from .text import words
+
+PHRASINGS = (
+    "I want you to {wish}.",
+    "Please {wish}.",
+    "It matters to me that you {wish}.",
+    "Whenever you answer me, {wish}.",
+    "My one rule for replies: {wish}.",
+    "I stop reading unless you {wish}.",
+    "I have said it before: {wish}, please.",
+    "For reasons of my own I need you to {wish}.",
+    "Kindly {wish} in everything you write to me.",
+    "I like assistants that listen, so {wish}.",
+)
+BULLET = re.compile(r"^\s*[-*\u2022] +\S", re.MULTILINE)
+NUMBERED = re.compile(r"^\s*\d+[.)] +\S", re.MULTILINE)
+EMOJI = re.compile("[\u2600-\u27bf\u2b50\U0001f300-\U0001faff]")
+SENTENCE = re.compile(r"[.!?]+(?=\s|$)")
+# Words that only one of the four languages has among its most frequent ones.
+FREQUENT = {
+    "English": frozenset("the and you to of is that it for with your this are be can have".split()),
+    "Spanish": frozenset("el los las una que por con para como pero puedes tu muy es y del".split()),
+    "German": frozenset("der das und ist nicht ein eine mit sie ich zu auf auch kannst den dem".split()),
+    "French": frozenset("le les des une est pas pour dans vous avec qui sur et vos peut du".split()),
+}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One requirement: how it is said ("..., please {wish}") and how it is checked."""
+
+    name: str
+    wish: str
+    met: Callable[[str], bool]
+
+
+def _language(name: str) -> Callable[[str], bool]:
+    def met(text: str) -> bool:
+        spoken = words(text)
+        counts = {language: sum(word in frequent for word in spoken) for language, frequent in FREQUENT.items()}
+        return counts[name] >= 2 and counts[name] > max(n for language, n in counts.items() if language != name)
+
+    return met
+
+
+def _json(text: str) -> bool:
+    body = re.sub(r"^```(?:json)?\s*|\s*```$", "", text.strip())
+    try:
+        return isinstance(json.loads(body), dict)
+    except ValueError:
+        return False
+
+
+def _letters(text: str) -> str:
+    return "".join(c for c in text if c.isalpha())
+
+
+def _sentences(text: str) -> int:
+    return len([part for part in SENTENCE.split(text) if part.strip()])
+
+
+KINDS = (
+    Kind("short", "keep every answer under twenty words", lambda t: 0 < len(words(t)) < 20),
+    Kind("long", "write at least thirty words", lambda t: len(words(t)) >= 30),
+    Kind("one sentence", "answer in exactly one sentence", lambda t: _sentences(t) == 1),
+    Kind("three sentences", "answer in exactly three sentences", lambda t: _sentences(t) == 3),
+    Kind("bullets", "answer with a bulleted list", lambda t: len(BULLET.findall(t)) >= 2),
+    Kind("numbers", "answer with a numbered list", lambda t: len(NUMBERED.findall(t)) >= 2),
+    Kind("prose", "write plain prose without any list", lambda t: bool(t) and not BULLET.search(t) and not NUMBERED.search(t)),
+    Kind("emoji", "use at least one emoji", lambda t: bool(EMOJI.search(t))),
+    Kind("no emoji", "leave out every emoji", lambda t: bool(t) and not EMOJI.search(t)),
+    Kind("JSON", "reply with one valid JSON object and nothing else", _json),
+    Kind("lower case", "write in lower case only", lambda t: bool(_letters(t)) and _letters(t) == _letters(t).lower()),
+    Kind("capitals", "write in capital letters only", lambda t: bool(_letters(t)) and _letters(t) == _letters(t).upper()),
+    Kind("a word", "use the word lighthouse somewhere", lambda t: "lighthouse" in words(t)),
+    Kind("not a word", "avoid the word you", lambda t: bool(t) and "you" not in words(t)),
+    Kind("an opening", "begin with the word Certainly", lambda t: words(t)[:1] == ["certainly"]),
+    Kind("a question", "end with a question", lambda t: t.rstrip("\"') \n").endswith("?")),
+    Kind("no exclamation", "leave out exclamation marks", lambda t: bool(t) and "!" not in t),
+    Kind("no commas", "write without commas", lambda t: bool(t) and "," not in t),
+    Kind("digits", "write at least one number in digits", lambda t: bool(re.search(r"\d", t))),
+    Kind("no digits", "leave out all digits", lambda t: bool(t) and not re.search(r"\d", t)),
+    Kind("Spanish", "answer in Spanish", _language("Spanish")),
+    Kind("German", "answer in German", _language("German")),
+    Kind("French", "answer in French", _language("French")),
+    Kind("paragraphs", "write two paragraphs with an empty line between", lambda t: len(re.split(r"\n\s*\n", t.strip())) == 2),
+)
+
+
+def requests(folder: Path, recipe: Recipe) -> list[tuple[Kind, int, Prompt]]:
+    """`evaluation.checkable` of (kind, phrasing, held-out prompt): every kind in turn, phrasings and prompts by the seed."""
+    prompts = [p for p in read_records(folder / "prompts.jsonl", Prompt) if p.split == HELDOUT]
+    if not prompts:
+        return []
+    rng = np.random.default_rng([recipe.seed, 0xC4EC])
+    found = []
+    for number in range(recipe.evaluation.checkable):
+        kind = KINDS[number % len(KINDS)]
+        found.append((kind, int(rng.integers(len(PHRASINGS))), prompts[int(rng.integers(len(prompts)))]))
+    return found
+
+
+def work(folder: Path, recipe: Recipe) -> int:
+    """How much the bar moves in `evaluate`."""
+    return 4 * len(requests(folder, recipe))
+
+
+def evaluate(
+    model: Any, tokenizer: Any, folder: Path, recipe: Recipe, journal: Journal, bar: Bar | None = None
+) -> dict[str, Any] | None:
+    """{"requests", "metrics": {"checkable", "checkable_without"}, "kinds"}: the share of answers that meet the requirement, told
+    it and not told it, before and after. `model` has adapters on it. None where nothing is asked.
+    """
+    asked = requests(folder, recipe)
+    if not asked:
+        return None
+
+    def answered(side: str, told: bool) -> list[float]:
+        def sample(chunk: int, part: Sequence[tuple[Kind, int, Prompt]]) -> list[Any]:
+            contexts = [PHRASINGS[phrasing].format(wish=kind.wish) if told else None for kind, phrasing, _ in part]
+            prompts = [
+                chat.encode(tokenizer, chat.messages(recipe.pairs, prompt.text, context))
+                for (_, _, prompt), context in zip(part, contexts, strict=True)
+            ]
+            return sampling.answers(model, tokenizer, prompts, recipe.pairs, sampling.seed_of(recipe.seed, "checkable", chunk))
+
+        rows = journal.map(f"checkable-{side}-{'told' if told else 'untold'}", asked, recipe.pairs.batch, sample, bar)
+        return [float(kind.met(row["text"])) for (kind, _, _), row in zip(asked, rows, strict=True)]
+
+    with adapters.disabled(model):
+        base = {told: answered("base", told) for told in (True, False)}
+    tuned = {told: answered("tuned", told) for told in (True, False)}
+    keys = [f"{kind.name} {phrasing} {prompt.id}" for kind, phrasing, prompt in asked]
+    clusters = [[kind.name for kind, _, _ in asked], [prompt.id for _, _, prompt in asked]]
+    measures = Measures(keys, clusters, recipe.evaluation.bootstrap, recipe.seed)
+    measures.add("checkable", base[True], tuned[True])
+    measures.add("checkable_without", base[False], tuned[False])
+    kinds: dict[str, list[float]] = {}
+    for index, (kind, _, _) in enumerate(asked):
+        row = kinds.setdefault(kind.name, [0.0, 0.0, 0.0])
+        for place, value in enumerate((1.0, base[True][index], tuned[True][index])):
+            row[place] += value
+    return {
+        "requests": len(asked),
+        "metrics": measures.metrics,
+        "items": measures.items(),
+        "kinds": {name: {"requests": int(n), "before": b / n, "after": t / n} for name, (n, b, t) in kinds.items()},
+    }

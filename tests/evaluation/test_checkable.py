@@ -1,0 +1,86 @@
+"""Every kind of requirement is met by one text and missed by another; the stage counts them."""
+
+import pytest
+
+from mipo_mlx.evaluation import checkable, stage
+from mipo_mlx.files import read_json
+from mipo_mlx.progress import Reporter
+
+from .helpers import make_run, recipe
+
+LONG = "one two three four five six seven eight nine ten " * 4
+EXAMPLES = {
+    "short": ("Bake bread.", LONG),
+    "long": (LONG, "Bake bread."),
+    "one sentence": ("Bake bread, then rest.", "Bake bread. Then rest."),
+    "three sentences": ("Bake. Rest! Eat?", "Bake. Rest."),
+    "bullets": ("Do this:\n- bake\n- rest", "- bake"),
+    "numbers": ("1. bake\n2) rest", "1 loaf and 2 rolls"),
+    "prose": ("Bake bread - it is good.", "Well:\n* bake"),
+    "emoji": ("Bake \U0001f35e", "Bake :)"),
+    "no emoji": ("Bake.", "Bake \u2728"),
+    "JSON": ('```json\n{"do": "bake"}\n```', "[1, 2] is {json}"),
+    "lower case": ("bake bread in 2 hours.", "Bake bread."),
+    "capitals": ("BAKE BREAD IN 2 HOURS!", "BAKE bread"),
+    "a word": ("Visit the Lighthouse.", "Visit two lighthouses."),
+    "not a word": ("Your bread is good.", "Can YOU bake?"),
+    "an opening": ("Certainly, bake.", "Bake, certainly."),
+    "a question": ('Why not "bake?"', "Why not? Bake."),
+    "no exclamation": ("Bake.", "Bake!"),
+    "no commas": ("Bake and rest.", "Bake, rest."),
+    "digits": ("Bake 2 loaves.", "Bake two loaves."),
+    "no digits": ("Bake two loaves.", "Bake 2 loaves."),
+    "Spanish": ("Puedes hacer pan con las manos y es muy bueno.", "You can bake with the hands and it is good."),
+    "German": ("Du kannst das Brot mit der Hand kneten und es ist gut.", "El pan es muy bueno con las manos."),
+    "French": ("Le pain est bon avec des herbes pour les amis.", "Das Brot ist gut mit der Butter und nicht ohne."),
+    "paragraphs": ("Bake.\n\nRest.", "Bake.\nRest."),
+}
+
+
+def test_there_are_at_least_twenty_kinds_and_ten_ways_to_say_each():
+    assert len(checkable.KINDS) >= 20 and len(set(k.name for k in checkable.KINDS)) == len(checkable.KINDS)
+    assert len(set(checkable.PHRASINGS)) == 10 and all("{wish}" in p for p in checkable.PHRASINGS)
+    assert set(EXAMPLES) == {kind.name for kind in checkable.KINDS}
+
+
+@pytest.mark.parametrize("kind", checkable.KINDS, ids=lambda kind: kind.name)
+def test_each_kind_tells_a_text_that_meets_it_from_one_that_does_not(kind):
+    good, bad = EXAMPLES[kind.name]
+    assert kind.met(good) and not kind.met(bad)
+    assert not kind.met("")  # saying nothing meets no requirement
+
+
+def test_requests_take_every_kind_in_turn(tmp_path, tiny_folder):
+    settings = recipe(tiny_folder, checkable=30)
+    make_run(tmp_path, settings)
+    asked = checkable.requests(tmp_path, settings)
+    assert [kind.name for kind, _, _ in asked[:24]] == [kind.name for kind in checkable.KINDS] and len(asked) == 30
+    assert len({phrasing for _, phrasing, _ in asked}) > 5 and asked == checkable.requests(tmp_path, settings)
+    assert checkable.work(tmp_path, settings) == 120
+
+
+def test_the_stage_counts_what_was_met_told_and_untold(tmp_path, tiny_folder, monkeypatch):
+    """A stand-in that says "Bake!" when told something, and a question when not."""
+    settings = recipe(tiny_folder, answers=2, checkable=24)
+    folder = make_run(tmp_path, settings)
+    original = checkable.sampling.answers
+    untold = set()
+
+    def answers(model, tokenizer, prompts, pairs, seed):
+        if "checkable" not in current:
+            return original(model, tokenizer, prompts, pairs, seed)
+        told = ["About the user" in tokenizer.decode(p) for p in prompts]
+        untold.update(map(bool, told))
+        return [{"text": "Bake!" if t else "Bake?", "tokens": [3], "finish": "stop"} for t in told]
+
+    current: list[str] = []
+    whole = checkable.evaluate
+    monkeypatch.setattr(checkable.sampling, "answers", answers)
+    monkeypatch.setattr(stage.checkable, "evaluate", lambda *args: current.append("checkable") or whole(*args))
+    summary = stage.run(folder, settings, Reporter(quiet=True))
+    result = read_json(folder / "eval.json")["checkable"]
+    assert untold == {True, False} and result["requests"] == 24
+    expected = {text: sum(kind.met(text) for kind in checkable.KINDS) / 24 for text in ("Bake!", "Bake?")}
+    assert result["metrics"]["checkable"]["after"]["value"] == pytest.approx(expected["Bake!"])
+    assert result["metrics"]["checkable_without"]["before"]["value"] == pytest.approx(expected["Bake?"])
+    assert result["kinds"]["a question"] == {"requests": 1, "before": 0.0, "after": 0.0} and summary["checkable"]["after"] > 0
