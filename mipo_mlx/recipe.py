@@ -150,6 +150,7 @@ class Evaluation(Section):
     judge_mode: Literal["pairwise", "rubric"] = "pairwise"
     everyday: Annotated[int, Field(ge=0)] = 12
     leak_contexts: Annotated[int, Field(ge=0)] = 24
+    baselines: bool = False
     checkable: Annotated[int, Field(ge=0)] = 0
     abilities: str | None = None
     abilities_questions: Count = 100

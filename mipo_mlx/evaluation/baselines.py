@@ -1,6 +1,6 @@
 """What the base can do without training, on the same requests: no context at all, and context-aware decoding at two strengths.
 
-    mipo-mlx eval RUN --baselines
+    mipo-mlx eval RUN --set evaluation.baselines=true
 """
 
 from collections.abc import Sequence

@@ -15,8 +15,7 @@ from ..models import adapters, loading
 from ..progress import Reporter
 from ..recipe import Recipe
 from ..records import HELDOUT, Pair, read_records
-from . import abilities, answers, asking, cases, checkable, embedding, heldout, judge, unprompted, verdict
-from . import baselines as untrained
+from . import abilities, answers, asking, baselines, cases, checkable, embedding, heldout, judge, unprompted, verdict
 from .answers import Asked
 from .journal import Journal
 
@@ -24,9 +23,8 @@ PAIRS_AT_ONCE = 16  # held-out pairs scored between two entries of the journal
 INPUTS = ("pairs.jsonl", "contexts.jsonl", "prompts.jsonl", "adapters/adapters.safetensors", "adapters/adapter_config.json")
 
 
-def run(folder: Path, recipe: Recipe, reporter: Reporter, baselines: bool = False) -> dict[str, Any]:
-    """Evaluate the run in `folder`, write eval.json, return its headline figures; with `baselines` also what the base can do
-    without training.
+def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
+    """Evaluate the run in `folder`, write eval.json, return its headline figures.
 
     Finished chunks are kept in eval-samples.jsonl, so a killed evaluation goes on where it stopped.
     Raises UserError for a run whose training has not finished, and for one without held-out pairs.
@@ -34,9 +32,9 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter, baselines: bool = Fals
     pairs = _heldout_pairs(folder)
     key = fingerprint(folder, recipe)
     result = read_json(folder / "eval.json") if (folder / "eval.json").exists() else {}
-    if result.get("key") != key or (baselines and result["baselines"] is None):
+    if result.get("key") != key or (recipe.evaluation.baselines and result["baselines"] is None):
         journal = Journal(folder / "eval-samples.jsonl", key)
-        result = {"key": key, **_evaluate(folder, recipe, reporter, pairs, journal, baselines)}
+        result = {"key": key, **_evaluate(folder, recipe, reporter, pairs, journal)}
         write_json(folder / "eval.json", result)
     _tell(result, recipe, reporter)
     return summary(result)
@@ -49,7 +47,8 @@ def fingerprint(folder: Path, recipe: Recipe) -> str:
         "seed": recipe.seed,
         "beta": recipe.training.beta,
         "pairs": recipe.pairs.model_dump(mode="json"),
-        "evaluation": recipe.evaluation.model_dump(mode="json"),
+        # Baselines come on top: what is known without them stays known.
+        "evaluation": recipe.evaluation.model_dump(mode="json", exclude={"baselines"}),
         "embedding": embedding.installed() is not None,
         "files": {name: sha256(folder / name) for name in INPUTS if (folder / name).exists()},
     }
@@ -80,9 +79,7 @@ def _heldout_pairs(folder: Path) -> list[Pair]:
     return pairs
 
 
-def _evaluate(
-    folder: Path, recipe: Recipe, reporter: Reporter, pairs: list[Pair], journal: Journal, baselines: bool
-) -> dict[str, Any]:
+def _evaluate(folder: Path, recipe: Recipe, reporter: Reporter, pairs: list[Pair], journal: Journal) -> dict[str, Any]:
     loaded = loading.load(recipe.model)
     model = adapters.load(loaded.model, folder / "adapters")
     groups = cases.build(folder, recipe, loaded.tokenizer)
@@ -93,14 +90,16 @@ def _evaluate(
         questions = abilities.read_questions(Path(settings.abilities).expanduser(), settings.abilities_questions, recipe.seed)
     total = len(pairs) + 4 * requests + unprompted.work(folder, recipe) + abilities.work(questions) + judge.work(recipe, requests)
     total += checkable.work(folder, recipe)
-    total += untrained.work(requests) if baselines else 0
+    total += baselines.work(requests) if settings.baselines else 0
     embedder = _embedder(recipe)
     with reporter.track("evaluating", total=total, unit="answers") as bar:
         policy = journal.map("pairs", pairs, PAIRS_AT_ONCE, lambda _, part: _score_pairs(model, part), bar)
         asked = asking.ask(model, loaded.tokenizer, groups, recipe, journal, bar)
         judged = judge.evaluate(model, loaded.tokenizer, asked, recipe, journal, bar)
         alone = unprompted.evaluate(model, loaded.tokenizer, folder, recipe, journal, bar)
-        others = untrained.evaluate(model, loaded.tokenizer, asked, recipe, journal, embedder, bar) if baselines else None
+        others = None
+        if settings.baselines:
+            others = baselines.evaluate(model, loaded.tokenizer, asked, recipe, journal, embedder, bar)
         checked = checkable.evaluate(model, loaded.tokenizer, folder, recipe, journal, bar)
         kept = abilities.evaluate(model, loaded.tokenizer, questions, recipe, journal, bar) if questions else None
     result: dict[str, Any] = {

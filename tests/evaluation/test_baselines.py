@@ -52,7 +52,7 @@ def test_baselines_are_measured_when_asked_for_and_kept(tmp_path, tiny_folder, m
     first = read_json(folder / "eval.json")
     assert first["baselines"] is None
     monkeypatch.setattr(stage.asking, "score_group", None)  # nothing that is known is computed again
-    stage.run(folder, settings, Reporter(quiet=True), baselines=True)
+    stage.run(folder, recipe(tiny_folder, answers=4, baselines=True), Reporter(quiet=True))
     second = read_json(folder / "eval.json")
     assert {k: v for k, v in first.items() if k != "baselines"} == {k: v for k, v in second.items() if k != "baselines"}
     assert set(second["baselines"]) == {"no context", "context-aware decoding 0.5", "context-aware decoding 1.5"}
@@ -60,4 +60,4 @@ def test_baselines_are_measured_when_asked_for_and_kept(tmp_path, tiny_folder, m
         assert measures["tokens"]["before"] == first["fresh"]["metrics"]["tokens"]["before"]
         assert {"identified_by_base_2", "perplexity", "parroting", "self_bleu"} <= set(measures)
     stage.run(folder, settings, Reporter(quiet=True))
-    assert read_json(folder / "eval.json") == second  # a later evaluation without the flag keeps them
+    assert read_json(folder / "eval.json") == second  # a later evaluation without them keeps them
