@@ -12,7 +12,8 @@ import numpy as np
 from ..errors import UserError
 from ..files import disk_errors
 from ..models.gguf_rope import llama3_factors
-from ..models.names import HYPERPARAMETERS, Architecture, by_model_type, gguf_rows
+from ..models.names import Architecture, by_model_type, gguf_rows
+from ..models.names import hyperparameters as named
 from .grid import LEVELS, encode_on
 from .types import FILE_TYPES, PLAIN, Mix, choose, encode, row_bytes
 from .weights import Piece, Weights
@@ -56,10 +57,13 @@ def hyperparameters(config: dict[str, Any], architecture: Architecture) -> dict[
     heads = config["num_attention_heads"]
     values = {**config, "rope_theta": theta, "num_key_value_heads": config.get("num_key_value_heads") or heads}
     keys: dict[str, Any] = {}
-    for key, (name, kind) in HYPERPARAMETERS.items():
+    for key, (name, kind) in named(architecture).items():
         if values.get(name) is None:
             raise UserError(f"export.gguf: the model's config.json has no {name}, which a GGUF file must state")
         keys[f"{architecture.gguf}.{key}"] = kind(values[name])
+    for name, value in architecture.fixed.items():
+        if name in config and config[name] != value:
+            raise UserError(f"export.gguf: {name} is {config[name]!r} here, and {value!r} in llama.cpp's {architecture.gguf}")
     head_dim = head_size(config)
     keys[f"{architecture.gguf}.rope.dimension_count"] = head_dim
     keys[f"{architecture.gguf}.vocab_size"] = int(config["vocab_size"])

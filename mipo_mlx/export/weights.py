@@ -146,7 +146,7 @@ class GGUFBase:
         rows = mlx_rows(self.architecture, tensor.name, self.config)
 
         def values() -> mx.array:
-            if tensor.type in PACKED_BITS and len(tensor.shape) == 2:
+            if tensor.type in PACKED_BITS and len(tensor.shape) > 1:
                 bits = PACKED_BITS[tensor.type]
                 array = mx.dequantize(*map(mx.array, triple(self.file, tensor)), group_size=32, bits=bits)
             else:
@@ -158,7 +158,7 @@ class GGUFBase:
             return raw if rows is None else raw[rows]
 
         def grid() -> Grid | None:
-            if tensor.type_name not in ("Q4_0", "Q4_1", "Q5_0", "Q5_1") or len(tensor.shape) != 2:
+            if tensor.type_name not in ("Q4_0", "Q4_1", "Q5_0", "Q5_1") or len(tensor.shape) < 2:
                 return None
             _, scales, biases = triple(self.file, tensor)
             own = (scales, biases) if rows is None else (scales[rows], biases[rows])

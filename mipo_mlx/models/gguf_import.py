@@ -14,7 +14,7 @@ import numpy as np
 from .gguf_file import GGUFFile
 from .gguf_tokenizer import eos_ids, load_tokenizer
 from .gguf_unpack import PACKED_BITS, dequantise, triple
-from .names import HYPERPARAMETERS, Architecture, by_gguf, mlx_rows
+from .names import Architecture, by_gguf, hyperparameters, mlx_rows
 
 GROUP = 32
 
@@ -51,14 +51,15 @@ def read_config(file: GGUFFile, architecture: Architecture) -> dict[str, Any]:
     from .gguf_rope import rope_scaling
 
     config: dict[str, Any] = {"model_type": architecture.model_types[0], "architectures": [architecture.hf_class]}
-    prefix = architecture.gguf
-    for key, (name, kind) in HYPERPARAMETERS.items():
+    config |= architecture.fixed
+    prefix, wanted = architecture.gguf, hyperparameters(architecture)
+    for key, (name, kind) in wanted.items():
         value = file.get(f"{prefix}.{key}", (int, float) if kind is float else int)
         if value is not None:
             config[name] = tidy(value) if kind is float else value
     config.setdefault("rope_theta", 10000.0)
     config.setdefault("num_key_value_heads", config.get("num_attention_heads"))
-    missing = [key for key, (name, _) in HYPERPARAMETERS.items() if name not in config]
+    missing = [key for key, (name, _) in wanted.items() if name not in config]
     if missing:
         raise file.refuse(f"{prefix}.{missing[0]} is missing")
     default = config["hidden_size"] // config["num_attention_heads"] if config["num_attention_heads"] > 0 else 0
@@ -70,7 +71,7 @@ def read_config(file: GGUFFile, architecture: Architecture) -> dict[str, Any]:
     config["attention_bias"] = "blk.0.attn_q.bias" in file.tensors
     config["hidden_act"] = "silu"
     config["rope_scaling"] = rope_scaling(file, prefix, config)
-    if prefix == "llama":
+    if architecture.permuted:
         config["mlp_bias"] = "blk.0.ffn_up.bias" in file.tensors
     bos = file.get("tokenizer.ggml.bos_token_id", int)
     if bos is not None:
@@ -87,22 +88,25 @@ def tidy(value: float) -> float:
 def _check_sizes(file: GGUFFile, config: dict[str, Any], head_dim: int) -> None:
     """Sizes are checked before a model of that size is built: every layer and width must be there as tensors."""
     heads, shared, hidden = config["num_attention_heads"], config["num_key_value_heads"], config["hidden_size"]
-    for name in ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "max_position_embeddings"):
-        if not 1 <= config[name] <= 1 << 24:
-            raise file.refuse(f"its {name} is {config[name]}")
+    for name, value in config.items():
+        if type(value) is int and name.startswith(("hidden", "intermediate", "moe_", "num_", "max_")) and not 1 <= value <= 1 << 24:
+            raise file.refuse(f"its {name} is {value}")
     layers = config["num_hidden_layers"]
-    if not 1 <= layers <= len(file.tensors) or any(f"blk.{i}.attn_norm.weight" not in file.tensors for i in range(layers)):
+    if not 1 <= layers <= len(file.tensors) or any(f"blk.{i}.attn_q.weight" not in file.tensors for i in range(layers)):
         raise file.refuse(f"it claims {layers} layers, and not all are there")
     if heads % shared or head_dim < 2 or head_dim % 2:
         raise file.refuse(f"{heads} attention heads, {shared} key-value heads and a head size of {head_dim} do not fit together")
-    sides = {
+    sides: dict[str, tuple] = {
         "token_embd.weight": (None, hidden),
         "blk.0.attn_q.weight": (heads * head_dim, hidden),
-        "blk.0.ffn_down.weight": (hidden, config["intermediate_size"]),
     }
+    if "num_experts" in config:
+        sides["blk.0.ffn_down_exps.weight"] = (config["num_experts"], hidden, config["moe_intermediate_size"])
+    else:
+        sides["blk.0.ffn_down.weight"] = (hidden, config["intermediate_size"])
     for name, wanted in sides.items():
         shape = file.tensors[name].shape if name in file.tensors else ()
-        if len(shape) != 2 or any(want not in (None, side) for want, side in zip(wanted, shape, strict=True)):
+        if len(shape) != len(wanted) or any(want not in (None, side) for want, side in zip(wanted, shape, strict=True)):
             raise file.refuse(f"tensor {name} is missing or has the shape {list(shape)}, which its own sizes do not give")
     if not 0 < config["rms_norm_eps"] < 1 or config["rope_theta"] <= 1:
         raise file.refuse(f"its rms_norm_eps is {config['rms_norm_eps']} and its rope_theta {config['rope_theta']}")
@@ -127,7 +131,7 @@ def build(file: GGUFFile, architecture: Architecture, config: dict[str, Any], dt
         if tensor.shape != tuple(expected[name]):
             raise file.refuse(f"tensor {tensor.name} has the shape {list(tensor.shape)}, expected {list(expected[name])}")
         rows = mlx_rows(architecture, tensor.name, config)
-        if tensor.type in PACKED_BITS and len(tensor.shape) == 2:
+        if tensor.type in PACKED_BITS and len(tensor.shape) > 1:
             module = name.removesuffix(".weight")
             packed[module] = PACKED_BITS[tensor.type]
             for part, array in zip(("weight", "scales", "biases"), triple(file, tensor), strict=True):

@@ -15,12 +15,12 @@ PACKED_BITS = {2: 4, 3: 4, 6: 5, 7: 5, 8: 8, 12: 4, 13: 5}
 
 
 def triple(file: GGUFFile, tensor: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Packed weight (rows, columns * bits / 32) uint32, scales and biases (rows, columns / 32) float32."""
-    rows, columns = tensor.shape
+    """Packed weight (rows..., columns * bits / 32) uint32, scales and biases (rows..., columns / 32) float32."""
+    rows, columns = tensor.shape[:-1], tensor.shape[-1]
     raw = file.bytes(tensor)
     codes, scales, biases = _READERS[tensor.type_name](raw)
     packed = np.ascontiguousarray(codes).view(np.uint32)
-    return packed.reshape(rows, -1), scales.reshape(rows, columns // 32), biases.reshape(rows, columns // 32)
+    return packed.reshape(*rows, -1), scales.reshape(*rows, columns // 32), biases.reshape(*rows, columns // 32)
 
 
 def dequantise(file: GGUFFile, tensor: Tensor) -> np.ndarray:

@@ -20,6 +20,20 @@ LAYER = {
     "post_attention_layernorm": "ffn_norm",
 }
 QK_NORM = {"self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm"}
+OLMO2 = {
+    **{k: v for k, v in LAYER.items() if not k.endswith("layernorm")},
+    **QK_NORM,
+    "post_attention_layernorm": "post_attention_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
+}
+EXPERTS = {
+    **{k: v for k, v in LAYER.items() if not k.startswith("mlp.")},
+    **QK_NORM,
+    "mlp.gate": "ffn_gate_inp",
+    "mlp.switch_mlp.gate_proj": "ffn_gate_exps",
+    "mlp.switch_mlp.up_proj": "ffn_up_exps",
+    "mlp.switch_mlp.down_proj": "ffn_down_exps",
+}
 TOP = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 
 # GGUF key after the architecture's name: Hugging Face key, type
@@ -44,6 +58,8 @@ class Architecture:
     hf_class: str
     permuted: bool = False
     layer: dict[str, str] = field(default_factory=lambda: LAYER)
+    extra: dict[str, tuple[str, type]] = field(default_factory=dict)  # further hyperparameters, as HYPERPARAMETERS
+    fixed: dict[str, Any] = field(default_factory=dict)  # what the family always is, in config.json's words
     top: dict[str, str] = field(default_factory=lambda: TOP)
 
     def to_gguf(self, parameter: str) -> str | None:
@@ -74,7 +90,28 @@ ARCHITECTURES = (
     Architecture("llama", ("llama", "mistral"), "LlamaForCausalLM", permuted=True),
     Architecture("qwen2", ("qwen2",), "Qwen2ForCausalLM"),
     Architecture("qwen3", ("qwen3",), "Qwen3ForCausalLM", layer={**LAYER, **QK_NORM}),
-)
+    Architecture("olmo2", ("olmo2",), "Olmo2ForCausalLM", layer=OLMO2),
+    Architecture(
+        "granite", ("granite",), "GraniteForCausalLM", permuted=True,
+        extra={
+            "attention.scale": ("attention_multiplier", float), "embedding_scale": ("embedding_multiplier", float),
+            "residual_scale": ("residual_multiplier", float), "logit_scale": ("logits_scaling", float),
+        },
+    ),
+    Architecture(
+        "qwen3moe", ("qwen3_moe",), "Qwen3MoeForCausalLM", layer=EXPERTS,
+        extra={
+            "expert_count": ("num_experts", int), "expert_used_count": ("num_experts_per_tok", int),
+            "expert_feed_forward_length": ("moe_intermediate_size", int),
+        },
+        fixed={"decoder_sparse_step": 1, "mlp_only_layers": [], "norm_topk_prob": True},
+    ),
+)  # fmt: skip
+
+
+def hyperparameters(architecture: Architecture) -> dict[str, tuple[str, type]]:
+    """GGUF key after the architecture's name: (Hugging Face key, type)."""
+    return {**HYPERPARAMETERS, **architecture.extra}
 
 
 def by_gguf(name: str, where: str) -> Architecture:

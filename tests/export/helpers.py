@@ -38,7 +38,22 @@ MODELS = {  # name: (config, pre-tokenizer)
     "qwen2-tied": (tiny_config("qwen2", rope_theta=1000000.0), "qwen2"),
     "qwen2-untied": (tiny_config("qwen2", tie_word_embeddings=False), "qwen2"),
     "qwen3-odd-heads": (tiny_config("qwen3", head_dim=20, rope_theta=1000000.0), "qwen2"),
-}
+    "olmo2": (tiny_config("olmo2", head_dim=12, tie_word_embeddings=False, rope_theta=500000.0), "dbrx"),
+    "granite": (
+        tiny_config(
+            "granite", attention_multiplier=0.2, embedding_multiplier=3.0, residual_multiplier=0.4, logits_scaling=2.0,
+            attention_bias=False, mlp_bias=False,
+        ),
+        "refact",
+    ),
+    "qwen3moe": (
+        tiny_config(
+            "qwen3_moe", num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32, decoder_sparse_step=1, mlp_only_layers=[],
+            norm_topk_prob=True, head_dim=12, tie_word_embeddings=False,
+        ),
+        "qwen2",
+    ),
+}  # fmt: skip
 AWKWARD = [
     "Hello, world!", " leading", "trailing ", "  two  spaces  ", "\ttab\tand\nnewline\n", "\n\n\n", " \n \n", "a\r\nb",
     "don't I'll we've", "DON'T I'LL", "12345678901", "3.14159 1,000,000", "x=1;y=2", "naïve café Ünïcödé", "Привет, мир",
