@@ -137,6 +137,25 @@ def test_many_blocks_of_vocabulary_and_chunks_of_tokens_change_nothing(monkeypat
         check_against_plain(adapted(tiny_config(name, **ARCHITECTURES[name])), *random_tokens(7, [6, 9], 2))
 
 
+@pytest.mark.parametrize("quantized", [False, True])
+def test_logits_of_a_16_bit_model_are_float32(quantized):
+    model = adapted(tiny_config("llama", hidden_size=64, head_dim=16), quantized=quantized)
+    model.set_dtype(mx.bfloat16)
+    (prompt,), ((answer,),) = random_tokens(14, [9], 1, longest=30)
+    row = mx.array([prompt + answer])
+    hidden = model.model(row[:, :-1])[0, len(prompt) - 1 :].astype(mx.float32)
+    layer = model.model.embed_tokens
+    weight = layer.weight.astype(mx.float32) if not quantized else mx.dequantize(
+        layer.weight, *(x.astype(mx.float32) for x in (layer.scales, layer.biases)), group_size=32, bits=8
+    )
+    logits = hidden @ weight.T
+    exact = mx.take_along_axis(logits, mx.array(answer)[:, None], axis=-1)[:, 0] - mx.logsumexp(logits, axis=-1)
+    head_only = head.token_logprobs(head.OutputHead(model), hidden.astype(mx.bfloat16), mx.array(answer))
+    assert mx.abs(head_only - exact).max().item() < 1e-3
+    value, gradient = value_and_gradient(model, lambda m: logprobs.batch_logprobs(m, as_batch([prompt], [[answer]])).sum())
+    assert np.isfinite(value) and mx.linalg.norm(gradient).item() > 0
+
+
 def test_finite_differences():
     model = adapted(tiny_config("llama"))
     batch = as_batch(*random_tokens(8, [9, 5], 2))
