@@ -138,7 +138,7 @@ class Benchmark:
         CACHE.mkdir(parents=True, exist_ok=True)
         if options.fresh:
             self.results.unlink(missing_ok=True)
-        self.folder, self.adapters = inputs.prepare(options.model, CACHE)
+        self.folder, self.adapters, self.text = inputs.prepare(options.model, CACHE)
         self.config = json.loads((self.folder / "config.json").read_text())
         self.shape = Shape.of(self.config, inputs.RANK)
         self.inputs = inputs
@@ -147,7 +147,7 @@ class Benchmark:
     @functools.cache  # noqa: B019  (there is one benchmark a process)
     def fingerprint(self, name: str) -> str:
         """Of all that a side's figures depend on and that may change between two runs: its code, the model, the threads."""
-        digest = hashlib.sha256(f"{self.options.model} {self.options.threads}".encode())
+        digest = hashlib.sha256(f"{self.options.model} {self.options.threads} {self.text}".encode())
         digest.update(self.adapters.read_bytes())
         for path in self.code(name):
             digest.update(path.read_bytes())
@@ -178,7 +178,7 @@ class Benchmark:
 
     def worker(self, row: Row, name: str) -> Worker:
         side = SIDES[name]
-        prompt, answers = self.inputs.tokens(row, self.folder, CACHE)
+        prompt, answers = self.inputs.tokens(row, self.text)
         return Worker(
             name,
             row,

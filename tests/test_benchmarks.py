@@ -10,6 +10,7 @@ import pytest
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
+import inputs  # noqa: E402
 import peers  # noqa: E402
 import table  # noqa: E402
 from shapes import ROWS, Row, Shape, full_rows, shared_prompt, step_flops  # noqa: E402
@@ -30,6 +31,13 @@ def test_a_row_with_three_negatives_is_three_pairs_for_a_peer_that_knows_one():
 def test_a_row_that_is_none_is_refused(text):
     with pytest.raises(ValueError, match="512x128|0x1x1|axbxc|''"):
         Row.parse(text)
+
+
+def test_a_rows_tokens_are_cut_from_the_text_one_after_the_other():
+    prompt, answers = inputs.tokens(Row(5, 3, 2), list(range(20)))
+    assert prompt == [0, 1, 2, 3, 4] and answers == [[5, 6, 7], [8, 9, 10], [11, 12, 13]]
+    with pytest.raises(SystemExit, match="needs 14 tokens"):
+        inputs.tokens(Row(5, 3, 2), list(range(13)))
 
 
 def test_tokens_and_keys_of_a_pass_equal_a_count_one_by_one():
