@@ -17,6 +17,7 @@ import numpy as np
 from ..errors import UserError
 from ..files import disk_errors
 from .gguf import rope
+from .tokenizer import inner
 from .weights import Piece, Weights
 
 DTYPES = {"float32": ("F32", mx.float32), "float16": ("F16", mx.float16), "bfloat16": ("BF16", mx.bfloat16)}
@@ -52,7 +53,7 @@ def fuse(folder: Path, weights: Weights, tokenizer: Any, template: str | None, *
 
 def save_tokenizer(folder: Path, tokenizer: Any, template: str | None) -> None:
     """The tokenizer's files with `template` as its chat template; the tokenizer itself stays as it was."""
-    fast = getattr(tokenizer, "_tokenizer", tokenizer)
+    fast = inner(tokenizer)
     before = fast.chat_template
     try:
         fast.chat_template = template

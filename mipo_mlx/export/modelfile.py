@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .system import render
+from .tokenizer import inner
 
 S, U, A, V = "\x01system\x01", "\x01user\x01", "\x01answer\x01", "\x01again\x01"
 
@@ -62,7 +63,7 @@ def layout(tokenizer: Any, template: str | None) -> Layout | None:
 
 def _added_bos(tokenizer: Any) -> str:
     """The text of a beginning-of-sequence token that the runtime puts before every prompt by itself, or ""."""
-    fast = getattr(tokenizer, "_tokenizer", tokenizer)
+    fast = inner(tokenizer)
     ids = fast("a", add_special_tokens=True)["input_ids"]
     return fast.bos_token if ids and ids[0] == fast.bos_token_id else ""
 

@@ -155,7 +155,9 @@ def _fidelity(job: Job, made: dict[str, Any], reporter: Reporter) -> dict[str, A
         for kind in kinds:
             state = _json(job.folder / STATE)
             path = job.folder / ("fused" if kind == "fused" else made[kind][0])
-            figures = state[kind].get("fidelity") or measure(path)
+            figures = state[kind].get("fidelity", {})
+            if figures.get("answers") != count:
+                figures = {**measure(path), "answers": count}
             write_json(job.folder / STATE, {**state, kind: {**state[kind], "fidelity": figures}})
             found[path.name] = figures
             said, warning = fidelity.verdict(path.name, kind, figures)

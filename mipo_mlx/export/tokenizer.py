@@ -15,18 +15,25 @@ from ..models.pretokenizers import BY_NAME, same_structure
 PREFIX = "tokenizer.ggml."
 
 
+def inner(tokenizer: Any) -> Any:
+    """The transformers tokenizer inside mlx_lm's wrapper."""
+    from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+    return tokenizer._tokenizer if isinstance(tokenizer, TokenizerWrapper) else tokenizer
+
+
 def from_gguf(file: GGUFFile) -> dict[str, Any]:
     """The tokenizer keys of a GGUF file, chat template left out."""
     return {k: v for k, v in file.metadata.items() if k.startswith("tokenizer.") and not k.startswith("tokenizer.chat_template")}
 
 
 def from_transformers(tokenizer: Any, vocabulary: int, pre: str | None = None) -> dict[str, Any]:
-    """The tokenizer keys of an mlx_lm or transformers tokenizer; `vocabulary` rows of embeddings are filled up with [PADn].
+    """The tokenizer keys of an mlx_lm TokenizerWrapper; `vocabulary` rows of embeddings are filled up with [PADn].
 
     pre: the user's own word for tokenizer.ggml.pre. Raises UserError where the pre-tokenizer is not one that llama.cpp is
     known to have: a file with a wrong name would load and then cut text wrongly without a word.
     """
-    fast = getattr(tokenizer, "_tokenizer", tokenizer)
+    fast = inner(tokenizer)
     if not hasattr(fast, "backend_tokenizer"):
         raise UserError("export.gguf: the model has no tokenizer.json, and only such a tokenizer can go into a GGUF file")
     content = json.loads(fast.backend_tokenizer.to_str())
@@ -40,7 +47,7 @@ def from_transformers(tokenizer: Any, vocabulary: int, pre: str | None = None) -
         keys[PREFIX + "model"], keys[PREFIX + "pre"] = "llama", "default"
         keys[PREFIX + "tokens"], keys[PREFIX + "scores"] = tokens, _scores(tokens, model["merges"])
         keys[PREFIX + "token_type"] = _sentencepiece_types(tokens, types, fast.unk_token)
-        keys[PREFIX + "add_space_prefix"] = '"prepend": "▁"' in json.dumps(content["normalizer"], ensure_ascii=False)
+        keys[PREFIX + "add_space_prefix"] = _adds_space(content)
     else:
         keys[PREFIX + "model"], keys[PREFIX + "pre"] = "gpt2", pre or match(content)
         keys[PREFIX + "tokens"], keys[PREFIX + "token_type"], keys[PREFIX + "merges"] = tokens, types, merges
@@ -85,6 +92,12 @@ def _sentencepiece_types(tokens: list[str], types: list[int], unknown: str | Non
         return BYTE if given == NORMAL and len(text) == 6 and text.startswith("<0x") and text.endswith(">") else given
 
     return [kind(text, given) for text, given in zip(tokens, types, strict=True)]
+
+
+def _adds_space(content: dict[str, Any]) -> bool:
+    """Whether a text gets a space in front: said by a Prepend normalizer in older files, by Metaspace in newer ones."""
+    said = json.dumps([content["normalizer"], content["pre_tokenizer"]], ensure_ascii=False)
+    return '"prepend": "▁"' in said or '"prepend_scheme": "first"' in said or '"prepend_scheme": "always"' in said
 
 
 def _scores(tokens: list[str], merges: list[Any]) -> list[float]:

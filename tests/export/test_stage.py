@@ -233,6 +233,21 @@ def test_fidelity_counts_answers_warns_and_names_a_better_type(run, capsys):
     assert again["fidelity"] == figures
 
 
+def test_fidelity_agrees_with_and_without_llamacpp(run, monkeypatch):
+    from mipo_mlx.export import llamacpp
+
+    tiny, folder = run
+    monkeypatch.setattr(llamacpp, "available", lambda: False)
+    wanted = {"gguf": ["q8_0"], "mlx": False}
+    alone = stage.run(folder, recipe(tiny, **wanted, fidelity=2), QUIET)["fidelity"]["mine-q8_0.gguf"]
+    monkeypatch.undo()
+    if not llamacpp.available():
+        pytest.skip("xllamacpp is not installed: this test asks the real llama.cpp")
+    real = stage.run(folder, recipe(tiny, **wanted, fidelity=4), QUIET)["fidelity"]["mine-q8_0.gguf"]
+    assert (alone["by"], real["by"], alone["answers"], real["answers"]) == ("mlx", "llama.cpp", 2, 4)
+    assert 0 < alone["lost"] < 0.25 and 0 < real["lost"] < 0.25
+
+
 def test_fidelity_zero_measures_nothing(run):
     tiny, folder = run
     assert stage.run(folder, recipe(tiny), QUIET)["fidelity"] == {}
