@@ -16,7 +16,7 @@ from mipo_mlx.training import memory
 from tests.conftest import build_model, tiny_config
 
 
-def middling(layers: int = 6, **changes):
+def middling(layers: int = 4, **changes):
     """SmolLM2-135M's widths, fewer layers and words."""
     sizes = {"hidden_size": 576, "num_hidden_layers": layers, "intermediate_size": 1536, "num_attention_heads": 9,
              "num_key_value_heads": 3, "head_dim": 64, "vocab_size": 2048, "max_position_embeddings": 2048}  # fmt: skip
@@ -40,8 +40,10 @@ def measured_peak(model, shape: memory.Shape, checkpoint: bool) -> int:
 
 
 @pytest.mark.skipif(not on_cpu(), reason="fitted on the CPU")
-@pytest.mark.parametrize("shape", [(1, 257, 2, 64), (1, 129, 2, 128), (1, 513, 4, 32), (3, 65, 2, 48)])
-@pytest.mark.parametrize("checkpoint", [False, True])
+@pytest.mark.parametrize(
+    "shape, checkpoint",
+    [((1, 257, 2, 64), False), ((1, 65, 2, 128), False), ((1, 321, 4, 32), True), ((3, 65, 2, 48), False), ((1, 257, 2, 64), True)],
+)
 def test_prediction_is_within_15_percent_of_the_measured_peak(shape, checkpoint):
     model = middling()
     adapters.attach(model, Lora(), 0)
