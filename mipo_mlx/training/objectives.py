@@ -44,7 +44,7 @@ def softmax_loss(scores: mx.array, mask: mx.array, label_smoothing: float = 0.0)
 
     With two candidates it is -log sigmoid(beta x (d_chosen - d_rejected)): DPO (Rafailov et al. 2023, eq. 7), with smoothing
     cDPO (Mitchell 2023, eq. 3), and with the penalty DPOP (Pal et al. 2024, eq. 3). With N, it is InfoNCE whose critic is
-    beta x d, and the generalisation of DPO that METHOD.md names: `dpo` and `infonce` are one function under two names.
+    beta x d, which is what DPO becomes with more than one rejected answer: `dpo` and `infonce` are one function.
     log(candidates) where policy == reference.
     """
     scores = mx.where(mask, scores, _FAR)

@@ -101,7 +101,7 @@ def test_sami_is_its_authors_code():
 
 
 def test_the_objectives_differ_on_the_same_batch():
-    """All but dpo and infonce, which METHOD.md defines as one function."""
+    """All but dpo and infonce, which are one function by definition."""
     batch = random_batch()
     found = {objective: losses(*batch, objective=objective).mean() for objective in OBJECTIVES if objective != "infonce"}
     values = sorted(found.values())
