@@ -15,6 +15,7 @@ import functools
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -303,6 +304,7 @@ def main() -> None:
     chosen = options()
     for library in ("OMP", "OPENBLAS", "MKL"):
         os.environ[f"{library}_NUM_THREADS"] = str(chosen.threads)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the workers end with this process
     benchmark = Benchmark(chosen)
     if not chosen.table:
         for name in chosen.sides:
