@@ -82,5 +82,5 @@ def evaluate(
     after = journal.map("abilities-tuned", questions, size, right, bar)
     keys = [row["question"] for row in questions]
     measures = Measures(keys, [list(range(len(keys)))], recipe.evaluation.bootstrap, recipe.seed)
-    measures.add("ability", before, after)
+    measures.add("ability", before, after, share=True)
     return {"questions": len(questions), "metrics": measures.metrics, "items": measures.items()}

@@ -60,22 +60,22 @@ def evaluate(asked: Sequence[Asked], choices: Sequence[int], draws: int, seed: i
         # Each model's own answers by its own likelihood; then both models' answers by the base's, one yardstick for both.
         own = [[information.identified(getattr(a, side).sums(side), a.own, k) for a in asked] for side in both]
         nats = [[information.information(getattr(a, side).sums(side), a.own, k) for a in asked] for side in both]
-        measures.add(f"identified_{k}", *own)
-        add(f"identified_by_base_{k}", lambda a, s, k=k: information.identified(s.sums("base"), a.own, k))
+        measures.add(f"identified_{k}", *own, share=True)
+        add(f"identified_by_base_{k}", lambda a, s, k=k: information.identified(s.sums("base"), a.own, k), share=True)
         measures.add(f"answer_information_{k}", *nats)
     if embedder is not None:
         contexts = [a.group.contexts for a in asked]
         closeness = [embedding.judge(embedder, [getattr(a, side).text for a in asked], contexts) for side in both]
         for k in among:
             found = [[information.identified(row, a.own, k) for row, a in zip(rows, asked, strict=True)] for rows in closeness]
-            measures.add(f"identified_by_embedding_{k}", *found)
+            measures.add(f"identified_by_embedding_{k}", *found, share=True)
     add("pmi_per_token", lambda a, s: information.pmi(s.sums("base"), a.own), weights=length)
     add("tokens", lambda a, s: len(s.tokens), relative=True)
     add("perplexity", lambda a, s: -s.own("base", a.own).sum(), weights=length, transform="exp", relative=True)
-    add("cut_off", lambda a, s: s.finish == "length")
-    add("quotes_context", lambda a, s: text.quotes(s.text, context(a)))
-    add("role_confusion", lambda a, s: text.confuses_roles(s.text, context(a)))
-    add("parroting", lambda a, s: text.quotes(s.text, context(a)) or text.confuses_roles(s.text, context(a)))
+    add("cut_off", lambda a, s: s.finish == "length", share=True)
+    add("quotes_context", lambda a, s: text.quotes(s.text, context(a)), share=True)
+    add("role_confusion", lambda a, s: text.confuses_roles(s.text, context(a)), share=True)
+    add("parroting", lambda a, s: text.quotes(s.text, context(a)) or text.confuses_roles(s.text, context(a)), share=True)
     texts = [[getattr(a, side).text for a in asked] for side in both]
     measures.add("self_bleu", *(text.self_bleu(t) for t in texts))
     metrics = measures.metrics

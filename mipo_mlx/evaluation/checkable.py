@@ -152,8 +152,8 @@ def evaluate(
     keys = [f"{kind.name} {phrasing} {prompt.id}" for kind, phrasing, prompt in asked]
     clusters = [[kind.name for kind, _, _ in asked], [prompt.id for _, _, prompt in asked]]
     measures = Measures(keys, clusters, recipe.evaluation.bootstrap, recipe.seed)
-    measures.add("checkable", base[True], tuned[True])
-    measures.add("checkable_without", base[False], tuned[False])
+    measures.add("checkable", base[True], tuned[True], share=True)
+    measures.add("checkable_without", base[False], tuned[False], share=True)
     kinds: dict[str, list[float]] = {}
     for index, (kind, _, _) in enumerate(asked):
         row = kinds.setdefault(kind.name, [0.0, 0.0, 0.0])

@@ -49,7 +49,7 @@ def evaluate(pairs: Sequence[Pair], policy: Sequence[Sequence[float]], beta: flo
         side["rejected_reward"] = [float(np.mean(r[1:])) for r in reward]
     measures = Measures([f"{pair.prompt_id} {pair.context_id} {pair.id}" for pair in pairs], clusters, draws, seed)
     for name in before:
-        measures.add(name, before[name], after[name])
+        measures.add(name, before[name], after[name], share=name == "accuracy")
     return {
         "pairs": len(pairs),
         "grids": len(set(clusters[0])),

@@ -45,6 +45,19 @@ def bootstrap(
     return widest
 
 
+def unanimous(values: np.ndarray, clusters: Clusters) -> list[float] | None:
+    """The exact interval of a share where every item is 0, or every item 1: resampling cannot tell such a share from certainty
+    (Clopper and Pearson 1934, for as many trials as there are groups in the coarser grouping). None for anything else.
+    """
+    if not len(values) or not (np.all(values == 0) or np.all(values == 1)):
+        return None
+    groups = min((len(set(labels)) for labels in clusters), default=0)
+    if groups < FEWEST:
+        return None
+    edge = float(((1 - LEVEL) / 2) ** (1 / groups))
+    return [edge, 1.0] if values[0] else [0.0, 1 - edge]
+
+
 def paired(
     before: Sequence[float],
     after: Sequence[float],
@@ -55,11 +68,12 @@ def paired(
     weights: tuple[Sequence[float], Sequence[float]] | None = None,
     transform: Callable[[Any], Any] = lambda x: x,
     relative: bool = False,
+    share: bool = False,
 ) -> dict[str, Any]:
     """One measure of two models on the same items: {"before", "after", "change"}, each {"value", "interval"}.
 
     The value is transform(sum of values / sum of weights); weights are 1 unless given as (before's, after's). `change` is
-    after - before, or after / before - 1 where `relative`.
+    after - before, or after / before - 1 where `relative`. A `share` is a mean of zeros and ones (see `unanimous`).
     """
     ones = np.ones(len(before))
     base_weight, tuned_weight = weights if weights is not None else (ones, ones)
@@ -82,7 +96,11 @@ def paired(
             "interval": bootstrap(columns, clusters, statistic, draws, seed),
         }
 
-    return {"before": estimate(first), "after": estimate(second), "change": estimate(change), "relative": relative}
+    found = {"before": estimate(first), "after": estimate(second), "change": estimate(change), "relative": relative}
+    if share:
+        for side, column in (("before", 0), ("after", 2)):
+            found[side]["interval"] = unanimous(columns[:, column], clusters) or found[side]["interval"]
+    return found
 
 
 def single(values: Sequence[float], clusters: Clusters, draws: int, seed: int) -> dict[str, Any]:

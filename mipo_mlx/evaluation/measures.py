@@ -28,11 +28,12 @@ class Measures:
         weights: tuple[Sequence[float], Sequence[float]] | None = None,
         transform: str = "mean",
         relative: bool = False,
+        share: bool = False,
     ) -> None:
         """One value an item and model; see intervals.paired."""
         self.metrics[name] = paired(
             before, after, self.clusters, self.draws, self.seed,
-            weights=weights, transform=TRANSFORMS[transform], relative=relative,
+            weights=weights, transform=TRANSFORMS[transform], relative=relative, share=share,
         )  # fmt: skip
         kept = {"after": after, **({"weight": weights[1]} if weights else {})}
         self.values[name] = {

@@ -27,20 +27,22 @@ def sentence(heldout: dict[str, Any], fresh: dict[str, Any] | None, unprompted: 
 
 
 def costs(fresh: dict[str, Any] | None) -> list[str]:
-    """What got worse by more than the limits above, in words."""
+    """What got worse by more than the limits above, in words; a change whose interval covers 0 may be chance and is no warning."""
     if not fresh:
         return []
     metrics, found = fresh["metrics"], []
 
     def change(name: str) -> float:
-        return metrics[name]["change"]["value"] or 0.0
+        estimate = metrics[name]["change"]
+        low, high = estimate["interval"] or (1.0, 1.0)
+        return 0.0 if low <= 0 <= high else estimate["value"] or 0.0
 
     if change("perplexity") > PERPLEXITY:
         found.append(f"its answers read {change('perplexity'):.0%} less naturally to the base model (perplexity)")
     if abs(change("tokens")) > LENGTH:
-        found.append(f"they are {abs(change('tokens')):.0%} {'longer' if change('tokens') > 0 else 'shorter'}")
+        found.append(f"its answers are {abs(change('tokens')):.0%} {'longer' if change('tokens') > 0 else 'shorter'}")
     if change("parroting") > PARROTING:
-        found.append(f"{change('parroting') * 100:.0f} points more of them hand the user's words back")
+        found.append(f"{change('parroting') * 100:.0f} points more of its answers hand the user's words back")
     return found
 
 

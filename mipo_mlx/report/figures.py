@@ -75,7 +75,8 @@ def _show(estimate: dict[str, Any], form: str) -> dict[str, str]:
     if estimate["value"] is None:
         return {"value": "n/a", "interval": ""}
     interval = estimate["interval"]
-    text = f"{format(interval[0], form)} to {format(interval[1], form)}" if interval else ""
+    # An interval of no width is a value by definition: the reference against itself.
+    text = f"{format(interval[0], form)} to {format(interval[1], form)}" if interval and interval[0] < interval[1] else ""
     return {"value": format(estimate["value"], form), "interval": text}
 
 
@@ -102,7 +103,7 @@ def training_charts(rows: list[dict[str, Any]], candidates: int) -> list[dict[st
         ),
         (
             "Reward margin",
-            [curve("training", "faint", "reward_margin"), curve(unseen, "tuned", "heldout_margin")],
+            [curve("training", "faint", "margin"), curve(unseen, "tuned", "heldout_margin")],
             None,
             True,
         ),

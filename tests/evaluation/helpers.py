@@ -21,7 +21,7 @@ def recipe(model: Path | str, **evaluation) -> Recipe:
             "model": str(model),
             "pairs": {"contexts_per_grid": 2, "max_tokens": 6, "batch": 4, "system": "About the user: {context}"},
             "training": {"lora": {"rank": 2, "scale": 4.0}},
-            "evaluation": {"answers": 8, "choices": [2], "bootstrap": 200, **evaluation},
+            "evaluation": {"answers": 8, "choices": [2], "bootstrap": 200, "everyday": 1, "leak_contexts": 1, **evaluation},
         }
     )
 

@@ -87,3 +87,19 @@ def test_the_same_seed_gives_the_same_interval_and_another_seed_another_one():
     values = np.random.default_rng(6).normal(size=20)
     first, again, other = (intervals.single(values, [range(20)], 200, seed)["interval"] for seed in (1, 1, 2))
     assert first == again != other
+
+
+def test_a_share_of_all_or_none_is_not_certain():
+    """Ten of ten: the exact lower end solves x ** 10 = 0.025."""
+    groups = [range(10), [0, 0, 1, 1, 2, 2, 3, 4, 5, 6]]
+    measure = intervals.paired([0.0] * 10, [1.0] * 10, groups[:1], 200, 0, share=True)
+    low, high = measure["after"]["interval"]
+    assert low**10 == pytest.approx(0.025) and high == 1.0
+    assert measure["before"]["interval"] == [0.0, pytest.approx(1 - low)]
+    coarser = intervals.paired([0.0] * 10, [1.0] * 10, groups, 200, 0, share=True)["after"]["interval"]
+    assert coarser[0] ** 7 == pytest.approx(0.025)
+    assert intervals.paired([0.0] * 10, [1.0] * 10, groups, 200, 0)["after"]["interval"] == [1.0, 1.0]
+    mixed = [0.0, 1.0] * 5
+    plain, share = (intervals.paired(mixed, mixed, groups[:1], 200, 0, share=s)["after"]["interval"] for s in (False, True))
+    assert plain == share
+    assert intervals.paired([1.0] * 4, [1.0] * 4, [range(4)], 200, 0, share=True)["after"]["interval"] is None

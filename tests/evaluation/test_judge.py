@@ -80,15 +80,15 @@ def test_the_recipe_names_the_judge_and_its_mode(tmp_path, tiny_folder, monkeypa
     monkeypatch.setattr(judge, "SENSE", 0.0)
     found = {}
     for name, settings in {
-        "none": recipe(tiny_folder),
-        "base": recipe(tiny_folder, judge="base"),
-        "named": recipe(tiny_folder, judge=str(tiny_folder)),
-        "rubric": recipe(tiny_folder, judge="base", judge_mode="rubric"),
+        "none": recipe(tiny_folder, answers=2),
+        "base": recipe(tiny_folder, answers=2, judge="base"),
+        "named": recipe(tiny_folder, answers=2, judge=str(tiny_folder)),
+        "rubric": recipe(tiny_folder, answers=2, judge="base", judge_mode="rubric"),
     }.items():
         folder = make_run(tmp_path / name, settings, spread=0.05)
         stage.run(folder, settings, Reporter(stream=io.StringIO()))
         found[name] = read_json(folder / "eval.json")["judged"]
     assert found["none"] is None
-    assert found["base"]["win"] + found["base"]["tie"] + found["base"]["loss"] == 8
+    assert found["base"]["win"] + found["base"]["tie"] + found["base"]["loss"] == 2
     assert {k: v for k, v in found["named"].items() if k != "judge"} == {k: v for k, v in found["base"].items() if k != "judge"}
     assert 1 <= found["rubric"]["metrics"]["rubric"]["after"]["value"] <= 5

@@ -182,7 +182,7 @@ def test_every_key_of_the_recipe_changes_the_outcome(tmp_path, tiny_folder):
     assert outcome(examples=2)[1].count("Asked:") == 2
     assert len(outcome(gallery=3)[0]["gallery"]) == 3
     assert outcome(answers=4)[0]["fresh"]["answers"] == 4
-    assert len(result["unprompted"]["answers"]) == 4  # as many as there are prompts
+    assert len(result["unprompted"]["answers"]) == 1
     alone = outcome(everyday=2, leak_contexts=3, canaries=["locker 4071"])[0]["unprompted"]
     assert len(alone["answers"]) == 2 and alone["leak"]["contexts"] == {"train": 0, "heldout": 3}
     assert len(alone["leak"]["canaries"]) == 1

@@ -106,7 +106,7 @@ def make_finished(folder: Path, *, half: float | None = 0.06, hostile: bool = Tr
         rows.append(
             {
                 "step": step, "loss": math.log(2) - 0.2 * fall + 0.03 * rng.normal(), "learning_rate": 2e-5 * (1 - step / 25),
-                "chosen_reward": 0.3 * fall, "rejected_reward": -0.6 * fall, "reward_margin": 0.9 * fall,
+                "chosen_reward": 0.3 * fall, "rejected_reward": -0.6 * fall, "margin": 0.9 * fall,
                 "accuracy": 0.5 + 0.4 * fall, "kl": 0.02 * fall, "grad_norm": 3 + rng.normal(), "seconds": 2.0,
             }
         )  # fmt: skip

@@ -166,3 +166,12 @@ def test_a_screenshot_shows_the_page(page, tmp_path):
     data = picture.read_bytes()
     assert data[:8] == b"\x89PNG\r\n\x1a\n" and int.from_bytes(data[16:20], "big") == 390
     assert len(data) > 40_000  # a blank page of that size takes a tenth of it
+
+
+def test_every_curve_of_the_training_has_its_points(page):
+    """The names that the training loop writes are the names that the page reads."""
+    rows = [json.loads(line) for line in (page.parent / "metrics.jsonl").read_text().splitlines()]
+    drawn = {c["title"]: [name for name, _ in c["legend"]] for c in figures.training_charts(rows, 2)}
+    both = ["training", "unseen pairs"]
+    assert all(drawn[title] == both for title in ("Loss, nats", "Reward margin", "Reward accuracy", "KL from the base, nats per token"))
+    assert drawn["Chosen and rejected reward"] == ["chosen", "rejected"] and len(drawn) == 7

@@ -1,0 +1,45 @@
+"""The verdict's sentence follows its interval, and warns of costs that are large and beyond chance."""
+
+import pytest
+
+from mipo_mlx.evaluation import verdict
+
+
+def heldout(value, interval):
+    reason = "too few held-out groups for an interval: 2 independent ones, at least 6 needed"
+    return {"metrics": {"accuracy": {"after": {"value": value, "interval": interval}}}, "no_interval": None if interval else reason}
+
+
+def fresh(**changes):
+    rows = {name: (0.0, [-0.1, 0.1]) for name in ("perplexity", "tokens", "parroting")} | changes
+    return {"metrics": {name: {"change": {"value": v, "interval": i}} for name, (v, i) in rows.items()}}
+
+
+@pytest.mark.parametrize(
+    "value, interval, opening",
+    [
+        (0.81, [0.74, 0.87], "It worked: on held-out contexts it picks the right answer in 81% of the pairs (95 % interval 74%"),
+        (0.55, [0.48, 0.61], "No effect can be shown"),
+        (0.30, [0.20, 0.41], "It went wrong"),
+        (0.90, None, "Not shown"),
+    ],
+)
+def test_the_sentence_follows_the_interval(value, interval, opening):
+    said = verdict.sentence(heldout(value, interval), fresh())
+    assert said.startswith(opening) and said.endswith(".") and "\n" not in said and "but its" not in said
+
+
+def test_costs_are_told_where_they_are_large_and_beyond_chance():
+    good = heldout(0.81, [0.74, 0.87])
+    said = verdict.sentence(good, fresh(perplexity=(0.31, [0.1, 0.5]), tokens=(-0.25, [-0.4, -0.1]), parroting=(0.12, [0.02, 0.3])))
+    assert "31% less naturally" in said and "25% shorter" in said and "12 points more" in said
+    chance = fresh(perplexity=(0.31, [-0.1, 0.7]), tokens=(0.25, [-0.1, 0.6]), parroting=(0.12, [0.0, 0.3]))
+    small = fresh(perplexity=(0.19, [0.1, 0.3]), tokens=(0.1, [0.05, 0.15]), parroting=(0.04, [0.01, 0.07]))
+    assert verdict.sentence(good, chance) == verdict.sentence(good, small) == verdict.sentence(good, None)
+    assert "40% longer" in verdict.sentence(good, fresh(tokens=(0.4, None)))  # too few for an interval: better a warning too many
+
+
+def test_signs_of_reciting_are_told():
+    said = verdict.sentence(heldout(0.81, [0.74, 0.87]), None, {"leak": {"signs": ["a canary"]}})
+    assert said.endswith("but it shows signs of reciting the notes.")
+    assert "reciting" not in verdict.sentence(heldout(0.81, [0.74, 0.87]), None, {"leak": {"signs": []}})
