@@ -77,9 +77,9 @@ def go_template(parts: Layout) -> str:
     )
 
 
-def modelfile(file: str, tokenizer: Any, template: str | None, sampling: dict[str, float], adapter: str | None = None) -> str:
-    """The text of a Modelfile beside the GGUF `file`."""
-    lines = ["# ollama create NAME -f Modelfile", f"FROM ./{file}"]
+def modelfile(source: str, tokenizer: Any, template: str | None, sampling: dict[str, float], adapter: str | None = None) -> str:
+    """The text of a Modelfile; `source`: the GGUF file or model folder, `adapter`: a LoRA GGUF beside the Modelfile."""
+    lines = ["# ollama create NAME -f Modelfile", f"FROM {source}"]
     if adapter:
         lines.append(f"ADAPTER ./{adapter}")
     parts = layout(tokenizer, template)

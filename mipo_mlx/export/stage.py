@@ -176,8 +176,16 @@ def _tokenizer_keys(job: Job) -> dict[str, Any]:
 
 
 def _modelfile(job: Job, made: dict[str, Any]) -> str:
-    ggufs = [files[0] for kind, files in made.items() if kind in types.NAMES and len(files) == 1]
-    return modelfile.modelfile(ggufs[0] if ggufs else "fused", job.tokenizer, job.template, job.card.sampling)
+    """FROM the first GGUF file made now or earlier; else a GGUF base with the adapters on it; else the fused folder."""
+    earlier = {kind: list(entry.get("files", {})) for kind, entry in _json(job.folder / STATE).items()}
+    kinds = [kind for kind in (*made, *earlier) if kind in types.NAMES]
+    files = [{**earlier, **made}[kind] for kind in kinds]
+    whole = [names[0] for names in files if len(names) == 1 and (job.folder / names[0]).exists()]
+    base = job.weights.path
+    source, adapter = f"./{whole[0]}" if whole else "./fused", None
+    if not whole and "lora" in made and base.suffix == ".gguf":
+        source, adapter = str(base.resolve()), made["lora"][0]
+    return modelfile.modelfile(source, job.tokenizer, job.template, job.card.sampling, adapter)
 
 
 def _dtype(weights: Weights) -> str:

@@ -37,10 +37,10 @@ def test_default_system_messages_are_found(tiny_llama: Tiny):
 
 
 def test_a_template_without_system_role_is_left_to_ollama(tiny_llama: Tiny):
-    text = modelfile.modelfile("x.gguf", tiny_llama.tokenizer, GEMMA, {})
+    text = modelfile.modelfile("./x.gguf", tiny_llama.tokenizer, GEMMA, {})
     assert "TEMPLATE" not in text and "FROM ./x.gguf" in text
 
 
 def test_stop_tokens_and_sampling(tiny_llama: Tiny):
-    text = modelfile.modelfile("x.gguf", tiny_llama.tokenizer, SMOLLM, {"temp": 0.7, "top_k": 20})
+    text = modelfile.modelfile("./x.gguf", tiny_llama.tokenizer, SMOLLM, {"temp": 0.7, "top_k": 20})
     assert 'PARAMETER stop "<|im_end|>"' in text and "PARAMETER temperature 0.7" in text and "PARAMETER top_k 20" in text

@@ -116,6 +116,19 @@ def test_several_types_in_one_go_and_nothing_twice(run):
     assert (folder / "mine-q8_0.gguf").stat().st_mtime_ns == times[folder / "mine-q8_0.gguf"]
 
 
+def test_the_modelfile_names_what_is_there(run, tmp_path):
+    tiny, folder = run
+    stage.run(folder, recipe(tiny, gguf=["q8_0"]), QUIET)
+    assert "FROM ./mine-q8_0.gguf\n" in (folder / "Modelfile").read_text()
+    stage.run(folder, recipe(tiny, gguf=[], mlx=False, adapter=True), QUIET)  # the adapters alone, later
+    assert "FROM ./mine-q8_0.gguf\n" in (folder / "Modelfile").read_text()
+    base = tiny.write(tmp_path / "base.gguf")
+    (folder / "mine-q8_0.gguf").unlink()
+    over = recipe(tiny, gguf=[], mlx=False, adapter=True).model_copy(update={"model": str(base)})
+    stage.run(folder, over, QUIET)
+    assert f"FROM {base}\nADAPTER ./mine-lora.gguf\n" in (folder / "Modelfile").read_text()
+
+
 def test_new_adapters_make_new_files(run):
     tiny, folder = run
     stage.run(folder, recipe(tiny), QUIET)
