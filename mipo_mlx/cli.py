@@ -7,8 +7,12 @@ import click
 
 from . import __version__
 
-RUNS = click.option("--runs", "root", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of all runs.")
-SETS = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the recipe, as in training.beta=0.2.")
+RUNS = click.option(
+    "--runs", "root", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of all runs."
+)
+SETS = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the recipe, as in training.beta=0.2."
+)
 QUIET = click.option("--quiet", is_flag=True, help="No progress; warnings and results only.")
 RECIPE = click.argument("recipe", type=click.Path(path_type=Path))
 RUN = click.argument("run", type=click.Path(path_type=Path))
@@ -125,13 +129,15 @@ def _again(run: Path, root: Path, stage: str, quiet: bool, overrides=()):
 @SETS
 @RUNS
 @QUIET
-def evaluate(run: Path, other: Path | None, overrides, root: Path, quiet: bool) -> None:
+@click.option("--baselines", is_flag=True, help="Also the base without context, and context-aware decoding at two strengths.")
+def evaluate(run: Path, other: Path | None, overrides, root: Path, quiet: bool, baselines: bool) -> None:
     """Evaluate RUN on its held-out contexts and prompts; with OTHER, compare the two finished runs instead."""
     from . import run as runs
     from . import summary
 
     if other is None:
-        click.echo(summary.evaluation(_again(run, root, "evaluation", quiet, overrides)))
+        sets = [*overrides, *(["evaluation.baselines=true"] if baselines else [])]
+        click.echo(summary.evaluation(_again(run, root, "evaluation", quiet, sets)))
         return
     from .evaluation.compare import compare, show
 
@@ -165,7 +171,9 @@ def fuse(run: Path, root: Path, quiet: bool) -> None:
 @QUIET
 @click.option("--type", "types", multiple=True, help="GGUF type, as in q4_k_m; may be given more than once; default: the recipe's.")
 @click.option("--adapter-only", is_flag=True, help="Only the adapters, as a GGUF for llama.cpp's --lora.")
-@click.option("--install", type=click.Choice(["ollama"]), help="Register the result with this program, where it is installed.")
+@click.option(
+    "--install", type=click.Choice(["ollama", "lmstudio"]), help="Register the result with this program, where it is installed."
+)
 def export(run: Path, overrides, root: Path, quiet: bool, types, adapter_only: bool, install) -> None:
     """Write the GGUF, the fused folder and the Modelfile of RUN."""
     from . import summary
@@ -175,7 +183,15 @@ def export(run: Path, overrides, root: Path, quiet: bool, types, adapter_only: b
     opened = _again(run, root, "export", quiet, sets)
     click.echo(summary.files(opened))
     if install:
-        click.echo(summary.install_ollama(opened))
+        from .export import publish
+
+        name = opened.recipe.name or opened.folder.name
+        done = (
+            publish.install_ollama(opened.folder, name)
+            if install == "ollama"
+            else publish.install_lmstudio(opened.folder, opened.recipe, name)
+        )
+        click.echo(done)
 
 
 @main.command()
@@ -186,6 +202,22 @@ def report(run: Path, root: Path, quiet: bool) -> None:
     """Write report.html of RUN."""
     opened = _again(run, root, "report", quiet)
     click.echo(str(opened.folder / "report.html"))
+
+
+@main.command()
+@RUN
+@click.argument("repository", metavar="OWNER/NAME")
+@RUNS
+@click.option("--what", type=click.Choice(["adapter", "mlx", "gguf"]), multiple=True, default=["adapter"], show_default=True)
+@click.option("--public", is_flag=True, help="Let everyone see it; default: only you.")
+def push(run: Path, repository: str, root: Path, what, public: bool) -> None:
+    """Upload the result of RUN to the Hub, after asking."""
+    from . import run as runs
+    from .export import publish
+
+    opened = runs.existing_run(run, root)
+    runs.require(opened, "export")
+    click.echo(publish.push(opened.folder, opened.recipe, repository, what, click.confirm, public=public))
 
 
 @main.command()

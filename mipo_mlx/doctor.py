@@ -39,12 +39,19 @@ def examine() -> tuple[str, bool]:
         "versions    " + ", ".join(f"{name} {version}" for name, version in versions().items()),
     ]
     fits = [size for size in SIZES if needed(size, device.kind) < 0.8 * device.memory]
-    largest = f"up to {fits[-1]:g} billion parameters ({'float32' if device.kind == 'cpu' else '4-bit'} base)" if fits else "nothing"
+    largest = (
+        f"up to {fits[-1]:g} billion parameters ({'float32' if device.kind == 'cpu' else '4-bit'} base)" if fits else "nothing"
+    )
     lines.append(f"fits        {largest}")
     if device.kind == "cpu" and device.blas.startswith("reference"):
         problems.append(("matrix products are 30 times slower than they could be", backend.BLAS_PACKAGE))
     if device.kind == "cpu" and platform.system() == "Darwin":
-        problems.append(("MLX runs on the CPU here: Metal needs Apple Silicon and a native (not x86) Python", "arch -arm64 python3 -m venv .venv"))
+        problems.append(
+            (
+                "MLX runs on the CPU here: Metal needs Apple Silicon and a native (not x86) Python",
+                "arch -arm64 python3 -m venv .venv",
+            )
+        )
     if device.kind == "cpu" and shutil.which("nvidia-smi"):
         problems.append(("there is an NVIDIA GPU that MLX does not use", "pip install 'mipo-mlx[cuda]'"))
     if not fits:

@@ -98,13 +98,16 @@ def describe(run: Run) -> str:
     gone = dropped.get("dropped", {})
     lines = [
         f"model      {recipe.model}, {parameters / 1e6:,.0f} M parameters, on {device}",
-        f"notes      {recipe.sources.notes}: {len(contexts)} contexts ({work.contexts[TRAIN]} to train on, {work.contexts[HELDOUT]} held out)"
+        f"notes      {recipe.sources.notes}: {len(contexts)} contexts "
+        f"({work.contexts[TRAIN]} to train on, {work.contexts[HELDOUT]} held out)"
         + (f"; dropped {', '.join(f'{n} {why}' for why, n in gone.items() if n)}" if gone else ""),
         f"prompts    {work.prompts[TRAIN]} to train on, {work.prompts[HELDOUT]} held out",
         f"answers    {work.answers} of at most {recipe.pairs.max_tokens} tokens",
         f"pairs      up to {work.pairs}, {recipe.pairs.candidates} answers each",
-        f"steps      {work.steps} of {recipe.training.grids_per_step * recipe.pairs.contexts_per_grid} pairs, objective {recipe.training.objective}",
-        f"memory     about {planned.peak_bytes / 1e9:.1f} GB at the peak of training, micro-batches of {planned.token_budget} tokens",
+        f"steps      {work.steps} of {recipe.training.grids_per_step * recipe.pairs.contexts_per_grid} pairs, "
+        f"objective {recipe.training.objective}",
+        f"memory     about {planned.peak_bytes / 1e9:.1f} GB at the peak of training, "
+        f"micro-batches of {planned.token_budget} tokens",
         f"time       about {duration(sampling + scoring + training + OVERHEAD)}: sampling {duration(sampling)}, "
         f"scoring and evaluation {duration(scoring)}, training {duration(training)}",
         f"disk       {shutil.disk_usage(_existing(run.folder)).free / 1e9:,.0f} GB free where {run.folder} will be",

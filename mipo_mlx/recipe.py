@@ -296,7 +296,8 @@ def _override(values: dict[str, Any], where: dict[str, str], text: str) -> None:
 
 
 def _message(error: Any, where: dict[str, str], name: str) -> str:
-    path = [str(part) for part in error["loc"] if not str(part).startswith(("function-", "literal[", "list[", "int", "constrained"))]
+    branches = ("function-", "literal[", "list[", "int", "constrained")  # pydantic's names for the members of a union
+    path = [str(part) for part in error["loc"] if not str(part).startswith(branches)]
     key = ".".join(path)
     place = next((where[k] for k in _with_parents(path) if k in where), name)
     if error["type"] == "extra_forbidden":

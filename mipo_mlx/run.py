@@ -35,8 +35,8 @@ OUTPUTS = {  # what a finished stage must have left behind
 }
 EVERYTHING = (  # what a run writes, and `--fresh` removes
     *("contexts.jsonl", "prompts.jsonl", "sources.json", "samples.jsonl", "pairs.jsonl", "pairs.json", "checkpoints"),
-    *("adapters", "metrics.jsonl", "eval.json", "eval-samples.jsonl", "fused", "Modelfile", "report.html", "manifest.json"),
-    "recipe.yaml",
+    *("adapters", "metrics.jsonl", "eval.json", "eval-samples.jsonl", "fused", "Modelfile", "export.json", "report.html"),
+    *("manifest.json", "recipe.yaml"),
 )
 
 
@@ -71,10 +71,13 @@ def resolve_paths(values: Recipe, base: Path) -> Recipe:
         given = getattr(sources, key)
         if given and (given.name.startswith((".", "~")) or given.name.endswith((".json", ".jsonl", ".parquet", ".csv"))):
             sources = sources.model_copy(update={key: given.model_copy(update={"name": absolute(given.name)})})
+    evaluation = values.evaluation
+    if evaluation.abilities:
+        evaluation = evaluation.model_copy(update={"abilities": absolute(evaluation.abilities)})
     model = values.model
     if model.startswith(("./", "../", "~")) or model.endswith(".gguf") and not model.startswith(("ollama:", "lmstudio:")):
         model = absolute(model)
-    return values.model_copy(update={"sources": sources, "model": model})
+    return values.model_copy(update={"sources": sources, "evaluation": evaluation, "model": model})
 
 
 def load_recipe(path: Path, overrides: list[str], notes: str | None) -> Recipe:
@@ -122,7 +125,9 @@ def existing_run(path: Path, root: Path) -> Run:
         if (folder / "recipe.yaml").exists():
             return Run(folder, _kept_recipe(folder / "recipe.yaml"))
     known = sorted(p.parent.name for p in root.glob("*/recipe.yaml"))
-    raise UserError(f"{path}: no such run; " + (f"there are: {', '.join(known)}" if known else "make one with `mipo-mlx train RECIPE`"))
+    raise UserError(
+        f"{path}: no such run; " + (f"there are: {', '.join(known)}" if known else "make one with `mipo-mlx train RECIPE`")
+    )
 
 
 @contextmanager
@@ -137,7 +142,8 @@ def locked(folder: Path) -> Iterator[None]:
         except OSError:
             handle.seek(0)
             raise UserError(
-                f"{folder}: another process ({handle.read().strip() or 'unknown'}) is working on this run; wait for it, or choose another --name"
+                f"{folder}: another process ({handle.read().strip() or 'unknown'}) is working on this run; "
+                "wait for it, or choose another --name"
             ) from None
         handle.seek(0)
         handle.truncate()
@@ -176,7 +182,9 @@ def prepare(run: Run, fresh: bool) -> None:
     if not (run.folder / "recipe.yaml").exists():
         text = recipe.dump(run.recipe)
         write_text(run.folder / "recipe.yaml", text)
-        _update(run, created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), recipe_sha256=hashlib.sha256(text.encode()).hexdigest())
+        _update(
+            run, created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), recipe_sha256=hashlib.sha256(text.encode()).hexdigest()
+        )
 
 
 def _update(run: Run, **changes: Any) -> None:
@@ -214,7 +222,6 @@ def run_stage(run: Run, stage: str, reporter: Reporter) -> dict[str, Any]:
     return summary
 
 
-
 def _after(stage: str) -> tuple[str, ...]:
     """The stages whose input a new result of `stage` changes."""
     return ("report",) if stage in ("evaluation", "export") else STAGES[STAGES.index(stage) + 1 :]
@@ -227,11 +234,16 @@ def with_section(values: Recipe, stage: str, overrides: list[str]) -> Recipe:
     """
     for override in overrides:
         if not override.startswith(f"{stage}."):
-            raise UserError(f"--set {override}: only keys of {stage} can change here; another recipe is another run, see `mipo-mlx train`")
+            raise UserError(
+                f"--set {override}: only keys of {stage} can change here; another recipe is another run, see `mipo-mlx train`"
+            )
     return recipe.parse(recipe.dump(values), "recipe.yaml", overrides) if overrides else values
 
 
 def require(run: Run, stage: str) -> None:
     """Raise UserError unless `stage` of the run is done."""
     if not run.done(stage):
-        raise UserError(f"{run.folder}: {stage} is not finished; run `mipo-mlx train` with this run's recipe first, it continues where it stopped")
+        raise UserError(
+            f"{run.folder}: {stage} is not finished; run `mipo-mlx train` with this run's recipe first, "
+            "it continues where it stopped"
+        )

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from .errors import Failure, UserError
 from .files import read_json
 from .run import Run
 
@@ -38,20 +37,6 @@ def usage(run: Run) -> str:
     if (run.folder / "fused").exists():
         lines.append(f"  mlx_lm.generate --model {run.folder / 'fused'} --prompt 'What should I cook tonight?'")
     return "\n".join(lines)
-
-
-def install_ollama(run: Run) -> str:
-    """Run `ollama create` on the Modelfile. Raises UserError where the program is missing, Failure where it fails."""
-    import shutil
-    import subprocess
-
-    if shutil.which("ollama") is None:
-        raise UserError("--install ollama: the program ollama is not installed here; get it from its makers, then run this again")
-    command = ["ollama", "create", run.folder.name, "-f", "Modelfile"]
-    done = subprocess.run(command, cwd=run.folder, capture_output=True, text=True)
-    if done.returncode:
-        raise Failure(f"{' '.join(command)}: {(done.stderr or done.stdout).strip().splitlines()[-1:] or ['failed']}")
-    return f"ollama run {run.folder.name}"
 
 
 def final(run: Run) -> str:

@@ -51,7 +51,9 @@ def tiny_config(model_type: str = "llama", **changes) -> dict:
     """Hugging Face config of a model that runs in milliseconds."""
     config = {
         "model_type": model_type,
-        "architectures": [{"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}.get(model_type, "?")],
+        "architectures": [
+            {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}.get(model_type, "?")
+        ],
         "hidden_size": 48,
         "num_hidden_layers": 2,
         "intermediate_size": 96,

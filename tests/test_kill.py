@@ -30,11 +30,24 @@ pairs:
   max_tokens: 8
   batch: 6
   filters: {{min_pmi: null, repeated_ngrams: null, quotes_context: null, first_person: false, near_duplicates: null}}
-training: {{micro_batch_tokens: 512, checkpoint_every: 3, evaluate_every: 7, epochs: 2.0, max_kl: null, min_chosen_reward: null, lora: {{rank: 2}}}}
+training:
+  checkpoint_every: 3
+  evaluate_every: 7
+  epochs: 2.0
+  max_kl: null
+  min_chosen_reward: null
+  lora: {{rank: 2}}
 evaluation: {{bootstrap: 100}}
 export: {{mlx: false, gguf: [f16]}}
 """
-KEPT = ("contexts.jsonl", "prompts.jsonl", "samples.jsonl", "pairs.jsonl", "adapters/adapters.safetensors", "adapters/adapter_config.json")
+KEPT = (
+    "contexts.jsonl",
+    "prompts.jsonl",
+    "samples.jsonl",
+    "pairs.jsonl",
+    "adapters/adapters.safetensors",
+    "adapters/adapter_config.json",
+)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +60,19 @@ def start(tiny_folder, tmp_path_factory):
     (home / "r.yaml").write_text(RECIPE.format(model=tiny_folder, notes=home / "notes"))
 
     def start(name):
-        command = [sys.executable, "-m", "mipo_mlx.cli", "--debug", "train", home / "r.yaml", "--name", name, "--runs", home / "runs", "--quiet"]
+        command = [
+            sys.executable,
+            "-m",
+            "mipo_mlx.cli",
+            "--debug",
+            "train",
+            home / "r.yaml",
+            "--name",
+            name,
+            "--runs",
+            home / "runs",
+            "--quiet",
+        ]
         process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         return process, home / "runs" / name
 

@@ -46,8 +46,14 @@ def test_personal_recipe_explains_every_key():
         ("model: x\ntraining:\n  beta: -1\n", "r.yaml:3: training.beta: input should be greater than 0, found -1"),
         ("model: x\ntraining:\n  beta: 0\n", "r.yaml:3: training.beta: input should be greater than 0, found 0"),
         ("model: x\ntraining:\n  beta: high\n", "r.yaml:3: training.beta: input should be a valid number, found 'high'"),
-        ("model: x\ntraining:\n  lora:\n    rank: 0\n", "r.yaml:4: training.lora.rank: input should be greater than or equal to 1, found 0"),
-        ("model: x\nsources:\n  heldout_contexts: 1.0\n", "r.yaml:3: sources.heldout_contexts: input should be less than 1, found 1.0"),
+        (
+            "model: x\ntraining:\n  lora:\n    rank: 0\n",
+            "r.yaml:4: training.lora.rank: input should be greater than or equal to 1, found 0",
+        ),
+        (
+            "model: x\nsources:\n  heldout_contexts: 1.0\n",
+            "r.yaml:3: sources.heldout_contexts: input should be less than 1, found 1.0",
+        ),
         ("model: x\npairs:\n  negatives: {foo: 1}\n", "r.yaml:3: pairs.negatives.foo"),
         ("model: x\npairs:\n  candidates: 9\n", "r.yaml:2: pairs: candidates: 9 answers to tell apart"),
         ("model: x\npairs:\n  system: hello\n", "r.yaml:2: pairs: system: the placeholder {context} is missing"),
@@ -80,7 +86,9 @@ def test_missing_and_unreadable_files(tmp_path):
 
 def test_overrides_win_and_name_themselves_in_errors():
     text = "model: x\ntraining:\n  beta: 0.1\n"
-    made = recipe.parse(text, "r.yaml", ["training.beta=0.3", "training.lora.rank=4", "export.gguf=[f16]", "training.learning_rate=1e-6"])
+    made = recipe.parse(
+        text, "r.yaml", ["training.beta=0.3", "training.lora.rank=4", "export.gguf=[f16]", "training.learning_rate=1e-6"]
+    )
     assert (made.training.beta, made.training.lora.rank, made.export.gguf, made.training.learning_rate) == (0.3, 4, ["f16"], 1e-6)
     with pytest.raises(RecipeError, match="^--set training.beta: training.beta: input should be greater than 0"):
         recipe.parse(text, "r.yaml", ["training.beta=-1"])

@@ -64,7 +64,10 @@ def test_a_second_process_is_told_who_works_there(made):
     holder = subprocess.Popen([sys.executable, "-c", code, str(made.folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert holder.stdout.readline() == b"held\n"
-        with pytest.raises(UserError, match=rf"another process \(pid {holder.pid}\) is working on this run"), run.locked(made.folder):
+        with (
+            pytest.raises(UserError, match=rf"another process \(pid {holder.pid}\) is working on this run"),
+            run.locked(made.folder),
+        ):
             pass
     finally:
         holder.communicate()

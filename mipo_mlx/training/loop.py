@@ -96,7 +96,7 @@ class Validation:
             losses.append(float(np.logaddexp.reduce(reward) - reward[0]))
             margins.append(float(reward[0] - reward[1:].mean()))
             chosen.append(float(reward[0]))
-            correct.append(float((reward[0] > reward[1:]).all()))
+            correct.append(float(np.mean((np.sign(reward[0] - reward[1:]) + 1) / 2)))  # a tie counts half
             log_q = policy[0].astype(np.float64) - reference[0]
             divergence += (np.expm1(log_q) - log_q).tolist()
         ceiling = float(np.mean([math.log(len(pair.tokens)) for pair in self.pairs]))

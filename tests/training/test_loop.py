@@ -218,7 +218,15 @@ def test_every_training_key_changes_the_outcome(tmp_path, change):
 
 @pytest.mark.parametrize(
     "change",
-    [{"rank": 2}, {"scale": 1.0}, {"dropout": 0.5}, {"layers": 1}, {"keys": ["self_attn.q_proj"]}, {"rank_stabilized": True}, {"dora": True}],
+    [
+        {"rank": 2},
+        {"scale": 1.0},
+        {"dropout": 0.5},
+        {"layers": 1},
+        {"keys": ["self_attn.q_proj"]},
+        {"rank_stabilized": True},
+        {"dora": True},
+    ],
     ids=lambda change: next(iter(change)),
 )
 def test_every_adapter_key_changes_the_outcome(tmp_path, change):
