@@ -49,6 +49,7 @@ class Grid:
     answers[j] was sampled under contexts[j]; scores[i][j] is log p_ref(answers[j] | prompt, contexts[i]), summed over
     tokens, in nats, float32. A context id of None is the prompt without a context (`no_context`). A grid of several prompts
     under one context (`random_prompt`) names each row's prompt in `prompts`; else that is empty and every row asks `prompt`.
+    `asked` is a short hash of the rows' token ids: an edited context or another template does not go unnoticed.
     """
 
     id: int
@@ -58,6 +59,7 @@ class Grid:
     answers: list[Answer]
     scores: list[list[float]]
     prompts: list[str] = field(default_factory=list)
+    asked: str = ""
 
     @staticmethod
     def from_row(row: dict[str, Any]) -> "Grid":

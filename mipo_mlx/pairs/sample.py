@@ -16,8 +16,8 @@ from ..records import Answer
 from .prefixes import Start
 
 
-def chunk_key(seed: int, chunk: int) -> int:
-    """A random key that depends on the run's seed and the chunk's number alone, not on what was sampled before."""
+def chunk_key(seed: int, chunk: int | str) -> int:
+    """A random key that depends on the run's seed and the chunk's number or name alone, not on what was sampled before."""
     return int.from_bytes(hashlib.sha256(f"{seed} sampling {chunk}".encode()).digest()[:8], "big")
 
 

@@ -6,6 +6,7 @@ Grids are sampled and scored a chunk at a time and written as each chunk ends. A
 number alone, so a run that was killed drops its unfinished chunk, samples it anew and ends with the same bytes.
 """
 
+import hashlib
 import time
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from .build import Built, build, summarize
 from .plan import Plan, in_chunks, make_plan
 from .prefixes import Prefixes
 from .prompts import Asker, window_of
+from .questions import add_questions
 from .sample import chunk_key, sample
 from .score import score_grids
 
@@ -33,8 +35,11 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict:
     folder = Path(folder)
     contexts = read_records(folder / "contexts.jsonl", Context)
     prompts = read_records(folder / "prompts.jsonl", Prompt)
-    plans = make_plan(recipe, contexts, prompts)
+    plans = make_plan(recipe, contexts, prompts)  # before the model is loaded, so that too few notes are told at once
     loaded = load(recipe.model)
+    if add_questions(folder, recipe, loaded.model, loaded.tokenizer, reporter):
+        prompts = read_records(folder / "prompts.jsonl", Prompt)
+        plans = make_plan(recipe, contexts, prompts)
     ask = Asker(loaded.tokenizer, recipe.pairs, window_of(loaded.config, recipe.pairs.max_tokens))
     speed = sample_grids(folder / "samples.jsonl", plans, loaded, ask, recipe, reporter)
 
@@ -56,7 +61,7 @@ def sample_grids(path: Path, plans: list[Plan], loaded: LoadedModel, ask: Asker,
     names = [context.id if context else None for _, context in rows]
     prefixes = Prefixes(loaded.model, [ask(*row)[1] for row in rows], names)
     chunks = in_chunks(plans, recipe.pairs.batch)
-    done = keep_whole_chunks(path, chunks)
+    done = keep_whole_chunks(path, chunks, ask)
     answers = tokens = 0
     spent = 0.0
     with reporter.track("sampling", total=sum(map(len, plans)), unit="answers") as bar:
@@ -77,7 +82,7 @@ def sample_grids(path: Path, plans: list[Plan], loaded: LoadedModel, ask: Asker,
             answered = [(grid, [a.tokens for a in row]) for grid, row in zip(asked, sampled, strict=True)]
             scores = score_grids(loaded.model, answered, recorded)
             grids = [
-                Grid(**names_of(plan), answers=row, scores=matrix)
+                Grid(**identity(plan, ask), answers=row, scores=matrix)
                 for plan, row, matrix in zip(chunk, sampled, scores, strict=True)
             ]
             append_jsonl(path, [to_row(grid) for grid in grids])
@@ -88,14 +93,14 @@ def sample_grids(path: Path, plans: list[Plan], loaded: LoadedModel, ask: Asker,
     return {"answers_sampled": answers, "tokens_per_second": round(tokens / spent, 1)}
 
 
-def keep_whole_chunks(path: Path, chunks: list[list[Plan]]) -> int:
+def keep_whole_chunks(path: Path, chunks: list[list[Plan]], ask: Asker) -> int:
     """Cut `path` back to the chunks that an earlier call finished, and return how many they are.
 
     Raises UserError where the file holds other grids than planned.
     """
     grids = read_records(path, Grid)
     for grid, plan in zip(grids, (plan for chunk in chunks for plan in chunk), strict=False):
-        if any(getattr(grid, key) != value for key, value in names_of(plan).items()):
+        if any(getattr(grid, key) != value for key, value in identity(plan, ask).items()):
             raise UserError(f"{path}:{plan.id + 1}: sampled from other contexts, prompts or settings; start over with --fresh")
     done = kept = 0
     while done < len(chunks) and kept + len(chunks[done]) <= len(grids):
@@ -105,14 +110,16 @@ def keep_whole_chunks(path: Path, chunks: list[list[Plan]]) -> int:
     return done
 
 
-def names_of(plan: Plan) -> dict:
-    """What a grid's record says of its plan."""
+def identity(plan: Plan, ask: Asker) -> dict:
+    """What a grid's record says of what was asked."""
+    rows = [ask(prompt, context)[1] for prompt, context in zip(plan.prompts, plan.contexts, strict=True)]
     return {
         "id": plan.id,
         "split": plan.split,
         "prompt": plan.prompts[0].id,
         "contexts": [context.id if context else None for context in plan.contexts],
         "prompts": [prompt.id for prompt in plan.prompts] if plan.of_prompts else [],
+        "asked": hashlib.sha256(str(rows).encode()).hexdigest()[:16],
     }
 
 

@@ -33,7 +33,7 @@ def plain(tiny_folder, tmp_path_factory) -> bytes:
 
 
 def test_no_key_is_forgotten():
-    assert {*CHANGES, "filters"} == set(Pairs.model_fields)
+    assert {*CHANGES, "filters", "own_prompts"} == set(Pairs.model_fields)  # own_prompts: see test_questions
     assert {*FAULTY, "min_pmi", "max_length_ratio"} == set(Filters.model_fields)
 
 

@@ -145,6 +145,14 @@ def test_samples_of_another_plan_are_refused(whole, recipe):
     assert (whole / "samples.jsonl").read_bytes() == kept
 
 
+def test_samples_of_an_edited_context_are_refused(whole, recipe, tmp_path):
+    shutil.copytree(whole, tmp_path / "run")
+    path = tmp_path / "run" / "contexts.jsonl"
+    path.write_text(path.read_text().replace("I like", "I love"))
+    with pytest.raises(UserError, match=r"samples.jsonl:1: .*--fresh"):
+        stage.run(tmp_path / "run", recipe, QUIET)
+
+
 def test_scores_equal_those_of_one_answer_at_a_time(whole, recipe):
     """The plain way: prompt and answer in one row, full softmax in float64."""
     loaded = load(recipe.model)
