@@ -144,9 +144,21 @@ def _load_folder(path: Path) -> tuple[Any, dict[str, Any]]:
     for shard in shards:
         _check_safetensors(shard)
     try:
-        return load_model(path, lazy=True)
+        return load_model(path, lazy=True, model_config=_rope(_config(path)))
     except (ValueError, KeyError, TypeError, RuntimeError, FileNotFoundError) as error:
         raise UserError(f"{path}: cannot be loaded ({_first_line(error)})") from None
+
+
+def _rope(config: dict[str, Any]) -> dict[str, Any]:
+    """Top-level rope_theta and rope_scaling from the `rope_parameters` that transformers 5 writes; mlx-lm's Llama and Qwen2 know
+    only the former, and would silently compute with their default."""
+    parameters = config.get("rope_parameters")
+    if not isinstance(parameters, dict) or "rope_theta" not in parameters:
+        return {}
+    found: dict[str, Any] = {"rope_theta": parameters["rope_theta"]}
+    if parameters.get("rope_type", "default") != "default":
+        found["rope_scaling"] = {key: value for key, value in parameters.items() if key != "rope_theta"}
+    return {key: value for key, value in found.items() if config.get(key) is None}
 
 
 def _check_safetensors(path: Path) -> None:

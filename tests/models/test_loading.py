@@ -26,6 +26,18 @@ def test_a_folder_loads(tiny_folder):
     assert loaded.tokenizer.decode(loaded.tokenizer.encode("I keep bees", add_special_tokens=False)) == "I keep bees"
 
 
+def test_rope_parameters_of_transformers_5_are_read(folder):
+    import mlx.core as mx
+
+    ids = mx.array([[5, 6, 7, 8, 9, 10, 11]])
+    change_config(folder, rope_theta=500_000.0)
+    expected = loading.load(str(folder)).model(ids)
+    change_config(folder, rope_theta=None, rope_parameters={"rope_type": "default", "rope_theta": 500_000.0})
+    assert mx.array_equal(loading.load(str(folder)).model(ids), expected)
+    change_config(folder, rope_parameters=None)
+    assert not mx.array_equal(loading.load(str(folder)).model(ids), expected)
+
+
 def refused(name, message):
     with pytest.raises(UserError, match=message) as error:
         loading.load(str(name))
