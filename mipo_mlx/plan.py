@@ -95,10 +95,10 @@ def describe(run: Run) -> str:
     files = ["contexts.jsonl", "prompts.jsonl", "samples.jsonl", "pairs.jsonl", "adapters/", "metrics.jsonl", "eval.json"]
     files += (["fused/"] if recipe.export.mlx else []) + [f"{recipe.name or run.folder.name}-{t}.gguf" for t in recipe.export.gguf]
     files += ["Modelfile", "report.html", "manifest.json"]
-    gone = dropped.get("dropped", {})
+    gone = dropped.get("passages", {}).get("dropped", {})
     lines = [
         f"model      {recipe.model}, {parameters / 1e6:,.0f} M parameters, on {device}",
-        f"notes      {recipe.sources.notes}: {len(contexts)} contexts "
+        f"notes      {dropped.get('notes')}: {len(contexts)} contexts "
         f"({work.contexts[TRAIN]} to train on, {work.contexts[HELDOUT]} held out)"
         + (f"; dropped {', '.join(f'{n} {why}' for why, n in gone.items() if n)}" if gone else ""),
         f"prompts    {work.prompts[TRAIN]} to train on, {work.prompts[HELDOUT]} held out",

@@ -27,10 +27,12 @@ TASK = re.compile(r"^(\s*(?:[-*+]|\d+[.)])\s+)\[[ xX/-]\]\s", re.MULTILINE)
 FOOTNOTE = re.compile(r"\[\^[^\]\n]+\]:?")
 HIGHLIGHT = re.compile(r"==(\S(?:[^=\n]*\S)?)==")
 BLOCK_ID = re.compile(r"[ \t]\^[A-Za-z0-9-]+[ \t]*$", re.MULTILINE)
-TAG_LINE = re.compile(r"^[ \t]*(?:(?:tags:)?[ \t]*#[A-Za-z][\w/-]*[ \t,]*)+$", re.MULTILINE | re.IGNORECASE)
+TAG_LINE = re.compile(r"^[ \t]*(?:tags:[ \t]*)?#[A-Za-z][\w/-]*(?:[ \t,]+#[A-Za-z][\w/-]*)*[ \t,]*$", re.MULTILINE | re.IGNORECASE)
 TAG = re.compile(r"(?<![\w#&/])#([A-Za-z][\w/-]*)")
 ADDRESS = re.compile(r"\b(?:https?|ftp)://(?:[^\s/@]*@)?(?:www\.)?([^\s/<>()\"'`]+)[^\s<>\"'`]*|\bwww\.([^\s/<>()]+)[^\s<>]*")
 HTML_TAG = re.compile(r"<!--.*?-->|<(script|style)\b.*?</\1>|<[^>]+>", re.DOTALL | re.IGNORECASE)
+ENDLESS = 100_000  # characters of a paragraph that no person wrote as one: its marks are dropped, its words kept
+MARKS = re.compile(r"[\[\]!*_<&]")
 SPACE = re.compile(r"\s+")
 SENTENCE_END = re.compile(r"(?:(?<=[.!?…])|(?<=[.!?…][\"'”’)\]]))\s+|(?<=[。！？])")
 
@@ -64,6 +66,9 @@ def _toml_title(text: str) -> dict[str, Any]:
 
 def _plain(text: str, removed: Counter) -> str:
     """`text` without the marks that CommonMark does not know; line breaks stay where they are."""
+    if len(text) > ENDLESS:  # parsing marks takes time that grows with the square of a paragraph's length
+        parts = re.split(r"(\n[ \t]*\n)", text)
+        text = "".join(MARKS.sub(" ", part) if len(part) > ENDLESS else part for part in parts)
     text = COMMENT.sub(lambda match: "\n" * match[0].count("\n"), text)
     text, images = EMBED.subn("", text)
     removed["images and embeds"] += images

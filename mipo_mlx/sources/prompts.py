@@ -12,6 +12,7 @@ from ..records import HELDOUT, TRAIN, Prompt
 from .hub import read_prompts
 from .markdown import parse
 from .note import Skip, Tally
+from .redact import redact
 from .text import read_text
 
 BANK = Path(__file__).with_name("prompts.txt")
@@ -30,6 +31,8 @@ def load_prompts(sources: Sources, seed: int, tally: Tally) -> list[Prompt]:
         named, rows = "sources.prompts: builtin", read_lines(BANK.read_text(encoding="utf-8"))
     else:
         named, rows = f"sources.prompts: {sources.prompts}", _from_file(Path(sources.prompts).expanduser(), tally)
+    if sources.redact and sources.prompts != "builtin":
+        rows = [(redact(text, tally.redacted), topic) for text, topic in rows]
     distinct: dict[str, tuple[str, str]] = {}
     for text, topic in rows:
         key = " ".join(WORD.findall(text.lower())) or text

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 
+from ..errors import UserError
 from .note import Note
 
 KEY, PASSWORD, CARD, ACCOUNT, EMAIL, PHONE = (
@@ -24,6 +25,7 @@ KEY, PASSWORD, CARD, ACCOUNT, EMAIL, PHONE = (
     "phone number",
 )
 Span = tuple[int, int, str]
+MISSING = "sources.redact: the package {} is missing; run: pip install detect-secrets phonenumbers, or set redact: false"
 
 MIGHT = re.compile(r"\d|@|BEGIN |pass|pin\b|secret|kennwort|\w{16}", re.IGNORECASE)
 PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?:.*?-----END [A-Z ]*PRIVATE KEY-----|.*)", re.DOTALL)
@@ -122,9 +124,11 @@ def is_random(word: str) -> bool:
 @cache
 def _patterns() -> tuple[re.Pattern, ...]:
     """The forms of keys and tokens that detect-secrets knows, without addresses of computers and keys announced by a word."""
-    from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
-    from detect_secrets.plugins.base import RegexBasedDetector
-
+    try:
+        from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
+        from detect_secrets.plugins.base import RegexBasedDetector
+    except ImportError:
+        raise UserError(MISSING.format("detect-secrets")) from None
     known = get_mapping_from_secret_type_to_class()
     chosen = [plugin for kind, plugin in sorted(known.items()) if issubclass(plugin, RegexBasedDetector) and "IP" not in kind]
     return tuple(pattern for plugin in chosen for pattern in plugin().denylist)
@@ -140,8 +144,10 @@ def _phones(text: str) -> Iterator[Span]:
 
 def _phone(text: str) -> tuple[int, int] | None:
     """Where in `text` a phone number is, by the rules of its country or of one of REGIONS."""
-    from phonenumbers import Leniency, PhoneNumberMatcher
-
+    try:
+        from phonenumbers import Leniency, PhoneNumberMatcher
+    except ImportError:
+        raise UserError(MISSING.format("phonenumbers")) from None
     bare = text.isdigit()
     international = text.startswith(("+", "00"))
     number = f"+{text[2:]}" if text.startswith("00") else text

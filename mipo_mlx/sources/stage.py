@@ -1,5 +1,6 @@
 """The sources stage: what the recipe names becomes contexts.jsonl, prompts.jsonl and sources.json, the same for the same seed."""
 
+from collections import Counter
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from .prompts import load_prompts
 from .readers import ENDINGS, Reader, headings_as_notes, reader_for
 from .readers.chats import is_chat, read_conversations
 from .readers.rows import read_rows
+from .redact import redact, redact_note
 from .split import split
 from .walk import walk
 
@@ -82,13 +84,14 @@ def _name(sources: Sources) -> str | None:
 def read_notes(sources: Sources, tally: Tally, reporter: Reporter) -> list[Note]:
     """The notes of a folder or a single file. Raises UserError where there are none."""
     if sources.dataset:
-        return read_contexts(sources.dataset, tally)
+        notes = read_contexts(sources.dataset, tally)
+        return [redact_note(note, tally.redacted) for note in notes] if sources.redact else notes
     if not sources.notes:
         raise UserError("sources.notes: no notes named; pass --notes PATH, or write `notes: ~/notes` under sources in the recipe")
     root = Path(sources.notes).expanduser()
     if root.is_file():
         reader = _file_reader(root, sources)
-        notes = _read(root, root.name, reader, tally)
+        notes = _read(root, root.name, reader, tally, sources.redact)
         if not notes and tally.skipped:
             raise UserError(f"{root}: {tally.skipped[0]['why']}")
         return headings_as_notes(notes)
@@ -106,7 +109,7 @@ def read_notes(sources: Sources, tally: Tally, reporter: Reporter) -> list[Note]
     notes = []
     with reporter.track("reading notes", total=len(files), unit="files") as bar:
         for path, source, reader in files:
-            notes += _read(path, source, reader, tally)
+            notes += _read(path, source, reader, tally, sources.redact)
             bar.advance(1)
     return headings_as_notes(notes)
 
@@ -122,14 +125,16 @@ def _file_reader(path: Path, sources: Sources) -> Reader:
     return reader
 
 
-def _read(path: Path, source: str, reader: Reader, tally: Tally) -> list[Note]:
+def _read(path: Path, source: str, reader: Reader, tally: Tally, redacting: bool) -> list[Note]:
+    """The notes of a file, secrets replaced from the start, so that nothing after this line sees one."""
+    hide = partial(redact, found=Counter()) if redacting else str
     try:
         notes = reader(path, source, tally)
     except Skip as reason:
-        tally.skip(source, str(reason))
+        tally.skip(hide(source), hide(str(reason)))
         return []
     tally.read += 1
-    return notes
+    return [redact_note(note, tally.redacted) for note in notes] if redacting else notes
 
 
 def _nothing(tally: Tally) -> str:

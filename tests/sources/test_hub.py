@@ -38,14 +38,14 @@ COMMUNITY = [
     }
     for n in range(30)
 ]
-MULTIFACETED = [{"system": f"You write for reader number {n}, who likes topic {n * 5}.", "prompt": f"Explain {n}."} for n in range(12)]
+MULTIFACETED = [{"system": f"You write for reader {n}, who likes topic {n * 5}.", "prompt": f"Explain {n}."} for n in range(12)]
 GSM8K = [{"question": f"Ana has {n} apples and eats 2. How many are left?", "answer": f"... #### {n - 2}"} for n in range(12)]
 SVAMP = [{"Body": f"Ana has {n} pears .", "Question": "How many is that ?", "Answer": f"{n}.0"} for n in range(12)]
 ARC = [
     {"question": f"Which is number {n}?", "choices": {"text": ["one", "two", "three"], "label": ["A", "B", "C"]}, "answerKey": "A"}
     for n in range(12)
 ]
-MMLU = [{"question": f"Which is number {n}?", "choices": ["w", "x", "y", "z"], "subject": "numbers", "answer": 1} for n in range(12)]
+MMLU = [{"question": f"Which is number {n}?", "choices": ["w", "x", "y", "z"], "subject": "sums", "answer": 1} for n in range(12)]
 
 
 def write(path: Path, rows: list[dict]) -> Path:

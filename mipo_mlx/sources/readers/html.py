@@ -38,7 +38,7 @@ class _Blocks(HTMLParser):
         self.tally, self.blocks, self.title = tally, [], ""
         self.parts: list[str] = []
         self.line = 1
-        self.linked = self.code = self.level = 0
+        self.linked = self.code = self.level = self.length = 0
         self.hidden = self.in_link = self.in_code = self.in_row = 0
         self.in_title = False
         self.lists: list[int] = []  # one entry for each open list: the next number, or -1 for bullets
@@ -52,11 +52,11 @@ class _Blocks(HTMLParser):
             bullet, self.bullet = ("", self.bullet) if self.level else (self.bullet, "")
             linked, code = min(self.linked, len(text)), min(self.code, len(text))
             self.blocks.append(Block(bullet + text, self.line, self.level, linked, code))
-        self.parts, self.linked, self.code = [], 0, 0
+        self.parts, self.linked, self.code, self.length = [], 0, 0, 0
 
     def _inside_cell(self, tag: str) -> bool:
         """Whether this break is within a table's cell of a few words; in a page laid out by tables, paragraphs stay apart."""
-        return self.in_row > 0 and tag in ("p", "div") and len("".join(self.parts)) < CELL
+        return self.in_row > 0 and tag in ("p", "div") and self.length < CELL
 
     def handle_starttag(self, tag: str, attrs: list) -> None:
         if tag == "title":
@@ -79,7 +79,7 @@ class _Blocks(HTMLParser):
             self.bullet = "- " if number < 0 else f"{number}. "
             if number > 0:
                 self.lists[-1] += 1
-        elif tag in ("td", "th") and "".join(self.parts).strip():
+        elif tag in ("td", "th") and self.length:
             self.parts.append(", ")
         self.in_link += tag == "a"
         self.in_code += tag in ("pre", "code", "samp", "kbd")
@@ -107,11 +107,12 @@ class _Blocks(HTMLParser):
             self.title += data
         if self.hidden:
             return
-        if not "".join(self.parts).strip() and data.strip():
+        if not self.length and data.strip():
             before = data[: len(data) - len(data.lstrip())]
             self.line = self.getpos()[0] + before.count("\n")
         text, addresses = (data, 0) if self.in_code else plain_text(data)
         self.parts.append(text)
         length = len(text.strip())
+        self.length += length
         self.linked += length if self.in_link else addresses
         self.code += length if self.in_code else 0

@@ -16,7 +16,7 @@ LINK = re.compile(r"\[\[([^\[\]]+)\](?:\[([^\[\]]+)\])?\]")
 KEYWORD = re.compile(r"^\s*#\+(\w+):\s*(.*)$")
 BLOCK = re.compile(r"^\s*#\+(begin|end)_(\w+)", re.IGNORECASE)
 DRAWER = re.compile(r"^\s*:[\w-]+:\s*$")
-EMPHASIS = re.compile(r"(?<![\w*/=~+])([*/=~+])(\S(?:[^\n]*?\S)?)\1(?![\w*/=~+])")
+EMPHASIS = re.compile(r"(?<![\w*/=~+])([*/=~+])(\S(?:[^\n]{0,200}?\S)?)\1(?![\w*/=~+])")
 ITEM = re.compile(r"^(\s*)[-+]\s+(?:\[[ X-]\]\s+)?")
 IMAGE = re.compile(r"\.(?:png|jpe?g|gif|svg|webp)$", re.IGNORECASE)
 
