@@ -15,7 +15,7 @@ from mipo_mlx.records import Context, Pair, read_records
 
 ROOT = Path(__file__).parent.parent
 SMALL = [
-    "pairs.grids=4", "pairs.validation_grids=1", "pairs.heldout_grids=2", "pairs.max_tokens=16", "pairs.filters.min_pmi=null",
+    "pairs.grids=4", "pairs.validation_grids=1", "pairs.heldout_grids=2", "pairs.max_tokens=16", "pairs.candidates=2",
     "training.learning_rate=2e-4", "training.warmup=0.5", "evaluation.bootstrap=200", "export.gguf=[f16, q8_0]",
 ]  # fmt: skip
 
@@ -47,12 +47,15 @@ def test_it_prints_figures_files_and_commands(demo):
     assert result["heldout"]["metrics"]["loss"]["before"]["value"] == pytest.approx(np.log(2), abs=1e-6)
 
 
-def test_no_context_is_on_both_sides(demo):
+def test_no_context_is_on_two_sides(demo):
     folder, _ = demo
     split = {c.id: c.split for c in read_records(folder / "contexts.jsonl", Context)}
+    used = {"train": set(), "validation": set(), "heldout": set()}
     for pair in read_records(folder / "pairs.jsonl", Pair):
-        side = "train" if pair.split == "train" else "heldout"
-        assert {split[c] for c in [pair.context_id, *pair.wrong_context_ids]} == {side}
+        used[pair.split] |= {pair.context_id, *pair.wrong_context_ids}
+    assert all(used.values())
+    assert not used["train"] & used["validation"] and not (used["train"] | used["validation"]) & used["heldout"]
+    assert {split[c] for c in used["heldout"]} == {"heldout"} and {split[c] for c in used["train"]} == {"train"}
 
 
 def test_step_zero_loss_is_log_two(demo):
