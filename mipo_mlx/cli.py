@@ -18,6 +18,21 @@ RECIPE = click.argument("recipe", type=click.Path(path_type=Path))
 RUN = click.argument("run", type=click.Path(path_type=Path))
 
 
+def starts_a_run(command):
+    """The options of commands that begin or continue a run from a recipe."""
+    options = (
+        SETS,
+        RUNS,
+        QUIET,
+        click.option("--name", help="Name of the run; default: the recipe's."),
+        click.option("--notes", help="Folder of notes, in place of the recipe's sources.notes."),
+        click.option("--fresh", is_flag=True, help="Start the run over."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 class Friendly(click.Group):
     """Ends every expected failure with one line and its exit code; a traceback only with --debug."""
 
@@ -50,12 +65,7 @@ def main(debug: bool) -> None:
 
 @main.command()
 @RECIPE
-@SETS
-@RUNS
-@QUIET
-@click.option("--name", help="Name of the run; default: the recipe's.")
-@click.option("--notes", help="Folder of notes, in place of the recipe's sources.notes.")
-@click.option("--fresh", is_flag=True, help="Start the run over.")
+@starts_a_run
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 def train(recipe: Path, overrides, root: Path, quiet: bool, name, notes, fresh: bool, dry_run: bool) -> None:
     """Notes in, a personalized model out: every stage of RECIPE. Run again after an interruption to continue."""
@@ -87,12 +97,7 @@ def _work(opened, upto: str, reporter, fresh: bool = False) -> None:
 
 @main.command()
 @click.argument("target", metavar="RECIPE_OR_RUN", type=click.Path(path_type=Path))
-@SETS
-@RUNS
-@QUIET
-@click.option("--name", help="Name of the run; default: the recipe's.")
-@click.option("--notes", help="Folder of notes, in place of the recipe's sources.notes.")
-@click.option("--fresh", is_flag=True, help="Start the run over.")
+@starts_a_run
 @click.option("--show", is_flag=True, help="Print the pairs side by side with their PMI.")
 def pairs(target: Path, overrides, root: Path, quiet: bool, name, notes, fresh: bool, show: bool) -> None:
     """Read the notes and sample the contrastive pairs; stop before training."""
