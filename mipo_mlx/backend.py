@@ -53,6 +53,11 @@ class Device:
     memory: int  # bytes that the device can use: all of the machine's on Apple Silicon and the CPU
     blas: str  # what multiplies matrices on the CPU
 
+    @property
+    def budget(self) -> int:
+        """Bytes that a plan may count on: the system and other programs keep a fifth."""
+        return int(0.8 * self.memory)
+
     def __str__(self) -> str:
         return f"{self.name} ({self.kind}, {self.memory / 2**30:.0f} GiB)"
 

@@ -38,7 +38,7 @@ def examine() -> tuple[str, bool]:
         f"disk        {shutil.disk_usage('.').free / 1e9:,.0f} GB free here",
         "versions    " + ", ".join(f"{name} {version}" for name, version in versions().items()),
     ]
-    fits = [size for size in SIZES if needed(size, device.kind) < 0.8 * device.memory]
+    fits = [size for size in SIZES if needed(size, device.kind) < device.budget]
     largest = (
         f"up to {fits[-1]:g} billion parameters ({'float32' if device.kind == 'cpu' else '4-bit'} base)" if fits else "nothing"
     )

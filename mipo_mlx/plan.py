@@ -85,7 +85,7 @@ def describe(run: Run) -> str:
         longest_prompt=work.prompt_tokens,
         longest_answer=recipe.pairs.max_tokens,
         candidates=recipe.pairs.candidates,
-        limit_bytes=int(0.8 * device.memory),
+        limit_bytes=device.budget,
     )
     rate = backend.sgemm_rate()
     flops = 2 * parameters

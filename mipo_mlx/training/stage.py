@@ -39,7 +39,7 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
             longest_prompt=max(len(pair.prompt_tokens) for pair in pairs),
             longest_answer=max(len(tokens) for pair in pairs for tokens in pair.tokens),
             candidates=max(len(pair.tokens) for pair in pairs),
-            limit_bytes=int(0.8 * backend.device().memory),
+            limit_bytes=backend.device().budget,
         )
         budget = plan.token_budget
     backend.reset_peak_memory()
