@@ -70,7 +70,7 @@ class Filters(Section):
 
 
 class Pairs(Section):
-    system: str = "About the user: {context} Answer with the user in mind, in two sentences."
+    system: str = "Answer in two sentences, with this user in mind: {context}"
     plain_system: str = "Answer in two sentences."
     contexts_per_grid: Annotated[int, Field(ge=2, le=64)] = 4
     candidates: Annotated[int, Field(ge=2)] = 2

