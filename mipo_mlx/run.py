@@ -102,6 +102,8 @@ def open_run(values: Recipe, name: str, root: Path, fresh: bool, create: bool = 
     """
     if not re.fullmatch(r"[\w][\w.\- ]*", name):
         raise UserError(f"--name {name}: expected a plain folder name: letters, digits, dots and dashes")
+    if root.exists() and not root.is_dir():
+        raise UserError(f"--runs {root}: not a folder")
     folder = root / name
     kept = folder / "recipe.yaml"
     if folder.exists() and not folder.is_dir():

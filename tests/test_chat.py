@@ -1,5 +1,7 @@
 """`mipo-mlx chat`: which text `--context` finds, what the model is told, and both models side by side."""
 
+import importlib
+
 import pytest
 from click.testing import CliRunner
 
@@ -88,10 +90,8 @@ def test_a_talk_that_outgrows_the_window_loses_its_oldest_turns(tiny_folder):
 
 
 def test_an_interrupted_answer_is_cut_short_and_the_talk_goes_on(trained, monkeypatch):
-    import mlx_lm.generate
-
-    real = mlx_lm.generate.stream_generate
-    calls = []
+    module = importlib.import_module("mlx_lm.generate")  # the package has a function of that name too
+    real, calls = module.stream_generate, []
 
     def interrupted(*args, **kwargs):
         calls.append(1)
@@ -99,6 +99,6 @@ def test_an_interrupted_answer_is_cut_short_and_the_talk_goes_on(trained, monkey
             raise KeyboardInterrupt
         yield from real(*args, **kwargs)
 
-    monkeypatch.setattr(mlx_lm.generate, "stream_generate", interrupted)
+    monkeypatch.setattr(module, "stream_generate", interrupted)
     told = talk(trained, lines="Who am I?\nAnd now?\n")
     assert len(calls) == 2 and told.startswith(" ...\n") and len(told.strip().splitlines()) == 2
