@@ -37,7 +37,7 @@ def sigmoid(x: mx.array) -> mx.array:
 
 
 @cache
-def compiles() -> bool:
+def _compiles() -> bool:
     """Whether MLX can fuse on the CPU: it calls the machine's C++ compiler for that."""
     try:
         mx.eval(mx.compile(lambda x: x * 2.0 + 1.0)(mx.ones((2,))))
@@ -52,7 +52,7 @@ def fused(function: Callable[..., Any]) -> Callable[..., Any]:
     compiled = mx.compile(function)
 
     def call(*args: mx.array) -> Any:
-        return (compiled if compiles() else function)(*args)
+        return (compiled if _compiles() else function)(*args)
 
     return call
 

@@ -4,7 +4,7 @@ import mlx.core as mx
 import pytest
 from mlx.utils import tree_flatten
 
-from mipo_mlx import backend, doctor, fastmath
+from mipo_mlx import backend, doctor
 from mipo_mlx.models.skeleton import from_config
 
 BILLIONS = {
@@ -42,7 +42,8 @@ def test_a_gpus_model_is_planned_in_its_own_precision(monkeypatch):
 
 def test_what_is_wrong_has_a_command_that_mends_it(monkeypatch):
     monkeypatch.setattr(backend, "device", lambda: backend.Device("cpu", "a machine", 1 << 36, "reference BLAS (slow)"))
-    monkeypatch.setattr(fastmath, "compiles", lambda: False)
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
+    monkeypatch.setattr(doctor.platform, "system", lambda: "Linux")
     text, healthy = doctor.examine()
     assert not healthy
     assert "mend:     sudo apt-get install libopenblas0-pthread" in text and "mend:     sudo apt-get install g++" in text

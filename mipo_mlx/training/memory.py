@@ -141,18 +141,17 @@ def _activations(model: nn.Module, settings: Training, shape: Shape) -> int:
     if item < 4:  # adapters compute in float32, each with its own copy of what goes into it
         kept += tokens * 4 * sum(x.inputs for x in linears if settings.lora.keys == "all" or x.name in settings.lora.keys)
     again = answers * (shape.prompt + shape.answer) * 2 * key_heads * head_dim * item if shared else 0
-    scores = 0
-    if not on_cpu():
-        positions = shape.pairs * shape.prompt**2 + answers * shape.answer * (shape.prompt + shape.answer)
-        scores = heads * item * (positions if shared else answers * (shape.prompt + shape.answer) ** 2)
-    layer = kept + again + scores
-    transient = tokens * 3 * inner * item  # the backward pass through one layer
+    positions = shape.pairs * shape.prompt**2 + answers * shape.answer * (shape.prompt + shape.answer)
+    scores = heads * item * (positions if shared else answers * (shape.prompt + shape.answer) ** 2)
+    layer = kept + again + (0 if on_cpu() else scores)
     chunk = min(CHUNK_TOKENS, answers * shape.answer)
     head = 5 * BLOCK * chunk * 4 + 3 * answers * shape.answer * width * 4
     if settings.checkpoint_gradients:
-        stored = (tokens * (width + 2 * key_heads * head_dim)) * item
-        return len(layers) * stored + 2 * layer + max(transient, head)
-    return len(layers) * layer + max(transient, head)
+        # Inputs of all layers with the prompt's keys and values, and one layer run again with its own backward pass.
+        stored = tokens * (width + 2 * key_heads * head_dim) * item
+        again_now = 1.4 * (kept + again) + 1.9 * scores + 9 * answers * shape.answer * inner * item
+        return int(1.25 * len(layers) * stored + max(again_now, head))
+    return len(layers) * layer + max(tokens * 3 * inner * item, head)
 
 
 def _compute_bytes(model: nn.Module) -> int:
