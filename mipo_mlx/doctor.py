@@ -86,7 +86,7 @@ def examine() -> tuple[str, bool]:
     if device.kind == "cpu" and device.blas.startswith("reference"):
         problems.append(("matrix products are 30 times slower than they could be", backend.BLAS_PACKAGE))
     if device.kind == "cpu" and platform.system() == "Linux" and not shutil.which("g++"):  # MLX fuses loops with it
-        problems.append(("no C++ compiler, so exponentials are several times slower", "sudo apt-get install g++"))
+        problems.append(("no C++ compiler, so exponentials take two to three times as long", "sudo apt-get install g++"))
     if device.kind == "cpu" and platform.system() == "Darwin":
         problems.append(
             (
