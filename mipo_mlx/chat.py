@@ -1,6 +1,7 @@
 """`mipo-mlx chat RUN`: talk to the result in a terminal, streaming, with a context and with the base beside it."""
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +9,20 @@ from .errors import UserError
 from .records import Context, read_records
 from .run import Run
 
+Messages = list[dict[str, str]]
+
 
 def find_context(folder: Path, name: str) -> str:
     """The text of `--context`: a file, or a context of the run by its id, its note or a part of its file name.
 
-    Raises UserError where nothing, or more than one note, has that name.
+    Raises UserError where nothing, or more than one note, has that name, and for a file without text.
     """
     path = Path(name).expanduser()
     if path.is_file():
-        return path.read_text(encoding="utf-8", errors="replace").strip()
+        text = path.read_text(encoding="utf-8", errors="replace").strip()
+        if not text or "\0" in text:
+            raise UserError(f"--context {name}: {'not text' if text else 'empty'}; expected a text file about the user")
+        return text
     contexts = read_records(folder / "contexts.jsonl", Context)
     for attribute in ("id", "note", "source"):
         found = [c.text for c in contexts if getattr(c, attribute) == name]
@@ -27,54 +33,81 @@ def find_context(folder: Path, name: str) -> str:
         return "\n\n".join(c.text for c in contexts if c.source == notes[0])
     if notes:
         raise UserError(f"--context {name}: more than one note has that in its name: {', '.join(notes[:5])}")
-    some = ", ".join(sorted({c.source for c in contexts})[:5])
-    raise UserError(f"--context {name}: no such file, and no note of this run has that name; there are {some}, ...")
+    sources = sorted({c.source for c in contexts})
+    some = f"there are {', '.join(sources[:5])}{', ...' if len(sources) > 5 else ''}" if sources else "the run keeps no notes"
+    raise UserError(f"--context {name}: no such file, and no note of this run has that name; {some}")
 
 
 def talk(run: Run, context: str | None, base: bool, max_tokens: int, temperature: float) -> None:
-    """Read lines from standard input and stream the answers; an empty line or end of file ends it."""
-    from .models import adapters, loading
+    """Read lines from standard input and stream the answers; an empty line or end of file ends it.
 
-    text = find_context(run.folder, context) if context else None
+    Ctrl-C cuts an answer short, and ends the talk where no answer is being written. Raises UserError for a context that does not
+    fit into the model's window.
+    """
+    text = find_context(run.folder, context) if context is not None else None  # before seconds of loading
+    from .models import adapters, loading
+    from .pairs.prompts import window_of
+
     loaded = loading.load(run.recipe.model)
     adapters.load(loaded.model, run.folder / "adapters")
+    longest = window_of(loaded.config, 0)
+    if longest is not None:
+        max_tokens = min(max_tokens, longest // 2)
+    window = longest and longest - max_tokens
     system = run.recipe.pairs.system.replace("{context}", text) if text else None
     opening = [{"role": "system", "content": system}] if system else []
-    histories: dict[str, list[dict[str, str]]] = {"tuned": list(opening)}
-    if base:
-        histories["base"] = list(opening)
+    histories: dict[str, Messages] = {"tuned": list(opening), **({"base": list(opening)} if base else {})}
     interactive = sys.stdin.isatty()
     if interactive:
-        print(f"{run.folder.name}{' with a context' if text else ''}; an empty line ends the talk")
+        told = f"with {context}" if text else "without a context; --context FILE_OR_NOTE tells it about you"
+        print(f"{run.folder.name}, {told}; an empty line ends the talk")
     while question := _ask(interactive):
         for who, history in histories.items():
             history.append({"role": "user", "content": question})
+            prompt = _fit(loaded.tokenizer, history, len(opening), window)
             if len(histories) > 1:
-                print(f"[{who}] ", end="")
-            history.append({"role": "assistant", "content": _answer(loaded, history, who == "base", max_tokens, temperature)})
+                print(f"[{who}] ", end="", flush=True)
+            history.append({"role": "assistant", "content": _answer(loaded, prompt, who == "base", max_tokens, temperature)})
 
 
 def _ask(interactive: bool) -> str:
     try:
         return input("> " if interactive else "").strip()
-    except EOFError:
+    except (EOFError, KeyboardInterrupt):
+        print()
         return ""
 
 
-def _answer(loaded: Any, history: list[dict[str, str]], base: bool, max_tokens: int, temperature: float) -> str:
-    from contextlib import nullcontext
+def _fit(tokenizer: Any, history: Messages, opening: int, window: int | None) -> list[int]:
+    """Token ids of the talk; its oldest questions and answers go where it has outgrown the model's window."""
+    from .models import chat
 
+    while window is not None and len(prompt := chat.encode(tokenizer, history)) > window:
+        if len(history) <= opening + 1:
+            raise UserError(
+                f"context and question have {len(prompt)} tokens, and {window} fit into the model's window beside the answer; "
+                "shorten them, or lower --max-tokens"
+            )
+        del history[opening : opening + 2]
+    return prompt if window is not None else chat.encode(tokenizer, history)
+
+
+def _answer(loaded: Any, prompt: list[int], base: bool, max_tokens: int, temperature: float) -> str:
     from mlx_lm.generate import stream_generate
-    from mlx_lm.sample_utils import make_sampler
 
-    from .models import adapters, chat
+    from .fastmath import swapped
+    from .models import adapters
+    from .nucleus import nucleus_sampler
+    from .prefix import text_model
 
-    prompt = chat.encode(loaded.tokenizer, history)
     parts = []
-    with adapters.disabled(loaded.model) if base else nullcontext():
-        sampler = make_sampler(temp=temperature, top_p=0.95 if temperature else 0.0)
-        for piece in stream_generate(loaded.model, loaded.tokenizer, prompt, max_tokens=max_tokens, sampler=sampler):
-            parts.append(piece.text)
-            print(piece.text, end="", flush=True)
+    try:
+        with adapters.disabled(loaded.model) if base else nullcontext(), swapped(text_model(loaded.model)):
+            sampler = nucleus_sampler(temperature, 0.95)
+            for piece in stream_generate(loaded.model, loaded.tokenizer, prompt, max_tokens=max_tokens, sampler=sampler):
+                parts.append(piece.text)
+                print(piece.text, end="", flush=True)
+    except KeyboardInterrupt:
+        print(" ...", end="")
     print()
     return "".join(parts)

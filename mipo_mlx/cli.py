@@ -37,22 +37,20 @@ class Friendly(click.Group):
     """Ends every expected failure with one line and its exit code; a traceback only with --debug."""
 
     def invoke(self, context: click.Context):
-        from .errors import Failure, UserError
-
         try:
             return super().invoke(context)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
-            raise
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise  # click's own: usage, and output that nobody reads any more
         except KeyboardInterrupt:
             click.echo("stopped; the same command continues from here", err=True)
             sys.exit(130)
         except Exception as error:
             if context.params.get("debug"):
                 raise
-            code = getattr(error, "exit_code", 1)
-            told = str(error) if isinstance(error, UserError | Failure) or code == 2 else f"{type(error).__name__}: {error}"
-            hint = "" if isinstance(error, UserError | Failure) or code == 2 else " (run `mipo-mlx --debug ...` for the traceback)"
-            click.echo(f"error: {' '.join(told.split())}{hint}", err=True)
+            from .errors import told
+
+            line, code = told(error)
+            click.echo(f"error: {line}", err=True)
             sys.exit(code)
 
 
@@ -102,10 +100,13 @@ def _work(opened, upto: str, reporter, fresh: bool = False) -> None:
 def pairs(target: Path, overrides, root: Path, quiet: bool, name, notes, fresh: bool, show: bool) -> None:
     """Read the notes and sample the contrastive pairs; stop before training."""
     from . import run as runs
+    from .errors import UserError
     from .progress import Reporter
 
     if target.suffix in (".yaml", ".yml"):
         opened, reporter = _open(target, overrides, root, quiet, name, notes, fresh)
+    elif overrides or name or notes is not None:
+        raise UserError(f"{target}: a run keeps the recipe that it began with; --set, --name and --notes need a recipe's path")
     else:
         opened, reporter = runs.existing_run(target, root), Reporter(quiet)
     _work(opened, "pairs", reporter, fresh)

@@ -1,4 +1,12 @@
-"""The two ways a command ends early: the user's mistake (exit code 2) and a failure of the machine or the run (1)."""
+"""The two ways a command ends early, the user's mistake (exit code 2) and a failure of the machine or the run (1), and the one
+line that either is told in."""
+
+import errno
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What a path that was named by hand gets wrong; the rest (a broken disk, say) is the machine's.
+PATHS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES, errno.EPERM,
+         errno.EROFS)  # fmt: skip
 
 
 class UserError(Exception):
@@ -11,3 +19,39 @@ class Failure(Exception):
     """Something went wrong while working (disk full, training collapsed): one line; what was computed is kept."""
 
     exit_code = 1
+
+
+def told(error: Exception) -> tuple[str, int]:
+    """Any exception as one line, and the exit code of the command that it ends."""
+    code = getattr(error, "exit_code", None)
+    if code is not None:
+        return _line(str(error)), code
+    if isinstance(error, OSError) and error.filename is not None:
+        return _line(f"{error.filename}: {_of_path(error)}"), 2 if error.errno in PATHS else 1
+    if _is_out_of_memory(error):
+        return (
+            f"out of memory ({_line(str(error)) or type(error).__name__}); close other programs, lower pairs.batch or "
+            "sources.context_tokens, or take a smaller or quantised model; what was computed is kept"
+        ), 1
+    return _line(f"{type(error).__name__}: {error} (run `mipo-mlx --debug ...` for the traceback)"), 1
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _of_path(error: OSError) -> str:
+    reason = (error.strerror or type(error).__name__).lower()
+    if error.errno in DISK_FULL:
+        return "the disk is full; free some space and run the same command again, it continues from here"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{reason}; give yourself the right to read and write there, or name another place (--runs for the run's folder)"
+    if error.errno in PATHS:
+        return f"{reason}; check this path"
+    return reason
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    from .backend import is_out_of_memory
+
+    return is_out_of_memory(error)

@@ -1,7 +1,6 @@
 """Files that survive a kill: whole files are written to a temporary name, flushed and renamed; JSONL is appended a
 line at a time, and a torn last line is dropped on reading."""
 
-import errno
 import hashlib
 import json
 import os
@@ -10,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .errors import Failure
+from .errors import DISK_FULL, Failure
 
 
 @contextmanager
@@ -18,8 +17,9 @@ def disk_errors(path: Path) -> Iterator[None]:
     """Turn 'disk full' and its kin into one clear line that names the file."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    except (OSError, RuntimeError) as error:
+        # MLX's own writers raise a RuntimeError without a number.
+        if getattr(error, "errno", None) in DISK_FULL or "Unable to write" in str(error):
             raise Failure(
                 f"{path}: the disk is full; free some space and run the same command again, it continues from here"
             ) from error

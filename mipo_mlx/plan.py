@@ -79,14 +79,9 @@ def describe(run: Run) -> str:
     work = count(recipe, contexts, prompts)
     model, parameters = skeleton(recipe.model)
     device = backend.device()
-    planned = memory.plan(
-        model,
-        recipe.training,
-        longest_prompt=work.prompt_tokens,
-        longest_answer=recipe.pairs.max_tokens,
-        candidates=recipe.pairs.candidates,
-        limit_bytes=device.budget,
-    )
+    lengths = (work.prompt_tokens, recipe.pairs.max_tokens, recipe.pairs.candidates)
+    planned = memory.plan(model, recipe.training, *lengths, limit_bytes=device.budget)
+    advice = memory.advice(planned, model, recipe.training, lengths, device.budget)
     rate = backend.sgemm_rate()
     flops = 2 * parameters
     sampling = work.sampled * flops / (SAMPLING * rate)
@@ -108,6 +103,7 @@ def describe(run: Run) -> str:
         f"objective {recipe.training.objective}",
         f"memory     about {planned.peak_bytes / 1e9:.1f} GB at the peak of training, "
         f"micro-batches of {planned.token_budget} tokens",
+        *([f"           DOES NOT FIT: {advice}"] if advice else []),
         f"time       about {duration(sampling + scoring + training + OVERHEAD)}: sampling {duration(sampling)}, "
         f"scoring and evaluation {duration(scoring)}, training {duration(training)}",
         f"disk       {shutil.disk_usage(_existing(run.folder)).free / 1e9:,.0f} GB free where {run.folder} will be",

@@ -40,11 +40,11 @@ def text_model(model: nn.Module) -> nn.Module:
 def body_name(text: nn.Module) -> str:
     """The attribute of a language model that holds its body, all that comes before the output head."""
     for name in ("model", "backbone", "transformer"):
-        if isinstance(text.get(name), nn.Module):
+        if isinstance(text.get(name), nn.Module) and hasattr(text[name], "layers"):
             return name
     raise UserError(
-        f"{type(text).__module__}: no model, backbone or transformer part was found, so its hidden states cannot be read; "
-        "choose another base model"
+        f"{type(text).__module__}: no model, backbone or transformer part with layers was found, so its hidden states cannot be "
+        "read; choose another base model"
     )
 
 

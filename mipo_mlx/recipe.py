@@ -184,6 +184,15 @@ class Recipe(Section):
     evaluation: Evaluation = Evaluation()
     export: Export = Export()
 
+    @model_validator(mode="after")
+    def _a_step_fits(self) -> "Recipe":
+        if self.training.grids_per_step > self.pairs.grids:
+            raise ValueError(
+                f"training.grids_per_step: {self.training.grids_per_step} grids in one step, and pairs.grids makes "
+                f"{self.pairs.grids} in all; lower it, or raise pairs.grids"
+            )
+        return self
+
 
 def load(path: Path, overrides: list[str] | None = None) -> Recipe:
     """Read a recipe and apply `a.b=value` overrides.
@@ -299,7 +308,8 @@ def _message(error: Any, where: dict[str, str], name: str) -> str:
     branches = ("function-", "literal[", "list[", "int", "constrained")  # pydantic's names for the members of a union
     path = [str(part) for part in error["loc"] if not str(part).startswith(branches)]
     key = ".".join(path)
-    place = next((where[k] for k in _with_parents(path) if k in where), name)
+    named = error["msg"].removeprefix("Value error, ").partition(":")[0]  # a rule over several sections names its key itself
+    place = next((where[k] for k in [named, *_with_parents(path)] if k in where), name)
     if error["type"] == "extra_forbidden":
         near = _nearest(path)
         return f"{place}: unknown key {key}{near}"

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__, recipe
-from .errors import UserError
+from .errors import Failure, UserError
 from .files import read_json, sha256, write_json, write_text
 from .progress import Reporter, duration
 from .recipe import Recipe, RecipeError
@@ -48,7 +48,10 @@ class Run:
     @property
     def manifest(self) -> dict[str, Any]:
         path = self.folder / "manifest.json"
-        return read_json(path) if path.exists() else {}
+        try:
+            return read_json(path) if path.exists() else {}
+        except ValueError:
+            raise Failure(f"{path}: broken, so it is not known what this run has done; start over with --fresh") from None
 
     def done(self, stage: str) -> bool:
         """Whether a stage finished and what it wrote is still there."""
@@ -82,7 +85,12 @@ def resolve_paths(values: Recipe, base: Path) -> Recipe:
 
 def load_recipe(path: Path, overrides: list[str], notes: str | None) -> Recipe:
     """The recipe with its overrides; what the command line names is relative to the working folder."""
+    if path.is_dir():
+        again = "; a run is continued by the command that began it" if (path / "recipe.yaml").exists() else ""
+        raise UserError(f"{path}: a folder; expected a recipe, a file such as recipes/personal.yaml{again}")
     if notes is not None:
+        if not notes.strip():
+            raise UserError("--notes: empty; expected a folder or a file of notes")
         overrides = [*overrides, f"sources.notes={Path(notes).expanduser().resolve()}"]
     return resolve_paths(recipe.load(path, overrides), path.resolve().parent)
 
@@ -94,8 +102,12 @@ def open_run(values: Recipe, name: str, root: Path, fresh: bool, create: bool = 
     """
     if not re.fullmatch(r"[\w][\w.\- ]*", name):
         raise UserError(f"--name {name}: expected a plain folder name: letters, digits, dots and dashes")
+    if root.exists() and not root.is_dir():
+        raise UserError(f"--runs {root}: not a folder")
     folder = root / name
     kept = folder / "recipe.yaml"
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: a file of this name is in the way; choose another --name or --runs")
     if kept.exists() and not fresh:
         old = _kept_recipe(kept)
         changes = recipe.differences(old, values)

@@ -26,7 +26,7 @@ from .walk import walk
 def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
     """Read, cut, clean and split; sources.json is written last and marks the stage as done."""
     report = folder / "sources.json"
-    if report.exists():
+    if report.exists() and all((folder / name).exists() for name in ("contexts.jsonl", "prompts.jsonl")):
         return read_json(report)
     from ..models.loading import load_tokenizer
 

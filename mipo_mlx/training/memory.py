@@ -11,6 +11,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
+from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
 
 from ..fastmath import on_cpu
 from ..head import BLOCK, CHUNK_TOKENS
@@ -18,6 +19,7 @@ from ..prefix import body_of, text_model, windows
 from ..recipe import Lora, Training
 from .batches import ROUND
 
+LINEAR = (nn.Linear, nn.QuantizedLinear, SwitchLinear, QuantizedSwitchLinear)
 MOST_TOKENS = {True: 4096, False: 32768}  # a micro-batch beyond this is no faster; on the CPU and on a GPU
 
 
@@ -73,50 +75,83 @@ def predict(model: nn.Module, settings: Training, shape: Shape, limit_bytes: int
     return Plan(shape.tokens, peak, weights, optimizer, activations, peak <= limit_bytes)
 
 
+def advice(found: Plan, model: nn.Module, settings: Training, lengths: tuple[int, int, int], limit_bytes: int) -> str | None:
+    """What to do where not even one pair fits; None where it does. lengths: longest prompt, longest answer, candidates."""
+    if found.fits:
+        return None
+    told = f"one pair takes about {found.peak_bytes / 1e9:.1f} GB, and {limit_bytes / 1e9:.1f} GB can be counted on"
+    saving = settings.model_copy(update={"checkpoint_gradients": True})
+    if not settings.checkpoint_gradients and plan(model, saving, *lengths, limit_bytes).fits:
+        return f"{told}; set training.checkpoint_gradients: true"
+    return f"{told}; lower sources.context_tokens or pairs.max_tokens, or take a smaller or quantised model"
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear part of a layer, whether an adapter is on it already or not (a dry run plans without)."""
+
+    name: str
+    inputs: int
+    outputs: int
+    experts: int  # 1: none
+
+
+def _linears(layer: nn.Module) -> list[Linear]:
+    found = []
+    for name, module in layer.named_modules():
+        base = getattr(module, "linear", module)
+        if isinstance(base, LINEAR) and not name.endswith(".linear"):
+            *experts, outputs, inputs = base.weight.shape
+            inputs = inputs * 32 // base.bits if "scales" in base else inputs
+            found.append(Linear(name, inputs, outputs, experts[0] if experts else 1))
+    return found
+
+
 def _adapter_bytes(model: nn.Module, lora: Lora) -> int:
-    """Size of the LoRA matrices, whether they are attached already or not (a dry run plans without)."""
+    """Size of the LoRA matrices, float32."""
     layers = body_of(model).layers
-    total = 0
-    for layer in layers if lora.layers == "all" else layers[-lora.layers :]:
-        for name, module in layer.named_modules():
-            base = getattr(module, "linear", module)
-            if isinstance(base, nn.Linear | nn.QuantizedLinear) and not name.endswith(".linear"):
-                if lora.keys == "all" or name in lora.keys:
-                    outputs, inputs = base.weight.shape
-                    if isinstance(base, nn.QuantizedLinear):
-                        inputs = inputs * 32 // base.bits
-                    total += 4 * lora.rank * (inputs + outputs)
-    return total
+    chosen = layers if lora.layers == "all" else layers[-lora.layers :]
+    adapted = [x for layer in chosen for x in _linears(layer) if lora.keys == "all" or x.name in lora.keys]
+    return sum(4 * x.experts * lora.rank * (x.inputs + x.outputs) for x in adapted)
 
 
 def _activations(model: nn.Module, settings: Training, shape: Shape) -> int:
     args: Any = text_model(model).args
-    layers = len(body_of(model).layers)
-    width, heads = args.hidden_size, args.num_attention_heads
+    layers = body_of(model).layers
+    linears = _linears(layers[-1])  # where models differ from layer to layer, the last ones are the common kind
+    used = getattr(args, "num_experts_per_tok", None) or 1
+    width = getattr(args, "hidden_size", None) or linears[-1].outputs
+    heads = getattr(args, "num_attention_heads", None) or getattr(args, "n_head", 0)
     key_heads = getattr(args, "num_key_value_heads", None) or heads
-    head_dim = getattr(args, "head_dim", None) or width // heads
-    inner = args.intermediate_size
+    head_dim = getattr(args, "head_dim", None) or width // max(heads, 1)
+    inner = max(x.inputs for x in linears)
     shared = windows(model) is not None
     answers = shape.pairs * shape.candidates
     tokens = shape.tokens if shared else answers * (shape.prompt + shape.answer)
     item = _compute_bytes(model)
 
-    # Residual stream, two norms and two sums; queries, attention's output in two layouts; keys, values; gate, up, product.
-    token = 5 * width + 3 * heads * head_dim + 2 * key_heads * head_dim + 3 * inner
+    if heads and all(x.experts == 1 for x in linears) and shared:
+        # Residual stream, two norms and two sums; queries, attention's output in two layouts; keys, values; gate, up, product.
+        token = 5 * width + 3 * heads * head_dim + 2 * key_heads * head_dim + 3 * inner
+    else:
+        # What goes into and comes out of each part, and a recurrent layer's state, which is kept for every token.
+        token = sum((used if x.experts > 1 else 1) * (x.inputs + x.outputs) for x in linears)
+        token += 2 * inner * (getattr(args, "state_size", None) or 0)
     kept = tokens * token * item
+    if item < 4:  # adapters compute in float32, each with its own copy of what goes into it
+        kept += tokens * 4 * sum(x.inputs for x in linears if settings.lora.keys == "all" or x.name in settings.lora.keys)
     again = answers * (shape.prompt + shape.answer) * 2 * key_heads * head_dim * item if shared else 0
-    scores = 0
-    if not on_cpu():
-        pairs_of_positions = shape.pairs * shape.prompt**2 + answers * shape.answer * (shape.prompt + shape.answer)
-        scores = heads * pairs_of_positions * item
-    layer = kept + again + scores
-    transient = tokens * 3 * inner * item  # the backward pass through one layer
+    positions = shape.pairs * shape.prompt**2 + answers * shape.answer * (shape.prompt + shape.answer)
+    scores = heads * item * (positions if shared else answers * (shape.prompt + shape.answer) ** 2)
+    layer = kept + again + (0 if on_cpu() else scores)
     chunk = min(CHUNK_TOKENS, answers * shape.answer)
     head = 5 * BLOCK * chunk * 4 + 3 * answers * shape.answer * width * 4
     if settings.checkpoint_gradients:
-        stored = (tokens * (width + 2 * key_heads * head_dim)) * item
-        return layers * stored + 2 * layer + max(transient, head)
-    return layers * layer + max(transient, head)
+        # Inputs of all layers with the prompt's keys and values, and one layer run again with its own backward pass.
+        stored = tokens * (width + 2 * key_heads * head_dim) * item
+        again_now = 1.4 * (kept + again) + 1.9 * scores + 9 * answers * shape.answer * inner * item
+        return int(1.25 * len(layers) * stored + max(again_now, head))
+    return len(layers) * layer + max(tokens * 3 * inner * item, head)
 
 
 def _compute_bytes(model: nn.Module) -> int:

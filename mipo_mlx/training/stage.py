@@ -12,7 +12,10 @@ from ..models import adapters, loading
 from ..progress import Reporter
 from ..recipe import Recipe
 from ..records import TRAIN, VALIDATION, Pair, read_records
+from . import memory
 from .loop import train
+
+CACHE = 256 << 20  # bytes of freed memory that MLX may always keep
 
 
 def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
@@ -29,19 +32,18 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
     config = adapters.attach(loaded.model, recipe.training.lora, recipe.seed)
     mx.eval(loaded.model.parameters())
     settings = recipe.training
-    budget = settings.micro_batch_tokens
-    if budget == "auto":
-        from . import memory
-
-        plan = memory.plan(
-            loaded.model,
-            settings,
-            longest_prompt=max(len(pair.prompt_tokens) for pair in pairs),
-            longest_answer=max(len(tokens) for pair in pairs for tokens in pair.tokens),
-            candidates=max(len(pair.tokens) for pair in pairs),
-            limit_bytes=backend.device().budget,
-        )
-        budget = plan.token_budget
+    lengths = (
+        max(len(pair.prompt_tokens) for pair in pairs),
+        max(len(tokens) for pair in pairs for tokens in pair.tokens),
+        max(len(pair.tokens) for pair in pairs),
+    )
+    limit = backend.device().budget
+    planned = memory.plan(loaded.model, settings, *lengths, limit_bytes=limit)
+    advice = memory.advice(planned, loaded.model, settings, lengths, limit)
+    if advice:
+        reporter.warn(f"training may run out of memory: {advice}")
+    budget = planned.token_budget if settings.micro_batch_tokens == "auto" else settings.micro_batch_tokens
+    backend.settle(max(planned.activation_bytes, CACHE))
     backend.reset_peak_memory()
     result = train(
         loaded.model,
