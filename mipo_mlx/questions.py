@@ -1,7 +1,7 @@
 """Questions with known answers from a data set (GSM8K, SVAMP, ARC, MMLU), for `evaluation.abilities`.
 
-Sources read data sets and evaluation asks questions, and neither knows the other; this reads with the one what the other asks, when a
-run begins, so that a name that is wrong or a network that is missing does not show after a night of training.
+Sources read data sets and evaluation asks questions, and neither knows the other; this reads with the one what the other asks. It
+does so when a run begins: a wrong name or a missing network should not show after a night of training.
 """
 
 from pathlib import Path
@@ -14,6 +14,7 @@ from .evaluation.numbers import read_number
 from .files import write_jsonl
 from .progress import Reporter
 from .recipe import Dataset
+from .sources import hub
 
 
 def prepare(folder: Path, given: Dataset, reporter: Reporter) -> None:
@@ -21,8 +22,6 @@ def prepare(folder: Path, given: Dataset, reporter: Reporter) -> None:
 
     Raises UserError for a data set that cannot be read, and for rows that are no questions.
     """
-    from .sources import hub
-
     path = kept(folder, given)
     if path.exists():
         return
@@ -32,8 +31,6 @@ def prepare(folder: Path, given: Dataset, reporter: Reporter) -> None:
 
 
 def _question(row: dict[str, Any], number: int, given: Dataset) -> dict[str, Any]:
-    from .sources import hub
-
     columns = {"question": "question", "answer": "answer", **given.columns}
     text, answer = hub.fill(columns["question"], row, given), hub.column(row, columns["answer"], given)
     if "choices" not in columns:

@@ -88,6 +88,7 @@ def test_numbers_are_generated_and_read(tmp_path, tiny_folder, monkeypatch):
 
     def answers(model, tokenizer, prompts, settings, seed):
         asked.append((settings.temperature, settings.max_tokens))
+        assert all("End with a line of #### and the number." in tokenizer.decode(prompt) for prompt in prompts)
         return [{"text": text} for text in ("It is 1,000 in all", "no idea", "It is 3")[: len(prompts)]]
 
     monkeypatch.setattr(abilities.sampling, "answers", answers)
