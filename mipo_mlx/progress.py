@@ -95,7 +95,7 @@ def _rich_bar(label: str, total: float, unit: str, beneath: Beneath | None) -> I
         def get_renderables(self) -> Iterator[Any]:
             yield from super().get_renderables()
             if beneath:
-                lines = beneath(self.console.width, not self.console.options.ascii_only)
+                lines = beneath(console.width, not console.options.ascii_only)
                 yield from (Text(line, no_wrap=True) for line in lines)
 
     console = Console(stderr=True)

@@ -10,7 +10,7 @@ from mipo_mlx.files import read_json, read_jsonl
 from mipo_mlx.progress import Reporter
 from mipo_mlx.sources import stage as sources
 
-from .helpers import make_run, recipe
+from .helpers import make_run, more_prompts, recipe
 
 LONG = "one two three four five six seven eight nine ten " * 4
 EXAMPLES = {
@@ -85,6 +85,7 @@ def test_the_stage_counts_what_was_met_told_and_untold(tmp_path, tiny_folder, mo
     """A stand-in that says "Bake!" when told something, and a question when not."""
     settings = recipe(tiny_folder, answers=2, checkable=24)
     folder = make_run(tmp_path, settings)
+    more_prompts(folder)
     original = checkable.sampling.answers
     untold = set()
 
@@ -112,5 +113,5 @@ def test_the_stage_counts_what_was_met_told_and_untold(tmp_path, tiny_folder, mo
     assert result["heldout_kinds"]["requests"] == len(unseen) == 8
     met = sum(kind.met("Bake!") for kind in unseen) / 8
     assert result["heldout_kinds"]["metrics"]["checkable"]["after"]["value"] == pytest.approx(met)
-    assert "4 independent ones" in result["no_interval"] or result["no_interval"] is None
+    assert result["no_interval"] is None and "independent ones" in result["heldout_kinds"]["no_interval"]
     assert result["kinds"]["a question"] == {"requests": 1, "before": 0.0, "after": 0.0} and summary["checkable"]["after"] > 0

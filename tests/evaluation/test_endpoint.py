@@ -15,7 +15,7 @@ from mipo_mlx.evaluation import endpoint, judge, stage
 from mipo_mlx.files import read_json
 from mipo_mlx.progress import Reporter
 
-from .helpers import make_run, recipe
+from .helpers import make_run, more_prompts, recipe
 
 QUIET = Reporter(quiet=True)
 
@@ -128,10 +128,11 @@ def test_nonsense_is_counted_and_never_scored(tmp_path, tiny_folder):
 
 def test_a_model_judged_against_itself(tmp_path, tiny_folder):
     with serving(longer) as server:
-        settings = at(server, tiny_folder)
+        settings = at(server, tiny_folder, answers=16)
         folder = make_run(tmp_path, settings)
+        more_prompts(folder)
         stage.run(folder, settings, QUIET)
-    assert judged(folder)["tie"] == 8 and judged(folder)["win_rate"] == {"value": 0.5, "interval": [0.5, 0.5]}
+    assert judged(folder)["tie"] == 16 and judged(folder)["win_rate"] == {"value": 0.5, "interval": [0.5, 0.5]}
     assert not server.seen
 
 
@@ -272,7 +273,7 @@ def test_it_says_who_gets_to_see_what(tmp_path, tiny_folder, capsys):
     with serving(longer) as server:
         settings = at(server, tiny_folder, answers=2)
         folder = make_run(tmp_path, settings, spread=0.05)
-        stage.run(folder, settings, QUIET)  # also with --quiet
+        stage.run(folder, settings, Reporter(quiet=True))  # also with --quiet
     assert capsys.readouterr().err.count(f"sent to 127.0.0.1:{server.server_port}") == 1
 
 

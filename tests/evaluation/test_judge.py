@@ -12,7 +12,7 @@ from mipo_mlx.files import read_json
 from mipo_mlx.models import chat, loading
 from mipo_mlx.progress import Reporter
 
-from .helpers import make_run, plain_logprobs, recipe
+from .helpers import make_run, more_prompts, plain_logprobs, recipe
 
 
 def asked(number: int, base: str = "short", tuned: str = "tuned", lengths=(5, 5)) -> Asked:
@@ -162,11 +162,12 @@ def test_a_model_judged_against_itself_wins_half_the_time(tmp_path, tiny_folder,
     """Adapters without effect: the same answers, so ties, and scores that differ by nothing."""
     monkeypatch.setattr(judge, "SENSE", 0.0)
     for mode in ("pairwise", "rubric"):
-        settings = recipe(tiny_folder, judge="base", judge_mode=mode)
+        settings = recipe(tiny_folder, answers=16, judge="base", judge_mode=mode)
         folder = make_run(tmp_path / mode, settings)
+        more_prompts(folder)
         stage.run(folder, settings, Reporter(quiet=True))
         judged = read_json(folder / "eval.json")["judged"]
-        assert (judged["win"], judged["tie"], judged["loss"]) == (0, 8, 0)
+        assert (judged["win"], judged["tie"], judged["loss"]) == (0, 16, 0)
         if mode == "pairwise":
             low, high = judged["win_rate"]["interval"]
             assert judged["win_rate"]["value"] == 0.5 and low <= 0.5 <= high
