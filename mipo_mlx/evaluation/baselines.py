@@ -5,6 +5,7 @@ fine-tuning on the chosen answers alone (mipo_mlx/sft.py trains it).
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,9 +42,11 @@ def evaluate(
     sft: Path,
     bar: Bar | None = None,
 ) -> dict[str, Any]:
-    """{name: measures} of each baseline against the base with the context in its prompt; read by the base, as the tuned
-    model's answers are in `fresh`. `model` has adapters on it; sft: the folder of those that were trained on the chosen answers.
-    Requests of pair files made elsewhere have no prompt without a context: nothing to leave out or to contrast, SFT alone.
+    """{name: measures} of each baseline ("after") against the base with the context in its prompt ("before"), and the paired change
+    from it to the tuned model ("to_tuned"); read by the base, as the tuned model's answers are in `fresh`.
+
+    `model` has adapters on it; sft: the folder of those that were trained on the chosen answers. Requests of pair files made
+    elsewhere have no prompt without a context: nothing to leave out or to contrast, SFT alone.
     """
     if not asked:
         return {}
@@ -86,12 +89,16 @@ def evaluate(
 
         scores = journal.map(f"baseline {name} scored", range(len(groups)), 1, score, bar, lambda i: groups[i].asked)
         rows = iter([(w, s) for ws, ss in zip(written, scores, strict=True) for w, s in zip(ws, ss, strict=True)])
-        sides = []
-        for a in asked:
-            answer, score_of = next(rows)
-            sides.append(Asked(a.group, a.own, a.base, Scored(**answer, base=score_of, tuned=score_of)))
-        result = measured.evaluate(sides, settings.choices, settings.bootstrap, recipe.seed, embedder)
-        found[name] = {key: value for key, value in result["metrics"].items() if key.startswith(KEPT)}
+        answered = [Scored(**answer, base=score_of, tuned=score_of) for answer, score_of in rows]
+
+        def measure(sides: list[Asked]) -> dict[str, Any]:
+            return measured.evaluate(sides, settings.choices, settings.bootstrap, recipe.seed, embedder)["metrics"]
+
+        against_base = measure([replace(a, tuned=s) for a, s in zip(asked, answered, strict=True)])
+        to_tuned = measure([replace(a, base=s) for a, s in zip(asked, answered, strict=True)])
+        found[name] = {
+            key: {**value, "to_tuned": to_tuned[key]["change"]} for key, value in against_base.items() if key.startswith(KEPT)
+        }
     return found
 
 

@@ -4,7 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mipo_mlx import sft
+from mipo_mlx import sft, summary
 from mipo_mlx.errors import UserError
 from mipo_mlx.evaluation import baselines, cases, sampling, stage
 from mipo_mlx.files import read_json, read_jsonl, write_json, write_jsonl
@@ -68,6 +68,7 @@ def trainable(folder, tiny_folder, **evaluation):
 def test_baselines_are_measured_when_asked_for_and_kept(tmp_path, tiny_folder, monkeypatch):
     settings = trainable(tmp_path, tiny_folder, answers=4)
     asked = recipe(tiny_folder, answers=4, baselines=True)
+    monkeypatch.setattr(stage.embedding, "installed", lambda: None)
     stage.run(tmp_path, settings, QUIET)
     first = read_json(tmp_path / "eval.json")
     assert first["baselines"] is None
@@ -83,9 +84,21 @@ def test_baselines_are_measured_when_asked_for_and_kept(tmp_path, tiny_folder, m
     for measures in second["baselines"].values():
         assert measures["tokens"]["before"] == first["fresh"]["metrics"]["tokens"]["before"]
         assert {"identified_by_base_2", "perplexity", "parroting", "self_bleu"} <= set(measures)
+        tuned = first["fresh"]["metrics"]["tokens"]["after"]["value"]  # a relative change
+        assert measures["tokens"]["to_tuned"]["value"] == pytest.approx(tuned / measures["tokens"]["after"]["value"] - 1)
+        share, after = measures["parroting"], first["fresh"]["metrics"]["parroting"]["after"]["value"]
+        assert share["to_tuned"]["value"] == pytest.approx(after - share["after"]["value"])
     stage.run(tmp_path, settings, QUIET)
     assert read_json(tmp_path / "eval.json") == second  # a later evaluation without them keeps them
     assert len(scored) == 8
+    told = summary.evaluation(Run(tmp_path, asked)).splitlines()
+    assert [line.split("  ")[1] for line in told[-6:]] == [
+        "no context", "context in the prompt (base)", "context-aware decoding 0.5", "context-aware decoding 1.5",
+        "SFT on the chosen answers", "tuned",
+    ]  # fmt: skip
+    tokens = {line[2:34].strip(): float(line[34:].split()[2]) for line in told[-6:]}
+    for name, measures in second["baselines"].items():
+        assert tokens[name] == pytest.approx(measures["tokens"]["after"]["value"], abs=0.051)
 
 
 def test_the_sft_adapters_are_those_of_a_run_with_that_objective(tmp_path, tiny_folder):
