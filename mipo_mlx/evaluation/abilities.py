@@ -15,6 +15,7 @@ from ..models import adapters, chat
 from ..progress import Bar
 from ..recipe import Dataset, Recipe
 from . import sampling
+from .intervals import enough
 from .journal import Journal
 from .measures import Measures
 from .numbers import read_number
@@ -62,7 +63,7 @@ def work(questions: Sequence[dict[str, Any]]) -> int:
 def evaluate(
     model: Any, tokenizer: Any, questions: Sequence[dict[str, Any]], recipe: Recipe, journal: Journal, bar: Bar | None = None
 ) -> dict[str, Any]:
-    """{"questions", "metrics": {"ability"}, "items"}: the share of right answers before and after, with intervals over
+    """{"questions", "no_interval", "metrics": {"ability"}, "items"}: the share of right answers before and after, with intervals over
     questions. `model` has adapters on it.
 
     Of several choices the one of the highest mean log-probability per token is taken (length-normalised likelihood).
@@ -92,6 +93,12 @@ def evaluate(
         before = journal.map("abilities-base", questions, size, right, bar)
     after = journal.map("abilities-tuned", questions, size, right, bar)
     keys = [row["question"] for row in questions]
-    measures = Measures(keys, [list(range(len(keys)))], recipe.evaluation.bootstrap, recipe.seed)
+    clusters = [list(range(len(keys)))]
+    measures = Measures(keys, clusters, recipe.evaluation.bootstrap, recipe.seed)
     measures.add("ability", before, after, share=True)
-    return {"questions": len(questions), "metrics": measures.metrics, "items": measures.items()}
+    return {
+        "questions": len(questions),
+        "no_interval": enough(clusters),
+        "metrics": measures.metrics,
+        "items": measures.items(),
+    }

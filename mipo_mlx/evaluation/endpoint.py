@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..errors import Failure
+from ..recipe import Evaluation
 
 KEY = "MIPO_JUDGE_KEY"
 TRIES = 3
@@ -68,6 +69,12 @@ class Endpoint:
             return f"{sent} (a server on this machine; where it sends them is its own affair)"
         plain = ", unencrypted" if self.url.startswith("http:") else ""
         return f"{sent}: they leave this machine{plain}"
+
+
+def endpoints(settings: Evaluation) -> list[Endpoint]:
+    """Those that a recipe names as judges: none or one."""
+    judges = [settings.judge] if isinstance(settings.judge, str) else settings.judge or []
+    return [Endpoint(name, settings.judge_model or "", settings.judge_timeout) for name in judges if is_url(name)]
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):

@@ -82,7 +82,8 @@ def evaluate(
     verdicts, votes = [], []
     for name, served, mode in signature(settings):
         if served:
-            rows = _ask_endpoint(endpoint.Endpoint(name, served, settings.judge_timeout), asked, mode, journal, reporter, bar)
+            [url] = endpoint.endpoints(settings)
+            rows = _ask_endpoint(url, asked, mode, journal, reporter, bar)
         elif name == "base":
             with adapters.disabled(model):
                 rows = _ask_model(name, model, tokenizer, asked, recipe, journal, bar)

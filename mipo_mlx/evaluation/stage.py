@@ -158,9 +158,9 @@ def _example(tokenizer: Any, asked: Asked) -> dict[str, Any]:
 
 
 def _tell(result: dict[str, Any], recipe: Recipe, reporter: Reporter) -> None:
-    for part in ("heldout", "fresh"):
+    for part, what in (("heldout", "pairs"), ("fresh", "answers"), ("abilities", "abilities"), ("checkable", "requirements")):
         if result[part] and result[part]["no_interval"]:
-            reporter.say(f"  no interval: {result[part]['no_interval']}")
+            reporter.say(f"  no interval for {what}: {result[part]['no_interval']}")
     if not result["fresh"]:
         reporter.say("  no fresh answers: they need at least two held-out notes and one held-out prompt")
     for example in result["gallery"][: recipe.evaluation.examples]:

@@ -210,6 +210,14 @@ def test_a_slow_endpoint_and_one_that_trickles_run_into_the_time_limit():
             assert time.monotonic() - begin < 1.5 and len(server.seen) == 3
 
 
+def test_the_recipe_sets_the_time_limit(tmp_path, tiny_folder):
+    with serving(lambda *_: time.sleep(0.5)) as server:
+        settings = at(server, tiny_folder, answers=2, judge_timeout=0.15)
+        folder = make_run(tmp_path, settings, spread=0.05)
+        with pytest.raises(Failure, match=r"no answer within 0.15 s .* 0 of 2 requests are judged and kept"):
+            stage.run(folder, settings, QUIET)
+
+
 def test_a_busy_endpoint_is_asked_again():
     replies = iter([(429, "1"), (502, None)])
 
