@@ -63,8 +63,8 @@ def work(questions: Sequence[dict[str, Any]]) -> int:
 def evaluate(
     model: Any, tokenizer: Any, questions: Sequence[dict[str, Any]], recipe: Recipe, journal: Journal, bar: Bar | None = None
 ) -> dict[str, Any]:
-    """{"questions", "no_interval", "metrics": {"ability"}, "items"}: the share of right answers before and after, with intervals over
-    questions. `model` has adapters on it.
+    """{"questions", "no_interval", "metrics": {"ability"}, "items"}: the share of right answers before and after, with intervals
+    over questions. `model` has adapters on it.
 
     Of several choices the one of the highest mean log-probability per token is taken (length-normalised likelihood).
     """

@@ -81,4 +81,7 @@ def rows(
         listed += [(label, fresh["metrics"][key], form) for key, label, form in FRESH_ROWS if key in fresh["metrics"]]
     for part in filter(None, others):
         listed += [(label, part["metrics"][key], form) for key, label, form in MORE_ROWS if key in part["metrics"]]
+        unseen = part.get("heldout_kinds")
+        if unseen and unseen["requests"]:
+            listed.append(("... of kinds that checkable.yaml leaves out", unseen["metrics"]["checkable"], ".2f"))
     return listed

@@ -65,17 +65,19 @@ def _tensorboard(recipe: Recipe, folder: Path) -> Iterator[Watch]:
 @contextmanager
 def _wandb(recipe: Recipe, folder: Path) -> Iterator[Watch]:
     """Files in `folder`/wandb that `wandb sync` uploads; sent at once only where WANDB_MODE=online says so. Nothing of the notes
-    is among them: the training section of the recipe, and the metrics."""
+    is among them: the training section of the recipe, and the metrics; the command, its output and the code are left out."""
     import wandb
 
     kept = folder / "wandb.json"
     if not kept.exists() or checkpoints.latest(folder / "checkpoints") is None:
         write_json(kept, {"id": uuid.uuid4().hex[:12]})
     shutil.rmtree(folder / "wandb", ignore_errors=True)  # offline files cannot be continued: the new ones hold every step
+    settings = {"console": "off", "silent": True, "disable_git": True, "disable_code": True, "x_disable_meta": True}
     try:
         run = wandb.init(
             project="mipo-mlx", name=folder.name, id=read_json(kept)["id"], resume="allow", dir=str(folder),
             mode=os.environ.get("WANDB_MODE", "offline"), config=recipe.training.model_dump(mode="json"),
+            settings=wandb.Settings(**settings),
         )  # fmt: skip
     except Exception as error:  # no login, no network, a broken installation: its own words say which
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]

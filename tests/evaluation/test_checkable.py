@@ -1,10 +1,12 @@
 """Every kind of requirement is met by one text and missed by another; the stage counts them."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from mipo_mlx import run as runs
+from mipo_mlx import summary as runs_summary
 from mipo_mlx.evaluation import checkable, stage
 from mipo_mlx.files import read_json, read_jsonl
 from mipo_mlx.progress import Reporter
@@ -115,3 +117,7 @@ def test_the_stage_counts_what_was_met_told_and_untold(tmp_path, tiny_folder, mo
     assert result["heldout_kinds"]["metrics"]["checkable"]["after"]["value"] == pytest.approx(met)
     assert result["no_interval"] is None and "independent ones" in result["heldout_kinds"]["no_interval"]
     assert result["kinds"]["a question"] == {"requests": 1, "before": 0.0, "after": 0.0} and summary["checkable"]["after"] > 0
+    told = runs_summary.evaluation(runs.Run(folder, settings))
+    share = f"{expected['Bake!']:.2f}"
+    assert re.search(rf"stated requirements met +{share} -> {share} \[", told)
+    assert re.search(rf"kinds that checkable.yaml leaves out +{met:.2f} -> {met:.2f}\n", told + "\n")

@@ -9,11 +9,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from mipo_mlx import plan
 from mipo_mlx import recipe as recipes
 from mipo_mlx.errors import Failure
 from mipo_mlx.evaluation import endpoint, judge, stage
 from mipo_mlx.files import read_json
 from mipo_mlx.progress import Reporter
+from mipo_mlx.run import Run
+from tests.test_kill import NOTES
 
 from .helpers import make_run, more_prompts, recipe
 
@@ -283,6 +286,17 @@ def test_it_says_who_gets_to_see_what(tmp_path, tiny_folder, capsys):
         folder = make_run(tmp_path, settings, spread=0.05)
         stage.run(folder, settings, Reporter(quiet=True))  # also with --quiet
     assert capsys.readouterr().err.count(f"sent to 127.0.0.1:{server.server_port}") == 1
+
+
+def test_the_dry_run_names_the_host(tmp_path, tiny_folder):
+    (tmp_path / "notes").mkdir()
+    for name, text in NOTES:
+        (tmp_path / "notes" / f"{name}.md").write_text(text)
+    settings = recipe(tiny_folder, judge="https://judge.example/v1", judge_model="m")
+    named = settings.sources.model_copy(update={"notes": str(tmp_path / "notes"), "min_tokens": 8})
+    for values, there in ((settings, True), (recipe(tiny_folder), False)):
+        told = plan.describe(Run(tmp_path / "run", values.model_copy(update={"sources": named})))
+        assert ("sends" in told and "sent to judge.example: they leave this machine" in told) is there
 
 
 def test_nothing_is_sent_unless_an_endpoint_is_named(tmp_path, tiny_folder, monkeypatch):

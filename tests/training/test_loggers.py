@@ -72,6 +72,8 @@ class Wandb(types.ModuleType):
         self.server: dict[str, list] = {}
         self.calls = []
 
+    Settings = types.SimpleNamespace
+
     def init(self, **options):
         self.calls.append(options)
         rows = self.server.setdefault(options["id"], []) if options["mode"] == "online" else []
@@ -105,6 +107,7 @@ def test_wandb_is_offline_and_one_folder_holds_every_step(tmp_path, wandb):
     assert logged(wandb.run.rows) == expected(tmp_path) and wandb.run.finished == [0]
     assert not (tmp_path / "wandb" / "offline-run-1").exists()
     assert [call["mode"] for call in wandb.calls] == ["offline"] * 2 and wandb.calls[0]["id"] == wandb.calls[1]["id"]
+    assert wandb.calls[0]["settings"].console == "off" and wandb.calls[0]["settings"].x_disable_meta
     assert wandb.calls[0]["config"]["beta"] == SETTINGS.beta and "sources" not in wandb.calls[0]["config"]
 
 
