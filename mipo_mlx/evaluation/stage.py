@@ -111,7 +111,7 @@ def _evaluate(
         alone = unprompted.evaluate(model, loaded.tokenizer, folder, recipe, journal, bar)
         others = known.get("baselines")
         if settings.baselines:
-            sft = folder / "sft" / "adapters"
+            sft = folder / "sft" / "adapters"  # left there by mipo_mlx/sft.py
             others = baselines.evaluate(model, loaded.tokenizer, asked, recipe, journal, embedder, sft, bar)
         checked = checkable.evaluate(model, loaded.tokenizer, folder, recipe, journal, bar)
         kept = abilities.evaluate(model, loaded.tokenizer, questions, recipe, journal, bar) if questions else None
