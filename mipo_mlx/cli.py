@@ -135,7 +135,7 @@ def _again(run: Path, root: Path, stage: str, quiet: bool, overrides=()):
 @SETS
 @RUNS
 @QUIET
-@click.option("--baselines", is_flag=True, help="Also the base without context, and context-aware decoding at two strengths.")
+@click.option("--baselines", is_flag=True, help="Also no context, context-aware decoding at two strengths, and SFT.")
 def evaluate(run: Path, other: Path | None, overrides, root: Path, quiet: bool, baselines: bool) -> None:
     """Evaluate RUN on its held-out contexts and prompts; with OTHER, compare the two finished runs instead."""
     from . import run as runs

@@ -66,6 +66,7 @@ def count(recipe: Recipe, contexts: list[Context], prompts: list[Prompt]) -> Wor
 def describe(run: Run) -> str:
     """The plan as text. Raises what the sources stage raises for notes that cannot make one grid."""
     backend.start()
+    from .evaluation.endpoint import endpoints
     from .models.skeleton import skeleton
     from .sources import stage as sources
     from .training import memory
@@ -109,6 +110,7 @@ def describe(run: Run) -> str:
         f"disk       {shutil.disk_usage(_existing(run.folder)).free / 1e9:,.0f} GB free where {run.folder} will be",
         f"writes     {run.folder}/: {', '.join(files)}",
     ]
+    lines += [f"sends      {endpoint.warning()}" for endpoint in endpoints(recipe.evaluation)]
     return "\n".join(lines)
 
 

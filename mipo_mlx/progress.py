@@ -2,10 +2,13 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 LOG_EVERY = 10.0  # seconds between plain lines in a log
+
+Beneath = Callable[[int, bool], list[str]]  # width of the terminal, whether it knows Unicode -> lines to draw below a bar
 
 
 def duration(seconds: float) -> str:
@@ -62,10 +65,10 @@ class Reporter:
         print(f"warning: {text}", file=self.stream, flush=True)
 
     @contextmanager
-    def track(self, label: str, total: float, unit: str = "steps") -> Iterator[Bar]:
-        """Show the progress of `total` units of work."""
+    def track(self, label: str, total: float, unit: str = "steps", beneath: Beneath | None = None) -> Iterator[Bar]:
+        """Show the progress of `total` units of work; on a terminal with the lines of `beneath` below it."""
         if self.terminal:
-            with _rich_bar(label, total, unit) as bar:
+            with _rich_bar(label, total, unit, beneath) as bar:
                 yield bar
             return
         last = time.monotonic()
@@ -83,13 +86,21 @@ class Reporter:
 
 
 @contextmanager
-def _rich_bar(label: str, total: float, unit: str) -> Iterator[Bar]:
+def _rich_bar(label: str, total: float, unit: str, beneath: Beneath | None) -> Iterator[Bar]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
+    from rich.text import Text
+
+    class Drawn(Progress):
+        def get_renderables(self) -> Iterator[Any]:
+            yield from super().get_renderables()
+            if beneath:
+                lines = beneath(console.width, not console.options.ascii_only)
+                yield from (Text(line, no_wrap=True) for line in lines)
 
     console = Console(stderr=True)
     columns = (TextColumn("  {task.description}"), BarColumn(24), TextColumn("{task.fields[text]}"))
-    with Progress(*columns, console=console, refresh_per_second=4) as progress:
+    with Drawn(*columns, console=console, refresh_per_second=4) as progress:
         task = progress.add_task(label, total=total, text="")
         bar = Bar(label, total, unit, lambda b: progress.update(task, completed=b.done, text=b.text()))
         yield bar

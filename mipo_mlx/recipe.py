@@ -4,6 +4,7 @@ import difflib
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -31,7 +32,7 @@ class Dataset(Section):
     subset: str | None = None
     split: str = "train"
     where: dict[str, str | int | float | bool] = {}
-    columns: dict[Literal["context", "note", "prompt", "topic"], str] = {}
+    columns: dict[Literal["context", "note", "prompt", "topic", "question", "choices", "answer"], str] = {}
 
 
 class Sources(Section):
@@ -137,6 +138,7 @@ class Training(Section):
     evaluate_every: Count = 10
     max_kl: Positive | None = 0.5
     min_chosen_reward: float | None = -3.0
+    loggers: list[Literal["tensorboard", "wandb"]] = []
     lora: Lora = Lora()
 
 
@@ -146,16 +148,37 @@ class Evaluation(Section):
     examples: Annotated[int, Field(ge=0)] = 3
     gallery: Annotated[int, Field(ge=0)] = 12
     embedding_judge: bool = True
-    judge: str | None = None
+    judge: str | Annotated[list[str], Field(min_length=1)] | None = None
+    judge_model: str | None = None
     judge_mode: Literal["pairwise", "rubric"] = "pairwise"
+    judge_timeout: Positive = 60.0
     everyday: Annotated[int, Field(ge=0)] = 12
     leak_contexts: Annotated[int, Field(ge=0)] = 24
     baselines: bool = False
     checkable: Annotated[int, Field(ge=0)] = 0
-    abilities: str | None = None
+    abilities: str | Dataset | None = None
     abilities_questions: Count = 100
     canaries: list[Annotated[str, Field(pattern=r"\d.*\d.*\d")]] = []
     bootstrap: Annotated[int, Field(ge=100)] = 2000
+
+    @model_validator(mode="after")
+    def _judges(self) -> "Evaluation":
+        judges = [self.judge] if isinstance(self.judge, str) else self.judge or []
+        urls = [urlsplit(name) for name in judges if name.startswith(("http://", "https://"))]
+        if len(set(judges)) < len(judges):
+            raise ValueError("judge: the same judge is named twice")
+        if len(urls) > 1:
+            raise ValueError("judge: one endpoint at a time; ask the other one with another `mipo-mlx eval`")
+        if urls and not urls[0].hostname:
+            raise ValueError("judge: expected an endpoint such as http://127.0.0.1:8080/v1")
+        if urls and (urls[0].username or urls[0].password or urls[0].query):
+            # The message must not show it: it would end in logs.
+            raise ValueError("judge: a URL with a key in it would be written to files; put the key into MIPO_JUDGE_KEY instead")
+        if urls and not self.judge_model:
+            raise ValueError("judge_model: missing; name the model that the endpoint of judge is to use")
+        if self.judge_model and not urls:
+            raise ValueError("judge_model: only an endpoint as judge needs it, as in judge: http://127.0.0.1:8080/v1")
+        return self
 
 
 class Fuse(Section):
@@ -306,7 +329,7 @@ def _override(values: dict[str, Any], where: dict[str, str], text: str) -> None:
 
 def _message(error: Any, where: dict[str, str], name: str) -> str:
     branches = ("function-", "literal[", "list[", "int", "constrained")  # pydantic's names for the members of a union
-    path = [str(part) for part in error["loc"] if not str(part).startswith(branches)]
+    path = [str(part) for part in error["loc"] if not str(part).startswith(branches) and part != "str"]
     key = ".".join(path)
     named = error["msg"].removeprefix("Value error, ").partition(":")[0]  # a rule over several sections names its key itself
     place = next((where[k] for k in [named, *_with_parents(path)] if k in where), name)

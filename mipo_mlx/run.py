@@ -21,7 +21,7 @@ from . import __version__, recipe
 from .errors import Failure, UserError
 from .files import read_json, sha256, write_json, write_text
 from .progress import Reporter, duration
-from .recipe import Recipe, RecipeError
+from .recipe import Dataset, Recipe, RecipeError
 
 STAGES = ("sources", "pairs", "training", "evaluation", "export", "report")
 NEEDS = {"evaluation": "training", "export": "training", "report": "evaluation"}  # for a stage that is run alone
@@ -36,7 +36,7 @@ OUTPUTS = {  # what a finished stage must have left behind
 EVERYTHING = (  # what a run writes, and `--fresh` removes
     *("contexts.jsonl", "prompts.jsonl", "sources.json", "samples.jsonl", "pairs.jsonl", "pairs.json", "checkpoints"),
     *("adapters", "metrics.jsonl", "eval.json", "eval-samples.jsonl", "fused", "Modelfile", "export.json", "report.html"),
-    *("manifest.json", "recipe.yaml"),
+    *("manifest.json", "recipe.yaml", "sft", "tensorboard", "wandb", "wandb.json"),
 )
 
 
@@ -65,22 +65,31 @@ def resolve_paths(values: Recipe, base: Path) -> Recipe:
     def absolute(text: str) -> str:
         return str((base / Path(text).expanduser()).resolve())
 
+    def resolved(model: str) -> str:
+        local = model.startswith(("./", "../", "~")) or model.endswith(".gguf") and not model.startswith(("ollama:", "lmstudio:"))
+        return absolute(model) if local else model
+
+    def local_copy(given: Dataset) -> Dataset:
+        local = given.name.startswith((".", "~")) or given.name.endswith((".json", ".jsonl", ".parquet", ".csv"))
+        return given.model_copy(update={"name": absolute(given.name)}) if local else given
+
     sources = values.sources
     if sources.notes:
         sources = sources.model_copy(update={"notes": absolute(sources.notes)})
     if sources.prompts != "builtin":
         sources = sources.model_copy(update={"prompts": absolute(sources.prompts)})
     for key in ("dataset", "prompt_dataset"):
-        given = getattr(sources, key)
-        if given and (given.name.startswith((".", "~")) or given.name.endswith((".json", ".jsonl", ".parquet", ".csv"))):
-            sources = sources.model_copy(update={key: given.model_copy(update={"name": absolute(given.name)})})
+        if given := getattr(sources, key):
+            sources = sources.model_copy(update={key: local_copy(given)})
     evaluation = values.evaluation
-    if evaluation.abilities:
-        evaluation = evaluation.model_copy(update={"abilities": absolute(evaluation.abilities)})
-    model = values.model
-    if model.startswith(("./", "../", "~")) or model.endswith(".gguf") and not model.startswith(("ollama:", "lmstudio:")):
-        model = absolute(model)
-    return values.model_copy(update={"sources": sources, "evaluation": evaluation, "model": model})
+    if abilities := evaluation.abilities:
+        found = absolute(abilities) if isinstance(abilities, str) else local_copy(abilities)
+        evaluation = evaluation.model_copy(update={"abilities": found})
+    judge = evaluation.judge
+    if judge:
+        judges = {"judge": resolved(judge) if isinstance(judge, str) else [resolved(name) for name in judge]}
+        evaluation = evaluation.model_copy(update=judges)
+    return values.model_copy(update={"sources": sources, "evaluation": evaluation, "model": resolved(values.model)})
 
 
 def load_recipe(path: Path, overrides: list[str], notes: str | None) -> Recipe:
@@ -172,8 +181,8 @@ def erase(folder: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    for gguf in folder.glob("*.gguf"):
-        gguf.unlink()
+    for path in (*folder.glob("*.gguf"), *folder.glob("questions-*.jsonl")):
+        path.unlink()
 
 
 def versions() -> dict[str, str]:
@@ -205,6 +214,10 @@ def _update(run: Run, **changes: Any) -> None:
 
 def execute(run: Run, upto: str, reporter: Reporter) -> dict[str, dict[str, Any]]:
     """Run every stage up to `upto` that is not done yet; returns the summaries of all of them."""
+    if not run.done("training") and STAGES.index(upto) >= STAGES.index("training"):
+        from .training import loggers
+
+        loggers.check(run.recipe.training.loggers)  # now, not after the pairs were sampled
     summaries = {}
     for number, stage in enumerate(STAGES[: STAGES.index(upto) + 1], 1):
         if run.done(stage):
@@ -225,6 +238,14 @@ def run_stage(run: Run, stage: str, reporter: Reporter) -> dict[str, Any]:
     begin = time.monotonic()
     stages[stage] = {"state": "started"}
     _update(run, versions=versions(), device=str(backend.device()), seed=run.recipe.seed, model=run.recipe.model, stages=stages)
+    if stage in ("sources", "evaluation") and isinstance(run.recipe.evaluation.abilities, Dataset):
+        from . import questions
+
+        questions.prepare(run.folder, run.recipe.evaluation.abilities, reporter)
+    if stage == "evaluation" and run.recipe.evaluation.baselines:
+        from . import sft
+
+        sft.prepare(run.folder, run.recipe, reporter)
     summary = importlib.import_module(f"mipo_mlx.{stage}.stage").run(run.folder, run.recipe, reporter)
     seconds = time.monotonic() - begin
     hashes = {name: sha256(run.folder / name) for name in OUTPUTS[stage]}

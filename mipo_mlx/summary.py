@@ -10,11 +10,19 @@ def evaluation(run: Run) -> str:
     """The verdict and the headline figures of eval.json."""
     from .evaluation.intervals import show
     from .evaluation.verdict import rows
+    from .report.figures import baselines, second_opinions, verdict_of_judge
 
     result = read_json(run.folder / "eval.json")
     lines = [result["verdict"]]
-    for label, measure, form in rows(result["heldout"], result["fresh"]):
+    for label, measure, form in rows(result["heldout"], result["fresh"], result["abilities"], result["checkable"]):
         lines.append(f"  {label:44s} {format(measure['before']['value'], form):>7s} -> {show(measure['after'], form)}")
+    if judged := result["judged"]:
+        lines += [f"  {judged['judge']}: {verdict_of_judge(judged)}", *(f"  {line}" for line in second_opinions(judged))]
+    if compared := baselines(result["baselines"], result["fresh"]):
+        labels = [label for label, _ in compared[0][1]]
+        lines.append(f"  {'':32s}" + "".join(f"  {label:>6s}" for label in labels))
+        for name, cells in compared:
+            lines.append(f"  {name:32s}" + "".join(f"  {cell['value']:>{max(6, len(label))}s}" for label, cell in cells))
     return "\n".join(lines)
 
 

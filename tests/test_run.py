@@ -82,6 +82,9 @@ def test_paths_in_a_recipe_are_relative_to_it(tmp_path):
     values = run.load_recipe(path, [], None)
     assert values.sources.notes == str(path.parent / "notes") and values.sources.prompts == str(path.parent / "mine.txt")
     assert values.model == str(path.parent / "base.gguf")
+    judge = run.load_recipe(path, ["evaluation.judge=[base, ./judge, other.gguf, owner/name]"], None).evaluation.judge
+    assert judge == ["base", str(path.parent / "judge"), str(path.parent / "other.gguf"), "owner/name"]
+    assert run.load_recipe(path, ["evaluation.judge=./judge"], None).evaluation.judge == str(path.parent / "judge")
     assert run.load_recipe(path, [], "elsewhere").sources.notes == os.path.abspath("elsewhere")
 
 

@@ -1,6 +1,7 @@
 """Whether abilities are kept: questions with a known answer, to the base and to the tuned model. Multiple choice is judged by
 likelihood, a number by a greedy answer that is read to its end."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,24 @@ import numpy as np
 
 from .. import logprobs
 from ..errors import UserError
-from ..files import read_jsonl
+from ..files import dump, read_jsonl
 from ..models import adapters, chat
 from ..progress import Bar
-from ..recipe import Recipe
+from ..recipe import Dataset, Recipe
 from . import sampling
+from .intervals import enough
 from .journal import Journal
 from .measures import Measures
 from .numbers import read_number
 
-WORKING = 256  # tokens for a worked solution
+WORKING = 320  # tokens for a worked solution
+STEPS = "\n\nSolve the problem step by step. End with a line of #### and the number."
+
+
+def kept(folder: Path, given: Dataset) -> Path:
+    """Where a run keeps the questions of a data set; another data set, or other columns, is another file."""
+    digest = hashlib.sha256(dump(given.model_dump(mode="json")).encode()).hexdigest()[:8]
+    return folder / f"questions-{digest}.jsonl"
 
 
 def read_questions(path: Path, count: int, seed: int) -> list[dict[str, Any]]:
@@ -54,15 +63,18 @@ def work(questions: Sequence[dict[str, Any]]) -> int:
 def evaluate(
     model: Any, tokenizer: Any, questions: Sequence[dict[str, Any]], recipe: Recipe, journal: Journal, bar: Bar | None = None
 ) -> dict[str, Any]:
-    """{"questions", "metrics": {"ability"}, "items"}: the share of right answers before and after, with intervals over
-    questions. `model` has adapters on it.
+    """{"questions", "no_interval", "metrics": {"ability"}, "items"}: the share of right answers before and after, with intervals
+    over questions. `model` has adapters on it.
 
     Of several choices the one of the highest mean log-probability per token is taken (length-normalised likelihood).
     """
     size = recipe.pairs.batch
 
     def right(_: int, part: Sequence[dict[str, Any]]) -> list[Any]:
-        prompts = [chat.encode(tokenizer, [{"role": "user", "content": row["question"]}]) for row in part]
+        prompts = [
+            chat.encode(tokenizer, [{"role": "user", "content": row["question"] + ("" if "choices" in row else STEPS)}])
+            for row in part
+        ]
         found: list[Any] = [None] * len(part)
         chosen = [i for i, row in enumerate(part) if "choices" in row]
         answers = [[tokenizer.encode(str(c), add_special_tokens=False) for c in part[i]["choices"]] for i in chosen]
@@ -81,6 +93,12 @@ def evaluate(
         before = journal.map("abilities-base", questions, size, right, bar)
     after = journal.map("abilities-tuned", questions, size, right, bar)
     keys = [row["question"] for row in questions]
-    measures = Measures(keys, [list(range(len(keys)))], recipe.evaluation.bootstrap, recipe.seed)
+    clusters = [list(range(len(keys)))]
+    measures = Measures(keys, clusters, recipe.evaluation.bootstrap, recipe.seed)
     measures.add("ability", before, after, share=True)
-    return {"questions": len(questions), "metrics": measures.metrics, "items": measures.items()}
+    return {
+        "questions": len(questions),
+        "no_interval": enough(clusters),
+        "metrics": measures.metrics,
+        "items": measures.items(),
+    }

@@ -1,9 +1,13 @@
-"""What the base can do without training, on the same requests: no context at all, and context-aware decoding at two strengths.
+"""What else could have been done, on the same requests: the base without a context, context-aware decoding at two strengths, and
+fine-tuning on the chosen answers alone (mipo_mlx/sft.py trains it).
 
-    mipo-mlx eval RUN --set evaluation.baselines=true
+    mipo-mlx eval RUN --baselines
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -25,45 +29,76 @@ KEPT = ("identified_by_base", "identified_by_embedding", "pmi_per_token", "token
 
 def work(requests: int) -> int:
     """How much the bar moves in `evaluate`."""
-    return 2 * requests * (1 + len(STRENGTHS))
+    return 2 * requests * (2 + len(STRENGTHS))
 
 
 def evaluate(
-    model: Any, tokenizer: Any, asked: Sequence[Asked], recipe: Recipe, journal: Journal, embedder: Any, bar: Bar | None = None
+    model: Any,
+    tokenizer: Any,
+    asked: Sequence[Asked],
+    recipe: Recipe,
+    journal: Journal,
+    embedder: Any,
+    sft: Path,
+    bar: Bar | None = None,
 ) -> dict[str, Any]:
-    """{name: measures} of each baseline against the base with the context in its prompt; read by the base, as the tuned
-    model's answers are in `fresh`. `model` has adapters on it. Requests of pair files made elsewhere have no prompt without
-    a context, so there is nothing to contrast: {}.
+    """{name: measures} of each baseline ("after") against the base with the context in its prompt ("before"), and the paired change
+    from it to the tuned model ("to_tuned"); read by the base, as the tuned model's answers are in `fresh`.
+
+    `model` has adapters on it; sft: the folder of those that were trained on the chosen answers. Requests of pair files made
+    elsewhere have no prompt without a context: nothing to leave out or to contrast, SFT alone.
     """
-    if not asked or any(a.group.plain is None for a in asked):
+    if not asked:
         return {}
     groups = list({id(a.group): a.group for a in asked}.values())
-    settings = recipe.evaluation
+    settings, pairs = recipe.evaluation, recipe.pairs
+
+    def told(part: Sequence[Asked]) -> list[list[int]]:
+        return [a.group.tokens[a.own] for a in part]
+
+    def no_context(part: Sequence[Asked], seed: int) -> list[Any]:
+        with adapters.disabled(model):
+            return sampling.answers(model, tokenizer, [a.group.plain for a in part], pairs, seed)
+
+    def contrasted(strength: float, part: Sequence[Asked], seed: int) -> list[Any]:
+        with adapters.disabled(model):
+            return contrast(model, tokenizer, told(part), [a.group.plain for a in part], strength, pairs, seed)
+
+    def fine_tuned(part: Sequence[Asked], seed: int) -> list[Any]:
+        with adapters.swapped(model, sft):
+            return sampling.answers(model, tokenizer, told(part), pairs, seed)
+
+    methods: dict[str, Callable[[Sequence[Asked], int], list[Any]]] = {}
+    if all(a.group.plain is not None for a in asked):
+        methods["no context"] = no_context
+        methods |= {f"context-aware decoding {s:g}": partial(contrasted, s) for s in STRENGTHS}
+    methods["SFT on the chosen answers"] = fine_tuned
+
     found = {}
-    with adapters.disabled(model):
-        for name, strength in (("no context", None), *((f"context-aware decoding {s:g}", s) for s in STRENGTHS)):
+    for name, method in methods.items():
 
-            def sample(chunk: int, part: Sequence[Asked], strength: float | None = strength) -> list[Any]:
-                seed = sampling.seed_of(recipe.seed, "eval", chunk)
-                plain = [a.group.plain for a in part]
-                if strength is None:
-                    return sampling.answers(model, tokenizer, plain, recipe.pairs, seed)
-                return contrast(model, tokenizer, [a.group.tokens[a.own] for a in part], plain, strength, recipe.pairs, seed)
+        def sample(chunk: int, part: Sequence[Asked], method: Callable[..., list[Any]] = method) -> list[Any]:
+            return method(part, sampling.seed_of(recipe.seed, "eval", chunk))
 
-            flat = iter(journal.map(f"baseline {name}", asked, recipe.pairs.batch, sample, bar))
-            written = [[next(flat) for _ in range(group.asked)] for group in groups]
+        flat = iter(journal.map(f"baseline {name}", asked, pairs.batch, sample, bar))
+        written = [[next(flat) for _ in range(group.asked)] for group in groups]
 
-            def score(_: int, part: Sequence[int], written: list[list[dict[str, Any]]] = written) -> list[Any]:
+        def score(_: int, part: Sequence[int], written: list[list[dict[str, Any]]] = written) -> list[Any]:
+            with adapters.disabled(model):
                 return [score_group(model, groups[i], [answer["tokens"] for answer in written[i]]) for i in part]
 
-            scores = journal.map(f"baseline {name} scored", range(len(groups)), 1, score, bar, lambda i: groups[i].asked)
-            rows = iter([(w, s) for ws, ss in zip(written, scores, strict=True) for w, s in zip(ws, ss, strict=True)])
-            sides = []
-            for a in asked:
-                answer, score_of = next(rows)
-                sides.append(Asked(a.group, a.own, a.base, Scored(**answer, base=score_of, tuned=score_of)))
-            result = measured.evaluate(sides, settings.choices, settings.bootstrap, recipe.seed, embedder)
-            found[name] = {key: value for key, value in result["metrics"].items() if key.startswith(KEPT)}
+        scores = journal.map(f"baseline {name} scored", range(len(groups)), 1, score, bar, lambda i: groups[i].asked)
+        rows = iter([(w, s) for ws, ss in zip(written, scores, strict=True) for w, s in zip(ws, ss, strict=True)])
+        answered = [Scored(**answer, base=score_of, tuned=score_of) for answer, score_of in rows]
+
+        def measure(sides: list[Asked]) -> dict[str, Any]:
+            return measured.evaluate(sides, settings.choices, settings.bootstrap, recipe.seed, embedder)["metrics"]
+
+        against_base = measure([replace(a, tuned=s) for a, s in zip(asked, answered, strict=True)])
+        to_tuned = measure([replace(a, base=s) for a, s in zip(asked, answered, strict=True)])
+        found[name] = {
+            key: {**value, "to_tuned": to_tuned[key]["change"]} for key, value in against_base.items() if key.startswith(KEPT)
+        }
     return found
 
 

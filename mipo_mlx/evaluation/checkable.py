@@ -1,5 +1,7 @@
 """Preferences that a program can check: does an answer do what the user said they want? Kinds of requirement, ten ways to say
-each, and base against tuned with the requirement as context and without it."""
+each, and base against tuned with the requirement as context and without it.
+
+recipes/checkable.yaml trains on such requirements; a third of the kinds is in no context of it (`Kind.heldout`)."""
 
 import json
 import re
@@ -15,6 +17,7 @@ from ..progress import Bar
 from ..recipe import Recipe
 from ..records import HELDOUT, Prompt, read_records
 from . import sampling
+from .intervals import enough
 from .journal import Journal
 from .measures import Measures
 from .text import words
@@ -51,6 +54,11 @@ class Kind:
     name: str
     wish: str
     met: Callable[[str], bool]
+
+    @property
+    def heldout(self) -> bool:
+        """Whether recipes/checkable.jsonl leaves it out: what is learned of it was learned from other kinds."""
+        return self.name in HELDOUT_KINDS
 
 
 def _language(name: str) -> Callable[[str], bool]:
@@ -106,6 +114,14 @@ KINDS = (
 )
 
 
+HELDOUT_KINDS = ("three sentences", "numbers", "no emoji", "capitals", "not a word", "no digits", "German", "paragraphs")
+
+
+def contexts() -> list[dict[str, str]]:
+    """The rows of recipes/checkable.jsonl: every kind that is not held out, in all phrasings."""
+    return [{"context": p.format(wish=kind.wish), "note": kind.name} for kind in KINDS if not kind.heldout for p in PHRASINGS]
+
+
 def requests(folder: Path, recipe: Recipe) -> list[tuple[Kind, int, Prompt]]:
     """`evaluation.checkable` of (kind, phrasing, held-out prompt): every kind in turn, phrasings and prompts by the seed."""
     prompts = [p for p in read_records(folder / "prompts.jsonl", Prompt) if p.split == HELDOUT]
@@ -127,8 +143,9 @@ def work(folder: Path, recipe: Recipe) -> int:
 def evaluate(
     model: Any, tokenizer: Any, folder: Path, recipe: Recipe, journal: Journal, bar: Bar | None = None
 ) -> dict[str, Any] | None:
-    """{"requests", "metrics": {"checkable", "checkable_without"}, "kinds"}: the share of answers that meet the requirement, told
-    it and not told it, before and after. `model` has adapters on it. None where nothing is asked.
+    """{"requests", "metrics", "heldout_kinds", "kinds"}: the share of answers that meet the requirement, told it (checkable) and
+    not told it (checkable_without), and the difference that telling makes (checkable_gain), before and after; "heldout_kinds" has
+    the same of those kinds alone. `model` has adapters on it. None where nothing is asked.
     """
     asked = requests(folder, recipe)
     if not asked:
@@ -149,11 +166,10 @@ def evaluate(
     with adapters.disabled(model):
         base = {told: answered("base", told) for told in (True, False)}
     tuned = {told: answered("tuned", told) for told in (True, False)}
-    keys = [f"{kind.name} {phrasing} {prompt.id}" for kind, phrasing, prompt in asked]
-    clusters = [[kind.name for kind, _, _ in asked], [prompt.id for _, _, prompt in asked]]
-    measures = Measures(keys, clusters, recipe.evaluation.bootstrap, recipe.seed)
-    measures.add("checkable", base[True], tuned[True], share=True)
-    measures.add("checkable_without", base[False], tuned[False], share=True)
+    everything = _measures(asked, base, tuned, recipe)
+    unseen = [i for i, (kind, _, _) in enumerate(asked) if kind.heldout]
+    part = [{told: [side[told][i] for i in unseen] for told in side} for side in (base, tuned)]
+    heldout = _measures([asked[i] for i in unseen], *part, recipe)
     kinds: dict[str, list[float]] = {}
     for index, (kind, _, _) in enumerate(asked):
         row = kinds.setdefault(kind.name, [0.0, 0.0, 0.0])
@@ -161,7 +177,22 @@ def evaluate(
             row[place] += value
     return {
         "requests": len(asked),
-        "metrics": measures.metrics,
-        "items": measures.items(),
+        "no_interval": enough(everything.clusters),
+        "metrics": everything.metrics,
+        "items": everything.items(),
+        "heldout_kinds": {"requests": len(unseen), "no_interval": enough(heldout.clusters), "metrics": heldout.metrics},
         "kinds": {name: {"requests": int(n), "before": b / n, "after": t / n} for name, (n, b, t) in kinds.items()},
     }
+
+
+def _measures(
+    asked: Sequence[tuple[Kind, int, Prompt]], base: dict[bool, list[float]], tuned: dict[bool, list[float]], recipe: Recipe
+) -> Measures:
+    """Told and untold, and told - untold, over kinds and prompts."""
+    keys = [f"{kind.name} {phrasing} {prompt.id}" for kind, phrasing, prompt in asked]
+    clusters = [[kind.name for kind, _, _ in asked], [prompt.id for _, _, prompt in asked]]
+    measures = Measures(keys, clusters, recipe.evaluation.bootstrap, recipe.seed)
+    measures.add("checkable", base[True], tuned[True], share=True)
+    measures.add("checkable_without", base[False], tuned[False], share=True)
+    measures.add("checkable_gain", *([t - u for t, u in zip(side[True], side[False], strict=True)] for side in (base, tuned)))
+    return measures

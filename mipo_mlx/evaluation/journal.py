@@ -23,6 +23,10 @@ class Journal:
         write_jsonl(path, rows)  # a torn last line goes
         self.done = {(row["phase"], row["chunk"]): row["results"] for row in rows[1:]}
 
+    def finished(self, phase: str) -> int:
+        """How many chunks of a phase are done."""
+        return sum(name == phase for name, _ in self.done)
+
     def map(
         self,
         phase: str,

@@ -13,13 +13,14 @@ from ..errors import UserError
 from ..files import dump, read_json, sha256, write_json
 from ..models import adapters, loading
 from ..progress import Reporter
-from ..recipe import Recipe
+from ..recipe import Evaluation, Recipe
 from ..records import HELDOUT, Pair, read_records
 from . import abilities, answers, asking, baselines, cases, checkable, embedding, heldout, judge, unprompted, verdict
 from .answers import Asked
 from .journal import Journal
 
 PAIRS_AT_ONCE = 16  # held-out pairs scored between two entries of the journal
+ON_TOP = {"baselines", "judge", "judge_model", "judge_mode", "judge_timeout"}
 INPUTS = ("pairs.jsonl", "contexts.jsonl", "prompts.jsonl", "adapters/adapters.safetensors", "adapters/adapter_config.json")
 
 
@@ -31,10 +32,11 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
     """
     pairs = _heldout_pairs(folder)
     key = fingerprint(folder, recipe)
-    result = read_json(folder / "eval.json") if (folder / "eval.json").exists() else {}
-    if result.get("key") != key or (recipe.evaluation.baselines and result["baselines"] is None):
+    known = read_json(folder / "eval.json") if (folder / "eval.json").exists() else {}
+    result = known if known.get("key") == key else {}
+    if not result or _asks_for_more(result, recipe.evaluation):
         journal = Journal(folder / "eval-samples.jsonl", key)
-        result = {"key": key, **_evaluate(folder, recipe, reporter, pairs, journal)}
+        result = {"key": key, **_evaluate(folder, recipe, reporter, pairs, journal, result)}
         write_json(folder / "eval.json", result)
     _tell(result, recipe, reporter)
     return summary(result)
@@ -47,12 +49,18 @@ def fingerprint(folder: Path, recipe: Recipe) -> str:
         "seed": recipe.seed,
         "beta": recipe.training.beta,
         "pairs": recipe.pairs.model_dump(mode="json"),
-        # Baselines come on top: what is known without them stays known.
-        "evaluation": recipe.evaluation.model_dump(mode="json", exclude={"baselines"}),
+        # Baselines and named judges come on top: what is known without them stays known.
+        "evaluation": recipe.evaluation.model_dump(mode="json", exclude=ON_TOP),
         "embedding": embedding.installed() is not None,
         "files": {name: sha256(folder / name) for name in INPUTS if (folder / name).exists()},
     }
     return hashlib.sha256(dump(settings).encode()).hexdigest()
+
+
+def _asks_for_more(result: dict[str, Any], settings: Evaluation) -> bool:
+    """Whether baselines or judges are wanted that a finished evaluation of the same key does not have."""
+    wants_judges = settings.judge and judge.signature(settings) != judge.signature_of(result["judged"])
+    return bool(wants_judges or (settings.baselines and result["baselines"] is None))
 
 
 def summary(result: dict[str, Any]) -> dict[str, Any]:
@@ -79,7 +87,10 @@ def _heldout_pairs(folder: Path) -> list[Pair]:
     return pairs
 
 
-def _evaluate(folder: Path, recipe: Recipe, reporter: Reporter, pairs: list[Pair], journal: Journal) -> dict[str, Any]:
+def _evaluate(
+    folder: Path, recipe: Recipe, reporter: Reporter, pairs: list[Pair], journal: Journal, known: dict[str, Any]
+) -> dict[str, Any]:
+    """All of it; `known` is what eval.json already holds for the same inputs."""
     loaded = loading.load(recipe.model)
     model = adapters.load(loaded.model, folder / "adapters")
     groups = cases.build(folder, recipe, loaded.tokenizer)
@@ -87,7 +98,9 @@ def _evaluate(folder: Path, recipe: Recipe, reporter: Reporter, pairs: list[Pair
     settings = recipe.evaluation
     questions = []
     if settings.abilities:
-        questions = abilities.read_questions(Path(settings.abilities).expanduser(), settings.abilities_questions, recipe.seed)
+        given = settings.abilities
+        path = Path(given).expanduser() if isinstance(given, str) else abilities.kept(folder, given)
+        questions = abilities.read_questions(path, settings.abilities_questions, recipe.seed)
     total = len(pairs) + 4 * requests + unprompted.work(folder, recipe) + abilities.work(questions) + judge.work(recipe, requests)
     total += checkable.work(folder, recipe)
     total += baselines.work(requests) if settings.baselines else 0
@@ -95,13 +108,16 @@ def _evaluate(folder: Path, recipe: Recipe, reporter: Reporter, pairs: list[Pair
     with reporter.track("evaluating", total=total, unit="answers") as bar:
         policy = journal.map("pairs", pairs, PAIRS_AT_ONCE, lambda _, part: _score_pairs(model, part), bar)
         asked = asking.ask(model, loaded.tokenizer, groups, recipe, journal, bar)
-        judged = judge.evaluate(model, loaded.tokenizer, asked, recipe, journal, bar)
         alone = unprompted.evaluate(model, loaded.tokenizer, folder, recipe, journal, bar)
-        others = None
+        others = known.get("baselines")
         if settings.baselines:
-            others = baselines.evaluate(model, loaded.tokenizer, asked, recipe, journal, embedder, bar)
+            sft = folder / "sft" / "adapters"  # left there by mipo_mlx/sft.py
+            others = baselines.evaluate(model, loaded.tokenizer, asked, recipe, journal, embedder, sft, bar)
         checked = checkable.evaluate(model, loaded.tokenizer, folder, recipe, journal, bar)
         kept = abilities.evaluate(model, loaded.tokenizer, questions, recipe, journal, bar) if questions else None
+        judged = known.get("judged")
+        if settings.judge or not judged:  # last: an endpoint that fails takes nothing else with it
+            judged = judge.evaluate(model, loaded.tokenizer, asked, recipe, journal, embedder, reporter, bar)
     result: dict[str, Any] = {
         "heldout": heldout.evaluate(pairs, policy, recipe.training.beta, settings.bootstrap, recipe.seed),
         "fresh": answers.evaluate(asked, settings.choices, settings.bootstrap, recipe.seed, embedder) if asked else None,
@@ -142,9 +158,9 @@ def _example(tokenizer: Any, asked: Asked) -> dict[str, Any]:
 
 
 def _tell(result: dict[str, Any], recipe: Recipe, reporter: Reporter) -> None:
-    for part in ("heldout", "fresh"):
+    for part, what in (("heldout", "pairs"), ("fresh", "answers"), ("abilities", "abilities"), ("checkable", "requirements")):
         if result[part] and result[part]["no_interval"]:
-            reporter.say(f"  no interval: {result[part]['no_interval']}")
+            reporter.say(f"  no interval for {what}: {result[part]['no_interval']}")
     if not result["fresh"]:
         reporter.say("  no fresh answers: they need at least two held-out notes and one held-out prompt")
     for example in result["gallery"][: recipe.evaluation.examples]:

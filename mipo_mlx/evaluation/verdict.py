@@ -60,8 +60,17 @@ FRESH_ROWS = (
 )
 
 
-def rows(heldout: dict[str, Any], fresh: dict[str, Any] | None) -> list[tuple[str, dict[str, Any], str]]:
-    """(label, measure, number format) of what a person wants to see first, in order."""
+MORE_ROWS = (
+    ("ability", "questions answered right", ".2f"),
+    ("checkable", "stated requirements met", ".2f"),
+    ("checkable_gain", "... more than without being told", ".2f"),
+)
+
+
+def rows(
+    heldout: dict[str, Any], fresh: dict[str, Any] | None, *others: dict[str, Any] | None
+) -> list[tuple[str, dict[str, Any], str]]:
+    """(label, measure, number format) of what a person wants to see first, in order; others: parts that not every run has."""
     listed = [(label, heldout["metrics"][key], form) for key, label, form in ROWS]
     if fresh:
         for k in fresh["choices"]:
@@ -70,4 +79,9 @@ def rows(heldout: dict[str, Any], fresh: dict[str, Any] | None) -> list[tuple[st
                 label = f"right context of {k} found, embedding judge"
                 listed.append((label, fresh["metrics"][f"identified_by_embedding_{k}"], ".2f"))
         listed += [(label, fresh["metrics"][key], form) for key, label, form in FRESH_ROWS if key in fresh["metrics"]]
+    for part in filter(None, others):
+        listed += [(label, part["metrics"][key], form) for key, label, form in MORE_ROWS if key in part["metrics"]]
+        unseen = part.get("heldout_kinds")
+        if unseen and unseen["requests"]:
+            listed.append(("... of kinds that checkable.yaml leaves out", unseen["metrics"]["checkable"], ".2f"))
     return listed

@@ -79,6 +79,22 @@ def load(model: Any, folder: Path) -> Any:
 
 
 @contextmanager
+def swapped(model: Any, folder: Path) -> Iterator[Any]:
+    """The model under other adapters of the same layout, those of `folder`; its own come back afterwards."""
+    own = weights(model)
+    if not (folder / "adapters.safetensors").exists():
+        raise UserError(f"{folder}: no adapters there")
+    other = mx.load(str(folder / "adapters.safetensors"))
+    if {name: value.shape for name, value in other.items()} != {name: value.shape for name, value in own.items()}:
+        raise UserError(f"{folder}: these adapters have another layout than the model's own")
+    try:
+        model.load_weights(list(other.items()), strict=False)
+        yield model
+    finally:
+        model.load_weights(list(own.items()), strict=False)
+
+
+@contextmanager
 def disabled(model: Any) -> Iterator[Any]:
     """The base under switched-off adapters: the reference, without a second model in memory."""
     layers = [(m, m.scale) for _, m in model.named_modules() if isinstance(m, (LoRALinear, LoRASwitchLinear))]

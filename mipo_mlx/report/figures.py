@@ -200,6 +200,20 @@ def verdict_of_judge(judged: dict[str, Any] | None) -> str:
     )
 
 
+def second_opinions(judged: dict[str, Any] | None) -> list[str]:
+    """What further judges said, and how far the judges agree, in words."""
+    if not judged:
+        return []
+    found = [f"{other['judge']}: {verdict_of_judge(other)}" for other in judged.get("others", [])]
+    for pair in judged.get("agreement", []):
+        same = _show(pair["same"], ".0%")
+        if same["value"] != "n/a":
+            around = f" ({same['interval']})" if same["interval"] else ""
+            kappa = f", kappa {pair['kappa']:.2f}" if pair["kappa"] is not None else ""
+            found.append(f"{' and '.join(pair['judges'])} agree on {same['value']}{around} of {pair['requests']} requests{kappa}.")
+    return found
+
+
 def pmi_chart(fresh: dict[str, Any] | None) -> dict[str, Any] | None:
     """PMI of fresh answers, read by the base, before and after."""
     if not fresh:

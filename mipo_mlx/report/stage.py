@@ -40,7 +40,7 @@ def render(folder: Path, recipe: Recipe) -> str:
 def contents(folder: Path, recipe: Recipe) -> dict[str, Any]:
     """What the page shows; a part whose file is missing is left out."""
     result, manifest = _json(folder / "eval.json"), _json(folder / "manifest.json")
-    heldout, fresh = result.get("heldout"), result.get("fresh")
+    heldout, fresh, judged = result.get("heldout"), result.get("fresh"), result.get("judged")
     kept = (result.get("abilities") or {}).get("metrics", {})
     gained: list[dict[str, Any]] = []
     if heldout:
@@ -60,8 +60,8 @@ def contents(folder: Path, recipe: Recipe) -> dict[str, Any]:
         "costs": figures.table({**fresh["metrics"], **kept}, figures.COSTS) if fresh else [],
         "fresh": fresh,
         "kl": None if kl is None else f"{kl:.1f}",
-        "judge": (result.get("judged") or {}).get("judge", ""),
-        "judged": figures.verdict_of_judge(result.get("judged")),
+        "judge": (judged or {}).get("judge", ""),
+        "judged": " ".join([figures.verdict_of_judge(judged), *figures.second_opinions(judged)]).strip(),
         "baselines": figures.baselines(result.get("baselines"), fresh),
         "alone": figures.without_context(result.get("unprompted")),
         "charts": figures.training_charts(read_jsonl(folder / "metrics.jsonl"), recipe.pairs.candidates),

@@ -6,7 +6,7 @@ likelihood cancels, and only what depends on the context is learned.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -17,13 +17,14 @@ import mlx.optimizers as optimizers
 import numpy as np
 
 from ..errors import Failure, UserError
-from ..files import append_jsonl, truncate_jsonl
+from ..files import append_jsonl, read_jsonl, truncate_jsonl
 from ..logprobs import token_logprobs
 from ..models import adapters
 from ..progress import Reporter
 from ..recipe import Training
 from ..records import Pair
 from . import checkpoints, gradients
+from .curves import Curves, told
 
 
 @dataclass
@@ -144,12 +145,15 @@ def train(
     budget: int,
     pad: int,
     reporter: Reporter,
+    watchers: Sequence[Callable[[dict[str, Any]], None]] = (),
+    curves: Curves | None = None,
     after_step: Callable[[int], None] = lambda step: None,
 ) -> Result:
     """Train the adapters on `model` and leave the best weights on it.
 
     Continues from the newest checkpoint in `folder`/checkpoints and appends to `folder`/metrics.jsonl. The best weights are those
-    of the lowest validation loss after step 0; without validation pairs, the last. `after_step` is called behind every
+    of the lowest validation loss after step 0; without validation pairs, the last. `watchers` see every row of metrics.jsonl
+    in its order, those of an interrupted run first; `curves` are drawn beneath the bar; `after_step` is called behind every
     step (tests interrupt there). Raises UserError for impossible settings, Failure where no step left usable weights.
     """
     root, metrics = folder / "checkpoints", folder / "metrics.jsonl"
@@ -170,14 +174,22 @@ def train(
         metrics.unlink(missing_ok=True)
         state = checkpoints.State(0, 0)
 
+    def tell(row: dict[str, Any]) -> None:
+        for watch in watchers:
+            watch(row)
+
     def log(row: dict[str, float]) -> None:
-        append_jsonl(metrics, [{k: (v if math.isfinite(v) else None) for k, v in row.items()}])
+        finite = {k: (v if math.isfinite(v) else None) for k, v in row.items()}
+        append_jsonl(metrics, [finite])
         state.metrics_lines += 1
+        tell(finite)
 
     def look(step: int) -> str | None:
         """Validate, remember the best step, and say why training must end, if it must."""
         row = {"step": step, **validation.look(model, settings.beta)}
         log(row)
+        if not reporter.terminal:
+            reporter.say(told(row))
         reason = should_stop(row, settings)
         if step == 0:
             state.first_loss = row["heldout_loss"]
@@ -189,7 +201,9 @@ def train(
         checkpoints.save(root, state, adapters.weights(model), optimizer)
 
     stopped = None
-    with reporter.track("training", len(steps), "steps") as bar:
+    for row in read_jsonl(metrics):
+        tell(row)
+    with reporter.track("training", len(steps), "steps", curves.lines if curves else None) as bar:
         bar.skip(state.step)
         if state.metrics_lines == 0:
             if validation_pairs:

@@ -1,5 +1,6 @@
 """The training stage: pairs.jsonl in; adapters/, checkpoints/ and metrics.jsonl out."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from ..models import adapters, loading
 from ..progress import Reporter
 from ..recipe import Recipe
 from ..records import TRAIN, VALIDATION, Pair, read_records
-from . import memory
+from . import loggers, memory
+from .curves import Curves
 from .loop import train
 
 CACHE = 256 << 20  # bytes of freed memory that MLX may always keep
@@ -23,11 +25,36 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
 
     Raises UserError where there are no pairs to train on.
     """
-    pairs = read_records(folder / "pairs.jsonl", Pair)
+    curves = Curves()
+    with loggers.opened(recipe, folder) as others:
+        summary = fit(folder / "pairs.jsonl", folder, recipe, reporter, [curves.watch, *others], curves)
+    if summary["stopped"]:
+        reporter.warn(f"training ended early: {summary['stopped']}; the weights of step {summary['best_step']} are kept")
+    elif None not in (summary["best_loss"], summary["first_loss"]) and summary["best_loss"] >= summary["first_loss"]:
+        reporter.warn(
+            f"held-out loss did not fall ({summary['first_loss']:.3f} before, {summary['best_loss']:.3f} at its best): "
+            "these notes and prompts taught the model nothing that it can use; see report.html"
+        )
+    return summary
+
+
+def fit(
+    pairs_file: Path,
+    folder: Path,
+    recipe: Recipe,
+    reporter: Reporter,
+    watchers: Sequence[Callable[[dict[str, Any]], None]] = (),
+    curves: Curves | None = None,
+) -> dict[str, Any]:
+    """Train adapters on the pairs of a file, into `folder`/adapters; continues from the checkpoints there.
+
+    watchers: called with every row of metrics.jsonl; curves: drawn beneath the progress bar.
+    """
+    pairs = read_records(pairs_file, Pair)
     train_pairs = [pair for pair in pairs if pair.split == TRAIN]
     validation_pairs = [pair for pair in pairs if pair.split == VALIDATION]
     if not train_pairs:
-        raise UserError(f"{folder / 'pairs.jsonl'}: no pairs to train on; loosen pairs.filters or raise pairs.grids")
+        raise UserError(f"{pairs_file}: no pairs to train on; loosen pairs.filters or raise pairs.grids")
     loaded = loading.load(recipe.model)
     config = adapters.attach(loaded.model, recipe.training.lora, recipe.seed)
     mx.eval(loaded.model.parameters())
@@ -55,13 +82,8 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
         budget=budget,
         pad=min(loaded.tokenizer.eos_token_ids),
         reporter=reporter,
+        watchers=watchers,
+        curves=curves,
     )
-    if result.stopped:
-        reporter.warn(f"training ended early: {result.stopped}; the weights of step {result.best_step} are kept")
-    elif result.best_loss is not None and result.first_loss is not None and result.best_loss >= result.first_loss:
-        reporter.warn(
-            f"held-out loss did not fall ({result.first_loss:.3f} before, {result.best_loss:.3f} at its best): "
-            "these notes and prompts taught the model nothing that it can use; see report.html"
-        )
     adapters.save(loaded.model, folder / "adapters", config)
     return {**asdict(result), "pairs": len(train_pairs), "peak_memory": backend.peak_memory(), "micro_batch_tokens": budget}

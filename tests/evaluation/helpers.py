@@ -64,6 +64,11 @@ def make_run(folder: Path, settings: Recipe, *, spread: float = 0.0, seed: int =
     return folder
 
 
+def more_prompts(folder: Path, count: int = 8) -> None:
+    """Enough different held-out prompts for an interval over prompts."""
+    write_records(folder / "prompts.jsonl", [Prompt(f"p{i}", f"{ASKED[i % 4]} {i}", "planning", "heldout") for i in range(count)])
+
+
 def write_adapters(folder: Path, settings: Recipe, spread: float) -> None:
     model = loading.load(settings.model).model
     config = adapters.attach(model, Lora.model_validate(settings.training.lora.model_dump()), 0)

@@ -39,6 +39,22 @@ from .helpers import make_run, plain_logprobs, recipe
         ("x = y, so it is 9", "9"),
         ("on 1/2/2020 and 7", "7"),
         ("8/0", None),
+        ("48 + 24 = 72 clips (48 in April, 24 in May)", "72"),
+        ("48 + 24 = 72. She gives away 10, which leaves 62.", "62"),
+        ("To answer this question, we add: 3 + 4 = 7 apples.", "7"),
+        ("The answer is 3 + 4 = 7.", "7"),
+        ("**Answer**: 3/4 cup", "3/4"),
+        ("The answer to the 2nd question is 9 kg, not 8.", "9"),
+        ("The answer is:\n\n18", "18"),
+        ("\\boxed{\\frac{1}{2}}", "1/2"),
+        ("It is \\boxed{70{,}000}.", "70000"),
+        ("that takes 2\u00bd hours", "5/2"),
+        ("-\u00bd", "-1/2"),
+        ("It costs 7.50 $.", "7.5"),
+        ("90km/h", "90"),
+        ("-20\u00b0C", "-20"),
+        ("the total is -$1,200", "-1200"),
+        ("#### 18\nNote: 3 of them are eggs", "18"),
         ("none at all", None),
         ("", None),
     ],
@@ -88,6 +104,7 @@ def test_numbers_are_generated_and_read(tmp_path, tiny_folder, monkeypatch):
 
     def answers(model, tokenizer, prompts, settings, seed):
         asked.append((settings.temperature, settings.max_tokens))
+        assert all("End with a line of #### and the number." in tokenizer.decode(prompt) for prompt in prompts)
         return [{"text": text} for text in ("It is 1,000 in all", "no idea", "It is 3")[: len(prompts)]]
 
     monkeypatch.setattr(abilities.sampling, "answers", answers)

@@ -4,12 +4,19 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mipo_mlx.evaluation import baselines, sampling, stage
-from mipo_mlx.files import read_json
-from mipo_mlx.models import loading
+from mipo_mlx import sft, summary
+from mipo_mlx.errors import UserError
+from mipo_mlx.evaluation import baselines, cases, sampling, stage
+from mipo_mlx.files import read_json, read_jsonl, write_json, write_jsonl
+from mipo_mlx.models import adapters, loading
 from mipo_mlx.progress import Reporter
+from mipo_mlx.run import Run, run_stage
+from mipo_mlx.training import loop
+from mipo_mlx.training import stage as training
 
 from .helpers import make_run, recipe
+
+QUIET = Reporter(quiet=True)
 
 WITH, WITHOUT = [5, 6, 7, 8, 9, 10], [5, 10]
 
@@ -45,19 +52,150 @@ def test_each_greedy_token_is_the_best_of_the_contrasted_distribution(tiny_folde
         assert len(answer["tokens"]) == 5 or answer["finish"] == "stop"
 
 
+NAMES = {"no context", "context-aware decoding 0.5", "context-aware decoding 1.5", "SFT on the chosen answers"}
+
+
+def trainable(folder, tiny_folder, **evaluation):
+    """A run whose pairs also train: half of the held-out grids turned into training grids, one more for validation."""
+    settings = recipe(tiny_folder, **evaluation)
+    make_run(folder, settings, spread=0.05)
+    rows = read_jsonl(folder / "pairs.jsonl")
+    splits = ["train"] * 4 + ["validation"] + ["heldout"] * 3
+    write_jsonl(folder / "pairs.jsonl", [{**row, "split": split} for row, split in zip(rows, splits, strict=True)])
+    return settings
+
+
 def test_baselines_are_measured_when_asked_for_and_kept(tmp_path, tiny_folder, monkeypatch):
-    settings = recipe(tiny_folder, answers=4)
-    folder = make_run(tmp_path, settings, spread=0.05)
-    stage.run(folder, settings, Reporter(quiet=True))
-    first = read_json(folder / "eval.json")
+    settings = trainable(tmp_path, tiny_folder, answers=4)
+    asked = recipe(tiny_folder, answers=4, baselines=True)
+    monkeypatch.setattr(stage.embedding, "installed", lambda: None)
+    stage.run(tmp_path, settings, QUIET)
+    first = read_json(tmp_path / "eval.json")
     assert first["baselines"] is None
+    sft.prepare(tmp_path, asked, QUIET)
+    scored = []
+    original = stage.asking.score_group
     monkeypatch.setattr(stage.asking, "score_group", None)  # nothing that is known is computed again
-    stage.run(folder, recipe(tiny_folder, answers=4, baselines=True), Reporter(quiet=True))
-    second = read_json(folder / "eval.json")
+    monkeypatch.setattr(baselines, "score_group", lambda *args: scored.append(1) or original(*args))
+    stage.run(tmp_path, asked, QUIET)
+    second = read_json(tmp_path / "eval.json")
     assert {k: v for k, v in first.items() if k != "baselines"} == {k: v for k, v in second.items() if k != "baselines"}
-    assert set(second["baselines"]) == {"no context", "context-aware decoding 0.5", "context-aware decoding 1.5"}
+    assert set(second["baselines"]) == NAMES and len(scored) == 4 * 2
     for measures in second["baselines"].values():
         assert measures["tokens"]["before"] == first["fresh"]["metrics"]["tokens"]["before"]
         assert {"identified_by_base_2", "perplexity", "parroting", "self_bleu"} <= set(measures)
-    stage.run(folder, settings, Reporter(quiet=True))
-    assert read_json(folder / "eval.json") == second  # a later evaluation without them keeps them
+        tuned = first["fresh"]["metrics"]["tokens"]["after"]["value"]  # a relative change
+        assert measures["tokens"]["to_tuned"]["value"] == pytest.approx(tuned / measures["tokens"]["after"]["value"] - 1)
+        share, after = measures["parroting"], first["fresh"]["metrics"]["parroting"]["after"]["value"]
+        assert share["to_tuned"]["value"] == pytest.approx(after - share["after"]["value"])
+    stage.run(tmp_path, settings, QUIET)
+    assert read_json(tmp_path / "eval.json") == second  # a later evaluation without them keeps them
+    assert len(scored) == 8
+    told = summary.evaluation(Run(tmp_path, asked)).splitlines()
+    assert [line.split("  ")[1] for line in told[-6:]] == [
+        "no context", "context in the prompt (base)", "context-aware decoding 0.5", "context-aware decoding 1.5",
+        "SFT on the chosen answers", "tuned",
+    ]  # fmt: skip
+    tokens = {line[2:34].strip(): float(line[34:].split()[2]) for line in told[-6:]}
+    for name, measures in second["baselines"].items():
+        assert tokens[name] == pytest.approx(measures["tokens"]["after"]["value"], abs=0.051)
+
+
+def test_the_sft_adapters_are_those_of_a_run_with_that_objective(tmp_path, tiny_folder):
+    """Same pairs, steps, adapters and learning rate as the run, label smoothing and stop rules aside."""
+    settings = trainable(tmp_path, tiny_folder, baselines=True)
+    changed = {"epochs": 2.0, "learning_rate": 1e-3, "label_smoothing": 0.2, "max_kl": 1e-9, "checkpoint_every": 2}
+    settings = settings.model_copy(update={"training": settings.training.model_copy(update=changed)})
+    sft.prepare(tmp_path, settings, QUIET)
+    plain = settings.training.model_copy(
+        update={"objective": "sft", "label_smoothing": 0.0, "max_kl": None, "min_chosen_reward": None}
+    )
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "pairs.jsonl").write_bytes((tmp_path / "pairs.jsonl").read_bytes())
+    summary = training.run(other, settings.model_copy(update={"training": plain}), QUIET)
+    assert summary["steps"] == 8
+    kept = tmp_path / "sft" / "adapters"
+    for name in ("adapters.safetensors", "adapter_config.json"):
+        assert (kept / name).read_bytes() == (other / "adapters" / name).read_bytes()
+    # SFT raises the chosen answers' likelihood.
+    rows = [row for row in read_jsonl(tmp_path / "sft" / "metrics.jsonl") if "nll" in row]
+    assert np.mean([r["nll"] for r in rows[4:]]) < np.mean([r["nll"] for r in rows[:4]])
+
+
+def test_sft_is_trained_once_and_continued_after_a_kill(tmp_path, tiny_folder, monkeypatch):
+    settings = trainable(tmp_path / "run", tiny_folder, baselines=True)
+    settings = settings.model_copy(update={"training": settings.training.model_copy(update={"checkpoint_every": 1})})
+    trainable(tmp_path / "whole", tiny_folder)
+    sft.prepare(tmp_path / "whole", settings, QUIET)
+    taken = []
+    original = loop.gradients.step
+
+    def step(*args, **options):
+        if len(taken) == 2:
+            raise KeyboardInterrupt
+        taken.append(1)
+        return original(*args, **options)
+
+    monkeypatch.setattr(loop.gradients, "step", step)
+    with pytest.raises(KeyboardInterrupt):
+        sft.prepare(tmp_path / "run", settings, QUIET)
+    monkeypatch.setattr(loop.gradients, "step", lambda *args, **options: taken.append(1) or original(*args, **options))
+    sft.prepare(tmp_path / "run", settings, QUIET)
+    assert len(taken) == 4  # two before, two after; none of the first two again
+    sides = [(tmp_path / run / "sft/adapters/adapters.safetensors").read_bytes() for run in ("run", "whole")]
+    assert sides[0] == sides[1]
+    monkeypatch.setattr(loop.gradients, "step", None)
+    sft.prepare(tmp_path / "run", settings, QUIET)  # finished: nothing is trained
+    faster = settings.model_copy(update={"training": settings.training.model_copy(update={"learning_rate": 1.0})})
+    with pytest.raises(TypeError):
+        sft.prepare(tmp_path / "run", faster, QUIET)  # another recipe is trained anew
+
+
+def test_the_sft_answers_are_sampled_from_the_sft_model(tmp_path, tiny_folder):
+    """The journal holds them: the same as those of a model that has only these adapters."""
+    settings = trainable(tmp_path, tiny_folder, answers=4, baselines=True)
+    settings = settings.model_copy(update={"training": settings.training.model_copy(update={"learning_rate": 0.05})})
+    sft.prepare(tmp_path, settings, QUIET)
+    stage.run(tmp_path, settings, QUIET)
+    journal = {(r["phase"], r["chunk"]): r["results"] for r in read_jsonl(tmp_path / "eval-samples.jsonl")[1:]}
+    loaded = loading.load(str(tiny_folder))
+    model = adapters.load(loaded.model, tmp_path / "sft" / "adapters")
+    groups = cases.build(tmp_path, settings, loaded.tokenizer)
+    prompts = [g.tokens[i] for g in groups for i in range(g.asked)]
+    expected = sampling.answers(model, loaded.tokenizer, prompts, settings.pairs, sampling.seed_of(0, "eval", 0))
+    assert journal["baseline SFT on the chosen answers", 0] == expected
+    assert expected != journal["sample-tuned", 0] and expected != journal["sample-base", 0]
+
+
+def test_swapped_adapters_come_back_and_other_layouts_are_refused(tmp_path, tiny_folder):
+    settings = trainable(tmp_path, tiny_folder, baselines=True)
+    sft.prepare(tmp_path, settings, QUIET)
+    model = adapters.load(loading.load(str(tiny_folder)).model, tmp_path / "adapters")
+    before = {name: np.array(value) for name, value in adapters.weights(model).items()}
+    with adapters.swapped(model, tmp_path / "sft" / "adapters"):
+        assert any(not np.array_equal(before[name], np.array(value)) for name, value in adapters.weights(model).items())
+    assert all(np.array_equal(before[name], np.array(value)) for name, value in adapters.weights(model).items())
+    with pytest.raises(UserError, match="no adapters there"), adapters.swapped(model, tmp_path / "none"):
+        pass
+    larger = adapters.attach(loading.load(str(tiny_folder)).model, settings.training.lora.model_copy(update={"rank": 3}), 0)
+    model = loading.load(str(tiny_folder)).model
+    adapters.attach(model, settings.training.lora.model_copy(update={"rank": 3}), 0)
+    adapters.save(model, tmp_path / "larger", larger)
+    model = adapters.load(loading.load(str(tiny_folder)).model, tmp_path / "adapters")
+    with pytest.raises(UserError, match="another layout"), adapters.swapped(model, tmp_path / "larger"):
+        pass
+
+
+def test_the_run_layer_trains_sft_before_an_evaluation_with_baselines(tmp_path, tiny_folder, monkeypatch):
+    order = []
+    monkeypatch.setattr(sft, "prepare", lambda *args: order.append("sft"))
+
+    def evaluate(folder, *_):
+        order.append("evaluation")
+        write_json(folder / "eval.json", {})
+
+    monkeypatch.setattr(stage, "run", evaluate)
+    for wanted in (False, True):
+        run_stage(Run(tmp_path, recipe(tiny_folder, baselines=wanted)), "evaluation", QUIET)
+    assert order == ["evaluation", "sft", "evaluation"]

@@ -1,12 +1,18 @@
 """Every kind of requirement is met by one text and missed by another; the stage counts them."""
 
+import re
+from pathlib import Path
+
 import pytest
 
+from mipo_mlx import run as runs
+from mipo_mlx import summary as runs_summary
 from mipo_mlx.evaluation import checkable, stage
-from mipo_mlx.files import read_json
+from mipo_mlx.files import read_json, read_jsonl
 from mipo_mlx.progress import Reporter
+from mipo_mlx.sources import stage as sources
 
-from .helpers import make_run, recipe
+from .helpers import make_run, more_prompts, recipe
 
 LONG = "one two three four five six seven eight nine ten " * 4
 EXAMPLES = {
@@ -43,6 +49,24 @@ def test_there_are_at_least_twenty_kinds_and_ten_ways_to_say_each():
     assert set(EXAMPLES) == {kind.name for kind in checkable.KINDS}
 
 
+def test_the_shipped_contexts_are_all_phrasings_of_the_kinds_that_are_trained_on():
+    path = Path(__file__).parents[2] / "recipes" / "checkable.jsonl"
+    rows = read_jsonl(path)
+    assert rows == checkable.contexts() and len(rows) == 160 and len({row["context"] for row in rows}) == 160
+    wishes = [kind.wish for kind in checkable.KINDS if kind.heldout]
+    assert len(wishes) == len(checkable.HELDOUT_KINDS) == 8
+    assert not any(wish in row["context"] for wish in wishes for row in rows)
+
+
+def test_the_shipped_recipe_keeps_them_all_and_mixes_kinds():
+    """Short and alike as they are: none is dropped, and a kind is on one side."""
+    values = runs.load_recipe(Path(__file__).parents[2] / "recipes" / "checkable.yaml", [], None)
+    contexts, _, row = sources.collect(values, lambda text: len(text.split()), Reporter(quiet=True))
+    assert len(contexts) == 160 and not row["passages"]["dropped"]
+    sides = {side: {c.note for c in contexts if c.split == side} for side in ("train", "heldout")}
+    assert not sides["train"] & sides["heldout"] and min(map(len, sides.values())) >= 4
+
+
 @pytest.mark.parametrize("kind", checkable.KINDS, ids=lambda kind: kind.name)
 def test_each_kind_tells_a_text_that_meets_it_from_one_that_does_not(kind):
     good, bad = EXAMPLES[kind.name]
@@ -63,6 +87,7 @@ def test_the_stage_counts_what_was_met_told_and_untold(tmp_path, tiny_folder, mo
     """A stand-in that says "Bake!" when told something, and a question when not."""
     settings = recipe(tiny_folder, answers=2, checkable=24)
     folder = make_run(tmp_path, settings)
+    more_prompts(folder)
     original = checkable.sampling.answers
     untold = set()
 
@@ -83,4 +108,16 @@ def test_the_stage_counts_what_was_met_told_and_untold(tmp_path, tiny_folder, mo
     expected = {text: sum(kind.met(text) for kind in checkable.KINDS) / 24 for text in ("Bake!", "Bake?")}
     assert result["metrics"]["checkable"]["after"]["value"] == pytest.approx(expected["Bake!"])
     assert result["metrics"]["checkable_without"]["before"]["value"] == pytest.approx(expected["Bake?"])
+    gain = result["metrics"]["checkable_gain"]["after"]
+    assert gain["value"] == pytest.approx(expected["Bake!"] - expected["Bake?"])
+    assert gain["interval"] and gain["interval"][0] <= gain["value"] <= gain["interval"][1]
+    unseen = [kind for kind in checkable.KINDS if kind.heldout]
+    assert result["heldout_kinds"]["requests"] == len(unseen) == 8
+    met = sum(kind.met("Bake!") for kind in unseen) / 8
+    assert result["heldout_kinds"]["metrics"]["checkable"]["after"]["value"] == pytest.approx(met)
+    assert result["no_interval"] is None and "independent ones" in result["heldout_kinds"]["no_interval"]
     assert result["kinds"]["a question"] == {"requests": 1, "before": 0.0, "after": 0.0} and summary["checkable"]["after"] > 0
+    told = runs_summary.evaluation(runs.Run(folder, settings))
+    share = f"{expected['Bake!']:.2f}"
+    assert re.search(rf"stated requirements met +{share} -> {share} \[", told)
+    assert re.search(rf"kinds that checkable.yaml leaves out +{met:.2f} -> {met:.2f}\n", told + "\n")

@@ -5,14 +5,14 @@ import io
 import numpy as np
 import pytest
 
-from mipo_mlx.evaluation import judge, stage
+from mipo_mlx.evaluation import judge, length, stage
 from mipo_mlx.evaluation.answers import Asked, Scored
 from mipo_mlx.evaluation.cases import Group
 from mipo_mlx.files import read_json
 from mipo_mlx.models import chat, loading
 from mipo_mlx.progress import Reporter
 
-from .helpers import make_run, plain_logprobs, recipe
+from .helpers import make_run, more_prompts, plain_logprobs, recipe
 
 
 def asked(number: int, base: str = "short", tuned: str = "tuned", lengths=(5, 5)) -> Asked:
@@ -53,9 +53,23 @@ def test_length_control_takes_out_what_length_explains():
     lengths = np.where(np.arange(400) % 4 == 0, -10, 10) + rng.normal(0, 1, 400)
     outcomes = (rng.random(400) < np.where(lengths > 0, 0.9, 0.1)).astype(float)
     assert np.mean(outcomes) > 0.65
-    assert judge.length_controlled(outcomes, lengths) == pytest.approx(0.5, abs=0.07)
-    assert judge.length_controlled([1.0, 1.0, 0.0, 0.5], [0, 0, 0, 0]) == pytest.approx(0.625, abs=0.01)
-    assert 0.9 < judge.length_controlled([1.0] * 30, range(30)) < 1
+    assert length.controlled(outcomes, lengths) == pytest.approx(0.5, abs=0.07)
+    assert length.controlled([1.0, 1.0, 0.0, 0.5], [0, 0, 0, 0]) == pytest.approx(0.625, abs=0.01)
+    assert 0.9 < length.controlled([1.0] * 30, range(30)) < 1
+    low, high = length.interval(outcomes, lengths, [range(400)], 300, 0)
+    assert low < 0.5 < high and 0.05 < high - low < 0.25
+    assert length.interval([1.0, 0.0], [1, 2], [range(2)], 300, 0) is None  # too few
+
+
+def test_the_length_coefficient_minimises_the_penalised_likelihood():
+    """Against a search on a grid of the two coefficients."""
+    outcomes, lengths = np.array([1, 1, 0.5, 0, 1, 0, 0.5, 1]), np.array([3, 9, -2, -7, 4, 1, 0, -1])
+    x = np.tanh(lengths / lengths.std())
+    a, b = np.meshgrid(np.linspace(-3, 3, 601), np.linspace(-8, 8, 801), indexing="ij")
+    z = a[..., None] + b[..., None] * x
+    cost = (np.log1p(np.exp(z)) - outcomes * z).sum(-1) + 0.5 * (1e-3 * a**2 + 1e-1 * b**2)
+    best = a.ravel()[cost.argmin()]
+    assert length.controlled(outcomes, lengths) == pytest.approx(1 / (1 + np.exp(-best)), abs=0.002)
 
 
 def test_rubric_scores_are_expected_digits():
@@ -78,12 +92,14 @@ def test_the_judges_probabilities_are_its_likelihoods(tiny_folder):
 
 def test_the_recipe_names_the_judge_and_its_mode(tmp_path, tiny_folder, monkeypatch):
     monkeypatch.setattr(judge, "SENSE", 0.0)
+    monkeypatch.setattr(stage.embedding, "installed", lambda: None)
     found = {}
     for name, settings in {
         "none": recipe(tiny_folder, answers=2),
         "base": recipe(tiny_folder, answers=2, judge="base"),
         "named": recipe(tiny_folder, answers=2, judge=str(tiny_folder)),
         "rubric": recipe(tiny_folder, answers=2, judge="base", judge_mode="rubric"),
+        "two": recipe(tiny_folder, answers=2, judge=["base", str(tiny_folder)]),
     }.items():
         folder = make_run(tmp_path / name, settings, spread=0.05)
         stage.run(folder, settings, Reporter(stream=io.StringIO()))
@@ -92,3 +108,70 @@ def test_the_recipe_names_the_judge_and_its_mode(tmp_path, tiny_folder, monkeypa
     assert found["base"]["win"] + found["base"]["tie"] + found["base"]["loss"] == 2
     assert {k: v for k, v in found["named"].items() if k != "judge"} == {k: v for k, v in found["base"].items() if k != "judge"}
     assert 1 <= found["rubric"]["metrics"]["rubric"]["after"]["value"] <= 5
+    assert [v["judge"] for v in (found["two"], *found["two"]["others"])] == ["base", str(tiny_folder)]
+    [agreed] = found["two"]["agreement"]  # one model under two names
+    assert agreed["judges"] == ["base", str(tiny_folder)] and agreed["requests"] == 2 and agreed["same"]["value"] == 1.0
+
+
+def test_agreement_by_hand():
+    """Verdicts 1 1 1 1 0 0 0 . of one judge and 1 1 1 0 0 0 1 1 of the other: 5 of 7 the same; by chance (4 x 4 + 3 x 3) / 49."""
+    one, two = [1.0, 1, 1, 1, 0, 0, 0, None], [1.0, 1, 1, 0, 0, 0, 1, 1]
+    found = judge.agreement([asked(i) for i in range(8)], one, two, 200, 0)
+    assert found["requests"] == 7 and found["same"]["value"] == pytest.approx(5 / 7) and found["same"]["interval"]
+    assert found["kappa"] == pytest.approx((5 / 7 - 25 / 49) / (1 - 25 / 49))
+    assert judge.agreement([asked(i) for i in range(3)], [1.0] * 3, [1.0] * 3, 200, 0)["kappa"] is None
+    assert judge.agreement([asked(0)], [None], [1.0], 200, 0) == {
+        "requests": 0, "same": {"value": None, "interval": None}, "kappa": None,
+    }  # fmt: skip
+
+
+def test_the_embedder_prefers_the_answer_that_is_closer_to_its_own_context():
+    """Vectors in the plane: the user's context is north, the other one east."""
+    vectors = {"I keep bees.": (0, 1), "I run.": (1, 0), "short": (1, 0), "tuned": (0, 1), "between": (0.6, 0.8)}
+
+    def embedder(texts):
+        return np.array([vectors[t] for t in texts], dtype=float)
+
+    pairs = [asked(0), asked(1, "tuned", "between"), asked(2, "between", "between"), asked(3, "between", "tuned")]
+    assert judge.pairwise_votes(pairs, judge.closer(embedder, pairs)) == [1.0, 0.0, 0.5, 1.0]
+
+
+def test_the_embedder_is_one_judge_among_others(tmp_path, tiny_folder, monkeypatch):
+    def embedder(folder):
+        return lambda texts: np.array([[np.cos(len(t)), np.sin(len(t))] for t in texts])
+
+    monkeypatch.setattr(judge, "SENSE", 0.0)
+    monkeypatch.setattr(stage.embedding, "Embedder", embedder)
+    monkeypatch.setattr(stage.embedding, "installed", lambda: tmp_path)
+    alone = recipe(tiny_folder)
+    folder = make_run(tmp_path / "run", alone, spread=0.05)
+    stage.run(folder, alone, Reporter(quiet=True))
+    first = read_json(folder / "eval.json")["judged"]
+    assert first["judge"] == "embedding" and first["win"] + first["tie"] + first["loss"] == 8 and first["agreement"] == []
+    monkeypatch.setattr(stage.asking, "score_group", None)  # what is known is not computed again
+    both = recipe(tiny_folder, judge="base", judge_mode="rubric")
+    stage.run(folder, both, Reporter(quiet=True))
+    second = read_json(folder / "eval.json")["judged"]
+    assert second["judge"] == "base" and second["others"] == [{k: first[k] for k in second["others"][0]}]
+    assert second["agreement"][0]["judges"] == ["base", "embedding"] and second["win"] + second["tie"] + second["loss"] == 8
+    stage.run(folder, alone, Reporter(quiet=True))
+    assert read_json(folder / "eval.json")["judged"] == second  # a later evaluation without a judge keeps its verdict
+
+
+def test_a_model_judged_against_itself_wins_half_the_time(tmp_path, tiny_folder, monkeypatch):
+    """Adapters without effect: the same answers, so ties, and scores that differ by nothing."""
+    monkeypatch.setattr(judge, "SENSE", 0.0)
+    for mode in ("pairwise", "rubric"):
+        settings = recipe(tiny_folder, answers=16, judge="base", judge_mode=mode)
+        folder = make_run(tmp_path / mode, settings)
+        more_prompts(folder)
+        stage.run(folder, settings, Reporter(quiet=True))
+        judged = read_json(folder / "eval.json")["judged"]
+        assert (judged["win"], judged["tie"], judged["loss"]) == (0, 16, 0)
+        if mode == "pairwise":
+            low, high = judged["win_rate"]["interval"]
+            assert judged["win_rate"]["value"] == 0.5 and low <= 0.5 <= high
+            assert judged["length_controlled"] == pytest.approx(0.5)
+        else:
+            low, high = judged["metrics"]["rubric"]["change"]["interval"]
+            assert low <= 1e-6 and high >= -1e-6

@@ -61,8 +61,26 @@ def test_scores_of_fresh_answers_equal_plain_forward_passes(finished, tmp_path):
     # The file's perplexity of the base's answers, from plain forward passes alone.
     with adapters.disabled(model):
         nats = -sum(plain_logprobs(model, a.group.tokens[a.own], a.base.tokens).sum() for a in asked)
-    perplexity = read_json(folder / "eval.json")["fresh"]["metrics"]["perplexity"]["before"]["value"]
+    fresh = read_json(folder / "eval.json")["fresh"]
+    perplexity = fresh["metrics"]["perplexity"]["before"]["value"]
     assert perplexity == pytest.approx(math.exp(nats / sum(len(a.base.tokens) for a in asked)), rel=1e-3)
+
+    # Identification, information, PMI and KL of the tuned model's answers, from the same passes.
+    def sums(a) -> np.ndarray:
+        return np.array([plain_logprobs(model, context, a.tuned.tokens).sum() for context in a.group.tokens])
+
+    by_tuned = [sums(a) for a in asked]
+    with adapters.disabled(model):
+        by_base = [sums(a) for a in asked]
+    own, metrics = [a.own for a in asked], fresh["metrics"]
+    hits = np.mean([np.argmax(s) == i for s, i in zip(by_tuned, own, strict=True)])
+    assert metrics["identified_2"]["after"]["value"] == pytest.approx(hits)
+    nats = np.mean([math.log(2) + s[i] - np.logaddexp(*s) for s, i in zip(by_tuned, own, strict=True)])
+    assert metrics["answer_information_2"]["after"]["value"] == pytest.approx(nats, abs=1e-3)
+    pmi = sum(s[i] - s[1 - i] for s, i in zip(by_base, own, strict=True)) / sum(len(a.tuned.tokens) for a in asked)
+    assert metrics["pmi_per_token"]["after"]["value"] == pytest.approx(pmi, abs=1e-3)
+    drift = np.mean([t[i] - b[i] for t, b, i in zip(by_tuned, by_base, own, strict=True)])
+    assert fresh["kl_per_answer"]["value"] == pytest.approx(drift, abs=1e-3) and abs(drift) > 1e-3
 
 
 def test_groups_ask_about_every_context_equally_often_and_never_mix_one_note(finished, tiny_tokenizer):
@@ -152,7 +170,7 @@ def test_a_small_heldout_set_says_so_in_place_of_an_interval(tmp_path, tiny_fold
     summary = stage.run(folder, settings, Reporter(stream=stream))
     assert summary["accuracy"]["interval"] is None
     assert summary["verdict"].startswith("Not shown") and "3 independent ones" in summary["verdict"]
-    assert "no interval: too few held-out groups" in stream.getvalue()
+    assert "no interval for pairs: too few held-out groups" in stream.getvalue()
     assert "no fresh answers" in stream.getvalue() and read_json(folder / "eval.json")["fresh"] is None
 
 

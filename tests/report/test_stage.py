@@ -88,6 +88,21 @@ def test_baselines_stand_beside_the_base_and_the_tuned_model(page):
     assert figures.baselines(None, result["fresh"]) == []
 
 
+def test_further_judges_and_the_agreement_of_all_are_told():
+    other = {
+        "judge": "embedding", "mode": "pairwise", "win": 5, "tie": 1, "loss": 2, "nonsense": 0, "first_preferred": None,
+        "win_rate": {"value": 0.6875, "interval": None}, "length_controlled": 0.61,
+    }  # fmt: skip
+    same = {"value": 0.75, "interval": [0.5, 0.9]}
+    agreement = [{"judges": ["base", "embedding"], "requests": 8, "same": same, "kappa": 0.4}]
+    assert figures.second_opinions({"others": [other], "agreement": agreement}) == [
+        "embedding: 5 wins, 1 ties, 2 losses of the tuned model in both orders: win rate 0.69, 0.61 at equal length.",
+        "base and embedding agree on 75% (50% to 90%) of 8 requests, kappa 0.40.",
+    ]
+    nothing = [{"judges": ["base", "embedding"], "requests": 0, "same": {"value": None, "interval": None}, "kappa": None}]
+    assert figures.second_opinions({"others": [], "agreement": nothing}) == [] == figures.second_opinions(None)
+
+
 def test_what_a_judge_says_in_every_case():
     tell = figures.verdict_of_judge
     score = {"before": {"value": 2.0, "interval": None}, "after": {"value": 3.1, "interval": [2.9, 3.4]}}

@@ -1,0 +1,175 @@
+"""A judge behind an OpenAI-compatible endpoint, where the user names one: chat completions over HTTP, one question at a time.
+
+    mipo-mlx eval RUN --set evaluation.judge=http://127.0.0.1:8080/v1 --set evaluation.judge_model=NAME
+
+What is asked goes to the named host and nowhere else: redirects are not followed, and this machine is never reached by way of
+a proxy. The API key comes from the environment variable MIPO_JUDGE_KEY and is written nowhere.
+"""
+
+import http.client
+import ipaddress
+import json
+import os
+import re
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from ..errors import Failure
+from ..recipe import Evaluation
+
+KEY = "MIPO_JUDGE_KEY"
+TRIES = 3
+PAUSE = 2.0  # seconds before the second try; twice as long before the next
+LONGEST_PAUSE = 60.0  # seconds, whatever a server asks for
+LONGEST_REPLY = 1 << 20  # bytes; a verdict is one letter, and even a thinking judge writes less
+REPLY_TOKENS = 1024  # room for judges that think before they answer
+THINKING = re.compile(r"<think>.*?(?:</think>|$)", re.DOTALL)
+
+
+def is_url(name: str) -> bool:
+    """Whether a judge's name is an endpoint's, not a model's."""
+    return name.startswith(("http://", "https://"))
+
+
+class _Passing(Exception):
+    """What another try may mend: no connection, no answer in time, a server that is busy or broken."""
+
+    def __init__(self, reason: str, pause: float | None = None) -> None:
+        super().__init__(reason)
+        self.pause = pause  # seconds that the server asks to wait
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    url: str  # up to and including /v1
+    model: str
+    seconds: float  # time limit of one call
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.url).netloc
+
+    @property
+    def local(self) -> bool:
+        """Whether it runs on this machine."""
+        name = urlsplit(self.url).hostname or ""
+        try:
+            return name == "localhost" or ipaddress.ip_address(name).is_loopback
+        except ValueError:
+            return False
+
+    def warning(self) -> str:
+        """Who gets to see what, in one line."""
+        sent = f"evaluation.judge: held-out contexts, requests and both models' answers are sent to {self.host}"
+        if self.local:
+            return f"{sent} (a server on this machine; where it sends them is its own affair)"
+        plain = ", unencrypted" if self.url.startswith("http:") else ""
+        return f"{sent}: they leave this machine{plain}"
+
+
+def endpoints(settings: Evaluation) -> list[Endpoint]:
+    """Those that a recipe names as judges: none or one."""
+    judges = [settings.judge] if isinstance(settings.judge, str) else settings.judge or []
+    return [Endpoint(name, settings.judge_model or "", settings.judge_timeout) for name in judges if is_url(name)]
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """What was meant for one host is not handed to another."""
+
+    def redirect_request(self, *args: Any) -> None:
+        return None
+
+
+def ask(endpoint: Endpoint, question: str) -> str:
+    """The judge's whole reply to one question, without what it says while thinking; '' for an empty one.
+
+    Each try has `endpoint.seconds`; there are TRIES of them. Raises Failure, in one line, where none is answered, the endpoint
+    refuses, or what answers is no chat completion.
+    """
+    key = os.environ.get(KEY)
+    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
+    content = {
+        "model": endpoint.model,
+        "messages": [{"role": "user", "content": question}],
+        "temperature": 0,
+        "max_tokens": REPLY_TOKENS,
+    }
+    address = endpoint.url.rstrip("/") + "/chat/completions"
+    request = urllib.request.Request(address, json.dumps(content).encode(), headers)
+    reason = ""
+    for attempt in range(TRIES):
+        try:
+            return _content(_post(request, endpoint), endpoint)
+        except _Passing as error:
+            reason, pause = str(error), error.pause or PAUSE * 2**attempt
+        if attempt + 1 < TRIES:
+            time.sleep(min(pause, LONGEST_PAUSE))
+    raise Failure(f"evaluation.judge: {endpoint.url}: {reason}, {TRIES} times in a row")
+
+
+def _post(request: urllib.request.Request, endpoint: Endpoint) -> bytes:
+    handlers: list[Any] = [_NoRedirects(), *([urllib.request.ProxyHandler({})] if endpoint.local else [])]
+    late = f"no answer within {endpoint.seconds:g} s (evaluation.judge_timeout)"
+    deadline = time.monotonic() + endpoint.seconds
+    try:
+        with urllib.request.build_opener(*handlers).open(request, timeout=endpoint.seconds) as response:
+            reply = b""
+            # The time limit of a socket is for each piece; a server that trickles must not hold us for longer either.
+            while piece := response.read1(65536):
+                reply += piece
+                if time.monotonic() > deadline:
+                    raise _Passing(late)
+                if len(reply) > LONGEST_REPLY:
+                    raise Failure(f"evaluation.judge: {endpoint.url}: a reply of more than {LONGEST_REPLY:,} bytes")
+            return reply
+    except urllib.error.HTTPError as error:
+        told = f"HTTP {error.code} {_message(error)}".strip()
+        if error.code in (408, 425, 429) or error.code >= 500:
+            after = error.headers.get("Retry-After", "")
+            raise _Passing(told, float(after) if after.isdigit() else None) from None
+        hint = {
+            401: f"; put the key into the environment variable {KEY}",
+            403: f"; put the key into the environment variable {KEY}",
+            404: "; the URL should end in /v1, and judge_model be one that it serves",
+        }.get(error.code, "")
+        raise Failure(f"evaluation.judge: {endpoint.url}: {told}{hint}") from None
+    except TimeoutError:
+        raise _Passing(late) from None
+    except urllib.error.URLError as error:
+        if isinstance(error.reason, TimeoutError):
+            raise _Passing(late) from None
+        raise _Passing(f"cannot be reached ({getattr(error.reason, 'strerror', None) or error.reason})") from None
+    except (OSError, http.client.HTTPException) as error:
+        raise _Passing(f"the connection broke ({type(error).__name__})") from None
+
+
+def _message(error: urllib.error.HTTPError) -> str:
+    """The server's own words, short, and without the key should it echo it."""
+    try:
+        text = error.read(4096).decode(errors="replace")
+    except (OSError, http.client.HTTPException):
+        return ""
+    try:
+        found = json.loads(text)
+        inner = found.get("error", found.get("message", ""))
+        text = str(inner.get("message", "") if isinstance(inner, dict) else inner)
+    except (ValueError, AttributeError):
+        text = "" if "<" in text else text  # a page of HTML tells nothing
+    key = os.environ.get(KEY)
+    text = " ".join((text.replace(key, "***") if key else text).split())[:200]
+    return f"({text})" if text else ""
+
+
+def _content(reply: bytes, endpoint: Endpoint) -> str:
+    try:
+        said = json.loads(reply)["choices"][0]["message"].get("content")
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        raise Failure(
+            f"evaluation.judge: {endpoint.url}: the reply is no chat completion; the URL should end in /v1, as in "
+            "http://127.0.0.1:8080/v1"
+        ) from None
+    return THINKING.sub("", said).strip() if isinstance(said, str) else ""

@@ -1,0 +1,96 @@
+"""Optional loggers of the training metrics: TensorBoard files and Weights & Biases, where `training.loggers` names them.
+
+metrics.jsonl is the record. When a run goes on after an interruption, its last steps are computed again, so a logger is started
+over and fed from that file: each step is logged once, whatever happened in between.
+"""
+
+import importlib.util
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..errors import Failure, UserError
+from ..files import read_json, write_json
+from ..recipe import Recipe
+from . import checkpoints
+
+PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb"}  # what is imported for each
+Watch = Callable[[dict[str, Any]], None]  # called with each row of metrics.jsonl
+
+
+def check(names: Sequence[str]) -> None:
+    """Raises UserError, with the command that mends it, where a logger's package is not installed."""
+    for name in names:
+        if importlib.util.find_spec(PACKAGES[name]) is None:
+            raise UserError(f"training.loggers: {name} is not installed; run: pip install 'mipo-mlx[{name}]', or leave it out")
+
+
+@contextmanager
+def opened(recipe: Recipe, folder: Path) -> Iterator[list[Watch]]:
+    """The loggers of a run, closed at the end; each is fed with every row of metrics.jsonl from the first one on."""
+    names = recipe.training.loggers
+    check(names)
+    with ExitStack() as stack:
+        yield [stack.enter_context({"tensorboard": _tensorboard, "wandb": _wandb}[name](recipe, folder)) for name in names]
+
+
+def scalars(row: dict[str, Any]) -> dict[str, float]:
+    """What of a row is a curve: train/loss, heldout/loss, ..."""
+    found = {}
+    for key, value in row.items():
+        if key != "step" and value is not None:
+            found[f"heldout/{key.removeprefix('heldout_')}" if key.startswith("heldout_") else f"train/{key}"] = value
+    return found
+
+
+@contextmanager
+def _tensorboard(recipe: Recipe, folder: Path) -> Iterator[Watch]:
+    """Event files in `folder`/tensorboard; look at them with `tensorboard --logdir`."""
+    from tensorboardX import SummaryWriter
+
+    shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+    with SummaryWriter(str(folder / "tensorboard")) as writer:
+
+        def watch(row: dict[str, Any]) -> None:
+            for name, value in scalars(row).items():
+                writer.add_scalar(name, value, row["step"])
+
+        yield watch
+
+
+@contextmanager
+def _wandb(recipe: Recipe, folder: Path) -> Iterator[Watch]:
+    """Files in `folder`/wandb that `wandb sync` uploads; sent at once only where WANDB_MODE=online says so. Nothing of the notes
+    is among them: the training section of the recipe, and the metrics; the command, its output and the code are left out."""
+    import wandb
+
+    kept = folder / "wandb.json"
+    if not kept.exists() or checkpoints.latest(folder / "checkpoints") is None:
+        write_json(kept, {"id": uuid.uuid4().hex[:12]})
+    shutil.rmtree(folder / "wandb", ignore_errors=True)  # offline files cannot be continued: the new ones hold every step
+    settings = {"console": "off", "silent": True, "disable_git": True, "disable_code": True, "x_disable_meta": True}
+    try:
+        run = wandb.init(
+            project="mipo-mlx", name=folder.name, id=read_json(kept)["id"], resume="allow", dir=str(folder),
+            mode=os.environ.get("WANDB_MODE", "offline"), config=recipe.training.model_dump(mode="json"),
+            settings=wandb.Settings(**settings),
+        )  # fmt: skip
+    except Exception as error:  # no login, no network, a broken installation: its own words say which
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise Failure(f"training.loggers: wandb cannot start ({line}); run `wandb login`, or leave it out") from None
+    there = run.step  # online, a run that goes on already has the steps before this one
+
+    def watch(row: dict[str, Any]) -> None:
+        if row["step"] >= there:
+            run.log(scalars(row), step=row["step"])
+
+    try:
+        yield watch
+    except BaseException:
+        run.finish(exit_code=1)
+        raise
+    run.finish()
