@@ -85,6 +85,8 @@ def _k_type(mix: Mix, name: str) -> str:
     if kind == "attn_v":
         if mix.experts == 8:
             return "Q8_0"
+        if mix.layers == 80 and mix.groups > 1 and base in ("Q3_K", "Q4_K") and not (size == "m" and more and base == "Q4_K"):
+            return "Q5_K"  # Llama 70B and Qwen 72B
         if base == "Q3_K" and size != "s":
             return ("Q5_K" if layer < 2 else "Q4_K") if size == "m" else "Q5_K"
         if size == "m" and more:

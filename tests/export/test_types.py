@@ -78,6 +78,12 @@ def test_other_mixes():
     assert chosen("q6_k", "blk.0.attn_q.weight") == "Q6_K"
 
 
+def test_the_80_layer_models_give_values_more_bits():
+    types_of = lambda name, layer, groups: choose(Mix(name, 80, False, groups), f"blk.{layer}.attn_v.weight", (1024, 8192))  # noqa: E731
+    assert [types_of("q4_k_m", layer, 8) for layer in (0, 10, 11, 12)] == ["Q6_K", "Q5_K", "Q5_K", "Q6_K"]
+    assert types_of("q4_k_m", 10, 1) == "Q4_K" and types_of("q3_k_s", 10, 8) == "Q5_K" and types_of("q5_k_s", 10, 8) == "Q5_K"
+
+
 def test_rows_that_do_not_divide_fall_back():
     assert chosen("q4_k_m", "blk.5.attn_q.weight", 576) == "Q5_0" and chosen("q5_k_m", "blk.3.attn_q.weight", 576) == "Q5_1"
     assert chosen("q6_k", "blk.5.attn_q.weight", 576) == "Q8_0" and chosen("q3_k_m", "blk.5.attn_q.weight", 576) == "IQ4_NL"
