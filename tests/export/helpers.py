@@ -146,7 +146,7 @@ def train_spm(folder: Path, kind: str, vocabulary: int = VOCABULARY - 10) -> Non
     replace = normalizers.Replace(" ", "▁")
     raw.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), replace]) if prefix else replace
     trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=[*special, *byte_tokens], show_progress=False)
-    raw.train_from_iterator([f"{word} " for text in [*CORPUS, *["  "] * 9] for word in text.split(" ")], trainer)
+    raw.train_from_iterator([*(f"{word} " for text in CORPUS for word in text.split()), *["  "] * 9], trainer)
     content = json.loads(raw.to_str())
     content["added_tokens"] = [token for token in content["added_tokens"] if not token["content"].startswith("<0x")]
     for token in content["added_tokens"]:

@@ -1,9 +1,11 @@
 """What we write, read by the real llama.cpp: logits, tokens, templates and greedy text as in MLX; controls that must fail."""
 
+import mlx.core as mx
 import pytest
 
 from mipo_mlx.export import gguf, tokenizer
 from mipo_mlx.export.llamacpp import Llama
+from mipo_mlx.models.names import Architecture
 
 from .helpers import AWKWARD, MODELS, Tiny, difference, greedy, make_tiny
 
@@ -25,9 +27,16 @@ def over_the_prompt(tiny: Tiny, llama: Llama) -> tuple[float, float]:
     return difference(tiny, llama, tokens, list(range(0, len(tokens), 3)))
 
 
-def test_logits_are_equal(loaded):
+def test_logits_are_equal(loaded, gelu_of_llamacpp):
     largest, same = over_the_prompt(*loaded)
     assert largest < 1e-3 and same == 1.0
+
+
+def test_gemma_is_near_without_the_rounding_of_gelu(loaded):
+    tiny, _ = loaded
+    if tiny.name.startswith("gemma"):
+        largest, same = over_the_prompt(*loaded)
+        assert largest < 0.05 and same == 1.0
 
 
 def test_greedy_text_is_equal(loaded):
@@ -70,6 +79,37 @@ def test_control_wrong_pretokenizer_is_noticed(tmp_path, monkeypatch):
     with Llama(tiny.write(tmp_path / "wrong.gguf"), context=256) as llama:
         theirs = [llama.tokenize(text) for text in AWKWARD]
     assert theirs != [tiny.tokenizer.encode(text, add_special_tokens=False) for text in AWKWARD]
+
+
+def test_short_texts_of_longrope_use_the_short_factors(tmp_path):
+    """llama.cpp takes the short factors where its context is no longer than the original one; mlx-lm knows only the long ones."""
+    config, pre = MODELS["phi3-longrope"]
+    tiny = make_tiny("phi3-longrope", config, pre, tmp_path)
+    long, short = (mx.array(config["rope_scaling"][f"{part}_factor"]) for part in ("long", "short"))
+    with Llama(tiny.write(tmp_path / "tiny.gguf"), context=128) as llama:
+        assert over_the_prompt(tiny, llama)[0] > 0.01
+        for layer in tiny.model.layers:
+            layer.self_attn.rope._freqs = layer.self_attn.rope._freqs / long * short
+        largest, same = over_the_prompt(tiny, llama)
+    assert largest < 1e-3 and same == 1.0
+
+
+def test_control_norms_that_are_not_shifted_are_noticed(tmp_path, monkeypatch):
+    tiny = make_tiny("gemma2", *MODELS["gemma2"], tmp_path)
+    monkeypatch.setattr(Architecture, "shift", lambda *_: 0.0)
+    with Llama(tiny.write(tmp_path / "wrong.gguf"), context=256) as llama:
+        assert over_the_prompt(tiny, llama)[0] > 0.1
+
+
+def test_control_phi3_needs_its_name(tmp_path, monkeypatch):
+    """llama.cpp drops the spaces after Phi-3's special tokens by the model's name alone."""
+    tiny = make_tiny("tiny", *MODELS["phi3"], tmp_path)
+    ours = tiny.tokenizer.encode("<|im_start|>  hi", add_special_tokens=False)
+    with Llama(tiny.write(tmp_path / "right.gguf"), context=64) as llama:
+        assert llama.tokenize("<|im_start|>  hi") == ours
+    monkeypatch.setattr(gguf, "strips_after_special", lambda name: True)  # "it has the name already"
+    with Llama(tiny.write(tmp_path / "wrong.gguf"), context=64) as llama:
+        assert llama.tokenize("<|im_start|>  hi") != ours
 
 
 def test_shards_are_one_model(tiny_llama: Tiny, tmp_path):
