@@ -68,7 +68,7 @@ MODELS = {  # name: (config, pre-tokenizer)
         ),
         "spm-bare",
     ),
-    "phi3": (tiny_config("phi3", sliding_window=262, tie_word_embeddings=False), "spm-strips"),
+    "phi3": (tiny_config("phi3", tie_word_embeddings=False), "spm-strips"),
     "phi3-longrope": (
         tiny_config(
             "phi3", partial_rotary_factor=0.5, original_max_position_embeddings=128,

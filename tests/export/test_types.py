@@ -120,10 +120,14 @@ def test_scales_that_float16_cannot_hold_are_not_called_exact():
     assert blocks(weight, scales, biases, 4, 32) is None
 
 
-@pytest.mark.parametrize("source", ["q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "f16", "bf16"])
-def test_keep_is_bit_equal_for_untouched_tensors(tmp_path, source):
-    config, pre = MODELS["llama"]
-    tiny = make_tiny("llama", {**config, "hidden_size": 64, "intermediate_size": 128, "head_dim": 16}, pre, tmp_path)
+KEPT = [("llama", t) for t in ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "f16", "bf16")] + [("gemma2", "f16"), ("phi3", "q8_0")]
+
+
+@pytest.mark.parametrize("name, source", KEPT)
+def test_keep_is_bit_equal_for_untouched_tensors(tmp_path, name, source):
+    config, pre = MODELS[name]
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "head_dim": 16, "query_pre_attn_scalar": 16}
+    tiny = make_tiny(name, {**config, **sizes}, pre, tmp_path)
     first = tiny.write(tmp_path / "first.gguf", source)
     from mipo_mlx.export import gguf as writing
     from mipo_mlx.export import tokenizer
