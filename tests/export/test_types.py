@@ -69,6 +69,9 @@ def test_q4_k_m_gives_more_bits_where_llamacpp_does():
 
 
 def test_other_mixes():
+    # like everything here, what llama_model_quantize of llama.cpp 0.5.0 chose for files of these shapes
+    assert [chosen("q4_k_m", f"blk.{n}.attn_qkv.weight", layers=16) for n in (0, 2, 4, 5)] == ["Q6_K", "Q4_K", "Q6_K", "Q4_K"]
+    assert [chosen("q3_k_m", f"blk.{n}.attn_qkv.weight") for n in (1, 2)] == ["Q5_K", "Q4_K"]
     assert chosen("q4_k_s", "blk.0.attn_v.weight") == "Q5_K" and chosen("q4_k_s", "blk.4.attn_v.weight") == "Q4_K"
     assert chosen("q4_k_s", "blk.2.ffn_down.weight") == "Q5_K" and chosen("q4_k_s", "blk.3.ffn_down.weight") == "Q4_K"
     assert chosen("q5_k_m", "blk.0.ffn_down.weight") == "Q6_K" and chosen("q5_k_s", "blk.0.ffn_down.weight") == "Q5_K"
@@ -86,7 +89,7 @@ def test_the_80_layer_models_give_values_more_bits():
 
 def test_rows_that_do_not_divide_fall_back():
     assert chosen("q4_k_m", "blk.5.attn_q.weight", 576) == "Q5_0" and chosen("q5_k_m", "blk.3.attn_q.weight", 576) == "Q5_1"
-    assert chosen("q6_k", "blk.5.attn_q.weight", 576) == "Q8_0" and chosen("q3_k_m", "blk.5.attn_q.weight", 576) == "IQ4_NL"
+    assert chosen("q6_k", "blk.5.attn_q.weight", 576) == "Q8_0" and chosen("q3_k_m", "blk.5.attn_q.weight", 576) == "Q4_0"
     assert chosen("q4_0", "blk.5.attn_q.weight", 48) == "F16" and chosen("q4_k_m", "output.weight", 576) == "Q8_0"
 
 
