@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import re
 import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from ..errors import UserError
 from ..files import disk_errors
 from ..models import gguf_rope as rope
-from ..models.gguf_tokenizer import strips_after_special
+from ..models.gguf_tokenizer import KEEP_SPACE, strips_after_special
 from ..models.names import Architecture, by_model_type, gguf_rows
 from ..models.names import hyperparameters as named
 from .grid import LEVELS, encode_on
@@ -128,8 +129,7 @@ def write(path: Path, weights: Weights, type_name: str, tokenizer: dict[str, Any
     planned = plan(weights, architecture, type_name)
     logging.getLogger("gguf").setLevel(logging.ERROR)
     writer = gguf.GGUFWriter(None, architecture.gguf, split_max_size=split)
-    if architecture.gguf == "phi3" and tokenizer[PREFIX + "model"] == "llama" and not strips_after_special(card.name):
-        card = replace(card, name=f"{card.name} (Phi-3)")  # by this name llama.cpp drops the space after Phi-3's special tokens
+    card = replace(card, name=fitting_name(card.name, architecture, tokenizer))
     _describe(writer, card, type_name, planned)
     for key, value in {**hyperparameters(config, architecture), **tokenizer}.items():
         add(writer, key, value)
@@ -158,6 +158,15 @@ def write(path: Path, weights: Weights, type_name: str, tokenizer: dict[str, Any
         for handle in writer.fout or []:
             handle.close()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def fitting_name(name: str, architecture: Architecture, tokenizer: dict[str, Any]) -> str:
+    """llama.cpp goes by a model's name: one that says Phi-3 drops the spaces after special tokens, as Phi-3 has to, and does not
+    load where the vocabulary lacks Phi-3's tokens. So the first kind gets that name, and every other model loses it."""
+    strips = architecture.gguf == "phi3" and {*KEEP_SPACE, "</s>"} <= {*tokenizer[PREFIX + "tokens"]}
+    if strips and tokenizer[PREFIX + "model"] == "llama":
+        return name if strips_after_special(name) else f"{name} (Phi-3)"
+    return re.sub("phi-?3", "Phi 3", name, flags=re.IGNORECASE)
 
 
 def _describe(writer: Any, card: Card, type_name: str, planned: dict[str, Planned]) -> None:

@@ -47,6 +47,7 @@ class Llama:
         except RuntimeError as error:
             raise Failure(f"{path}: llama.cpp cannot load it ({str(error).splitlines()[0]})") from None
         self._address = self._server.listening_address
+        self.greedy(self.tokenize("a"), 1)  # a server that is ended before its loop has begun waits for that loop for ever
 
     def __enter__(self) -> "Llama":
         return self

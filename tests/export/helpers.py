@@ -172,6 +172,9 @@ def make_tiny(name: str, config: dict, pre: str, folder: Path, seed: int = 1, de
     model = build_model(config, seed=seed)
     apart = lambda k, v: v + mx.random.normal(v.shape) * 0.1 if k.endswith(("bias", "norm.weight")) else v  # noqa: E731
     model.update(tree_map_with_path(apart, model.parameters()))
+    if config["model_type"].startswith("gemma"):  # a small part for the MLP, which llama.cpp computes in half precision
+        small = lambda k, v: v - 0.9 if k.endswith("post_feedforward_layernorm.weight") else v  # noqa: E731
+        model.update(tree_map_with_path(small, model.parameters()))
     save_model(base, model)
     (base / "config.json").write_text(json.dumps(config))
     (train_spm if pre.startswith("spm") else train_bpe)(base, pre)

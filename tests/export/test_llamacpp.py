@@ -1,5 +1,8 @@
 """What we write, read by the real llama.cpp: logits, tokens, templates and greedy text as in MLX; controls that must fail."""
 
+import subprocess
+import sys
+
 import mlx.core as mx
 import pytest
 
@@ -107,9 +110,15 @@ def test_control_phi3_needs_its_name(tmp_path, monkeypatch):
     ours = tiny.tokenizer.encode("<|im_start|>  hi", add_special_tokens=False)
     with Llama(tiny.write(tmp_path / "right.gguf"), context=64) as llama:
         assert llama.tokenize("<|im_start|>  hi") == ours
-    monkeypatch.setattr(gguf, "strips_after_special", lambda name: True)  # "it has the name already"
+    monkeypatch.setattr(gguf, "fitting_name", lambda name, *_: name)
     with Llama(tiny.write(tmp_path / "wrong.gguf"), context=64) as llama:
         assert llama.tokenize("<|im_start|>  hi") != ours
+
+
+def test_a_server_that_is_asked_nothing_ends(tiny_llama: Tiny, tmp_path):
+    path = tiny_llama.write(tmp_path / "tiny.gguf")
+    script = f"from mipo_mlx.export.llamacpp import Llama\nfor _ in range(3):\n    with Llama({str(path)!r}, context=64): pass"
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120, capture_output=True)
 
 
 def test_shards_are_one_model(tiny_llama: Tiny, tmp_path):
