@@ -140,7 +140,7 @@ def train_spm(folder: Path, kind: str, vocabulary: int = VOCABULARY - 10) -> Non
 
     prefix = kind != "spm-bare"
     byte_tokens = [f"<0x{value:02X}>" for value in range(256)]
-    names = ["<unk>", "<s>", "</s>"] + ["<|endoftext|>", "<|im_start|>", "<|im_end|>"] * (kind != "spm")
+    names = ["<unk>", "<s>", "</s>"] if kind == "spm" else ["<unk>", "<s>", "<|im_end|>", "</s>", "<|endoftext|>", "<|im_start|>"]
     special = [AddedToken(text, special=True, normalized=False) for text in names]
     raw = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     replace = normalizers.Replace(" ", "▁")
@@ -159,7 +159,7 @@ def train_spm(folder: Path, kind: str, vocabulary: int = VOCABULARY - 10) -> Non
     raw.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *strip])
     raw.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)])
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=raw, bos_token="<s>", eos_token="</s>", unk_token="<unk>", clean_up_tokenization_spaces=False
+        tokenizer_object=raw, bos_token="<s>", eos_token=names[2], unk_token="<unk>", clean_up_tokenization_spaces=False
     )
     fast.chat_template = CHAT_TEMPLATE
     fast.save_pretrained(folder)
@@ -173,7 +173,7 @@ def make_tiny(name: str, config: dict, pre: str, folder: Path, seed: int = 1, de
     apart = lambda k, v: v + mx.random.normal(v.shape) * 0.1 if k.endswith(("bias", "norm.weight")) else v  # noqa: E731
     model.update(tree_map_with_path(apart, model.parameters()))
     if config["model_type"].startswith("gemma"):  # a small part for the MLP, which llama.cpp computes in half precision
-        small = lambda k, v: v - 0.9 if k.endswith("post_feedforward_layernorm.weight") else v  # noqa: E731
+        small = lambda k, v: v * 0.1 - 1.05 if k.endswith("post_feedforward_layernorm.weight") else v  # noqa: E731
         model.update(tree_map_with_path(small, model.parameters()))
     save_model(base, model)
     (base / "config.json").write_text(json.dumps(config))

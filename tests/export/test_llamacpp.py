@@ -87,9 +87,9 @@ def test_control_wrong_pretokenizer_is_noticed(tmp_path, monkeypatch):
 def test_short_texts_of_longrope_use_the_short_factors(tmp_path):
     """llama.cpp takes the short factors where its context is no longer than the original one; mlx-lm knows only the long ones."""
     config, pre = MODELS["phi3-longrope"]
-    tiny = make_tiny("phi3-longrope", config, pre, tmp_path)
+    tiny = make_tiny("short", {**config, "original_max_position_embeddings": 300}, pre, tmp_path)
     long, short = (mx.array(config["rope_scaling"][f"{part}_factor"]) for part in ("long", "short"))
-    with Llama(tiny.write(tmp_path / "tiny.gguf"), context=128) as llama:
+    with Llama(tiny.write(tmp_path / "tiny.gguf"), context=256) as llama:
         assert over_the_prompt(tiny, llama)[0] > 0.01
         for layer in tiny.model.layers:
             layer.self_attn.rope._freqs = layer.self_attn.rope._freqs / long * short
