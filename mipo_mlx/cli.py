@@ -152,15 +152,17 @@ def evaluate(run: Path, other: Path | None, overrides, root: Path, quiet: bool, 
 
 @main.command()
 @RUN
+@SETS
 @RUNS
 @QUIET
-def fuse(run: Path, root: Path, quiet: bool) -> None:
+def fuse(run: Path, overrides, root: Path, quiet: bool) -> None:
     """Fuse the adapters of RUN into a model folder that mlx-lm loads."""
     from . import run as runs
     from .progress import Reporter
 
     opened = runs.existing_run(run, root)
     runs.require(opened, "training")
+    opened.recipe = runs.with_section(opened.recipe, "export", list(overrides))
     with runs.locked(opened.folder):
         from . import backend
 
@@ -176,15 +178,17 @@ def fuse(run: Path, root: Path, quiet: bool) -> None:
 @RUNS
 @QUIET
 @click.option("--type", "types", multiple=True, help="GGUF type, as in q4_k_m; may be given more than once; default: the recipe's.")
+@click.option("--split-max-size", "split", metavar="SIZE", help="Largest file, as in 4G; a bigger GGUF becomes shards.")
 @click.option("--adapter-only", is_flag=True, help="Only the adapters, as a GGUF for llama.cpp's --lora.")
 @click.option(
     "--install", type=click.Choice(["ollama", "lmstudio"]), help="Register the result with this program, where it is installed."
 )
-def export(run: Path, overrides, root: Path, quiet: bool, types, adapter_only: bool, install) -> None:
+def export(run: Path, overrides, root: Path, quiet: bool, types, split, adapter_only: bool, install) -> None:
     """Write the GGUF, the fused folder and the Modelfile of RUN."""
     from . import summary
 
     sets = [*overrides, *([f"export.gguf=[{', '.join(types)}]"] if types else [])]
+    sets += [f"export.split={split}"] if split else []
     sets += ["export.gguf=[]", "export.mlx=false", "export.adapter=true"] if adapter_only else []
     opened = _again(run, root, "export", quiet, sets)
     click.echo(summary.files(opened))

@@ -78,6 +78,8 @@ def build_model(config: dict, seed: int = 0, spread: float = 3.0):
     mx.random.seed(seed)
     model_class, args_class = _get_classes(config)
     model = model_class(args_class.from_dict(config))
+    if config["model_type"] == "gemma3_text":
+        model.sanitize({})  # drops the output layer: embeddings are tied, which this class only learns from its weights
     model.update(tree_map(lambda p: p * spread if p.ndim > 1 else p, model.parameters()))
     mx.eval(model.parameters())
     model.eval()

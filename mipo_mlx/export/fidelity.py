@@ -83,15 +83,16 @@ def compare(reference: Reference, path: Path) -> dict[str, Any]:
 
 
 def verdict(name: str, type_name: str, figures: dict[str, Any]) -> tuple[str, str | None]:
-    """(what was found, a warning or None), each a line."""
+    """(what was found, a warning or None), each a line. type_name: a GGUF type, or fused-4 or fused-8 for a quantised folder."""
     said = (
         f"{name}: {1 - min(figures['lost'], 1):.0%} of the trained change survives "
         f"(KL {figures['kl']:.2g} of {figures['moved']:.2g} nats a token, {figures['argmax']:.0%} of tokens equal)"
     )
     if figures["lost"] <= LIMIT:
         return said, None
-    better = BETTER.get(type_name, "f16")
-    return said, f"{name} loses {min(figures['lost'], 9.99):.0%} of what was trained; {better} keeps more (export.gguf: [{better}])"
+    folders = {"fused-4": "export.fuse.quantize: 8", "fused-8": "export.fuse.quantize: none"}
+    better = folders.get(type_name) or f"export.gguf: [{BETTER.get(type_name, 'f32')}]"
+    return said, f"{name} loses {min(figures['lost'], 9.99):.0%} of what was trained; {better} keeps more"
 
 
 def _by_mlx(reference: Reference, path: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..files import disk_errors
-from .gguf import rope
+from ..models import gguf_rope as rope
 from .tokenizer import inner
 from .weights import Piece, Weights
 
@@ -97,10 +97,10 @@ def _write_weights(folder: Path, weights: Weights, dtype: str, quantize: int | N
 
 def describe(config: dict[str, Any], dtype: str, quantize: int | None, groups: dict[str, int]) -> dict[str, Any]:
     """config.json of the fused model: rotary settings where both mlx-lm and transformers read them, quantisation as it is now."""
-    theta, scaling = rope(config)
+    theta, scaling = rope.settings(config)
     config = {k: v for k, v in config.items() if k not in ("quantization", "quantization_config", "torch_dtype", "dtype")}
     config.update(rope_theta=theta, rope_scaling=scaling, torch_dtype=dtype)
-    if "rope_parameters" in config:
+    if "rope_parameters" in config and "full_attention" not in config["rope_parameters"]:
         config["rope_parameters"] = {**(scaling or {"rope_type": "default"}), "rope_theta": theta}
     if quantize:
         common = max(sorted({g for g in groups.values() if g}), key=list(groups.values()).count)

@@ -2,8 +2,9 @@
 
 import hashlib
 import logging
+import re
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import numpy as np
 
 from ..errors import UserError
 from ..files import disk_errors
-from ..models.gguf_rope import llama3_factors
+from ..models import gguf_rope as rope
+from ..models.gguf_tokenizer import KEEP_SPACE, strips_after_special
 from ..models.names import Architecture, by_model_type, gguf_rows
 from ..models.names import hyperparameters as named
 from .grid import LEVELS, encode_on
+from .tokenizer import PREFIX
 from .types import FILE_TYPES, PLAIN, Mix, choose, encode, row_bytes
 from .weights import Piece, Weights
 
@@ -42,39 +45,34 @@ class Planned:
     exact: bool = False  # take over the base's bytes where they are exact
 
 
-def rope(config: dict[str, Any]) -> tuple[float, dict[str, Any] | None]:
-    """(theta, scaling) of a config. transformers 5 writes both into `rope_parameters`, older ones at the top level."""
-    both = config.get("rope_parameters") or {}
-    theta = config.get("rope_theta") or both.get("rope_theta") or 10000.0
-    scaling = config.get("rope_scaling") or both or None
-    kind = (scaling or {}).get("rope_type") or (scaling or {}).get("type") or "default"
-    return float(theta), None if kind == "default" else {**(scaling or {}), "rope_type": kind}
-
-
 def hyperparameters(config: dict[str, Any], architecture: Architecture) -> dict[str, Any]:
     """The architecture's keys. A missing one loads as a silent default in llama.cpp, so all are written."""
-    theta, scaling = rope(config)
-    heads = config["num_attention_heads"]
-    values = {**config, "rope_theta": theta, "num_key_value_heads": config.get("num_key_value_heads") or heads}
+    theta, scaling = rope.settings(config)
+    heads, head_dim, prefix = config["num_attention_heads"], head_size(config), architecture.gguf
+    given = {name: value for name, value in rope.flattened(config).items() if value is not None}
+    values = {"num_key_value_heads": heads, **architecture.defaults, **given, "rope_theta": theta, "head_dim": head_dim}
     keys: dict[str, Any] = {}
     for key, (name, kind) in named(architecture).items():
         if values.get(name) is None:
             raise UserError(f"export.gguf: the model's config.json has no {name}, which a GGUF file must state")
-        keys[f"{architecture.gguf}.{key}"] = kind(values[name])
-    for name, value in architecture.fixed.items():
+        keys[f"{prefix}.{key}"] = kind(values[name])
+    always = {**architecture.fixed, "query_pre_attn_scalar": architecture.attention_scalar(values)}
+    for name, value in always.items():
         if name in config and config[name] != value:
-            raise UserError(f"export.gguf: {name} is {config[name]!r} here, and {value!r} in llama.cpp's {architecture.gguf}")
-    head_dim = head_size(config)
-    keys[f"{architecture.gguf}.rope.dimension_count"] = head_dim
-    keys[f"{architecture.gguf}.vocab_size"] = int(config["vocab_size"])
+            raise UserError(f"export.gguf: {name} is {config[name]!r} here, and {value!r} in llama.cpp's {prefix}")
+    keys[f"{prefix}.rope.dimension_count"] = rope.rotated(config, head_dim)
+    keys[f"{prefix}.vocab_size"] = int(config["vocab_size"])
     if head_dim * heads != config["hidden_size"]:
-        keys[f"{architecture.gguf}.attention.key_length"] = keys[f"{architecture.gguf}.attention.value_length"] = head_dim
+        keys[f"{prefix}.attention.key_length"] = keys[f"{prefix}.attention.value_length"] = head_dim
     kind = scaling["rope_type"] if scaling else None
     if kind == "linear":
-        keys[f"{architecture.gguf}.rope.scaling.type"] = "linear"
-        keys[f"{architecture.gguf}.rope.scaling.factor"] = float(scaling["factor"])
+        keys[f"{prefix}.rope.scaling.type"] = "linear"
+        keys[f"{prefix}.rope.scaling.factor"] = float(scaling["factor"])
+    elif kind == "longrope" and prefix == "phi3":
+        keys[f"{prefix}.rope.scaling.type"] = "longrope"
+        keys[f"{prefix}.rope.scaling.attn_factor"] = rope.longrope_factor(values)
     elif kind not in (None, "llama3"):
-        raise UserError(f"export.gguf: rotary scaling {kind!r} is not supported in GGUF here; expected none, linear or llama3")
+        raise UserError(f"export.gguf: rotary scaling {kind!r} of a {prefix} is not supported; expected none, linear or llama3")
     return keys
 
 
@@ -106,7 +104,8 @@ def plan(weights: Weights, architecture: Architecture, type_name: str) -> dict[s
             kind = stored if stored in WRITABLE or _writable(stored) else "Q8_0"
         else:
             kind = stored
-        planned[parameter] = Planned(name, shape, kind, exact=type_name == "keep" and len(shape) > 1)
+        exact = type_name == "keep" and (len(shape) > 1 or name.endswith("_norm.weight"))
+        planned[parameter] = Planned(name, shape, kind, exact)
     return planned
 
 
@@ -130,15 +129,15 @@ def write(path: Path, weights: Weights, type_name: str, tokenizer: dict[str, Any
     planned = plan(weights, architecture, type_name)
     logging.getLogger("gguf").setLevel(logging.ERROR)
     writer = gguf.GGUFWriter(None, architecture.gguf, split_max_size=split)
+    card = replace(card, name=fitting_name(card.name, architecture, tokenizer))
     _describe(writer, card, type_name, planned)
     for key, value in {**hyperparameters(config, architecture), **tokenizer}.items():
         add(writer, key, value)
     if template:
         writer.add_chat_template(template)
-    _, scaling = rope(config)
-    factors = llama3_factors(head_size(config), rope(config)[0], scaling) if scaling and scaling["rope_type"] == "llama3" else None
-    if factors is not None:
-        writer.add_tensor_info("rope_freqs.weight", factors.shape, factors.dtype, factors.nbytes)
+    factors = rope.tables(config, head_size(config))
+    for name, table in factors.items():
+        writer.add_tensor_info(name, table.shape, table.dtype, table.nbytes)
     for tensor in planned.values():
         _announce(writer, tensor)
     folder = path.parent / f".{path.name}.partial"
@@ -149,8 +148,8 @@ def write(path: Path, weights: Weights, type_name: str, tokenizer: dict[str, Any
             writer.write_header_to_file(folder / path.name)
             writer.write_kv_data_to_file()
             writer.write_ti_data_to_file()
-            if factors is not None:
-                writer.write_tensor_data(factors)
+            for table in factors.values():
+                writer.write_tensor_data(table)
             for piece in weights.base:
                 writer.write_tensor_data(_bytes(weights, piece, planned[piece.name], architecture))
                 advance(int(np.prod(piece.shape)))
@@ -159,6 +158,15 @@ def write(path: Path, weights: Weights, type_name: str, tokenizer: dict[str, Any
         for handle in writer.fout or []:
             handle.close()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def fitting_name(name: str, architecture: Architecture, tokenizer: dict[str, Any]) -> str:
+    """llama.cpp goes by a model's name: one that says Phi-3 drops the spaces after special tokens, as Phi-3 has to, and does not
+    load where the vocabulary lacks Phi-3's tokens. So the first kind gets that name, and every other model loses it."""
+    strips = architecture.gguf == "phi3" and {*KEEP_SPACE, "</s>"} <= {*tokenizer[PREFIX + "tokens"]}
+    if strips and tokenizer[PREFIX + "model"] == "llama":
+        return name if strips_after_special(name) else f"{name} (Phi-3)"
+    return re.sub("phi-?3", "Phi 3", name, flags=re.IGNORECASE)
 
 
 def _describe(writer: Any, card: Card, type_name: str, planned: dict[str, Planned]) -> None:
@@ -219,7 +227,7 @@ def _announce(writer: Any, tensor: Planned) -> None:
 def _bytes(weights: Weights, piece: Piece, tensor: Planned, architecture: Architecture) -> np.ndarray:
     data = piece.exact() if tensor.exact and tensor.type == piece.stored and not weights.changed(piece.name) else None
     if data is None:
-        values = np.asarray(weights.fused(piece))
+        values = np.asarray(weights.fused(piece)) + np.float32(architecture.shift(tensor.name))
         grid = piece.grid() if tensor.type in LEVELS else None
         data = encode_on(grid, values, tensor.type, tensor.name) if grid else None
         data = encode(values, tensor.type) if data is None else data

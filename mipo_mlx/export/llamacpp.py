@@ -47,6 +47,7 @@ class Llama:
         except RuntimeError as error:
             raise Failure(f"{path}: llama.cpp cannot load it ({str(error).splitlines()[0]})") from None
         self._address = self._server.listening_address
+        self.greedy(self.tokenize("a"), 1)  # a server that is ended before its loop has begun waits for that loop for ever
 
     def __enter__(self) -> "Llama":
         return self
@@ -54,10 +55,9 @@ class Llama:
     def __exit__(self, *_: Any) -> None:
         self._server = None
 
-    def _post(self, where: str, body: dict[str, Any]) -> dict[str, Any]:
-        request = urllib.request.Request(
-            f"{self._address}/{where}", json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )  # fmt: skip
+    def _post(self, where: str, body: dict[str, Any] | None) -> dict[str, Any]:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self._address}/{where}", data, {"Content-Type": "application/json"})
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # the address is this machine's own
         with opener.open(request, timeout=600) as answer:
             return json.loads(answer.read())
@@ -69,6 +69,10 @@ class Llama:
     def template(self, messages: list[dict[str, str]]) -> str:
         """The prompt as text, through the file's own chat template."""
         return self._post("apply-template", {"messages": messages})["prompt"]
+
+    def defaults(self) -> dict[str, Any]:
+        """How it samples where nobody says otherwise."""
+        return self._post("props", None)["default_generation_settings"]["params"]
 
     def greedy(self, tokens: Sequence[int], count: int) -> list[int]:
         """The `count` likeliest next tokens, one after another (fewer where the model ends its answer)."""

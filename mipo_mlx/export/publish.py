@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import Failure, UserError
-from ..files import read_json, write_json
+from ..files import read_json, sha256, write_json
+from ..models.gguf_file import GGUFFile
 from ..models.gguf_stores import lmstudio_folder
 from ..recipe import Recipe
 from .profile import system_text
@@ -18,10 +19,14 @@ PARTS = ("adapter", "mlx", "gguf")
 
 def ggufs(folder: Path) -> list[Path]:
     """The run's exported models, adapters left out. Raises UserError where there is none."""
-    found = [p for p in sorted(folder.glob("*.gguf")) if not p.name.endswith("-lora.gguf")]
+    found = _models(folder)
     if not found:
         raise UserError(f"{folder}: no GGUF file there; run `mipo-mlx export {folder.name}` first")
     return found
+
+
+def _models(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.glob("*.gguf")) if not path.name.endswith("-lora.gguf")]
 
 
 def install_ollama(folder: Path, name: str) -> str:
@@ -64,13 +69,17 @@ def model_card(folder: Path, recipe: Recipe, repository: str) -> str:
     hub_base = recipe.model.count("/") == 1 and not recipe.model.startswith((".", "/", "~"))
     front = ["---", "library_name: mlx", "pipeline_tag: text-generation", "tags: [mipo, personalization, mlx, gguf, lora]"]
     front += [f"base_model: {recipe.model}"] if hub_base else []
+    license = next((GGUFFile(path).get("general.license", str) for path in _models(folder)), None)
+    front += [f"license: {license}"] if license else []
+    resolved = folder / "recipe.yaml"
     body = [
         "---",
         f"# {repository.split('/')[-1]}",
         f"{recipe.model if hub_base else Path(recipe.model).name}, fine-tuned with MIPO (Maximizing Mutual Information Between "
         "Prompt and Response, arXiv 2603.19294): the model taught itself to use what it is told about its user.",
         f"LoRA rank {adapter.get('rank', '?')}, objective {recipe.training.objective}, beta {recipe.training.beta}, "
-        f"learning rate {recipe.training.learning_rate}.",
+        f"learning rate {recipe.training.learning_rate}"
+        + (f"; SHA-256 of the recipe {sha256(resolved)}." if resolved.exists() else "."),
         *_figures(folder),
         "**It was trained on one person's private notes and may know things from them.**",
     ]

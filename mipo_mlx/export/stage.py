@@ -67,9 +67,9 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
 
 
 def fuse(folder: Path, recipe: Recipe, reporter: Reporter) -> str:
-    """Write the fused MLX folder alone; returns the sentence to print."""
+    """Write the fused MLX folder alone, and where that was quantised say what it keeps; returns the sentence to print."""
     job = prepare(folder, recipe)
-    _once(job, "fused", lambda: _fuse(job, reporter))
+    _fidelity(job, {"fused": _once(job, "fused", lambda: _fuse(job, reporter))}, reporter)
     return f"{folder / 'fused'}: load it with `mlx_lm.generate --model {folder / 'fused'}`"
 
 
@@ -91,7 +91,7 @@ def prepare(folder: Path, recipe: Recipe) -> Job:
     generation = _json(path / "generation_config.json") if path.is_dir() else {}
     resolved = folder / "recipe.yaml"
     recipe_hash = sha256(resolved) if resolved.exists() else None
-    card = gguf.Card(recipe.name or folder.name, recipe.model, _license(path), recipe_hash, _sampling(generation))
+    card = gguf.Card(recipe.name or folder.name, recipe.model, _license(path), recipe_hash, _sampling(path, generation))
     adapters = folder / "adapters"
     stamp = gguf.fingerprint(
         sha256(adapters / "adapters.safetensors") if (adapters / "adapters.safetensors").exists() else "",
@@ -145,8 +145,8 @@ def _adapter(job: Job) -> list[str]:
 def _fidelity(job: Job, made: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
     """How much of the trained change each file keeps; measured once a file."""
     count = job.recipe.export.fidelity
-    quantised = job.recipe.export.fuse.quantize != "none"
-    kinds = [kind for kind in made if kind in types.NAMES or (kind == "fused" and quantised)]
+    bits = job.recipe.export.fuse.quantize
+    kinds = [kind for kind in made if kind in types.NAMES or (kind == "fused" and bits != "none")]
     measure = fidelity.measure(job.folder, job.recipe.model, count) if count else None
     if measure is None or not kinds:
         return {}
@@ -160,7 +160,7 @@ def _fidelity(job: Job, made: dict[str, Any], reporter: Reporter) -> dict[str, A
                 figures = {**measure(path), "answers": count}
             write_json(job.folder / STATE, {**state, kind: {**state[kind], "fidelity": figures}})
             found[path.name] = figures
-            said, warning = fidelity.verdict(path.name, kind, figures)
+            said, warning = fidelity.verdict(path.name, f"fused-{bits}" if kind == "fused" else kind, figures)
             bar.advance(1)
             reporter.say(f"  {said}")
             if warning:
@@ -208,8 +208,11 @@ def split_bytes(text: str | None) -> int:
     return int(float(number[:-1]) * {"M": 10**6, "G": 10**9}[number[-1]])
 
 
-def _sampling(generation: dict[str, Any]) -> dict[str, float]:
-    """The base's own sampling defaults under llama.cpp's names."""
+def _sampling(path: Path, generation: dict[str, Any]) -> dict[str, float]:
+    """The base's own sampling defaults under llama.cpp's names: a GGUF file's, or those of a folder's generation_config.json."""
+    if path.suffix == ".gguf":
+        prefix, known = "general.sampling.", GGUFFile(path).metadata
+        return {k.removeprefix(prefix): v for k, v in known.items() if k.startswith(prefix) and type(v) in (int, float)}
     names = {"temperature": "temp", "top_p": "top_p", "top_k": "top_k", "min_p": "min_p", "repetition_penalty": "penalty_repeat"}
     return {
         ours: int(generation[name]) if ours == "top_k" else float(generation[name])

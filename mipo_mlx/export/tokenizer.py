@@ -11,6 +11,7 @@ from ..errors import UserError
 from ..models.gguf_file import GGUFFile
 from ..models.gguf_tokenizer import BYTE, CONTROL, NORMAL, TURN_ENDS, UNKNOWN, UNUSED, USER_DEFINED
 from ..models.pretokenizers import BY_NAME, same_structure
+from . import fingerprints
 
 PREFIX = "tokenizer.ggml."
 
@@ -45,11 +46,14 @@ def from_transformers(tokenizer: Any, vocabulary: int, pre: str | None = None) -
     keys: dict[str, Any] = {}
     if model.get("byte_fallback"):
         keys[PREFIX + "model"], keys[PREFIX + "pre"] = "llama", "default"
-        keys[PREFIX + "tokens"], keys[PREFIX + "scores"] = tokens, _scores(tokens, model["merges"])
+        keys[PREFIX + "scores"] = _scores(tokens, model["merges"])
+        # Added tokens are looked for in the text as it comes, before its spaces become "▁" (Gemma has some made of spaces).
+        shown = [t.replace("▁", " ") if kind == USER_DEFINED else t for t, kind in zip(tokens, types, strict=True)]
+        keys[PREFIX + "tokens"] = shown
         keys[PREFIX + "token_type"] = _sentencepiece_types(tokens, types, fast.unk_token)
         keys[PREFIX + "add_space_prefix"] = _adds_space(content)
     else:
-        keys[PREFIX + "model"], keys[PREFIX + "pre"] = "gpt2", pre or match(content)
+        keys[PREFIX + "model"], keys[PREFIX + "pre"] = "gpt2", pre or match(fast, content)
         keys[PREFIX + "tokens"], keys[PREFIX + "token_type"], keys[PREFIX + "merges"] = tokens, types, merges
     ids = {"bos": fast.bos_token_id, "eos": fast.eos_token_id, "unknown": fast.unk_token_id, "padding": fast.pad_token_id}
     keys.update({f"{PREFIX}{name}_token_id": value for name, value in ids.items() if value is not None})
@@ -62,8 +66,12 @@ def from_transformers(tokenizer: Any, vocabulary: int, pre: str | None = None) -
     return keys
 
 
-def match(content: dict[str, Any]) -> str:
-    """llama.cpp's name for the pre-tokenizer of a tokenizer.json, found by structure. Raises UserError where there is none."""
+def match(fast: Any, content: dict[str, Any]) -> str:
+    """llama.cpp's name for a tokenizer's pre-tokenizer: known by its token ids, else found by the structure of tokenizer.json.
+    Raises UserError where it is neither."""
+    known_name = fingerprints.name(fast)
+    if known_name:
+        return known_name
     whole = bool(content["model"].get("ignore_merges"))
     for name, known in BY_NAME.items():
         if known.whole == whole and same_structure(content["pre_tokenizer"], known.layout):

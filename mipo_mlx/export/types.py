@@ -19,7 +19,7 @@ FILE_TYPES = {  # general.file_type
 PLAIN = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1")
 NAMES = (*FILE_TYPES, "keep")
 BLOCK = 256
-FALLBACK = {"Q3_K": "IQ4_NL", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
+FALLBACK = {"Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
 BETTER = {  # the next type that keeps more
     "q3_k_s": "q4_k_m", "q3_k_m": "q4_k_m", "q3_k_l": "q4_k_m", "q4_0": "q5_k_m", "q4_1": "q5_1", "q4_k_s": "q5_k_m",
     "q4_k_m": "q5_k_m", "q5_0": "q8_0", "q5_1": "q8_0", "q5_k_s": "q8_0", "q5_k_m": "q8_0", "q6_k": "q8_0", "keep": "q8_0",
@@ -82,9 +82,11 @@ def _k_type(mix: Mix, name: str) -> str:
     layer, kind = (int(parts[1]), parts[2]) if parts[0] == "blk" else (0, parts[0])
     layers = mix.layers
     more = layer < layers // 8 or layer >= 7 * layers // 8 or (layer - layers // 8) % 3 == 2
-    if kind == "attn_v":
+    if kind in ("attn_v", "attn_qkv"):  # a fused weight counts as values
         if mix.experts == 8:
             return "Q8_0"
+        if mix.layers == 80 and mix.groups > 1 and base in ("Q3_K", "Q4_K") and not (size == "m" and more and base == "Q4_K"):
+            return "Q5_K"  # Llama 70B and Qwen 72B
         if base == "Q3_K" and size != "s":
             return ("Q5_K" if layer < 2 else "Q4_K") if size == "m" else "Q5_K"
         if size == "m" and more:
@@ -107,8 +109,6 @@ def _k_type(mix: Mix, name: str) -> str:
             return "Q5_K"
         if base == "Q3_K" and size != "s":
             return "Q4_K" if size == "m" else "Q5_K"
-    elif kind == "attn_qkv" and size in ("m", "l") and base != "Q6_K":
-        return {"Q3_K": "Q4_K", "Q4_K": "Q5_K", "Q5_K": "Q6_K"}[base]
     return base
 
 

@@ -150,7 +150,7 @@ class GGUFBase:
                 bits = PACKED_BITS[tensor.type]
                 array = mx.dequantize(*map(mx.array, triple(self.file, tensor)), group_size=32, bits=bits)
             else:
-                array = mx.array(dequantise(self.file, tensor)).astype(mx.float32)
+                array = mx.array(dequantise(self.file, tensor)).astype(mx.float32) - self.architecture.shift(tensor.name)
             return array if rows is None else array[mx.array(rows)]
 
         def exact() -> np.ndarray:

@@ -57,7 +57,7 @@ def read_config(file: GGUFFile, architecture: Architecture) -> dict[str, Any]:
         value = file.get(f"{prefix}.{key}", (int, float) if kind is float else int)
         if value is not None:
             config[name] = tidy(value) if kind is float else value
-    config.setdefault("rope_theta", 10000.0)
+    config = {"rope_theta": 10000.0, **architecture.defaults, **config}
     config.setdefault("num_key_value_heads", config.get("num_attention_heads"))
     missing = [key for key, (name, _) in wanted.items() if name not in config]
     if missing:
@@ -69,15 +69,34 @@ def read_config(file: GGUFFile, architecture: Architecture) -> dict[str, Any]:
     config["vocab_size"] = embedding.shape[0]
     config["tie_word_embeddings"] = "output.weight" not in file.tensors
     config["attention_bias"] = "blk.0.attn_q.bias" in file.tensors
-    config["hidden_act"] = "silu"
+    config["hidden_act"] = "gelu_pytorch_tanh" if architecture.gelu else "silu"
+    rotated = file.get(f"{prefix}.rope.dimension_count", int, config["head_dim"])
+    if not 2 <= rotated <= config["head_dim"]:
+        raise file.refuse(f"{prefix}.rope.dimension_count is {rotated}, and a head has {config['head_dim']} elements")
+    if rotated != config["head_dim"]:
+        config["partial_rotary_factor"] = rotated / config["head_dim"]
+    if architecture.gelu:
+        config["query_pre_attn_scalar"] = architecture.attention_scalar(config)
     config["rope_scaling"] = rope_scaling(file, prefix, config)
     if architecture.permuted:
         config["mlp_bias"] = "blk.0.ffn_up.bias" in file.tensors
+    _check_family(file, architecture)
     bos = file.get("tokenizer.ggml.bos_token_id", int)
     if bos is not None:
         config["bos_token_id"] = bos
     config["torch_dtype"] = "bfloat16" if embedding.type_name == "BF16" else "float16"
     return config
+
+
+def _check_family(file: GGUFFile, architecture: Architecture) -> None:
+    """Keys that would make the model another one than mlx-lm computes."""
+    pattern = architecture.fixed.get("sliding_window_pattern")
+    told = file.get(f"{architecture.gguf}.attention.sliding_window_pattern", int, pattern)
+    if pattern and told != pattern:
+        raise file.refuse(f"its attention.sliding_window_pattern is {told}, expected {pattern}")
+    cap = f"{architecture.gguf}.final_logit_softcapping"
+    if "final_logit_softcapping" in architecture.fixed and file.get(cap, (int, float), 0.0):
+        raise file.refuse(f"{cap} is set, which mlx-lm does not compute in this architecture")
 
 
 def tidy(value: float) -> float:
@@ -92,13 +111,15 @@ def _check_sizes(file: GGUFFile, config: dict[str, Any], head_dim: int) -> None:
         if type(value) is int and name.startswith(("hidden", "intermediate", "moe_", "num_", "max_")) and not 1 <= value <= 1 << 24:
             raise file.refuse(f"its {name} is {value}")
     layers = config["num_hidden_layers"]
-    if not 1 <= layers <= len(file.tensors) or any(f"blk.{i}.attn_q.weight" not in file.tensors for i in range(layers)):
+    fused = "blk.0.attn_qkv.weight" in file.tensors
+    first = "attn_qkv" if fused else "attn_q"
+    if not 1 <= layers <= len(file.tensors) or any(f"blk.{i}.{first}.weight" not in file.tensors for i in range(layers)):
         raise file.refuse(f"it claims {layers} layers, and not all are there")
     if heads % shared or head_dim < 2 or head_dim % 2:
         raise file.refuse(f"{heads} attention heads, {shared} key-value heads and a head size of {head_dim} do not fit together")
     sides: dict[str, tuple] = {
         "token_embd.weight": (None, hidden),
-        "blk.0.attn_q.weight": (heads * head_dim, hidden),
+        f"blk.0.{first}.weight": ((heads + 2 * shared if fused else heads) * head_dim, hidden),
     }
     if "num_experts" in config:
         sides["blk.0.ffn_down_exps.weight"] = (config["num_experts"], hidden, config["moe_intermediate_size"])
@@ -119,11 +140,13 @@ def build(file: GGUFFile, architecture: Architecture, config: dict[str, Any], dt
 
     model_class, args_class = _get_classes(config)
     model = model_class(args_class.from_dict(config))
+    if config["tie_word_embeddings"] and "lm_head" in model:
+        model.sanitize({})  # Gemma 3 drops its output layer only when it sees weights without one
     expected = {name: value.shape for name, value in tree_flatten(model.parameters())}
     weights: dict[str, mx.array] = {}
     packed: dict[str, int] = {}
     for tensor in file.tensors.values():
-        if tensor.name == "rope_freqs.weight" or tensor.name.endswith(".rope_freqs.weight"):
+        if "rope_f" in tensor.name:  # rope_freqs and rope_factors_*: in the config by now
             continue
         name = architecture.to_mlx(tensor.name)
         if name not in expected:
@@ -139,7 +162,9 @@ def build(file: GGUFFile, architecture: Architecture, config: dict[str, Any], dt
                 weights[f"{module}.{part}"] = array if part == "weight" else array.astype(dtype)
         else:
             array = dequantise(file, tensor)
-            weights[name] = mx.array(array if rows is None else array[rows]).astype(dtype)
+            array = mx.array(array if rows is None else array[rows])
+            shift = architecture.shift(tensor.name)
+            weights[name] = (array.astype(mx.float32) - shift if shift else array).astype(dtype)
     missing = [name for name in expected if name not in weights and name.removesuffix(".weight") not in packed]
     if missing:
         raise file.refuse(f"the tensor {architecture.to_gguf(missing[0])} is missing")

@@ -16,6 +16,8 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 # Ends of a turn as common chat templates write them; llama.cpp stops at these whatever eos_token_id says.
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|end_of_text|>", "<|endoftext|>")
 
+KEEP_SPACE = ("<unk>", "<s>", "<|endoftext|>")  # Phi-3's special tokens that leave the space after them
+
 
 def load_tokenizer(file: GGUFFile) -> Any:
     """An mlx_lm TokenizerWrapper. Raises UserError for a tokenizer that is missing, damaged or of an unknown kind."""
@@ -30,6 +32,11 @@ def load_tokenizer(file: GGUFFile) -> Any:
     fast = _fast(file, tokens, types, content)
     detokenizer = BPEStreamingDetokenizer if kind == "gpt2" else partial(SPMStreamingDetokenizer, trim_space=prefix)
     return TokenizerWrapper(fast, detokenizer, eos_token_ids=eos_ids(file, tokens))
+
+
+def strips_after_special(name: str) -> bool:
+    """Whether llama.cpp, going by the model's name (`general.name`), drops the spaces that follow a special token: Phi-3's way."""
+    return any(word in name.lower() for word in ("phi-3", "phi3"))
 
 
 def eos_ids(file: GGUFFile, tokens: list[str]) -> list[int]:
@@ -157,9 +164,10 @@ def _fast(file: GGUFFile, tokens: list[str], types: list[int], content: dict[str
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    plain = {"single_word": False, "lstrip": False, "normalized": False}
+    strips = strips_after_special(file.get("general.name", str, ""))
     added = [
-        {"id": index, "content": token, **plain, "special": kind != USER_DEFINED}
+        {"id": index, "content": token, **plain, "special": kind != USER_DEFINED, "rstrip": strips and token not in KEEP_SPACE}
         for index, (token, kind) in enumerate(zip(tokens, types, strict=True))
         if kind in (CONTROL, USER_DEFINED, UNKNOWN) and token
     ]

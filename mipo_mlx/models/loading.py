@@ -150,15 +150,10 @@ def _load_folder(path: Path) -> tuple[Any, dict[str, Any]]:
 
 
 def _rope(config: dict[str, Any]) -> dict[str, Any]:
-    """Top-level rope_theta and rope_scaling from the `rope_parameters` that transformers 5 writes; mlx-lm's Llama and Qwen2 know
-    only the former, and would silently compute with their default."""
-    parameters = config.get("rope_parameters")
-    if not isinstance(parameters, dict) or "rope_theta" not in parameters:
-        return {}
-    found: dict[str, Any] = {"rope_theta": parameters["rope_theta"]}
-    if parameters.get("rope_type", "default") != "default":
-        found["rope_scaling"] = {key: value for key, value in parameters.items() if key != "rope_theta"}
-    return {key: value for key, value in found.items() if config.get(key) is None}
+    """The keys that mlx-lm misses where a config keeps its rotary settings as transformers 5 does."""
+    from .gguf_rope import flattened
+
+    return {name: value for name, value in flattened(config).items() if config.get(name) != value}
 
 
 def _check_safetensors(path: Path) -> None:

@@ -26,6 +26,20 @@ OLMO2 = {
     "post_attention_layernorm": "post_attention_norm",
     "post_feedforward_layernorm": "post_ffw_norm",
 }
+GEMMA2 = {
+    **{k: v for k, v in LAYER.items() if k != "post_attention_layernorm"},
+    "post_attention_layernorm": "post_attention_norm",
+    "pre_feedforward_layernorm": "ffn_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
+}
+PHI3 = {
+    "self_attn.qkv_proj": "attn_qkv",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+}
 EXPERTS = {
     **{k: v for k, v in LAYER.items() if not k.startswith("mlp.")},
     **QK_NORM,
@@ -51,7 +65,7 @@ HYPERPARAMETERS = {
 
 @dataclass(frozen=True)
 class Architecture:
-    """One family. `permuted`: GGUF stores the rows of q and k in llama.cpp's rotary order (Llama only)."""
+    """One family. `permuted`: GGUF stores the rows of q and k in llama.cpp's rotary order (Llama and Granite)."""
 
     gguf: str
     model_types: tuple[str, ...]  # mlx-lm's names; the first is what an imported file becomes
@@ -60,7 +74,11 @@ class Architecture:
     layer: dict[str, str] = field(default_factory=lambda: LAYER)
     extra: dict[str, tuple[str, type]] = field(default_factory=dict)  # further hyperparameters, as HYPERPARAMETERS
     fixed: dict[str, Any] = field(default_factory=dict)  # what the family always is, in config.json's words
+    defaults: dict[str, Any] = field(default_factory=dict)  # what a key missing in config.json means
     top: dict[str, str] = field(default_factory=lambda: TOP)
+    norm_shift: float = 0.0  # GGUF stores w + shift: Gemma multiplies with 1 + w, llama.cpp with what the file says
+    gelu: bool = False
+    wide_layers: int = 0  # see attention_scalar
 
     def to_gguf(self, parameter: str) -> str | None:
         """'model.layers.3.mlp.up_proj.weight' -> 'blk.3.ffn_up.weight'; None for a name that the family does not have."""
@@ -71,6 +89,17 @@ class Architecture:
         if len(parts) == 4 and parts[:2] == ["model", "layers"] and parts[3] in self.layer:
             return f"blk.{parts[2]}.{self.layer[parts[3]]}.{kind}"
         return None
+
+    def shift(self, tensor: str) -> float:
+        """What GGUF adds to this tensor's values."""
+        return self.norm_shift if tensor.endswith("_norm.weight") else 0.0
+
+    def attention_scalar(self, config: dict[str, Any]) -> float:
+        """The query_pre_attn_scalar that llama.cpp takes: the head size, but a head's share of the width in Gemma 27B,
+        which it knows by its number of layers."""
+        if config["num_hidden_layers"] == self.wide_layers:
+            return config["hidden_size"] // config["num_attention_heads"]
+        return config["head_dim"]
 
     def to_mlx(self, tensor: str) -> str | None:
         """'blk.3.ffn_up.weight' -> 'model.layers.3.mlp.up_proj.weight'; None for a name that the family does not have."""
@@ -105,6 +134,26 @@ ARCHITECTURES = (
             "expert_feed_forward_length": ("moe_intermediate_size", int),
         },
         fixed={"decoder_sparse_step": 1, "mlp_only_layers": [], "norm_topk_prob": True},
+    ),
+    Architecture(
+        "gemma2", ("gemma2",), "Gemma2ForCausalLM", layer=GEMMA2, norm_shift=1.0, gelu=True, wide_layers=46,
+        extra={
+            "attn_logit_softcapping": ("attn_logit_softcapping", float),
+            "final_logit_softcapping": ("final_logit_softcapping", float),
+            "attention.sliding_window": ("sliding_window", int),
+        },
+        defaults={"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0, "sliding_window": 4096},
+    ),
+    Architecture(
+        "gemma3", ("gemma3_text",), "Gemma3ForCausalLM", layer={**GEMMA2, **QK_NORM}, norm_shift=1.0, gelu=True, wide_layers=62,
+        extra={"attention.sliding_window": ("sliding_window", int), "rope.freq_base_swa": ("rope_local_base_freq", float)},
+        fixed={"sliding_window_pattern": 6, "final_logit_softcapping": None, "attn_logit_softcapping": None},
+        defaults={"sliding_window": 512, "rope_local_base_freq": 10000.0},
+    ),
+    Architecture(
+        "phi3", ("phi3",), "Phi3ForCausalLM", layer=PHI3,
+        extra={"rope.scaling.original_context_length": ("original_max_position_embeddings", int)},
+        defaults={"original_max_position_embeddings": 4096},
     ),
 )  # fmt: skip
 

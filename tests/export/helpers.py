@@ -9,6 +9,7 @@ import numpy as np
 from mlx.utils import tree_map_with_path
 
 from mipo_mlx.export import gguf, tokenizer
+from mipo_mlx.export.llamacpp import Llama
 from mipo_mlx.export.weights import Weights, load_adapters
 from mipo_mlx.models import adapters
 from mipo_mlx.models.pretokenizers import BY_NAME
@@ -52,6 +53,28 @@ MODELS = {  # name: (config, pre-tokenizer)
             norm_topk_prob=True, head_dim=12, tie_word_embeddings=False,
         ),
         "qwen2",
+    ),
+    "gemma2": (
+        tiny_config(
+            "gemma2", hidden_size=64, head_dim=12, query_pre_attn_scalar=12, sliding_window=512, rms_norm_eps=1e-6,
+            attn_logit_softcapping=5.0, final_logit_softcapping=8.0,
+        ),
+        "spm-bare",
+    ),
+    "gemma3": (  # seven layers: the sixth sees everything, the others sixteen tokens
+        tiny_config(
+            "gemma3_text", hidden_size=64, head_dim=12, query_pre_attn_scalar=12, num_hidden_layers=7, sliding_window=16,
+            rope_theta=1000000.0, rope_local_base_freq=5000.0, rms_norm_eps=1e-6,
+        ),
+        "spm-bare",
+    ),
+    "phi3": (tiny_config("phi3", tie_word_embeddings=False), "spm-strips"),
+    "phi3-longrope": (
+        tiny_config(
+            "phi3", partial_rotary_factor=0.5, original_max_position_embeddings=128,
+            rope_scaling={"type": "longrope", "long_factor": [1.1, 2.0, 7.5], "short_factor": [1.0, 1.2, 1.4]},
+        ),
+        "gpt-2",
     ),
 }  # fmt: skip
 AWKWARD = [
@@ -109,15 +132,52 @@ def train_bpe(folder: Path, pre: str, vocabulary: int = VOCABULARY - 4) -> None:
     fast.save_pretrained(folder)
 
 
+def train_spm(folder: Path, kind: str, vocabulary: int = VOCABULARY - 10) -> None:
+    """A SentencePiece tokenizer. `spm`: Llama 2's, with a space put before a text; `spm-bare`: Gemma's, without, and with an added
+    token made of spaces; `spm-strips`: Phi-3's, whose special tokens swallow the spaces after them."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    prefix = kind != "spm-bare"
+    byte_tokens = [f"<0x{value:02X}>" for value in range(256)]
+    names = ["<unk>", "<s>", "</s>"] if kind == "spm" else ["<unk>", "<s>", "<|im_end|>", "</s>", "<|endoftext|>", "<|im_start|>"]
+    special = [AddedToken(text, special=True, normalized=False) for text in names]
+    raw = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    replace = normalizers.Replace(" ", "▁")
+    raw.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), replace]) if prefix else replace
+    trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=[*special, *byte_tokens], show_progress=False)
+    raw.train_from_iterator([*(f"{word} " for text in CORPUS for word in text.split()), *["  "] * 9], trainer)
+    content = json.loads(raw.to_str())
+    content["added_tokens"] = [token for token in content["added_tokens"] if not token["content"].startswith("<0x")]
+    for token in content["added_tokens"]:
+        token["rstrip"] = kind == "spm-strips" and token["content"] not in ("<unk>", "<s>", "<|endoftext|>")
+    if kind == "spm-bare":
+        plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+        content["added_tokens"].append({"id": content["model"]["vocab"]["▁▁"], "content": "▁▁", **plain})
+    raw = Tokenizer.from_str(json.dumps(content))
+    strip = [decoders.Strip(" ", 1, 0)] if prefix else []
+    raw.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *strip])
+    raw.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)])
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=raw, bos_token="<s>", eos_token=names[2], unk_token="<unk>", clean_up_tokenization_spaces=False
+    )
+    fast.chat_template = CHAT_TEMPLATE
+    fast.save_pretrained(folder)
+
+
 def make_tiny(name: str, config: dict, pre: str, folder: Path, seed: int = 1, delta: float = 0.05) -> Tiny:
     from mlx_lm.utils import load_tokenizer, save_model
 
     base = folder / "base"
     model = build_model(config, seed=seed)
-    model.update(tree_map_with_path(lambda k, v: mx.random.normal(v.shape) * 0.1 if k.endswith("bias") else v, model.parameters()))
+    apart = lambda k, v: v + mx.random.normal(v.shape) * 0.1 if k.endswith(("bias", "norm.weight")) else v  # noqa: E731
+    model.update(tree_map_with_path(apart, model.parameters()))
+    if config["model_type"].startswith("gemma"):  # a small part for the MLP, which llama.cpp computes in half precision
+        small = lambda k, v: v * 0.1 - 1.05 if k.endswith("post_feedforward_layernorm.weight") else v  # noqa: E731
+        model.update(tree_map_with_path(small, model.parameters()))
     save_model(base, model)
     (base / "config.json").write_text(json.dumps(config))
-    train_bpe(base, pre)
+    (train_spm if pre.startswith("spm") else train_bpe)(base, pre)
     layout = adapters.attach(model, Lora(rank=4, scale=2.0), seed)
     noise = lambda path, value: mx.random.normal(value.shape) * delta if path.endswith("lora_b") else value  # noqa: E731
     model.update(tree_map_with_path(noise, model.trainable_parameters()))
@@ -139,6 +199,25 @@ def run_folder(tiny: Tiny, answers: int = 4) -> Path:
     ]  # fmt: skip
     write_records(tiny.folder / "pairs.jsonl", pairs)
     return tiny.folder
+
+
+def difference(model: Tiny, llama: Llama, tokens: list[int], positions: list[int]) -> tuple[float, float]:
+    """(largest difference of any log-probability, share of positions with the same likeliest token)."""
+    ours, theirs = model.logprobs(tokens)[positions], llama.logprobs(tokens, positions, model.config["vocab_size"])
+    return float(np.abs(ours - theirs).max()), float((ours.argmax(-1) == theirs.argmax(-1)).mean())
+
+
+def greedy(model: Tiny, tokens: list[int], count: int) -> list[int]:
+    """The model's own likeliest continuation, up to where llama.cpp stops too."""
+    from mlx_lm.generate import generate_step
+
+    stops = {*model.tokenizer.eos_token_ids, model.tokenizer.bos_token_id}
+    found: list[int] = []
+    for (token, _), _ in zip(generate_step(mx.array(tokens), model.model), range(count), strict=False):
+        if int(token) in stops:
+            break
+        found.append(int(token))
+    return found
 
 
 def kl(reference: np.ndarray, other: np.ndarray) -> float:

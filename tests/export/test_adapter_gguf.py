@@ -18,7 +18,7 @@ def base_file(tiny: Tiny, path):
     return gguf.write(path, bare, "f32", keys, Card("base", "tiny/base"), None)[0]
 
 
-def test_adapter_over_base_equals_the_fused_file(tiny: Tiny, tmp_path, needs_llamacpp):
+def test_adapter_over_base_equals_the_fused_file(tiny: Tiny, tmp_path, needs_llamacpp, gelu_of_llamacpp):
     base = base_file(tiny, tmp_path / "base.gguf")
     if "num_experts" in tiny.config:
         with pytest.raises(UserError, match="adapters on experts"):

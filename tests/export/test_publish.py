@@ -1,8 +1,10 @@
 """Ollama, LM Studio and the Hub: nothing leaves without a yes, and a card never tells the notes."""
 
 import json
+import re
 import stat
 
+import gguf
 import pytest
 
 from mipo_mlx.errors import Failure, UserError
@@ -23,7 +25,12 @@ def run(tmp_path, monkeypatch):
     (folder / "adapters" / "adapters.safetensors").write_bytes(b"a")
     (folder / "adapters" / "adapter_config.json").write_text('{"lora_parameters": {"rank": 8}}')
     (folder / "fused" / "model.safetensors").write_bytes(b"m")
-    (folder / "mine-q8_0.gguf").write_bytes(b"g")
+    writer = gguf.GGUFWriter(folder / "mine-q8_0.gguf", "llama")
+    writer.add_license("apache-2.0")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    (folder / "recipe.yaml").write_text("model: owner/base\n")
     (folder / "mine-lora.gguf").write_bytes(b"l")
     (folder / "Modelfile").write_text("FROM ./mine-q8_0.gguf\n")
     (folder / "export.json").write_text(json.dumps({"q8_0": {"fidelity": {"kl": 0.002, "argmax": 0.98, "lost": 0.1}}}))
@@ -82,6 +89,7 @@ def test_bad_words(run, repository, parts, said):
 def test_the_card_has_base_method_and_figures_but_no_note(run):
     card = publish.model_card(run, RECIPE, "ana/mine")
     assert card.startswith("---\n") and "base_model: owner/base" in card and "2603.19294" in card and "LoRA rank 8" in card
+    assert "\nlicense: apache-2.0\n" in card and re.search("recipe [0-9a-f]{64}", card)
     assert "| q8_0 | 0.002 | 98% | 90% |" in card and "secret" not in card and "bees" not in card
 
 
@@ -105,7 +113,7 @@ def test_lmstudio_gets_links_and_a_preset(run, tmp_path):
     home = tmp_path / "home" / ".lmstudio"
     home.mkdir()
     assert "mipo/mine" in publish.install_lmstudio(run, RECIPE, "mine")
-    assert (home / "models" / "mipo" / "mine" / "mine-q8_0.gguf").read_bytes() == b"g"
+    assert (home / "models" / "mipo" / "mine" / "mine-q8_0.gguf").samefile(run / "mine-q8_0.gguf")
     assert not (home / "models" / "mipo" / "mine" / "mine-lora.gguf").exists()
     preset = json.loads((home / "config-presets" / "mine.preset.json").read_text())
     assert preset["operation"]["fields"] == [{"key": "llm.prediction.systemPrompt", "value": "I keep bees."}]

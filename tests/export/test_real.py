@@ -16,7 +16,7 @@ from mipo_mlx.models.loading import EMBEDDED, load
 from mipo_mlx.progress import Reporter
 from mipo_mlx.recipe import Lora, Recipe
 
-from .helpers import kl
+from .helpers import AWKWARD, Tiny, difference, greedy, kl
 
 pytestmark = [pytest.mark.real, pytest.mark.usefixtures("needs_llamacpp")]
 PROMPTS = [
@@ -26,76 +26,93 @@ PROMPTS = [
     "Name three things to pack for a weekend at the sea.",
     "Explain why the sky is blue in one sentence.",
 ]
+CHATS = [
+    [{"role": "user", "content": "What's  up?\n"}],
+    [{"role": "system", "content": "I keep bees."}, {"role": "user", "content": "hi"}],
+    [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}],
+]
+ANSWER = 40  # tokens of the model's own answer to each prompt
+TOP = 2048  # likeliest tokens that are compared in quantised files: they hold all but a thousandth
 
 
 @pytest.fixture(scope="module")
-def smol(tmp_path_factory):
-    """(run folder, adapter model in float32, tokenizer, texts as token ids, the adapter model's log-probabilities)."""
+def smol(tmp_path_factory) -> Tiny:
+    """The embedded model with small random adapters, float32."""
     folder = tmp_path_factory.mktemp("smol")
     loaded = load(EMBEDDED)
-    model, tokenizer = loaded.model, loaded.tokenizer
+    model = loaded.model
     layout = adapters.attach(model, Lora(), 0)
     mx.random.seed(3)
     noise = lambda k, v: mx.random.normal(v.shape) * 0.0005 if k.endswith("lora_b") else v  # noqa: E731
     model.update(tree_map_with_path(noise, model.trainable_parameters()))
     adapters.save(model, folder / "adapters", layout)
     model.eval()
-    text = list(tokenizer.apply_chat_template([{"role": "user", "content": PROMPTS[2]}], add_generation_prompt=True))
-    text += greedy(model, text, 60)
-    positions = list(range(24, len(text) - 1, 4))  # of the question and of the model's own answer
-    return folder, model, tokenizer, text, positions, fidelity.logprobs(model, text, positions)
+    return Tiny("smollm2", folder, loaded.config, model, loaded.tokenizer, "smollm")
 
 
-def export(smol, type_name: str) -> Path:
+@pytest.fixture(scope="module")
+def answers(smol) -> list[tuple[list[int], list[int], np.ndarray]]:
+    """For each prompt: it and the model's own answer as ids, the answer's positions, the model's log-probabilities there."""
+    found = []
+    for prompt in map(encoded(smol), PROMPTS):
+        tokens = prompt + greedy(smol, prompt, ANSWER)
+        positions = list(range(len(prompt) - 1, len(tokens) - 1))
+        found.append((tokens, positions, fidelity.logprobs(smol.model, tokens, positions)))
+    return found
+
+
+def encoded(smol: Tiny):
+    return lambda text: list(smol.tokenizer.apply_chat_template([{"role": "user", "content": text}], add_generation_prompt=True))
+
+
+def export(smol: Tiny, type_name: str) -> Path:
     recipe = Recipe(model=EMBEDDED, name="smol", export={"gguf": [type_name], "mlx": False, "fidelity": 0})
-    stage.run(smol[0], recipe, Reporter(quiet=True))
-    return smol[0] / f"smol-{type_name}.gguf"
+    stage.run(smol.folder, recipe, Reporter(quiet=True))
+    return smol.folder / f"smol-{type_name}.gguf"
 
 
-def greedy(model, tokens: list[int], count: int) -> list[int]:
-    from mlx_lm.generate import generate_step
+def same_texts(smol: Tiny, llama: Llama) -> int:
+    """How many of the prompts get the same twenty likeliest tokens."""
+    prompts = [encoded(smol)(text) for text in PROMPTS]
+    both = [(greedy(smol, tokens, 20), llama.greedy(tokens, 20)) for tokens in prompts]
+    return sum(theirs[: len(ours)] == ours and set(theirs[len(ours) :]) <= {*smol.tokenizer.eos_token_ids} for ours, theirs in both)
 
-    return [int(token) for (token, _), _ in zip(generate_step(mx.array(tokens), model), range(count), strict=False)]
 
-
-def test_f32_is_the_model(smol):
-    folder, _, tokenizer, text, positions, ours = smol
+def test_f32_is_the_model(smol, answers):
     path = export(smol, "f32")
     with Llama(path, context=256) as llama:
-        theirs = llama.logprobs(text, positions[-2:], ours.shape[-1])
-        assert np.abs(theirs - ours[-2:]).max() < 1e-3
-        rest = llama.logprobs(text, positions, ours.shape[-1], top=64)
-        assert (rest.argmax(-1) == ours.argmax(-1)).all()
-        for sample in ("Hello  world 123\n\n\tx", "naïve 🙂 你好", "<|im_start|>user\nhi<|im_end|>"):
-            assert llama.tokenize(sample) == tokenizer.encode(sample)
-        chat = [{"role": "user", "content": "hi"}]
-        assert llama.template(chat) == tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        for tokens, positions, _ in answers:  # at every place of the prompt and of the answer, evenly
+            largest, same = difference(smol, llama, tokens, [5, *positions[:: len(positions) // 3 + 1]])
+            assert largest < 1e-3 and same == 1.0
+        assert same_texts(smol, llama) == len(PROMPTS)
+        assert [llama.tokenize(text) for text in AWKWARD] == [smol.tokenizer.encode(t, add_special_tokens=False) for t in AWKWARD]
+        for chat in CHATS:
+            assert llama.template(chat) == smol.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
     path.unlink()
 
 
-def test_f16_is_within_1e_4_nats_and_writes_the_same_text(smol):
-    _, model, tokenizer, text, positions, ours = smol
-    equal = 0
-    with Llama(export(smol, "f16"), context=256) as llama:
-        assert kl(ours, llama.logprobs(text, positions, ours.shape[-1], top=2048)) < 1e-4
-        for prompt in PROMPTS:
-            tokens = list(tokenizer.apply_chat_template([{"role": "user", "content": prompt}], add_generation_prompt=True))
-            theirs = llama.greedy(tokens, 20)
-            wanted = greedy(model, tokens, 20)
-            wanted = wanted[: wanted.index(2)] if 2 in wanted else wanted
-            equal += theirs[: len(wanted)] == wanted
-    assert equal >= 4
+def far(path: Path, answers, every: int) -> tuple[float, int]:
+    """(mean KL in nats a token, number of positions) of a file over every so many positions of the answers."""
+    with Llama(path, context=256) as llama:
+        theirs = [llama.logprobs(tokens, places[::every], ours.shape[-1], top=TOP) for tokens, places, ours in answers]
+    ours = np.concatenate([logprobs[::every] for *_, logprobs in answers])
+    return kl(ours, np.concatenate(theirs)), len(ours)
+
+
+def test_f16_is_within_1e_4_nats_and_writes_the_same_text(smol, answers):
+    path = export(smol, "f16")
+    assert far(path, answers, every=8)[0] < 1e-4
+    with Llama(path, context=256) as llama:
+        assert same_texts(smol, llama) >= 4
 
 
 @pytest.mark.parametrize("name", ["q8_0", "q5_1", "q4_k_m"])
-def test_quantised_files_stay_near(smol, name):
+def test_quantised_files_stay_near(smol, answers, name):
     if name == "q4_k_m":
         pytest.importorskip("libgguf", reason="the K types need the optional package libgguf")
-    *_, text, positions, ours = smol
-    with Llama(export(smol, name), context=256) as llama:
-        theirs = llama.logprobs(text, positions, ours.shape[-1], top=2048)
-    print(f"{name}: {kl(ours, theirs):.5f} nats a token over {len(positions)} positions")  # shown with -s
-    assert 0 < kl(ours, theirs) < 0.02
+    mean, positions = far(export(smol, name), answers, every=1)
+    print(f"{name}: {mean:.5f} nats a token over {positions} positions")  # shown with -s
+    assert positions > 100 and 0 < mean < 0.02
 
 
 def test_keep_leaves_untouched_tensors_bit_equal(smol):
@@ -139,7 +156,7 @@ def measured(folder: Path, model: str, kind: str) -> tuple[int, float]:
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the process's memory from /proc")
 def test_an_export_is_fast_and_small(smol):
-    memory, seconds = measured(smol[0], EMBEDDED, "q8_0")
+    memory, seconds = measured(smol.folder, EMBEDDED, "q8_0")
     assert seconds < 10
     assert memory < 1.3 * 270_886_048  # bytes of the F16 file
 

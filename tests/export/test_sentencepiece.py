@@ -1,13 +1,10 @@
 """SentencePiece tokenizers (Llama 2, TinyLlama, Mistral) in and out: transformers, llama.cpp and our import cut alike."""
 
-import json
-
 import pytest
 
 from mipo_mlx.export import tokenizer
 from mipo_mlx.export.llamacpp import Llama
 from mipo_mlx.models.gguf_import import load_tokenizer_gguf
-from tests.conftest import CORPUS
 
 from .helpers import AWKWARD, MODELS, VOCABULARY, Tiny, make_tiny
 
@@ -16,29 +13,7 @@ STRINGS = [text.replace("<|im_start|>", "<s>").replace("<|im_end|>", "</s>") for
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> Tiny:
-    from mlx_lm.tokenizer_utils import TokenizerWrapper
-    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    made = make_tiny("llama", *MODELS["llama"], tmp_path_factory.mktemp("spm"))
-    byte_tokens = [f"<0x{value:02X}>" for value in range(256)]
-    special = [AddedToken(text, special=True, normalized=False) for text in ("<unk>", "<s>", "</s>")]
-    raw = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
-    raw.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY - 10, special_tokens=[*special, *byte_tokens], show_progress=False)
-    raw.train_from_iterator([f"{word} " for text in CORPUS for word in text.split()], trainer)
-    content = json.loads(raw.to_str())
-    content["added_tokens"] = [token for token in content["added_tokens"] if not token["content"].startswith("<0x")]
-    raw = Tokenizer.from_str(json.dumps(content))
-    raw.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    )
-    raw.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)])
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=raw, bos_token="<s>", eos_token="</s>", unk_token="<unk>", clean_up_tokenization_spaces=False
-    )
-    made.tokenizer = TokenizerWrapper(fast, eos_token_ids=[2])
-    return made
+    return make_tiny("llama", MODELS["llama"][0], "spm", tmp_path_factory.mktemp("spm"))
 
 
 def test_keys(tiny: Tiny):

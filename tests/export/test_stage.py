@@ -1,6 +1,7 @@
 """The export stage: what it writes loads elsewhere, nothing is made twice, every key of the recipe's section counts."""
 
 import json
+import re
 
 import mlx.core as mx
 import numpy as np
@@ -264,3 +265,47 @@ def test_fidelity_agrees_with_and_without_llamacpp(run, monkeypatch):
 def test_fidelity_zero_measures_nothing(run):
     tiny, folder = run
     assert stage.run(folder, recipe(tiny), QUIET)["fidelity"] == {}
+
+
+@pytest.mark.parametrize(
+    "kind, better",
+    [
+        ("q4_k_m", r"export.gguf: \[q5_k_m\]"), ("q8_0", r"export.gguf: \[f16\]"), ("keep", r"export.gguf: \[q8_0\]"),
+        ("fused-4", "export.fuse.quantize: 8"), ("fused-8", "export.fuse.quantize: none"),
+    ],
+)  # fmt: skip
+def test_a_quarter_lost_is_a_warning_with_something_better(kind, better):
+    from mipo_mlx.export.fidelity import verdict
+
+    figures = {"kl": 0.1, "moved": 0.4, "argmax": 0.9, "lost": 0.25}
+    said, warning = verdict("x", kind, figures)
+    assert "x: 75% of the trained change survives" in said and warning is None
+    _, warning = verdict("x", kind, {**figures, "lost": 0.251})
+    assert re.search(rf"x loses 25% of what was trained; {better} keeps more", warning)
+
+
+def test_a_quantised_fused_folder_says_what_it_keeps(run, capsys):
+    tiny, folder = run
+    assert "fused" in stage.fuse(folder, recipe(tiny, fuse={"quantize": 8}, fidelity=2), Reporter())
+    eight = capsys.readouterr().err
+    stage.fuse(folder, recipe(tiny, fuse={"quantize": 4}, fidelity=2), Reporter())
+    four = capsys.readouterr().err
+    kept = [int(re.search(r"fused: (\d+)% of the trained change survives", said)[1]) for said in (eight, four)]
+    assert kept[0] > kept[1]
+    stage.fuse(folder, recipe(tiny, fidelity=2), Reporter())
+    assert "survives" not in capsys.readouterr().err
+
+
+def test_sampling_defaults_of_a_gguf_base_are_handed_on(run, tmp_path):
+    from mipo_mlx.export import gguf, tokenizer
+    from mipo_mlx.export.weights import Adapters, Weights
+
+    tiny, folder = run
+    keys = tokenizer.from_transformers(tiny.tokenizer, tiny.config["vocab_size"])
+    card = gguf.Card("base", "tiny/base", license="mit", sampling={"temp": 0.5, "top_k": 12})
+    weights = Weights(tiny.folder / "base", tiny.config, Adapters(1.0, {}))
+    base = gguf.write(tmp_path / "base.gguf", weights, "f16", keys, card, None)[0]
+    stage.run(folder, recipe(tiny).model_copy(update={"model": str(base)}), QUIET)
+    found = GGUFFile(folder / "mine-f32.gguf").metadata
+    assert (found["general.sampling.temp"], found["general.sampling.top_k"], found["general.license"]) == (0.5, 12, "mit")
+    assert "PARAMETER top_k 12" in (folder / "Modelfile").read_text()

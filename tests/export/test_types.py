@@ -69,6 +69,9 @@ def test_q4_k_m_gives_more_bits_where_llamacpp_does():
 
 
 def test_other_mixes():
+    # like everything here, what llama_model_quantize of llama.cpp 0.5.0 chose for files of these shapes
+    assert [chosen("q4_k_m", f"blk.{n}.attn_qkv.weight", layers=16) for n in (0, 2, 4, 5)] == ["Q6_K", "Q4_K", "Q6_K", "Q4_K"]
+    assert [chosen("q3_k_m", f"blk.{n}.attn_qkv.weight") for n in (1, 2)] == ["Q5_K", "Q4_K"]
     assert chosen("q4_k_s", "blk.0.attn_v.weight") == "Q5_K" and chosen("q4_k_s", "blk.4.attn_v.weight") == "Q4_K"
     assert chosen("q4_k_s", "blk.2.ffn_down.weight") == "Q5_K" and chosen("q4_k_s", "blk.3.ffn_down.weight") == "Q4_K"
     assert chosen("q5_k_m", "blk.0.ffn_down.weight") == "Q6_K" and chosen("q5_k_s", "blk.0.ffn_down.weight") == "Q5_K"
@@ -78,9 +81,15 @@ def test_other_mixes():
     assert chosen("q6_k", "blk.0.attn_q.weight") == "Q6_K"
 
 
+def test_the_80_layer_models_give_values_more_bits():
+    types_of = lambda name, layer, groups: choose(Mix(name, 80, False, groups), f"blk.{layer}.attn_v.weight", (1024, 8192))  # noqa: E731
+    assert [types_of("q4_k_m", layer, 8) for layer in (0, 10, 11, 12)] == ["Q6_K", "Q5_K", "Q5_K", "Q6_K"]
+    assert types_of("q4_k_m", 10, 1) == "Q4_K" and types_of("q3_k_s", 10, 8) == "Q5_K" and types_of("q5_k_s", 10, 8) == "Q5_K"
+
+
 def test_rows_that_do_not_divide_fall_back():
     assert chosen("q4_k_m", "blk.5.attn_q.weight", 576) == "Q5_0" and chosen("q5_k_m", "blk.3.attn_q.weight", 576) == "Q5_1"
-    assert chosen("q6_k", "blk.5.attn_q.weight", 576) == "Q8_0" and chosen("q3_k_m", "blk.5.attn_q.weight", 576) == "IQ4_NL"
+    assert chosen("q6_k", "blk.5.attn_q.weight", 576) == "Q8_0" and chosen("q3_k_m", "blk.5.attn_q.weight", 576) == "Q4_0"
     assert chosen("q4_0", "blk.5.attn_q.weight", 48) == "F16" and chosen("q4_k_m", "output.weight", 576) == "Q8_0"
 
 
@@ -114,10 +123,14 @@ def test_scales_that_float16_cannot_hold_are_not_called_exact():
     assert blocks(weight, scales, biases, 4, 32) is None
 
 
-@pytest.mark.parametrize("source", ["q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "f16", "bf16"])
-def test_keep_is_bit_equal_for_untouched_tensors(tmp_path, source):
-    config, pre = MODELS["llama"]
-    tiny = make_tiny("llama", {**config, "hidden_size": 64, "intermediate_size": 128, "head_dim": 16}, pre, tmp_path)
+KEPT = [("llama", t) for t in ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "f16", "bf16")] + [("gemma2", "f16"), ("phi3", "q8_0")]
+
+
+@pytest.mark.parametrize("name, source", KEPT)
+def test_keep_is_bit_equal_for_untouched_tensors(tmp_path, name, source):
+    config, pre = MODELS[name]
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "head_dim": 16, "query_pre_attn_scalar": 16}
+    tiny = make_tiny(name, {**config, **sizes}, pre, tmp_path)
     first = tiny.write(tmp_path / "first.gguf", source)
     from mipo_mlx.export import gguf as writing
     from mipo_mlx.export import tokenizer

@@ -12,7 +12,8 @@ from mipo_mlx.errors import UserError
 from mipo_mlx.models import gguf_unpack
 from mipo_mlx.models.gguf_file import TYPES, GGUFFile
 from mipo_mlx.models.gguf_import import load_gguf, load_tokenizer_gguf, tidy
-from mipo_mlx.models.gguf_rope import llama3_factors
+from mipo_mlx.models.gguf_rope import flattened, llama3_factors, settings
+from mipo_mlx.models.names import by_gguf
 from tests.export.helpers import AWKWARD, LLAMA3, MODELS, make_tiny
 
 
@@ -134,6 +135,52 @@ def test_missing_tensor_is_named(tmp_path):
     path.write_bytes(raw)
     with pytest.raises(UserError, match="blk.9.ffn_up.weight"):
         load_gguf(path)
+
+
+FAMILY = {
+    "query_pre_attn_scalar": ("gemma2", 99, "query_pre_attn_scalar is 99 here, and 12"),
+    "sliding_window_pattern": ("gemma3", 3, "sliding_window_pattern is 3 here, and 6"),
+    "rope_scaling": ("gemma2", {"type": "yarn", "factor": 4.0}, "rotary scaling 'yarn' of a gemma2 is not supported"),
+}
+
+
+@pytest.mark.parametrize("key", FAMILY)
+def test_what_llamacpp_would_compute_otherwise_is_refused(tmp_path, key):
+    model, value, said = FAMILY[key]
+    tiny = make_tiny(model, *MODELS[model], tmp_path)
+    tiny.config = {**tiny.config, key: value}
+    with pytest.raises(UserError, match=said):
+        tiny.write(tmp_path / "model.gguf")
+
+
+def test_the_27b_gemmas_scale_attention_by_their_width():
+    config = {"num_hidden_layers": 46, "hidden_size": 4608, "num_attention_heads": 32, "head_dim": 128}
+    assert by_gguf("gemma2", "").attention_scalar(config) == 144
+    assert by_gguf("gemma2", "").attention_scalar({**config, "num_hidden_layers": 42}) == 128
+    assert by_gguf("gemma3", "").attention_scalar({**config, "num_hidden_layers": 62, "hidden_size": 5376}) == 168
+
+
+def test_longrope_of_another_length_is_refused(tmp_path):
+    tiny = make_tiny("longrope", *MODELS["phi3-longrope"], tmp_path)
+    path = tiny.write(tmp_path / "model.gguf")
+    assert load_gguf(path)[2]["rope_scaling"]["long_factor"] == [1.1, 2.0, 7.5]
+    raw = path.read_bytes()
+    at = raw.index(b"rope.scaling.attn_factor") + len("rope.scaling.attn_factor") + 4
+    path.write_bytes(raw[:at] + np.float32(1.5).tobytes() + raw[at + 4 :])
+    with pytest.raises(UserError, match="attn_factor is 1.5, which its context lengths do not give"):
+        load_gguf(path)
+
+
+def test_rotary_settings_of_transformers_5_reach_the_top_level():
+    gemma = {"full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6}, "sliding_attention": {"rope_theta": 1e4}}
+    flat = flattened({"rope_parameters": gemma})
+    assert flat["rope_theta"] == 1e6 and flat["rope_local_base_freq"] == 1e4
+    assert flat["rope_scaling"] == {"type": "linear", "rope_type": "linear", "factor": 8.0}
+    phi = {"rope_type": "longrope", "rope_theta": 1e4, "partial_rotary_factor": 0.75, "original_max_position_embeddings": 4096}
+    flat = flattened({"rope_parameters": {**phi, "long_factor": [2.0], "short_factor": [1.0]}, "rope_theta": None})
+    assert (flat["rope_theta"], flat["partial_rotary_factor"], flat["original_max_position_embeddings"]) == (1e4, 0.75, 4096)
+    assert flat["rope_scaling"]["type"] == "longrope" and settings({"rope_parameters": phi})[1]["rope_type"] == "longrope"
+    assert settings({"rope_parameters": {"rope_type": "default", "rope_theta": 5.0}, "rope_theta": 7.0}) == (7.0, None)
 
 
 def test_float32_hyperparameters_are_tidied():
