@@ -37,20 +37,21 @@ def quotes(text: str, source: str, size: int) -> bool:
 
 
 def joined(*sources: str) -> str:
-    """Sources made ready for `longest_run`: their words between spaces, a bar between two sources, which no run crosses."""
+    """Sources made ready for `longest_passage`: their words between spaces, a bar between two sources, which no run crosses."""
     return "".join(f" {' '.join(words(source))} |" for source in sources)
 
 
-def longest_run(text: str, source: str) -> int:
-    """Words of the longest passage of `text` that stands in one of the `joined` sources.
+def longest_passage(text: str, source: str) -> tuple[int, int]:
+    """(begin, end) among the words of `text`: the longest passage that stands in one of the `joined` sources, the first of these.
 
     The passage under test grows at its end while it is found and loses its first word when it is not: two searches a word,
     each at the speed of `in`, so that hundreds of answers are compared with all notes in seconds.
     """
     said = words(text)
-    longest = begin = 0
+    longest, begin = (0, 0), 0
     for end in range(1, len(said) + 1):
         while begin < end and f" {' '.join(said[begin:end])} " not in source:
             begin += 1
-        longest = max(longest, end - begin)
+        if end - begin > longest[1] - longest[0]:
+            longest = (begin, end)
     return longest

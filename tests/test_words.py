@@ -4,10 +4,15 @@ import random
 
 import pytest
 
-from mipo_mlx.words import joined, likeness, longest_run, quotes, words
+from mipo_mlx.words import joined, likeness, longest_passage, quotes, words
 
 HOUSE = "I'm a handyman who works in old houses by the sea. I have two kids, and my sister Ana is a nurse."
 BEES = "I keep bees in the garden."
+
+
+def longest_run(text: str, source: str) -> int:
+    begin, end = longest_passage(text, source)
+    return end - begin
 
 
 def test_words():
@@ -43,6 +48,10 @@ def test_quotes_counts_words_in_a_row():
 def test_longest_run_by_hand(answer, run):
     assert longest_run(answer, joined(BEES, HOUSE)) == run
     assert longest_run(answer, joined(HOUSE, BEES)) == run
+
+
+def test_the_longest_passage_says_where_it_is():
+    assert longest_passage("Yes: we KEEP bees in the barn.", joined(HOUSE, BEES)) == (2, 6)
 
 
 def test_longest_run_equals_the_table_of_all_passages():

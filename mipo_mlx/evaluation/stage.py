@@ -15,7 +15,7 @@ from ..models import adapters, loading
 from ..progress import Reporter
 from ..recipe import Recipe
 from ..records import HELDOUT, Pair, read_records
-from . import abilities, answers, asking, baselines, cases, checkable, embedding, heldout, judge, unprompted, verdict
+from . import abilities, answers, asking, baselines, cases, checkable, embedding, heldout, judge, leak, unprompted, verdict
 from .answers import Asked
 from .journal import Journal
 
@@ -49,6 +49,7 @@ def fingerprint(folder: Path, recipe: Recipe) -> str:
         "pairs": recipe.pairs.model_dump(mode="json"),
         # Baselines come on top: what is known without them stays known.
         "evaluation": recipe.evaluation.model_dump(mode="json", exclude={"baselines"}),
+        "canaries": recipe.sources.canaries,
         "embedding": embedding.installed() is not None,
         "files": {name: sha256(folder / name) for name in INPUTS if (folder / name).exists()},
     }
@@ -89,7 +90,7 @@ def _evaluate(folder: Path, recipe: Recipe, reporter: Reporter, pairs: list[Pair
     if settings.abilities:
         questions = abilities.read_questions(Path(settings.abilities).expanduser(), settings.abilities_questions, recipe.seed)
     total = len(pairs) + 4 * requests + unprompted.work(folder, recipe) + abilities.work(questions) + judge.work(recipe, requests)
-    total += checkable.work(folder, recipe)
+    total += checkable.work(folder, recipe) + leak.work(folder, recipe)
     total += baselines.work(requests) if settings.baselines else 0
     embedder = _embedder(recipe)
     with reporter.track("evaluating", total=total, unit="answers") as bar:
@@ -97,6 +98,7 @@ def _evaluate(folder: Path, recipe: Recipe, reporter: Reporter, pairs: list[Pair
         asked = asking.ask(model, loaded.tokenizer, groups, recipe, journal, bar)
         judged = judge.evaluate(model, loaded.tokenizer, asked, recipe, journal, bar)
         alone = unprompted.evaluate(model, loaded.tokenizer, folder, recipe, journal, bar)
+        leaked = leak.evaluate(model, loaded.tokenizer, folder, recipe, journal, bar)
         others = None
         if settings.baselines:
             others = baselines.evaluate(model, loaded.tokenizer, asked, recipe, journal, embedder, bar)
@@ -108,11 +110,12 @@ def _evaluate(folder: Path, recipe: Recipe, reporter: Reporter, pairs: list[Pair
         "judged": judged,
         "baselines": others,
         "unprompted": alone,
+        "leak": leaked,
         "abilities": kept,
         "checkable": checked,
         "gallery": [_example(loaded.tokenizer, a) for a in _spread(asked, max(settings.gallery, settings.examples))],
     }
-    result["verdict"] = verdict.sentence(result["heldout"], result["fresh"], alone)
+    result["verdict"] = verdict.sentence(result["heldout"], result["fresh"], leaked)
     return result
 
 

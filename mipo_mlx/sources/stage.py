@@ -5,6 +5,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+from ..canaries import plant
 from ..errors import UserError
 from ..files import read_json, write_json
 from ..progress import Reporter
@@ -58,6 +59,7 @@ def collect(recipe: Recipe, count_tokens: CountTokens, reporter: Reporter) -> tu
         raise UserError(f"{_name(sources)}: the {tally.found} passages are all alike, so none can be wrong for another; add others")
     grid = recipe.pairs.contexts_per_grid
     contexts = split(passages, recipe.seed, sources.heldout_contexts, sources.max_contexts, grid, tally)
+    contexts = plant(contexts, recipe.seed, sources.canaries, count_tokens)
     return contexts, prompts, _row(recipe, tally, contexts, prompts)
 
 
@@ -66,6 +68,7 @@ def _row(recipe: Recipe, tally: Tally, contexts: list[Context], prompts: list[Pr
     asked = sources.prompt_dataset.name if sources.prompt_dataset else sources.prompts
     row = {"notes": _name(sources), "prompts": asked} | tally.to_row()
     row["passages"]["kept"] = len(contexts)
+    row["canaries"] = sources.canaries if contexts else 0
     for side in (TRAIN, HELDOUT):
         mine = [context for context in contexts if context.split == side]
         row[side] = {
@@ -163,6 +166,8 @@ def told(row: dict[str, Any]) -> list[str]:
     lines += [f"skipped {skip['file']}: {skip['why']}" for skip in files["skipped"][:5]]
     if len(files["skipped"]) > 5:
         lines.append(f"and {len(files['skipped']) - 5} more, all named in sources.json")
+    if row["canaries"]:
+        lines.append(f"{row['canaries']} canaries planted in training contexts of this run")
     if row["redacted"]:
         lines.append("redacted: " + ", ".join(f"{count} {kind}" for kind, count in row["redacted"].items()))
     return lines
