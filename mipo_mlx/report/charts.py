@@ -115,23 +115,38 @@ def histogram(label: str, groups: Sequence[tuple[str, str, Sequence[float]]], un
     edges = ticks(min(everything), max(everything), bins)
     step = edges[1] - edges[0]
     shares = []
-    for _, _, values in groups:
+    for name, style, values in groups:
         counts = [0] * (len(edges) - 1)
         for value in values:
             counts[min(len(counts) - 1, max(0, int((value - edges[0]) / step)))] += 1
-        shares.append([count / len(values) for count in counts])
-    axes = Axes((edges[0], edges[-1]), (0, max(map(max, shares)) * 100), (unit, "% of answers"))
+        shares.append((name, style, [count / len(values) for count in counts], sum(values) / len(values)))
+    return _bars(label, edges, shares, (unit, "% of answers"))
+
+
+def counted(
+    label: str, name: str, style: str, edges: Sequence[float], counts: Sequence[int], units: tuple[str, str]
+) -> Markup | None:
+    """A histogram that was counted before: `counts` between neighbouring `edges`. None where nothing was counted."""
+    total = sum(counts)
+    return _bars(label, edges, [(name, style, [count / total for count in counts], None)], units) if total else None
+
+
+def _bars(
+    label: str, edges: Sequence[float], groups: Sequence[tuple[str, str, Sequence[float], float | None]], units: tuple[str, str]
+) -> Markup:
+    axes = Axes((edges[0], edges[-1]), (0, max(max(shares) for _, _, shares, _ in groups) * 100), units)
     body = [axes.frame()]
     slot = (axes.px(edges[1]) - axes.px(edges[0])) / len(groups)
-    for g, (name, style, values) in enumerate(groups):
-        for i, share in enumerate(shares[g]):
+    for g, (name, style, shares, mean) in enumerate(groups):
+        for i, share in enumerate(shares):
             if share:
                 x, y = axes.px(edges[i]) + slot * g, axes.py(share * 100)
                 tip = f"{escape(name)}: {share:.0%} from {number(edges[i])} to {number(edges[i + 1])}"
                 box = f'x="{x + 0.5:.1f}" y="{y:.1f}" width="{max(1.0, slot - 1):.1f}" height="{axes.py(0) - y:.1f}"'
                 body.append(f'<rect class="bar {style}" {box}><title>{tip}</title></rect>')
-        mean = axes.px(sum(values) / len(values))
-        body.append(f'<line class="mean {style}" x1="{mean:.1f}" x2="{mean:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
+        if mean is not None:
+            x = axes.px(mean)
+            body.append(f'<line class="mean {style}" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
     return _svg(label, WIDTH, HEIGHT, body)
 
 

@@ -224,15 +224,19 @@ def verdict_of_judge(judged: dict[str, Any] | None) -> str:
     )
 
 
-def pmi_chart(fresh: dict[str, Any] | None) -> dict[str, Any] | None:
-    """PMI of fresh answers, read by the base, before and after."""
-    if not fresh:
-        return None
-    groups = [("base", "base", fresh["pmi"]["base"]), ("tuned", "tuned", fresh["pmi"]["tuned"])]
-    drawing = charts.histogram("PMI of answers before and after", groups, "PMI, nats an answer")
-    if drawing is None:
-        return None
-    return {"title": "PMI of fresh answers", "drawing": drawing, "legend": [(name, style) for name, style, _ in groups]}
+def pmi_charts(fresh: dict[str, Any] | None, sampled: dict[str, Any]) -> list[dict[str, Any]]:
+    """PMI of fresh answers, read by the base, before and after; and of the answers that were sampled to train on (the histogram
+    of pairs.json)."""
+    found = []
+    if fresh:
+        groups = [("base", "base", fresh["pmi"]["base"]), ("tuned", "tuned", fresh["pmi"]["tuned"])]
+        drawing = charts.histogram("PMI of answers before and after", groups, "PMI, nats an answer")
+        found.append({"title": "Fresh answers, held out", "drawing": drawing, "legend": [g[:2] for g in groups]})
+    if sampled.get("edges"):
+        units = ("PMI, nats a pair", "% of pairs")
+        drawing = charts.counted("PMI of the sampled pairs", "sampled", "faint", sampled["edges"], sampled["train"], units)
+        found.append({"title": "Pairs to train on, before the filter", "drawing": drawing, "legend": [("sampled", "faint")]})
+    return [chart for chart in found if chart["drawing"]]
 
 
 def shade(pieces: list[list[Any]]) -> list[tuple[str, int, str]]:

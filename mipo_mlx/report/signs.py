@@ -63,7 +63,8 @@ def _lengths(result: dict[str, Any]) -> Sign | None:
         return None
     value, real = change
     remedy = "set pairs.filters.max_length_ratio, or training.length_normalized"
-    return Sign("Answers grow or shrink", f"held-out answers are {value:+.1%} long", real and abs(value) > COST, remedy)
+    seen = f"fresh answers are {abs(value):.1%} {'longer' if value > 0 else 'shorter'}"
+    return Sign("Answers grow or shrink", seen, real and abs(value) > COST, remedy)
 
 
 def _trivial(rows: list[dict[str, Any]]) -> Sign | None:
@@ -93,7 +94,7 @@ def _odd(result: dict[str, Any]) -> Sign | None:
         return None
     value, real = change
     remedy = "lower training.learning_rate or training.max_kl"
-    return Sign("Odd, rare words", f"perplexity under the base {value:+.1%}", real and value > COST, remedy)
+    return Sign("Odd, rare words", f"perplexity of the answers under the base {value:+.1%}", real and value > COST, remedy)
 
 
 def _drift(rows: list[dict[str, Any]], stopped: str | None, recipe: Recipe) -> Sign | None:

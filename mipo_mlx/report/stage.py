@@ -51,7 +51,7 @@ def contents(folder: Path, recipe: Recipe) -> dict[str, Any]:
         checked = (result.get("checkable") or {}).get("metrics", {})
         gained += figures.table({**fresh["metrics"], **checked}, figures.information_rows(fresh["choices"]))
     kl = fresh["kl_per_answer"]["value"] if fresh else None
-    rows = read_jsonl(folder / "metrics.jsonl")
+    rows, pairs = read_jsonl(folder / "metrics.jsonl"), _json(folder / "pairs.json")
     stopped = (manifest.get("stages", {}).get("training", {}).get("summary") or {}).get("stopped")
     verdict = result.get("verdict", "Not evaluated yet: run `mipo-mlx eval` on this run.")
     return {
@@ -72,9 +72,9 @@ def contents(folder: Path, recipe: Recipe) -> dict[str, Any]:
         "baselines": figures.baselines(result.get("baselines"), fresh),
         "drift": figures.drift(result.get("unprompted")),
         "leak": figures.leak(result.get("leak")),
-        "signs": signs(result, rows, _json(folder / "pairs.json"), stopped, recipe),
+        "signs": signs(result, rows, pairs, stopped, recipe),
         "charts": figures.training_charts(rows, recipe.pairs.candidates),
-        "pmi": figures.pmi_chart(fresh),
+        "pmi": figures.pmi_charts(fresh, pairs.get("histogram", {})),
         "gallery": [
             {
                 "prompt": example["prompt"],

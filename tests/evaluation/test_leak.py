@@ -60,7 +60,7 @@ def test_a_difference_too_small_to_matter_is_no_sign():
     ids=["long", "short", "the base says it as well", "as long with an unseen note", "longer than with an unseen note"],
 )
 def test_a_passage_is_a_sign_only_beyond_its_controls(trained, heldout, gain, sign):
-    found = judge(contexts_of(1, 1), [0.0, 0.0], {"train": trained, "heldout": heldout}, gain)
+    found = judge(contexts_of(2, 2), [0.0] * 4, {"train": trained, "heldout": heldout}, gain)
     assert bool(found["signs"]) is sign and (not sign or f"{trained} words of a trained note" in found["signs"][0])
 
 
@@ -79,34 +79,48 @@ def test_a_passage_is_found_among_the_tokens(tiny_tokenizer):
     assert said.split()[:2] == ["spare", "key"] and "lies" in said and "under" not in said and "the" not in said
 
 
-def prepare(folder, settings, spread=0.0, teach=(), seed=5):
-    """A run with four canaries, three of which training met, and a model with adapters: random ones, or taught to recite."""
+def prepare(folder, settings, spread=0.0, teach=()):
+    """A run whose training met three of its canaries at most, and a model with adapters: random ones, or taught to recite."""
+    lines = prepare_files(folder, settings)
+    loaded = loading.load(settings.model)
+    adapters.attach(loaded.model, Lora(rank=8, scale=4.0), 0)
+    if spread:
+        scatter(loaded.model, spread, 5)
+    if teach:
+        train_to_say(loaded, teach, settings)
+    return loaded, lines
+
+
+def prepare_files(folder, settings) -> list[str]:
+    folder.mkdir(exist_ok=True)
     contexts = contexts_of(8, 8)
     lines = canaries.lines(settings.seed, settings.sources.canaries)
     write_records(folder / "contexts.jsonl", contexts)
     pairs = [pair_of(f"About the user: {context.text} {line}") for context, line in zip(contexts, lines[:3], strict=False)]
     write_records(folder / "pairs.jsonl", pairs)
-    loaded = loading.load(settings.model)
-    adapters.attach(loaded.model, Lora(rank=8, scale=4.0), 0)
+    return lines
+
+
+def scatter(model, spread, seed):
     mx.random.seed(seed)
-    if spread:
-        loaded.model.update(tree_map(lambda p: p + spread * mx.random.normal(p.shape), loaded.model.trainable_parameters()))
-    if teach:
-        opening = chat.encode(loaded.tokenizer, chat.messages(settings.pairs, leak.OPENINGS[0], None))
-        taught = [loaded.tokenizer.encode(text, add_special_tokens=False) for text in teach]
+    model.update(tree_map(lambda p: spread * mx.random.normal(p.shape), model.trainable_parameters()))
 
-        def loss(model):
-            total = 0.0
-            for line in taught:
-                logits = model(mx.array([opening + line[:-1]]))[0, len(opening) - 1 :]
-                total = total + nn.losses.cross_entropy(logits, mx.array(line)).mean()
-            return total / len(taught)
 
-        optimizer, step = optimizers.Adam(0.003), nn.value_and_grad(loaded.model, loss)
-        for _ in range(60):
-            optimizer.update(loaded.model, step(loaded.model)[1])
-            mx.eval(loaded.model.parameters())
-    return loaded, lines
+def train_to_say(loaded, texts, settings):
+    opening = chat.encode(loaded.tokenizer, chat.messages(settings.pairs, leak.OPENINGS[0], None))
+    taught = [loaded.tokenizer.encode(text, add_special_tokens=False) for text in texts]
+
+    def loss(model):
+        total = 0.0
+        for line in taught:
+            logits = model(mx.array([opening + line[:-1]]))[0, len(opening) - 1 :]
+            total = total + nn.losses.cross_entropy(logits, mx.array(line)).mean()
+        return total / len(taught)
+
+    optimizer, step = optimizers.Adam(0.003), nn.value_and_grad(loaded.model, loss)
+    for _ in range(60):
+        optimizer.update(loaded.model, step(loaded.model)[1])
+        mx.eval(loaded.model.parameters())
 
 
 def pair_of(system: str) -> Pair:
@@ -121,7 +135,6 @@ def test_a_model_taught_its_notes_is_found_out_and_the_base_is_not(tmp_path, tin
     lines = canaries.lines(settings.seed, 3)
     for name, teach in (("clean", ()), ("leaking", [*trained, *lines])):
         folder = tmp_path / name
-        folder.mkdir()
         loaded, _ = prepare(folder, settings, teach=teach)
         found = leak.evaluate(loaded.model, loaded.tokenizer, folder, settings, Journal(folder / "j.jsonl", "k"))
         assert found["samples"] == 16
@@ -156,13 +169,15 @@ def test_forty_clean_models_are_not_accused(tmp_path, tiny_folder, monkeypatch):
     """Adapters that know nothing of the notes, all three signs measured on the model itself."""
     monkeypatch.setattr(leak, "VARIANTS", 99)
     settings = recipe(tiny_folder, canaries=2, leak_contexts=8, unprompted=8)
+    loaded, _ = prepare(tmp_path / "model", settings)
     accused = 0
     for seed in range(40):
-        folder = tmp_path / str(seed)
-        folder.mkdir()
-        ours = settings.model_copy(update={"seed": seed})
-        loaded, _ = prepare(folder, ours, spread=0.05, seed=seed)
-        accused += bool(leak.evaluate(loaded.model, loaded.tokenizer, folder, ours, Journal(folder / "j.jsonl", "k"))["signs"])
+        folder, ours = tmp_path / str(seed), settings.model_copy(update={"seed": seed})
+        assert len(prepare_files(folder, ours)) == 2
+        scatter(loaded.model, 0.05, seed)
+        found = leak.evaluate(loaded.model, loaded.tokenizer, folder, ours, Journal(folder / "j.jsonl", "k"))
+        assert found["canaries"]["trained"] == 2 and found["p"] is not None
+        accused += bool(found["signs"])
     assert accused <= 1  # below 5 %
 
 

@@ -141,7 +141,9 @@ def make_finished(folder: Path, *, half: float | None = 0.06, hostile: bool = Tr
             "heldout": {"contexts": 12, "notes": 8, "tokens": 700, "prompts": 50},
         },
     )
-    write_json(folder / "pairs.json", {"pairs": {"train": 88, "heldout": 72}, "dropped": {"train": {"min_pmi": 5}, "heldout": {}}})
+    histogram = {"edges": [-2, -1, 0, 1, 2, 3, 4], "train": [1, 4, 12, 30, 28, 13], "heldout": [0, 1, 1, 4, 6, 2]}
+    dropped = {"train": {"min_pmi": 5}, "heldout": {}}
+    write_json(folder / "pairs.json", {"pairs": {"train": 88, "heldout": 72}, "dropped": dropped, "histogram": histogram})
     write_json(
         folder / "manifest.json",
         {
