@@ -131,11 +131,15 @@ def _file_reader(path: Path, sources: Sources) -> Reader:
 def _read(path: Path, source: str, reader: Reader, tally: Tally, redacting: bool) -> list[Note]:
     """The notes of a file, secrets replaced from the start, so that nothing after this line sees one."""
     hide = partial(redact, found=Counter()) if redacting else str
+    recoded = len(tally.recoded)
     try:
         notes = reader(path, source, tally)
     except Skip as reason:
         tally.skip(hide(source), hide(str(reason)))
         return []
+    finally:
+        for entry in tally.recoded[recoded:]:
+            entry["file"] = hide(entry["file"])
     tally.read += 1
     return [redact_note(note, tally.redacted) for note in notes] if redacting else notes
 
