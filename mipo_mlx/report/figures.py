@@ -164,25 +164,25 @@ def leak(found: dict[str, Any] | None) -> dict[str, Any] | None:
             means = [f"{sum(canaries[key]) / len(canaries[key]):.1f}" for key in ("exposure", "control")]
             note += f"; mean bits of {math.log2(canaries['among']):.1f}, where 1.4 is chance; p = {canaries['p']:.2g}"
         rows.append(("Exposure of canaries", note, *means))
-    return {"signs": found["signs"], "rows": rows}
+    return {"signs": found["signs"], "rows": rows, "canaries": canaries["planted"]}
 
 
 def drift(unprompted: dict[str, Any] | None) -> str:
     """How far the tuned model is from the base without any context, in words."""
     if not unprompted:
         return ""
-    estimate = _show(unprompted["kl_per_token"], ".3f")
+    estimate, count = _show(unprompted["kl_per_token"], ".3f"), len(unprompted["answers"])
     around = f" ({estimate['interval']})" if estimate["interval"] else ""
-    return f"{estimate['value']} nats a token{around} over {len(unprompted['answers'])} everyday requests"
+    return f"{estimate['value']} nats a token{around} over {count} everyday request{'s' * (count != 1)}"
 
 
 BASELINE_COLUMNS = (
-    ("identified_by_base", "right context found", ".2f"),
-    ("identified_by_embedding", "... by an embedding", ".2f"),
-    ("perplexity", "perplexity", ".2f"),
-    ("tokens", "tokens", ".1f"),
-    ("parroting", "parroting", ".2f"),
-    ("self_bleu", "self-BLEU", ".1f"),
+    ("identified_by_base", "Right context found", ".2f"),
+    ("identified_by_embedding", "Found by an embedding", ".2f"),
+    ("perplexity", "Perplexity", ".2f"),
+    ("tokens", "Tokens", ".1f"),
+    ("parroting", "Parroting", ".2f"),
+    ("self_bleu", "Self-BLEU", ".1f"),
 )
 
 

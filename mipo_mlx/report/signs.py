@@ -63,7 +63,8 @@ def _lengths(result: dict[str, Any]) -> Sign | None:
         return None
     value, real = change
     remedy = "set pairs.filters.max_length_ratio, or training.length_normalized"
-    seen = f"fresh answers are {abs(value):.1%} {'longer' if value > 0 else 'shorter'}"
+    how = "as long as before" if not value else f"{abs(value):.1%} {'longer' if value > 0 else 'shorter'}"
+    seen = f"fresh answers are {how}"
     return Sign("Answers grow or shrink", seen, real and abs(value) > COST, remedy)
 
 
@@ -121,5 +122,6 @@ def _recites(result: dict[str, Any]) -> Sign | None:
     leak = result.get("leak")
     if not leak:
         return None
-    seen = "; ".join(leak["signs"]) or f"no sign in {leak['samples']} samples without a context"
+    asked = f" in {leak['samples']} samples without a context" if leak["samples"] else ""
+    seen = "; ".join(leak["signs"]) or f"no sign{asked}"
     return Sign("Recites private text", seen, bool(leak["signs"]), "lower training.epochs; do not share this model")

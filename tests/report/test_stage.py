@@ -88,7 +88,7 @@ def test_baselines_stand_beside_the_base_and_the_tuned_model(page):
     result = read_json(page.parent / "eval.json")
     rows = figures.baselines(result["baselines"], result["fresh"])
     assert [name for name, _ in rows] == ["no context", "context in the prompt (base)", "context-aware decoding 0.5", "tuned"]
-    assert [dict(cells)["right context found"]["value"] for _, cells in rows] == ["0.27", "0.78", "0.88", "0.90"]
+    assert [dict(cells)["Right context found"]["value"] for _, cells in rows] == ["0.27", "0.78", "0.88", "0.90"]
     assert figures.baselines(None, result["fresh"]) == []
 
 
