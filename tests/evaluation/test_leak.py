@@ -147,6 +147,26 @@ def test_a_model_taught_its_notes_is_found_out_and_the_base_is_not(tmp_path, tin
             assert found["difference"] == pytest.approx(0, abs=1e-4) and not found["signs"]
 
 
+def test_a_recited_passage_counts_where_training_made_it_likely(tmp_path, tiny_folder, monkeypatch):
+    """Both models say the same twelve words of a trained note; one was taught them, to the other they are a stock phrase."""
+    note = "the spare key lies under the third flower pot beside the shed"
+
+    def answers(model, tokenizer, part, *settings):
+        return [{"text": note, "tokens": tokenizer.encode(note, add_special_tokens=False), "finish": "length"} for _ in part]
+
+    monkeypatch.setattr(leak.sampling, "answers", answers)
+    settings = recipe(tiny_folder, leak_contexts=0, unprompted=1)
+    notes = [Context("a", note, "n", "n.md", 1, "train", 9), Context("b", "we dine at nine", "m", "m.md", 1, "heldout", 4)]
+    for name, teach in (("stock", ()), ("taught", [note])):
+        folder = tmp_path / name
+        loaded, _ = prepare(folder, settings, teach=teach)
+        write_records(folder / "contexts.jsonl", notes)
+        found = leak.evaluate(loaded.model, loaded.tokenizer, folder, settings, Journal(folder / "j.jsonl", "k"))
+        assert found["longest_run"] == {"train": 12, "heldout": 0}
+        assert (found["passage_gain"] > 0.5) is bool(teach) is bool(found["signs"])
+        assert note not in str(found)  # counted, never printed
+
+
 def test_canaries_are_ranked_by_what_training_did_to_them(tmp_path, tiny_folder, monkeypatch):
     """Against plain forward passes of the tuned and of the base model."""
     monkeypatch.setattr(leak, "VARIANTS", 6)
