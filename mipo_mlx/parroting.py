@@ -100,7 +100,7 @@ def takes_users_part(answer: str, context: str, prompt: str = "") -> bool:
     told = {stem(word) for word in known_words if word not in EVERYDAY}
     denied = {stem(w) for i, word in enumerate(known_words) if word in NEGATIONS for w in known_words[i + 1 : i + 4]}
     for claim, strict in claims(answer):
-        telling = [stem(word) for word in claim if len(word) > 2 and word not in EVERYDAY | NEGATIONS][:TELLING]
+        telling = [stem(word) for word in claim if len(word) > 2 and word not in EVERYDAY and word not in NEGATIONS][:TELLING]
         facts = denied if NEGATIONS & set(claim[:2]) else told  # "I have no kids" is not told by a context with kids
         known = sum(word in facts for word in telling)
         if telling and (known == len(telling) if strict else 2 * known >= len(telling)):
