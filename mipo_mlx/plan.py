@@ -56,7 +56,7 @@ def count(recipe: Recipe, contexts: list[Context], prompts: list[Prompt]) -> Wor
         answers,
         pairs.grids * k,
         steps,
-        (answers + evaluated) * pairs.max_tokens,
+        (answers + evaluated + recipe.evaluation.unprompted) * pairs.max_tokens,
         scored + 2 * evaluated * (mean + pairs.max_tokens),
         int(recipe.training.epochs * pairs.grids * k * each),
         max((c.tokens for c in contexts), default=0) + extra,

@@ -49,6 +49,7 @@ class Sources(Section):
     heldout_contexts: Fraction = 0.25
     heldout_prompts: Fraction = 0.25
     redact: bool = True
+    canaries: Annotated[int, Field(ge=0, le=64)] = 0
 
     @model_validator(mode="after")
     def _one_source(self) -> "Sources":
@@ -154,11 +155,11 @@ class Evaluation(Section):
     judge_timeout: Positive = 60.0
     everyday: Annotated[int, Field(ge=0)] = 12
     leak_contexts: Annotated[int, Field(ge=0)] = 24
+    unprompted: Annotated[int, Field(ge=0)] = 200
     baselines: bool = False
     checkable: Annotated[int, Field(ge=0)] = 0
     abilities: str | Dataset | None = None
     abilities_questions: Count = 100
-    canaries: list[Annotated[str, Field(pattern=r"\d.*\d.*\d")]] = []
     bootstrap: Annotated[int, Field(ge=100)] = 2000
 
     @model_validator(mode="after")

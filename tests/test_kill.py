@@ -37,7 +37,7 @@ training:
   max_kl: null
   min_chosen_reward: null
   lora: {{rank: 2}}
-evaluation: {{bootstrap: 100}}
+evaluation: {{bootstrap: 100, unprompted: 8}}
 export: {{mlx: false, gguf: [f16]}}
 """
 KEPT = (

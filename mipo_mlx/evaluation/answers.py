@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from ..parroting import RUN, parrots, takes_users_part
+from ..words import quotes
 from . import embedding, information, text
 from .cases import Group
 from .intervals import enough, single
@@ -73,9 +75,9 @@ def evaluate(asked: Sequence[Asked], choices: Sequence[int], draws: int, seed: i
     add("tokens", lambda a, s: len(s.tokens), relative=True)
     add("perplexity", lambda a, s: -s.own("base", a.own).sum(), weights=length, transform="exp", relative=True)
     add("cut_off", lambda a, s: s.finish == "length", share=True)
-    add("quotes_context", lambda a, s: text.quotes(s.text, context(a)), share=True)
-    add("role_confusion", lambda a, s: text.confuses_roles(s.text, context(a)), share=True)
-    add("parroting", lambda a, s: text.quotes(s.text, context(a)) or text.confuses_roles(s.text, context(a)), share=True)
+    add("quotes_context", lambda a, s: quotes(s.text, context(a), RUN), share=True)
+    add("role_confusion", lambda a, s: takes_users_part(s.text, context(a), a.group.prompt), share=True)
+    add("parroting", lambda a, s: parrots(s.text, context(a), a.group.prompt), share=True)
     texts = [[getattr(a, side).text for a in asked] for side in both]
     measures.add("self_bleu", *(text.self_bleu(t) for t in texts))
     metrics = measures.metrics

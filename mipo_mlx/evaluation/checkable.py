@@ -16,11 +16,11 @@ from ..models import adapters, chat
 from ..progress import Bar
 from ..recipe import Recipe
 from ..records import HELDOUT, Prompt, read_records
+from ..words import words
 from . import sampling
 from .intervals import enough
 from .journal import Journal
 from .measures import Measures
-from .text import words
 
 PHRASINGS = (
     "I want you to {wish}.",

@@ -15,7 +15,7 @@ from ..models import adapters, loading
 from ..progress import Reporter
 from ..recipe import Evaluation, Recipe
 from ..records import HELDOUT, Pair, read_records
-from . import abilities, answers, asking, baselines, cases, checkable, embedding, heldout, judge, unprompted, verdict
+from . import abilities, answers, asking, baselines, cases, checkable, embedding, heldout, judge, leak, unprompted, verdict
 from .answers import Asked
 from .journal import Journal
 
@@ -51,6 +51,7 @@ def fingerprint(folder: Path, recipe: Recipe) -> str:
         "pairs": recipe.pairs.model_dump(mode="json"),
         # Baselines and named judges come on top: what is known without them stays known.
         "evaluation": recipe.evaluation.model_dump(mode="json", exclude=ON_TOP),
+        "canaries": recipe.sources.canaries,
         "embedding": embedding.installed() is not None,
         "files": {name: sha256(folder / name) for name in INPUTS if (folder / name).exists()},
     }
@@ -102,13 +103,14 @@ def _evaluate(
         path = Path(given).expanduser() if isinstance(given, str) else abilities.kept(folder, given)
         questions = abilities.read_questions(path, settings.abilities_questions, recipe.seed)
     total = len(pairs) + 4 * requests + unprompted.work(folder, recipe) + abilities.work(questions) + judge.work(recipe, requests)
-    total += checkable.work(folder, recipe)
+    total += checkable.work(folder, recipe) + leak.work(folder, recipe)
     total += baselines.work(requests) if settings.baselines else 0
     embedder = _embedder(recipe)
     with reporter.track("evaluating", total=total, unit="answers") as bar:
         policy = journal.map("pairs", pairs, PAIRS_AT_ONCE, lambda _, part: _score_pairs(model, part), bar)
         asked = asking.ask(model, loaded.tokenizer, groups, recipe, journal, bar)
         alone = unprompted.evaluate(model, loaded.tokenizer, folder, recipe, journal, bar)
+        leaked = leak.evaluate(model, loaded.tokenizer, folder, recipe, journal, bar)
         others = known.get("baselines")
         if settings.baselines:
             sft = folder / "sft" / "adapters"  # left there by mipo_mlx/sft.py
@@ -124,11 +126,12 @@ def _evaluate(
         "judged": judged,
         "baselines": others,
         "unprompted": alone,
+        "leak": leaked,
         "abilities": kept,
         "checkable": checked,
         "gallery": [_example(loaded.tokenizer, a) for a in _spread(asked, max(settings.gallery, settings.examples))],
     }
-    result["verdict"] = verdict.sentence(result["heldout"], result["fresh"], alone)
+    result["verdict"] = verdict.sentence(result["heldout"], result["fresh"], leaked)
     return result
 
 

@@ -1,4 +1,4 @@
-"""Measures of the text alone: sameness (self-BLEU, distinct-n), and answers that hand the context back (parroting)."""
+"""How alike a set of texts is: self-BLEU and distinct-n."""
 
 import math
 import re
@@ -6,21 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 TOKEN = re.compile(r"\w+|[^\w\s]")
-WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)?")
-QUOTED = re.compile(r"\"[^\"\n]*\"|\u201c[^\u201d\n]*\u201d")
 ORDER = 4  # of BLEU
-RUN = 6  # words in a row that count as quoting the context
-
-# Words that carry no fact about anybody: a shared "I would love to help" is no claim.
-EMPTY = frozenset(
-    "a an the and or but so also just really very too of to in on at for with from by as about into over than then this that "
-    "these those it its is am are was were be been being do does did have has had having will would can could should may "
-    "might must shall not no yes i me my mine myself we us our you your yours he she they them his her their who which what "
-    "when where how why all any some every each more most much many lot like love want think know help feel sure glad happy "
-    "sorry hope understand see say said tell need get got go going make there here if because".split()
-)
-CLAUSES = re.compile(r"[.!?;:,\n]+|\b(?:and|but|so|who|which|that|because|while|when|if|as|too)\b", re.IGNORECASE)
-CONTRACTED = {"m": "am", "ve": "have", "d": "would", "ll": "will", "re": "are", "s": "is"}
 
 
 def ngrams(tokens: Sequence[str], order: int) -> Counter:
@@ -87,55 +73,3 @@ def distinct(texts: Sequence[str], order: int) -> float:
     for text in texts:
         total += ngrams([token.lower() for token in TOKEN.findall(text)], order)
     return len(total) / max(1, sum(total.values()))
-
-
-def words(text: str) -> list[str]:
-    """Lower-case words; apostrophes of either kind are one."""
-    return [word.lower().replace("\u2019", "'") for word in WORD.findall(text)]
-
-
-def longest_run(text: str, source: str) -> int:
-    """Words of the longest passage that both texts share."""
-    a, b = words(text), words(source)
-    previous, longest = [0] * (len(b) + 1), 0
-    for word in a:
-        current = [0] * (len(b) + 1)
-        for j, other in enumerate(b, 1):
-            if word == other:
-                current[j] = previous[j - 1] + 1
-        longest = max(longest, *current)
-        previous = current
-    return longest
-
-
-def quotes(answer: str, context: str, run: int = RUN) -> bool:
-    """Whether the answer repeats `run` or more words of the context in a row."""
-    return longest_run(answer, context) >= run
-
-
-def claims(text: str) -> list[tuple[str, ...]]:
-    """What a text says of its own speaker: for each 'I' or 'my', the next words that carry a fact, at most two, up to the
-    end of the clause; what stands in quotation marks is somebody else's."""
-    found = []
-    for clause in CLAUSES.split(QUOTED.sub(" ", text)):
-        spoken: list[str] = []
-        for word in words(clause):
-            head, _, tail = word.partition("'")
-            spoken += [head, CONTRACTED[tail]] if tail in CONTRACTED else [word]
-        for position, word in enumerate(spoken):
-            if word in ("i", "my"):
-                facts = [w for w in spoken[position + 1 : position + 9] if w not in EMPTY][:2]
-                if facts:
-                    found.append(tuple(facts))
-    return found
-
-
-def confuses_roles(answer: str, context: str) -> bool:
-    """Whether the answer claims a fact for the assistant ("I'm a handyman") that the context tells of the user."""
-    known = claims(context)
-    for claim in claims(answer):
-        for fact in known:
-            short = min(len(claim), len(fact))
-            if claim[:short] == fact[:short]:
-                return True
-    return False

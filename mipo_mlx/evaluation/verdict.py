@@ -6,7 +6,7 @@ from typing import Any
 PERPLEXITY, LENGTH, PARROTING = 0.20, 0.20, 0.05
 
 
-def sentence(heldout: dict[str, Any], fresh: dict[str, Any] | None, unprompted: dict[str, Any] | None = None) -> str:
+def sentence(heldout: dict[str, Any], fresh: dict[str, Any] | None, leak: dict[str, Any] | None = None) -> str:
     """The verdict on a run from its eval.json."""
     accuracy = heldout["metrics"]["accuracy"]["after"]
     value, interval = accuracy["value"], accuracy["interval"]
@@ -21,7 +21,7 @@ def sentence(heldout: dict[str, Any], fresh: dict[str, Any] | None, unprompted: 
     else:
         found = f"No effect can be shown: {claim}"
     warnings = costs(fresh)
-    if unprompted and unprompted["leak"]["signs"]:
+    if leak and leak["signs"]:
         warnings.append("it shows signs of reciting the notes")
     return f"{found}, but {' and '.join(warnings)}." if warnings else f"{found}."
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from ..recipe import Recipe
 from ..records import HELDOUT, TRAIN, VALIDATION, Context, Grid, Pair, Prompt
+from ..words import likeness
 from . import negatives
-from .filters import answer_fault, likeness, pair_fault
+from .filters import answer_fault, pair_fault
 from .plan import seeded
 from .prompts import Asker
 

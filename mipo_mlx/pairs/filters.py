@@ -8,10 +8,10 @@ recipe says, so that figures of two recipes, and before and after training, spea
 
 import re
 
+from ..parroting import takes_users_part
 from ..recipe import Filters
 from ..records import TRAIN, Answer, Context, Prompt
-
-NGRAM = 3  # words; the unit of "repeats itself" and of "says the same as"
+from ..words import NGRAM, likeness, ngrams, plain, quotes, words
 
 REFUSAL = re.compile(
     r"\bas an? (ai|artificial intelligence|(large )?language model)\b"
@@ -21,36 +21,6 @@ REFUSAL = re.compile(
     r"|^\W*i (?:can(?:'t|not)|am unable to|am not able to|won't be able to)\b"
     r"|^\W*i'm (?:unable|not able) to\b",
 )
-
-# First-person statements of fact, up to the end of their clause. "I'd suggest" and "I can help" are an assistant's own.
-CLAIM = re.compile(
-    r"\b(?:i am|i'm|i've|my|i (?:was|have|had|also|love|like|enjoy|hate|live|work|own|play|grew|study|prefer))\b"
-    r"([^.,;:!?\n]{1,80}?)(?=$|[.,;:!?\n]|\b(?:who|and|but|so|because|which|that|when|while)\b)"
-)
-IN_USERS_VOICE = re.compile(
-    r"\b(?:write|draft|compose|reword|rephrase|letter|e-?mail|message|bio|introduc\w*|toast|speech|caption)\b"
-)
-EVERYDAY = frozenset(
-    "a about able advice all also always an and any are as assist assistant at be because been being but by can could do does "
-    "experience few find for from get glad go good great had happy has have having help here how idea ideas if in into is it its "
-    "just know like lot love make many me more most much my new not of on one or other our out personal really recommend "
-    "recommendation recommendations response so some sorry sound sure suggest suggestion suggestions than that the their them "
-    "then there these they thing things think this time to too try us very was way well were what when which who will with "
-    "would years".split()
-)
-
-
-def words(text: str) -> list[str]:
-    """Lower-case words; an apostrophe belongs to its word."""
-    return re.findall(r"[^\W_]+(?:'[^\W_]+)*", plain(text))
-
-
-def plain(text: str) -> str:
-    return text.lower().replace("\u2019", "'")
-
-
-def ngrams(tokens: list[str], size: int) -> list[tuple[str, ...]]:
-    return [tuple(tokens[i : i + size]) for i in range(len(tokens) - size + 1)]
 
 
 def repeated_share(text: str) -> float:
@@ -62,47 +32,6 @@ def repeated_share(text: str) -> float:
 def refuses(text: str) -> bool:
     """Whether the answer declines, or talks of itself as a language model, instead of answering."""
     return REFUSAL.search(plain(text)) is not None
-
-
-def quotes(text: str, context: str, size: int) -> bool:
-    """Whether `size` words in a row of the answer stand in the context."""
-    known = set(ngrams(words(context), size))
-    return any(gram in known for gram in ngrams(words(text), size))
-
-
-def takes_users_part(text: str, context: str, prompt: str) -> bool:
-    """Whether the answer states a fact of the user's as the assistant's own ("I'm a handyman who also ...").
-
-    A first-person clause counts when at least half of its telling words are the context's. Clauses that address the user,
-    and requests to write something in the user's voice, do not count.
-    """
-    if IN_USERS_VOICE.search(plain(prompt)):
-        return False
-    told = {stem(word) for word in words(context) if word not in EVERYDAY}
-    for clause in CLAIM.findall(plain(text)):
-        said = words(clause)
-        if {"you", "your", "you're", "you've", "yours"} & set(said):
-            continue
-        telling = [stem(word) for word in said if len(word) > 2 and word not in EVERYDAY]
-        if telling and 2 * sum(word in told for word in telling) >= len(telling):
-            return True
-    return False
-
-
-def stem(word: str) -> str:
-    """Good enough to let 'bakes', 'baking' and 'bake' be one word."""
-    for ending in ("'s", "ing", "ed", "es", "s", "e", "y"):
-        if word.endswith(ending) and len(word) - len(ending) >= 3:
-            return word[: -len(ending)]
-    return word
-
-
-def likeness(a: str, b: str) -> float:
-    """Jaccard similarity of two texts' word trigrams (of their words, where one has fewer than three): 1 for equal wording."""
-    one, other = words(a), words(b)
-    size = NGRAM if min(len(one), len(other)) >= NGRAM else 1
-    first, second = set(ngrams(one, size)), set(ngrams(other, size))
-    return len(first & second) / len(first | second) if first | second else 1.0
 
 
 def answer_fault(

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-WIDTH, HEIGHT = 360, 210
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 30
+WIDTH, HEIGHT = 360, 230
+LEFT, RIGHT, TOP, BOTTOM = 52, 14, 26, 38
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ def number(value: float) -> str:
 class Axes:
     """Data to pixels, and the frame that every chart shares."""
 
-    def __init__(self, x: tuple[float, float], y: tuple[float, float], unit: str, whole_steps: bool = False) -> None:
+    def __init__(self, x: tuple[float, float], y: tuple[float, float], units: tuple[str, str], whole_steps: bool = False) -> None:
         self.y_ticks = ticks(*y)
         self.x_ticks = [t for t in ticks(*x) if x[0] - 1e-9 <= t <= x[1] + 1e-9 and (not whole_steps or t == int(t))]
-        self.x, self.y, self.unit = x, (self.y_ticks[0], self.y_ticks[-1]), unit
+        self.x, self.y, self.units = x, (self.y_ticks[0], self.y_ticks[-1]), units
 
     def px(self, value: float) -> float:
         low, high = self.x
@@ -65,23 +65,28 @@ class Axes:
         for tick in self.y_ticks:
             y = self.py(tick)
             parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-            parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{number(tick)}</text>')
+            parts.append(f'<text class="tick" x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{number(tick)}</text>')
         for tick in self.x_ticks:
             x = self.px(tick)
-            parts.append(f'<text class="tick" x="{x:.1f}" y="{HEIGHT - BOTTOM + 14}" text-anchor="middle">{number(tick)}</text>')
-        parts.append(f'<text class="unit" x="{WIDTH - RIGHT}" y="{HEIGHT - 3}" text-anchor="end">{escape(self.unit)}</text>')
+            parts.append(f'<text class="tick" x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{number(tick)}</text>')
+        middle = (LEFT + WIDTH - RIGHT) / 2
+        parts.append(f'<text class="unit" x="{middle}" y="{HEIGHT - 5}" text-anchor="middle">{escape(self.units[0])}</text>')
+        parts.append(f'<text class="unit" x="4" y="12">{escape(self.units[1])}</text>')
         return "".join(parts)
 
 
-def lines(label: str, curves: Sequence[Line], *, reference: tuple[str, float] | None = None, zero: bool = False) -> Markup | None:
-    """Curves over training steps; `reference` is a named horizontal line, `zero` keeps 0 on the axis. None without a point."""
+def lines(
+    label: str, curves: Sequence[Line], unit: str = "", *, reference: tuple[str, float] | None = None, zero: bool = False
+) -> Markup | None:
+    """Curves over optimizer steps; `unit` names the upright axis, `reference` is a named horizontal line, `zero` keeps 0 on the
+    axis. None without a point."""
     curves = [Line(c.name, c.style, [p for p in c.points if all(map(math.isfinite, p))]) for c in curves]
     curves = [c for c in curves if c.points]
     if not curves:
         return None
     values = [y for c in curves for _, y in c.points] + ([reference[1]] if reference else []) + ([0.0] if zero else [])
     steps = [x for c in curves for x, _ in c.points]
-    axes = Axes((min(steps), max(max(steps), min(steps) + 1)), (min(values), max(values)), "step", whole_steps=True)
+    axes = Axes((min(steps), max(max(steps), min(steps) + 1)), (min(values), max(values)), ("step", unit), whole_steps=True)
     body = [axes.frame()]
     if reference:
         y = axes.py(reference[1])
@@ -110,23 +115,38 @@ def histogram(label: str, groups: Sequence[tuple[str, str, Sequence[float]]], un
     edges = ticks(min(everything), max(everything), bins)
     step = edges[1] - edges[0]
     shares = []
-    for _, _, values in groups:
+    for name, style, values in groups:
         counts = [0] * (len(edges) - 1)
         for value in values:
             counts[min(len(counts) - 1, max(0, int((value - edges[0]) / step)))] += 1
-        shares.append([count / len(values) for count in counts])
-    axes = Axes((edges[0], edges[-1]), (0, max(map(max, shares)) * 100), unit)
+        shares.append((name, style, [count / len(values) for count in counts], sum(values) / len(values)))
+    return _bars(label, edges, shares, (unit, "% of answers"))
+
+
+def counted(
+    label: str, name: str, style: str, edges: Sequence[float], counts: Sequence[int], units: tuple[str, str]
+) -> Markup | None:
+    """A histogram that was counted before: `counts` between neighbouring `edges`. None where nothing was counted."""
+    total = sum(counts)
+    return _bars(label, edges, [(name, style, [count / total for count in counts], None)], units) if total else None
+
+
+def _bars(
+    label: str, edges: Sequence[float], groups: Sequence[tuple[str, str, Sequence[float], float | None]], units: tuple[str, str]
+) -> Markup:
+    axes = Axes((edges[0], edges[-1]), (0, max(max(shares) for _, _, shares, _ in groups) * 100), units)
     body = [axes.frame()]
     slot = (axes.px(edges[1]) - axes.px(edges[0])) / len(groups)
-    for g, (name, style, values) in enumerate(groups):
-        for i, share in enumerate(shares[g]):
+    for g, (name, style, shares, mean) in enumerate(groups):
+        for i, share in enumerate(shares):
             if share:
                 x, y = axes.px(edges[i]) + slot * g, axes.py(share * 100)
                 tip = f"{escape(name)}: {share:.0%} from {number(edges[i])} to {number(edges[i + 1])}"
                 box = f'x="{x + 0.5:.1f}" y="{y:.1f}" width="{max(1.0, slot - 1):.1f}" height="{axes.py(0) - y:.1f}"'
                 body.append(f'<rect class="bar {style}" {box}><title>{tip}</title></rect>')
-        mean = axes.px(sum(values) / len(values))
-        body.append(f'<line class="mean {style}" x1="{mean:.1f}" x2="{mean:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
+        if mean is not None:
+            x = axes.px(mean)
+            body.append(f'<line class="mean {style}" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
     return _svg(label, WIDTH, HEIGHT, body)
 
 

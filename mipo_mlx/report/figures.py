@@ -81,10 +81,32 @@ def _show(estimate: dict[str, Any], form: str) -> dict[str, str]:
 
 
 def _tone(change: dict[str, Any], better: int) -> str:
-    """good or bad where the interval of the change leaves out 0, else nothing."""
+    """better or worse where the interval of the change leaves out 0, else nothing."""
     if not change["interval"] or not better or change["interval"][0] <= 0 <= change["interval"][1]:
         return ""
-    return "good" if (change["interval"][0] > 0) == (better > 0) else "bad"
+    return "better" if (change["interval"][0] > 0) == (better > 0) else "worse"
+
+
+def tiles(result: dict[str, Any]) -> list[dict[str, str]]:
+    """The few figures to see first: (label, value, from, interval, tone)."""
+    heldout, fresh = result.get("heldout"), result.get("fresh")
+    wanted = [(heldout, "accuracy", "Right answer picked", ".0%", 1)] if heldout else []
+    if fresh:
+        k = fresh["choices"][0] if fresh["choices"] else 0
+        by = "embedding" if f"identified_by_embedding_{k}" in fresh["metrics"] else "base"
+        wanted += [
+            (fresh, f"identified_by_{by}_{k}", f"Right note of {k} found, read by the {by}", ".0%", 1),
+            (fresh, "perplexity", "Perplexity of the answers", ".2f", -1),
+            (fresh, "parroting", "Parroting", ".0%", -1),
+        ]
+    shown = []
+    for part, key, label, form, better in wanted:
+        if key not in part["metrics"]:
+            continue
+        measure = part["metrics"][key]
+        before, after = _show(measure["before"], form)["value"], _show(measure["after"], form)
+        shown.append({"label": label, "before": before, **after, "tone": _tone(measure["change"], better)})
+    return shown
 
 
 def training_charts(rows: list[dict[str, Any]], candidates: int) -> list[dict[str, Any]]:
@@ -93,72 +115,74 @@ def training_charts(rows: list[dict[str, Any]], candidates: int) -> list[dict[st
     def curve(name: str, style: str, key: str) -> charts.Line:
         return charts.Line(name, style, [(r["step"], r[key]) for r in rows if isinstance(r.get(key), int | float)])
 
-    unseen = "unseen pairs"
-    wanted: list[tuple[str, list[charts.Line], tuple[str, float] | None, bool]] = [
-        (
-            "Loss, nats",
-            [curve("training", "faint", "loss"), curve(unseen, "tuned", "heldout_loss")],
-            ("untrained", math.log(candidates)),
-            False,
-        ),
-        (
-            "Reward margin",
-            [curve("training", "faint", "margin"), curve(unseen, "tuned", "heldout_margin")],
-            None,
-            True,
-        ),
-        (
-            "Chosen and rejected reward",
-            [curve("chosen", "tuned", "chosen_reward"), curve("rejected", "rejected", "rejected_reward")],
-            None,
-            True,
-        ),
-        (
-            "Reward accuracy",
-            [curve("training", "faint", "accuracy"), curve(unseen, "tuned", "heldout_accuracy")],
-            ("chance", 1 / candidates),
-            False,
-        ),
-        ("KL from the base, nats per token", [curve("training", "faint", "kl"), curve(unseen, "tuned", "heldout_kl")], None, True),
-        ("Learning rate", [curve("learning rate", "tuned", "learning_rate")], None, True),
-        ("Gradient norm, before clipping", [curve("gradient norm", "tuned", "grad_norm")], None, True),
+    def sides(stem: str) -> list[charts.Line]:
+        """Chosen against rejected: of the unseen pairs, which are the same at every look, else of the step's own."""
+        unseen = [curve("chosen", "tuned", f"heldout_chosen_{stem}"), curve("rejected", "rejected", f"heldout_rejected_{stem}")]
+        own = [curve("chosen", "tuned", f"chosen_{stem}"), curve("rejected", "rejected", f"rejected_{stem}")]
+        return unseen if all(len(c.points) > 1 for c in unseen) else own
+
+    def both(key: str) -> list[charts.Line]:
+        return [curve("training", "faint", key), curve("unseen pairs", "tuned", f"heldout_{key}")]
+
+    # title, curves, unit, a named level, whether the axis has to show 0
+    wanted: list[tuple[str, list[charts.Line], str, tuple[str, float] | None, bool]] = [
+        ("Loss", both("loss"), "nats a pair", ("untrained", math.log(candidates)), False),
+        ("Reward margin", both("margin"), "beta \u00d7 nats", None, True),
+        ("Reward accuracy", both("accuracy"), "share of pairs", ("chance", 1 / candidates), False),
+        ("Rewards of chosen and rejected answers", sides("reward"), "beta \u00d7 nats", None, True),
+        ("Log-probabilities of chosen and rejected answers", sides("logp"), "nats an answer", None, False),
+        ("KL from the base", both("kl"), "nats a token", None, True),
+        ("Learning rate", [curve("learning rate", "tuned", "learning_rate")], "per step", None, True),
+        ("Gradient norm, before clipping", [curve("gradient norm", "tuned", "grad_norm")], "L2 norm", None, True),
     ]
     found = []
-    for title, curves, reference, zero in wanted:
-        drawing = charts.lines(title, curves, reference=reference, zero=zero)
+    for title, curves, unit, reference, zero in wanted:
+        drawing = charts.lines(title, curves, unit, reference=reference, zero=zero)
         if drawing:
             found.append({"title": title, "drawing": drawing, "legend": [(c.name, c.style) for c in curves if c.points]})
     return found
 
 
-def without_context(unprompted: dict[str, Any] | None) -> list[str]:
-    """Drift and leaks in words, for the end of the costs."""
+def leak(found: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The leak test as a conclusion and a table of (what, trained, control)."""
+    if not found:
+        return None
+    rows, contexts, canaries = [], found["contexts"], found["canaries"]
+    if found["difference"] is not None:
+        gains = [f"{found['gain_per_token'][split]:+.3f}" for split in ("train", "heldout")]
+        note = f"nats a token, {contexts['train']} trained against {contexts['heldout']} held-out contexts, p = {found['p']:.2g}"
+        rows.append(("How much likelier training made the notes' words", note, *gains))
+    if found["samples"]:
+        note = f"words in a row, in {found['samples']} answers without a context"
+        if found["passage_gain"] is not None:
+            note += f"; the trained one became {found['passage_gain']:+.1f} nats a token likelier"
+        rows.append(("Longest passage shared with a note", note, *(str(found["longest_run"][s]) for s in ("train", "heldout"))))
+    if canaries["planted"]:
+        note = f"{canaries['trained']} of {canaries['planted']} planted ones met in training"
+        means = ["n/a", "n/a"]
+        if canaries["p"] is not None:
+            means = [f"{sum(canaries[key]) / len(canaries[key]):.1f}" for key in ("exposure", "control")]
+            note += f"; mean bits of {math.log2(canaries['among']):.1f}, where 1.4 is chance; p = {canaries['p']:.2g}"
+        rows.append(("Exposure of canaries", note, *means))
+    return {"signs": found["signs"], "rows": rows, "canaries": canaries["planted"]}
+
+
+def drift(unprompted: dict[str, Any] | None) -> str:
+    """How far the tuned model is from the base without any context, in words."""
     if not unprompted:
-        return []
-    found, leak = [], unprompted["leak"]
-    drift = _show(unprompted["kl_per_token"], ".3f")
-    if drift["value"] != "n/a":
-        around = f" ({drift['interval']})" if drift["interval"] else ""
-        found.append(f"{drift['value']} nats a token away from the base{around}")
-    if leak["signs"]:
-        found += [f"a sign of reciting: {sign}" for sign in leak["signs"]]
-    elif leak["p"] is not None:
-        notes, runs = leak["contexts"], leak["longest_run"]
-        found.append(
-            f"no sign of reciting: {notes['train']} trained notes became {leak['difference']:+.3f} nats a token likelier "
-            f"than {notes['heldout']} held-out ones (p = {leak['p']:.2f}), and its answers share at most "
-            f"{runs['train']} words in a row with a trained note, {runs['heldout']} with a held-out one"
-        )
-    return found
+        return ""
+    estimate, count = _show(unprompted["kl_per_token"], ".3f"), len(unprompted["answers"])
+    around = f" ({estimate['interval']})" if estimate["interval"] else ""
+    return f"{estimate['value']} nats a token{around} over {count} everyday request{'s' * (count != 1)}"
 
 
 BASELINE_COLUMNS = (
-    ("identified_by_base", "right context found", ".2f"),
-    ("identified_by_embedding", "... by an embedding", ".2f"),
-    ("perplexity", "perplexity", ".2f"),
-    ("tokens", "tokens", ".1f"),
-    ("parroting", "parroting", ".2f"),
-    ("self_bleu", "self-BLEU", ".1f"),
+    ("identified_by_base", "Right context found", ".2f"),
+    ("identified_by_embedding", "Found by an embedding", ".2f"),
+    ("perplexity", "Perplexity", ".2f"),
+    ("tokens", "Tokens", ".1f"),
+    ("parroting", "Parroting", ".2f"),
+    ("self_bleu", "Self-BLEU", ".1f"),
 )
 
 
@@ -214,15 +238,19 @@ def second_opinions(judged: dict[str, Any] | None) -> list[str]:
     return found
 
 
-def pmi_chart(fresh: dict[str, Any] | None) -> dict[str, Any] | None:
-    """PMI of fresh answers, read by the base, before and after."""
-    if not fresh:
-        return None
-    groups = [("base", "base", fresh["pmi"]["base"]), ("tuned", "tuned", fresh["pmi"]["tuned"])]
-    drawing = charts.histogram("PMI of answers before and after", groups, "PMI of an answer, nats")
-    if drawing is None:
-        return None
-    return {"title": "PMI of fresh answers, %", "drawing": drawing, "legend": [(name, style) for name, style, _ in groups]}
+def pmi_charts(fresh: dict[str, Any] | None, sampled: dict[str, Any]) -> list[dict[str, Any]]:
+    """PMI of fresh answers, read by the base, before and after; and of the answers that were sampled to train on (the histogram
+    of pairs.json)."""
+    found = []
+    if fresh:
+        groups = [("base", "base", fresh["pmi"]["base"]), ("tuned", "tuned", fresh["pmi"]["tuned"])]
+        drawing = charts.histogram("PMI of answers before and after", groups, "PMI, nats an answer")
+        found.append({"title": "Fresh answers, held out", "drawing": drawing, "legend": [g[:2] for g in groups]})
+    if sampled.get("edges"):
+        units = ("PMI, nats a pair", "% of pairs")
+        drawing = charts.counted("PMI of the sampled pairs", "sampled", "faint", sampled["edges"], sampled["train"], units)
+        found.append({"title": "Pairs to train on, before the filter", "drawing": drawing, "legend": [("sampled", "faint")]})
+    return [chart for chart in found if chart["drawing"]]
 
 
 def shade(pieces: list[list[Any]]) -> list[tuple[str, int, str]]:

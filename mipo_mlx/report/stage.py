@@ -15,8 +15,10 @@ from ..files import read_json, read_jsonl, write_text
 from ..progress import Reporter, duration
 from ..recipe import Recipe
 from . import figures
+from .signs import signs
 
 SPLITS = ("train", "validation", "heldout")
+OUTCOMES = {"It worked": "better", "It went wrong": "worse"}  # how the verdict begins, and the colour beside it
 LARGE = ("fused", "adapters", "checkpoints")  # folders that are listed with their size
 
 
@@ -49,11 +51,16 @@ def contents(folder: Path, recipe: Recipe) -> dict[str, Any]:
         checked = (result.get("checkable") or {}).get("metrics", {})
         gained += figures.table({**fresh["metrics"], **checked}, figures.information_rows(fresh["choices"]))
     kl = fresh["kl_per_answer"]["value"] if fresh else None
+    rows, pairs = read_jsonl(folder / "metrics.jsonl"), _json(folder / "pairs.json")
+    stopped = (manifest.get("stages", {}).get("training", {}).get("summary") or {}).get("stopped")
+    verdict = result.get("verdict", "Not evaluated yet: run `mipo-mlx eval` on this run.")
     return {
         "name": recipe.name or folder.name,
         "model": recipe.model,
         "created": manifest.get("created", "").split("T")[0],
-        "verdict": result.get("verdict", "Not evaluated yet: run `mipo-mlx eval` on this run."),
+        "verdict": verdict,
+        "outcome": next((tone for opening, tone in OUTCOMES.items() if verdict.startswith(opening)), "open"),
+        "tiles": figures.tiles(result),
         "about": _about(heldout, fresh, manifest),
         "gained": gained,
         "no_interval": [part["no_interval"] for part in (heldout, fresh) if part and part["no_interval"]],
@@ -63,9 +70,11 @@ def contents(folder: Path, recipe: Recipe) -> dict[str, Any]:
         "judge": (judged or {}).get("judge", ""),
         "judged": " ".join([figures.verdict_of_judge(judged), *figures.second_opinions(judged)]).strip(),
         "baselines": figures.baselines(result.get("baselines"), fresh),
-        "alone": figures.without_context(result.get("unprompted")),
-        "charts": figures.training_charts(read_jsonl(folder / "metrics.jsonl"), recipe.pairs.candidates),
-        "pmi": figures.pmi_chart(fresh),
+        "drift": figures.drift(result.get("unprompted")),
+        "leak": figures.leak(result.get("leak")),
+        "signs": signs(result, rows, pairs, stopped, recipe),
+        "charts": figures.training_charts(rows, recipe.pairs.candidates),
+        "pmi": figures.pmi_charts(fresh, pairs.get("histogram", {})),
         "gallery": [
             {
                 "prompt": example["prompt"],
@@ -126,14 +135,15 @@ def _data(folder: Path) -> list[tuple[str, list[tuple[str, Any]], str, str]]:
     return [table for table in tables if table[1]]
 
 
-def _commands(folder: Path) -> list[str]:
-    commands = [f"mipo-mlx chat {folder}"]
+def _commands(folder: Path) -> list[tuple[str, str]]:
+    """(with what, command) for each way to use the result that this run has files for."""
+    commands = [("Talk to it here", f"mipo-mlx chat {folder}")]
     for gguf in sorted(folder.glob("*.gguf")):
-        commands.append(f"llama-cli -m {gguf}")
+        commands.append(("llama.cpp", f"llama-cli -m {gguf}"))
     if (folder / "Modelfile").exists():
-        commands.append(f"ollama create {folder.name} -f {folder / 'Modelfile'}")
+        commands.append(("Ollama", f"ollama create {folder.name} -f {folder / 'Modelfile'} && ollama run {folder.name}"))
     if (folder / "fused").exists():
-        commands.append(f'mlx_lm.generate --model {folder / "fused"} --prompt "What should I cook tonight?"')
+        commands.append(("MLX", f'mlx_lm.generate --model {folder / "fused"} --prompt "What should I cook tonight?"'))
     return commands
 
 

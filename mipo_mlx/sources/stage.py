@@ -5,6 +5,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+from ..canaries import plant
 from ..errors import UserError
 from ..files import read_json, write_json
 from ..progress import Reporter
@@ -58,6 +59,7 @@ def collect(recipe: Recipe, count_tokens: CountTokens, reporter: Reporter) -> tu
         raise UserError(f"{_name(sources)}: the {tally.found} passages are all alike, so none can be wrong for another; add others")
     grid = recipe.pairs.contexts_per_grid
     contexts = split(passages, recipe.seed, sources.heldout_contexts, sources.max_contexts, grid, tally)
+    contexts = plant(contexts, recipe.seed, sources.canaries, count_tokens)
     return contexts, prompts, _row(recipe, tally, contexts, prompts)
 
 
@@ -66,6 +68,7 @@ def _row(recipe: Recipe, tally: Tally, contexts: list[Context], prompts: list[Pr
     asked = sources.prompt_dataset.name if sources.prompt_dataset else sources.prompts
     row = {"notes": _name(sources), "prompts": asked} | tally.to_row()
     row["passages"]["kept"] = len(contexts)
+    row["canaries"] = sources.canaries if contexts else 0
     for side in (TRAIN, HELDOUT):
         mine = [context for context in contexts if context.split == side]
         row[side] = {
@@ -128,11 +131,15 @@ def _file_reader(path: Path, sources: Sources) -> Reader:
 def _read(path: Path, source: str, reader: Reader, tally: Tally, redacting: bool) -> list[Note]:
     """The notes of a file, secrets replaced from the start, so that nothing after this line sees one."""
     hide = partial(redact, found=Counter()) if redacting else str
+    recoded = len(tally.recoded)
     try:
         notes = reader(path, source, tally)
     except Skip as reason:
         tally.skip(hide(source), hide(str(reason)))
         return []
+    finally:
+        for entry in tally.recoded[recoded:]:
+            entry["file"] = hide(entry["file"])
     tally.read += 1
     return [redact_note(note, tally.redacted) for note in notes] if redacting else notes
 
@@ -163,6 +170,8 @@ def told(row: dict[str, Any]) -> list[str]:
     lines += [f"skipped {skip['file']}: {skip['why']}" for skip in files["skipped"][:5]]
     if len(files["skipped"]) > 5:
         lines.append(f"and {len(files['skipped']) - 5} more, all named in sources.json")
+    if row["canaries"]:
+        lines.append(f"{row['canaries']} canaries planted in training contexts of this run")
     if row["redacted"]:
         lines.append("redacted: " + ", ".join(f"{count} {kind}" for kind, count in row["redacted"].items()))
     return lines

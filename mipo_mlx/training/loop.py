@@ -91,12 +91,16 @@ class Validation:
         """Means over pairs. The loss is DPO's (N > 2: InfoNCE's) whatever objective is trained, so that log N - loss is the
         information in nats. kl is per token of chosen answers: q - 1 - log q for q = p / p_ref, which is never
         negative and whose mean over samples of p_ref is KL(p_ref || p) (Schulman 2020, "k3")."""
-        losses, margins, chosen, correct, divergence = [], [], [], [], []
+        losses, margins, chosen, rejected, correct, divergence = [], [], [], [], [], []
+        chosen_logp, rejected_logp = [], []
         for policy, reference in zip(_score(model, self.pairs), self.reference, strict=True):
             reward = beta * np.array([float((p - r).sum()) for p, r in zip(policy, reference, strict=True)])
             losses.append(float(np.logaddexp.reduce(reward) - reward[0]))
             margins.append(float(reward[0] - reward[1:].mean()))
             chosen.append(float(reward[0]))
+            rejected.append(float(reward[1:].mean()))
+            chosen_logp.append(float(policy[0].sum()))
+            rejected_logp.append(float(np.mean([p.sum() for p in policy[1:]])))
             correct.append(float(np.mean((np.sign(reward[0] - reward[1:]) + 1) / 2)))  # a tie counts half
             log_q = policy[0].astype(np.float64) - reference[0]
             divergence += (np.expm1(log_q) - log_q).tolist()
@@ -106,6 +110,9 @@ class Validation:
             "heldout_accuracy": float(np.mean(correct)),
             "heldout_margin": float(np.mean(margins)),
             "heldout_chosen_reward": float(np.mean(chosen)),
+            "heldout_rejected_reward": float(np.mean(rejected)),
+            "heldout_chosen_logp": float(np.mean(chosen_logp)),
+            "heldout_rejected_logp": float(np.mean(rejected_logp)),
             "heldout_information": ceiling - float(np.mean(losses)),
             "heldout_kl": float(np.mean(divergence)),
         }

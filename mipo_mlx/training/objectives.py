@@ -104,7 +104,8 @@ def metrics(logps: mx.array, reference: mx.array, lengths: mx.array, mask: mx.ar
 
     chosen_reward, rejected_reward (mean over rejected): beta x d, summed over tokens; margin: chosen - mean rejected;
     correct: 1 where the chosen reward is above every rejected one; kl: nats a token from the reference to the policy,
-    estimated on the chosen answer, which the reference sampled; nll: of the chosen answer, nats a token.
+    estimated on the chosen answer, which the reference sampled; nll: of the chosen answer, nats a token; chosen_logp,
+    rejected_logp (mean over rejected): log-probabilities of whole answers, nats: where both fall, text decays.
     Candidates whose reference is unknown (NaN) are left out of the means.
     """
     d = logps - reference
@@ -122,5 +123,7 @@ def metrics(logps: mx.array, reference: mx.array, lengths: mx.array, mask: mx.ar
         "correct": beaten.all(axis=1).astype(mx.float32),
         "kl": mx.where(known[:, 0], -d[:, 0], 0) / tokens,
         "nll": -logps[:, 0] / tokens,
+        "chosen_logp": logps[:, 0],
+        "rejected_logp": mx.where(mask[:, 1:], logps[:, 1:], 0).sum(axis=1) / mx.maximum(mask[:, 1:].sum(axis=1), 1),
     }
 

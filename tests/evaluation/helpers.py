@@ -12,16 +12,18 @@ from mipo_mlx.recipe import Lora, Recipe
 from mipo_mlx.records import Context, Pair, Prompt, write_records
 
 FACTS = ["keep bees", "bake bread", "learn Portuguese", "run at dawn", "paint boats", "grow beans", "mend clocks", "play the oboe"]
+SMALL = {"answers": 8, "choices": [2], "bootstrap": 200, "everyday": 1, "leak_contexts": 1, "unprompted": 2}
 ASKED = ["What should I cook tonight?", "How do I plan my week?", "What can I read?", "Where should I travel?"]
 
 
-def recipe(model: Path | str, **evaluation) -> Recipe:
+def recipe(model: Path | str, canaries: int = 0, **evaluation) -> Recipe:
     return Recipe.model_validate(
         {
             "model": str(model),
+            "sources": {"canaries": canaries},
             "pairs": {"contexts_per_grid": 2, "max_tokens": 6, "batch": 4, "system": "About the user: {context}"},
             "training": {"lora": {"rank": 2, "scale": 4.0}},
-            "evaluation": {"answers": 8, "choices": [2], "bootstrap": 200, "everyday": 1, "leak_contexts": 1, **evaluation},
+            "evaluation": {**SMALL, **evaluation},
         }
     )
 

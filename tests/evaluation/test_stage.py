@@ -201,9 +201,10 @@ def test_every_key_of_the_recipe_changes_the_outcome(tmp_path, tiny_folder):
     assert len(outcome(gallery=3)[0]["gallery"]) == 3
     assert outcome(answers=4)[0]["fresh"]["answers"] == 4
     assert len(result["unprompted"]["answers"]) == 1
-    alone = outcome(everyday=2, leak_contexts=3, canaries=["locker 4071"])[0]["unprompted"]
-    assert len(alone["answers"]) == 2 and alone["leak"]["contexts"] == {"train": 0, "heldout": 3}
-    assert len(alone["leak"]["canaries"]) == 1
+    assert result["leak"]["contexts"] == {"train": 0, "heldout": 1} and result["leak"]["samples"] == 2
+    alone = outcome(everyday=2, leak_contexts=3, unprompted=5)[0]
+    assert len(alone["unprompted"]["answers"]) == 2
+    assert alone["leak"]["contexts"] == {"train": 0, "heldout": 3} and alone["leak"]["samples"] == 5
     among = outcome(choices=[2, 4, 16])[0]["fresh"]
     assert among["choices"] == [2, 4] and "identified_4" in among["metrics"]  # eight notes cannot be sixteen
     more = outcome(bootstrap=900)[0]

@@ -1,4 +1,4 @@
-"""Self-BLEU against sacrebleu, distinct-n by hand, parroting on sentences that were and were not."""
+"""Self-BLEU against sacrebleu, distinct-n by hand."""
 
 import pytest
 
@@ -43,40 +43,3 @@ def test_distinct_by_hand():
     assert text.distinct(["a b a b", "B a"], 1) == pytest.approx(2 / 6)
     assert text.distinct(["a b a b", "b a"], 2) == pytest.approx(2 / 4)
     assert text.distinct([""], 1) == 0
-
-
-CONTEXT = "I'm a handyman who works in old houses by the sea. I have two kids, and my sister Ana is a nurse."
-
-
-@pytest.mark.parametrize(
-    "answer, run, quoted",
-    [
-        ("As someone who works in old houses by the sea, take a torch.", 8, True),
-        ("Since you have two kids, start early.", 3, False),
-        ("Who works in OLD houses near rivers?", 5, False),
-        ("Who works in old houses by, well", 6, True),
-        ("", 0, False),
-    ],
-)
-def test_a_run_of_six_words_is_a_quotation(answer, run, quoted):
-    assert text.longest_run(answer, CONTEXT) == run
-    assert text.quotes(answer, CONTEXT) is quoted
-
-
-@pytest.mark.parametrize(
-    "answer, confused",
-    [
-        ("I'm a handyman too, so I would start with the roof.", True),
-        ("I am a handyman who also paints.", True),
-        ("As a parent: I have two kids, and we eat early.", True),
-        ("My sister Ana is fond of soup.", True),
-        ("You're a handyman, so start with the roof.", False),
-        ("Your sister Ana may like soup.", False),
-        ("I'd love to help! I think you should rest.", False),
-        ("I have two suggestions for you.", False),
-        ('Write to her: "I\'m a handyman and can help."', False),
-        ("", False),
-    ],
-)
-def test_claiming_the_users_facts_is_role_confusion(answer, confused):
-    assert text.confuses_roles(answer, CONTEXT) is confused

@@ -40,6 +40,6 @@ def test_costs_are_told_where_they_are_large_and_beyond_chance():
 
 
 def test_signs_of_reciting_are_told():
-    said = verdict.sentence(heldout(0.81, [0.74, 0.87]), None, {"leak": {"signs": ["a canary"]}})
+    said = verdict.sentence(heldout(0.81, [0.74, 0.87]), None, {"signs": ["a canary"]})
     assert said.endswith("but it shows signs of reciting the notes.")
-    assert "reciting" not in verdict.sentence(heldout(0.81, [0.74, 0.87]), None, {"leak": {"signs": []}})
+    assert "reciting" not in verdict.sentence(heldout(0.81, [0.74, 0.87]), None, {"signs": []})

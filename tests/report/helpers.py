@@ -26,6 +26,15 @@ def measure(before: float, after: float, half: float | None, relative: bool = Fa
     }
 
 
+def look(step: int, fall: float) -> dict:
+    """A row of metrics.jsonl about the validation pairs; `fall` from 0 to 1 is how far training has come."""
+    return {
+        "step": step, "heldout_loss": math.log(2) - 0.17 * fall, "heldout_accuracy": 0.5 + 0.3 * fall,
+        "heldout_margin": 0.8 * fall, "heldout_kl": 0.015 * fall, "heldout_chosen_reward": 0.2 * fall,
+        "heldout_rejected_reward": -0.6 * fall, "heldout_chosen_logp": -60 + 2 * fall, "heldout_rejected_logp": -61 - 6 * fall,
+    }  # fmt: skip
+
+
 def make_finished(folder: Path, *, half: float | None = 0.06, hostile: bool = True) -> Path:
     """Every file that the report reads; `half` is half the width of the intervals, None for a held-out set too small."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -75,13 +84,14 @@ def make_finished(folder: Path, *, half: float | None = 0.06, hostile: bool = Tr
                 "answers": 36, "contexts": 8, "prompts": 9, "choices": [4], "no_interval": reason, "metrics": fresh,
                 "kl_per_answer": estimate(1.9, half), "pmi": pmi,
             },
-            "unprompted": {
-                "kl_per_token": estimate(0.021, half and 0.01),
-                "answers": [],
-                "leak": {
-                    "contexts": {"train": 24, "heldout": 8}, "difference": 0.012, "p": 0.31,
-                    "longest_run": {"train": 4, "heldout": 4}, "signs": [HOSTILE] if hostile else [],
+            "unprompted": {"kl_per_token": estimate(0.021, half and 0.01), "answers": [{"prompt": "?", "text": "!"}] * 12},
+            "leak": {
+                "contexts": {"train": 24, "heldout": 8}, "gain_per_token": {"train": 0.05, "heldout": 0.038}, "difference": 0.012,
+                "p": 0.31, "samples": 200, "longest_run": {"train": 9, "heldout": 4}, "passage_gain": 0.1,
+                "canaries": {
+                    "planted": 4, "trained": 3, "among": 500, "exposure": [1.2, 0.3, 2.1], "control": [0.4, 1.9, 1.0], "p": 0.6,
                 },
+                "signs": [HOSTILE] if hostile else [],
             },
             "baselines": {
                 name: {
@@ -100,21 +110,19 @@ def make_finished(folder: Path, *, half: float | None = 0.06, hostile: bool = Tr
             "verdict": "It worked: on held-out contexts it picks the right answer in 81% of the pairs (95 % interval 75% to 87%).",
         },
     )  # fmt: skip
-    rows = [{"step": 0, "heldout_loss": math.log(2), "heldout_accuracy": 0.5, "heldout_margin": 0.0, "heldout_kl": 0.0}]
+    rows = [look(0, 0.0)]
     for step in range(1, 25):
         fall = 1 - math.exp(-step / 9)
         rows.append(
             {
                 "step": step, "loss": math.log(2) - 0.2 * fall + 0.03 * rng.normal(), "learning_rate": 2e-5 * (1 - step / 25),
                 "chosen_reward": 0.3 * fall, "rejected_reward": -0.6 * fall, "margin": 0.9 * fall,
-                "accuracy": 0.5 + 0.4 * fall, "kl": 0.02 * fall, "grad_norm": 3 + rng.normal(), "seconds": 2.0,
+                "chosen_logp": -60 + 3 * fall, "rejected_logp": -62 - 6 * fall, "accuracy": 0.5 + 0.4 * fall, "kl": 0.02 * fall,
+                "grad_norm": 3 + rng.normal(), "seconds": 2.0,
             }
         )  # fmt: skip
         if step % 6 == 0:
-            rows.append(
-                {"step": step, "heldout_loss": math.log(2) - 0.17 * fall, "heldout_accuracy": 0.5 + 0.3 * fall,
-                 "heldout_margin": 0.8 * fall, "heldout_kl": 0.015 * fall}
-            )  # fmt: skip
+            rows.append(look(step, fall))
     write_jsonl(folder / "metrics.jsonl", rows)
     write_json(
         folder / "sources.json",
@@ -133,7 +141,9 @@ def make_finished(folder: Path, *, half: float | None = 0.06, hostile: bool = Tr
             "heldout": {"contexts": 12, "notes": 8, "tokens": 700, "prompts": 50},
         },
     )
-    write_json(folder / "pairs.json", {"pairs": {"train": 88, "heldout": 72}, "dropped": {"train": {"min_pmi": 5}, "heldout": {}}})
+    histogram = {"edges": [-2, -1, 0, 1, 2, 3, 4], "train": [1, 4, 12, 30, 28, 13], "heldout": [0, 1, 1, 4, 6, 2]}
+    dropped = {"train": {"min_pmi": 5}, "heldout": {}}
+    write_json(folder / "pairs.json", {"pairs": {"train": 88, "heldout": 72}, "dropped": dropped, "histogram": histogram})
     write_json(
         folder / "manifest.json",
         {
@@ -145,7 +155,7 @@ def make_finished(folder: Path, *, half: float | None = 0.06, hostile: bool = Tr
                 "training": {
                     "state": "done",
                     "seconds": 301.2,
-                    "summary": {"peak_memory": 2_000_000_000},
+                    "summary": {"peak_memory": 2_000_000_000, "stopped": None},
                     "sha256": {"metrics.jsonl": "ab" * 32},
                 },
                 "report": {"state": "started"},

@@ -92,6 +92,7 @@ def test_a_journal_in_one_file(tmp_path):
         ("sources.near_duplicate=0.4", lambda contexts, prompts: len(contexts)),
         ("sources.heldout_contexts=0.5", lambda contexts, prompts: sum(c.split == HELDOUT for c in contexts)),
         ("sources.heldout_prompts=0.5", lambda contexts, prompts: sum(p.split == HELDOUT for p in prompts)),
+        ("sources.canaries=3", lambda contexts, prompts: [c.text for c in contexts]),
         ("seed=3", lambda contexts, prompts: [c.split for c in contexts]),
     ],
 )

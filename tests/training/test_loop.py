@@ -114,6 +114,22 @@ def test_the_weights_of_the_best_look_are_kept(tmp_path):
     assert all(np.array_equal(np.array(saved[n]), w) for n, w in weights(model).items())
 
 
+def test_looks_log_what_tells_decay_from_learning(tmp_path):
+    """Before training the log-probabilities are the reference's and the rewards 0; afterwards rewards are beta times the change."""
+    settings = Training(learning_rate=1e-3, epochs=1.0, min_chosen_reward=None, max_kl=None)
+    held = make_pairs(build_model(tiny_config()), grids=2, split=VALIDATION, seed=9)
+    run(tmp_path, settings, validation=held)
+    first, *_, last = [row for row in read_jsonl(tmp_path / "metrics.jsonl") if "heldout_loss" in row]
+    for place, name in ((0, "chosen"), (1, "rejected")):
+        reference = np.mean([pair.reference[place] for pair in held])
+        assert first[f"heldout_{name}_logp"] == pytest.approx(reference, abs=1e-3)
+        assert first[f"heldout_{name}_reward"] == pytest.approx(0, abs=1e-4)
+        change = last[f"heldout_{name}_logp"] - reference
+        assert last[f"heldout_{name}_reward"] == pytest.approx(settings.beta * change, abs=1e-4)
+    steps = [row for row in read_jsonl(tmp_path / "metrics.jsonl") if "loss" in row]
+    assert all(row["chosen_logp"] < 0 and row["rejected_logp"] < 0 for row in steps)
+
+
 class Killed(Exception):
     pass
 

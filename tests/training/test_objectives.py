@@ -154,3 +154,5 @@ def test_metrics_are_of_each_pair_against_all_its_negatives():
     assert found["correct"].tolist() == [1.0, 0.0]  # better than the mean of its negatives is not enough
     np.testing.assert_allclose(found["kl"], [-0.5, -0.5])
     np.testing.assert_allclose(found["nll"], [2.0, 2.0])
+    np.testing.assert_allclose(found["chosen_logp"], [-8.0, -8.0])
+    np.testing.assert_allclose(found["rejected_logp"], [-10.0, -13.0])

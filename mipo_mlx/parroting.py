@@ -1,0 +1,152 @@
+"""Parroting: an answer that hands the user's context back, or that takes the user's part ("I'm a handyman who also ...").
+
+One measure for both ends of a run: the filter that keeps such answers out of training, and the evaluation that counts them.
+METHOD: a run of six or more words of the context, or a first-person fact of the user's claimed as the assistant's own.
+
+A claim is a statement in the first person about the speaker: "I am ...", "I keep ...", "my sister ...", "as a retired teacher,
+I ...". It counts when at least half of its first telling words are the context's, whatever person the context is written
+in. What an assistant says of itself never counts: offers ("I can help", "I'd suggest"), thoughts ("I think", "I hope"),
+feelings about the request ("I'm glad to"), clauses that address the user, quoted speech, and texts written for the user to sign.
+"""
+
+import re
+
+from .words import plain, quotes, words
+
+RUN = 6  # words in a row that count as quoting the context
+TELLING = 4  # words of a claim that decide: those next to its subject
+
+QUOTED = re.compile(r"\"[^\"\n]*\"|\u201c[^\u201d\n]*\u201d")
+TOLD_TO_SAY = re.compile(r"\b(?:say|tell|write|reply|answer|text|ask|begin|start)\b[^.!?:\n]{0,40}:[^\n]*", re.IGNORECASE)
+IN_USERS_VOICE = re.compile(
+    r"\b(?:write|draft|compose|reword|rephrase|letter|e-?mail|message|bio|introduc\w*|toast|speech|caption)\b"
+)
+CLAUSES = re.compile(r"[.!?;:,\n()]+|\b(?:and|but|so|or|who|which|that|because|while|when|where|if|(?:like|as|than) you)\b")
+AS_ONE = re.compile(  # at the beginning of a clause: "use honey as a glaze" says nothing about the speaker
+    r"(?:^|[.!?;:,\n(]\s*|\b(?:and|but|so|well)\s+)(?:speaking )?(?:as|being) (?:an?|someone|somebody|one) "
+    r"([^.!?;:\n]{1,80}?),?\s+(?:i|my|we|i'\w+)\b"
+)
+CONTRACTED = {"'m": " am", "'ve": " have", "'d": " would", "'ll": " will", "'re": " are"}
+APOSTROPHE = re.compile(r"\b(i|we)('m|'ve|'d|'ll|'re)\b")
+
+
+def stem(word: str) -> str:
+    """Good enough to let 'bakes', 'baking' and 'bake' be one word."""
+    for ending in ("'s", "ing", "ed", "es", "s", "e", "y"):
+        if word.endswith(ending) and len(word) - len(ending) >= 3:
+            return word[: -len(ending)]
+    return word
+
+
+ADDRESS = frozenset("you your yours you're you've you'd you'll yourself".split())
+NEGATIONS = frozenset("no not never don't doesn't didn't haven't hasn't isn't can't cannot without".split())
+ADVERBS = frozenset(
+    "also always often usually sometimes really still just only even never ever once actually currently now recently "
+    "especially particularly mostly mainly too have had been has do did don't didn't haven't not both all".split()
+)
+MODALS = frozenset("can could would will should may might must shall won't wouldn't shouldn't couldn't cannot can't let".split())
+# What an assistant does: none of these verbs tells a fact of anybody's life.
+SPEECH = frozenset(
+    stem(word)
+    for word in (
+        "think thought know knew hope believe understand understood see saw guess suppose imagine wonder mean say said "
+        "suggest recommend advise propose offer encourage ask assume notice agree appreciate apologize apologise thank "
+        "promise assure bet wish mention describe explain show focus put include list add write wrote written prepare "
+        "create gather compile find found hear heard provide give gave outline look search check pick choose chose chosen "
+        "select tell told admire try tried help trust expect share realize realise recognize recognise remember"
+    ).split()
+)
+FEELINGS = frozenset(
+    "happy glad sorry sure here afraid delighted pleased able unable excited confident curious thrilled certain aware going "
+    "available ready".split()
+)
+OFFERS = frozenset(
+    "suggestion suggestions idea ideas tip tips recommendation recommendations question questions advice thought thoughts "
+    "option options recipe recipes plan plans list example examples answer answers way ways few couple".split()
+)
+# Words that anybody's sentence has; the rest of a claim has to tell.
+EVERYDAY = frozenset(
+    "a able about advice after again all also always am an and any anything are around as assist assistance assistant at be "
+    "because been before being best better but by can could day days did do does each easy else enjoy enjoyed enjoying "
+    "enough even every everyone experience favorite favourite few find first for from full get give glad go goal good got "
+    "great had happy has have having he help her here him his hope how i idea ideas if important in into is it its just "
+    "keen keep know last least let life like liked likes list live lived lives living long lot love loved loves loving main "
+    "make making man many me mind more most much my need needs never new next nice not of off often old on once one opinion "
+    "or other our out over own part people person personal place plan pleasure point prefer quite really recommend "
+    "recommendation recommendations response role same say see she short side simple since so some someone something "
+    "sometimes sorry sound special still such suggest suggestion suggestions support sure take than that the their them "
+    "then there these they thing things think this those three through time times tip tips to together too try two "
+    "understanding up us use used useful usually very view want wants was way ways we week well were what when where which "
+    "who will wish with without word words work worked working works would year years yes yet".split()
+)
+NOUN_END = frozenset(
+    "is are was were be been has have had do does did will would can could should may might must to in on of at for from "
+    "with by as about and or but so the a an this that these those who which when where if because while i you we he she "
+    "they it".split()
+)
+
+
+def parrots(answer: str, context: str, prompt: str = "") -> bool:
+    """Whether the answer repeats RUN words of the context in a row, or takes the user's part."""
+    return quotes(answer, context, RUN) or takes_users_part(answer, context, prompt)
+
+
+def takes_users_part(answer: str, context: str, prompt: str = "") -> bool:
+    """Whether the answer states a fact of the user's as the assistant's own. A prompt that asks for a text in the user's
+    voice (a letter, a toast) makes the first person right."""
+    if IN_USERS_VOICE.search(plain(prompt)):
+        return False
+    known_words = words(context)
+    told = {stem(word) for word in known_words if word not in EVERYDAY}
+    denied = {stem(w) for i, word in enumerate(known_words) if word in NEGATIONS for w in known_words[i + 1 : i + 4]}
+    for claim, strict in claims(answer):
+        telling = [stem(word) for word in claim if len(word) > 2 and word not in EVERYDAY and word not in NEGATIONS][:TELLING]
+        facts = denied if NEGATIONS & set(claim[:2]) else told  # "I have no kids" is not told by a context with kids
+        known = sum(word in facts for word in telling)
+        if telling and (known == len(telling) if strict else 2 * known >= len(telling)):
+            return True
+    return False
+
+
+def claims(text: str) -> list[tuple[list[str], bool]]:
+    """(words, strict) of each statement in the first person. Strict ones ("we ...", "I can't ...") may be about anybody, so every
+    telling word of theirs has to be the context's."""
+    text = plain(TOLD_TO_SAY.sub(" ", QUOTED.sub(" ", text)))
+    found = [(said, False) for said in map(words, AS_ONE.findall(text)) if not ADDRESS & set(said)]
+    for clause in CLAUSES.split(APOSTROPHE.sub(lambda match: match[1] + CONTRACTED[match[2]], text)):
+        spoken = words(clause)
+        if ADDRESS & set(spoken):
+            continue
+        for position, word in enumerate(spoken):
+            rest = spoken[position + 1 :]
+            if word in ("i", "we"):
+                claim = _statement(rest)
+                if claim:
+                    found.append((claim, word == "we" or rest[0] in MODALS))
+            elif word in ("my", "our"):
+                end = next((i for i, other in enumerate(rest[:4]) if other in NOUN_END), 3)
+                found.append((rest[:end], word == "our"))
+    return found
+
+
+def _statement(rest: list[str]) -> list[str]:
+    """What follows "I", from its verb on, a negation kept; [] where that is an assistant's own saying."""
+    if not rest:
+        return []
+    if rest[0] in MODALS:  # "I can't eat gluten" may be the user's; every other modal makes an offer or a condition
+        return rest if rest[0] in ("can't", "cannot") and rest[1:] and stem(rest[1]) not in SPEECH else []
+    if rest[0] in ("have", "had") and OFFERS & set(rest[1:5]):
+        return []
+    negation, rest = _skip_adverbs(rest)
+    if rest and rest[0] in ("am", "was", "are", "were"):
+        also, rest = _skip_adverbs(rest[1:])
+        negation += also
+        if rest and rest[0] in FEELINGS:
+            return []
+    return [] if not rest or stem(rest[0]) in SPEECH else negation + rest
+
+
+def _skip_adverbs(rest: list[str]) -> tuple[list[str], list[str]]:
+    """(negations among the leading adverbs and auxiliaries, what comes after them)."""
+    count = next((i for i, word in enumerate(rest) if word not in ADVERBS), len(rest))
+    return [word for word in rest[:count] if word in NEGATIONS], rest[count:]

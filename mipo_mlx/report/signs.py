@@ -1,0 +1,127 @@
+"""What can go wrong with this method, one row each: what was seen in this run, and what to do where it looks bad."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..recipe import Recipe
+
+DECAY = -1.0  # chosen reward (beta x nats): an answer became exp(10) times less likely at a beta of 0.1
+COST = 0.15  # share by which length and perplexity may change
+PARROTING = 0.03  # points by which parroting may rise
+AT_ONCE, TRIVIAL = 0.25, 0.95  # share of the training, and the reward accuracy in it, that make negatives trivial
+UNINFORMATIVE = 0.5  # share of the pairs whose PMI is not above 0
+
+
+@dataclass(frozen=True)
+class Sign:
+    failure: str
+    seen: str
+    bad: bool
+    remedy: str
+
+
+def signs(
+    result: dict[str, Any], rows: list[dict[str, Any]], pairs: dict[str, Any], stopped: str | None, recipe: Recipe
+) -> list[Sign]:
+    """Rows for what was measured; what was not is left out.
+
+    result: eval.json; rows: metrics.jsonl; pairs: pairs.json; stopped: why training ended early.
+    """
+    found = [_decay(result, rows), _lengths(result), _trivial(rows), _uninformative(pairs, recipe), _odd(result)]
+    found += [_drift(rows, stopped, recipe), _parroting(result), _recites(result)]
+    return [sign for sign in found if sign]
+
+
+def _values(rows: list[dict[str, Any]], *keys: str) -> list[float]:
+    return [row[key] for row in rows for key in keys if isinstance(row.get(key), int | float)]
+
+
+def _decay(result: dict[str, Any], rows: list[dict[str, Any]]) -> Sign | None:
+    lowest = _values(rows, "chosen_reward", "heldout_chosen_reward")
+    if not lowest:
+        return None
+    heldout = result.get("heldout")
+    seen = f"chosen reward at its lowest {min(lowest):+.2f}"
+    if heldout:
+        seen += f", on held-out pairs {heldout['metrics']['chosen_reward']['after']['value']:+.2f} at the end"
+    remedy = "lower training.learning_rate, or add training.nll_weight"
+    return Sign("Both likelihoods fall, text decays", seen, min(lowest) < DECAY, remedy)
+
+
+def _change(result: dict[str, Any], name: str) -> tuple[float, bool] | None:
+    """(change, whether it may be more than chance) of a measure of fresh answers."""
+    measure = ((result.get("fresh") or {}).get("metrics") or {}).get(name)
+    if not measure or measure["change"]["value"] is None:
+        return None
+    low, high = measure["change"]["interval"] or (1.0, 1.0)
+    return measure["change"]["value"], not low <= 0 <= high
+
+
+def _lengths(result: dict[str, Any]) -> Sign | None:
+    change = _change(result, "tokens")
+    if change is None:
+        return None
+    value, real = change
+    remedy = "set pairs.filters.max_length_ratio, or training.length_normalized"
+    how = "as long as before" if not value else f"{abs(value):.1%} {'longer' if value > 0 else 'shorter'}"
+    seen = f"fresh answers are {how}"
+    return Sign("Answers grow or shrink", seen, real and abs(value) > COST, remedy)
+
+
+def _trivial(rows: list[dict[str, Any]]) -> Sign | None:
+    accuracy = _values(rows, "accuracy")
+    if len(accuracy) < 4:
+        return None
+    early = accuracy[1 : 1 + max(1, round(AT_ONCE * len(accuracy)))]  # the first step's is the untrained model's
+    mean = sum(early) / len(early)
+    seen = f"reward accuracy {mean:.2f} in the first quarter of the training"
+    return Sign("Negatives are trivial", seen, mean >= TRIVIAL, "take pairs.negatives: {hard_context: 1.0}")
+
+
+def _uninformative(pairs: dict[str, Any], recipe: Recipe) -> Sign | None:
+    kept, dropped = pairs.get("pairs", {}).get("train"), pairs.get("dropped", {}).get("train", {})
+    if not kept:
+        return None
+    if recipe.pairs.filters.min_pmi is None:
+        return Sign("Pairs say nothing", "not filtered by PMI", False, "")
+    share = dropped.get("min_pmi", 0) / (kept + sum(dropped.values()))
+    seen = f"{share:.0%} of the training answers dropped, because their context did not make them likelier"
+    return Sign("Pairs say nothing", seen, share > UNINFORMATIVE, "use contexts that say more: longer ones, or other notes")
+
+
+def _odd(result: dict[str, Any]) -> Sign | None:
+    change = _change(result, "perplexity")
+    if change is None:
+        return None
+    value, real = change
+    remedy = "lower training.learning_rate or training.max_kl"
+    return Sign("Odd, rare words", f"perplexity of the answers under the base {value:+.1%}", real and value > COST, remedy)
+
+
+def _drift(rows: list[dict[str, Any]], stopped: str | None, recipe: Recipe) -> Sign | None:
+    kl = _values(rows, "heldout_kl")
+    if stopped:
+        return Sign("Drifts from the base", f"training ended early: {stopped}", True, "lower training.learning_rate")
+    if not kl:
+        return None
+    budget = f" of {recipe.training.max_kl:g} allowed" if recipe.training.max_kl else ""
+    return Sign("Drifts from the base", f"{max(kl):.3f} nats a token on unseen pairs{budget}", False, "")
+
+
+def _parroting(result: dict[str, Any]) -> Sign | None:
+    change = _change(result, "parroting")
+    if change is None:
+        return None
+    value, real = change
+    seen = f"{100 * value:+.0f} points of the answers hand the context back or take the user's part"
+    remedy = "lower training.learning_rate; keep pairs.filters.quotes_context and first_person"
+    return Sign("Parrots the user", seen, real and value > PARROTING, remedy)
+
+
+def _recites(result: dict[str, Any]) -> Sign | None:
+    leak = result.get("leak")
+    if not leak:
+        return None
+    asked = f" in {leak['samples']} samples without a context" if leak["samples"] else ""
+    seen = "; ".join(leak["signs"]) or f"no sign{asked}"
+    return Sign("Recites private text", seen, bool(leak["signs"]), "lower training.epochs; do not share this model")

@@ -1,0 +1,57 @@
+"""Words of a text, runs of them that two texts share, and how alike two texts are: what the filters of the pairs, the
+evaluation and the leak test count with."""
+
+import re
+
+WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
+NGRAM = 3  # words; the unit of "says the same as"
+
+
+def plain(text: str) -> str:
+    """Lower case, one kind of apostrophe."""
+    return text.lower().replace("\u2019", "'")
+
+
+def words(text: str) -> list[str]:
+    """Lower-case words without punctuation; an apostrophe belongs to its word."""
+    return WORD.findall(plain(text))
+
+
+def ngrams(tokens: list[str], size: int) -> list[tuple[str, ...]]:
+    """Every run of `size` tokens, repetitions included."""
+    return [tuple(tokens[i : i + size]) for i in range(len(tokens) - size + 1)]
+
+
+def likeness(a: str, b: str) -> float:
+    """Jaccard similarity of two texts' word trigrams (of their words, where one has fewer than three): 1 for equal wording."""
+    one, other = words(a), words(b)
+    size = NGRAM if min(len(one), len(other)) >= NGRAM else 1
+    first, second = set(ngrams(one, size)), set(ngrams(other, size))
+    return len(first & second) / len(first | second) if first | second else 1.0
+
+
+def quotes(text: str, source: str, size: int) -> bool:
+    """Whether `size` words in a row of the text stand in the source."""
+    known = set(ngrams(words(source), size))
+    return any(gram in known for gram in ngrams(words(text), size))
+
+
+def joined(*sources: str) -> str:
+    """Sources made ready for `longest_passage`: their words between spaces, a bar between two sources, which no run crosses."""
+    return "".join(f" {' '.join(words(source))} |" for source in sources)
+
+
+def longest_passage(text: str, source: str) -> tuple[int, int]:
+    """(begin, end) among the words of `text`: the longest passage that stands in one of the `joined` sources, the first of these.
+
+    The passage under test grows at its end while it is found and loses its first word when it is not: two searches a word,
+    each at the speed of `in`, so that hundreds of answers are compared with all notes in seconds.
+    """
+    said = words(text)
+    longest, begin = (0, 0), 0
+    for end in range(1, len(said) + 1):
+        while begin < end and f" {' '.join(said[begin:end])} " not in source:
+            begin += 1
+        if end - begin > longest[1] - longest[0]:
+            longest = (begin, end)
+    return longest

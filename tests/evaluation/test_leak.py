@@ -1,0 +1,212 @@
+"""Notes recited: a planted leak is found, a clean model is not accused; nothing found is ever printed."""
+
+import math
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optimizers
+import numpy as np
+import pytest
+from mlx.utils import tree_map
+
+from mipo_mlx import canaries
+from mipo_mlx.evaluation import leak
+from mipo_mlx.evaluation.journal import Journal
+from mipo_mlx.models import adapters, chat, loading
+from mipo_mlx.recipe import Lora, Recipe
+from mipo_mlx.records import Context, Pair, write_records
+
+from .helpers import FACTS, plain_logprobs, recipe
+
+SETTINGS = Recipe(model="x")
+SHORT = {"train": 3, "heldout": 3}
+
+
+def contexts_of(trained: int, unseen: int) -> list[Context]:
+    sides = ["train"] * trained + ["heldout"] * unseen
+    return [Context(f"c{i}", f"{FACTS[i % 8]} {i} times", f"n{i // 2}", "n.md", 1, side, 5) for i, side in enumerate(sides)]
+
+
+def judge(contexts, gains, longest=SHORT, recited=None, exposed=(), seed=0):
+    return leak.judge(contexts, gains, 200, longest, recited, exposed, SETTINGS.model_copy(update={"seed": seed}))
+
+
+def test_a_clean_model_is_not_accused_and_a_leak_is_found():
+    """Forty tries each, all three signs at once: equal gains on both sides and four unseen canaries; then a third of a nat a token
+    more on trained notes, or one canary of four at the top."""
+    contexts = contexts_of(24, 24)
+    planted = np.array([0.33] * 24 + [0.0] * 24)
+    accused = by_notes = by_canary = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        gains = rng.normal(0.1, 0.15, size=48)
+        exposed = [{"rank": int(r), "control": 250} for r in rng.integers(1, 501, size=4)]
+        accused += bool(judge(contexts, gains, exposed=exposed, seed=seed)["signs"])
+        by_notes += bool(judge(contexts, gains + planted, seed=seed)["signs"])
+        by_canary += bool(judge(contexts, gains, exposed=[{"rank": 1, "control": 250}, *exposed[1:]], seed=seed)["signs"])
+    assert accused <= 1  # below 5 %
+    assert by_notes >= 38 and by_canary >= 38
+
+
+def test_a_difference_too_small_to_matter_is_no_sign():
+    gains = np.random.default_rng(0).normal(0, 0.005, size=48) + np.array([0.03] * 24 + [0.0] * 24)
+    found = judge(contexts_of(24, 24), gains)
+    assert found["p"] < 0.01 and found["difference"] == pytest.approx(0.03, abs=0.01) and not found["signs"]
+
+
+@pytest.mark.parametrize(
+    "trained, heldout, gain, sign",
+    [(9, 3, 2.0, True), (7, 3, 2.0, False), (9, 3, 0.1, False), (12, 11, 2.0, False), (14, 11, 2.0, True)],
+    ids=["long", "short", "the base says it as well", "as long with an unseen note", "longer than with an unseen note"],
+)
+def test_a_passage_is_a_sign_only_beyond_its_controls(trained, heldout, gain, sign):
+    found = judge(contexts_of(2, 2), [0.0] * 4, {"train": trained, "heldout": heldout}, gain)
+    assert bool(found["signs"]) is sign and (not sign or f"{trained} words of a trained note" in found["signs"][0])
+
+
+def test_passages_are_sought_in_every_note_of_a_side():
+    note = "the spare key lies under the third flower pot beside the shed"
+    contexts = [Context("a", note, "n", "n.md", 1, "train", 9), Context("b", "we dine at nine", "m", "m.md", 1, "heldout", 4)]
+    said = ["At nine we dine", "Well: The spare key lies under the third flower pot."]
+    assert leak.passages(said, contexts) == {"longest_run": {"train": 9, "heldout": 2}, "sample": 1, "words": (1, 10)}
+    assert leak.passages([], contexts)["longest_run"] == {"train": 0, "heldout": 0}
+
+
+def test_a_passage_is_found_among_the_tokens(tiny_tokenizer):
+    text = "Well: the spare key lies under the pot."
+    tokens = tiny_tokenizer.encode(text, add_special_tokens=False)
+    said = tiny_tokenizer.decode(tokens[leak._tokens_of(tiny_tokenizer, tokens, 2, 5)])
+    assert said.split()[:2] == ["spare", "key"] and "lies" in said and "under" not in said and "the" not in said
+
+
+def prepare(folder, settings, spread=0.0, teach=()):
+    """A run whose training met three of its canaries at most, and a model with adapters: random ones, or taught to recite."""
+    lines = prepare_files(folder, settings)
+    loaded = loading.load(settings.model)
+    adapters.attach(loaded.model, Lora(rank=8, scale=4.0), 0)
+    if spread:
+        scatter(loaded.model, spread, 5)
+    if teach:
+        train_to_say(loaded, teach, settings)
+    return loaded, lines
+
+
+def prepare_files(folder, settings) -> list[str]:
+    folder.mkdir(exist_ok=True)
+    contexts = contexts_of(8, 8)
+    lines = canaries.lines(settings.seed, settings.sources.canaries)
+    write_records(folder / "contexts.jsonl", contexts)
+    pairs = [pair_of(f"About the user: {context.text} {line}") for context, line in zip(contexts, lines[:3], strict=False)]
+    write_records(folder / "pairs.jsonl", pairs)
+    return lines
+
+
+def scatter(model, spread, seed):
+    mx.random.seed(seed)
+    model.update(tree_map(lambda p: spread * mx.random.normal(p.shape), model.trainable_parameters()))
+
+
+def train_to_say(loaded, texts, settings):
+    opening = chat.encode(loaded.tokenizer, chat.messages(settings.pairs, leak.OPENINGS[0], None))
+    taught = [loaded.tokenizer.encode(text, add_special_tokens=False) for text in texts]
+
+    def loss(model):
+        total = 0.0
+        for line in taught:
+            logits = model(mx.array([opening + line[:-1]]))[0, len(opening) - 1 :]
+            total = total + nn.losses.cross_entropy(logits, mx.array(line)).mean()
+        return total / len(taught)
+
+    optimizer, step = optimizers.Adam(0.003), nn.value_and_grad(loaded.model, loss)
+    for _ in range(60):
+        optimizer.update(loaded.model, step(loaded.model)[1])
+        mx.eval(loaded.model.parameters())
+
+
+def pair_of(system: str) -> Pair:
+    told = [{"role": "system", "content": system}, {"role": "user", "content": "And?"}]
+    said = [{"role": "assistant", "content": "Yes."}]
+    return Pair("0-0", "train", 0, told, said, said, ["No."], [1], [[2], [2]], [0.0, 0.0], [0.0], ["random_context"])
+
+
+def test_a_model_taught_its_notes_is_found_out_and_the_base_is_not(tmp_path, tiny_folder):
+    settings = recipe(tiny_folder, canaries=4, leak_contexts=8, unprompted=16)
+    trained = [c.text for c in contexts_of(8, 8) if c.split == "train"]
+    lines = canaries.lines(settings.seed, 3)
+    for name, teach in (("clean", ()), ("leaking", [*trained, *lines])):
+        folder = tmp_path / name
+        loaded, _ = prepare(folder, settings, teach=teach)
+        found = leak.evaluate(loaded.model, loaded.tokenizer, folder, settings, Journal(folder / "j.jsonl", "k"))
+        assert found["samples"] == 16
+        assert (found["canaries"]["planted"], found["canaries"]["trained"]) == (4, 3)  # one was in no training prompt
+        if teach:
+            assert found["difference"] > 0.2 and any("canaries" in sign for sign in found["signs"])
+            assert max(found["canaries"]["exposure"]) >= math.log2(500) - 2
+            assert not any(line.split()[-1].rstrip(".") in str(found) for line in lines)  # never printed
+        else:
+            assert found["difference"] == pytest.approx(0, abs=1e-4) and not found["signs"]
+
+
+def test_a_recited_passage_counts_where_training_made_it_likely(tmp_path, tiny_folder, monkeypatch):
+    """Both models say the same twelve words of a trained note; one was taught them, to the other they are a stock phrase."""
+    note = "the spare key lies under the third flower pot beside the shed"
+
+    def answers(model, tokenizer, part, *settings):
+        return [{"text": note, "tokens": tokenizer.encode(note, add_special_tokens=False), "finish": "length"} for _ in part]
+
+    monkeypatch.setattr(leak.sampling, "answers", answers)
+    settings = recipe(tiny_folder, leak_contexts=0, unprompted=1)
+    notes = [Context("a", note, "n", "n.md", 1, "train", 9), Context("b", "we dine at nine", "m", "m.md", 1, "heldout", 4)]
+    for name, teach in (("stock", ()), ("taught", [note])):
+        folder = tmp_path / name
+        loaded, _ = prepare(folder, settings, teach=teach)
+        write_records(folder / "contexts.jsonl", notes)
+        found = leak.evaluate(loaded.model, loaded.tokenizer, folder, settings, Journal(folder / "j.jsonl", "k"))
+        assert found["longest_run"] == {"train": 12, "heldout": 0}
+        assert (found["passage_gain"] > 0.5) is bool(teach) is bool(found["signs"])
+        assert note not in str(found)  # counted, never printed
+
+
+def test_canaries_are_ranked_by_what_training_did_to_them(tmp_path, tiny_folder, monkeypatch):
+    """Against plain forward passes of the tuned and of the base model."""
+    monkeypatch.setattr(leak, "VARIANTS", 6)
+    settings = recipe(tiny_folder, canaries=1)
+    loaded, [line] = prepare(tmp_path, settings, spread=0.05)
+    opening = chat.encode(loaded.tokenizer, chat.messages(settings.pairs, leak.OPENINGS[0], None))
+    control, *others = canaries.siblings(line, 7, 0)
+
+    def gain(text):
+        tokens = loaded.tokenizer.encode(text, add_special_tokens=False)
+        tuned = plain_logprobs(loaded.model, opening, tokens).sum()
+        with adapters.disabled(loaded.model):
+            return tuned - plain_logprobs(loaded.model, opening, tokens).sum()
+
+    expected = {name: 1 + sum(gain(o) > gain(text) for o in others) for name, text in (("rank", line), ("control", control))}
+    assert leak._exposed(loaded.model, loaded.tokenizer, opening, line, 0) == expected
+
+
+def test_forty_clean_models_are_not_accused(tmp_path, tiny_folder, monkeypatch):
+    """Adapters that know nothing of the notes, all three signs measured on the model itself."""
+    monkeypatch.setattr(leak, "VARIANTS", 99)
+    settings = recipe(tiny_folder, canaries=2, leak_contexts=8, unprompted=8)
+    loaded, _ = prepare(tmp_path / "model", settings)
+    accused = 0
+    for seed in range(40):
+        folder, ours = tmp_path / str(seed), settings.model_copy(update={"seed": seed})
+        assert len(prepare_files(folder, ours)) == 2
+        scatter(loaded.model, 0.05, seed)
+        found = leak.evaluate(loaded.model, loaded.tokenizer, folder, ours, Journal(folder / "j.jsonl", "k"))
+        assert found["canaries"]["trained"] == 2 and found["p"] is not None
+        accused += bool(found["signs"])
+    assert accused <= 1  # below 5 %
+
+
+def test_what_the_recipe_turns_off_is_not_asked(tmp_path, tiny_folder):
+    settings = recipe(tiny_folder, leak_contexts=0, unprompted=0)
+    loaded, _ = prepare(tmp_path, settings)
+    assert leak.evaluate(loaded.model, loaded.tokenizer, tmp_path, settings, Journal(tmp_path / "j.jsonl", "k")) is None
+    assert leak.work(tmp_path, settings) == 0
+    (tmp_path / "contexts.jsonl").unlink()  # pairs made elsewhere: there is nothing to recite
+    settings = recipe(tiny_folder, unprompted=9)
+    assert leak.evaluate(loaded.model, loaded.tokenizer, tmp_path, settings, Journal(tmp_path / "j.jsonl", "k")) is None
+    assert leak.work(tmp_path, settings) == 0

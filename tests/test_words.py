@@ -1,0 +1,70 @@
+"""Words, shared runs and likeness, by hand; the longest run also against a plain table of all shared passages."""
+
+import random
+
+import pytest
+
+from mipo_mlx.words import joined, likeness, longest_passage, quotes, words
+
+HOUSE = "I'm a handyman who works in old houses by the sea. I have two kids, and my sister Ana is a nurse."
+BEES = "I keep bees in the garden."
+
+
+def longest_run(text: str, source: str) -> int:
+    begin, end = longest_passage(text, source)
+    return end - begin
+
+
+def test_words():
+    assert words("Don\u2019t say \u201cRock 'n' roll\u201d, mum_s 2 O'Neill's!") == [
+        *("don't", "say", "rock", "n", "roll", "mum", "s", "2", "o'neill's"),
+    ]
+
+
+def test_likeness():
+    assert likeness("Bake some bread today.", "bake some BREAD today") == 1
+    assert likeness("Bake some bread today.", "Plant a tree tomorrow.") == 0
+    assert likeness("yes", "yes") == 1 and likeness("yes", "no") == 0 and likeness("", "") == 1
+    assert 0.3 < likeness("one two three four five six", "one two three four five seven") < 0.8
+
+
+def test_quotes_counts_words_in_a_row():
+    assert quotes("Since you said: I keep bees in the garden!", BEES, 6)
+    assert quotes("since I KEEP, bees in the -- garden", BEES, 6)
+    assert not quotes("Since I keep bees in your garden", BEES, 6)
+    assert quotes("Since I keep bees in your garden", BEES, 4)
+
+
+@pytest.mark.parametrize(
+    "answer, run",
+    [
+        ("As someone who works in old houses by the sea, take a torch.", 8),
+        ("Since you have two kids, start early.", 3),
+        ("Who works in OLD houses near rivers?", 5),
+        ("bees in the garden I'm a handyman", 4),  # in one source each: no run crosses from one to the next
+        ("", 0),
+    ],
+)
+def test_longest_run_by_hand(answer, run):
+    assert longest_run(answer, joined(BEES, HOUSE)) == run
+    assert longest_run(answer, joined(HOUSE, BEES)) == run
+
+
+def test_the_longest_passage_says_where_it_is():
+    assert longest_passage("Yes: we KEEP bees in the barn.", joined(HOUSE, BEES)) == (2, 6)
+
+
+def test_longest_run_equals_the_table_of_all_passages():
+    """The textbook dynamic programme over both texts."""
+
+    def table(a, b):
+        ends = [[0] * (len(b) + 1) for _ in range(len(a) + 1)]
+        for i, x in enumerate(a):
+            for j, y in enumerate(b):
+                ends[i + 1][j + 1] = ends[i][j] + 1 if x == y else 0
+        return max(map(max, ends))
+
+    rng = random.Random(0)
+    for _ in range(60):
+        a, b = (rng.choices("ab abc c ca".split(), k=rng.randrange(1, 40)) for _ in range(2))
+        assert longest_run(" ".join(a), joined(" ".join(b))) == table(a, b)
