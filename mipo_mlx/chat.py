@@ -4,27 +4,31 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from .contexts import joined, of_people, read_contexts
 from .errors import UserError
-from .records import Context, read_records
+from .recipe import Recipe
 from .run import Run
 
 
-def find_context(folder: Path, name: str) -> str:
-    """The text of `--context`: a file, or a context of the run by its id, its note or a part of its file name.
+def find_context(folder: Path, recipe: Recipe, name: str | None) -> str | None:
+    """The text of `--context`: a file, or a context of the run by its id, its note or a part of its file name; without a name
+    the author's profile, where the run trained with it (`sources.context: both`), or None.
 
     Raises UserError where nothing, or more than one note, has that name.
     """
+    contexts = read_contexts(folder, recipe)
+    if name is None:
+        return contexts[0].profile or None if contexts and not of_people(recipe) else None
     path = Path(name).expanduser()
     if path.is_file():
         return path.read_text(encoding="utf-8", errors="replace").strip()
-    contexts = read_records(folder / "contexts.jsonl", Context)
     for attribute in ("id", "note", "source"):
-        found = [c.text for c in contexts if getattr(c, attribute) == name]
+        found = [c for c in contexts if getattr(c, attribute) == name]
         if found:
-            return "\n\n".join(found)
+            return joined(found)
     notes = sorted({c.source for c in contexts if name.lower() in c.source.lower()})
     if len(notes) == 1:
-        return "\n\n".join(c.text for c in contexts if c.source == notes[0])
+        return joined([c for c in contexts if c.source == notes[0]])
     if notes:
         raise UserError(f"--context {name}: more than one note has that in its name: {', '.join(notes[:5])}")
     some = ", ".join(sorted({c.source for c in contexts})[:5])
@@ -35,7 +39,7 @@ def talk(run: Run, context: str | None, base: bool, max_tokens: int, temperature
     """Read lines from standard input and stream the answers; an empty line or end of file ends it."""
     from .models import adapters, loading
 
-    text = find_context(run.folder, context) if context else None
+    text = find_context(run.folder, run.recipe, context)
     loaded = loading.load(run.recipe.model)
     adapters.load(loaded.model, run.folder / "adapters")
     system = run.recipe.pairs.system.replace("{context}", text) if text else None
@@ -45,7 +49,8 @@ def talk(run: Run, context: str | None, base: bool, max_tokens: int, temperature
         histories["base"] = list(opening)
     interactive = sys.stdin.isatty()
     if interactive:
-        print(f"{run.folder.name}{' with a context' if text else ''}; an empty line ends the talk")
+        told = " with a context" if context else " with your profile" if text else ""
+        print(f"{run.folder.name}{told}; an empty line ends the talk")
     while question := _ask(interactive):
         for who, history in histories.items():
             history.append({"role": "user", "content": question})

@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from . import __version__, recipe
+from . import __version__, contexts, recipe
 from .errors import UserError
 from .files import read_json, sha256, write_json, write_text
 from .progress import Reporter, duration
@@ -35,6 +35,7 @@ OUTPUTS = {  # what a finished stage must have left behind
 }
 EVERYTHING = (  # what a run writes, and `--fresh` removes
     *("contexts.jsonl", "prompts.jsonl", "sources.json", "samples.jsonl", "pairs.jsonl", "pairs.json", "checkpoints"),
+    *("profile-samples.jsonl", "profile.json"),
     *("adapters", "metrics.jsonl", "eval.json", "eval-samples.jsonl", "fused", "Modelfile", "export.json", "report.html"),
     *("manifest.json", "recipe.yaml"),
 )
@@ -51,9 +52,11 @@ class Run:
         return read_json(path) if path.exists() else {}
 
     def done(self, stage: str) -> bool:
-        """Whether a stage finished and what it wrote is still there."""
-        state = self.manifest.get("stages", {}).get(stage, {}).get("state")
-        return state == "done" and all((self.folder / name).exists() for name in OUTPUTS[stage])
+        """Whether a stage finished and what it wrote is still there. Pairs count for the profile that they were sampled with."""
+        entry = self.manifest.get("stages", {}).get(stage, {})
+        if stage == "pairs" and entry.get("summary", {}).get("profile") != contexts.digest(self.folder, self.recipe):
+            return False
+        return entry.get("state") == "done" and all((self.folder / name).exists() for name in OUTPUTS[stage])
 
 
 def resolve_paths(values: Recipe, base: Path) -> Recipe:
@@ -153,8 +156,9 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def erase(folder: Path) -> None:
-    """Remove what a run wrote, and nothing else."""
-    for name in EVERYTHING:
+    """Remove what a run wrote, and nothing else: a profile that was edited by hand stays."""
+    written = [] if contexts.edited(folder) else [contexts.FILE]
+    for name in (*written, *EVERYTHING):
         path = folder / name
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -185,6 +189,25 @@ def prepare(run: Run, fresh: bool) -> None:
         _update(
             run, created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), recipe_sha256=hashlib.sha256(text.encode()).hexdigest()
         )
+
+
+def make_profile(run: Run, reporter: Reporter, fresh: bool) -> Path:
+    """Read the notes and distil profile.md from them; with `fresh` anew, and a profile edited by hand becomes profile.old.md."""
+    path = run.folder / contexts.FILE
+    if fresh and path.exists():
+        path.replace(run.folder / "profile.old.md")
+    execute(run, "sources", reporter)
+    if path.exists():
+        reporter.say(f"  {path}: there before and left as it is; --fresh writes a new one")
+        return path
+    from . import backend
+
+    backend.start()
+    from .models.loading import load
+    from .pairs.profile import write_profile
+
+    write_profile(run.folder, run.recipe, load(run.recipe.model), reporter)
+    return path
 
 
 def _update(run: Run, **changes: Any) -> None:
