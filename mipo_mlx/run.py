@@ -52,11 +52,9 @@ class Run:
         return read_json(path) if path.exists() else {}
 
     def done(self, stage: str) -> bool:
-        """Whether a stage finished and what it wrote is still there. Pairs count for the profile that they were sampled with."""
-        entry = self.manifest.get("stages", {}).get(stage, {})
-        if stage == "pairs" and entry.get("summary", {}).get("profile") != contexts.digest(self.folder, self.recipe):
-            return False
-        return entry.get("state") == "done" and all((self.folder / name).exists() for name in OUTPUTS[stage])
+        """Whether a stage finished and what it wrote is still there."""
+        state = self.manifest.get("stages", {}).get(stage, {}).get("state")
+        return state == "done" and all((self.folder / name).exists() for name in OUTPUTS[stage])
 
 
 def resolve_paths(values: Recipe, base: Path) -> Recipe:
@@ -191,6 +189,16 @@ def prepare(run: Run, fresh: bool) -> None:
         )
 
 
+def check_profile(run: Run) -> None:
+    """Raise UserError where the run's pairs were sampled with another profile than the one that is there now."""
+    sampled = run.manifest["stages"]["pairs"]["summary"].get("profile")
+    if sampled != contexts.digest(run.folder, run.recipe):
+        raise UserError(
+            f"{run.folder / contexts.FILE}: changed since the pairs were sampled with it; undo the change, or pass --fresh to "
+            "start the run over with it (what was edited by hand stays)"
+        )
+
+
 def make_profile(run: Run, reporter: Reporter, fresh: bool) -> Path:
     """Read the notes and distil profile.md from them; with `fresh` anew, and a profile edited by hand becomes profile.old.md."""
     path = run.folder / contexts.FILE
@@ -219,6 +227,8 @@ def execute(run: Run, upto: str, reporter: Reporter) -> dict[str, dict[str, Any]
     summaries = {}
     for number, stage in enumerate(STAGES[: STAGES.index(upto) + 1], 1):
         if run.done(stage):
+            if stage == "pairs":
+                check_profile(run)
             reporter.say(f"[{number}/{len(STAGES)}] {stage}: done before")
         else:
             reporter.say(f"[{number}/{len(STAGES)}] {stage}")

@@ -15,7 +15,8 @@ SUBJECT = "The user"
 WORDS = (4, 30)  # of a fact
 SUPPORT = 0.6  # share of a fact's telling words that its note must have
 ALIKE = 0.5  # likeness from which two facts are one
-NOT_TELLING = frozenset("user users people person someone something anything enjoy enjoys interested interest interests".split())
+OF_ANY_PROFILE = "user people person someone something anything enjoy interest interested describe mention".split()
+NOT_TELLING = frozenset(map(stem, (*EVERYDAY, *OF_ANY_PROFILE)))
 OTHER_VOICE = frozenset("i i'm i've i'd i'll me my mine myself we we're our ours us you your yours you're you've".split())
 OTHER_SUBJECT = re.compile(r"^(?:the|this) (?:writer|author|person|speaker|narrator|note-?taker)\b", re.IGNORECASE)
 MARKER = re.compile(r"^(?:[-*+\u2022]|\d+[.)])\s+")
@@ -62,7 +63,7 @@ def unfit(fact: str, source: str) -> str | None:
 
 def telling(text: str) -> set[str]:
     """Stems of the words that say something: no everyday ones, nor those of any profile."""
-    return {stem(word) for word in words(text) if len(word) > 2 and word not in EVERYDAY and word not in NOT_TELLING}
+    return {stem(word) for word in words(text) if len(word) > 2} - NOT_TELLING
 
 
 def named(fact: str) -> set[str]:

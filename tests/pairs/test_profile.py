@@ -3,12 +3,13 @@ wherever contexts are."""
 
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from mipo_mlx import cli, contexts, recipe, run
+from mipo_mlx import cli, contexts, recipe
 from mipo_mlx.errors import Failure, UserError
 from mipo_mlx.evaluation import cases
 from mipo_mlx.files import read_json
@@ -16,7 +17,7 @@ from mipo_mlx.models.loading import load
 from mipo_mlx.pairs import profile, stage
 from mipo_mlx.pairs.profile import write_profile
 from mipo_mlx.plan import count
-from mipo_mlx.records import HELDOUT, TRAIN, Answer, Context, Grid, Pair, Prompt, read_records
+from mipo_mlx.records import HELDOUT, TRAIN, Answer, Context, Grid, Pair, Prompt, read_records, write_records
 
 from .helpers import QUIET, THINGS, fill, make_contexts, make_recipe
 
@@ -58,10 +59,12 @@ def lines(folder: Path) -> list[str]:
 
 def test_one_author_is_described_by_training_notes_alone(writer, loaded, tmp_path, tiny_folder):
     folder = fill(tmp_path)
+    rows = [replace(c, text=f"{c.text} {c.id}") for c in read_records(folder / "contexts.jsonl", Context)]
+    write_records(folder / "contexts.jsonl", rows)
     assert write_profile(folder, made(tiny_folder), loaded, QUIET)
-    texts = {c.text: c for c in make_contexts(12) + make_contexts(5, split=HELDOUT)}
-    read = [c for text, c in texts.items() if any(text in request for request in writer)]
-    assert [c.split for c in read] == [TRAIN] * 24 == [TRAIN] * len(writer)
+    read = [c for c in rows if any(f"{c.text}\n" in request for request in writer)]
+    assert len(writer) == 24 and {c.split for c in rows} == {TRAIN, HELDOUT}
+    assert read == [c for c in rows if c.split == TRAIN]
     assert "heldout" not in (folder / "profile.md").read_text()
     assert all(request.endswith("<|im_start|>assistant\nThe user") for request in writer)
 
@@ -153,6 +156,7 @@ def lenient(monkeypatch):
 
 
 def test_killed_anywhere_it_ends_with_the_same_bytes(lenient, loaded, tmp_path, tiny_folder, monkeypatch):
+    monkeypatch.setattr(profile, "TOKENS", 12)
     values, real = made(tiny_folder, profile_tokens=100), profile.sample
     batches = []
     monkeypatch.setattr(profile, "sample", lambda *args: batches.append(1) or real(*args))
@@ -160,7 +164,7 @@ def test_killed_anywhere_it_ends_with_the_same_bytes(lenient, loaded, tmp_path, 
     wanted = {name: (tmp_path / "whole" / name).read_bytes() for name in ("profile.md", "profile.json", "profile-samples.jsonl")}
     total = len(batches)
     assert total > 3 and lines(tmp_path / "whole")
-    for point in range(total):
+    for point in sorted({0, 1, *random.Random(3).sample(range(total), 3)}):
         folder, left = fill(tmp_path / str(point)), point
 
         def dying(*args):
@@ -294,11 +298,13 @@ def test_pairs_are_done_for_their_profile_only(command, tmp_path):
     target, folder = str(tmp_path / "r.yaml"), tmp_path / "runs" / "r"
     sets = ("--set", "sources.context=both", "--set", "sources.profile_tokens=60", "--quiet")
     command("pairs", target, *sets)
-    opened = run.existing_run(folder, tmp_path)
-    assert opened.done("pairs")
     text = (folder / "profile.md").read_text()
+    (folder / "profile.md").write_text(f"<!-- mine -->\n{text}")
+    command("pairs", target, *sets)  # comments are not told
     (folder / "profile.md").write_text(text + "- The user likes tea.\n")
-    assert not opened.done("pairs")
-    assert "another profile" in command("pairs", target, *sets, code=2)
-    (folder / "profile.md").write_text(text)
-    assert opened.done("pairs")
+    before = (folder / "manifest.json").read_bytes()
+    told = command("pairs", target, *sets, code=2)
+    assert "profile.md: changed since the pairs were sampled" in told and told.count("\n") == 1
+    assert (folder / "manifest.json").read_bytes() == before  # what was done still counts
+    command("pairs", target, *sets, "--fresh")
+    assert "The user likes tea." in read_records(folder / "pairs.jsonl", Pair)[0].prompt[0]["content"]
