@@ -5,32 +5,36 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from .contexts import joined, of_people, read_contexts
 from .errors import UserError
-from .records import Context, read_records
+from .recipe import Recipe
 from .run import Run
 
 Messages = list[dict[str, str]]
 
 
-def find_context(folder: Path, name: str) -> str:
-    """The text of `--context`: a file, or a context of the run by its id, its note or a part of its file name.
+def find_context(folder: Path, recipe: Recipe, name: str | None) -> str | None:
+    """The text of `--context`: a file, or a context of the run by its id, its note or a part of its file name; without a name
+    the author's profile, where the run trained with it (`sources.context: both`), or None.
 
     Raises UserError where nothing, or more than one note, has that name, and for a file without text.
     """
+    contexts = read_contexts(folder, recipe)
+    if name is None:
+        return contexts[0].profile or None if contexts and not of_people(recipe) else None
     path = Path(name).expanduser()
     if path.is_file():
         text = path.read_text(encoding="utf-8", errors="replace").strip()
         if not text or "\0" in text:
             raise UserError(f"--context {name}: {'not text' if text else 'empty'}; expected a text file about the user")
         return text
-    contexts = read_records(folder / "contexts.jsonl", Context)
     for attribute in ("id", "note", "source"):
-        found = [c.text for c in contexts if getattr(c, attribute) == name]
+        found = [c for c in contexts if getattr(c, attribute) == name]
         if found:
-            return "\n\n".join(found)
+            return joined(found)
     notes = sorted({c.source for c in contexts if name.lower() in c.source.lower()})
     if len(notes) == 1:
-        return "\n\n".join(c.text for c in contexts if c.source == notes[0])
+        return joined([c for c in contexts if c.source == notes[0]])
     if notes:
         raise UserError(f"--context {name}: more than one note has that in its name: {', '.join(notes[:5])}")
     sources = sorted({c.source for c in contexts})
@@ -44,7 +48,7 @@ def talk(run: Run, context: str | None, base: bool, max_tokens: int, temperature
     Ctrl-C cuts an answer short, and ends the talk where no answer is being written. Raises UserError for a context that does not
     fit into the model's window.
     """
-    text = find_context(run.folder, context) if context is not None else None  # before seconds of loading
+    text = find_context(run.folder, run.recipe, context)  # before seconds of loading
     from .models import adapters, loading
     from .pairs.prompts import window_of
 
@@ -59,7 +63,7 @@ def talk(run: Run, context: str | None, base: bool, max_tokens: int, temperature
     histories: dict[str, Messages] = {"tuned": list(opening), **({"base": list(opening)} if base else {})}
     interactive = sys.stdin.isatty()
     if interactive:
-        told = f"with {context}" if text else "without a context; --context FILE_OR_NOTE tells it about you"
+        told = f"with {context}" if context else "with your profile" if text else "without a context (--context FILE_OR_NOTE)"
         print(f"{run.folder.name}, {told}; an empty line ends the talk")
     while question := _ask(interactive):
         for who, history in histories.items():

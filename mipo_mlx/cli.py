@@ -99,21 +99,38 @@ def _work(opened, upto: str, reporter, fresh: bool = False) -> None:
 @click.option("--show", is_flag=True, help="Print the pairs side by side with their PMI.")
 def pairs(target: Path, overrides, root: Path, quiet: bool, name, notes, fresh: bool, show: bool) -> None:
     """Read the notes and sample the contrastive pairs; stop before training."""
-    from . import run as runs
-    from .errors import UserError
-    from .progress import Reporter
-
-    if target.suffix in (".yaml", ".yml"):
-        opened, reporter = _open(target, overrides, root, quiet, name, notes, fresh)
-    elif overrides or name or notes is not None:
-        raise UserError(f"{target}: a run keeps the recipe that it began with; --set, --name and --notes need a recipe's path")
-    else:
-        opened, reporter = runs.existing_run(target, root), Reporter(quiet)
+    opened, reporter = _recipe_or_run(target, overrides, root, quiet, name, notes, fresh)
     _work(opened, "pairs", reporter, fresh)
     if show:
         from .pairs.show import show as show_pairs
 
         show_pairs(opened.folder)
+
+
+@main.command()
+@click.argument("target", metavar="RECIPE_OR_RUN", type=click.Path(path_type=Path))
+@starts_a_run
+def profile(target: Path, overrides, root: Path, quiet: bool, name, notes, fresh: bool) -> None:
+    """Distil the notes into a short profile of their author, profile.md in the run, to be edited by hand."""
+    from . import run as runs
+
+    opened, reporter = _recipe_or_run(target, overrides, root, quiet, name, notes, fresh)
+    with runs.locked(opened.folder):
+        runs.prepare(opened, fresh)
+        path = runs.make_profile(opened, reporter, fresh)
+    click.echo(f"{path.read_text(encoding='utf-8', errors='replace').rstrip()}\n\n{path}")
+
+
+def _recipe_or_run(target: Path, overrides, root: Path, quiet: bool, name, notes, fresh: bool):
+    from . import run as runs
+    from .errors import UserError
+    from .progress import Reporter
+
+    if target.suffix in (".yaml", ".yml"):
+        return _open(target, overrides, root, quiet, name, notes, fresh)
+    if overrides or name or notes is not None:
+        raise UserError(f"{target}: a run keeps the recipe that it began with; --set, --name and --notes need a recipe's path")
+    return runs.existing_run(target, root), Reporter(quiet)
 
 
 def _again(run: Path, root: Path, stage: str, quiet: bool, overrides=()):

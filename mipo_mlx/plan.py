@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import backend
+from .contexts import of_people, uses_profile
 from .files import read_json
 from .progress import Reporter, duration
 from .recipe import Recipe
@@ -19,6 +20,7 @@ from .run import Run
 # memory and by many small operations, scoring and training by matrix products.
 SAMPLING, SCORING, TRAINING = 0.16, 0.55, 0.45
 OVERHEAD = 20.0  # seconds to load, export and write the report
+PROFILE_ANSWER = 64  # tokens that the model writes about each note, where a profile is made
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ def count(recipe: Recipe, contexts: list[Context], prompts: list[Prompt]) -> Wor
     pairs, k = recipe.pairs, recipe.pairs.contexts_per_grid
     rows = k + ("no_context" in pairs.negatives)
     extra = 40  # template, instruction and request around a context, in tokens
-    mean = sum(c.tokens for c in contexts) // max(1, len(contexts)) + extra
+    told = [told_tokens(c, recipe) for c in contexts]
+    mean = sum(told) // max(1, len(told)) + extra
     heldout = pairs.heldout_grids + pairs.validation_grids
     answers = (pairs.grids + heldout) * rows
     scored = (pairs.grids + heldout) * rows * (mean + rows * pairs.max_tokens)
@@ -50,17 +53,24 @@ def count(recipe: Recipe, contexts: list[Context], prompts: list[Prompt]) -> Wor
     looks = 2 + steps // recipe.training.evaluate_every
     scored += (looks * pairs.validation_grids + pairs.heldout_grids) * k * each
     evaluated = 2 * pairs.heldout_grids * k
+    read = sum(c.split == TRAIN or of_people(recipe) for c in contexts) if uses_profile(recipe) else 0  # for the profile
     return Work(
         {split: sum(c.split == split for c in contexts) for split in (TRAIN, HELDOUT)},
         {split: sum(p.split == split for p in prompts) for split in (TRAIN, HELDOUT)},
         answers,
         pairs.grids * k,
         steps,
-        (answers + evaluated + recipe.evaluation.unprompted) * pairs.max_tokens,
-        scored + 2 * evaluated * (mean + pairs.max_tokens),
+        (answers + evaluated + recipe.evaluation.unprompted) * pairs.max_tokens + read * PROFILE_ANSWER,
+        scored + 2 * evaluated * (mean + pairs.max_tokens) + read * (extra + recipe.sources.context_tokens),
         int(recipe.training.epochs * pairs.grids * k * each),
-        max((c.tokens for c in contexts), default=0) + extra,
+        max(told, default=0) + extra,
     )
+
+
+def told_tokens(context: Context, recipe: Recipe) -> int:
+    """How long a context will be with the profile that is not written yet; an upper bound."""
+    profile = recipe.sources.profile_tokens
+    return {"passage": context.tokens, "profile": profile, "both": context.tokens + profile}[recipe.sources.context]
 
 
 def describe(run: Run) -> str:
@@ -88,7 +98,8 @@ def describe(run: Run) -> str:
     sampling = work.sampled * flops / (SAMPLING * rate)
     scoring = work.scored * flops / (SCORING * rate)
     training = 2 * work.trained * flops / (TRAINING * rate)
-    files = ["contexts.jsonl", "prompts.jsonl", "samples.jsonl", "pairs.jsonl", "adapters/", "metrics.jsonl", "eval.json"]
+    files = ["contexts.jsonl", "prompts.jsonl", *(["profile.md"] if uses_profile(recipe) else [])]
+    files += ["samples.jsonl", "pairs.jsonl", "adapters/", "metrics.jsonl", "eval.json"]
     files += (["fused/"] if recipe.export.mlx else []) + [f"{recipe.name or run.folder.name}-{t}.gguf" for t in recipe.export.gguf]
     files += ["Modelfile", "report.html", "manifest.json"]
     gone = dropped.get("passages", {}).get("dropped", {})

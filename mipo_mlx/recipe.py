@@ -42,6 +42,8 @@ class Sources(Section):
     columns: dict[Literal["context", "note"], str] = {}
     prompts: str = "builtin"
     prompt_dataset: Dataset | None = None
+    context: Literal["passage", "profile", "both"] = "passage"
+    profile_tokens: Annotated[int, Field(ge=16)] = 160
     context_tokens: Annotated[int, Field(ge=16)] = 160
     min_tokens: Count = 16
     max_contexts: Count = 400
@@ -57,7 +59,16 @@ class Sources(Section):
             raise ValueError("dataset: contexts come from notes or from a data set, and both are named; remove one")
         if self.prompt_dataset and self.prompts != "builtin":
             raise ValueError("prompt_dataset: prompts come from a file or from a data set, and both are named; remove one")
+        if self.context == "profile" and self.whose() is None:
+            raise ValueError(
+                "context: one author has one profile, so there is no other that could be the wrong one, nor one to hold out; "
+                "write both, or, for rows of several people, name the column that says whose each is (columns: {note: ...})"
+            )
         return self
+
+    def whose(self) -> str | None:
+        """The column that says which of several people a context belongs to."""
+        return (self.dataset.columns if self.dataset else self.columns).get("note")
 
 
 class Filters(Section):

@@ -21,6 +21,12 @@ class Context:
     line: int  # first line in that file, from 1
     split: str  # "train" or "heldout"; all contexts of one note are on one side
     tokens: int  # length under the run's tokenizer
+    profile: str = ""  # what is told before it of its author (sources.context: both); empty in contexts.jsonl
+
+    @property
+    def told(self) -> str:
+        """All that the model is told; the passage comes last, so that prompts share what comes before it."""
+        return f"{self.profile}\n\n{self.text}" if self.profile else self.text
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from . import __version__, recipe
+from . import __version__, contexts, recipe
 from .errors import Failure, UserError
 from .files import read_json, sha256, write_json, write_text
 from .progress import Reporter, duration
@@ -35,6 +35,7 @@ OUTPUTS = {  # what a finished stage must have left behind
 }
 EVERYTHING = (  # what a run writes, and `--fresh` removes
     *("contexts.jsonl", "prompts.jsonl", "sources.json", "samples.jsonl", "pairs.jsonl", "pairs.json", "checkpoints"),
+    *("profile-samples.jsonl", "profile.json"),
     *("adapters", "metrics.jsonl", "eval.json", "eval-samples.jsonl", "fused", "Modelfile", "export.json", "report.html"),
     *("manifest.json", "recipe.yaml", "sft", "tensorboard", "wandb", "wandb.json"),
 )
@@ -174,8 +175,9 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def erase(folder: Path) -> None:
-    """Remove what a run wrote, and nothing else."""
-    for name in EVERYTHING:
+    """Remove what a run wrote, and nothing else: a profile that was edited by hand stays."""
+    written = [] if contexts.edited(folder) else [contexts.FILE]
+    for name in (*written, *EVERYTHING):
         path = folder / name
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -208,6 +210,35 @@ def prepare(run: Run, fresh: bool) -> None:
         )
 
 
+def check_profile(run: Run) -> None:
+    """Raise UserError where the run's pairs were sampled with another profile than the one that is there now."""
+    sampled = run.manifest["stages"]["pairs"]["summary"].get("profile")
+    if sampled != contexts.digest(run.folder, run.recipe):
+        raise UserError(
+            f"{run.folder / contexts.FILE}: changed since the pairs were sampled with it; undo the change, or pass --fresh to "
+            "start the run over with it (what was edited by hand stays)"
+        )
+
+
+def make_profile(run: Run, reporter: Reporter, fresh: bool) -> Path:
+    """Read the notes and distil profile.md from them; with `fresh` anew, and a profile edited by hand becomes profile.old.md."""
+    path = run.folder / contexts.FILE
+    if fresh and path.exists():
+        path.replace(run.folder / "profile.old.md")
+    execute(run, "sources", reporter)
+    if path.exists():
+        reporter.say(f"  {path}: there before and left as it is; --fresh writes a new one")
+        return path
+    from . import backend
+
+    backend.start()
+    from .models.loading import load
+    from .pairs.profile import write_profile
+
+    write_profile(run.folder, run.recipe, load(run.recipe.model), reporter)
+    return path
+
+
 def _update(run: Run, **changes: Any) -> None:
     write_json(run.folder / "manifest.json", {**run.manifest, **changes})
 
@@ -221,6 +252,8 @@ def execute(run: Run, upto: str, reporter: Reporter) -> dict[str, dict[str, Any]
     summaries = {}
     for number, stage in enumerate(STAGES[: STAGES.index(upto) + 1], 1):
         if run.done(stage):
+            if stage == "pairs":
+                check_profile(run)
             reporter.say(f"[{number}/{len(STAGES)}] {stage}: done before")
         else:
             reporter.say(f"[{number}/{len(STAGES)}] {stage}")

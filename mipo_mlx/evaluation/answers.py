@@ -66,7 +66,7 @@ def evaluate(asked: Sequence[Asked], choices: Sequence[int], draws: int, seed: i
         add(f"identified_by_base_{k}", lambda a, s, k=k: information.identified(s.sums("base"), a.own, k), share=True)
         measures.add(f"answer_information_{k}", *nats)
     if embedder is not None:
-        contexts = [a.group.contexts for a in asked]
+        contexts = [a.group.apart or a.group.contexts for a in asked]
         closeness = [embedding.judge(embedder, [getattr(a, side).text for a in asked], contexts) for side in both]
         for k in among:
             found = [[information.identified(row, a.own, k) for row, a in zip(rows, asked, strict=True)] for rows in closeness]

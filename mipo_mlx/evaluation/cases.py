@@ -1,10 +1,11 @@
 """Who is asked what in the evaluation: held-out prompts, each under several held-out contexts of different notes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from ..contexts import read_contexts
 from ..models import chat
 from ..recipe import Recipe
 from ..records import HELDOUT, Context, Pair, Prompt, read_records
@@ -21,12 +22,13 @@ class Group:
     tokens: list[list[int]]  # the prompt's token ids under each context
     asked: int
     plain: list[int] | None = None  # the prompt's token ids without a context; None for pairs made elsewhere
+    apart: list[str] = field(default_factory=list)  # each context without a profile that others share; []: as `contexts`
 
 
 def build(folder: Path, recipe: Recipe, tokenizer) -> list[Group]:
     """Groups for `evaluation.answers` answers from contexts.jsonl and prompts.jsonl, or from the held-out pairs where a run
     started from a pair file made elsewhere. [] where fewer than two contexts are held out."""
-    contexts = [c for c in read_records(folder / "contexts.jsonl", Context) if c.split == HELDOUT]
+    contexts = [c for c in read_contexts(folder, recipe) if c.split == HELDOUT]
     prompts = [p for p in read_records(folder / "prompts.jsonl", Prompt) if p.split == HELDOUT]
     if not contexts or not prompts:
         return _from_pairs(read_records(folder / "pairs.jsonl", Pair), recipe.evaluation.answers)
@@ -48,10 +50,11 @@ def build(folder: Path, recipe: Recipe, tokenizer) -> list[Group]:
                 prompt.id,
                 prompt.text,
                 [c.id for c in chosen],
-                [c.text for c in chosen],
-                [chat.encode(tokenizer, chat.messages(recipe.pairs, prompt.text, c.text)) for c in chosen],
+                [c.told for c in chosen],
+                [chat.encode(tokenizer, chat.messages(recipe.pairs, prompt.text, c.told)) for c in chosen],
                 min(asked, left),
                 chat.encode(tokenizer, chat.messages(recipe.pairs, prompt.text, None)),
+                [c.text for c in chosen],
             )
         )
         left -= asked

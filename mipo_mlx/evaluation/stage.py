@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import logprobs
+from .. import contexts, logprobs
 from ..errors import UserError
 from ..files import dump, read_json, sha256, write_json
 from ..models import adapters, loading
@@ -54,6 +54,7 @@ def fingerprint(folder: Path, recipe: Recipe) -> str:
         "canaries": recipe.sources.canaries,
         "embedding": embedding.installed() is not None,
         "files": {name: sha256(folder / name) for name in INPUTS if (folder / name).exists()},
+        "profile": contexts.digest(folder, recipe),
     }
     return hashlib.sha256(dump(settings).encode()).hexdigest()
 

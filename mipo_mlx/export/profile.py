@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ..contexts import of_people, plain, sections
 from ..errors import UserError
 from ..recipe import Recipe
 from ..records import TRAIN, Context, read_records
@@ -13,8 +14,9 @@ FILES = ("profile.md", "profile.txt")
 def system_text(folder: Path, recipe: Recipe) -> str:
     """The default system message; "" for none.
 
-    `profile`: profile.md or profile.txt beside or inside the notes, or in the run folder; without one the run's own training
-    contexts, in order, up to WORDS words. It is framed as the contexts were in training (`pairs.system`).
+    `profile`: profile.md in the run folder (`mipo-mlx profile`), else profile.md or profile.txt inside or beside the notes, without
+    comments, headings and sources; without one the run's own training contexts, in order, up to WORDS words. It is framed as the
+    contexts were in training (`pairs.system`). Raises UserError where there is nothing, or a profile of several people.
     """
     wanted = recipe.export.system.strip()
     if wanted in ("", "none"):
@@ -29,9 +31,15 @@ def _profile(folder: Path, recipe: Recipe) -> str:
     for place in (folder, notes, notes.parent):
         for name in FILES:
             if (place / name).is_file():
-                text = (place / name).read_text(encoding="utf-8", errors="replace").strip()
-                if text:
-                    return text
+                text = (place / name).read_text(encoding="utf-8", errors="replace")
+                people = [person for person in sections(text) if person]
+                if of_people(recipe) and len(people) > 1:
+                    raise UserError(
+                        f"export.system: {place / name} is the profile of {len(people)} people, and a model has one system "
+                        "message; write a text of your own"
+                    )
+                if plain(text):
+                    return plain(text)
     contexts = [c.text.strip() for c in read_records(folder / "contexts.jsonl", Context) if c.split == TRAIN]
     if not contexts:
         raise UserError(f"export.system: profile needs a profile.md, or the contexts of a run, and {folder} has neither")

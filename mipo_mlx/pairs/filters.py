@@ -50,9 +50,9 @@ def answer_fault(
         return "repeated_ngrams"
     if filters.refusals and refuses(answer.text):
         return "refusals"
-    if context and filters.quotes_context is not None and quotes(answer.text, context.text, filters.quotes_context):
+    if context and filters.quotes_context is not None and quotes(answer.text, context.told, filters.quotes_context):
         return "quotes_context"
-    if context and filters.first_person and takes_users_part(answer.text, context.text, prompt.text):
+    if context and filters.first_person and takes_users_part(answer.text, context.told, prompt.text):
         return "first_person"
     if filters.near_duplicates is not None:
         if any(likeness(answer.text, other.text) >= filters.near_duplicates for other in earlier):

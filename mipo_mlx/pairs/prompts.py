@@ -43,10 +43,10 @@ class Asker:
         return self._known[key]
 
     def _fit(self, prompt: Prompt, context: Context | None) -> tuple[chat.Messages, list[int]]:
-        messages, tokens = self._ask(prompt, context.text if context else None)
+        messages, tokens = self._ask(prompt, context.told if context else None)
         if self.window is None or len(tokens) <= self.window:
             return messages, tokens
-        words = self.tokenizer.encode(context.text, add_special_tokens=False) if context else []
+        words = self.tokenizer.encode(context.told, add_special_tokens=False) if context else []
         low, high = 0, len(words)  # `low` tokens of the context are known to fit once it is above 0
         while context and low < high:
             middle = (low + high + 1) // 2

@@ -1,6 +1,6 @@
 """Stage `pairs`: sample answers under right and wrong contexts, score them under all, keep the informative pairs.
 
-    contexts.jsonl, prompts.jsonl -> samples.jsonl (one grid a line) -> pairs.jsonl, pairs.json
+    contexts.jsonl, prompts.jsonl, profile.md -> samples.jsonl (one grid a line) -> pairs.jsonl, pairs.json
 
 Grids are sampled and scored a chunk at a time and written as each chunk ends. A chunk's randomness depends on the seed and its
 number alone, so a run that was killed drops its unfinished chunk, samples it anew and ends with the same bytes.
@@ -10,6 +10,7 @@ import hashlib
 import time
 from pathlib import Path
 
+from ..contexts import digest, read_contexts, uses_profile
 from ..errors import Failure, UserError
 from ..files import append_jsonl, truncate_jsonl, write_json
 from ..models.loading import LoadedModel, load
@@ -19,6 +20,7 @@ from ..records import HELDOUT, TRAIN, Context, Grid, Prompt, read_records, to_ro
 from .build import Built, build, summarize
 from .plan import Plan, in_chunks, make_plan
 from .prefixes import Prefixes
+from .profile import write_profile
 from .prompts import Asker, window_of
 from .questions import add_questions
 from .sample import chunk_key, sample
@@ -37,9 +39,12 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict:
     prompts = read_records(folder / "prompts.jsonl", Prompt)
     plans = make_plan(recipe, contexts, prompts)  # before the model is loaded, so that too few notes are told at once
     loaded = load(recipe.model)
+    if uses_profile(recipe) and contexts:
+        write_profile(folder, recipe, loaded, reporter)
+        contexts = read_contexts(folder, recipe)
     if add_questions(folder, recipe, loaded.model, loaded.tokenizer, reporter):
         prompts = read_records(folder / "prompts.jsonl", Prompt)
-        plans = make_plan(recipe, contexts, prompts)
+    plans = make_plan(recipe, contexts, prompts)
     ask = Asker(loaded.tokenizer, recipe.pairs, window_of(loaded.config, recipe.pairs.max_tokens))
     speed = sample_grids(folder / "samples.jsonl", plans, loaded, ask, recipe, reporter)
 
@@ -47,7 +52,7 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict:
     if not any(answer.text.strip() for grid in grids for answer in grid.answers):
         raise Failure(f"{recipe.model}: every sampled answer is empty; take an instruction-tuned model with a chat template")
     built = build(grids, {c.id: c for c in contexts}, {p.id: p for p in prompts}, recipe, ask)
-    summary = summarize(built, grids, len(ask.cut))
+    summary = {**summarize(built, grids, len(ask.cut)), "profile": digest(folder, recipe)}
     write_records(folder / "pairs.jsonl", built.pairs)
     write_json(folder / "pairs.json", summary)
     tell(built, summary, ask, reporter)
@@ -101,7 +106,9 @@ def keep_whole_chunks(path: Path, chunks: list[list[Plan]], ask: Asker) -> int:
     grids = read_records(path, Grid)
     for grid, plan in zip(grids, (plan for chunk in chunks for plan in chunk), strict=False):
         if any(getattr(grid, key) != value for key, value in identity(plan, ask).items()):
-            raise UserError(f"{path}:{plan.id + 1}: sampled from other contexts, prompts or settings; start over with --fresh")
+            raise UserError(
+                f"{path}:{plan.id + 1}: sampled from other contexts, prompts, settings or another profile; start over with --fresh"
+            )
     done = kept = 0
     while done < len(chunks) and kept + len(chunks[done]) <= len(grids):
         kept += len(chunks[done])

@@ -89,8 +89,17 @@ def test_none_a_text_and_the_profile(tmp_path):
     assert system_text(tmp_path, recipe(system="Be brief.")) == "Be brief."
     write_records(tmp_path / "contexts.jsonl", [context(1), context(2, "heldout"), context(3)])
     assert system_text(tmp_path, recipe(system="profile")) == "User: Fact 1.\nFact 3."
-    (tmp_path / "profile.md").write_text("I keep bees.\n")
-    assert system_text(tmp_path, recipe(system="profile")) == "User: I keep bees."
+    said = "# Profile\n<!-- edit me -->\n- I keep bees. <!-- notes/a.md:3, b.md:1 -->\n- I bake. [c.md:2]\n"
+    (tmp_path / "profile.md").write_text(said)
+    assert system_text(tmp_path, recipe(system="profile")) == "User: I keep bees.\nI bake."
+
+
+def test_the_profile_of_several_people_is_refused(tmp_path):
+    (tmp_path / "profile.md").write_text("## Ann\n- The user bakes.\n## Bo\n- The user sings.\n")
+    assert system_text(tmp_path, recipe(system="profile")) == "User: The user bakes.\nThe user sings."  # one author's chapters
+    people = Recipe(model="m", export={"system": "profile"}, sources={"columns": {"note": "user"}})
+    with pytest.raises(UserError, match="profile of 2 people"):
+        system_text(tmp_path, people)
 
 
 def test_a_profile_out_of_nothing_is_refused(tmp_path):

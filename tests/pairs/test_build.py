@@ -77,6 +77,21 @@ def test_each_answer_is_rejected_as_often_as_it_is_chosen():
         assert {rejected.count(name) for name in rejected} == {3}
 
 
+@pytest.mark.parametrize("kind", ["random_context", "hard_context"])
+@pytest.mark.parametrize("size", range(2, 65))
+def test_a_grid_of_any_size_is_deranged(size, kind):
+    contexts = make_contexts(size, 1)
+    answers = [Answer(f"Answer {n}.", [5 + n, 2], "stop") for n in range(size)]
+    rng = random.Random(size)
+    scores = [[-30 + rng.random() for _ in contexts] for _ in contexts]
+    grid = Grid(0, TRAIN, make_prompts(1)[0].id, [c.id for c in contexts], answers, scores)
+    recipe = make_recipe(contexts_per_grid=size, negatives={kind: 1.0}, filters=OFF)
+    pairs = build([grid], {c.id: c for c in contexts}, {p.id: p for p in make_prompts(1)}, recipe, ask).pairs
+    assert [pair.context_id for pair in pairs] == grid.contexts
+    assert sorted(pair.wrong_context_ids[0] for pair in pairs) == sorted(grid.contexts)
+    assert all(pair.wrong_context_ids[0] != pair.context_id and pair.tokens[0] != pair.tokens[1] for pair in pairs)
+
+
 def test_no_context_stands_against_every_answer():
     grid = make_grid(plain=True)
     built = made([grid], negatives={"no_context": 1.0})
