@@ -10,9 +10,11 @@ from mipo_mlx.cli import main
 from mipo_mlx.errors import UserError
 from mipo_mlx.files import write_json
 from mipo_mlx.models import loading
-from mipo_mlx.recipe import dump
+from mipo_mlx.recipe import Recipe, dump
 from mipo_mlx.run import OUTPUTS
 from tests.evaluation import helpers
+
+PLAIN = Recipe(model="any")
 
 
 @pytest.fixture(scope="module")
@@ -59,21 +61,21 @@ def test_a_context_changes_the_answer_and_reaches_the_system_message(trained, mo
 
 @pytest.mark.parametrize("name", ["c2", "n2", "n2.md", "N2.M"])
 def test_a_context_is_found_by_its_id_its_note_or_a_part_of_its_file(trained, name):
-    assert chat.find_context(trained, name) == "I learn Portuguese."
+    assert chat.find_context(trained, PLAIN, name) == "I learn Portuguese."
 
 
 def test_a_context_that_is_not_there_ends_in_one_line(trained, tmp_path):
     with pytest.raises(UserError, match="no such file, and no note of this run has that name; there are n0.md, n1.md"):
-        chat.find_context(trained, "nobody")
+        chat.find_context(trained, PLAIN, "nobody")
     with pytest.raises(UserError, match="more than one note has that in its name: n0.md, n1.md"):
-        chat.find_context(trained, ".md")
+        chat.find_context(trained, PLAIN, ".md")
     with pytest.raises(UserError, match="the run keeps no notes"):
-        chat.find_context(tmp_path, "nobody")
+        chat.find_context(tmp_path, PLAIN, "nobody")
     (tmp_path / "empty.txt").write_text(" \n")
     (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\0\0")
     for name, told in (("empty.txt", "empty"), ("photo.jpg", "not text")):
         with pytest.raises(UserError, match=f"{told}; expected a text file"):
-            chat.find_context(tmp_path, str(tmp_path / name))
+            chat.find_context(tmp_path, PLAIN, str(tmp_path / name))
     assert "no note of this run" in talk(trained, "--context", "nobody", lines="Hi\n", expect=2)
 
 
