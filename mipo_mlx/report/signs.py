@@ -9,6 +9,7 @@ DECAY = -1.0  # chosen reward (beta x nats): an answer became exp(10) times less
 COST = 0.15  # share by which length and perplexity may change
 PARROTING = 0.03  # points by which parroting may rise
 AT_ONCE, TRIVIAL = 0.25, 0.95  # share of the training, and the reward accuracy in it, that make negatives trivial
+ENOUGH_STEPS = 12  # below that, a few easy pairs in a row are chance
 UNINFORMATIVE = 0.5  # share of the pairs whose PMI is not above 0
 
 
@@ -70,7 +71,7 @@ def _lengths(result: dict[str, Any]) -> Sign | None:
 
 def _trivial(rows: list[dict[str, Any]]) -> Sign | None:
     accuracy = _values(rows, "accuracy")
-    if len(accuracy) < 4:
+    if len(accuracy) < ENOUGH_STEPS:
         return None
     early = accuracy[1 : 1 + max(1, round(AT_ONCE * len(accuracy)))]  # the first step's is the untrained model's
     mean = sum(early) / len(early)

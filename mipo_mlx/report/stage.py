@@ -53,7 +53,7 @@ def contents(folder: Path, recipe: Recipe) -> dict[str, Any]:
     kl = fresh["kl_per_answer"]["value"] if fresh else None
     rows, pairs = read_jsonl(folder / "metrics.jsonl"), _json(folder / "pairs.json")
     stopped = (manifest.get("stages", {}).get("training", {}).get("summary") or {}).get("stopped")
-    verdict = result.get("verdict", "Not evaluated yet: run `mipo-mlx eval` on this run.")
+    verdict = result.get("verdict", "Not evaluated yet: run mipo-mlx eval on this run.")
     return {
         "name": recipe.name or folder.name,
         "model": recipe.model,
@@ -122,6 +122,7 @@ def _data(folder: Path) -> list[tuple[str, list[tuple[str, Any]], str, str]]:
             [
                 *(("files read", n) for n in [found.get("read")] if n),
                 *((f"{split}: {key}", count) for split, key, count in kept if count),
+                *(("canaries planted in training contexts", n) for n in [sources.get("canaries")] if n),
             ],
             "what",
             "how many",

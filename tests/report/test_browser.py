@@ -32,6 +32,7 @@ def test_nothing_overflows_no_plot_is_empty_and_every_text_can_be_read(page, tmp
     assert found["outside"] == [] and found["overlaps"] == []
     assert found["texts"] > 300 and found["pale"] == []  # contrast of at least 4.5 (WCAG 2.1 AA)
     assert found["small"] == []  # no letters below 9 pixels
+    assert found["faint"] == []  # every line, dot and bar stands out from its card
     assert (found["paper"] < 0.1) is dark
 
 
@@ -54,14 +55,15 @@ def test_the_probe_finds_what_it_looks_for(page, tmp_path):
     bad = tmp_path / "bad.html"
     faults = (
         '<div style="width:2000px">w</div><p style="color:#999">pale</p><p style="font-size:6px">tiny</p>'
-        '<td><svg aria-label="none" viewBox="0 0 100 50"></svg></td><figure><svg viewBox="0 0 100 50"><circle cx="9" cy="9" r="3"/>'
+        '<td><svg aria-label="none" viewBox="0 0 100 50"></svg></td><figure><svg viewBox="0 0 100 50">'
+        '<circle cx="9" cy="9" r="3" fill="#eee"/>'
         '<text x="90" y="20">outside</text><text x="5" y="40">one</text><text x="8" y="41">two</text></svg></figure>'
     )
     bad.write_text(page.read_text(encoding="utf-8").replace("<main>", f"<main>{faults}"), encoding="utf-8")
     found = measure(bad, tmp_path, 360, False)
     assert found["page"] > 2000 and any(name.startswith("DIV.") for name in found["over"])
     assert found["empty"] == ["none"] and "one on two" in found["overlaps"]
-    assert any("outside" in name for name in found["outside"])
+    assert any("outside" in name for name in found["outside"]) and any(name.startswith("circle") for name in found["faint"])
     assert any("pale" in name for name in found["pale"]) and any("tiny" in name for name in found["small"])
 
 

@@ -28,6 +28,7 @@ def test_the_page_says_everything(page):
     assert "It worked: on held-out contexts it picks the right answer in 81% of the pairs" in text
     for part in ("results", "costs", "signs", "leak", "baselines", "training", "pmi", "gallery", "data", "use", "record"):
         assert f'<section id="{part}">' in text
+    assert "canaries planted in training contexts" in text
     for shown in ("near-duplicate", "train, min pmi", "e-mail addresses", "learning_rate: 2.0e-05", "0.32.4", "ab" * 32, "5:01"):
         assert shown in text, shown
     assert "without one, 0.021 nats a token (0.011 to 0.031) over 12 everyday requests" in text
