@@ -47,8 +47,9 @@ def fitting(device: backend.Device) -> tuple[list[str], bool]:
     for name in MODELS:
         model, _ = from_config(config_of(name))
         lengths = (PROMPT, Pairs().max_tokens, CANDIDATES)
-        found = memory.plan(model, settings, *lengths, limit_bytes=device.budget)
-        verdict = f"{found.peak_bytes / 1e9:5.1f} GB, {found.token_budget} tokens at once"
+        least = memory.plan(model, settings, *lengths, limit_bytes=1).peak_bytes
+        found = memory.plan(model, settings, *lengths, limit_bytes=device.budget, most_pairs=Pairs().contexts_per_grid)
+        verdict = f"{least / 1e9:5.1f} GB at least; would take {found.peak_bytes / 1e9:.1f} GB, {found.token_budget} tokens at once"
         if not found.fits:
             saving = settings.model_copy(update={"checkpoint_gradients": True})
             again = memory.plan(model, saving, *lengths, limit_bytes=device.budget)

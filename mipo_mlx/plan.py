@@ -91,7 +91,8 @@ def describe(run: Run) -> str:
     model, parameters = skeleton(recipe.model)
     device = backend.device()
     lengths = (work.prompt_tokens, recipe.pairs.max_tokens, recipe.pairs.candidates)
-    planned = memory.plan(model, recipe.training, *lengths, limit_bytes=device.budget)
+    together = recipe.training.grids_per_step * recipe.pairs.contexts_per_grid
+    planned = memory.plan(model, recipe.training, *lengths, limit_bytes=device.budget, most_pairs=together)
     advice = memory.advice(planned, model, recipe.training, lengths, device.budget)
     rate = backend.sgemm_rate()
     flops = 2 * parameters

@@ -48,17 +48,25 @@ class Shape:
 
 
 def plan(
-    model: nn.Module, settings: Training, longest_prompt: int, longest_answer: int, candidates: int, limit_bytes: int
+    model: nn.Module,
+    settings: Training,
+    longest_prompt: int,
+    longest_answer: int,
+    candidates: int,
+    limit_bytes: int,
+    most_pairs: int = 1 << 30,
 ) -> Plan:
     """The largest micro-batch of the longest pairs that stays under `limit_bytes`; a single one if none does.
 
-    Lengths in tokens; candidates: answers a pair, the chosen one included.
+    Lengths in tokens; candidates: answers a pair, the chosen one included; most_pairs: how many a step has at all.
     """
     shape = Shape(1, -(-(longest_prompt - 1) // ROUND) * ROUND + 1, candidates, -(-longest_answer // ROUND) * ROUND)
     found = predict(model, settings, shape, limit_bytes)
-    while found.fits and 2 * shape.tokens <= MOST_TOKENS[on_cpu()]:
-        shape = replace(shape, pairs=2 * shape.pairs)
+    while found.fits and shape.pairs < most_pairs:
+        shape = replace(shape, pairs=min(2 * shape.pairs, most_pairs))
         larger = predict(model, settings, shape, limit_bytes)
+        if shape.tokens > MOST_TOKENS[on_cpu()]:
+            break
         if not larger.fits:
             break
         found = larger
