@@ -2,8 +2,9 @@
 
 A 4-bit base has sixteen levels a block. Fitted anew, a block's grid misses those levels, which is noise on every weight; kept and
 rounded to the nearest level, a change smaller than half a step vanishes altogether. So the base's own grid is kept and each weight
-goes to one of its two neighbouring levels by chance, the nearer the likelier: right on average, and weights that were not
-trained stay exact. A 5-bit file has a level between each two. The chance is seeded by the tensor's name: same input, same bytes.
+goes to the nearest level or, by chance, to the one on its other side, so that each row moves as far along its trained change as
+it should: right on average, and weights that were not trained stay exact. A 5-bit file has a level between each two. The chance
+is seeded by the tensor's name: same input, same bytes.
 """
 
 import zlib
@@ -43,10 +44,29 @@ def encode_on(grid: Grid, values: np.ndarray, ggml_type: str, name: str) -> np.n
     step = half.astype(np.float32)[..., None]
     exact = (values.reshape(*grid.scale.shape, 32) - grid.bias[..., None]) / np.where(step == 0, 1, step)
     nearest = np.round(exact)
+    left = exact - nearest
+    left[np.abs(left) < 1e-3] = 0
     chance = np.random.default_rng(zlib.crc32(name.encode())).random(exact.shape, np.float32)
-    codes = np.where(np.abs(exact - nearest) < 1e-3, nearest, np.floor(exact + chance))
+    codes = nearest + np.sign(left) * (chance < _likelihood(left))
     codes = np.clip(codes, 0, LEVELS[ggml_type] - 1).astype(np.uint8)
     return pack(codes, half, grid.bias.astype(np.float16), ggml_type)
+
+
+def _likelihood(left: np.ndarray) -> np.ndarray:
+    """How likely each weight moves one level further, given what rounding left of it (rows..., blocks, 32), in levels.
+
+    A move of a whole level is noise, whatever was left of the weight; what it brings is as much as was left. So the weights with
+    the largest rests move, likelihood c |left|^5, and c makes up a row's whole rest: sum p |left| = sum left^2. Against the plain
+    p = |left| that halves the noise at the same expected change; for rests that are normally distributed, every direction that
+    they are made of keeps its share (Bussgang 1952).
+    """
+    size = np.abs(left)
+    wanted = np.square(left).sum((-2, -1), keepdims=True)
+    likelihood = size**5
+    for _ in range(3):  # none is likelier than 1, so what is cut off goes to the others
+        brought = (likelihood * size).sum((-2, -1), keepdims=True)
+        likelihood = np.minimum(1, likelihood * (wanted / np.where(brought == 0, 1, brought)))
+    return likelihood
 
 
 def pack(codes: np.ndarray, scale: np.ndarray, bias: np.ndarray, ggml_type: str) -> np.ndarray:
