@@ -128,6 +128,8 @@ def command(*arguments) -> list[str]:
 
 def test_a_full_disk_ends_in_one_line_and_the_run_goes_on(home):
     """No file may have more bytes than the limit, which the stages meet one after the other."""
+    # First, so that what MLX compiles on the way is on the disk already: without it the same sums are rounded otherwise.
+    subprocess.run(command("train", "r.yaml", "--quiet", "--name", "other"), check=True)
     again = ["train", "r.yaml", "--quiet"]
     for limit, file in ((10_000, "prompts.jsonl"), (35_000, ".jsonl"), (20_000, "checkpoints"), (None, "")):
 
@@ -144,7 +146,6 @@ def test_a_full_disk_ends_in_one_line_and_the_run_goes_on(home):
         assert "Traceback" not in ended.stderr
         if file == ".jsonl":  # the pairs, then training alone meets the limit
             assert CliRunner().invoke(main, ["pairs", "r.yaml", "--quiet"]).exit_code == 0
-    assert CliRunner().invoke(main, ["train", "r.yaml", "--quiet", "--name", "other"]).exit_code == 0
     for name in ("pairs.jsonl", "adapters/adapters.safetensors"):
         assert (home / "runs" / "r" / name).read_bytes() == (home / "runs" / "other" / name).read_bytes()
 

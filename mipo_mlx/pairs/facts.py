@@ -9,7 +9,8 @@ import re
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from .filters import EVERYDAY, likeness, stem, words
+from ..parroting import EVERYDAY, stem
+from ..words import likeness, words
 
 SUBJECT = "The user"
 WORDS = (4, 30)  # of a fact
