@@ -49,7 +49,7 @@ def test_unfit(fact, reason):
 
 def test_support_is_the_share_of_telling_words():
     assert supported("The user bakes bread and plays chess.", NOTE) == pytest.approx(0)
-    assert supported("The user plays chess among hives.", NOTE) == pytest.approx(1 / 3)
+    assert supported("The user sells honey and chess sets.", NOTE) == pytest.approx(2 / 4)
     assert supported("The user likes many things.", NOTE) == 0
 
 
