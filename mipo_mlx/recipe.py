@@ -70,6 +70,7 @@ class Filters(Section):
 
 
 class Pairs(Section):
+    file: str | None = None
     system: str = "About the user: {context} Answer with the user in mind, in two sentences."
     plain_system: str = "Answer in two sentences."
     contexts_per_grid: Annotated[int, Field(ge=2, le=64)] = 4
@@ -133,6 +134,7 @@ class Training(Section):
     grids_per_step: Count = 1
     micro_batch_tokens: Annotated[int, Field(ge=64)] | Literal["auto"] = "auto"
     checkpoint_gradients: bool = False
+    reference: str = "base"
     checkpoint_every: Count = 10
     evaluate_every: Count = 10
     max_kl: Positive | None = 0.5
@@ -178,11 +180,23 @@ class Recipe(Section):
     model: str
     name: str | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    rounds: Count = 1
     sources: Sources = Sources()
     pairs: Pairs = Pairs()
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
     export: Export = Export()
+
+    @model_validator(mode="after")
+    def _pairs_from_one_place(self) -> "Recipe":
+        if self.pairs.file:
+            if self.sources.notes or self.sources.dataset:
+                raise ValueError("pairs.file: pairs come from a file or from notes, and both are named; remove one")
+            if self.rounds > 1:
+                raise ValueError("rounds: later rounds are sampled from notes, and pairs.file has none; write rounds: 1")
+            if self.pairs.own_prompts:
+                raise ValueError("pairs.own_prompts: questions are written from notes, and pairs.file has none; write 0")
+        return self
 
 
 def load(path: Path, overrides: list[str] | None = None) -> Recipe:
