@@ -78,6 +78,11 @@ def load(model: Any, folder: Path) -> Any:
     return model
 
 
+def restore(model: Any, folder: Path) -> None:
+    """Put the weights of `folder` on adapters that are attached already, to train on from there."""
+    model.load_weights(str(folder / "adapters.safetensors"), strict=False)
+
+
 @contextmanager
 def disabled(model: Any) -> Iterator[Any]:
     """The base under switched-off adapters: the reference, without a second model in memory."""

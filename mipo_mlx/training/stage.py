@@ -1,4 +1,9 @@
-"""The training stage: pairs.jsonl in; adapters/, checkpoints/ and metrics.jsonl out."""
+"""The training stage: pairs.jsonl in; adapters/, checkpoints/ and metrics.jsonl out.
+
+A later round trains on from the adapters of the round before, on pairs-2.jsonl, into checkpoints-2/ and adapters-2/. The validation
+pairs are those of the first round in every round, so that the information is one and the same measure; `adapters/` is replaced
+only where it has grown, and a round in which it has not is the last.
+"""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -8,27 +13,37 @@ import mlx.core as mx
 
 from .. import backend
 from ..errors import UserError
+from ..files import of_round
 from ..models import adapters, loading
 from ..progress import Reporter
 from ..recipe import Recipe
 from ..records import TRAIN, VALIDATION, Pair, read_records
-from .loop import train
+from .loop import Result, train
 
 
-def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
-    """Train the adapters of one run. Returns a summary for the manifest and the terminal.
+def run(folder: Path, recipe: Recipe, reporter: Reporter, round_number: int = 1) -> dict[str, Any]:
+    """Train the adapters of one round. Returns a summary for the manifest and the terminal; `ends_rounds` says why no further
+    round makes sense, or is None.
 
-    Raises UserError where there are no pairs to train on.
+    Raises UserError where the first round has no pairs to train on.
     """
-    pairs = read_records(folder / "pairs.jsonl", Pair)
-    train_pairs = [pair for pair in pairs if pair.split == TRAIN]
-    validation_pairs = [pair for pair in pairs if pair.split == VALIDATION]
-    if not train_pairs:
-        raise UserError(f"{folder / 'pairs.jsonl'}: no pairs to train on; loosen pairs.filters or raise pairs.grids")
-    loaded = loading.load(recipe.model)
-    config = adapters.attach(loaded.model, recipe.training.lora, recipe.seed)
-    mx.eval(loaded.model.parameters())
+    path = folder / of_round("pairs.jsonl", round_number)
+    first = read_records(folder / "pairs.jsonl", Pair)
+    own = first if round_number == 1 else read_records(path, Pair)
+    train_pairs = [pair for pair in own if pair.split == TRAIN]
+    validation_pairs = [pair for pair in first if pair.split == VALIDATION]
+    pairs = first + own
     settings = recipe.training
+    if not train_pairs and round_number == 1:
+        raise UserError(f"{path}: no pairs to train on; loosen pairs.filters or raise pairs.grids")
+    loaded = loading.load(recipe.model)
+    config = adapters.attach(loaded.model, settings.lora, recipe.seed)
+    if round_number > 1:
+        adapters.restore(loaded.model, folder / f"adapters-{round_number - 1}")
+    mx.eval(loaded.model.parameters())
+    if round_number > 1 and len({pair.grid for pair in train_pairs}) < settings.grids_per_step:
+        adapters.save(loaded.model, folder / f"adapters-{round_number}", config)
+        return {"round": round_number, "pairs": len(train_pairs), "ends_rounds": f"too few pairs were left in round {round_number}"}
     budget = settings.micro_batch_tokens
     if budget == "auto":
         from . import memory
@@ -49,17 +64,50 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
         validation_pairs,
         settings,
         folder,
-        seed=recipe.seed,
+        seed=recipe.seed if round_number == 1 else f"{recipe.seed}/round/{round_number}",
         budget=budget,
         pad=min(loaded.tokenizer.eos_token_ids),
         reporter=reporter,
+        round_number=round_number,
     )
     if result.stopped:
         reporter.warn(f"training ended early: {result.stopped}; the weights of step {result.best_step} are kept")
-    elif result.best_loss is not None and result.first_loss is not None and result.best_loss >= result.first_loss:
+    elif round_number == 1 and not grew(result):
         reporter.warn(
             f"held-out loss did not fall ({result.first_loss:.3f} before, {result.best_loss:.3f} at its best): "
             "these notes and prompts taught the model nothing that it can use; see report.html"
         )
-    adapters.save(loaded.model, folder / "adapters", config)
-    return {**asdict(result), "pairs": len(train_pairs), "peak_memory": backend.peak_memory(), "micro_batch_tokens": budget}
+    if recipe.rounds > 1:
+        adapters.save(loaded.model, folder / f"adapters-{round_number}", config)
+        reporter.say(f"  round {round_number}: {gain(result)}")
+    if round_number == 1 or grew(result):
+        adapters.save(loaded.model, folder / "adapters", config)
+    return {
+        **asdict(result),
+        "round": round_number,
+        "ends_rounds": ends_rounds(result, round_number),
+        "pairs": len(train_pairs),
+        "peak_memory": backend.peak_memory(),
+        "micro_batch_tokens": budget,
+    }
+
+
+def grew(result: Result) -> bool:
+    """Whether this round raised the held-out information (lowered the validation loss); without validation pairs nobody can say,
+    and the last weights count."""
+    return result.first_loss is None or (result.best_loss is not None and result.best_loss < result.first_loss)
+
+
+def gain(result: Result) -> str:
+    if result.first_loss is None:
+        return "there are no validation pairs, so every round counts"
+    if not grew(result):
+        return "held-out information did not grow"
+    return f"held-out information grew by {result.first_loss - result.best_loss:.4f} nats"  # type: ignore[operator]
+
+
+def ends_rounds(result: Result, round_number: int) -> str | None:
+    """Why no round after this one makes sense, or None."""
+    if not grew(result):
+        return f"held-out information no longer grew in round {round_number}"
+    return f"training ended early in round {round_number}" if result.stopped else None
