@@ -88,10 +88,16 @@ def _tone(change: dict[str, Any], better: int) -> str:
 
 
 def training_charts(rows: list[dict[str, Any]], candidates: int) -> list[dict[str, Any]]:
-    """Charts over steps from metrics.jsonl: those that have points."""
+    """Charts over steps from metrics.jsonl, later rounds behind the earlier ones: those that have points."""
+    places, begin = [], 0
+    for before, row in zip([None, *rows], rows, strict=False):
+        if before and before.get("round", 1) != row.get("round", 1):
+            begin += before["step"]
+        places.append(begin + row["step"])
 
     def curve(name: str, style: str, key: str) -> charts.Line:
-        return charts.Line(name, style, [(r["step"], r[key]) for r in rows if isinstance(r.get(key), int | float)])
+        points = [(place, row[key]) for place, row in zip(places, rows, strict=True) if isinstance(row.get(key), int | float)]
+        return charts.Line(name, style, points)
 
     unseen = "unseen pairs"
     wanted: list[tuple[str, list[charts.Line], tuple[str, float] | None, bool]] = [
