@@ -97,7 +97,8 @@ def _work(opened, upto: str, reporter, fresh: bool = False) -> None:
 @click.argument("target", metavar="RECIPE_OR_RUN", type=click.Path(path_type=Path))
 @starts_a_run
 @click.option("--show", is_flag=True, help="Print the pairs side by side with their PMI.")
-def pairs(target: Path, overrides, root: Path, quiet: bool, name, notes, fresh: bool, show: bool) -> None:
+@click.option("--export", type=click.Path(path_type=Path), help="Also write them as strings into this folder, for mlx-lm-lora.")
+def pairs(target: Path, overrides, root: Path, quiet: bool, name, notes, fresh: bool, show: bool, export: Path | None) -> None:
     """Read the notes and sample the contrastive pairs; stop before training."""
     opened, reporter = _recipe_or_run(target, overrides, root, quiet, name, notes, fresh)
     _work(opened, "pairs", reporter, fresh)
@@ -105,6 +106,10 @@ def pairs(target: Path, overrides, root: Path, quiet: bool, name, notes, fresh: 
         from .pairs.show import show as show_pairs
 
         show_pairs(opened.folder)
+    if export:
+        from .pairs.strings import write_strings
+
+        click.echo(write_strings(opened.folder, export))
 
 
 @main.command()

@@ -2,6 +2,7 @@
 line at a time, and a torn last line is dropped on reading."""
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -89,6 +90,18 @@ def read_jsonl(path: Path) -> list[Any]:
                 break
             raise Failure(f"{path}:{number}: broken JSON ({error}); delete that line or start over with --fresh") from None
     return rows
+
+
+def of_round(name: str, round_number: int) -> str:
+    """A file or folder of one round of sampling and training: pairs.jsonl, in the second round pairs-2.jsonl."""
+    stem, dot, ending = name.partition(".")
+    return name if round_number == 1 else f"{stem}-{round_number}{dot}{ending}"
+
+
+def rounds(folder: Path, name: str) -> list[Path]:
+    """The first round's file, whether it is there or not, and those of the later rounds that there are."""
+    later = (folder / of_round(name, number) for number in itertools.count(2))
+    return [folder / name, *itertools.takewhile(Path.exists, later)]
 
 
 def truncate_jsonl(path: Path, keep: int) -> None:

@@ -13,7 +13,7 @@ from .contexts import of_people, uses_profile
 from .files import read_json
 from .progress import Reporter, duration
 from .recipe import Recipe
-from .records import HELDOUT, TRAIN, Context, Prompt, read_records
+from .records import HELDOUT, TRAIN, VALIDATION, Context, Pair, Prompt, read_records
 from .run import Run
 
 # Shares of the measured matrix rate that each kind of work reaches, from runs of the demo on two CPU cores: decoding is bound by
@@ -36,10 +36,12 @@ class Work:
     scored: int  # tokens of forward passes without gradients
     trained: int  # tokens of forward and backward passes
     prompt_tokens: int  # longest expected prompt
+    answer_tokens: int  # longest expected answer
+    candidates: int  # answers a pair, at most
 
 
 def count(recipe: Recipe, contexts: list[Context], prompts: list[Prompt]) -> Work:
-    """Count the work of a recipe over these contexts and prompts."""
+    """Count the work of a recipe over these contexts and prompts; every round that may take place counts."""
     pairs, k = recipe.pairs, recipe.pairs.contexts_per_grid
     rows = k + ("no_context" in pairs.negatives)
     extra = 40  # template, instruction and request around a context, in tokens
@@ -50,20 +52,27 @@ def count(recipe: Recipe, contexts: list[Context], prompts: list[Prompt]) -> Wor
     scored = (pairs.grids + heldout) * rows * (mean + rows * pairs.max_tokens)
     each = mean + pairs.candidates * pairs.max_tokens
     steps = max(1, round(recipe.training.epochs * pairs.grids / recipe.training.grids_per_step))
-    looks = 2 + steps // recipe.training.evaluate_every
+    looks = recipe.rounds * (2 + steps // recipe.training.evaluate_every)
     scored += (looks * pairs.validation_grids + pairs.heldout_grids) * k * each
+    later = (recipe.rounds - 1) * pairs.grids
+    answers += later * rows
+    scored += later * (rows * (mean + rows * pairs.max_tokens) + k * each)  # by the policy, then by the reference
+    if recipe.training.reference != "base":
+        scored += (pairs.grids + pairs.validation_grids) * k * each
     evaluated = 2 * pairs.heldout_grids * k
     read = sum(c.split == TRAIN or of_people(recipe) for c in contexts) if uses_profile(recipe) else 0  # for the profile
     return Work(
         {split: sum(c.split == split for c in contexts) for split in (TRAIN, HELDOUT)},
         {split: sum(p.split == split for p in prompts) for split in (TRAIN, HELDOUT)},
         answers,
-        pairs.grids * k,
-        steps,
+        recipe.rounds * pairs.grids * k,
+        recipe.rounds * steps,
         (answers + evaluated + recipe.evaluation.unprompted) * pairs.max_tokens + read * PROFILE_ANSWER,
         scored + 2 * evaluated * (mean + pairs.max_tokens) + read * (extra + recipe.sources.context_tokens),
-        int(recipe.training.epochs * pairs.grids * k * each),
+        int(recipe.rounds * recipe.training.epochs * pairs.grids * k * each),
         max(told, default=0) + extra,
+        pairs.max_tokens,
+        pairs.candidates,
     )
 
 
@@ -73,11 +82,40 @@ def told_tokens(context: Context, recipe: Recipe) -> int:
     return {"passage": context.tokens, "profile": profile, "both": context.tokens + profile}[recipe.sources.context]
 
 
+def count_pairs(recipe: Recipe, pairs: list[Pair]) -> Work:
+    """Count the work of a recipe whose pairs are made already: nothing is sampled but for the evaluation."""
+    of = {split: [pair for pair in pairs if pair.split == split] for split in (TRAIN, VALIDATION, HELDOUT)}
+    tokens = {split: sum(len(p.prompt_tokens) + sum(map(len, p.tokens)) for p in found) for split, found in of.items()}
+    training = recipe.training
+    steps = max(1, round(training.epochs * len({pair.grid for pair in of[TRAIN]}) / training.grids_per_step))
+    looks = 2 + steps // training.evaluate_every
+    evaluated = 2 * min(recipe.evaluation.answers, len(of[HELDOUT]))
+    longest = max(len(pair.prompt_tokens) for pair in pairs)
+    named = tokens[TRAIN] + tokens[VALIDATION] if training.reference != "base" else 0
+    return Work(
+        {TRAIN: 0, HELDOUT: 0},
+        {split: len({tuple(pair.prompt_tokens) for pair in of[split]}) for split in (TRAIN, HELDOUT)},
+        0,
+        len(of[TRAIN]),
+        steps,
+        evaluated * recipe.pairs.max_tokens,
+        sum(tokens.values()) + named + looks * tokens[VALIDATION] + tokens[HELDOUT]
+        + 2 * evaluated * (longest + recipe.pairs.max_tokens),
+        int(training.epochs * tokens[TRAIN]),
+        longest,
+        max(len(answer) for pair in pairs for answer in pair.tokens),
+        max(len(pair.tokens) for pair in pairs),
+    )  # fmt: skip
+
+
 def describe(run: Run) -> str:
-    """The plan as text. Raises what the sources stage raises for notes that cannot make one grid."""
+    """The plan as text. Raises what the sources stage raises for notes that cannot make one grid, and what a pair file raises."""
     backend.start()
     from .evaluation.endpoint import endpoints
+    from .models.loading import load_tokenizer, model_config
     from .models.skeleton import skeleton
+    from .pairs.import_pairs import import_pairs
+    from .pairs.reference import check_same_tokenizer
     from .sources import stage as sources
     from .training import memory
 
@@ -87,10 +125,18 @@ def describe(run: Run) -> str:
         contexts = read_records(Path(scratch, "contexts.jsonl"), Context)
         prompts = read_records(Path(scratch, "prompts.jsonl"), Prompt)
         dropped = read_json(Path(scratch, "sources.json")) if Path(scratch, "sources.json").exists() else {}
-    work = count(recipe, contexts, prompts)
+    named = recipe.training.reference != "base"
+    if named:
+        check_same_tokenizer(recipe.training.reference, load_tokenizer(recipe.model))
+    if recipe.pairs.file:
+        window = model_config(recipe.model).get("max_position_embeddings")
+        pairs = import_pairs(Path(recipe.pairs.file), load_tokenizer(recipe.model), recipe, window)
+        work = count_pairs(recipe, pairs)
+    else:
+        work = count(recipe, contexts, prompts)
     model, parameters = skeleton(recipe.model)
     device = backend.device()
-    lengths = (work.prompt_tokens, recipe.pairs.max_tokens, recipe.pairs.candidates)
+    lengths = (work.prompt_tokens, work.answer_tokens, work.candidates)
     together = recipe.training.grids_per_step * recipe.pairs.contexts_per_grid
     planned = memory.plan(model, recipe.training, *lengths, limit_bytes=device.budget, most_pairs=together)
     advice = memory.advice(planned, model, recipe.training, lengths, device.budget)
@@ -100,19 +146,28 @@ def describe(run: Run) -> str:
     scoring = work.scored * flops / (SCORING * rate)
     training = 2 * work.trained * flops / (TRAINING * rate)
     files = ["contexts.jsonl", "prompts.jsonl", *(["profile.md"] if uses_profile(recipe) else [])]
-    files += ["samples.jsonl", "pairs.jsonl", "adapters/", "metrics.jsonl", "eval.json"]
+    files += ["samples.jsonl", "pairs.jsonl"]
+    files += [name for n in range(2, recipe.rounds + 1) for name in (f"samples-{n}.jsonl", f"pairs-{n}.jsonl")]
+    files += [f"adapters-{n}/" for n in range(1, recipe.rounds + 1) if recipe.rounds > 1]
+    files += ["adapters/", "metrics.jsonl", "eval.json"]
     files += (["fused/"] if recipe.export.mlx else []) + [f"{recipe.name or run.folder.name}-{t}.gguf" for t in recipe.export.gguf]
     files += ["Modelfile", "report.html", "manifest.json"]
     gone = dropped.get("passages", {}).get("dropped", {})
-    lines = [
-        f"model      {recipe.model}, {parameters / 1e6:,.0f} M parameters, on {device}",
+    notes = (
         f"notes      {dropped.get('notes')}: {len(contexts)} contexts "
         f"({work.contexts[TRAIN]} to train on, {work.contexts[HELDOUT]} held out)"
-        + (f"; dropped {', '.join(f'{n} {why}' for why, n in gone.items() if n)}" if gone else ""),
+        + (f"; dropped {', '.join(f'{n} {why}' for why, n in gone.items() if n)}" if gone else "")
+    )
+    a_step = f"{recipe.training.grids_per_step * recipe.pairs.contexts_per_grid} pairs"
+    lines = [
+        f"model      {recipe.model}, {parameters / 1e6:,.0f} M parameters, on {device}",
+        *([f"reference  {recipe.training.reference}, loaded once a round to score the pairs"] if named else []),
+        f"file       {recipe.pairs.file}, {len(pairs)} pairs" if recipe.pairs.file else notes,
+        *([f"rounds     up to {recipe.rounds}; all of them are counted here"] if recipe.rounds > 1 else []),
         f"prompts    {work.prompts[TRAIN]} to train on, {work.prompts[HELDOUT]} held out",
         f"answers    {work.answers} of at most {recipe.pairs.max_tokens} tokens",
-        f"pairs      up to {work.pairs}, {recipe.pairs.candidates} answers each",
-        f"steps      {work.steps} of {recipe.training.grids_per_step * recipe.pairs.contexts_per_grid} pairs, "
+        f"pairs      up to {work.pairs}, {work.candidates} answers each",
+        f"steps      {work.steps} of {f'{recipe.training.grids_per_step} grids' if recipe.pairs.file else a_step}, "
         f"objective {recipe.training.objective}",
         f"memory     about {planned.peak_bytes / 1e9:.1f} GB at the peak of training, "
         f"micro-batches of {planned.token_budget} tokens",

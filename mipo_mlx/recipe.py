@@ -83,6 +83,7 @@ class Filters(Section):
 
 
 class Pairs(Section):
+    file: str | None = None
     system: str = "Answer in two sentences, with this user in mind: {context}"
     plain_system: str = "Answer in two sentences."
     contexts_per_grid: Annotated[int, Field(ge=2, le=64)] = 4
@@ -146,6 +147,7 @@ class Training(Section):
     grids_per_step: Count = 1
     micro_batch_tokens: Annotated[int, Field(ge=64)] | Literal["auto"] = "auto"
     checkpoint_gradients: bool = False
+    reference: str = "base"
     checkpoint_every: Count = 10
     evaluate_every: Count = 10
     max_kl: Positive | None = 0.5
@@ -213,6 +215,7 @@ class Recipe(Section):
     model: str
     name: str | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    rounds: Count = 1
     sources: Sources = Sources()
     pairs: Pairs = Pairs()
     training: Training = Training()
@@ -221,11 +224,22 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _a_step_fits(self) -> "Recipe":
-        if self.training.grids_per_step > self.pairs.grids:
+        if not self.pairs.file and self.training.grids_per_step > self.pairs.grids:
             raise ValueError(
                 f"training.grids_per_step: {self.training.grids_per_step} grids in one step, and pairs.grids makes "
                 f"{self.pairs.grids} in all; lower it, or raise pairs.grids"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _pairs_from_one_place(self) -> "Recipe":
+        if self.pairs.file:
+            if self.sources.notes or self.sources.dataset:
+                raise ValueError("pairs.file: pairs come from a file or from notes, and both are named; remove one")
+            if self.rounds > 1:
+                raise ValueError("rounds: later rounds are sampled from notes, and pairs.file has none; write rounds: 1")
+            if self.pairs.own_prompts:
+                raise ValueError("pairs.own_prompts: questions are written from notes, and pairs.file has none; write 0")
         return self
 
 

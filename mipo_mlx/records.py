@@ -52,10 +52,11 @@ class Answer:
 class Grid:
     """K contexts and one prompt, sampled and scored once (samples.jsonl).
 
-    answers[j] was sampled under contexts[j]; scores[i][j] is log p_ref(answers[j] | prompt, contexts[i]), summed over
-    tokens, in nats, float32. A context id of None is the prompt without a context (`no_context`). A grid of several prompts
-    under one context (`random_prompt`) names each row's prompt in `prompts`; else that is empty and every row asks `prompt`.
-    `asked` is a short hash of the rows' token ids: an edited context or another template does not go unnoticed.
+    answers[j] was sampled under contexts[j]; scores[i][j] is log p(answers[j] | prompt, contexts[i]) under the model that
+    sampled them (the base; in a later round the policy of the round before), summed over tokens, in nats, float32. A context id
+    of None is the prompt without a context (`no_context`). A grid of several prompts under one context (`random_prompt`) names
+    each row's prompt in `prompts`; else that is empty and every row asks `prompt`. `asked` is a short hash of the rows' token
+    ids: an edited context or another template does not go unnoticed.
     """
 
     id: int
@@ -89,8 +90,8 @@ class Pair:
     negatives: list[str]  # the text of every rejected answer
     prompt_tokens: list[int]
     tokens: list[list[int]]  # candidates' token ids, chosen first
-    reference: list[float]  # candidates' summed log-probabilities under the reference, nats
-    pmi: list[float]  # log p(y+|x,c) - log p(y+|x,c') for each negative's context c', nats
+    reference: list[float]  # candidates' summed log-probabilities under the reference (held-out: under the base), nats
+    pmi: list[float]  # log p(y+|x,c) - log p(y+|x,c') for each negative's context c', by the model that sampled them, nats
     kinds: list[str]  # each negative's kind: random_context, no_context, ...
     prompt_id: str = ""
     context_id: str | None = None

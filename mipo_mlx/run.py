@@ -19,11 +19,12 @@ from typing import Any
 
 from . import __version__, contexts, recipe
 from .errors import Failure, UserError
-from .files import read_json, sha256, write_json, write_text
+from .files import of_round, read_json, sha256, write_json, write_text
 from .progress import Reporter, duration
 from .recipe import Dataset, Recipe, RecipeError
 
 STAGES = ("sources", "pairs", "training", "evaluation", "export", "report")
+EACH_ROUND = ("pairs", "training")  # the stages of a later round
 NEEDS = {"evaluation": "training", "export": "training", "report": "evaluation"}  # for a stage that is run alone
 OUTPUTS = {  # what a finished stage must have left behind
     "sources": ("contexts.jsonl", "prompts.jsonl"),
@@ -39,6 +40,7 @@ EVERYTHING = (  # what a run writes, and `--fresh` removes
     *("adapters", "metrics.jsonl", "eval.json", "eval-samples.jsonl", "fused", "Modelfile", "export.json", "report.html"),
     *("manifest.json", "recipe.yaml", "sft", "tensorboard", "wandb", "wandb.json"),
 )
+OF_ROUNDS = re.compile(r"(samples|pairs|checkpoints|adapters)-\d+(\.jsonl?)?")  # and this, where there are several rounds
 
 
 @dataclass
@@ -54,10 +56,37 @@ class Run:
         except ValueError:
             raise Failure(f"{path}: broken, so it is not known what this run has done; start over with --fresh") from None
 
-    def done(self, stage: str) -> bool:
-        """Whether a stage finished and what it wrote is still there."""
-        state = self.manifest.get("stages", {}).get(stage, {}).get("state")
-        return state == "done" and all((self.folder / name).exists() for name in OUTPUTS[stage])
+    def done(self, step: str) -> bool:
+        """Whether a step finished and what it wrote is still there."""
+        state = self.manifest.get("stages", {}).get(step, {}).get("state")
+        return state == "done" and all((self.folder / name).exists() for name in outputs(step, self.recipe))
+
+    def rounds_ended(self, step: str) -> str | None:
+        """Why a step of a later round does not take place: an earlier round ended them; None where it does."""
+        stages = self.manifest.get("stages", {})
+        earlier = [stages.get(of_round("training", number), {}).get("summary", {}) for number in range(1, parse(step)[1])]
+        return next((summary["ends_rounds"] for summary in earlier if summary.get("ends_rounds")), None)
+
+
+def steps(values: Recipe) -> list[str]:
+    """What a run does, in order: every stage once; `pairs` and `training` once a round, as pairs-2, training-2 and so on."""
+    later = [of_round(stage, number) for number in range(2, values.rounds + 1) for stage in EACH_ROUND]
+    return [*STAGES[:3], *later, *STAGES[3:]]
+
+
+def parse(step: str) -> tuple[str, int]:
+    """"pairs-2" -> ("pairs", 2); "export" -> ("export", 1)."""
+    stage, _, number = step.partition("-")
+    return stage, int(number or 1)
+
+
+def outputs(step: str, values: Recipe) -> list[str]:
+    """What a finished step must have left behind. `adapters/` is the result so far, `adapters-2/` what round 2 ended with."""
+    stage, number = parse(step)
+    if stage == "pairs":
+        return [of_round(name, number) for name in OUTPUTS[stage]]
+    own = [f"adapters-{number}/adapters.safetensors"] if stage == "training" and values.rounds > 1 else []
+    return [*OUTPUTS[stage], *own]
 
 
 def resolve_paths(values: Recipe, base: Path) -> Recipe:
@@ -90,7 +119,12 @@ def resolve_paths(values: Recipe, base: Path) -> Recipe:
     if judge:
         judges = {"judge": resolved(judge) if isinstance(judge, str) else [resolved(name) for name in judge]}
         evaluation = evaluation.model_copy(update=judges)
-    return values.model_copy(update={"sources": sources, "evaluation": evaluation, "model": resolved(values.model)})
+    pairs, training = values.pairs, values.training
+    if pairs.file:
+        pairs = pairs.model_copy(update={"file": absolute(pairs.file)})
+    training = training.model_copy(update={"reference": resolved(training.reference)})
+    changed = {"sources": sources, "pairs": pairs, "training": training, "evaluation": evaluation, "model": resolved(values.model)}
+    return values.model_copy(update=changed)
 
 
 def load_recipe(path: Path, overrides: list[str], notes: str | None) -> Recipe:
@@ -177,8 +211,8 @@ def locked(folder: Path) -> Iterator[None]:
 def erase(folder: Path) -> None:
     """Remove what a run wrote, and nothing else: a profile that was edited by hand stays."""
     written = [] if contexts.edited(folder) else [contexts.FILE]
-    for name in (*written, *EVERYTHING):
-        path = folder / name
+    named = [folder / name for name in (*written, *EVERYTHING)]
+    for path in [*named, *(p for p in folder.iterdir() if OF_ROUNDS.fullmatch(p.name))]:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
@@ -244,33 +278,41 @@ def _update(run: Run, **changes: Any) -> None:
 
 
 def execute(run: Run, upto: str, reporter: Reporter) -> dict[str, dict[str, Any]]:
-    """Run every stage up to `upto` that is not done yet; returns the summaries of all of them."""
+    """Run every step up to `upto` that is not done yet; returns the summaries of all of them."""
     if not run.done("training") and STAGES.index(upto) >= STAGES.index("training"):
         from .training import loggers
 
         loggers.check(run.recipe.training.loggers)  # now, not after the pairs were sampled
     summaries = {}
-    for number, stage in enumerate(STAGES[: STAGES.index(upto) + 1], 1):
-        if run.done(stage):
-            if stage == "pairs":
+    planned = steps(run.recipe)
+    for number, step in enumerate(planned[: planned.index(upto) + 1], 1):
+        count = f"[{number}/{len(planned)}] {step}"
+        ended = run.rounds_ended(step)
+        if ended:
+            reporter.say(f"{count}: left out, {ended}")
+            continue
+        if run.done(step):
+            if step == "pairs":
                 check_profile(run)
-            reporter.say(f"[{number}/{len(STAGES)}] {stage}: done before")
+            reporter.say(f"{count}: done before")
         else:
-            reporter.say(f"[{number}/{len(STAGES)}] {stage}")
-            run_stage(run, stage, reporter)
-        summaries[stage] = run.manifest["stages"][stage]["summary"]
+            reporter.say(count)
+            run_stage(run, step, reporter)
+        summaries[step] = run.manifest["stages"][step]["summary"]
     return summaries
 
 
-def run_stage(run: Run, stage: str, reporter: Reporter) -> dict[str, Any]:
-    """Run one stage and enter it into the manifest; the stages behind it are no longer done."""
+def run_stage(run: Run, step: str, reporter: Reporter) -> dict[str, Any]:
+    """Run one step and enter it into the manifest; the steps behind it are no longer done."""
     from . import backend
 
     backend.start()
-    stages = {name: entry for name, entry in run.manifest.get("stages", {}).items() if name not in _after(stage)}
+    after = _after(step, steps(run.recipe))
+    stages = {name: entry for name, entry in run.manifest.get("stages", {}).items() if name not in after}
     begin = time.monotonic()
-    stages[stage] = {"state": "started"}
+    stages[step] = {"state": "started"}
     _update(run, versions=versions(), device=str(backend.device()), seed=run.recipe.seed, model=run.recipe.model, stages=stages)
+    stage, number = parse(step)
     if stage in ("sources", "evaluation") and isinstance(run.recipe.evaluation.abilities, Dataset):
         from . import questions
 
@@ -279,18 +321,19 @@ def run_stage(run: Run, stage: str, reporter: Reporter) -> dict[str, Any]:
         from . import sft
 
         sft.prepare(run.folder, run.recipe, reporter)
-    summary = importlib.import_module(f"mipo_mlx.{stage}.stage").run(run.folder, run.recipe, reporter)
+    of_this_round = {"round_number": number} if number > 1 else {}
+    summary = importlib.import_module(f"mipo_mlx.{stage}.stage").run(run.folder, run.recipe, reporter, **of_this_round)
     seconds = time.monotonic() - begin
-    hashes = {name: sha256(run.folder / name) for name in OUTPUTS[stage]}
-    stages[stage] = {"state": "done", "seconds": round(seconds, 1), "summary": summary, "sha256": hashes}
+    hashes = {name: sha256(run.folder / name) for name in outputs(step, run.recipe)}
+    stages[step] = {"state": "done", "seconds": round(seconds, 1), "summary": summary, "sha256": hashes}
     _update(run, stages=stages)
-    reporter.say(f"  {stage} took {duration(seconds)}")
+    reporter.say(f"  {step} took {duration(seconds)}")
     return summary
 
 
-def _after(stage: str) -> tuple[str, ...]:
-    """The stages whose input a new result of `stage` changes."""
-    return ("report",) if stage in ("evaluation", "export") else STAGES[STAGES.index(stage) + 1 :]
+def _after(step: str, planned: list[str]) -> list[str]:
+    """The steps whose input a new result of `step` changes."""
+    return ["report"] if step in ("evaluation", "export") else planned[planned.index(step) + 1 :]
 
 
 def with_section(values: Recipe, stage: str, overrides: list[str]) -> Recipe:
@@ -307,8 +350,8 @@ def with_section(values: Recipe, stage: str, overrides: list[str]) -> Recipe:
 
 
 def require(run: Run, stage: str) -> None:
-    """Raise UserError unless `stage` of the run is done."""
-    if not run.done(stage):
+    """Raise UserError unless `stage` of the run is done, in every round that takes place."""
+    if not all(run.done(step) or run.rounds_ended(step) for step in steps(run.recipe) if parse(step)[0] == stage):
         raise UserError(
             f"{run.folder}: {stage} is not finished; run `mipo-mlx train` with this run's recipe first, "
             "it continues where it stopped"

@@ -21,7 +21,7 @@ def settings(recipe: Recipe) -> Recipe:
     changed = {
         "objective": "sft", "label_smoothing": 0.0, "nll_weight": 0.0, "max_kl": None, "min_chosen_reward": None, "loggers": [],
     }  # fmt: skip
-    return recipe.model_copy(update={"training": recipe.training.model_copy(update=changed)})
+    return recipe.model_copy(update={"training": recipe.training.model_copy(update=changed), "rounds": 1})
 
 
 def prepare(folder: Path, recipe: Recipe, reporter: Reporter) -> None:
@@ -41,4 +41,4 @@ def prepare(folder: Path, recipe: Recipe, reporter: Reporter) -> None:
     if (into / "adapters" / "adapter_config.json").exists():  # written last
         return
     reporter.say("  training the SFT baseline on the chosen answers; it is kept")
-    stage.fit(folder / "pairs.jsonl", into, trained, reporter)
+    stage.fit(folder, into, trained, reporter)

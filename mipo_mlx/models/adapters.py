@@ -78,6 +78,11 @@ def load(model: Any, folder: Path) -> Any:
     return model
 
 
+def restore(model: Any, folder: Path) -> None:
+    """Put the weights of `folder` on adapters that are attached already, to train on from there."""
+    model.load_weights(str(folder / "adapters.safetensors"), strict=False)
+
+
 @contextmanager
 def swapped(model: Any, folder: Path) -> Iterator[Any]:
     """The model under other adapters of the same layout, those of `folder`; its own come back afterwards."""

@@ -65,8 +65,9 @@ class Deck:
             yield self.left.pop()
 
 
-def make_plan(recipe: Recipe, contexts: list[Context], prompts: list[Prompt]) -> list[Plan]:
-    """The grids of all splits, training first, with ids from 0; none for validation where the notes do not suffice for it.
+def make_plan(recipe: Recipe, contexts: list[Context], prompts: list[Prompt], round_number: int = 1) -> list[Plan]:
+    """The grids of all splits, training first, with ids from 0; none for validation where the notes do not suffice for it. A
+    later round has fresh training grids alone, from the same notes and prompts, with ids that go on.
 
     Raises UserError where there is too little to fill a grid of the other splits.
     """
@@ -80,7 +81,10 @@ def make_plan(recipe: Recipe, contexts: list[Context], prompts: list[Prompt]) ->
     plans: list[Plan] = []
     for split in grids:
         if asked[split]:
-            plans += _grids(recipe, split, grids[split], asked[split], told[split], len(plans))
+            plans += _grids(recipe, f"plan {split}", split, grids[split], asked[split], told[split], len(plans))
+    if round_number > 1:
+        first = len(plans) + (round_number - 2) * grids[TRAIN]
+        return _grids(recipe, f"plan {TRAIN} round {round_number}", TRAIN, grids[TRAIN], asked[TRAIN], told[TRAIN], first)
     return plans
 
 
@@ -117,10 +121,10 @@ def needs(recipe: Recipe) -> tuple[int, int]:
 
 
 def _grids(
-    recipe: Recipe, split: str, count: int, prompts: list[Prompt], contexts: list[Context], first: int
+    recipe: Recipe, purpose: str, split: str, count: int, prompts: list[Prompt], contexts: list[Context], first: int
 ) -> list[Plan]:
     """`count` grids numbered from `first`; those of one context and K prompts are spread evenly among the others."""
-    rng = seeded(recipe, f"plan {split}")
+    rng = seeded(recipe, purpose)
     size, share, plain = recipe.pairs.contexts_per_grid, prompt_share(recipe), "no_context" in recipe.pairs.negatives
     prompt_deck, context_deck = Deck(prompts, rng), Deck(contexts, rng)
     plans = []

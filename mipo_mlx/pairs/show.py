@@ -7,27 +7,28 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import UserError
-from ..files import read_json
+from ..files import read_json, rounds
 from ..records import Pair, read_records
 
 
 def show(folder: Path, count: int = 8, split: str | None = None, console: Console | None = None) -> None:
-    """Print `count` pairs spread evenly over those of `split` (all where None), the least informative first, and the summary.
+    """Print `count` pairs of all rounds, spread evenly over those of `split` (all where None), the least informative first, and
+    the summaries.
 
     Raises UserError where the run has no pairs yet.
     """
-    path = Path(folder) / "pairs.jsonl"
-    pairs = [pair for pair in read_records(path, Pair) if split in (None, pair.split)]
+    files = rounds(Path(folder), "pairs.jsonl")
+    pairs = [pair for path in files for pair in read_records(path, Pair) if split in (None, pair.split)]
     if not pairs:
-        raise UserError(f"{path}: no {split + ' ' if split else ''}pairs yet; run: mipo-mlx pairs RECIPE")
+        raise UserError(f"{files[0]}: no {split + ' ' if split else ''}pairs yet; run: mipo-mlx pairs RECIPE")
     console = console or Console()
     ordered = sorted(pairs, key=lambda pair: (min(pair.pmi, default=0.0), pair.id))
     count = min(count, len(ordered))
     for i in range(count):
         console.print(table(ordered[i * (len(ordered) - 1) // max(1, count - 1)]))
-    summary = Path(folder) / "pairs.json"
-    if summary.exists():
-        console.print(Text(describe(read_json(summary))))
+    for number, path in enumerate(rounds(Path(folder), "pairs.json"), 1):
+        if path.exists():
+            console.print(Text((f"round {number}\n" if number > 1 else "") + describe(read_json(path))))
 
 
 def table(pair: Pair) -> Table:
@@ -50,6 +51,8 @@ def describe(summary: dict) -> str:
     """The counts of pairs.json in a few lines."""
     lines = []
     for split, kept in summary["pairs"].items():
+        if not kept and not summary["dropped"][split]:
+            continue  # later rounds sample training pairs only
         lost = ", ".join(f"{count} {reason}" for reason, count in summary["dropped"][split].items())
         lines.append(f"{split}: {kept} pairs" + (f"; dropped {lost}" if lost else ""))
         lines += [

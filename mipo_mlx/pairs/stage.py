@@ -4,63 +4,120 @@
 
 Grids are sampled and scored a chunk at a time and written as each chunk ends. A chunk's randomness depends on the seed and its
 number alone, so a run that was killed drops its unfinished chunk, samples it anew and ends with the same bytes.
+
+A later round samples fresh training grids from the policy that the round before has trained, into samples-2.jsonl and
+pairs-2.jsonl. That policy's own scores give PMI and filters; the reference stays the base. With `pairs.file` nothing is sampled.
 """
 
 import hashlib
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..contexts import digest, read_contexts, uses_profile
 from ..errors import Failure, UserError
-from ..files import append_jsonl, truncate_jsonl, write_json
-from ..models.loading import LoadedModel, load
+from ..files import append_jsonl, of_round, truncate_jsonl, write_json, write_jsonl
+from ..models import adapters
+from ..models.loading import LoadedModel, load, load_tokenizer, model_config
 from ..progress import Reporter
 from ..recipe import Recipe
 from ..records import HELDOUT, TRAIN, Context, Grid, Prompt, read_records, to_row, write_records
 from .build import Built, build, summarize
+from .import_pairs import import_pairs
 from .plan import Plan, in_chunks, make_plan
 from .prefixes import Prefixes
 from .profile import write_profile
 from .prompts import Asker, window_of
 from .questions import add_questions
+from .reference import check_same_tokenizer, under_named_reference, with_reference
 from .sample import chunk_key, sample
 from .score import score_grids
 
 
-def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict:
-    """Write samples.jsonl, pairs.jsonl and pairs.json; continues where an earlier call was interrupted.
+@dataclass
+class Made:
+    """The pairs of one round, before the recipe's own reference has seen them."""
+
+    built: Built
+    grids: list[Grid]
+    cut: int  # contexts that were shortened to fit the model's window
+    speed: dict[str, Any]
+
+
+def run(folder: Path, recipe: Recipe, reporter: Reporter, round_number: int = 1) -> dict:
+    """Write samples.jsonl, pairs.jsonl and pairs.json of a round; continues where an earlier call was interrupted.
 
     Returns the summary of pairs.json, its histogram aside, and how many tokens this call sampled a second.
     Raises UserError where contexts or prompts do not suffice or nothing is left to train on, Failure where the model
     answers nothing.
     """
     folder = Path(folder)
+    named = recipe.training.reference != "base"
+    if named:
+        check_same_tokenizer(recipe.training.reference, load_tokenizer(recipe.model))  # not after hours of sampling
+    if recipe.pairs.file:
+        made = from_file(folder, recipe, reporter)
+    else:
+        made = from_notes(folder, recipe, reporter, round_number)
+    pairs = made.built.pairs
+    if named:
+        pairs = under_named_reference(pairs, recipe.training.reference, reporter)
+    summary = {**summarize(made.built, made.grids, made.cut), "profile": digest(folder, recipe)}
+    write_records(folder / of_round("pairs.jsonl", round_number), pairs)
+    write_json(folder / of_round("pairs.json", round_number), summary)
+    tell(made.built, summary, reporter, round_number)
+    if round_number == 1:
+        check_enough(made.built, summary)
+    return {**{key: value for key, value in summary.items() if key != "histogram"}, **made.speed}
+
+
+def from_file(folder: Path, recipe: Recipe, reporter: Reporter) -> Made:
+    """Pairs made elsewhere, scored by the base; samples.jsonl stays empty."""
+    window = model_config(recipe.model).get("max_position_embeddings")
+    # Read before the weights are loaded, so that a bad line is told at once.
+    pairs = import_pairs(Path(recipe.pairs.file), load_tokenizer(recipe.model), recipe, window)  # type: ignore[arg-type]
+    loaded = load(recipe.model)
+    write_jsonl(folder / "samples.jsonl", [])
+    return Made(Built(with_reference(pairs, loaded.model, reporter)), [], 0, {})
+
+
+def from_notes(folder: Path, recipe: Recipe, reporter: Reporter, round_number: int) -> Made:
+    """Sample and score the grids of a round, and build its pairs."""
     contexts = read_records(folder / "contexts.jsonl", Context)
     prompts = read_records(folder / "prompts.jsonl", Prompt)
-    plans = make_plan(recipe, contexts, prompts)  # before the model is loaded, so that too few notes are told at once
+    plans = make_plan(recipe, contexts, prompts, round_number)  # before the model is loaded, so that too few notes are told at once
     loaded = load(recipe.model)
     if uses_profile(recipe) and contexts:
         write_profile(folder, recipe, loaded, reporter)
         contexts = read_contexts(folder, recipe)
     if add_questions(folder, recipe, loaded.model, loaded.tokenizer, reporter):
         prompts = read_records(folder / "prompts.jsonl", Prompt)
-    plans = make_plan(recipe, contexts, prompts)
+    plans = make_plan(recipe, contexts, prompts, round_number)
+    if round_number > 1:
+        loaded.model = adapters.load(loaded.model, folder / f"adapters-{round_number - 1}")
     ask = Asker(loaded.tokenizer, recipe.pairs, window_of(loaded.config, recipe.pairs.max_tokens))
-    speed = sample_grids(folder / "samples.jsonl", plans, loaded, ask, recipe, reporter)
+    path = folder / of_round("samples.jsonl", round_number)
+    speed = sample_grids(path, plans, loaded, ask, recipe, reporter, round_number)
 
-    grids = read_records(folder / "samples.jsonl", Grid)
-    if not any(answer.text.strip() for grid in grids for answer in grid.answers):
+    grids = read_records(path, Grid)
+    if round_number == 1 and not any(answer.text.strip() for grid in grids for answer in grid.answers):
         raise Failure(f"{recipe.model}: every sampled answer is empty; take an instruction-tuned model with a chat template")
     built = build(grids, {c.id: c for c in contexts}, {p.id: p for p in prompts}, recipe, ask)
-    summary = {**summarize(built, grids, len(ask.cut)), "profile": digest(folder, recipe)}
-    write_records(folder / "pairs.jsonl", built.pairs)
-    write_json(folder / "pairs.json", summary)
-    tell(built, summary, ask, reporter)
-    check_enough(built, summary)
-    return {**{key: value for key, value in summary.items() if key != "histogram"}, **speed}
+    if round_number > 1 and recipe.training.reference == "base":
+        with adapters.disabled(loaded.model):
+            built.pairs = with_reference(built.pairs, loaded.model, reporter)
+    if ask.cut:
+        reporter.warn(
+            f"{len(ask.cut)} contexts were cut to fit the model's window of {ask.window} prompt tokens; "
+            "lower sources.context_tokens to choose yourself where they end"
+        )
+    return Made(built, grids, len(ask.cut), speed)
 
 
-def sample_grids(path: Path, plans: list[Plan], loaded: LoadedModel, ask: Asker, recipe: Recipe, reporter: Reporter) -> dict:
+def sample_grids(
+    path: Path, plans: list[Plan], loaded: LoadedModel, ask: Asker, recipe: Recipe, reporter: Reporter, round_number: int
+) -> dict:
     """Append every planned grid that `path` lacks, a chunk at a time. Returns how fast answers were sampled and scored."""
     rows = [(prompt, context) for plan in plans for prompt, context in zip(plan.prompts, plan.contexts, strict=True)]
     names = [context.id if context else None for _, context in rows]
@@ -79,7 +136,7 @@ def sample_grids(path: Path, plans: list[Plan], loaded: LoadedModel, ask: Asker,
                 for plan, grid in zip(chunk, asked, strict=True)
                 for tokens, context in zip(grid, plan.contexts, strict=True)
             ]
-            key = chunk_key(recipe.seed, number)
+            key = chunk_key(recipe.seed, number if round_number == 1 else f"{number} of round {round_number}")
             fresh = iter(sample(loaded.model, loaded.tokenizer, begun, recipe.pairs, key, lambda answer: bar.advance(1)))
             sampled = [[next(fresh) for _ in plan.contexts] for plan in chunk]
             spent += time.perf_counter() - begin
@@ -104,10 +161,10 @@ def keep_whole_chunks(path: Path, chunks: list[list[Plan]], ask: Asker) -> int:
     Raises UserError where the file holds other grids than planned.
     """
     grids = read_records(path, Grid)
-    for grid, plan in zip(grids, (plan for chunk in chunks for plan in chunk), strict=False):
+    for line, (grid, plan) in enumerate(zip(grids, (plan for chunk in chunks for plan in chunk), strict=False), 1):
         if any(getattr(grid, key) != value for key, value in identity(plan, ask).items()):
             raise UserError(
-                f"{path}:{plan.id + 1}: sampled from other contexts, prompts, settings or another profile; start over with --fresh"
+                f"{path}:{line}: sampled from other contexts, prompts, settings or another profile; start over with --fresh"
             )
     done = kept = 0
     while done < len(chunks) and kept + len(chunks[done]) <= len(grids):
@@ -130,15 +187,11 @@ def identity(plan: Plan, ask: Asker) -> dict:
     }
 
 
-def tell(built: Built, summary: dict, ask: Asker, reporter: Reporter) -> None:
-    if ask.cut:
-        reporter.warn(
-            f"{len(ask.cut)} contexts were cut to fit the model's window of {ask.window} prompt tokens; "
-            "lower sources.context_tokens to choose yourself where they end"
-        )
+def tell(built: Built, summary: dict, reporter: Reporter, round_number: int) -> None:
     lost = ", ".join(f"{count} {reason}" for reason, count in built.dropped[TRAIN].most_common())
     kept = summary["pairs"]
-    reporter.say(f"  {kept[TRAIN]} pairs to train on, {kept[HELDOUT]} held out; dropped: {lost or 'none'}")
+    heldout = f", {kept[HELDOUT]} held out" if round_number == 1 else ""
+    reporter.say(f"  {kept[TRAIN]} pairs to train on{heldout}; dropped: {lost or 'none'}")
 
 
 def check_enough(built: Built, summary: dict) -> None:

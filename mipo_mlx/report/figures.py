@@ -110,10 +110,16 @@ def tiles(result: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def training_charts(rows: list[dict[str, Any]], candidates: int) -> list[dict[str, Any]]:
-    """Charts over steps from metrics.jsonl: those that have points."""
+    """Charts over steps from metrics.jsonl, later rounds behind the earlier ones: those that have points."""
+    places, begin = [], 0
+    for before, row in zip([None, *rows], rows, strict=False):
+        if before and before.get("round", 1) != row.get("round", 1):
+            begin += before["step"]
+        places.append(begin + row["step"])
 
     def curve(name: str, style: str, key: str) -> charts.Line:
-        return charts.Line(name, style, [(r["step"], r[key]) for r in rows if isinstance(r.get(key), int | float)])
+        points = [(place, row[key]) for place, row in zip(places, rows, strict=True) if isinstance(row.get(key), int | float)]
+        return charts.Line(name, style, points)
 
     def sides(stem: str) -> list[charts.Line]:
         """Chosen against rejected: of the unseen pairs, which are the same at every look, else of the step's own."""

@@ -11,7 +11,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from .. import recipe as recipes
-from ..files import read_json, read_jsonl, write_text
+from ..files import read_json, read_jsonl, rounds, write_text
 from ..progress import Reporter, duration
 from ..recipe import Recipe
 from . import figures
@@ -73,7 +73,7 @@ def contents(folder: Path, recipe: Recipe) -> dict[str, Any]:
         "drift": figures.drift(result.get("unprompted")),
         "leak": figures.leak(result.get("leak")),
         "signs": signs(result, rows, pairs, stopped, recipe),
-        "charts": figures.training_charts(rows, recipe.pairs.candidates),
+        "charts": figures.training_charts(rows, heldout["candidates"] if heldout else recipe.pairs.candidates),
         "pmi": figures.pmi_charts(fresh, pairs.get("histogram", {})),
         "gallery": [
             {
@@ -89,9 +89,8 @@ def contents(folder: Path, recipe: Recipe) -> dict[str, Any]:
         "commands": _commands(folder),
         "record": _record(folder, manifest),
         "recipe": recipes.dump(recipe),
-        "hashes": [
-            (file, digest) for stage in manifest.get("stages", {}).values() for file, digest in stage.get("sha256", {}).items()
-        ],
+        # A later round replaces files of an earlier one: the last entry counts.
+        "hashes": list({k: v for stage in manifest.get("stages", {}).values() for k, v in stage.get("sha256", {}).items()}.items()),
     }
 
 
@@ -116,6 +115,8 @@ def _data(folder: Path) -> list[tuple[str, list[tuple[str, Any]], str, str]]:
     found = sources.get("files", {})
     kept = [(split, key, sources.get(split, {}).get(key)) for split in SPLITS for key in ("contexts", "prompts")]
     kept += [(split, "pairs", pairs.get("pairs", {}).get(split)) for split in SPLITS]
+    for number, path in enumerate(rounds(folder, "pairs.json")[1:], 2):
+        kept.append(("train", f"pairs of round {number}", read_json(path)["pairs"]["train"]))
     tables = [
         (
             "Kept",
@@ -151,18 +152,27 @@ def _commands(folder: Path) -> list[tuple[str, str]]:
 def _record(folder: Path, manifest: dict[str, Any]) -> list[tuple[str, list[tuple[str, Any]], str, str]]:
     entries = manifest.get("stages", {})
     stages = [(stage, duration(entry["seconds"])) for stage, entry in entries.items() if entry.get("seconds") is not None]
-    training = entries.get("training", {}).get("summary") or {}
+    trained = [entry["summary"] for stage, entry in entries.items() if stage.startswith("training") and entry.get("summary")]
+    training = trained[0] if trained else {}
     if training.get("peak_memory"):
         stages.append(("peak memory of training", figures.size(training["peak_memory"])))
     machine = [(key, manifest[key]) for key in ("device", "seed") if key in manifest] + list(manifest.get("versions", {}).items())
     listed = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".") and path.name != "report.html"]
-    sizes = [(path.name, figures.size(_octets(path))) for path in listed if path.is_file() or path.name in LARGE]
+    sizes = [(path.name, figures.size(_octets(path))) for path in listed if path.is_file() or path.name.split("-")[0] in LARGE]
     tables = [
+        ("Rounds", [(row["round"], _round(row)) for row in trained] if len(trained) > 1 else [], "round", "held-out loss"),
         ("Time and memory", stages, "stage", "took"),
         ("Machine and versions", machine, "what", "which"),
         ("Files", sizes, "file", "size"),
     ]
     return [table for table in tables if table[1]]
+
+
+def _round(summary: dict[str, Any]) -> str:
+    """What one round of training did, from its entry in the manifest."""
+    first, best = summary.get("first_loss"), summary.get("best_loss")
+    losses = f"{first:.4f} before, {best:.4f} after" if first is not None and best is not None else "not measured"
+    return losses + (f"; the last one: {summary['ends_rounds']}" if summary["ends_rounds"] else "")
 
 
 def _octets(path: Path) -> int:

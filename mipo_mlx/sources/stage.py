@@ -29,6 +29,11 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
     report = folder / "sources.json"
     if report.exists() and all((folder / name).exists() for name in ("contexts.jsonl", "prompts.jsonl")):
         return read_json(report)
+    if recipe.pairs.file:  # a run from pairs that are made already needs neither contexts nor prompts
+        for name in ("contexts.jsonl", "prompts.jsonl"):
+            write_records(folder / name, [])
+        write_json(report, {"pairs": recipe.pairs.file})
+        return read_json(report)
     from ..models.loading import load_tokenizer
 
     tokenizer = load_tokenizer(recipe.model)

@@ -25,6 +25,8 @@ class State:
     first_loss: float | None = None  # validation loss before training, nats
     best_step: int | None = None  # step of the lowest validation loss so far, after step 0
     best_loss: float | None = None
+    token_budget: int | None = None  # what out-of-memory errors left of it, so that later steps do not meet them again
+    checkpointed: bool = False  # whether they switched gradient checkpointing on
 
 
 def _folder(root: Path, step: int) -> Path:

@@ -23,6 +23,7 @@ class Step:
     gradients: Any  # tree like model.trainable_parameters()
     metrics: dict[str, float]  # means over all pairs of objectives.metrics, with accuracy for correct
     token_budget: int  # what fitted: smaller than asked for after an out-of-memory error
+    checkpointed: bool  # whether gradient checkpointing was on at the end: asked for, or a single pair did not fit without
 
 
 def step(model: nn.Module, pairs: list[Pair], settings: Training, *, token_budget: int, pad_id: int) -> Step:
@@ -44,22 +45,7 @@ def step(model: nn.Module, pairs: list[Pair], settings: Training, *, token_budge
     rows = run.rows(len(pairs))
     means = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
     loss = means.pop("loss")
-    return Step(loss, run.gradients, {**means, "accuracy": means.pop("correct")}, run.budget)
-
-
-def evaluate(
-    model: nn.Module, pairs: list[Pair], settings: Training, *, token_budget: int, pad_id: int
-) -> list[dict[str, float]]:
-    """Loss and figures (`objectives.metrics`) of each pair, in the order of `pairs`, without gradients or dropout."""
-    run = _Run(model, settings, token_budget, pad_id, len(pairs))
-    mode = model.training
-    model.eval()
-    try:
-        for window in batches.windows(pairs, settings.objective):
-            run.measure(window)
-    finally:
-        model.train(mode)
-    return run.rows(len(pairs))
+    return Step(loss, run.gradients, {**means, "accuracy": means.pop("correct")}, run.budget, run.checkpoint)
 
 
 class _Run:
@@ -88,11 +74,6 @@ class _Run:
             self._record(window, everything, logps, whole)
             mx.eval(weights)
             self._each(everything, window.pairs, lambda batch, some: self._pull(batch, weights[mx.array(some)]))
-
-    def measure(self, window: batches.Window) -> None:
-        """Figures of one window, no gradient."""
-        logps, whole = self._values(window)
-        self._record(window, list(range(len(window.pairs))), logps, whole)
 
     def _values(self, window: batches.Window) -> tuple[mx.array, batches.Batch]:
         whole = batches.make(window.pairs, self.pad_id)

@@ -42,9 +42,21 @@ def scalars(row: dict[str, Any]) -> dict[str, float]:
     """What of a row is a curve: train/loss, heldout/loss, ..."""
     found = {}
     for key, value in row.items():
-        if key != "step" and value is not None:
+        if key not in ("step", "round") and value is not None:
             found[f"heldout/{key.removeprefix('heldout_')}" if key.startswith("heldout_") else f"train/{key}"] = value
     return found
+
+
+def counted() -> Callable[[dict[str, Any]], int]:
+    """Row -> its step, counted on over rounds."""
+    before, last = {1: 0}, 0
+
+    def step(row: dict[str, Any]) -> int:
+        nonlocal last
+        last = before.setdefault(row.get("round", 1), last) + row["step"]
+        return last
+
+    return step
 
 
 @contextmanager
@@ -53,11 +65,13 @@ def _tensorboard(recipe: Recipe, folder: Path) -> Iterator[Watch]:
     from tensorboardX import SummaryWriter
 
     shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+    step = counted()
     with SummaryWriter(str(folder / "tensorboard")) as writer:
 
         def watch(row: dict[str, Any]) -> None:
+            at = step(row)
             for name, value in scalars(row).items():
-                writer.add_scalar(name, value, row["step"])
+                writer.add_scalar(name, value, at)
 
         yield watch
 
@@ -82,11 +96,12 @@ def _wandb(recipe: Recipe, folder: Path) -> Iterator[Watch]:
     except Exception as error:  # no login, no network, a broken installation: its own words say which
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise Failure(f"training.loggers: wandb cannot start ({line}); run `wandb login`, or leave it out") from None
-    there = run.step  # online, a run that goes on already has the steps before this one
+    there, step = run.step, counted()  # online, a run that goes on already has the steps before `there`
 
     def watch(row: dict[str, Any]) -> None:
-        if row["step"] >= there:
-            run.log(scalars(row), step=row["step"])
+        at = step(row)
+        if at >= there:
+            run.log(scalars(row), step=at)
 
     try:
         yield watch

@@ -17,7 +17,7 @@ import mlx.optimizers as optimizers
 import numpy as np
 
 from ..errors import Failure, UserError
-from ..files import append_jsonl, read_jsonl, truncate_jsonl
+from ..files import append_jsonl, of_round, read_jsonl, truncate_jsonl
 from ..logprobs import token_logprobs
 from ..models import adapters
 from ..progress import Reporter
@@ -33,7 +33,7 @@ class Result:
     planned: int
     best_step: int
     best_loss: float | None  # validation loss of the weights that are kept, nats; None without validation pairs
-    first_loss: float | None  # the same before training
+    first_loss: float | None  # the same before training (in a later round: that of the weights it began with)
     stopped: str | None  # why training ended early
 
 
@@ -45,7 +45,7 @@ def group_grids(pairs: list[Pair]) -> list[list[Pair]]:
     return list(grids.values())
 
 
-def plan_steps(grids: int, settings: Training, seed: int) -> list[list[int]]:
+def plan_steps(grids: int, settings: Training, seed: int | str) -> list[list[int]]:
     """Which grids make up each optimizer step: every epoch is a fresh seeded shuffle; the last one may be a part.
 
     Raises UserError where a step asks for more grids than there are.
@@ -77,24 +77,28 @@ def learning_rate(step: int, total: int, settings: Training) -> float:
 
 @dataclass
 class Validation:
-    """Held-out grids that pick the best weights, with the base's per-token log-probabilities of their answers (nats)."""
+    """Held-out grids that pick the best weights, with log-probabilities of their answers in nats."""
 
     pairs: list[Pair]
-    reference: list[list[np.ndarray]]
+    base: list[list[np.ndarray]]  # per token, under the base
+    reference: list[list[float]]  # summed, under the reference
 
     @staticmethod
-    def make(model: Any, pairs: list[Pair]) -> "Validation":
+    def make(model: Any, pairs: list[Pair], named: bool) -> "Validation":
+        """`named`: the reference is another model than the base, and only the pairs know its values."""
         with adapters.disabled(model):
-            return Validation(pairs, _score(model, pairs))
+            base = _score(model, pairs)
+        sums = [[float(tokens.sum(dtype=np.float64)) for tokens in row] for row in base]
+        return Validation(pairs, base, [pair.reference for pair in pairs] if named else sums)
 
     def look(self, model: Any, beta: float) -> dict[str, float]:
         """Means over pairs. The loss is DPO's (N > 2: InfoNCE's) whatever objective is trained, so that log N - loss is the
-        information in nats. kl is per token of chosen answers: q - 1 - log q for q = p / p_ref, which is never
-        negative and whose mean over samples of p_ref is KL(p_ref || p) (Schulman 2020, "k3")."""
+        information in nats. kl is per token of chosen answers, from the base, which sampled them: q - 1 - log q for
+        q = p / p_base, which is never negative and whose mean over samples of p_base is KL(p_base || p) (Schulman 2020, "k3")."""
         losses, margins, chosen, rejected, correct, divergence = [], [], [], [], [], []
         chosen_logp, rejected_logp = [], []
-        for policy, reference in zip(_score(model, self.pairs), self.reference, strict=True):
-            reward = beta * np.array([float((p - r).sum()) for p, r in zip(policy, reference, strict=True)])
+        for policy, base, reference in zip(_score(model, self.pairs), self.base, self.reference, strict=True):
+            reward = beta * (np.array([p.sum(dtype=np.float64) for p in policy]) - reference)
             losses.append(float(np.logaddexp.reduce(reward) - reward[0]))
             margins.append(float(reward[0] - reward[1:].mean()))
             chosen.append(float(reward[0]))
@@ -102,7 +106,7 @@ class Validation:
             chosen_logp.append(float(policy[0].sum()))
             rejected_logp.append(float(np.mean([p.sum() for p in policy[1:]])))
             correct.append(float(np.mean((np.sign(reward[0] - reward[1:]) + 1) / 2)))  # a tie counts half
-            log_q = policy[0].astype(np.float64) - reference[0]
+            log_q = policy[0].astype(np.float64) - base[0]
             divergence += (np.expm1(log_q) - log_q).tolist()
         ceiling = float(np.mean([math.log(len(pair.tokens)) for pair in self.pairs]))
         return {
@@ -148,22 +152,24 @@ def train(
     settings: Training,
     folder: Path,
     *,
-    seed: int,
+    seed: int | str,
     budget: int,
     pad: int,
     reporter: Reporter,
     watchers: Sequence[Callable[[dict[str, Any]], None]] = (),
     curves: Curves | None = None,
+    round_number: int = 1,
     after_step: Callable[[int], None] = lambda step: None,
 ) -> Result:
     """Train the adapters on `model` and leave the best weights on it.
 
-    Continues from the newest checkpoint in `folder`/checkpoints and appends to `folder`/metrics.jsonl. The best weights are those
-    of the lowest validation loss after step 0; without validation pairs, the last. `watchers` see every row of metrics.jsonl
+    Continues from the newest checkpoint in `folder`/checkpoints and appends to `folder`/metrics.jsonl; a later round begins with
+    the adapters that `model` has, in `checkpoints-2` and so on, behind the metrics of the rounds before. The best weights are
+    those of the lowest validation loss after step 0; without validation pairs, the last. `watchers` see every row of metrics.jsonl
     in its order, those of an interrupted run first; `curves` are drawn beneath the bar; `after_step` is called behind every
     step (tests interrupt there). Raises UserError for impossible settings, Failure where no step left usable weights.
     """
-    root, metrics = folder / "checkpoints", folder / "metrics.jsonl"
+    root, metrics = folder / of_round("checkpoints", round_number), folder / "metrics.jsonl"
     grids = group_grids(train_pairs)
     steps = plan_steps(len(grids), settings, seed)
     optimizer = optimizers.AdamW(
@@ -171,22 +177,25 @@ def train(
     )
     optimizer.init(model.trainable_parameters())
 
-    validation = Validation.make(model, validation_pairs)
+    validation = Validation.make(model, validation_pairs, settings.reference != "base")
     state = checkpoints.latest(root)
+    begun = state is not None
     if state:
         model.load_weights(list(checkpoints.load_weights(root, state.step).items()), strict=False)
         optimizer.state = checkpoints.load_optimizer(root, state.step)
         truncate_jsonl(metrics, state.metrics_lines)
     else:
-        metrics.unlink(missing_ok=True)
-        state = checkpoints.State(0, 0)
+        earlier = sum(row.get("round", 1) < round_number for row in read_jsonl(metrics))
+        truncate_jsonl(metrics, earlier)
+        state = checkpoints.State(0, earlier)
+    state.token_budget = min(budget, state.token_budget or budget)
 
     def tell(row: dict[str, Any]) -> None:
         for watch in watchers:
             watch(row)
 
     def log(row: dict[str, float]) -> None:
-        finite = {k: (v if math.isfinite(v) else None) for k, v in row.items()}
+        finite = {"round": round_number, **{k: (v if math.isfinite(v) else None) for k, v in row.items()}}
         append_jsonl(metrics, [finite])
         state.metrics_lines += 1
         tell(finite)
@@ -212,7 +221,7 @@ def train(
         tell(row)
     with reporter.track("training", len(steps), "steps", curves.lines if curves else None) as bar:
         bar.skip(state.step)
-        if state.metrics_lines == 0:
+        if not begun:
             if validation_pairs:
                 look(0)
             save()
@@ -221,7 +230,10 @@ def train(
             # The random state of a step depends on the seed and the step alone, so that a resumed run repeats it.
             mx.random.seed(Random(f"{seed}/step/{state.step}").getrandbits(31))
             batch = [pair for grid in steps[state.step] for pair in grids[grid]]
-            step = gradients.step(model, batch, settings, token_budget=budget, pad_id=pad)
+            # What did not fit into memory once would not fit again.
+            fitting = settings.model_copy(update={"checkpoint_gradients": True}) if state.checkpointed else settings
+            step = gradients.step(model, batch, fitting, token_budget=state.token_budget, pad_id=pad)
+            state.token_budget, state.checkpointed = step.token_budget, step.checkpointed
             update, norm = optimizers.clip_grad_norm(step.gradients, settings.clip)
             rate = learning_rate(state.step, len(steps), settings)
             row = {"step": state.step + 1, "learning_rate": rate, "grad_norm": norm.item(), **step.metrics, "loss": step.loss}
@@ -243,14 +255,15 @@ def train(
             if stopped is None and (last or state.step % settings.checkpoint_every == 0 or state.best_step == state.step):
                 save()
             after_step(state.step)
-    return _keep_best(model, root, state, len(steps), stopped)
+    return _keep_best(model, root, state, len(steps), stopped, round_number)
 
 
-def _keep_best(model: Any, root: Path, state: checkpoints.State, planned: int, stopped: str | None) -> Result:
-    """Put the best weights on the model: by validation loss, else the last good checkpoint."""
+def _keep_best(model: Any, root: Path, state: checkpoints.State, planned: int, stopped: str | None, round_number: int) -> Result:
+    """Put the best weights on the model: by validation loss, else the last good checkpoint; in a later round even its first one,
+    which is what the round before has learned."""
     saved = checkpoints.latest(root)
     best = state.best_step or (saved.step if saved else 0)
-    if not best:
+    if not best and round_number == 1:
         raise Failure(f"training stopped before its first checkpoint: {stopped}")
     model.load_weights(list(checkpoints.load_weights(root, best).items()), strict=False)
     mx.eval(model.parameters())

@@ -104,8 +104,9 @@ def metrics(logps: mx.array, reference: mx.array, lengths: mx.array, mask: mx.ar
 
     chosen_reward, rejected_reward (mean over rejected): beta x d, summed over tokens; margin: chosen - mean rejected;
     correct: 1 where the chosen reward is above every rejected one; kl: nats a token from the reference to the policy,
-    estimated on the chosen answer, which the reference sampled; nll: of the chosen answer, nats a token; chosen_logp,
-    rejected_logp (mean over rejected): log-probabilities of whole answers, nats: where both fall, text decays.
+    estimated on the chosen answer, which the reference sampled (in a later round the policy did, and it is no divergence); nll: of
+    the chosen answer, nats a token; chosen_logp, rejected_logp (mean over rejected): log-probabilities of whole answers, nats:
+    where both fall, text decays.
     Candidates whose reference is unknown (NaN) are left out of the means.
     """
     d = logps - reference

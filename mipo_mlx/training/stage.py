@@ -1,4 +1,9 @@
-"""The training stage: pairs.jsonl in; adapters/, checkpoints/ and metrics.jsonl out."""
+"""The training stage: pairs.jsonl in; adapters/, checkpoints/ and metrics.jsonl out.
+
+A later round trains on from the adapters of the round before, on pairs-2.jsonl, into checkpoints-2/ and adapters-2/. The validation
+pairs are those of the first round in every round, so that the information is one and the same measure; `adapters/` is replaced
+only where it has grown, and a round in which it has not is the last.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -9,56 +14,75 @@ import mlx.core as mx
 
 from .. import backend
 from ..errors import UserError
+from ..files import of_round
 from ..models import adapters, loading
 from ..progress import Reporter
 from ..recipe import Recipe
 from ..records import TRAIN, VALIDATION, Pair, read_records
 from . import loggers, memory
 from .curves import Curves
-from .loop import train
+from .loop import Result, train
 
 CACHE = 256 << 20  # bytes of freed memory that MLX may always keep
 
 
-def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
-    """Train the adapters of one run. Returns a summary for the manifest and the terminal.
+def run(folder: Path, recipe: Recipe, reporter: Reporter, round_number: int = 1) -> dict[str, Any]:
+    """Train the adapters of one round. Returns a summary for the manifest and the terminal; `ends_rounds` says why no further
+    round makes sense, or is None.
 
-    Raises UserError where there are no pairs to train on.
+    Raises UserError where the first round has no pairs to train on.
     """
+    path = folder / of_round("pairs.jsonl", round_number)
+    own = read_records(path, Pair)
+    train_pairs = [pair for pair in own if pair.split == TRAIN]
+    if round_number == 1 and not train_pairs:
+        raise UserError(f"{path}: no pairs to train on; loosen pairs.filters or raise pairs.grids")
+    if round_number > 1 and len({pair.grid for pair in train_pairs}) < recipe.training.grids_per_step:
+        return keep_earlier(folder, recipe, round_number, len(train_pairs))
     curves = Curves()
     with loggers.opened(recipe, folder) as others:
-        summary = fit(folder / "pairs.jsonl", folder, recipe, reporter, [curves.watch, *others], curves)
-    if summary["stopped"]:
-        reporter.warn(f"training ended early: {summary['stopped']}; the weights of step {summary['best_step']} are kept")
-    elif None not in (summary["best_loss"], summary["first_loss"]) and summary["best_loss"] >= summary["first_loss"]:
+        watchers = [curves.watch, *others]
+        result = fit(folder, folder, recipe, reporter, round_number, watchers=watchers, curves=curves)
+    if result.stopped:
+        reporter.warn(f"training ended early: {result.stopped}; the weights of step {result.best_step} are kept")
+    elif round_number == 1 and not grew(result):
         reporter.warn(
-            f"held-out loss did not fall ({summary['first_loss']:.3f} before, {summary['best_loss']:.3f} at its best): "
+            f"held-out loss did not fall ({result.first_loss:.3f} before, {result.best_loss:.3f} at its best): "
             "these notes and prompts taught the model nothing that it can use; see report.html"
         )
-    return summary
+    if recipe.rounds > 1:
+        reporter.say(f"  round {round_number}: {gain(result)}")
+    return {
+        **asdict(result),
+        "round": round_number,
+        "ends_rounds": ends_rounds(result, round_number),
+        "pairs": len(train_pairs),
+        "peak_memory": backend.peak_memory(),
+    }
 
 
 def fit(
-    pairs_file: Path,
+    source: Path,
     folder: Path,
     recipe: Recipe,
     reporter: Reporter,
+    round_number: int = 1,
     watchers: Sequence[Callable[[dict[str, Any]], None]] = (),
     curves: Curves | None = None,
-) -> dict[str, Any]:
-    """Train adapters on the pairs of a file, into `folder`/adapters; continues from the checkpoints there.
+) -> Result:
+    """Train adapters on a round's pairs in `source`, into `folder`/adapters; continues from the checkpoints there.
 
     watchers: called with every row of metrics.jsonl; curves: drawn beneath the progress bar.
     """
-    pairs = read_records(pairs_file, Pair)
-    train_pairs = [pair for pair in pairs if pair.split == TRAIN]
-    validation_pairs = [pair for pair in pairs if pair.split == VALIDATION]
-    if not train_pairs:
-        raise UserError(f"{pairs_file}: no pairs to train on; loosen pairs.filters or raise pairs.grids")
+    first = read_records(source / "pairs.jsonl", Pair)
+    own = first if round_number == 1 else read_records(source / of_round("pairs.jsonl", round_number), Pair)
+    pairs = [*first, *own]
     loaded = loading.load(recipe.model)
-    config = adapters.attach(loaded.model, recipe.training.lora, recipe.seed)
-    mx.eval(loaded.model.parameters())
     settings = recipe.training
+    config = adapters.attach(loaded.model, settings.lora, recipe.seed)
+    if round_number > 1:
+        adapters.restore(loaded.model, folder / f"adapters-{round_number - 1}")
+    mx.eval(loaded.model.parameters())
     lengths = (
         max(len(pair.prompt_tokens) for pair in pairs),
         max(len(tokens) for pair in pairs for tokens in pair.tokens),
@@ -69,21 +93,54 @@ def fit(
     advice = memory.advice(planned, loaded.model, settings, lengths, limit)
     if advice:
         reporter.warn(f"training may run out of memory: {advice}")
-    budget = planned.token_budget if settings.micro_batch_tokens == "auto" else settings.micro_batch_tokens
     backend.settle(max(planned.activation_bytes, CACHE))
     backend.reset_peak_memory()
     result = train(
         loaded.model,
-        train_pairs,
-        validation_pairs,
+        [pair for pair in own if pair.split == TRAIN],
+        [pair for pair in first if pair.split == VALIDATION],
         settings,
         folder,
-        seed=recipe.seed,
-        budget=budget,
+        seed=recipe.seed if round_number == 1 else f"{recipe.seed}/round/{round_number}",
+        budget=planned.token_budget if settings.micro_batch_tokens == "auto" else settings.micro_batch_tokens,
         pad=min(loaded.tokenizer.eos_token_ids),
         reporter=reporter,
+        round_number=round_number,
         watchers=watchers,
         curves=curves,
     )
-    adapters.save(loaded.model, folder / "adapters", config)
-    return {**asdict(result), "pairs": len(train_pairs), "peak_memory": backend.peak_memory(), "micro_batch_tokens": budget}
+    if recipe.rounds > 1:
+        adapters.save(loaded.model, folder / f"adapters-{round_number}", config)
+    if round_number == 1 or grew(result):
+        adapters.save(loaded.model, folder / "adapters", config)
+    return result
+
+
+def keep_earlier(folder: Path, recipe: Recipe, round_number: int, pairs: int) -> dict[str, Any]:
+    """A later round that has too few pairs for a step ends with the adapters of the round before."""
+    loaded = loading.load(recipe.model)
+    config = adapters.attach(loaded.model, recipe.training.lora, recipe.seed)
+    adapters.restore(loaded.model, folder / f"adapters-{round_number - 1}")
+    adapters.save(loaded.model, folder / f"adapters-{round_number}", config)
+    return {"round": round_number, "pairs": pairs, "ends_rounds": f"too few pairs were left in round {round_number}"}
+
+
+def grew(result: Result) -> bool:
+    """Whether this round raised the held-out information (lowered the validation loss); without validation pairs nobody can say,
+    and the last weights count."""
+    return result.first_loss is None or (result.best_loss is not None and result.best_loss < result.first_loss)
+
+
+def gain(result: Result) -> str:
+    if result.first_loss is None:
+        return "there are no validation pairs, so every round counts"
+    if not grew(result):
+        return "held-out information did not grow"
+    return f"held-out information grew by {result.first_loss - result.best_loss:.4f} nats"  # type: ignore[operator]
+
+
+def ends_rounds(result: Result, round_number: int) -> str | None:
+    """Why no round after this one makes sense, or None."""
+    if not grew(result):
+        return f"held-out information no longer grew in round {round_number}"
+    return f"training ended early in round {round_number}" if result.stopped else None

@@ -204,6 +204,29 @@ def test_nan_at_once_leaves_nothing_to_keep(tmp_path, monkeypatch):
         run(tmp_path, Training())
 
 
+def test_what_did_not_fit_into_memory_is_not_tried_again_not_even_after_a_kill(tmp_path, monkeypatch):
+    """Pairs do not fit beside another one, nor alone without gradient checkpointing."""
+    real, tried = loop.gradients.batch_logprobs, []
+
+    def limited(model, batch, *, checkpoint=False, gradient=True):
+        tried.append((batch.prompts.shape[0], checkpoint))
+        if tried[-1] != (1, True):
+            raise RuntimeError("[malloc] Unable to allocate 123456 bytes.")
+        return real(model, batch, checkpoint=checkpoint, gradient=gradient)
+
+    monkeypatch.setattr(loop.gradients, "batch_logprobs", limited)
+    settings = Training(learning_rate=1e-3, checkpoint_every=1, max_kl=None)
+    whole, _ = run(tmp_path / "whole", settings)
+    failed = [shape for shape in tried if shape != (1, True)]
+    assert failed == tried[: len(failed)] and failed[0] == (3, False) and failed[-1] == (1, False)
+    assert tried[len(failed) :] == [(1, True)] * 18  # six steps of three pairs
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", settings, after_step=die_at(2))
+    tried.clear()
+    again, _ = run(tmp_path / "killed", settings)
+    assert tried == [(1, True)] * 12 and same(again, whole)
+
+
 def test_kl_budget_stops(tmp_path):
     settings = Training(learning_rate=1e-3, epochs=5.0, evaluate_every=1, checkpoint_every=1, min_chosen_reward=None, max_kl=None)
     _, free = run(tmp_path / "free", settings)

@@ -1,0 +1,105 @@
+"""`mipo-mlx train` on a pair file made elsewhere: training, evaluation, export and report, and every mistake in one line."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from mipo_mlx import recipe, run
+from mipo_mlx.cli import main
+from mipo_mlx.files import read_json
+from mipo_mlx.records import Pair, read_records
+from tests.pairs.helpers import THINGS
+
+RECIPE = """
+model: {model}
+pairs: {{file: mine/pairs.jsonl, max_tokens: 8, validation_grids: 2}}
+training: {{max_kl: null, lora: {{rank: 2}}}}
+evaluation: {{bootstrap: 100, answers: 6}}
+export: {{mlx: false, gguf: [f16], fidelity: 2}}
+"""
+
+
+@pytest.fixture
+def home(tiny_folder, tmp_path):
+    """A recipe beside a folder `mine` with pairs.jsonl: 16 requests, of four people each, one grid a request."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "r.yaml").write_text(RECIPE.format(model=tiny_folder))
+    rows = []
+    for n in range(16):
+        for k in range(4):
+            likes = THINGS[(n + k) % 12], THINGS[(n + k + 1) % 12]
+            system = {"role": "system", "content": f"About the user: I like {likes[0]}."}
+            prompt = [system, {"role": "user", "content": f"How do I plan week {n}?"}]
+            rows.append({"prompt": prompt, "chosen": f"With {likes[0]}.", "rejected": f"With {likes[1]}.", "grid": n})
+    write(tmp_path, rows)
+    return tmp_path
+
+
+def write(home, rows):
+    (home / "mine" / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def train(home, *more, expect=0):
+    result = CliRunner().invoke(main, ["train", str(home / "r.yaml"), "--runs", str(home / "runs"), "--quiet", *more])
+    assert result.exit_code == expect, result.output
+    return result.output
+
+
+def test_from_file_to_report(home):
+    output = train(home)
+    folder = home / "runs" / "r"
+    pairs = read_records(folder / "pairs.jsonl", Pair)
+    counts = [sum(pair.split == split for pair in pairs) for split in ("train", "validation", "heldout")]
+    assert counts == [40, 8, 16] and "reward accuracy" in output
+    found = read_json(folder / "eval.json")
+    assert found["heldout"]["pairs"] == 16 and found["heldout"]["grids"] == 4
+    assert found["fresh"]["answers"] == 6  # asked under a grid's own contexts, from the file
+    assert all((folder / name).exists() for name in ("r-f16.gguf", "Modelfile", "report.html", "adapters/adapters.safetensors"))
+    stages = read_json(folder / "manifest.json")["stages"]
+    assert [stages[name]["state"] for name in run.STAGES] == ["done"] * 6
+    result = CliRunner().invoke(main, ["pairs", str(folder), "--show", "--quiet"])
+    assert result.exit_code == 0 and "imported" in result.output and "train: 40 pairs" in result.output
+
+
+def test_strings_without_a_context_are_evaluated_on_the_pairs_alone(home):
+    rows = [{"prompt": f"How do I plan week {n}?", "chosen": f"With {THINGS[n % 12]}.", "rejected": "No."} for n in range(40)]
+    write(home, rows)
+    train(home, "--set", "training.grids_per_step=4")
+    found = read_json(home / "runs" / "r" / "eval.json")
+    assert found["heldout"]["pairs"] == 10 and found["fresh"] is None and found["unprompted"] is None
+
+
+def test_the_plan_of_a_file(home):
+    told = train(home, "--dry-run")
+    assert f"file       {home / 'mine' / 'pairs.jsonl'}, 64 pairs" in told and "pairs      up to 40, 2 answers each" in told
+    assert "steps      10 of 1 grids" in told and "answers    0 of" in told and not (home / "runs").exists()
+
+
+def test_a_bad_line_is_named_with_file_and_line_and_exit_code_2(home):
+    path = home / "mine" / "pairs.jsonl"
+    path.write_text(path.read_text() + '{"prompt": "a", "chosen": "b"}\n')
+    for dry in ([], ["--dry-run"]):
+        told = train(home, *dry, expect=2)
+        assert told.strip() == f"error: {path}:65: expected an object with prompt, chosen and rejected"
+    path.unlink()
+    assert f"error: {path}: no such file" in train(home, expect=2)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("sources.notes=notes", "pairs.file: pairs come from a file or from notes, and both are named"),
+        ("rounds=2", "rounds: later rounds are sampled from notes, and pairs.file has none"),
+        ("pairs.own_prompts=4", "pairs.own_prompts: questions are written from notes"),
+    ],
+)
+def test_keys_that_a_file_leaves_nothing_to_do(override, message, home):
+    assert message in train(home, "--set", override, expect=2)
+
+
+def test_the_file_and_the_reference_are_relative_to_the_recipe(home):
+    values = run.load_recipe(home / "r.yaml", ["training.reference=./other"], None)
+    assert values.pairs.file == str(home / "mine" / "pairs.jsonl") and values.training.reference == str(home / "other")
+    assert run.load_recipe(home / "r.yaml", ["training.reference=owner/name"], None).training.reference == "owner/name"
+    assert recipe.parse("model: x\n").training.reference == "base"
