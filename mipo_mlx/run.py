@@ -279,12 +279,12 @@ def _update(run: Run, **changes: Any) -> None:
 
 def execute(run: Run, upto: str, reporter: Reporter) -> dict[str, dict[str, Any]]:
     """Run every step up to `upto` that is not done yet; returns the summaries of all of them."""
-    if not run.done("training") and STAGES.index(upto) >= STAGES.index("training"):
+    summaries = {}
+    planned = steps(run.recipe)
+    if not run.done("training") and planned.index(upto) >= planned.index("training"):
         from .training import loggers
 
         loggers.check(run.recipe.training.loggers)  # now, not after the pairs were sampled
-    summaries = {}
-    planned = steps(run.recipe)
     for number, step in enumerate(planned[: planned.index(upto) + 1], 1):
         count = f"[{number}/{len(planned)}] {step}"
         ended = run.rounds_ended(step)

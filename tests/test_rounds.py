@@ -25,6 +25,7 @@ model: {model}
 rounds: {rounds}
 sources: {{notes: {notes}, min_tokens: 8, heldout_contexts: 0.4}}
 pairs:
+  system: "About the user: {{context}} Answer with the user in mind, in two sentences."
   grids: 8
   validation_grids: 2
   heldout_grids: 3
