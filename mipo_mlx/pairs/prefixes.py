@@ -8,33 +8,17 @@ beginning, so their bits do not depend on when that happens: a resumed run compu
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 
 from ..fastmath import swapped
-from ..logprobs import Recorded
 from ..prefix import text_model
+from ..sampling import Layers, Start
 
 SHORTEST = 16  # tokens: below that a prefix is not worth a pass of its own
 KEPT_BYTES = 1 << 30  # keys and values of contexts kept for later grids; the least recently used go first
-
-Layers = list[KVCache]
-
-
-@dataclass(frozen=True)
-class Start:
-    """A prompt that is run up to the tokens that remain: its last one, or all where the model's caches are of other kinds."""
-
-    cache: Layers | None
-    tokens: list[int]
-
-    @property
-    def recorded(self) -> Recorded | None:
-        """The prompt's keys and values, as `token_logprobs` takes them."""
-        return [(layer.keys, layer.values) for layer in self.cache] if self.cache else None
 
 
 class Prefixes:

@@ -23,9 +23,9 @@ from ..models.loading import LoadedModel
 from ..progress import Bar, Reporter
 from ..recipe import Recipe
 from ..records import TRAIN, Context, read_records
+from ..sampling import sample
 from .facts import SUBJECT, Fact, condensed, merge, ranked, sentences, supported, unfit
 from .prompts import window_of
-from .sample import sample
 
 SAMPLES = "profile-samples.jsonl"
 TELL = (

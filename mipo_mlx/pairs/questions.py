@@ -19,9 +19,9 @@ from ..models import chat
 from ..progress import Reporter
 from ..recipe import Recipe
 from ..records import HELDOUT, TRAIN, Context, Prompt, read_records, write_records
+from ..sampling import chunk_key, sample
 from ..words import likeness, quotes, words
 from .plan import Deck, seeded
-from .sample import chunk_key, sample
 from .score import score_grids
 
 TOPIC = "notes"

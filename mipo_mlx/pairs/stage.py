@@ -23,6 +23,7 @@ from ..models.loading import LoadedModel, load, load_tokenizer, model_config
 from ..progress import Reporter
 from ..recipe import Recipe
 from ..records import HELDOUT, TRAIN, Context, Grid, Prompt, read_records, to_row, write_records
+from ..sampling import chunk_key, sample
 from .build import Built, build, summarize
 from .import_pairs import import_pairs
 from .plan import Plan, in_chunks, make_plan
@@ -31,7 +32,6 @@ from .profile import write_profile
 from .prompts import Asker, window_of
 from .questions import add_questions
 from .reference import check_same_tokenizer, under_named_reference, with_reference
-from .sample import chunk_key, sample
 from .score import score_grids
 
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from mipo_mlx.pairs.prefixes import Prefixes, common_prefix, copy_of
-from mipo_mlx.pairs.sample import sample
 from mipo_mlx.pairs.score import score_grids
+from mipo_mlx.sampling import sample
 
 from .helpers import make_recipe
 

@@ -14,9 +14,9 @@ from mipo_mlx.errors import Failure, UserError
 from mipo_mlx.models.loading import load
 from mipo_mlx.pairs import stage
 from mipo_mlx.pairs.prefixes import Prefixes
-from mipo_mlx.pairs.sample import sample
 from mipo_mlx.progress import Reporter
 from mipo_mlx.records import HELDOUT, TRAIN, Answer, Grid, Pair, read_records
+from mipo_mlx.sampling import sample
 
 from .helpers import QUIET, fill, make_recipe
 

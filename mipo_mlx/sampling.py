@@ -1,19 +1,36 @@
-"""Sample answers for a batch of prompts with mlx-lm's continuous batching; the same seed gives the same answers."""
+"""Sample answers for a batch of prompts with mlx-lm's continuous batching; the same seed gives the same answers. Pairs, profile
+and evaluation all sample here."""
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
 from mlx_lm.generate import BatchGenerator
-from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.models.cache import KVCache, make_prompt_cache
 
-from ..fastmath import swapped
-from ..nucleus import nucleus_sampler
-from ..prefix import text_model
-from ..recipe import Pairs
-from ..records import Answer
-from .prefixes import Start
+from .fastmath import swapped
+from .logprobs import Recorded
+from .nucleus import nucleus_sampler
+from .prefix import text_model
+from .recipe import Pairs
+from .records import Answer
+
+Layers = list[KVCache]
+
+
+@dataclass(frozen=True)
+class Start:
+    """A prompt that is run up to the tokens that remain: its last one, or all where the model's caches are of other kinds."""
+
+    cache: Layers | None
+    tokens: list[int]
+
+    @property
+    def recorded(self) -> Recorded | None:
+        """The prompt's keys and values, as `token_logprobs` takes them."""
+        return [(layer.keys, layer.values) for layer in self.cache] if self.cache else None
 
 
 def chunk_key(seed: int, chunk: int | str) -> int:
