@@ -25,9 +25,11 @@ class Layout:
 
 
 def layout(tokenizer: Any, template: str | None) -> Layout | None:
-    """Read the layout off the template; None for a template that cannot be laid out turn by turn."""
+    """Read the layout off the template; None without one, and for one that cannot be laid out turn by turn."""
     import jinja2
 
+    if template is None:
+        return None
     turn = [{"role": "user", "content": U}, {"role": "assistant", "content": A}]
     again = {"role": "user", "content": V}
     bos = _added_bos(tokenizer)

@@ -81,8 +81,8 @@ def same_texts(smol: Tiny, llama: Llama) -> int:
 def test_f32_is_the_model(smol, answers):
     path = export(smol, "f32")
     with Llama(path, context=256) as llama:
-        for tokens, positions, _ in answers:  # at every place of the prompt and of the answer, evenly
-            largest, same = difference(smol, llama, tokens, [5, *positions[:: len(positions) // 3 + 1]])
+        for tokens, positions, _ in answers:  # one place of the prompt, two of the answer, the whole vocabulary
+            largest, same = difference(smol, llama, tokens, [5, *positions[:: len(positions) // 2 + 1]])
             assert largest < 1e-3 and same == 1.0
         assert same_texts(smol, llama) == len(PROMPTS)
         assert [llama.tokenize(text) for text in AWKWARD] == [smol.tokenizer.encode(t, add_special_tokens=False) for t in AWKWARD]
