@@ -279,6 +279,9 @@ def _update(run: Run, **changes: Any) -> None:
 
 def execute(run: Run, upto: str, reporter: Reporter) -> dict[str, dict[str, Any]]:
     """Run every step up to `upto` that is not done yet; returns the summaries of all of them."""
+    from . import backend
+
+    backend.start()  # before anything below imports MLX
     summaries = {}
     planned = steps(run.recipe)
     if not run.done("training") and planned.index(upto) >= planned.index("training"):
@@ -311,7 +314,9 @@ def run_stage(run: Run, step: str, reporter: Reporter) -> dict[str, Any]:
     stages = {name: entry for name, entry in run.manifest.get("stages", {}).items() if name not in after}
     begin = time.monotonic()
     stages[step] = {"state": "started"}
-    _update(run, versions=versions(), device=str(backend.device()), seed=run.recipe.seed, model=run.recipe.model, stages=stages)
+    on = backend.device()
+    made_with = {"versions": versions(), "device": str(on), "blas": on.blas, "seed": run.recipe.seed, "model": run.recipe.model}
+    _update(run, **made_with, stages=stages)
     stage, number = parse(step)
     if stage in ("sources", "evaluation") and isinstance(run.recipe.evaluation.abilities, Dataset):
         from . import questions

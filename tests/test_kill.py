@@ -121,3 +121,14 @@ def test_a_finished_run_does_nothing_again_and_prints_its_result(start, whole):
     process, _ = start("whole")
     assert "use it" in finish(process)
     assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def test_a_fast_blas_is_loaded_before_mlx(whole):
+    """Whatever is imported on the way: with MLX first, its reference BLAS stays, 30 times slower."""
+    from mipo_mlx import backend
+    from mipo_mlx.files import read_json
+
+    backend.start()
+    if sys.platform == "linux" and not backend.has_fast_blas():
+        pytest.skip("no OpenBLAS is installed")
+    assert "slow" not in read_json(whole / "manifest.json")["blas"]
