@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from ..parroting import EVERYDAY, stem
 from ..words import likeness, words
+from .filters import repeated_share
 
 SUBJECT = "The user"
 WORDS = (4, 30)  # of a fact
@@ -20,6 +21,7 @@ OF_ANY_PROFILE = "user people person someone something anything enjoy interest i
 NOT_TELLING = frozenset(map(stem, (*EVERYDAY, *OF_ANY_PROFILE)))
 OTHER_VOICE = frozenset("i i'm i've i'd i'll me my mine myself we we're our ours us you your yours you're you've".split())
 OTHER_SUBJECT = re.compile(r"^(?:the|this) (?:writer|author|person|speaker|narrator|note-?taker)\b", re.IGNORECASE)
+ABOUT = re.compile(rf"{SUBJECT}(?:'s|\u2019s)? [^\"\u201c:?]*$")  # no quotation, no list, no question
 MARKER = re.compile(r"^(?:[-*+\u2022]|\d+[.)])\s+")
 ENDING = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 
@@ -46,12 +48,14 @@ def sentences(text: str, finished: bool) -> list[str]:
 def unfit(fact: str, source: str) -> str | None:
     """Why a sentence is no fact that `source` tells about the user, or None."""
     said = words(fact)
-    if not fact.startswith(SUBJECT) or fact.endswith("?"):
+    if not ABOUT.match(fact):
         return "not_about_user"
     if OTHER_VOICE & set(said):
         return "other_voice"
     if not WORDS[0] <= len(said) <= WORDS[1]:
         return "length"
+    if repeated_share(fact) > 0:
+        return "repeats_itself"
     if "[" in fact:  # a secret that was redacted
         return "redacted"
     if not telling(fact):
@@ -107,10 +111,11 @@ def ranked(facts: list[Fact]) -> list[Fact]:
 
 
 def condensed(text: str, finished: bool, group: list[Fact], dropped: Counter) -> list[Fact]:
-    """The facts that the model wrote instead of a group of them, each with the sources of those that it stands for; what the
-    group does not support is counted in `dropped`. [] where nothing is left."""
+    """The facts that the model wrote instead of a group of them, each with the sources of those that it stands for, and those of
+    the group that none stands for. What the group does not support is counted in `dropped`."""
     whole = "\n".join(fact.text for fact in group)
-    found = []
+    found: list[Fact] = []
+    covered: set[Fact] = set()
     for sentence in sentences(text, finished):
         behind = [fact for fact in group if supported(fact.text, sentence) >= 0.5]
         fault = unfit(sentence, whole) or (None if behind else "unsupported")
@@ -120,4 +125,5 @@ def condensed(text: str, finished: bool, group: list[Fact], dropped: Counter) ->
             sources = tuple(dict.fromkeys(source for fact in behind for source in fact.sources))
             support = supported(sentence, whole) * max(fact.support for fact in behind)
             found.append(Fact(sentence, sources, support, min(fact.place for fact in behind)))
-    return found
+            covered.update(behind)
+    return found + [fact for fact in group if fact not in covered]

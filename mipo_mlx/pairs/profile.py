@@ -25,16 +25,22 @@ from ..recipe import Recipe
 from ..records import TRAIN, Context, read_records
 from ..sampling import sample
 from .facts import SUBJECT, Fact, condensed, merge, ranked, sentences, supported, unfit
+from .prefixes import Prefixes
 from .prompts import window_of
 
 SAMPLES = "profile-samples.jsonl"
-TELL = (
-    "Here is a note that somebody wrote:\n\n{note}\n\nWhat does it tell about the person who wrote it? Answer with one to three "
-    f'short sentences, one a line, each beginning with "{SUBJECT}". Write only what the note says.'
+TELL = f'Note:\n{{note}}\n\nWhat does this note tell about its writer? Write short sentences that begin with "{SUBJECT}".'
+CONDENSE = f'Facts:\n{{facts}}\n\nSay these facts in at most {{count}} short sentences that begin with "{SUBJECT}".'
+# A turn that shows what is wanted; small models need it. Its facts are in no note, so that none of them can slip through.
+TOLD = (
+    "Kites. I build box kites from old maps with my niece Ida, and we fly them on the hill behind the school when the wind is "
+    "from the north. It has cost me two pairs of trousers so far.",
+    f"{SUBJECT} builds box kites from old maps.\n{SUBJECT} flies kites with a niece named Ida.",
 )
-CONDENSE = (
-    "Here is what is known about somebody:\n\n{facts}\n\nSay it in at most {count} short sentences, one a line, each beginning "
-    f'with "{SUBJECT}". Keep what matters most and add nothing.'
+CONDENSED = (
+    f"- {SUBJECT} builds box kites from old maps.\n- {SUBJECT} flies kites behind a school.\n- {SUBJECT} has a niece named Ida.",
+    "2",
+    f"{SUBJECT} builds box kites from old maps and flies them behind a school.\n{SUBJECT} has a niece named Ida.",
 )
 TOKENS = 64  # of an answer, at most
 GROUP = 6  # facts that are said anew together, in half as many sentences
@@ -93,7 +99,8 @@ def told(
 ) -> dict[str, list[Fact]]:
     """The facts that the passages of each person support, equal ones merged."""
     rows = [(name, place, context) for name, passages in people.items() for place, context in enumerate(passages)]
-    asked = [request(loaded, TELL.replace("{note}", context.text.strip())) for _, _, context in rows]
+    shown = (TELL.replace("{note}", TOLD[0]), TOLD[1])
+    asked = [request(loaded, shown, TELL.replace("{note}", context.text.strip())) for _, _, context in rows]
     window = window_of(loaded.config, TOKENS)
     fits = [window is None or len(tokens) <= window for tokens in asked]
     if not all(fits):
@@ -127,12 +134,11 @@ def reduce(
         if not groups:
             break
         with reporter.track("condensing the profile", total=len(groups), unit="groups") as bar:
-            answers = write(folder / SAMPLES, [request(loaded, shorten(group)) for _, group in groups], loaded, recipe, bar)
+            answers = write(folder / SAMPLES, [shorten(loaded, group) for _, group in groups], loaded, recipe, bar)
         shorter: dict[str, list[Fact]] = {name: [] for name in long}
         for (name, group), (text, finished) in zip(groups, answers, strict=True):
-            # A group that came back longer, or as nothing that it supports, is better left to the ranking.
             new = merge(condensed(text, finished, group, dropped))
-            shorter[name] += new if new and size(loaded, new) < size(loaded, group) else group
+            shorter[name] += new if size(loaded, new) < size(loaded, group) else group
         for name in long:
             merged = merge(shorter[name])
             if size(loaded, merged) > PROGRESS * size(loaded, people[name]):
@@ -148,9 +154,12 @@ def in_groups(facts: list[Fact]) -> list[list[Fact]]:
     return [ordered[at : at + GROUP] for at in range(0, len(ordered), GROUP)]
 
 
-def shorten(group: list[Fact]) -> str:
+def shorten(loaded: LoadedModel, group: list[Fact]) -> list[int]:
+    def question(facts: str, count: str) -> str:
+        return CONDENSE.replace("{facts}", facts).replace("{count}", count)
+
     facts = "\n".join(f"- {fact.text}" for fact in group)
-    return CONDENSE.replace("{facts}", facts).replace("{count}", str(max(1, len(group) // 2)))
+    return request(loaded, (question(*CONDENSED[:2]), CONDENSED[2]), question(facts, str(max(1, len(group) // 2))))
 
 
 def cut(loaded: LoadedModel, facts: list[Fact], limit: int, dropped: Counter) -> list[Fact]:
@@ -169,9 +178,12 @@ def size(loaded: LoadedModel, facts: list[Fact]) -> int:
     return len(loaded.tokenizer.encode("\n".join(fact.text for fact in facts), add_special_tokens=False)) if facts else 0
 
 
-def request(loaded: LoadedModel, text: str) -> list[int]:
-    """Prompt token ids, the answer's first words included: small models then stay in the third person."""
-    opened = chat.encode(loaded.tokenizer, [{"role": "user", "content": text}])
+def request(loaded: LoadedModel, shown: tuple[str, str], text: str) -> list[int]:
+    """Prompt token ids of a question behind an example of one, the answer's first words included: small models then stay in
+    the third person."""
+    said = [shown[0], shown[1], text]
+    turns = [{"role": role, "content": part} for role, part in zip(("user", "assistant", "user"), said, strict=True)]
+    opened = chat.encode(loaded.tokenizer, turns)
     return opened + list(loaded.tokenizer.encode(SUBJECT, add_special_tokens=False))
 
 
@@ -182,13 +194,15 @@ def write(path: Path, asked: list[list[int]], loaded: LoadedModel, recipe: Recip
     truncate_jsonl(path, len(rows))  # a torn last line goes
     known = {row["asked"]: row["answers"] for row in rows}
     answers: list[list] = []
+    prefixes = Prefixes(loaded.model, asked, range(len(asked)))  # what all begin with is run once
     for start in range(0, len(asked), settings.batch):
         batch = asked[start : start + settings.batch]
         key = hashlib.sha256(str(batch).encode()).hexdigest()[:16]
         if key in known:
             bar.skip(len(batch))
         else:
-            found = sample(loaded.model, loaded.tokenizer, batch, settings, 0, lambda answer: bar.advance(1))
+            begun = [prefixes.start(tokens, None) for tokens in batch]
+            found = sample(loaded.model, loaded.tokenizer, begun, settings, 0, lambda answer: bar.advance(1))
             known[key] = [[f"{SUBJECT}{answer.text}", answer.finish == "stop"] for answer in found]
             append_jsonl(path, [{"asked": key, "answers": known[key]}])
         answers += known[key]

@@ -37,6 +37,8 @@ def test_sentences(text, finished, expected):
         ("The user sings.", "length"),
         ("The user keeps hives " + "behind the shed " * 12 + "now.", "length"),
         ("The user keeps hives, call [phone number].", "redacted"),
+        ("The user has four hives and sells honey, and has four hives.", "repeats_itself"),
+        ('The user: "Bees. I keep four hives."', "not_about_user"),
         ("The user is a person who likes things.", "says_nothing"),
         ("The user works as a nurse on a ward.", "unsupported"),
         ("The user keeps hives behind the shed in London.", "unsupported"),  # a name that the note has not
@@ -93,7 +95,8 @@ def test_condensed_facts_keep_the_sources_of_what_they_stand_for():
     ]
     dropped = Counter()
     told = "The user keeps bees behind the shed and sells honey at the market.\nThe user owns a boat in Norway."
-    (one,) = condensed(told, True, group, dropped)
+    one, left = condensed(told, True, group, dropped)
     assert one.sources == ("a.md:1", "b.md:2") and one.place == 4
+    assert left == group[2]  # what was not said is not lost
     assert dropped == {"unsupported": 1}
-    assert condensed("Nothing.", True, group, dropped) == []
+    assert condensed("Nothing.", True, group, dropped) == group
