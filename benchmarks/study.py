@@ -105,7 +105,7 @@ def prepare(options: argparse.Namespace, seed: int) -> Path:
     plans = make_plan(recipe, read_records(folder / "contexts.jsonl", Context), read_records(folder / "prompts.jsonl", Prompt))
     loaded = load(recipe.model)
     ask = Asker(loaded.tokenizer, recipe.pairs, window_of(loaded.config, recipe.pairs.max_tokens))
-    sample_grids(folder / "samples.jsonl", plans, loaded, ask, recipe, Reporter(quiet=True))
+    sample_grids(folder / "samples.jsonl", plans, loaded, ask, recipe, Reporter(quiet=True), 1)
     return folder
 
 
