@@ -137,7 +137,7 @@ class Training(Section):
     length_normalized: bool = False
     nll_weight: NotNegative = 0.0
     dpop_weight: NotNegative = 5.0
-    learning_rate: Positive = 2e-5
+    learning_rate: Positive = 4e-5
     epochs: Positive = 1.0
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
     final_learning_rate: Annotated[float, Field(ge=0, le=1)] = 0.1
