@@ -60,7 +60,7 @@ CURVE = {  # the trade: learning rate and epochs
     f"lr_{rate:g}_x{epochs:g}": Choice(
         f"lr {rate:g}, {epochs:g} epochs", {"training.learning_rate": rate, "training.epochs": epochs}
     )
-    for rate, epochs in ((1e-5, 1.0), (4e-5, 1.0), (8e-5, 1.0), (2e-5, 2.0))
+    for rate, epochs in ((1e-5, 1.0), (2e-5, 1.0), (8e-5, 1.0), (4e-5, 2.0))
 }
 ALL = {**CHOICES, **CURVE}
 
