@@ -29,7 +29,7 @@ def test_the_page_says_everything(page):
     for part in ("results", "costs", "signs", "leak", "baselines", "training", "pmi", "gallery", "data", "use", "record"):
         assert f'<section id="{part}">' in text
     assert "canaries planted in training contexts" in text
-    for shown in ("near-duplicate", "train, min pmi", "e-mail addresses", "learning_rate: 2.0e-05", "0.32.4", "ab" * 32, "5:01"):
+    for shown in ("near-duplicate", "train, min pmi", "e-mail addresses", "learning_rate: 4.0e-05", "0.32.4", "ab" * 32, "5:01"):
         assert shown in text, shown
     assert "without one, 0.021 nats a token (0.011 to 0.031) over 12 everyday requests" in text
     assert "20 wins, 10 ties, 4 losses of the tuned model in both orders; 2 requests it could not judge: win rate 0.73" in text
