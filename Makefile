@@ -15,7 +15,7 @@ test: $(VENV)/test lint
 	@$(BIN)/python -m pytest
 
 unit: $(VENV)/test
-	@$(BIN)/python -m pytest -m "not real"
+	@$(BIN)/python -m pytest -m "not real and not process"
 
 lint: $(VENV)/test
 	@$(BIN)/ruff check .

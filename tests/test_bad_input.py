@@ -126,6 +126,7 @@ def command(*arguments) -> list[str]:
     return [sys.executable, "-m", "mipo_mlx.cli", *map(str, arguments)]
 
 
+@pytest.mark.process
 def test_a_full_disk_ends_in_one_line_and_the_run_goes_on(home):
     """No file may have more bytes than the limit, which the stages meet one after the other."""
     # First, so that what MLX compiles on the way is on the disk already: without it the same sums are rounded otherwise.

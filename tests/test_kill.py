@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.process
+
 NOTES = [
     ("bees", "I keep four hives of bees behind the shed, and I sell the honey at the market on the first Sunday of every month."),
     ("bread", "I bake rye bread twice a week with a starter that my aunt gave me, and the crust is never quite as dark as hers."),
