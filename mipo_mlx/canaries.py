@@ -51,6 +51,13 @@ def plant(contexts: list[Context], seed: int, count: int, count_tokens) -> list[
     return [_with(c, chosen[c.id], count_tokens) if c.id in chosen else c for c in contexts]
 
 
+def without(text: str, seed: int, count: int) -> str:
+    """A context's text before a canary was planted in it: what is made of notes for other ends must carry none along."""
+    for line in lines(seed, count):
+        text = text.replace(f" {line}", "")
+    return text
+
+
 def _with(context: Context, line: str, count_tokens) -> Context:
     text = f"{context.text} {line}" if context.text[-1:] in ".!?:" else f"{context.text}. {line}"
     return Context(**{**vars(context), "text": text, "tokens": count_tokens(text)})

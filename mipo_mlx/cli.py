@@ -145,6 +145,8 @@ def _again(run: Path, root: Path, stage: str, quiet: bool, overrides=()):
 
     opened, reporter = runs.existing_run(run, root), Reporter(quiet)
     runs.require(opened, runs.NEEDS[stage])
+    if stage == "evaluation":
+        runs.check_profile(opened)
     opened.recipe = runs.with_section(opened.recipe, stage, list(overrides))
     with runs.locked(opened.folder):
         runs.run_stage(opened, stage, reporter)

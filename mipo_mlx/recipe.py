@@ -72,14 +72,14 @@ class Sources(Section):
 
 
 class Filters(Section):
-    min_pmi: float | None = 0.0
+    min_pmi: float | None = None
     max_length_ratio: Annotated[float, Field(ge=1)] | None = None
     truncated: bool = False
     repeated_ngrams: Fraction | None = 0.5
     refusals: bool = True
     quotes_context: Count | None = 6
     first_person: bool = True
-    near_duplicates: Fraction | None = 0.8
+    near_duplicates: Fraction | None = None
 
 
 class Pairs(Section):
@@ -240,6 +240,12 @@ class Recipe(Section):
                 raise ValueError("rounds: later rounds are sampled from notes, and pairs.file has none; write rounds: 1")
             if self.pairs.own_prompts:
                 raise ValueError("pairs.own_prompts: questions are written from notes, and pairs.file has none; write 0")
+            if self.sources.canaries:
+                raise ValueError("sources.canaries: canaries are planted in notes, and pairs.file has none; write 0")
+            if self.sources.context != "passage":
+                raise ValueError("sources.context: a profile is made from notes, and pairs.file has none; write passage")
+            if self.evaluation.checkable:
+                raise ValueError("evaluation.checkable: its requests need prompts, and pairs.file brings its own; write 0")
         return self
 
 

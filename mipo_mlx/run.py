@@ -38,8 +38,9 @@ EVERYTHING = (  # what a run writes, and `--fresh` removes
     *("contexts.jsonl", "prompts.jsonl", "sources.json", "samples.jsonl", "pairs.jsonl", "pairs.json", "checkpoints"),
     *("profile-samples.jsonl", "profile.json"),
     *("adapters", "metrics.jsonl", "eval.json", "eval-samples.jsonl", "fused", "Modelfile", "export.json", "report.html"),
-    *("manifest.json", "recipe.yaml", "sft", "tensorboard", "wandb", "wandb.json"),
+    *("manifest.json", "sft", "tensorboard", "wandb", "wandb.json"),
 )
+BESIDE = {".lock", contexts.FILE, "profile.old.md"}  # may be there before a run is, or after it was erased
 OF_ROUNDS = re.compile(r"(samples|pairs|checkpoints|adapters)-\d+(\.jsonl?)?")  # and this, where there are several rounds
 
 
@@ -128,7 +129,7 @@ def resolve_paths(values: Recipe, base: Path) -> Recipe:
 
 
 def load_recipe(path: Path, overrides: list[str], notes: str | None) -> Recipe:
-    """The recipe with its overrides; what the command line names is relative to the working folder."""
+    """The recipe with its overrides; `--notes` is relative to the working folder, every other path to the recipe's."""
     if path.is_dir():
         again = "; a run is continued by the command that began it" if (path / "recipe.yaml").exists() else ""
         raise UserError(f"{path}: a folder; expected a recipe, a file such as recipes/personal.yaml{again}")
@@ -161,7 +162,7 @@ def open_run(values: Recipe, name: str, root: Path, fresh: bool, create: bool = 
                 f"{f'; and {len(changes) - 4} more' if len(changes) > 4 else ''}); "
                 "pass --fresh to start it over, or --name for a new one"
             )
-    elif folder.exists() and any(folder.iterdir()) and not kept.exists() and not (folder / "manifest.json").exists():
+    elif folder.exists() and any(p.name not in BESIDE for p in folder.iterdir()) and not kept.exists():
         raise UserError(f"{folder}: this folder holds other files; choose another --name")
     if create:
         folder.mkdir(parents=True, exist_ok=True)
@@ -219,6 +220,7 @@ def erase(folder: Path) -> None:
             path.unlink(missing_ok=True)
     for path in (*folder.glob("*.gguf"), *folder.glob("questions-*.jsonl")):
         path.unlink()
+    (folder / "recipe.yaml").unlink(missing_ok=True)  # last: it tells a run from a folder of other files
 
 
 def versions() -> dict[str, str]:
@@ -246,8 +248,8 @@ def prepare(run: Run, fresh: bool) -> None:
 
 def check_profile(run: Run) -> None:
     """Raise UserError where the run's pairs were sampled with another profile than the one that is there now."""
-    sampled = run.manifest["stages"]["pairs"]["summary"].get("profile")
-    if sampled != contexts.digest(run.folder, run.recipe):
+    summary = run.manifest.get("stages", {}).get("pairs", {}).get("summary")
+    if summary and summary.get("profile") != contexts.digest(run.folder, run.recipe):
         raise UserError(
             f"{run.folder / contexts.FILE}: changed since the pairs were sampled with it; undo the change, or pass --fresh to "
             "start the run over with it (what was edited by hand stays)"

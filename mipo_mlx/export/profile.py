@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from .. import canaries
 from ..contexts import of_people, plain, sections
 from ..errors import UserError
 from ..recipe import Recipe
@@ -40,7 +41,9 @@ def _profile(folder: Path, recipe: Recipe) -> str:
                     )
                 if plain(text):
                     return plain(text)
-    contexts = [c.text.strip() for c in read_records(folder / "contexts.jsonl", Context) if c.split == TRAIN]
+    planted = (recipe.seed, recipe.sources.canaries)
+    trained = [c for c in read_records(folder / "contexts.jsonl", Context) if c.split == TRAIN]
+    contexts = [canaries.without(c.text, *planted).strip() for c in trained]
     if not contexts:
         raise UserError(f"export.system: profile needs a profile.md, or the contexts of a run, and {folder} has neither")
     kept, words = [contexts[0]], len(contexts[0].split())

@@ -13,8 +13,10 @@ with the same bytes. A profile.md that is there is left as it is.
 
 import hashlib
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
+from .. import canaries
 from ..contexts import FILE, STATE, edited, of_people, one_line
 from ..errors import Failure, UserError
 from ..files import append_jsonl, read_jsonl, truncate_jsonl, write_json, write_text
@@ -60,7 +62,11 @@ def write_profile(folder: Path, recipe: Recipe, loaded: LoadedModel, reporter: R
     if (folder / FILE).exists():
         reporter.say(f"  {folder / FILE}: used as it is" + (", edited by hand" if edited(folder) else ""))
         return False
-    people = passages_of(read_records(folder / "contexts.jsonl", Context), recipe)
+    planted = (recipe.seed, recipe.sources.canaries)
+    written = [
+        replace(c, text=canaries.without(c.text, *planted)) for c in read_records(folder / "contexts.jsonl", Context)
+    ]
+    people = passages_of(written, recipe)
     dropped: Counter = Counter()
     found = told(folder, recipe, loaded, people, dropped, reporter)
     facts = reduce(folder, recipe, loaded, found, dropped, reporter)

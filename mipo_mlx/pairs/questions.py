@@ -10,11 +10,13 @@ They join prompts.jsonl under the topic "notes", on the side of the note that th
 
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .. import canaries
 from ..models import chat
 from ..progress import Reporter
 from ..recipe import Recipe
@@ -52,7 +54,8 @@ def add_questions(folder: Path, recipe: Recipe, model: Any, tokenizer: Any, repo
     dropped: Counter = Counter()
     kept: list[Prompt] = []
     for split, count in ((TRAIN, wanted - heldout), (HELDOUT, heldout)):
-        contexts = [context for context in read_records(folder / "contexts.jsonl", Context) if context.split == split]
+        told = [context for context in read_records(folder / "contexts.jsonl", Context) if context.split == split]
+        contexts = [replace(c, text=canaries.without(c.text, recipe.seed, recipe.sources.canaries)) for c in told]
         if count > 0 and len({context.note for context in contexts}) > 1:
             kept += _questions(split, count, contexts, prompts + kept, recipe, model, tokenizer, dropped)
     lost = ", ".join(f"{number} {reason}" for reason, number in dropped.most_common())

@@ -81,7 +81,7 @@ def _trivial(rows: list[dict[str, Any]]) -> Sign | None:
 
 def _uninformative(pairs: dict[str, Any], recipe: Recipe) -> Sign | None:
     kept, dropped = pairs.get("pairs", {}).get("train"), pairs.get("dropped", {}).get("train", {})
-    if not kept:
+    if not kept or recipe.pairs.file:
         return None
     if recipe.pairs.filters.min_pmi is None:
         return Sign("Pairs say nothing", "not filtered by PMI", False, "")

@@ -52,7 +52,8 @@ def contents(folder: Path, recipe: Recipe) -> dict[str, Any]:
         gained += figures.table({**fresh["metrics"], **checked}, figures.information_rows(fresh["choices"]))
     kl = fresh["kl_per_answer"]["value"] if fresh else None
     rows, pairs = read_jsonl(folder / "metrics.jsonl"), _json(folder / "pairs.json")
-    stopped = (manifest.get("stages", {}).get("training", {}).get("summary") or {}).get("stopped")
+    trained = [entry.get("summary") or {} for name, entry in manifest.get("stages", {}).items() if name.startswith("training")]
+    stopped = next((summary["stopped"] for summary in trained if summary.get("stopped")), None)
     verdict = result.get("verdict", "Not evaluated yet: run mipo-mlx eval on this run.")
     return {
         "name": recipe.name or folder.name,

@@ -10,7 +10,7 @@ from mipo_mlx.report.signs import signs
 
 from .helpers import make_finished
 
-RECIPE = Recipe(model="x")
+RECIPE = Recipe(model="x", pairs={"filters": {"min_pmi": 0.0}})
 
 
 @pytest.fixture(scope="module")
