@@ -58,6 +58,11 @@ def without(text: str, seed: int, count: int) -> str:
     return text
 
 
+def unplanted(contexts: list[Context], seed: int, count: int) -> list[Context]:
+    """The contexts as they were before canaries were planted."""
+    return [Context(**{**vars(context), "text": without(context.text, seed, count)}) for context in contexts]
+
+
 def _with(context: Context, line: str, count_tokens) -> Context:
     text = f"{context.text} {line}" if context.text[-1:] in ".!?:" else f"{context.text}. {line}"
     return Context(**{**vars(context), "text": text, "tokens": count_tokens(text)})

@@ -41,9 +41,8 @@ def _profile(folder: Path, recipe: Recipe) -> str:
                     )
                 if plain(text):
                     return plain(text)
-    planted = (recipe.seed, recipe.sources.canaries)
     trained = [c for c in read_records(folder / "contexts.jsonl", Context) if c.split == TRAIN]
-    contexts = [canaries.without(c.text, *planted).strip() for c in trained]
+    contexts = [c.text.strip() for c in canaries.unplanted(trained, recipe.seed, recipe.sources.canaries)]
     if not contexts:
         raise UserError(f"export.system: profile needs a profile.md, or the contexts of a run, and {folder} has neither")
     kept, words = [contexts[0]], len(contexts[0].split())

@@ -13,7 +13,6 @@ with the same bytes. A profile.md that is there is left as it is.
 
 import hashlib
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 from .. import canaries
@@ -62,11 +61,8 @@ def write_profile(folder: Path, recipe: Recipe, loaded: LoadedModel, reporter: R
     if (folder / FILE).exists():
         reporter.say(f"  {folder / FILE}: used as it is" + (", edited by hand" if edited(folder) else ""))
         return False
-    planted = (recipe.seed, recipe.sources.canaries)
-    written = [
-        replace(c, text=canaries.without(c.text, *planted)) for c in read_records(folder / "contexts.jsonl", Context)
-    ]
-    people = passages_of(written, recipe)
+    contexts = canaries.unplanted(read_records(folder / "contexts.jsonl", Context), recipe.seed, recipe.sources.canaries)
+    people = passages_of(contexts, recipe)
     dropped: Counter = Counter()
     found = told(folder, recipe, loaded, people, dropped, reporter)
     facts = reduce(folder, recipe, loaded, found, dropped, reporter)

@@ -10,7 +10,6 @@ They join prompts.jsonl under the topic "notes", on the side of the note that th
 
 import re
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +54,7 @@ def add_questions(folder: Path, recipe: Recipe, model: Any, tokenizer: Any, repo
     kept: list[Prompt] = []
     for split, count in ((TRAIN, wanted - heldout), (HELDOUT, heldout)):
         told = [context for context in read_records(folder / "contexts.jsonl", Context) if context.split == split]
-        contexts = [replace(c, text=canaries.without(c.text, recipe.seed, recipe.sources.canaries)) for c in told]
+        contexts = canaries.unplanted(told, recipe.seed, recipe.sources.canaries)
         if count > 0 and len({context.note for context in contexts}) > 1:
             kept += _questions(split, count, contexts, prompts + kept, recipe, model, tokenizer, dropped)
     lost = ", ".join(f"{number} {reason}" for reason, number in dropped.most_common())
