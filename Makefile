@@ -1,5 +1,5 @@
-# Two commands from a fresh clone, with Python 3.10 or newer and make:
-#   make demo    personalize the embedded 135M model on the fictional notes of recipes/demo-notes, in about ten minutes
+# Two commands from a fresh clone, with Python 3.11 or newer and make:
+#   make demo    personalize the embedded 135M model on the fictional notes of recipes/demo-notes, in under nine minutes on two cores
 #   make test    every test
 PYTHON ?= python3
 VENV := .venv
@@ -22,6 +22,8 @@ lint: $(VENV)/test
 
 $(VENV)/demo: pyproject.toml
 	@echo "making a virtual environment in $(VENV) and installing (a minute or two)"
+	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed: name one that is there, as in make demo PYTHON=python3.12"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 	  { echo "no virtual environment could be made; install Python's venv (Debian: sudo apt-get install python3-venv)"; exit 1; }
 	@$(PIP) install -e .

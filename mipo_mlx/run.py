@@ -344,7 +344,8 @@ def _after(step: str, planned: list[str]) -> list[str]:
 
 
 def with_section(values: Recipe, stage: str, overrides: list[str]) -> Recipe:
-    """The recipe with overrides of one stage's own section: what came before it stays as it was made.
+    """The recipe with overrides of one stage's own section: what came before it stays as it was made. Paths among them are
+    relative to the working folder, since the command names a run and no recipe file.
 
     Raises UserError for a key of another section.
     """
@@ -353,7 +354,7 @@ def with_section(values: Recipe, stage: str, overrides: list[str]) -> Recipe:
             raise UserError(
                 f"--set {override}: only keys of {stage} can change here; another recipe is another run, see `mipo-mlx train`"
             )
-    return recipe.parse(recipe.dump(values), "recipe.yaml", overrides) if overrides else values
+    return resolve_paths(recipe.parse(recipe.dump(values), "recipe.yaml", overrides), Path.cwd()) if overrides else values
 
 
 def require(run: Run, stage: str) -> None:

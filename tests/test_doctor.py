@@ -48,3 +48,11 @@ def test_what_is_wrong_has_a_command_that_mends_it(monkeypatch):
     assert not healthy
     assert "mend:     sudo apt-get install libopenblas0-pthread" in text and "mend:     sudo apt-get install g++" in text
     assert "GB, " in text and "tokens at once" in text
+
+
+def test_a_gpu_beside_mlxs_cpu_build_gets_the_commands_that_write_the_cuda_library_last(monkeypatch):
+    monkeypatch.setattr(backend, "device", lambda: backend.Device("cpu", "a machine", 1 << 36, "libopenblas.so.0"))
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: f"/usr/bin/{name}")
+    text, healthy = doctor.examine()
+    mend = next(line for line in text.splitlines() if "cuda" in line)
+    assert not healthy and mend.index("pip install -e '.[cuda]'") < mend.index("--force-reinstall --no-deps")

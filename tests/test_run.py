@@ -88,6 +88,24 @@ def test_paths_in_a_recipe_are_relative_to_it(tmp_path):
     assert run.load_recipe(path, [], "elsewhere").sources.notes == os.path.abspath("elsewhere")
 
 
+def test_paths_that_are_set_for_one_stage_are_relative_to_the_working_folder(made, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    here = str(tmp_path / "elsewhere")
+
+    def of(*overrides):
+        return run.with_section(made.recipe, "evaluation", [f"evaluation.{text}" for text in overrides])
+
+    assert of("abilities=asked.jsonl").evaluation.abilities == f"{here}/asked.jsonl"
+    assert of("abilities={name: asked.parquet}").evaluation.abilities.name == f"{here}/asked.parquet"
+    assert of("abilities={name: owner/name}").evaluation.abilities.name == "owner/name"
+    assert of("abilities=~/asked.jsonl").evaluation.abilities == os.path.expanduser("~/asked.jsonl")
+    assert of("judge=[base, ./judge, owner/name]").evaluation.judge == ["base", f"{here}/judge", "owner/name"]
+    (tmp_path / "r.yaml").write_text(TEXT)
+    kept = run.load_recipe(tmp_path / "r.yaml", [], None)
+    assert run.with_section(kept, "evaluation", ["evaluation.answers=5"]).sources == kept.sources  # absolute since the run began
+
+
 def test_a_stage_is_done_when_it_said_so_and_its_files_are_there(made, monkeypatch):
     import importlib
     import types

@@ -26,7 +26,8 @@ def check(names: Sequence[str]) -> None:
     """Raises UserError, with the command that mends it, where a logger's package is not installed."""
     for name in names:
         if importlib.util.find_spec(PACKAGES[name]) is None:
-            raise UserError(f"training.loggers: {name} is not installed; run: pip install 'mipo-mlx[{name}]', or leave it out")
+            mend = f"pip install -e '.[{name}]'"
+            raise UserError(f"training.loggers: {name} is not installed; in the folder of mipo-mlx run: {mend}, or leave it out")
 
 
 @contextmanager

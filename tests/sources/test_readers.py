@@ -250,9 +250,9 @@ def test_broken_documents(tmp_path, name, module):
 @pytest.mark.parametrize(("name", "module"), [("path.pdf", "pypdf"), ("organ.docx", "mammoth")])
 def test_documents_without_their_extra(monkeypatch, name, module):
     monkeypatch.setitem(__import__("sys").modules, module, None)
-    with pytest.raises(Skip, match=r'pip install "mipo-mlx\[documents\]"'):
+    with pytest.raises(Skip, match=r"pip install -e '\.\[documents\]'"):
         read(name)
-    with pytest.raises(UserError, match=r"mipo-mlx\[documents\]"):
+    with pytest.raises(UserError, match=r"-e '\.\[documents\]'"):
         folder(FIXTURES / name)
 
 

@@ -12,7 +12,7 @@ from .html import parse_html
 from .plain import paragraphs, stem_title
 
 LIMIT = 64 << 20  # bytes
-EXTRA = 'needs the extra documents: pip install "mipo-mlx[documents]"'
+EXTRA = "needs the extra documents; in the folder of mipo-mlx run: pip install -e '.[documents]'"
 HYPHEN = re.compile(r"(?<=[a-zà-ÿ])-\n(?=[a-zà-ÿ])")
 OPENING = re.compile(r"(?=<(?:p|h[1-6]|li|tr|ul|ol|table)\b)")
 MIN_PAGES = 3  # before a line that repeats is taken for a running head
