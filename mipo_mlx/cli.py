@@ -8,11 +8,18 @@ import click
 from . import __version__
 
 RUNS = click.option(
-    "--runs", "root", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of all runs."
-)
-SETS = click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the recipe, as in training.beta=0.2."
-)
+    "--runs", "root", type=click.Path(path_type=Path), default=Path("runs"), show_default=True,
+    help="Folder that holds all runs; a run is its folder in there.",
+)  # fmt: skip
+
+
+def sets(what: str):
+    """--set, with the keys that the command takes in its help."""
+    told = f"Override {what}; may be given more than once."
+    return click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help=told)
+
+
+EXPORT_SETS = sets("a key of export, as in export.system=profile")
 QUIET = click.option("--quiet", is_flag=True, help="No progress; warnings and results only.")
 RECIPE = click.argument("recipe", type=click.Path(path_type=Path))
 RUN = click.argument("run", type=click.Path(path_type=Path))
@@ -21,12 +28,14 @@ RUN = click.argument("run", type=click.Path(path_type=Path))
 def starts_a_run(command):
     """The options of commands that begin or continue a run from a recipe."""
     options = (
-        SETS,
+        sets("a key of the recipe, as in training.beta=0.2"),
         RUNS,
         QUIET,
-        click.option("--name", help="Name of the run; default: the recipe's."),
-        click.option("--notes", help="Folder of notes, in place of the recipe's sources.notes."),
-        click.option("--fresh", is_flag=True, help="Start the run over."),
+        click.option("--name", help="Name of the run; default: the recipe's name, or that of its file."),
+        click.option(
+            "--notes", metavar="PATH", help="Folder or file of notes, seen from where you are, in place of sources.notes."
+        ),
+        click.option("--fresh", is_flag=True, help="Start over: forget what the run has computed; an edited profile.md is kept."),
     )
     for option in reversed(options):
         command = option(command)
@@ -64,7 +73,7 @@ def main(debug: bool) -> None:
 @main.command()
 @RECIPE
 @starts_a_run
-@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@click.option("--dry-run", is_flag=True, help="Print the plan, its memory and its time, and stop.")
 def train(recipe: Path, overrides, root: Path, quiet: bool, name, notes, fresh: bool, dry_run: bool) -> None:
     """Notes in, a personalized model out: every stage of RECIPE. Run again after an interruption to continue."""
     from . import plan, summary
@@ -97,7 +106,7 @@ def _work(opened, upto: str, reporter, fresh: bool = False) -> None:
 @click.argument("target", metavar="RECIPE_OR_RUN", type=click.Path(path_type=Path))
 @starts_a_run
 @click.option("--show", is_flag=True, help="Print the pairs side by side with their PMI.")
-@click.option("--export", type=click.Path(path_type=Path), help="Also write them as strings into this folder, for mlx-lm-lora.")
+@click.option("--export", type=click.Path(path_type=Path), help="Also write them as text for mlx-lm-lora into this folder.")
 def pairs(target: Path, overrides, root: Path, quiet: bool, name, notes, fresh: bool, show: bool, export: Path | None) -> None:
     """Read the notes and sample the contrastive pairs; stop before training."""
     opened, reporter = _recipe_or_run(target, overrides, root, quiet, name, notes, fresh)
@@ -156,19 +165,22 @@ def _again(run: Path, root: Path, stage: str, quiet: bool, overrides=()):
 @main.command("eval")
 @RUN
 @click.argument("other", required=False, type=click.Path(path_type=Path))
-@SETS
+@sets("a key of evaluation, as in evaluation.judge=base; paths are seen from where you are")
 @RUNS
 @QUIET
-@click.option("--baselines", is_flag=True, help="Also no context, context-aware decoding at two strengths, and SFT.")
+@click.option("--baselines", is_flag=True, help="Also no context, two strengths of context-aware decoding, and SFT (a training).")
 def evaluate(run: Path, other: Path | None, overrides, root: Path, quiet: bool, baselines: bool) -> None:
-    """Evaluate RUN on its held-out contexts and prompts; with OTHER, compare the two finished runs instead."""
+    """Evaluate RUN (its name or folder) anew; with OTHER, compare two finished runs instead."""
     from . import run as runs
     from . import summary
+    from .errors import UserError
 
     if other is None:
         sets = [*overrides, *(["evaluation.baselines=true"] if baselines else [])]
         click.echo(summary.evaluation(_again(run, root, "evaluation", quiet, sets)))
         return
+    if overrides or baselines:
+        raise UserError(f"{other}: two runs are compared by what they measured; --set and --baselines need one run alone")
     from .evaluation.compare import compare, show
 
     click.echo("\n".join(show(compare([runs.existing_run(run, root).folder], [runs.existing_run(other, root).folder]))))
@@ -176,11 +188,11 @@ def evaluate(run: Path, other: Path | None, overrides, root: Path, quiet: bool, 
 
 @main.command()
 @RUN
-@SETS
+@EXPORT_SETS
 @RUNS
 @QUIET
 def fuse(run: Path, overrides, root: Path, quiet: bool) -> None:
-    """Fuse the adapters of RUN into a model folder that mlx-lm loads."""
+    """Fuse the adapters of RUN (its name or folder) into a model folder that mlx-lm loads."""
     from . import run as runs
     from .progress import Reporter
 
@@ -198,19 +210,22 @@ def fuse(run: Path, overrides, root: Path, quiet: bool) -> None:
 
 @main.command()
 @RUN
-@SETS
+@EXPORT_SETS
 @RUNS
 @QUIET
-@click.option("--type", "types", multiple=True, help="GGUF type, as in q4_k_m; may be given more than once; default: the recipe's.")
-@click.option("--split-max-size", "split", metavar="SIZE", help="Largest file, as in 4G; a bigger GGUF becomes shards.")
-@click.option("--adapter-only", is_flag=True, help="Only the adapters, as a GGUF for llama.cpp's --lora.")
+@click.option("--type", "types", multiple=True, help="GGUF type, as in q4_k_m; may be given more than once; default: export.gguf.")
+@click.option("--split-max-size", "split", metavar="SIZE", help="Largest GGUF file, as in 4G or 500M; more becomes several.")
+@click.option("--adapter-only", is_flag=True, help="Only the adapters, as a small GGUF for llama.cpp's --lora over the base's.")
 @click.option(
-    "--install", type=click.Choice(["ollama", "lmstudio"]), help="Register the result with this program, where it is installed."
+    "--install", type=click.Choice(["ollama", "lmstudio"]), help="Also enter the result into this program, which must be installed."
 )
 def export(run: Path, overrides, root: Path, quiet: bool, types, split, adapter_only: bool, install) -> None:
-    """Write the GGUF, the fused folder and the Modelfile of RUN."""
+    """Write the GGUF, the fused folder and the Modelfile of RUN (its name or folder)."""
     from . import summary
+    from .errors import UserError
 
+    if adapter_only and (types or split):
+        raise UserError("--adapter-only: the adapters are one small file of one type; leave out --type and --split-max-size")
     sets = [*overrides, *([f"export.gguf=[{', '.join(types)}]"] if types else [])]
     sets += [f"export.split={split}"] if split else []
     sets += ["export.gguf=[]", "export.mlx=false", "export.adapter=true"] if adapter_only else []
@@ -233,7 +248,7 @@ def export(run: Path, overrides, root: Path, quiet: bool, types, split, adapter_
 @RUNS
 @QUIET
 def report(run: Path, root: Path, quiet: bool) -> None:
-    """Write report.html of RUN."""
+    """Write report.html of RUN (its name or folder)."""
     opened = _again(run, root, "report", quiet)
     click.echo(str(opened.folder / "report.html"))
 
@@ -242,10 +257,13 @@ def report(run: Path, root: Path, quiet: bool) -> None:
 @RUN
 @click.argument("repository", metavar="OWNER/NAME")
 @RUNS
-@click.option("--what", type=click.Choice(["adapter", "mlx", "gguf"]), multiple=True, default=["adapter"], show_default=True)
-@click.option("--public", is_flag=True, help="Let everyone see it; default: only you.")
+@click.option(
+    "--what", type=click.Choice(["adapter", "mlx", "gguf"]), multiple=True, default=["adapter"], show_default=True,
+    help="Adapters, fused folder or GGUF files; may be given more than once.",
+)  # fmt: skip
+@click.option("--public", is_flag=True, help="Let everyone see the repository; default: only you.")
 def push(run: Path, repository: str, root: Path, what, public: bool) -> None:
-    """Upload the result of RUN to the Hub, after asking."""
+    """Upload the result of RUN (its name or folder) to the Hub, after asking."""
     from . import run as runs
     from .export import publish
 
@@ -257,12 +275,12 @@ def push(run: Path, repository: str, root: Path, what, public: bool) -> None:
 @main.command()
 @RUN
 @RUNS
-@click.option("--context", help="A text file, or the name or id of a note of the run, put before the conversation.")
+@click.option("--context", help="What the model is told of you: a text file, or a note of the run by its name or id.")
 @click.option("--base", is_flag=True, help="Let the base model answer beside the tuned one.")
 @click.option("--max-tokens", default=400, show_default=True, type=click.IntRange(1), help="Longest answer, in tokens.")
 @click.option("--temperature", default=0.7, show_default=True, type=click.FloatRange(0), help="0 answers the same way every time.")
 def chat(run: Path, root: Path, context, base: bool, max_tokens: int, temperature: float) -> None:
-    """Talk to the result of RUN."""
+    """Talk to the result of RUN (its name or folder)."""
     from . import run as runs
 
     opened = runs.existing_run(run, root)

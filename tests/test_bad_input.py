@@ -85,6 +85,10 @@ def test_options_that_would_be_ignored_are_refused(home):
     assert "a run keeps the recipe that it began with" in refused("pairs", "one", "--set", "pairs.grids=3")
     assert "a run keeps the recipe that it began with" in refused("pairs", "one", "--notes", "notes")
     assert "a run is continued by the command that began it" in refused("train", "runs/one")
+    assert "--set and --baselines need one run alone" in refused("eval", "one", "one", "--baselines")
+    assert "--set and --baselines need one run alone" in refused("eval", "one", "one", "--set", "evaluation.answers=5")
+    assert "leave out --type and --split-max-size" in refused("export", "one", "--adapter-only", "--type", "f16")
+    assert "leave out --type and --split-max-size" in refused("export", "one", "--adapter-only", "--split-max-size", "1G")
 
 
 def test_a_file_where_the_run_should_be(home):
