@@ -1,18 +1,23 @@
 """Context-aware decoding against plain forward passes, and the baselines of a run."""
 
+import shutil
+from dataclasses import replace
+
 import mlx.core as mx
 import numpy as np
 import pytest
 
 from mipo_mlx import sft, summary
 from mipo_mlx.errors import UserError
-from mipo_mlx.evaluation import baselines, cases, sampling, stage
+from mipo_mlx.evaluation import asking, baselines, cases, sampling, stage
+from mipo_mlx.evaluation.journal import Journal
 from mipo_mlx.files import read_json, read_jsonl, write_json, write_jsonl
 from mipo_mlx.models import adapters, loading
 from mipo_mlx.progress import Reporter
 from mipo_mlx.run import Run, run_stage
 from mipo_mlx.training import loop
 from mipo_mlx.training import stage as training
+from mipo_mlx.window import Asker
 
 from .helpers import make_run, recipe
 
@@ -161,7 +166,7 @@ def test_the_sft_answers_are_sampled_from_the_sft_model(tmp_path, tiny_folder):
     journal = {(r["phase"], r["chunk"]): r["results"] for r in read_jsonl(tmp_path / "eval-samples.jsonl")[1:]}
     loaded = loading.load(str(tiny_folder))
     model = adapters.load(loaded.model, tmp_path / "sft" / "adapters")
-    groups = cases.build(tmp_path, settings, loaded.tokenizer)
+    groups = cases.build(tmp_path, settings, Asker(loaded.tokenizer, settings.pairs))
     prompts = [g.tokens[i] for g in groups for i in range(g.asked)]
     expected = sampling.answers(model, loaded.tokenizer, prompts, settings.pairs, sampling.seed_of(0, "eval", 0))
     assert journal["baseline SFT on the chosen answers", 0] == expected
