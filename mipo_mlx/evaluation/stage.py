@@ -112,7 +112,7 @@ def _evaluate(
         questions = abilities.read_questions(path, settings.abilities_questions, recipe.seed)
     total = len(pairs) + 4 * requests + unprompted.work(folder, recipe) + abilities.work(questions) + judge.work(recipe, requests)
     total += checkable.work(folder, recipe) + leak.work(folder, recipe)
-    total += baselines.work(requests) if settings.baselines else 0
+    total += baselines.work(groups) if settings.baselines else 0
     embedder = _embedder(recipe)
     with reporter.track("evaluating", total=total, unit="answers") as bar:
         policy = journal.map("pairs", pairs, PAIRS_AT_ONCE, lambda _, part: _score_pairs(model, part), bar)

@@ -106,6 +106,32 @@ def test_baselines_are_measured_when_asked_for_and_kept(tmp_path, tiny_folder, m
         assert tokens[name] == pytest.approx(measures["tokens"]["after"]["value"], abs=0.051)
 
 
+class Steps:
+    """A bar that only counts."""
+
+    def __init__(self):
+        self.done = 0
+
+    def advance(self, amount=1):
+        self.done += amount
+
+    skip = advance
+
+
+def test_the_bar_moves_as_far_as_it_was_told(tmp_path, tiny_folder):
+    """Requests of a pair file made elsewhere have no prompt without a context, so that only SFT is measured."""
+    settings = trainable(tmp_path, tiny_folder, baselines=True)
+    sft.prepare(tmp_path, settings, QUIET)
+    loaded = loading.load(str(tiny_folder))
+    model = adapters.load(loaded.model, tmp_path / "adapters")
+    own = cases.build(tmp_path, settings, Asker(loaded.tokenizer, settings.pairs))[:2]
+    for name, groups, methods in (("own", own, 4), ("made elsewhere", [replace(g, plain=None) for g in own], 1)):
+        bar, journal = Steps(), Journal(tmp_path / f"{name}.jsonl", "k")
+        asked = asking.ask(model, loaded.tokenizer, groups, settings, journal)
+        found = baselines.evaluate(model, loaded.tokenizer, asked, settings, journal, None, tmp_path / "sft" / "adapters", bar)
+        assert len(found) == methods and bar.done == baselines.work(groups) == 2 * 4 * methods
+
+
 def test_the_sft_adapters_are_those_of_a_run_with_that_objective(tmp_path, tiny_folder):
     """Same pairs, steps, adapters and learning rate as the run, label smoothing and stop rules aside."""
     settings = trainable(tmp_path, tiny_folder, baselines=True)
