@@ -154,6 +154,32 @@ def test_the_sft_adapters_are_those_of_a_run_with_that_objective(tmp_path, tiny_
     assert np.mean([r["nll"] for r in rows[4:]]) < np.mean([r["nll"] for r in rows[:4]])
 
 
+def test_sft_has_the_pairs_and_steps_of_every_round_that_counts(tmp_path, tiny_folder, monkeypatch):
+    """Four pairs in the first round, three in the second; the adapters are the second's, then the first's."""
+    run = tmp_path / "run"
+    settings = trainable(run, tiny_folder, baselines=True)
+    settings = settings.model_copy(update={"rounds": 2})
+    rows = [row for row in read_jsonl(run / "pairs.jsonl") if row["split"] == "train"]
+    write_jsonl(run / "pairs-2.jsonl", [{**row, "grid": 8 + row["grid"], "tokens": row["tokens"][::-1]} for row in rows[:3]])
+    shutil.copytree(run / "adapters", run / "adapters-2")
+    shutil.copytree(run / "adapters", run / "adapters-1")
+    (run / "adapters-1" / "adapters.safetensors").write_bytes(b"other")
+    shutil.copytree(run, tmp_path / "other")
+    sft.prepare(run, settings, QUIET)
+    taken = [(row["round"], row["step"]) for row in read_jsonl(run / "sft" / "metrics.jsonl") if "nll" in row]
+    assert taken == [(1, step) for step in range(1, 5)] + [(2, step) for step in range(1, 4)]
+    for number in (1, 2):
+        training.fit(tmp_path / "other", tmp_path / "other" / "whole", sft.settings(settings, 2), QUIET, number)
+    of_round = [(tmp_path / f"other/whole/adapters-{n}/adapters.safetensors").read_bytes() for n in (1, 2)]
+    assert (run / "sft/adapters/adapters.safetensors").read_bytes() == of_round[1] != of_round[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "fit", None)
+        sft.prepare(run, settings, QUIET)  # finished: nothing is trained
+    shutil.copytree(run / "adapters", run / "adapters-1", dirs_exist_ok=True)  # now the second round taught nothing
+    sft.prepare(run, settings, QUIET)
+    assert (run / "sft/adapters/adapters.safetensors").read_bytes() == of_round[0]
+
+
 def test_sft_is_trained_once_and_continued_after_a_kill(tmp_path, tiny_folder, monkeypatch):
     settings = trainable(tmp_path / "run", tiny_folder, baselines=True)
     settings = settings.model_copy(update={"training": settings.training.model_copy(update={"checkpoint_every": 1})})
