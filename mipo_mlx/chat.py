@@ -50,7 +50,7 @@ def talk(run: Run, context: str | None, base: bool, max_tokens: int, temperature
     """
     text = find_context(run.folder, run.recipe, context)  # before seconds of loading
     from .models import adapters, loading
-    from .pairs.prompts import window_of
+    from .window import window_of
 
     loaded = loading.load(run.recipe.model)
     adapters.load(loaded.model, run.folder / "adapters")

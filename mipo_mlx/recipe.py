@@ -24,6 +24,7 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+CONTRASTS_CONTEXTS = ("infonce_authors", "sami")  # objectives whose loss needs one grid's answers under its other contexts
 NegativeKind = Literal["random_context", "no_context", "hard_context", "random_prompt"]
 
 

@@ -1,6 +1,7 @@
 """`mipo-mlx train` on a pair file made elsewhere: training, evaluation, export and report, and every mistake in one line."""
 
 import json
+import shutil
 
 import pytest
 from click.testing import CliRunner
@@ -96,6 +97,23 @@ def test_a_bad_line_is_named_with_file_and_line_and_exit_code_2(home):
 )
 def test_keys_that_a_file_leaves_nothing_to_do(override, message, home):
     assert message in train(home, "--set", override, expect=2)
+
+
+@pytest.mark.parametrize("objective", ["sami", "infonce_authors"])
+def test_an_objective_that_needs_grids_is_refused_without_them(objective, home):
+    """Before anything is loaded, and in the plan; with the file's own grids it trains."""
+    rows = [json.loads(line) for line in (home / "mine" / "pairs.jsonl").read_text().splitlines()]
+    sets = ("--set", f"training.objective={objective}", "--dry-run")
+    assert f"objective {objective}" in train(home, *sets)
+    alone = [{key: value for key, value in row.items() if key != "grid"} for row in rows]
+    alike = [{**row, "prompt": f"How do I plan week {row['grid']}?"} for row in rows]
+    for case in (alone, alike):
+        write(home, case)
+        for dry in (sets, sets[:2]):
+            told = train(home, *dry, expect=2)
+            assert told.startswith(f"error: training.objective: {objective} contrasts the contexts") and told.count("\n") == 1
+    shutil.rmtree(home / "runs")
+    assert "steps " in train(home, "--dry-run")  # dpo needs none
 
 
 def test_the_file_and_the_reference_are_relative_to_the_recipe(home):

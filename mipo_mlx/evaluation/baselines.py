@@ -21,15 +21,21 @@ from . import answers as measured
 from . import sampling
 from .answers import Asked, Scored
 from .asking import score_group
+from .cases import Group
 from .journal import Journal
 
 STRENGTHS = (0.5, 1.5)  # of context-aware decoding
 KEPT = ("identified_by_base", "identified_by_embedding", "pmi_per_token", "tokens", "perplexity", "parroting", "self_bleu")
 
 
-def work(requests: int) -> int:
+def work(groups: Sequence[Group]) -> int:
     """How much the bar moves in `evaluate`."""
-    return 2 * requests * (2 + len(STRENGTHS))
+    return 2 * sum(group.asked for group in groups) * (1 + (1 + len(STRENGTHS)) * contrastable(groups))
+
+
+def contrastable(groups: Sequence[Group]) -> bool:
+    """Whether every prompt is there without its context too; requests of pair files made elsewhere have none to leave out."""
+    return all(group.plain is not None for group in groups)
 
 
 def evaluate(
@@ -69,7 +75,7 @@ def evaluate(
             return sampling.answers(model, tokenizer, told(part), pairs, seed)
 
     methods: dict[str, Callable[[Sequence[Asked], int], list[Any]]] = {}
-    if all(a.group.plain is not None for a in asked):
+    if contrastable(groups):
         methods["no context"] = no_context
         methods |= {f"context-aware decoding {s:g}": partial(contrasted, s) for s in STRENGTHS}
     methods["SFT on the chosen answers"] = fine_tuned

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from ..contexts import read_contexts
-from ..models import chat
 from ..recipe import Recipe
 from ..records import HELDOUT, Context, Pair, Prompt, read_records
+from ..window import Asker
 
 
 @dataclass(frozen=True)
@@ -19,13 +19,13 @@ class Group:
     prompt: str
     context_ids: list[str]
     contexts: list[str]
-    tokens: list[list[int]]  # the prompt's token ids under each context
+    tokens: list[list[int]]  # the prompt's token ids under each context, of which the end is cut where the window is too small
     asked: int
     plain: list[int] | None = None  # the prompt's token ids without a context; None for pairs made elsewhere
     apart: list[str] = field(default_factory=list)  # each context without a profile that others share; []: as `contexts`
 
 
-def build(folder: Path, recipe: Recipe, tokenizer) -> list[Group]:
+def build(folder: Path, recipe: Recipe, ask: Asker) -> list[Group]:
     """Groups for `evaluation.answers` answers from contexts.jsonl and prompts.jsonl, or from the held-out pairs where a run
     started from a pair file made elsewhere. [] where fewer than two contexts are held out."""
     contexts = [c for c in read_contexts(folder, recipe) if c.split == HELDOUT]
@@ -51,9 +51,9 @@ def build(folder: Path, recipe: Recipe, tokenizer) -> list[Group]:
                 prompt.text,
                 [c.id for c in chosen],
                 [c.told for c in chosen],
-                [chat.encode(tokenizer, chat.messages(recipe.pairs, prompt.text, c.told)) for c in chosen],
+                [ask(prompt, context)[1] for context in chosen],
                 min(asked, left),
-                chat.encode(tokenizer, chat.messages(recipe.pairs, prompt.text, None)),
+                ask(prompt, None)[1],
                 [c.text for c in chosen],
             )
         )

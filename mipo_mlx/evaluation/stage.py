@@ -15,6 +15,7 @@ from ..models import adapters, loading
 from ..progress import Reporter
 from ..recipe import Evaluation, Recipe
 from ..records import HELDOUT, Pair, read_records
+from ..window import Asker, window_of
 from . import abilities, answers, asking, baselines, cases, checkable, embedding, heldout, judge, leak, unprompted, verdict
 from .answers import Asked
 from .journal import Journal
@@ -97,7 +98,11 @@ def _evaluate(
     """All of it; `known` is what eval.json already holds for the same inputs."""
     loaded = loading.load(recipe.model)
     model = adapters.load(loaded.model, folder / "adapters")
-    groups = cases.build(folder, recipe, loaded.tokenizer)
+    # Pairs made elsewhere bring their prompts as token ids, which were measured when they were read.
+    window = None if recipe.pairs.file else window_of(loaded.config, recipe.pairs.max_tokens)
+    ask = Asker(loaded.tokenizer, recipe.pairs, window)
+    groups = cases.build(folder, recipe, ask)
+    ask.tell_cuts(reporter)
     requests = sum(group.asked for group in groups)
     settings = recipe.evaluation
     questions = []
@@ -107,7 +112,7 @@ def _evaluate(
         questions = abilities.read_questions(path, settings.abilities_questions, recipe.seed)
     total = len(pairs) + 4 * requests + unprompted.work(folder, recipe) + abilities.work(questions) + judge.work(recipe, requests)
     total += checkable.work(folder, recipe) + leak.work(folder, recipe)
-    total += baselines.work(requests) if settings.baselines else 0
+    total += baselines.work(groups) if settings.baselines else 0
     embedder = _embedder(recipe)
     with reporter.track("evaluating", total=total, unit="answers") as bar:
         policy = journal.map("pairs", pairs, PAIRS_AT_ONCE, lambda _, part: _score_pairs(model, part), bar)

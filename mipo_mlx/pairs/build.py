@@ -9,11 +9,11 @@ import numpy as np
 
 from ..recipe import Recipe
 from ..records import HELDOUT, TRAIN, VALIDATION, Context, Grid, Pair, Prompt
+from ..window import Asker
 from ..words import likeness
 from . import negatives
 from .filters import answer_fault, pair_fault
 from .plan import seeded
-from .prompts import Asker
 
 SPLITS = (TRAIN, VALIDATION, HELDOUT)
 BINS = (0.25, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)  # nats: widths of a bar in the PMI histogram

@@ -11,7 +11,7 @@ from jinja2 import TemplateError
 
 from ..errors import UserError
 from ..models import chat
-from ..recipe import Recipe
+from ..recipe import CONTRASTS_CONTEXTS, Recipe
 from ..records import HELDOUT, TRAIN, VALIDATION, Pair
 from .plan import seeded
 
@@ -26,7 +26,7 @@ def import_pairs(path: Path, tokenizer: Any, recipe: Recipe, window: int | None 
     prompt may be missing where `chosen` and `rejected` are conversations that begin alike. `rejected` may be a list of strings
     or of conversations: more than one negative. Answers get the model's end-of-turn token, as a finished answer has. Columns
     `split` and `grid` are kept where they are given; other pairs get a grid each, and the sides are dealt by the seed. `window`:
-    how many tokens the model takes. Raises UserError that names file and line.
+    how many tokens the model takes. Raises UserError that names file and line, or an objective that these pairs do not suffice for.
     """
     rows = _rows(Path(path))
     taken = {row.get("grid") for _, row in rows if isinstance(row.get("grid"), int)}
@@ -46,7 +46,21 @@ def import_pairs(path: Path, tokenizer: Any, recipe: Recipe, window: int | None 
         raise UserError(f"{without}: split: other lines have one and this one has none; give it to every line or to none")
     else:
         pairs = divide(pairs, recipe, path)
+    check_objective(pairs, recipe, path)
     return pairs
+
+
+def check_objective(pairs: list[Pair], recipe: Recipe, path: Path) -> None:
+    """Raise UserError where the objective contrasts the contexts of a grid and no training grid has two: its loss would be 0."""
+    asked: dict[int, set[tuple[int, ...]]] = {}
+    for pair in pairs:
+        if pair.split == TRAIN:
+            asked.setdefault(pair.grid, set()).add(tuple(pair.prompt_tokens))
+    if recipe.training.objective in CONTRASTS_CONTEXTS and all(len(prompts) < 2 for prompts in asked.values()):
+        raise UserError(
+            f"training.objective: {recipe.training.objective} contrasts the contexts of a grid, and no training grid of {path} has "
+            "pairs under two of them, so it would learn nothing; give such pairs the same `grid`, or write dpo"
+        )
 
 
 def divide(pairs: list[Pair], recipe: Recipe, path: Path) -> list[Pair]:

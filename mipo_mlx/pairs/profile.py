@@ -25,9 +25,9 @@ from ..progress import Bar, Reporter
 from ..recipe import Recipe
 from ..records import TRAIN, Context, read_records
 from ..sampling import sample
+from ..window import window_of
 from .facts import SUBJECT, Fact, condensed, merge, ranked, sentences, supported, unfit
 from .prefixes import Prefixes
-from .prompts import window_of
 
 SAMPLES = "profile-samples.jsonl"
 TELL = f'Note:\n{{note}}\n\nWhat does this note tell about its writer? Write short sentences that begin with "{SUBJECT}".'

@@ -24,12 +24,12 @@ from ..progress import Reporter
 from ..recipe import Recipe
 from ..records import HELDOUT, TRAIN, Context, Grid, Prompt, read_records, to_row, write_records
 from ..sampling import chunk_key, sample
+from ..window import Asker, window_of
 from .build import Built, build, summarize
 from .import_pairs import import_pairs
 from .plan import Plan, in_chunks, make_plan
 from .prefixes import Prefixes
 from .profile import write_profile
-from .prompts import Asker, window_of
 from .questions import add_questions
 from .reference import check_same_tokenizer, under_named_reference, with_reference
 from .score import score_grids
@@ -107,11 +107,7 @@ def from_notes(folder: Path, recipe: Recipe, reporter: Reporter, round_number: i
     if round_number > 1 and recipe.training.reference == "base":
         with adapters.disabled(loaded.model):
             built.pairs = with_reference(built.pairs, loaded.model, reporter)
-    if ask.cut:
-        reporter.warn(
-            f"{len(ask.cut)} contexts were cut to fit the model's window of {ask.window} prompt tokens; "
-            "lower sources.context_tokens to choose yourself where they end"
-        )
+    ask.tell_cuts(reporter)
     return Made(built, grids, len(ask.cut), speed)
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import mlx.core as mx
 import numpy as np
 
+from ..recipe import CONTRASTS_CONTEXTS
 from ..records import Pair
-from .objectives import CONTRASTS_CONTEXTS
 
 ROUND = 16  # widths are multiples of this: fewer shapes, so fewer buffers of odd sizes and fewer recompilations
 

@@ -12,7 +12,7 @@ from mlx.utils import tree_map
 from .. import backend
 from ..errors import Failure
 from ..logprobs import batch_logprobs
-from ..recipe import Training
+from ..recipe import CONTRASTS_CONTEXTS, Training
 from ..records import Pair
 from . import batches, objectives
 
@@ -64,7 +64,7 @@ class _Run:
     def accumulate(self, window: batches.Window) -> None:
         """Add the gradient of one window."""
         everything = list(range(len(window.pairs)))
-        if self.settings.objective not in objectives.CONTRASTS_CONTEXTS:
+        if self.settings.objective not in CONTRASTS_CONTEXTS:
             self._each(everything, window.pairs, lambda batch, some: self._backward(window, batch, some))
         else:
             # The loss needs the log-probabilities of all micro-batches: first their values, then the loss's derivative by

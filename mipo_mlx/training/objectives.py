@@ -9,9 +9,8 @@ candidates each, candidate j of pair i being the chosen answer of pair (i + j) m
 
 import mlx.core as mx
 
-from ..recipe import Training
+from ..recipe import CONTRASTS_CONTEXTS, Training
 
-CONTRASTS_CONTEXTS = ("infonce_authors", "sami")
 _FAR = -1e30  # score of a candidate that is not there
 
 

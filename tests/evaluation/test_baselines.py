@@ -1,18 +1,23 @@
 """Context-aware decoding against plain forward passes, and the baselines of a run."""
 
+import shutil
+from dataclasses import replace
+
 import mlx.core as mx
 import numpy as np
 import pytest
 
 from mipo_mlx import sft, summary
 from mipo_mlx.errors import UserError
-from mipo_mlx.evaluation import baselines, cases, sampling, stage
+from mipo_mlx.evaluation import asking, baselines, cases, sampling, stage
+from mipo_mlx.evaluation.journal import Journal
 from mipo_mlx.files import read_json, read_jsonl, write_json, write_jsonl
 from mipo_mlx.models import adapters, loading
 from mipo_mlx.progress import Reporter
 from mipo_mlx.run import Run, run_stage
 from mipo_mlx.training import loop
 from mipo_mlx.training import stage as training
+from mipo_mlx.window import Asker
 
 from .helpers import make_run, recipe
 
@@ -101,6 +106,32 @@ def test_baselines_are_measured_when_asked_for_and_kept(tmp_path, tiny_folder, m
         assert tokens[name] == pytest.approx(measures["tokens"]["after"]["value"], abs=0.051)
 
 
+class Steps:
+    """A bar that only counts."""
+
+    def __init__(self):
+        self.done = 0
+
+    def advance(self, amount=1):
+        self.done += amount
+
+    skip = advance
+
+
+def test_the_bar_moves_as_far_as_it_was_told(tmp_path, tiny_folder):
+    """Requests of a pair file made elsewhere have no prompt without a context, so that only SFT is measured."""
+    settings = trainable(tmp_path, tiny_folder, baselines=True)
+    sft.prepare(tmp_path, settings, QUIET)
+    loaded = loading.load(str(tiny_folder))
+    model = adapters.load(loaded.model, tmp_path / "adapters")
+    own = cases.build(tmp_path, settings, Asker(loaded.tokenizer, settings.pairs))[:2]
+    for name, groups, methods in (("own", own, 4), ("made elsewhere", [replace(g, plain=None) for g in own], 1)):
+        bar, journal = Steps(), Journal(tmp_path / f"{name}.jsonl", "k")
+        asked = asking.ask(model, loaded.tokenizer, groups, settings, journal)
+        found = baselines.evaluate(model, loaded.tokenizer, asked, settings, journal, None, tmp_path / "sft" / "adapters", bar)
+        assert len(found) == methods and bar.done == baselines.work(groups) == 2 * 4 * methods
+
+
 def test_the_sft_adapters_are_those_of_a_run_with_that_objective(tmp_path, tiny_folder):
     """Same pairs, steps, adapters and learning rate as the run, label smoothing and stop rules aside."""
     settings = trainable(tmp_path, tiny_folder, baselines=True)
@@ -121,6 +152,32 @@ def test_the_sft_adapters_are_those_of_a_run_with_that_objective(tmp_path, tiny_
     # SFT raises the chosen answers' likelihood.
     rows = [row for row in read_jsonl(tmp_path / "sft" / "metrics.jsonl") if "nll" in row]
     assert np.mean([r["nll"] for r in rows[4:]]) < np.mean([r["nll"] for r in rows[:4]])
+
+
+def test_sft_has_the_pairs_and_steps_of_every_round_that_counts(tmp_path, tiny_folder, monkeypatch):
+    """Four pairs in the first round, three in the second; the adapters are the second's, then the first's."""
+    run = tmp_path / "run"
+    settings = trainable(run, tiny_folder, baselines=True)
+    settings = settings.model_copy(update={"rounds": 2})
+    rows = [row for row in read_jsonl(run / "pairs.jsonl") if row["split"] == "train"]
+    write_jsonl(run / "pairs-2.jsonl", [{**row, "grid": 8 + row["grid"], "tokens": row["tokens"][::-1]} for row in rows[:3]])
+    shutil.copytree(run / "adapters", run / "adapters-2")
+    shutil.copytree(run / "adapters", run / "adapters-1")
+    (run / "adapters-1" / "adapters.safetensors").write_bytes(b"other")
+    shutil.copytree(run, tmp_path / "other")
+    sft.prepare(run, settings, QUIET)
+    taken = [(row["round"], row["step"]) for row in read_jsonl(run / "sft" / "metrics.jsonl") if "nll" in row]
+    assert taken == [(1, step) for step in range(1, 5)] + [(2, step) for step in range(1, 4)]
+    for number in (1, 2):
+        training.fit(tmp_path / "other", tmp_path / "other" / "whole", sft.settings(settings, 2), QUIET, number)
+    of_round = [(tmp_path / f"other/whole/adapters-{n}/adapters.safetensors").read_bytes() for n in (1, 2)]
+    assert (run / "sft/adapters/adapters.safetensors").read_bytes() == of_round[1] != of_round[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "fit", None)
+        sft.prepare(run, settings, QUIET)  # finished: nothing is trained
+    shutil.copytree(run / "adapters", run / "adapters-1", dirs_exist_ok=True)  # now the second round taught nothing
+    sft.prepare(run, settings, QUIET)
+    assert (run / "sft/adapters/adapters.safetensors").read_bytes() == of_round[0]
 
 
 def test_sft_is_trained_once_and_continued_after_a_kill(tmp_path, tiny_folder, monkeypatch):
@@ -161,7 +218,7 @@ def test_the_sft_answers_are_sampled_from_the_sft_model(tmp_path, tiny_folder):
     journal = {(r["phase"], r["chunk"]): r["results"] for r in read_jsonl(tmp_path / "eval-samples.jsonl")[1:]}
     loaded = loading.load(str(tiny_folder))
     model = adapters.load(loaded.model, tmp_path / "sft" / "adapters")
-    groups = cases.build(tmp_path, settings, loaded.tokenizer)
+    groups = cases.build(tmp_path, settings, Asker(loaded.tokenizer, settings.pairs))
     prompts = [g.tokens[i] for g in groups for i in range(g.asked)]
     expected = sampling.answers(model, loaded.tokenizer, prompts, settings.pairs, sampling.seed_of(0, "eval", 0))
     assert journal["baseline SFT on the chosen answers", 0] == expected

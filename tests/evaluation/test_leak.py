@@ -96,7 +96,8 @@ def prepare_files(folder, settings) -> list[str]:
     contexts = contexts_of(8, 8)
     lines = canaries.lines(settings.seed, settings.sources.canaries)
     write_records(folder / "contexts.jsonl", contexts)
-    pairs = [pair_of(f"About the user: {context.text} {line}") for context, line in zip(contexts, lines[:3], strict=False)]
+    pairs = [pair_of(context.text, context.id) for context in contexts if context.split == "train"]
+    pairs += [pair_of(f"{context.text} {line}", context.id) for context, line in zip(contexts, lines[:3], strict=False)]
     write_records(folder / "pairs.jsonl", pairs)
     return lines
 
@@ -123,10 +124,12 @@ def train_to_say(loaded, texts, settings):
         mx.eval(loaded.model.parameters())
 
 
-def pair_of(system: str) -> Pair:
-    told = [{"role": "system", "content": system}, {"role": "user", "content": "And?"}]
+def pair_of(context: str, name: str, split: str = "train") -> Pair:
+    told = [{"role": "system", "content": f"About the user: {context}"}, {"role": "user", "content": "And?"}]
     said = [{"role": "assistant", "content": "Yes."}]
-    return Pair("0-0", "train", 0, told, said, said, ["No."], [1], [[2], [2]], [0.0, 0.0], [0.0], ["random_context"])
+    return Pair(
+        "0-0", split, 0, told, said, said, ["No."], [1], [[2], [2]], [0.0, 0.0], [0.0], ["random_context"], context_id=name
+    )
 
 
 def test_a_model_taught_its_notes_is_found_out_and_the_base_is_not(tmp_path, tiny_folder):
@@ -161,6 +164,7 @@ def test_a_recited_passage_counts_where_training_made_it_likely(tmp_path, tiny_f
         folder = tmp_path / name
         loaded, _ = prepare(folder, settings, teach=teach)
         write_records(folder / "contexts.jsonl", notes)
+        write_records(folder / "pairs.jsonl", [pair_of(note, "a")])
         found = leak.evaluate(loaded.model, loaded.tokenizer, folder, settings, Journal(folder / "j.jsonl", "k"))
         assert found["longest_run"] == {"train": 12, "heldout": 0}
         assert (found["passage_gain"] > 0.5) is bool(teach) is bool(found["signs"])
@@ -199,6 +203,50 @@ def test_forty_clean_models_are_not_accused(tmp_path, tiny_folder, monkeypatch):
         assert found["canaries"]["trained"] == 2 and found["p"] is not None
         accused += bool(found["signs"])
     assert accused <= 1  # below 5 %
+
+
+def test_trained_is_what_stood_in_a_training_prompt_of_a_round_that_counts(tmp_path, tiny_folder):
+    """c0 in the first round, c1 in the second, c2 in a third that taught nothing, c3 for validation only, c4 nowhere."""
+    settings = recipe(tiny_folder, canaries=3, leak_contexts=8)
+    lines, contexts = canaries.lines(settings.seed, 3), contexts_of(5, 3)
+    write_records(tmp_path / "contexts.jsonl", contexts)
+    told = [pair_of(f"{context.text} {line}", context.id) for context, line in zip(contexts, lines, strict=False)]
+    for name, pairs in (("", [told[0], pair_of(contexts[3].text, "c3", "validation")]), ("-2", [told[1]]), ("-3", [told[2]])):
+        write_records(tmp_path / f"pairs{name}.jsonl", pairs)
+    heldout = [c.id for c in contexts if c.split == "heldout"]
+    for made_by, trained in ((["x"], ["c0"]), (["x", "y", "z"], ["c0", "c1"]), (["x", "y", "y"], ["c0", "c1"])):
+        for place, weights in [(f"adapters-{i}", w) for i, w in enumerate(made_by, 1)] + [("adapters", made_by[:2][-1])]:
+            (tmp_path / place).mkdir(exist_ok=True)
+            (tmp_path / place / "adapters.safetensors").write_text(weights)
+        assert [c.id for c in leak.told_contexts(tmp_path, settings)] == [*trained, *heldout]
+        assert leak._trained_canaries(tmp_path, settings) == lines[: len(trained)]
+
+
+def with_profile(folder, settings, text, context, columns=None):
+    prepare_files(folder, settings)
+    (folder / "profile.md").write_text(text)
+    sources = settings.sources.model_copy(update={"context": context, "columns": columns or {}})
+    return settings.model_copy(update={"sources": sources})
+
+
+def test_a_profile_told_in_training_is_trained_text(tmp_path, tiny_folder):
+    """One author's counts where it is recited, on the trained side alone; people's are part of what is told of each."""
+    settings = recipe(tiny_folder, leak_contexts=8)
+    said = "The user keeps eleven clocks in a shed behind the old mill."
+    one = with_profile(tmp_path / "one", settings, f"- {said} <!-- n.md:1 -->\n", "both")
+    told = leak.told_contexts(tmp_path / "one", one)
+    assert leak.passages([said], told)["longest_run"] == {"train": 12, "heldout": 0}
+    assert not any("clocks" in c.text for c in leak._scored(told, one))  # the same on both sides: no comparison
+    plain = leak.told_contexts(tmp_path / "one", settings)
+    assert leak.passages([said], plain)["longest_run"]["train"] < 3  # told without the profile, it is not trained on
+    people = "".join(f"## n{i}\n- The user has {i} dogs.\n" for i in range(8))
+    for context in ("both", "profile"):
+        folder = tmp_path / context
+        many = with_profile(folder, settings, people, context, {"note": "user"})
+        scored = leak._scored(leak.told_contexts(folder, many), many)
+        assert all(f"The user has {c.note[1:]} dogs." in c.text for c in scored)
+        assert {c.split for c in scored} == {"train", "heldout"}
+        assert any(c.text.endswith("times") for c in scored) is (context == "both")
 
 
 def test_what_the_recipe_turns_off_is_not_asked(tmp_path, tiny_folder):

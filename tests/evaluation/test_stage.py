@@ -1,7 +1,10 @@
 """The stage on a tiny model: figures against plain forward passes, resume, and what each recipe key changes."""
 
 import io
+import json
 import math
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +15,8 @@ from mipo_mlx.evaluation.journal import Journal
 from mipo_mlx.files import read_json, read_jsonl, write_jsonl
 from mipo_mlx.models import adapters, loading
 from mipo_mlx.progress import Reporter
-from mipo_mlx.records import Pair, read_records
+from mipo_mlx.records import Context, Pair, read_records, write_records
+from mipo_mlx.window import Asker
 
 from .helpers import make_run, plain_logprobs, recipe, write_adapters
 
@@ -48,7 +52,7 @@ def test_scores_of_fresh_answers_equal_plain_forward_passes(finished, tmp_path):
     folder, settings = finished
     loaded = loading.load(settings.model)
     model = adapters.load(loaded.model, folder / "adapters")
-    groups = cases.build(folder, settings, loaded.tokenizer)
+    groups = cases.build(folder, settings, Asker(loaded.tokenizer, settings.pairs))
     asked = asking.ask(model, loaded.tokenizer, groups, settings, Journal(tmp_path / "journal.jsonl", "k"))
     assert len(asked) == 8
     one = asked[3]
@@ -85,11 +89,36 @@ def test_scores_of_fresh_answers_equal_plain_forward_passes(finished, tmp_path):
 
 def test_groups_ask_about_every_context_equally_often_and_never_mix_one_note(finished, tiny_tokenizer):
     folder, settings = finished
-    groups = cases.build(folder, settings, tiny_tokenizer)
+    groups = cases.build(folder, settings, Asker(tiny_tokenizer, settings.pairs))
     assert [g.asked for g in groups] == [2, 2, 2, 2] and len({g.prompt for g in groups}) == 4
     assert sorted(c for g in groups for c in g.context_ids) == [f"c{i}" for i in range(8)]
-    four = cases.build(folder, recipe(settings.model, choices=[4], answers=5), tiny_tokenizer)
+    more = recipe(settings.model, choices=[4], answers=5)
+    four = cases.build(folder, more, Asker(tiny_tokenizer, more.pairs))
     assert [g.asked for g in four] == [2, 2, 1] and all(len(set(g.context_ids)) == 4 for g in four)
+
+
+def test_contexts_beyond_the_window_lose_their_end_and_never_the_request(tmp_path, tiny_folder):
+    """The model's window is 72 tokens and answers take 6: half of the contexts do not fit."""
+    model = tmp_path / "model"
+    shutil.copytree(tiny_folder, model)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 72}))
+    settings = recipe(model)
+    folder = make_run(tmp_path / "run", settings, spread=0.05)
+    contexts = read_records(folder / "contexts.jsonl", Context)
+    long = [replace(c, text=c.text + " I mend clocks." * 20 * (i % 2)) for i, c in enumerate(contexts)]
+    write_records(folder / "contexts.jsonl", long)
+    said = io.StringIO()
+    stage.run(folder, settings, Reporter(stream=said))
+    assert "4 contexts were cut to fit the model's window of 66 prompt tokens" in said.getvalue()
+    loaded = loading.load(str(model))
+    ask = Asker(loaded.tokenizer, settings.pairs, 66)
+    for group in cases.build(folder, settings, ask):
+        for context, tokens in zip(group.contexts, group.tokens, strict=True):
+            told, request = loaded.tokenizer.decode(tokens).split("<|im_end|>")[:2]
+            told = told.partition("About the user: ")[2]
+            assert len(tokens) <= 66 and request.endswith(group.prompt)
+            assert told == context if "clocks. I" not in context else told and context.startswith(told)
 
 
 def test_adapters_without_effect_change_nothing(tmp_path, tiny_folder):

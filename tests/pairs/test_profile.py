@@ -237,7 +237,7 @@ def test_an_edited_profile_is_another_run(both):
 def test_evaluation_asks_with_the_profile(both, loaded):
     folder, values = both
     said = contexts.plain((folder / "profile.md").read_text())
-    groups = cases.build(folder, values, loaded.tokenizer)
+    groups = cases.build(folder, values, stage.Asker(loaded.tokenizer, values.pairs))
     assert groups
     for group in groups:
         assert group.contexts == [f"{said}\n\n{text}" for text in group.apart]

@@ -125,6 +125,23 @@ def test_online_a_run_goes_on_and_a_fresh_one_is_another(tmp_path, wandb, monkey
     assert len(wandb.server) == 2 and read_json(tmp_path / "wandb.json")["id"] == wandb.calls[-1]["id"]
 
 
+def test_steps_go_on_over_rounds_online_offline_and_after_a_kill(tmp_path, wandb, monkeypatch):
+    """12 steps a round. What the second round logs at its step 0 are the weights that the first one ended with."""
+    for mode in ("offline", "online"):
+        monkeypatch.setenv("WANDB_MODE", mode)
+        folder = tmp_path / mode
+        train(folder, "wandb")
+        with pytest.raises(Killed):
+            train(folder, "wandb", round_number=2, after_step=die_at(8))
+        train(folder, "wandb", round_number=2)
+        rows = wandb.run.rows
+        steps = [step for step, values in rows if "train/loss" in values]
+        assert steps == list(range(1, 25)), mode
+        assert [step for step, _ in rows] == sorted(step for step, _ in rows)
+        rates = {step: values["train/learning_rate"] for step, values in rows if "train/loss" in values}
+        assert [rates[step] for step in range(13, 25)] == [rates[step] for step in range(1, 13)]  # each round has its own schedule
+
+
 def test_a_missing_package_ends_the_run_before_anything_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(loggers.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"tensorboard is not installed; .* run: pip install -e '\.\[tensorboard\]'") as error:

@@ -1,11 +1,12 @@
-"""What the model is asked in one row of a grid: chat messages and their token ids, cut to the model's window."""
+"""What the model is asked, in a grid and in the evaluation: chat messages and their token ids, cut to the model's window."""
 
 from typing import Any
 
-from ..errors import UserError
-from ..models import chat
-from ..recipe import Pairs
-from ..records import Context, Prompt
+from .errors import UserError
+from .models import chat
+from .progress import Reporter
+from .recipe import Pairs
+from .records import Context, Prompt
 
 
 def window_of(config: dict[str, Any], max_tokens: int) -> int | None:
@@ -41,6 +42,14 @@ class Asker:
         if key not in self._known:
             self._known[key] = self._fit(prompt, context)
         return self._known[key]
+
+    def tell_cuts(self, reporter: Reporter) -> None:
+        """Warn of contexts that did not fit."""
+        if self.cut:
+            reporter.warn(
+                f"{len(self.cut)} contexts were cut to fit the model's window of {self.window} prompt tokens; "
+                "lower sources.context_tokens to choose yourself where they end"
+            )
 
     def _fit(self, prompt: Prompt, context: Context | None) -> tuple[chat.Messages, list[int]]:
         messages, tokens = self._ask(prompt, context.told if context else None)
