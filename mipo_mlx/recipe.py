@@ -85,15 +85,17 @@ class Filters(Section):
 
 class Pairs(Section):
     file: str | None = None
-    system: str = "Answer in two sentences, with this user in mind: {context}"
-    plain_system: str = "Answer in two sentences."
+    system: str = (
+        'You are a helpful assistant. Answer in two sentences. The user has said: "{context}" Make the answer fit this user.'
+    )
+    plain_system: str = "You are a helpful assistant. Answer in two sentences."
     contexts_per_grid: Annotated[int, Field(ge=2, le=64)] = 4
     candidates: Annotated[int, Field(ge=2)] = 2
     negatives: dict[NegativeKind, Positive] = {"random_context": 1.0}
     grids: Count = 48
     validation_grids: Annotated[int, Field(ge=0)] = 6
     heldout_grids: Count = 18
-    max_tokens: Count = 96
+    max_tokens: Count = 64
     temperature: NotNegative = 0.8
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
     batch: Count = 32
@@ -158,7 +160,7 @@ class Training(Section):
 
 
 class Evaluation(Section):
-    answers: Annotated[int, Field(ge=2)] = 36
+    answers: Annotated[int, Field(ge=2)] = 72
     choices: Annotated[list[Annotated[int, Field(ge=2, le=64)]], Field(min_length=1)] = [4]
     examples: Annotated[int, Field(ge=0)] = 3
     gallery: Annotated[int, Field(ge=0)] = 12

@@ -21,7 +21,10 @@ def recipe(model: Path | str, canaries: int = 0, **evaluation) -> Recipe:
         {
             "model": str(model),
             "sources": {"canaries": canaries},
-            "pairs": {"contexts_per_grid": 2, "max_tokens": 6, "batch": 4, "system": "About the user: {context}"},
+            "pairs": {
+                "contexts_per_grid": 2, "max_tokens": 6, "batch": 4,
+                "system": "About the user: {context}", "plain_system": "Answer.",
+            },  # fmt: skip
             "training": {"lora": {"rank": 2, "scale": 4.0}},
             "evaluation": {**SMALL, **evaluation},
         }

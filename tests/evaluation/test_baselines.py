@@ -168,6 +168,7 @@ def test_sft_has_the_pairs_and_steps_of_every_round_that_counts(tmp_path, tiny_f
     sft.prepare(run, settings, QUIET)
     taken = [(row["round"], row["step"]) for row in read_jsonl(run / "sft" / "metrics.jsonl") if "nll" in row]
     assert taken == [(1, step) for step in range(1, 5)] + [(2, step) for step in range(1, 4)]
+    (tmp_path / "other" / "whole").mkdir()
     for number in (1, 2):
         training.fit(tmp_path / "other", tmp_path / "other" / "whole", sft.settings(settings, 2), QUIET, number)
     of_round = [(tmp_path / f"other/whole/adapters-{n}/adapters.safetensors").read_bytes() for n in (1, 2)]

