@@ -35,7 +35,7 @@ def starts_a_run(command):
         click.option(
             "--notes", metavar="PATH", help="Folder or file of notes, seen from where you are, in place of sources.notes."
         ),
-        click.option("--fresh", is_flag=True, help="Start over: forget what the run has computed; an edited profile.md is kept."),
+        click.option("--fresh", is_flag=True, help="Start over; with `profile`, the profile alone. An edited profile.md is kept."),
     )
     for option in reversed(options):
         command = option(command)
@@ -128,9 +128,9 @@ def profile(target: Path, overrides, root: Path, quiet: bool, name, notes, fresh
     """Distil the notes into a short profile of their author, profile.md in the run, to be edited by hand."""
     from . import run as runs
 
-    opened, reporter = _recipe_or_run(target, overrides, root, quiet, name, notes, fresh)
+    opened, reporter = _recipe_or_run(target, overrides, root, quiet, name, notes, fresh=False)
     with runs.locked(opened.folder):
-        runs.prepare(opened, fresh)
+        runs.prepare(opened, fresh=False)
         path = runs.make_profile(opened, reporter, fresh)
     click.echo(f"{path.read_text(encoding='utf-8', errors='replace').rstrip()}\n\n{path}")
 

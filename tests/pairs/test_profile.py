@@ -1,6 +1,7 @@
 """The profile: made of the right notes, of what they support, resumed to the same bytes, left alone once it is there, and told
 wherever contexts are."""
 
+import io
 import random
 import re
 from dataclasses import replace
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from mipo_mlx import cli, contexts, recipe
+from mipo_mlx import cli, contexts, recipe, run
 from mipo_mlx.errors import Failure, UserError
 from mipo_mlx.evaluation import cases
 from mipo_mlx.files import read_json
@@ -17,6 +18,7 @@ from mipo_mlx.models.loading import load
 from mipo_mlx.pairs import facts, profile, stage
 from mipo_mlx.pairs.profile import write_profile
 from mipo_mlx.plan import count
+from mipo_mlx.progress import Reporter
 from mipo_mlx.records import HELDOUT, TRAIN, Answer, Context, Grid, Pair, Prompt, read_records, write_records
 
 from .helpers import QUIET, THINGS, fill, make_contexts, make_recipe
@@ -299,11 +301,43 @@ def test_only_fresh_replaces_what_was_edited(command, tmp_path):
     assert "left as it is; --fresh writes a new one" in told and "My own words." in told
     command("pairs", target, "--fresh", "--quiet")  # starts the run over, and keeps the author's own words
     assert (folder / "profile.md").read_text() == "- My own words.\n"
-    command("profile", target, "--fresh", "--quiet")
-    assert (folder / "profile.md").read_text() == made_of_notes
-    assert (folder / "profile.old.md").read_text() == "- My own words.\n"
-    command("profile", target, "--fresh", "--quiet")
-    assert not contexts.edited(folder)
+    rest = [folder / name for name in ("samples.jsonl", "pairs.jsonl", "contexts.jsonl", "manifest.json")]
+    before = [path.read_bytes() for path in rest]
+    for _ in range(2):
+        command("profile", target, "--fresh", "--quiet")
+        assert (folder / "profile.md").read_text() == made_of_notes and not contexts.edited(folder)
+        assert (folder / "profile.old.md").read_text() == "- My own words.\n"
+        assert [path.read_bytes() for path in rest] == before  # they were told without it
+    other = command("profile", target, "--fresh", "--quiet", "--set", "seed=5", code=2)
+    assert "made from another recipe (seed: 0 -> 5)" in other and (folder / "profile.md").read_text() == made_of_notes
+
+
+def test_a_profile_that_pairs_were_sampled_with_is_not_made_anew(command, tmp_path):
+    target, folder = str(tmp_path / "r.yaml"), tmp_path / "runs" / "r"
+    sets = ("--set", "sources.context=both", "--set", "sources.profile_tokens=60", "--quiet")
+    command("profile", target, *sets)
+    command("profile", target, *sets, "--fresh")  # no pairs yet
+    command("pairs", target, *sets)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    told = command("profile", target, *sets, "--fresh", code=2)
+    assert "profile.md: the pairs of this run were sampled with it" in told and told.count("\n") == 1
+    told = command("profile", str(folder), "--fresh", "--quiet", code=2)  # by its folder as well
+    assert "profile.md: the pairs of this run were sampled with it" in told
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}.items() <= before.items()
+
+
+def test_after_a_new_profile_the_export_is_told_to_be_older(tmp_path, monkeypatch):
+    values = make_recipe("none").model_copy(update={"export": recipe.Export(system="profile")})
+    opened = run.open_run(values, "r", tmp_path, fresh=False)
+    run.prepare(opened, fresh=False)
+    said = io.StringIO()
+    for done in ({}, {"export": {"state": "done"}}):
+        run._update(opened, stages=done)
+        (opened.folder / "Modelfile").write_text("FROM x")
+        (opened.folder / "profile.md").write_text("- My own words.\n")
+        assert "mipo-mlx export" not in said.getvalue()
+        run._put_aside(opened, opened.folder / "profile.md", Reporter(stream=said))
+    assert f"`mipo-mlx export {opened.folder}` makes them anew" in said.getvalue()
 
 
 def test_pairs_are_done_for_their_profile_only(command, tmp_path):
