@@ -55,6 +55,7 @@ CHOICES = {
     "hard_context": Choice("MIPO, hard_context", {"pairs.negatives": {"hard_context": 1.0}}),
     "candidates_4": Choice("MIPO, N = 4", {"pairs.candidates": 4}),
     "unfiltered": Choice("MIPO, no filters", NO_FILTERS),
+    "nothing_said_back": Choice("MIPO, said_back 0", {"pairs.said_back": 0.0}),
 }
 CURVE = {  # the trade: learning rate and epochs
     f"lr_{rate:g}_x{epochs:g}": Choice(
@@ -144,7 +145,8 @@ def cell(options: argparse.Namespace, name: str, seed: int) -> None:
 
 def build_pairs(grids: Path, recipe: Any, plain: Any, folder: Path) -> int:
     """pairs.jsonl: training pairs as the choice has them, validation and held-out pairs as the default has them."""
-    from mipo_mlx.models.loading import load_tokenizer
+    from mipo_mlx.models.loading import load
+    from mipo_mlx.pairs import said_back
     from mipo_mlx.pairs.build import build
     from mipo_mlx.records import TRAIN, Context, Grid, Prompt, read_records, write_records
     from mipo_mlx.window import Asker
@@ -152,11 +154,12 @@ def build_pairs(grids: Path, recipe: Any, plain: Any, folder: Path) -> int:
     contexts = {c.id: c for c in read_records(grids / "contexts.jsonl", Context)}
     prompts = {p.id: p for p in read_records(grids / "prompts.jsonl", Prompt)}
     sampled = read_records(grids / "samples.jsonl", Grid)
-    found = []
+    loaded, found = load(recipe.model), []
     for values, of_training in ((recipe, True), (plain, False)):
-        ask = Asker(load_tokenizer(recipe.model), values.pairs)
+        ask = Asker(loaded.tokenizer, values.pairs)
         some = [grid for grid in sampled if (grid.split == TRAIN) == of_training]
-        found += build(some, contexts, prompts, values, ask).pairs
+        pairs = build(some, contexts, prompts, values, ask).pairs
+        found += said_back.add(pairs, contexts, values, loaded.model, loaded.tokenizer)
     write_records(folder / "pairs.jsonl", found)
     return sum(pair.split == TRAIN for pair in found)
 

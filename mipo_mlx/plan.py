@@ -51,15 +51,17 @@ def count(recipe: Recipe, contexts: list[Context], prompts: list[Prompt]) -> Wor
     answers = (pairs.grids + heldout) * rows
     scored = (pairs.grids + heldout) * rows * (mean + rows * pairs.max_tokens)
     each = mean + pairs.candidates * pairs.max_tokens
+    said_back = round(pairs.said_back * pairs.grids * k)
     steps = max(1, round(recipe.training.epochs * pairs.grids / recipe.training.grids_per_step))
     looks = recipe.rounds * (2 + steps // recipe.training.evaluate_every)
     scored += (looks * pairs.validation_grids + pairs.heldout_grids) * k * each
+    scored += recipe.rounds * said_back * each
     later = (recipe.rounds - 1) * pairs.grids
     answers += later * rows
     scored += later * (rows * (mean + rows * pairs.max_tokens) + k * each)  # by the policy, then by the reference
     if recipe.training.reference != "base":
         scored += (pairs.grids + pairs.validation_grids) * k * each
-    evaluated = 2 * pairs.heldout_grids * k
+    evaluated = 2 * recipe.evaluation.answers
     read = sum(c.split == TRAIN or of_people(recipe) for c in contexts) if uses_profile(recipe) else 0  # for the profile
     return Work(
         {split: sum(c.split == split for c in contexts) for split in (TRAIN, HELDOUT)},
@@ -69,10 +71,10 @@ def count(recipe: Recipe, contexts: list[Context], prompts: list[Prompt]) -> Wor
         recipe.rounds * steps,
         (answers + evaluated + recipe.evaluation.unprompted) * pairs.max_tokens + read * PROFILE_ANSWER,
         scored + 2 * evaluated * (mean + pairs.max_tokens) + read * (extra + recipe.sources.context_tokens),
-        int(recipe.rounds * recipe.training.epochs * pairs.grids * k * each),
+        int(recipe.rounds * recipe.training.epochs * (pairs.grids * k * each + said_back * pairs.max_tokens)),
         max(told, default=0) + extra,
         pairs.max_tokens,
-        pairs.candidates,
+        pairs.candidates + (pairs.said_back > 0),
     )
 
 

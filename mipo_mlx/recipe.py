@@ -100,6 +100,7 @@ class Pairs(Section):
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
     batch: Count = 32
     own_prompts: Annotated[int, Field(ge=0)] = 0
+    said_back: Annotated[float, Field(ge=0, le=1)] = 0.1
     filters: Filters = Filters()
 
     @model_validator(mode="after")

@@ -112,7 +112,7 @@ def test_the_policy_samples_and_the_base_is_the_reference(two, tiny_folder):
         grid, row = grids[pair.grid], int(pair.id.split("-")[1])
         wrong = grid.contexts.index(pair.wrong_context_ids[0])
         scores = np.array(grid.scores)
-        assert [scores[row][row], scores[row][wrong]] == pytest.approx([float(x.sum()) for x in own], abs=1e-3)
+        assert [scores[row][row], scores[row][wrong]] == pytest.approx([float(x.sum()) for x in own[:2]], abs=1e-3)
         assert pair.pmi[0] == pytest.approx(scores[row][row] - scores[wrong][row], abs=1e-4)
         assert pair.reference == pytest.approx([float(x.sum()) for x in reference], abs=1e-3)
         apart = max(apart, abs(pair.reference[0] - scores[row][row]))
@@ -192,8 +192,8 @@ def timeless(folder):
 
 
 def test_a_round_that_learns_nothing_is_the_last_and_changes_nothing(start, capsys):
-    """At three times the learning rate the second round only overshoots."""
-    opened = start("ended", rounds=3, rate=3e-4)
+    """At four times the learning rate the second round only overshoots."""
+    opened = start("ended", rounds=3, rate=4e-4)
     run.execute(opened, "training-3", Reporter())
     stages = opened.manifest["stages"]
     assert list(stages) == ["sources", "pairs", "training", "pairs-2", "training-2"]

@@ -12,7 +12,7 @@ from ..records import HELDOUT, TRAIN, VALIDATION, Context, Grid, Pair, Prompt
 from ..window import Asker
 from ..words import likeness
 from . import negatives
-from .filters import answer_fault, pair_fault
+from .filters import REJECTED_ONLY, answer_fault, pair_fault
 from .plan import seeded
 
 SPLITS = (TRAIN, VALIDATION, HELDOUT)
@@ -57,17 +57,23 @@ def build(
     for grid in grids:
         told = [contexts[name] if name is not None else None for name in grid.contexts]
         rows = Rows([prompts[name] for name in grid.prompts or [grid.prompt] * len(told)], told, bool(grid.prompts))
-        built.pairs += balanced(grid, rows, fit_rows(grid, rows, recipe, built), recipe, ask, built)
+        fit, barred = fit_rows(grid, rows, recipe, built)
+        built.pairs += balanced(grid, rows, fit, barred, recipe, ask, built)
     return built
 
 
-def balanced(grid: Grid, rows: Rows, fit: list[int], recipe: Recipe, ask: Asker, built: Built) -> list[Pair]:
-    """The pairs of one grid. An answer whose pair has a fault leaves the grid whole, as chosen and as rejected one, and the
-    others are dealt anew: were only its pair dropped, it would still be rejected elsewhere, and training would push its
-    likelihood down whatever the context."""
+def balanced(
+    grid: Grid, rows: Rows, fit: list[int], barred: set[int], recipe: Recipe, ask: Asker, built: Built
+) -> list[Pair]:
+    """The pairs of one grid; the answers of `barred` rows are rejected ones only.
+
+    An answer whose pair has a fault leaves the grid whole, as chosen and as rejected one, and the others are dealt anew: were
+    only its pair dropped, it would still be rejected elsewhere, and training would push its likelihood down whatever the
+    context.
+    """
     first = True
     while True:
-        chosen = [row for row in fit if rows.has_own(row)]
+        chosen = [row for row in fit if rows.has_own(row) and row not in barred]
         wrong = choose_negatives(grid, rows, fit, recipe)
         if wrong is None:
             built.dropped[grid.split][TOO_FEW] += len(chosen)
@@ -88,18 +94,23 @@ def balanced(grid: Grid, rows: Rows, fit: list[int], recipe: Recipe, ask: Asker,
         fit = [row for row in fit if row != worst]
 
 
-def fit_rows(grid: Grid, rows: Rows, recipe: Recipe, built: Built) -> list[int]:
-    """Rows whose answers may take part; the others are counted. The answer without a context comes first, so that of two
-    equal answers it stays and the one that ignored its context goes."""
+def fit_rows(grid: Grid, rows: Rows, recipe: Recipe, built: Built) -> tuple[list[int], set[int]]:
+    """(rows whose answers may take part, those among them that may only be rejected); what is not chosen is counted.
+
+    The answer without a context comes first, so that of two equal answers it stays and the one that ignored its context goes.
+    """
     fit: list[int] = []
+    barred: set[int] = set()
     for row in sorted(range(len(grid.answers)), key=lambda r: (rows.has_own(r), r)):
         prompt, context, earlier = rows.prompts[row], rows.contexts[row], [grid.answers[r] for r in fit]
         fault = answer_fault(grid.answers[row], prompt, context, earlier, recipe.pairs.filters, grid.split)
-        if fault is None:
+        if fault is None or fault in REJECTED_ONLY:
             fit.append(row)
-        elif rows.has_own(row):
+        if fault in REJECTED_ONLY:
+            barred.add(row)
+        if fault and rows.has_own(row):
             built.dropped[grid.split][fault] += 1
-    return sorted(fit)
+    return sorted(fit), barred
 
 
 def choose_negatives(grid: Grid, rows: Rows, fit: list[int], recipe: Recipe) -> dict[int, list[Negative]] | None:
@@ -208,7 +219,7 @@ def describe_pmi(pairs: list[Pair]) -> dict:
     """Of the kept pairs, for each kind of negative: how many, mean PMI in nats and per token of the chosen answer."""
     by_kind: dict[str, list[tuple[float, int]]] = {}
     for pair in pairs:
-        for kind, pmi in zip(pair.kinds, pair.pmi, strict=bool(pair.pmi)):  # pairs made elsewhere have kinds alone
+        for kind, pmi in zip(pair.kinds, pair.pmi, strict=False):  # the context said back, and pairs made elsewhere, have none
             by_kind.setdefault(kind, []).append((pmi, len(pair.tokens[0])))
     return {
         kind: {

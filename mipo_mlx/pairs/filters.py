@@ -2,16 +2,20 @@
 `pair_fault` apply those that the recipe switches on, in one fixed order, and name the first that objects.
 
 An answer at fault is left out of its grid before the rest is deranged, so that the others keep standing against each other
-evenly. Validation and held-out pairs are a measure and not a choice: there only empty and identical answers go, whatever the
-recipe says, so that figures of two recipes, and before and after training, speak of the same pairs.
+evenly. One that parrots (REJECTED_ONLY) stays as a rejected answer: training then makes such answers less likely whatever the
+context, where the reward for using a context would make them more so. Validation and held-out pairs are a measure and not a
+choice: there only empty and identical answers go, whatever the recipe says, so that figures of two recipes, and before and
+after training, speak of the same pairs.
 """
 
 import re
 
-from ..parroting import takes_users_part
+from ..parroting import takes_users_part, tells_own_life
 from ..recipe import Filters
 from ..records import TRAIN, Answer, Context, Prompt
 from ..words import NGRAM, likeness, ngrams, plain, quotes, words
+
+REJECTED_ONLY = ("quotes_context", "first_person")  # faults that keep an answer from being chosen, not from being rejected
 
 REFUSAL = re.compile(
     r"\bas an? (ai|artificial intelligence|(large )?language model)\b"
@@ -50,13 +54,16 @@ def answer_fault(
         return "repeated_ngrams"
     if filters.refusals and refuses(answer.text):
         return "refusals"
-    if context and filters.quotes_context is not None and quotes(answer.text, context.told, filters.quotes_context):
-        return "quotes_context"
-    if context and filters.first_person and takes_users_part(answer.text, context.told, prompt.text):
-        return "first_person"
     if filters.near_duplicates is not None:
         if any(likeness(answer.text, other.text) >= filters.near_duplicates for other in earlier):
             return "near_duplicates"
+    if context and filters.quotes_context is not None and quotes(answer.text, context.told, filters.quotes_context):
+        return "quotes_context"
+    if filters.first_person and (
+        tells_own_life(answer.text, prompt.text)
+        or (context and takes_users_part(answer.text, context.told, prompt.text))
+    ):
+        return "first_person"
     return None
 
 

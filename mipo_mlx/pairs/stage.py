@@ -25,6 +25,7 @@ from ..recipe import Recipe
 from ..records import HELDOUT, TRAIN, Context, Grid, Prompt, read_records, to_row, write_records
 from ..sampling import chunk_key, sample
 from ..window import Asker, window_of
+from . import said_back
 from .build import Built, build, summarize
 from .import_pairs import import_pairs
 from .plan import Plan, in_chunks, make_plan
@@ -103,7 +104,9 @@ def from_notes(folder: Path, recipe: Recipe, reporter: Reporter, round_number: i
     grids = read_records(path, Grid)
     if round_number == 1 and not any(answer.text.strip() for grid in grids for answer in grid.answers):
         raise Failure(f"{recipe.model}: every sampled answer is empty; take an instruction-tuned model with a chat template")
-    built = build(grids, {c.id: c for c in contexts}, {p.id: p for p in prompts}, recipe, ask)
+    told = {context.id: context for context in contexts}
+    built = build(grids, told, {prompt.id: prompt for prompt in prompts}, recipe, ask)
+    built.pairs = said_back.add(built.pairs, told, recipe, loaded.model, loaded.tokenizer)
     if round_number > 1 and recipe.training.reference == "base":
         with adapters.disabled(loaded.model):
             built.pairs = with_reference(built.pairs, loaded.model, reporter)

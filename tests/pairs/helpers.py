@@ -41,6 +41,7 @@ def make_recipe(model: str = "none", sources: dict | None = None, seed: int = 0,
         "temperature": 1.0,
         "top_p": 1.0,
         "batch": 8,
+        "said_back": 0.0,
         "system": "{context} In two sentences.",
         "plain_system": "In two sentences.",
     }

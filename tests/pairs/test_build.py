@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from mipo_mlx.pairs.build import build, summarize
+from mipo_mlx.pairs.filters import REJECTED_ONLY
 from mipo_mlx.records import HELDOUT, TRAIN, Answer, Grid
 
 from .helpers import make_contexts, make_prompts, make_recipe
@@ -223,7 +224,28 @@ def test_filter_drops_its_answer_and_no_other(name, split):
     else:
         assert reasons(after) == {name: 1}
         assert [pair.id for pair in after.pairs] == ["0-0", "0-1", "0-2", "0-4"]
-        assert all(texts[3] not in pair.negatives for pair in after.pairs)
+        if name not in REJECTED_ONLY:
+            assert all(texts[3] not in pair.negatives for pair in after.pairs)
+
+
+@pytest.mark.parametrize("name", REJECTED_ONLY)
+@pytest.mark.parametrize("plain", [False, True])
+def test_an_answer_that_parrots_is_rejected_and_never_chosen(name, plain):
+    """It counts as one dropped pair; with one candidate for each other answer it is rejected by one of them, at most."""
+    setting, text = FAULTY[name]
+    grids = [make_grid(n, texts=[*ORDINARY[:3], text, ORDINARY[4]], plain=plain) for n in range(20)]
+    built = made(grids, filters={**OFF, name: setting}, candidates=2)
+    assert len(built.pairs) == 80 and reasons(built) == {name: 20}
+    assert all(pair.chosen[0]["content"] != text for pair in built.pairs)
+    times = [sum(text in pair.negatives for pair in built.pairs if pair.grid == n) for n in range(20)]
+    assert times == [1] * 20  # a derangement: everybody's is rejected once
+    every = made(grids, filters={**OFF, name: setting}, candidates=5)
+    assert all(text in pair.negatives for pair in every.pairs)
+
+
+def test_a_grid_of_parrots_alone_gives_no_pair():
+    built = made([make_grid(texts=[FAULTY["first_person"][1] + " " * n for n in range(5)])], filters={**OFF, "first_person": True})
+    assert not built.pairs
 
 
 @pytest.mark.parametrize("name", FAULTY)

@@ -21,6 +21,7 @@ CHANGES = {
     "temperature": 0.5,
     "top_p": 0.6,
     "batch": 4,
+    "said_back": 0.5,
 }
 BASE = {"negatives": {"random_context": 1.0, "no_context": 1.0}, "candidates": 3}
 
