@@ -8,7 +8,6 @@ import importlib
 import os
 import platform
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from . import __version__, contexts, recipe
+from . import __version__, contexts, erasing, recipe
 from .errors import Failure, UserError
 from .files import of_round, read_json, sha256, write_json, write_text
 from .progress import Reporter, duration
@@ -34,17 +33,6 @@ OUTPUTS = {  # what a finished stage must have left behind
     "export": ("Modelfile",),
     "report": ("report.html",),
 }
-PARTIAL = re.compile(r"\..+\.partial")  # what a write that was killed left (files.replacing, export)
-EVERYTHING = (  # what a run writes, and `--fresh` removes
-    *("contexts.jsonl", "prompts.jsonl", "sources.json", "samples.jsonl", "pairs.jsonl", "pairs.json", "checkpoints"),
-    *("profile-samples.jsonl", "profile.json"),
-    *("adapters", "metrics.jsonl", "eval.json", "eval-samples.jsonl", "fused", "Modelfile", "export.json", "report.html"),
-    *("sft", "tensorboard", "wandb", "wandb.json"),
-)
-BESIDE = {".lock", contexts.FILE, "profile.old.md"}  # may be there before a run is, or after it was erased
-NUMBERED = re.compile(  # and this: files of later rounds, and questions of a data set
-    r"(samples|pairs|checkpoints|adapters)-\d+(\.jsonl?)?|questions-[0-9a-f]{8}\.jsonl"
-)
 
 
 @dataclass
@@ -166,7 +154,7 @@ def open_run(values: Recipe, name: str, root: Path, fresh: bool, create: bool = 
                 f"{f'; and {len(changes) - 4} more' if len(changes) > 4 else ''}); "
                 "pass --fresh to start it over (to train or pairs), or --name for a new one"
             )
-    elif not kept.exists() and folder.exists() and any(not _may_be_there(p.name) for p in folder.iterdir()):
+    elif not kept.exists() and folder.exists() and any(not erasing.may_be_there(p.name) for p in folder.iterdir()):
         raise UserError(f"{folder}: this folder holds other files; choose another --name")
     if values.pairs.file:
         from .export.profile import system_text
@@ -175,10 +163,6 @@ def open_run(values: Recipe, name: str, root: Path, fresh: bool, create: bool = 
     if create:
         folder.mkdir(parents=True, exist_ok=True)
     return Run(folder, values)
-
-
-def _may_be_there(name: str) -> bool:
-    return name in BESIDE or PARTIAL.fullmatch(name) is not None
 
 
 def _kept_recipe(path: Path) -> Recipe:
@@ -221,32 +205,6 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def erase(folder: Path) -> None:
-    """Remove what a run wrote, and nothing else: a profile that was edited by hand stays, and so do GGUF files of others.
-
-    An erase that is killed leaves a run in which nothing counts as done, and which can be erased again.
-    """
-    profile = [] if contexts.edited(folder) else [contexts.FILE]
-    others = sorted(path.name for path in folder.iterdir() if NUMBERED.fullmatch(path.name) or PARTIAL.fullmatch(path.name))
-    # The record of the exported files outlives them, and the recipe, which tells a run from a folder of other files, everything.
-    for name in ("manifest.json", *exported(folder), *profile, *EVERYTHING, *others, "recipe.yaml"):
-        path = folder / name
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-
-
-def exported(folder: Path) -> list[str]:
-    """The GGUF files in a run's folder that its exports wrote, those of earlier exports included."""
-    record = folder / "export.json"
-    try:
-        kinds = read_json(record).values() if record.exists() else []
-    except ValueError:
-        return []
-    return [name for kind in kinds for name in kind["files"] if re.fullmatch(r"[^/\\]+\.gguf", name)]
-
-
 def versions() -> dict[str, str]:
     """Versions of everything that can change a result."""
     found = {"mipo-mlx": __version__, "python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
@@ -261,7 +219,7 @@ def versions() -> dict[str, str]:
 def prepare(run: Run, fresh: bool) -> None:
     """Write the resolved recipe and the manifest of a new run."""
     if fresh:
-        erase(run.folder)
+        erasing.erase(run.folder)
     if not (run.folder / "recipe.yaml").exists():
         text = recipe.dump(run.recipe)
         write_text(run.folder / "recipe.yaml", text)

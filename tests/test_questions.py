@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mipo_mlx import questions, recipe, run
+from mipo_mlx import erasing, questions, recipe, run
 from mipo_mlx.errors import UserError
 from mipo_mlx.evaluation import abilities
 from mipo_mlx.evaluation.numbers import read_number
@@ -68,7 +68,7 @@ def test_they_are_read_once_and_other_columns_are_another_file(tmp_path):
     assert read_jsonl(abilities.kept(tmp_path, given)) == [{"question": "a", "answer": "1"}]
     other = given.model_copy(update={"columns": {"question": "other"}})
     assert abilities.kept(tmp_path, other) != abilities.kept(tmp_path, given)
-    run.erase(tmp_path)
+    erasing.erase(tmp_path)
     assert not abilities.kept(tmp_path, given).exists()
 
 

