@@ -20,6 +20,7 @@ from .run import Run
 # memory and by many small operations, scoring and training by matrix products.
 SAMPLING, SCORING, TRAINING = 0.16, 0.55, 0.45
 OVERHEAD = 20.0  # seconds to load, export and write the report
+QUESTION = 200  # tokens of a multiple-choice question, its choices included
 PROFILE_ANSWER = 64  # tokens that the model writes about each note, where a profile is made
 
 
@@ -61,7 +62,7 @@ def count(recipe: Recipe, contexts: list[Context], prompts: list[Prompt]) -> Wor
     scored += later * (rows * (mean + rows * pairs.max_tokens) + k * each)  # by the policy, then by the reference
     if recipe.training.reference != "base":
         scored += (pairs.grids + pairs.validation_grids) * k * each
-    evaluated = 2 * recipe.evaluation.answers
+    evaluated = of_evaluation(recipe, mean)
     read = sum(c.split == TRAIN or of_people(recipe) for c in contexts) if uses_profile(recipe) else 0  # for the profile
     return Work(
         {split: sum(c.split == split for c in contexts) for split in (TRAIN, HELDOUT)},
@@ -69,13 +70,34 @@ def count(recipe: Recipe, contexts: list[Context], prompts: list[Prompt]) -> Wor
         answers,
         recipe.rounds * pairs.grids * k,
         recipe.rounds * steps,
-        (answers + evaluated + recipe.evaluation.unprompted) * pairs.max_tokens + read * PROFILE_ANSWER,
-        scored + 2 * evaluated * (mean + pairs.max_tokens) + read * (extra + recipe.sources.context_tokens),
-        int(recipe.rounds * recipe.training.epochs * (pairs.grids * k * each + said_back * pairs.max_tokens)),
+        answers * pairs.max_tokens + evaluated.sampled + read * PROFILE_ANSWER,
+        scored + evaluated.scored + read * (extra + recipe.sources.context_tokens),
+        int(
+            evaluated.trainings * recipe.rounds * recipe.training.epochs * (pairs.grids * k * each + said_back * pairs.max_tokens)
+        ),
         max(told, default=0) + extra,
         pairs.max_tokens,
         pairs.candidates + (pairs.said_back > 0),
     )
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What the evaluation computes."""
+
+    sampled: int  # tokens decoded
+    scored: int  # tokens of forward passes
+    trainings: int  # the run's own, and that of the SFT baseline
+
+
+def of_evaluation(recipe: Recipe, prompt: int, most: int | None = None) -> Evaluated:
+    """prompt: its tokens; most: fresh answers that can be asked for at most, where held-out pairs limit them."""
+    settings, longest = recipe.evaluation, recipe.pairs.max_tokens
+    fresh = settings.answers if most is None else min(settings.answers, most)
+    answers = 2 * fresh + 4 * settings.checkable + (4 * fresh if settings.baselines else 0)
+    questions = 2 * settings.abilities_questions * QUESTION if settings.abilities else 0
+    sampled = (answers + settings.unprompted) * longest
+    return Evaluated(sampled, 2 * answers * (prompt + longest) + questions, 1 + settings.baselines)
 
 
 def told_tokens(context: Context, recipe: Recipe) -> int:
@@ -91,8 +113,8 @@ def count_pairs(recipe: Recipe, pairs: list[Pair]) -> Work:
     training = recipe.training
     steps = max(1, round(training.epochs * len({pair.grid for pair in of[TRAIN]}) / training.grids_per_step))
     looks = 2 + steps // training.evaluate_every
-    evaluated = 2 * min(recipe.evaluation.answers, len(of[HELDOUT]))
     longest = max(len(pair.prompt_tokens) for pair in pairs)
+    evaluated = of_evaluation(recipe, longest, most=len(of[HELDOUT]))
     named = tokens[TRAIN] + tokens[VALIDATION] if training.reference != "base" else 0
     return Work(
         {TRAIN: 0, HELDOUT: 0},
@@ -100,10 +122,9 @@ def count_pairs(recipe: Recipe, pairs: list[Pair]) -> Work:
         0,
         len(of[TRAIN]),
         steps,
-        evaluated * recipe.pairs.max_tokens,
-        sum(tokens.values()) + named + looks * tokens[VALIDATION] + tokens[HELDOUT]
-        + 2 * evaluated * (longest + recipe.pairs.max_tokens),
-        int(training.epochs * tokens[TRAIN]),
+        evaluated.sampled,
+        sum(tokens.values()) + named + looks * tokens[VALIDATION] + tokens[HELDOUT] + evaluated.scored,
+        int(evaluated.trainings * training.epochs * tokens[TRAIN]),
         longest,
         max(len(answer) for pair in pairs for answer in pair.tokens),
         max(len(pair.tokens) for pair in pairs),

