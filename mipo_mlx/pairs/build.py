@@ -18,6 +18,7 @@ from .plan import seeded
 SPLITS = (TRAIN, VALIDATION, HELDOUT)
 BINS = (0.25, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)  # nats: widths of a bar in the PMI histogram
 MOST_BARS = 30
+SAID_BACK = "said_back"  # the kind of a rejected answer that is the context itself (said_back.py)
 TOO_FEW = "too_few_left"  # the reason of a fit answer whose grid has no fit partner for it
 
 
@@ -179,6 +180,7 @@ def summarize(built: Built, grids: list[Grid], cut: int) -> dict:
     """
     return {
         "pairs": {split: sum(pair.split == split for pair in built.pairs) for split in SPLITS},
+        "said_back": sum(SAID_BACK in pair.kinds for pair in built.pairs),  # pairs with their own passage as a rejected answer, too
         "dropped": {split: dict(sorted(built.dropped[split].items())) for split in SPLITS},
         "grids": {split: describe_grids([grid for grid in grids if grid.split == split]) for split in SPLITS},
         "pmi": {split: describe_pmi([pair for pair in built.pairs if pair.split == split]) for split in SPLITS},

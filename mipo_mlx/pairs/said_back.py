@@ -12,9 +12,9 @@ import numpy as np
 from ..logprobs import token_logprobs
 from ..recipe import Recipe
 from ..records import TRAIN, Context, Pair
+from .build import SAID_BACK
 from .plan import seeded
 
-KIND = "said_back"
 AT_ONCE = 32  # pairs scored together
 
 
@@ -35,7 +35,7 @@ def add(pairs: list[Pair], contexts: dict[str, Context], recipe: Recipe, model: 
                 negatives=[*pair.negatives, text],
                 tokens=[*pair.tokens, ids],
                 reference=[*pair.reference, round(float(np.sum(logps, dtype=np.float64)), 5)],
-                kinds=[*pair.kinds, KIND],
+                kinds=[*pair.kinds, SAID_BACK],
             )
     return found
 

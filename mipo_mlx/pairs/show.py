@@ -59,4 +59,6 @@ def describe(summary: dict) -> str:
             f"  {kind}: mean PMI {found['mean']:+.2f} nats, {found['mean_per_token']:+.3f} a token, {found['negatives']} negatives"
             for kind, found in summary["pmi"][split].items()
         ]
+    if summary.get("said_back"):
+        lines.append(f"{summary['said_back']} pairs also reject their own passage, said back")
     return "\n".join(lines)

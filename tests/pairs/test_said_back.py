@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
+from mipo_mlx.files import read_json
 from mipo_mlx.logprobs import token_logprobs
 from mipo_mlx.models.loading import load
 from mipo_mlx.pairs import said_back, stage
+from mipo_mlx.pairs.build import SAID_BACK
 from mipo_mlx.records import TRAIN, Context, Pair, read_records
 
 from .helpers import QUIET, fill, make_recipe
@@ -21,8 +23,9 @@ def test_a_share_of_the_training_pairs_rejects_its_own_passage(candidates, tiny_
     pairs = run(tmp_path, model=str(tiny_folder), said_back=0.5, grids=16, candidates=candidates)
     contexts = {context.id: context for context in read_records(tmp_path / "contexts.jsonl", Context)}
     loaded = load(str(tiny_folder))
-    with_it = [pair for pair in pairs if said_back.KIND in pair.kinds]
+    with_it = [pair for pair in pairs if SAID_BACK in pair.kinds]
     assert all(pair.split == TRAIN for pair in with_it)
+    assert read_json(tmp_path / "pairs.json")["said_back"] == len(with_it)
     assert 0.3 < len(with_it) / sum(pair.split == TRAIN for pair in pairs) < 0.7
     for pair in with_it:
         text = contexts[pair.context_id].text
@@ -35,11 +38,11 @@ def test_a_share_of_the_training_pairs_rejects_its_own_passage(candidates, tiny_
 
 def test_the_rest_of_a_pair_is_as_without(tiny_folder, tmp_path):
     without, every = (run(tmp_path / str(share), model=str(tiny_folder), said_back=share) for share in (0.0, 1.0))
-    assert all(said_back.KIND not in pair.kinds for pair in without)
+    assert all(SAID_BACK not in pair.kinds for pair in without)
     for before, after in zip(without, every, strict=True):
         assert after.tokens[: len(before.tokens)] == before.tokens and after.pmi == before.pmi
         assert after.reference[: len(before.reference)] == before.reference
-        assert (after.kinds == [*before.kinds, said_back.KIND]) == (after.split == TRAIN)
+        assert (after.kinds == [*before.kinds, SAID_BACK]) == (after.split == TRAIN)
 
 
 def test_who_is_drawn_does_not_hang_on_the_others(tiny_folder, tmp_path):
