@@ -100,22 +100,12 @@ def takes_users_part(answer: str, context: str, prompt: str = "") -> bool:
     told = {stem(word) for word in known_words if word not in EVERYDAY}
     denied = {stem(w) for i, word in enumerate(known_words) if word in NEGATIONS for w in known_words[i + 1 : i + 4]}
     for claim, strict in claims(answer):
-        telling = _telling(claim)
+        telling = [stem(word) for word in claim if len(word) > 2 and word not in EVERYDAY and word not in NEGATIONS][:TELLING]
         facts = denied if NEGATIONS & set(claim[:2]) else told  # "I have no kids" is not told by a context with kids
         known = sum(word in facts for word in telling)
         if telling and (known == len(telling) if strict else 2 * known >= len(telling)):
             return True
     return False
-
-
-def tells_own_life(answer: str, prompt: str = "") -> bool:
-    """Whether the answer states any fact of a life of its own, the user's or an invented one; an assistant has none."""
-    return not IN_USERS_VOICE.search(plain(prompt)) and any(_telling(claim) for claim, strict in claims(answer) if not strict)
-
-
-def _telling(claim: list[str]) -> list[str]:
-    """Stems of the first words of a claim that not everybody's sentence has."""
-    return [stem(word) for word in claim if len(word) > 2 and word not in EVERYDAY and word not in NEGATIONS][:TELLING]
 
 
 def claims(text: str) -> list[tuple[list[str], bool]]:

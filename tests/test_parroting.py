@@ -2,7 +2,7 @@
 
 import pytest
 
-from mipo_mlx.parroting import parrots, takes_users_part, tells_own_life
+from mipo_mlx.parroting import parrots, takes_users_part
 
 BEES = "I keep bees in the garden. I am a handyman. My sister Ana is a nurse.\nI love baking bread on Sundays."
 TEACHER = (
@@ -91,20 +91,6 @@ def test_the_same_answers_under_anothers_context_are_no_claims():
     """What counts is the user's fact: none of these is in a context about other things."""
     other = "Plays chess by post and collects stamps of the Antarctic."
     assert not [answer for _, answer in TAKES if takes_users_part(answer, other)]
-
-
-def test_a_life_of_ones_own_needs_no_context():
-    question = "What should I do on Sunday?"
-    of_anybody = ["In our garden the bees are awake by six.", "I can't eat gluten, so rice it is.", "We have two kids."]
-    assert [answer for _, answer in TAKES if not tells_own_life(answer, question)] == of_anybody
-    own = [answer for _, answer in LEAVES if tells_own_life(answer, question)]  # none is a fact of that user's
-    assert own == [
-        "I own a boat and love to sail.",
-        "My brother Tom paints boats.",
-        "As a language model, I have no kids.",
-        "Retired teachers often say I was right.",
-    ]
-    assert not tells_own_life("I own a boat and love to sail.", "Write a short bio for my website.")
 
 
 def test_writing_for_the_user_is_in_the_users_voice():

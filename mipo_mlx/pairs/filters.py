@@ -10,7 +10,7 @@ after training, speak of the same pairs.
 
 import re
 
-from ..parroting import takes_users_part, tells_own_life
+from ..parroting import takes_users_part
 from ..recipe import Filters
 from ..records import TRAIN, Answer, Context, Prompt
 from ..words import NGRAM, likeness, ngrams, plain, quotes, words
@@ -59,10 +59,7 @@ def answer_fault(
             return "near_duplicates"
     if context and filters.quotes_context is not None and quotes(answer.text, context.told, filters.quotes_context):
         return "quotes_context"
-    if filters.first_person and (
-        tells_own_life(answer.text, prompt.text)
-        or (context and takes_users_part(answer.text, context.told, prompt.text))
-    ):
+    if context and filters.first_person and takes_users_part(answer.text, context.told, prompt.text):
         return "first_person"
     return None
 
