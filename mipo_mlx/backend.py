@@ -84,16 +84,32 @@ def device() -> Device:
 
 
 def prepare(model: Any) -> Any:
-    """The base as this device computes best: float32 on the CPU, where quantised and 16-bit products run at 0.1 to 2
-    GFLOP/s; as it was stored (quantised, bf16) on a GPU."""
+    """The base as this device computes best (`lay_out`), in memory."""
+    import mlx.core as mx
+
+    model = lay_out(model)
+    mx.eval(model.parameters())
+    return model
+
+
+def lay_out(model: Any) -> Any:
+    """The base in the precisions that this device computes best with; nothing is computed yet.
+
+    CPU: float32, since quantised and 16-bit products run at 0.1 to 2 GFLOP/s there, but embedding and output layer as they were
+    stored (`stored.py`). GPU: all as it was stored (quantised, bf16).
+    """
     import mlx.core as mx
     from mlx.utils import tree_map
     from mlx_lm.utils import dequantize_model
 
+    from . import stored
+
     if device().kind == "cpu":
+        tables = stored.tables(model)
         model = dequantize_model(model)
         model.update(tree_map(lambda p: p.astype(mx.float32) if mx.issubdtype(p.dtype, mx.floating) else p, model.parameters()))
-    mx.eval(model.parameters())
+        for owner, name, layer in tables:
+            owner[name] = layer
     return model
 
 

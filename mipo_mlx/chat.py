@@ -103,12 +103,13 @@ def _answer(loaded: Any, prompt: list[int], base: bool, max_tokens: int, tempera
     from .models import adapters
     from .nucleus import nucleus_sampler
     from .prefix import text_model
+    from .stored import expanded
 
-    parts = []
+    parts, model = [], loaded.model
     try:
-        with adapters.disabled(loaded.model) if base else nullcontext(), swapped(text_model(loaded.model)):
+        with adapters.disabled(model) if base else nullcontext(), swapped(text_model(model)), expanded(text_model(model)):
             sampler = nucleus_sampler(temperature, 0.95)
-            for piece in stream_generate(loaded.model, loaded.tokenizer, prompt, max_tokens=max_tokens, sampler=sampler):
+            for piece in stream_generate(model, loaded.tokenizer, prompt, max_tokens=max_tokens, sampler=sampler):
                 parts.append(piece.text)
                 print(piece.text, end="", flush=True)
     except KeyboardInterrupt:

@@ -17,10 +17,10 @@ from mlx.utils import tree_flatten
 
 from .fastmath import exp_minus, on_cpu
 from .prefix import body_name, text_model
+from .stored import EMBEDDINGS, OUTPUT, STORED, expanded_rows
 
 BLOCK = 2048  # vocabulary entries at a time, whatever the batch, so that a token's result does not depend on its company
 CHUNK_TOKENS = 512  # tokens at a time
-_TIED = ("embed_tokens", "embeddings", "wte", "tok_embeddings")  # what models call the embedding inside their body
 
 
 class _Stand:
@@ -39,7 +39,7 @@ class _Stand:
 class OutputHead:
     """All that a model does after its body: hidden (tokens, width) -> float32 logits of all or some vocabulary entries.
 
-    It runs the model's own `__call__` around hidden states that are already there, with the output layer cut to the wanted
+    It runs the model's own `__call__` around hidden states that are already there, with the output layer `cut` to the wanted
     rows. So tied and untied, plain and quantised layers, soft-capping and logit scales are the model's own.
 
     frozen: nothing in it is trained, so only hidden states need gradients. size: vocabulary entries.
@@ -51,11 +51,15 @@ class OutputHead:
         trained = [name for name, _ in tree_flatten(self.text.trainable_parameters())]
         self.frozen = all(name.startswith(self.name + ".") and "embed" not in name for name in trained)
         body = self.text[self.name]
-        self.layers = {name: (self.text, name) for name in ("lm_head",) if isinstance(self.text.get(name), nn.Module)}
-        self.layers = self.layers or {name: (body, name) for name in _TIED if isinstance(body.get(name), nn.Module)}
+        self.layers = {name: (self.text, name) for name in OUTPUT if isinstance(self.text.get(name), nn.Module)}
+        self.layers = self.layers or {name: (body, name) for name in EMBEDDINGS if isinstance(body.get(name), nn.Module)}
 
-    def __call__(self, hidden: mx.array, rows: Any = slice(None)) -> mx.array:
-        cut = {name: _rows(owner[name], rows) for name, (owner, _) in self.layers.items()}
+    def cut(self, rows: Any, after: mx.array | None = None) -> dict[str, nn.Module]:
+        """The output layer of some vocabulary entries, in float32 where it is stored otherwise; `after`: see `stored.py`."""
+        return {name: _rows(owner[name], rows, after) for name, (owner, _) in self.layers.items()}
+
+    def __call__(self, hidden: mx.array, cut: dict[str, nn.Module] | None = None) -> mx.array:
+        cut = cut or {name: owner[name] for name, (owner, _) in self.layers.items()}
         with _replaced(self.text, {self.name: _Stand(self.text[self.name], hidden[None], cut)}):
             with _replaced(self.text, {name: layer for name, layer in cut.items() if name in self.text}):
                 return self.text(mx.zeros((1, hidden.shape[0]), mx.int32))[0].astype(mx.float32)
@@ -76,8 +80,10 @@ def _replaced(module: nn.Module, parts: dict[str, Any]) -> Iterator[None]:
         dict.update(module, kept)
 
 
-def _rows(layer: nn.Module, rows: Any) -> nn.Module:
-    """A linear or embedding layer, plain or quantised, with some of its outputs only."""
+def _rows(layer: nn.Module, rows: Any, after: mx.array | None) -> nn.Module:
+    """A linear or embedding layer, plain, quantised or stored, with some of its outputs only."""
+    if isinstance(layer, STORED):
+        return expanded_rows(layer, rows, after)
     cut = copy.copy(layer)
     dict.update(cut, {name: x[rows] for name, x in layer.items() if isinstance(x, mx.array)})
     return cut
@@ -99,10 +105,10 @@ def _sum(x: mx.array) -> mx.array:
 
 def _targets(head: OutputHead, hidden: mx.array, targets: mx.array, gradient: bool) -> tuple[mx.array, mx.array]:
     """Logit of each token's own target (tokens,), and its derivative by the token's hidden state (tokens, width)."""
-    own = mx.eye(targets.size)
+    own, cut = mx.eye(targets.size), head.cut(targets, after=hidden)
     if not gradient:
-        return (head(hidden, targets) * own).sum(axis=-1), hidden
-    (logits,), (direction,) = mx.vjp(lambda h: head(h, targets), [hidden], [own])
+        return (head(hidden, cut) * own).sum(axis=-1), hidden
+    (logits,), (direction,) = mx.vjp(lambda h: head(h, cut), [hidden], [own])
     return (logits * own).sum(axis=-1), direction
 
 
@@ -110,8 +116,9 @@ def _chunk(head: OutputHead, hidden: mx.array, targets: mx.array, size: int, gra
     """log p(target) (tokens,) and, if `gradient`, its derivative by `hidden` (tokens, width)."""
     logit, direction = _targets(head, hidden, targets, gradient)
     top, total, pull = mx.full((targets.size, 1), -mx.inf), mx.zeros((targets.size, 1)), mx.zeros(hidden.shape)
+    ready = hidden
     for begin in range(0, size, BLOCK):
-        block = slice(begin, min(begin + BLOCK, size))
+        block = head.cut(slice(begin, min(begin + BLOCK, size)), after=ready)
         logits = head(hidden, block)
         higher = mx.maximum(top, logits.max(axis=-1, keepdims=True))
         weights = _exp(logits, higher)
@@ -122,6 +129,7 @@ def _chunk(head: OutputHead, hidden: mx.array, targets: mx.array, size: int, gra
             _, (more,) = mx.vjp(lambda h, block=block: head(h, block), [hidden], [weights])
             pull = pull * shrink + more
             total, top = mx.depends([total, top], [pull])  # one block after another, or all would be alive at once
+        ready = total
     return logit - (top + mx.log(total))[:, 0], direction - pull / total
 
 

@@ -16,6 +16,7 @@ from .nucleus import nucleus_sampler
 from .prefix import text_model
 from .recipe import Pairs
 from .records import Answer
+from .stored import expanded
 
 Layers = list[KVCache]
 
@@ -68,7 +69,7 @@ def sample(
         caches = [starts[i].cache or make_prompt_cache(model) for i in order]
         uids = generator.insert([starts[i].tokens for i in order], [settings.max_tokens] * len(order), caches=caches)
         place, written = dict(zip(uids, order, strict=True)), {uid: [] for uid in uids}
-        with swapped(text_model(model)):
+        with swapped(text_model(model)), expanded(text_model(model)):
             while responses := generator.next_generated():
                 for response in responses:
                     written[response.uid].append(response.token)

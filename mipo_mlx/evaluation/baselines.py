@@ -15,8 +15,10 @@ from mlx_lm.models.cache import BatchKVCache
 
 from ..models import adapters, chat
 from ..nucleus import nucleus_sampler
+from ..prefix import text_model
 from ..progress import Bar
 from ..recipe import Pairs, Recipe
+from ..stored import expanded
 from . import answers as measured
 from . import sampling
 from .answers import Asked, Scored
@@ -68,7 +70,8 @@ def evaluate(
 
     def contrasted(strength: float, part: Sequence[Asked], seed: int) -> list[Any]:
         with adapters.disabled(model):
-            return contrast(model, tokenizer, told(part), [a.group.plain for a in part], strength, pairs, seed)
+            with expanded(text_model(model)):
+                return contrast(model, tokenizer, told(part), [a.group.plain for a in part], strength, pairs, seed)
 
     def fine_tuned(part: Sequence[Asked], seed: int) -> list[Any]:
         with adapters.swapped(model, sft):

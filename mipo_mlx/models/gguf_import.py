@@ -17,12 +17,15 @@ from .gguf_unpack import PACKED_BITS, dequantise, triple
 from .names import Architecture, by_gguf, hyperparameters, mlx_rows
 
 GROUP = 32
+SIXTEEN_BITS = {1: mx.float16, 30: mx.bfloat16}  # ggml type ids
+TABLES = ("token_embd.weight", "output.weight")
 
 
 def load_gguf(path: Path, dtype: mx.Dtype | None = None) -> tuple[nn.Module, Any, dict[str, Any]]:
     """(model, mlx_lm TokenizerWrapper, config). Quantised tensors become MLX quantised layers (affine, group 32).
 
-    dtype: of norms, biases, scales and of tensors that MLX cannot hold packed; None: float16, and float32 on the CPU.
+    dtype: of norms, biases, scales and of tensors that MLX cannot hold packed; None: float16, and float32 on the CPU, where the
+    embedding and the output layer keep the 16 bits that they are stored in, if they are.
     Raises UserError for a damaged file, an unsupported architecture or tensor type.
     """
     file = GGUFFile(path)
@@ -31,7 +34,6 @@ def load_gguf(path: Path, dtype: mx.Dtype | None = None) -> tuple[nn.Module, Any
     tokenizer = load_tokenizer(file)
     ids = eos_ids(file, file.metadata["tokenizer.ggml.tokens"])
     config["eos_token_id"] = ids if len(ids) > 1 else next(iter(ids), None)
-    dtype = dtype or (mx.float32 if mx.default_device().type == mx.cpu else mx.float16)
     return build(file, architecture, config, dtype), tokenizer, config
 
 
@@ -133,11 +135,14 @@ def _check_sizes(file: GGUFFile, config: dict[str, Any], head_dim: int) -> None:
         raise file.refuse(f"its rms_norm_eps is {config['rms_norm_eps']} and its rope_theta {config['rope_theta']}")
 
 
-def build(file: GGUFFile, architecture: Architecture, config: dict[str, Any], dtype: mx.Dtype) -> nn.Module:
+def build(file: GGUFFile, architecture: Architecture, config: dict[str, Any], dtype: mx.Dtype | None) -> nn.Module:
     """The mlx-lm model with the file's weights; adds `quantization` to `config` where tensors stay packed."""
     from mlx.utils import tree_flatten
     from mlx_lm.utils import _get_classes
 
+    on_cpu = mx.default_device().type == mx.cpu
+    kept = SIXTEEN_BITS if on_cpu and dtype is None else {}  # see stored.py
+    dtype = dtype or (mx.float32 if on_cpu else mx.float16)
     model_class, args_class = _get_classes(config)
     model = model_class(args_class.from_dict(config))
     if config["tie_word_embeddings"] and "lm_head" in model:
@@ -164,7 +169,8 @@ def build(file: GGUFFile, architecture: Architecture, config: dict[str, Any], dt
             array = dequantise(file, tensor)
             array = mx.array(array if rows is None else array[rows])
             shift = architecture.shift(tensor.name)
-            weights[name] = (array.astype(mx.float32) - shift if shift else array).astype(dtype)
+            kind = kept.get(tensor.type, dtype) if tensor.name in TABLES else dtype
+            weights[name] = (array.astype(mx.float32) - shift if shift else array).astype(kind)
     missing = [name for name in expected if name not in weights and name.removesuffix(".weight") not in packed]
     if missing:
         raise file.refuse(f"the tensor {architecture.to_gguf(missing[0])} is missing")
