@@ -2,9 +2,9 @@
 
     PYTHONPATH=. python benchmarks/vocabulary.py [--quick]
 
-Random weights of SmolLM2-135M's body in bf16, as most models come (30 layers, 576 wide, 9 query and 3 key heads, 1536 inner), tied embeddings, LoRA rank 8 on
-all linear layers, one pair with a prompt of 512 tokens and two answers of 128. Peaks are MLX's own, of one `gradients.step`.
-Each vocabulary runs in a process of its own. `--quick` takes 3 layers.
+Random weights of SmolLM2-135M's body (30 layers, 576 wide, 9 query and 3 key heads, 1536 inner) in bf16, as most models come, tied
+embeddings, LoRA rank 8 on all linear layers, one pair with a prompt of 512 tokens and two answers of 128. Peaks are MLX's own, of
+one `gradients.step`. Each vocabulary runs in a process of its own. `--quick` takes 3 layers.
 """
 
 import argparse

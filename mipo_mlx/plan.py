@@ -52,11 +52,10 @@ def count(recipe: Recipe, contexts: list[Context], prompts: list[Prompt]) -> Wor
     answers = (pairs.grids + heldout) * rows
     scored = (pairs.grids + heldout) * rows * (mean + rows * pairs.max_tokens)
     each = mean + pairs.candidates * pairs.max_tokens
-    said_back = round(pairs.said_back * pairs.grids * k)
     steps = max(1, round(recipe.training.epochs * pairs.grids / recipe.training.grids_per_step))
     looks = recipe.rounds * (2 + steps // recipe.training.evaluate_every)
     scored += (looks * pairs.validation_grids + pairs.heldout_grids) * k * each
-    scored += recipe.rounds * said_back * each
+    scored += round(recipe.rounds * pairs.said_back * pairs.grids * k) * each
     later = (recipe.rounds - 1) * pairs.grids
     answers += later * rows
     scored += later * (rows * (mean + rows * pairs.max_tokens) + k * each)  # by the policy, then by the reference
@@ -72,12 +71,10 @@ def count(recipe: Recipe, contexts: list[Context], prompts: list[Prompt]) -> Wor
         recipe.rounds * steps,
         answers * pairs.max_tokens + evaluated.sampled + read * PROFILE_ANSWER,
         scored + evaluated.scored + read * (extra + recipe.sources.context_tokens),
-        int(
-            evaluated.trainings * recipe.rounds * recipe.training.epochs * (pairs.grids * k * each + said_back * pairs.max_tokens)
-        ),
+        int(evaluated.trainings * recipe.rounds * recipe.training.epochs * pairs.grids * k * each),
         max(told, default=0) + extra,
         pairs.max_tokens,
-        pairs.candidates + (pairs.said_back > 0),
+        pairs.candidates,
     )
 
 

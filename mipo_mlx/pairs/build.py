@@ -180,7 +180,7 @@ def summarize(built: Built, grids: list[Grid], cut: int) -> dict:
     """
     return {
         "pairs": {split: sum(pair.split == split for pair in built.pairs) for split in SPLITS},
-        "said_back": sum(SAID_BACK in pair.kinds for pair in built.pairs),  # pairs with their own passage as a rejected answer, too
+        "said_back": sum(SAID_BACK in pair.kinds for pair in built.pairs),  # pairs with their own passage as a rejected answer
         "dropped": {split: dict(sorted(built.dropped[split].items())) for split in SPLITS},
         "grids": {split: describe_grids([grid for grid in grids if grid.split == split]) for split in SPLITS},
         "pmi": {split: describe_pmi([pair for pair in built.pairs if pair.split == split]) for split in SPLITS},

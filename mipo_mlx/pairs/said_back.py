@@ -1,4 +1,4 @@
-"""One more rejected answer for a share of the training pairs: the context itself, said back.
+"""In a share of the training pairs the context itself, said back, takes the place of the last rejected answer.
 
 Whatever tells contexts apart is rewarded, and nothing does that as surely as repeating them. Answers that do are kept from being
 chosen (filters.py), but a base hardly writes any, so training has none to push down. This gives it some.
@@ -20,7 +20,10 @@ AT_ONCE = 32  # pairs scored together
 
 def add(pairs: list[Pair], contexts: dict[str, Context], recipe: Recipe, model: Any, tokenizer: Any) -> list[Pair]:
     """The pairs, `pairs.said_back` of those to train on with their passage as the last candidate: its first `pairs.max_tokens`
-    tokens, with no end of turn, as an answer that was cut. `reference` is `model`'s; such a candidate has no PMI."""
+    tokens, with no end of turn, as an answer that was cut. `reference` is `model`'s; such a candidate has no PMI.
+
+    All pairs keep their number of candidates, so that the loss still begins at its logarithm.
+    """
     found = list(pairs)
     drawn = [i for i, pair in enumerate(pairs) if _passage(pair, contexts) and _is_drawn(pair, recipe)]
     for first in range(0, len(drawn), AT_ONCE):
@@ -29,13 +32,17 @@ def add(pairs: list[Pair], contexts: dict[str, Context], recipe: Recipe, model: 
         tokens = [tokenizer.encode(text, add_special_tokens=False)[: recipe.pairs.max_tokens] for text in texts]
         scored = token_logprobs(model, [pair.prompt_tokens for pair in some], [[ids] for ids in tokens])
         for i, text, ids, (logps,) in zip(drawn[first:], texts, tokens, scored, strict=False):
-            pair = pairs[i]
+            pair, score = pairs[i], round(float(np.sum(logps, dtype=np.float64)), 5)
+            negatives = [*pair.negatives[:-1], text]
             found[i] = replace(
                 pair,
-                negatives=[*pair.negatives, text],
-                tokens=[*pair.tokens, ids],
-                reference=[*pair.reference, round(float(np.sum(logps, dtype=np.float64)), 5)],
-                kinds=[*pair.kinds, SAID_BACK],
+                rejected=[{"role": "assistant", "content": negatives[0]}],
+                negatives=negatives,
+                tokens=[*pair.tokens[:-1], ids],
+                reference=[*pair.reference[:-1], score],
+                pmi=pair.pmi[:-1],
+                kinds=[*pair.kinds[:-1], SAID_BACK],
+                wrong_context_ids=pair.wrong_context_ids[:-1],
             )
     return found
 

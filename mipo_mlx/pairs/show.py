@@ -60,5 +60,5 @@ def describe(summary: dict) -> str:
             for kind, found in summary["pmi"][split].items()
         ]
     if summary.get("said_back"):
-        lines.append(f"{summary['said_back']} pairs also reject their own passage, said back")
+        lines.append(f"{summary['said_back']} pairs reject their own passage, said back")
     return "\n".join(lines)

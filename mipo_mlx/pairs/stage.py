@@ -190,7 +190,7 @@ def tell(built: Built, summary: dict, reporter: Reporter, round_number: int) -> 
     lost = ", ".join(f"{count} {reason}" for reason, count in built.dropped[TRAIN].most_common())
     kept = summary["pairs"]
     heldout = f", {kept[HELDOUT]} held out" if round_number == 1 else ""
-    parroted = f" ({summary['said_back']} also reject their passage, said back)" if summary["said_back"] else ""
+    parroted = f" ({summary['said_back']} against their own passage, said back)" if summary["said_back"] else ""
     reporter.say(f"  {kept[TRAIN]} pairs to train on{parroted}{heldout}; dropped: {lost or 'none'}")
 
 
