@@ -221,7 +221,7 @@ def describe_pmi(pairs: list[Pair]) -> dict:
     """Of the kept pairs, for each kind of negative: how many, mean PMI in nats and per token of the chosen answer."""
     by_kind: dict[str, list[tuple[float, int]]] = {}
     for pair in pairs:
-        for kind, pmi in zip(pair.kinds, pair.pmi, strict=False):  # the context said back, and pairs made elsewhere, have none
+        for kind, pmi in zip(pair.kinds, pair.pmi, strict=bool(pair.pmi)):  # pairs made elsewhere have kinds alone
             by_kind.setdefault(kind, []).append((pmi, len(pair.tokens[0])))
     return {
         kind: {

@@ -20,9 +20,10 @@ AT_ONCE = 32  # pairs scored together
 
 def add(pairs: list[Pair], contexts: dict[str, Context], recipe: Recipe, model: Any, tokenizer: Any) -> list[Pair]:
     """The pairs, `pairs.said_back` of those to train on with their passage as the last candidate: its first `pairs.max_tokens`
-    tokens, with no end of turn, as an answer that was cut. `reference` is `model`'s; such a candidate has no PMI.
+    tokens, with no end of turn, as an answer that was cut. `reference` is `model`'s.
 
-    All pairs keep their number of candidates, so that the loss still begins at its logarithm.
+    Pairs keep their number of candidates, so that the loss still begins at its logarithm; the chosen answer's PMI stays that
+    against the wrong context whose answer gave way.
     """
     found = list(pairs)
     drawn = [i for i, pair in enumerate(pairs) if _passage(pair, contexts) and _is_drawn(pair, recipe)]
@@ -40,9 +41,7 @@ def add(pairs: list[Pair], contexts: dict[str, Context], recipe: Recipe, model: 
                 negatives=negatives,
                 tokens=[*pair.tokens[:-1], ids],
                 reference=[*pair.reference[:-1], score],
-                pmi=pair.pmi[:-1],
                 kinds=[*pair.kinds[:-1], SAID_BACK],
-                wrong_context_ids=pair.wrong_context_ids[:-1],
             )
     return found
 

@@ -41,7 +41,7 @@ def table(pair: Pair) -> Table:
     found.add_row(Text(asked, style="dim"), Text("the same", style="dim"))
     for number, (text, kind) in enumerate(zip(pair.negatives, pair.kinds, strict=True)):
         label = kind
-        if number < len(pair.pmi):  # pairs made elsewhere have none, nor has the context said back
+        if pair.pmi:  # pairs made elsewhere have none
             label += f", PMI {pair.pmi[number]:+.2f} nats ({pair.pmi[number] / len(pair.tokens[0]):+.3f} a token)"
         found.add_row(Text(pair.chosen[0]["content"] if number == 0 else ""), Text(label + "\n", style="bold") + Text(text))
     return found

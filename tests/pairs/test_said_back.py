@@ -30,7 +30,7 @@ def test_a_share_of_the_training_pairs_rejects_its_own_passage(candidates, tiny_
     for pair in with_it:
         text = contexts[pair.context_id].text
         assert pair.kinds == ["random_context"] * (candidates - 2) + [SAID_BACK] and pair.negatives[-1] == text
-        assert len(pair.pmi) == len(pair.wrong_context_ids) == candidates - 2
+        assert len(pair.pmi) == len(pair.wrong_context_ids) == candidates - 1
         assert pair.rejected[0]["content"] == pair.negatives[0] and len(pair.tokens) == candidates
         assert pair.tokens[-1] == loaded.tokenizer.encode(text, add_special_tokens=False)[:8]
         (logps,) = token_logprobs(loaded.model, [pair.prompt_tokens], [[pair.tokens[-1]]])[0]
@@ -43,6 +43,7 @@ def test_the_rest_of_a_pair_is_as_without(tiny_folder, tmp_path):
     for before, after in zip(without, every, strict=True):
         if after.split == TRAIN:
             assert after.kinds == [SAID_BACK] and after.tokens[0] == before.tokens[0]
+            assert after.pmi == before.pmi and after.wrong_context_ids == before.wrong_context_ids
             assert after.reference[0] == before.reference[0] and after.chosen == before.chosen
         else:
             assert after == before
