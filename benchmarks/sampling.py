@@ -30,6 +30,7 @@ from mipo_mlx.pairs.prefixes import Prefixes  # noqa: E402
 from mipo_mlx.pairs.score import score_grids  # noqa: E402
 from mipo_mlx.recipe import Pairs  # noqa: E402
 from mipo_mlx.sampling import sample  # noqa: E402
+from mipo_mlx.stored import expanded  # noqa: E402
 
 CONTEXTS = 4  # a grid's size
 SUBJECTS = "bees bread violins foxes gardens trains Lisbon waltzes dogs soup chess rain maps boats lamps tea".split()
@@ -61,15 +62,16 @@ def ours(loaded: LoadedModel, settings: Pairs, prompts: list[list[int]], names: 
 
 def theirs(loaded: LoadedModel, settings: Pairs, prompts: list[list[int]], names: list[int], key: int) -> int:
     mx.random.seed(key)
-    found = batch_generate(
-        loaded.model,
-        loaded.tokenizer,
-        [list(prompt) for prompt in prompts],
-        max_tokens=settings.max_tokens,
-        sampler=make_sampler(temp=settings.temperature, top_p=settings.top_p),
-        completion_batch_size=settings.batch,
-        return_token_ids=True,
-    )
+    with expanded(loaded.model):  # or it would expand the stored embedding at every token
+        found = batch_generate(
+            loaded.model,
+            loaded.tokenizer,
+            [list(prompt) for prompt in prompts],
+            max_tokens=settings.max_tokens,
+            sampler=make_sampler(temp=settings.temperature, top_p=settings.top_p),
+            completion_batch_size=settings.batch,
+            return_token_ids=True,
+        )
     ended = [len(tokens) < settings.max_tokens for tokens in found.token_ids]  # their ids leave out the end-of-turn token
     return sum(map(len, found.token_ids)) + sum(ended)
 
