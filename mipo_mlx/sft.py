@@ -31,6 +31,7 @@ def prepare(folder: Path, recipe: Recipe, reporter: Reporter) -> None:
     """Leave the baseline's adapters in `folder`/sft/adapters; training continues where it stopped, and a finished one is kept.
     Other pairs or another recipe start it over."""
     from .training import stage
+    from .training.loop import Watch
 
     numbers = rounds.kept(folder)
     trained = settings(recipe, len(numbers))
@@ -48,7 +49,7 @@ def prepare(folder: Path, recipe: Recipe, reporter: Reporter) -> None:
     for number in numbers[known["rounds"] :]:
         around = f", round {number} of {len(numbers)}" if len(numbers) > 1 else ""
         reporter.say(f"  training the SFT baseline on the chosen answers{around}; it is kept")
-        stage.fit(folder, into, trained, reporter, number)
+        stage.fit(folder, into, trained, Watch(reporter), number)
         if number > 1:  # this round counts, though its contrastive validation loss may say nothing of SFT
             shutil.copytree(into / f"adapters-{number}", into / "adapters", dirs_exist_ok=True)
         write_json(state, {"key": key, "rounds": number})

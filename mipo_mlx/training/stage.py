@@ -5,7 +5,6 @@ pairs are those of the first round in every round, so that the information is on
 only where it has grown, and a round in which it has not is the last.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from ..recipe import Recipe
 from ..records import TRAIN, VALIDATION, Pair, read_records
 from . import loggers, memory
 from .curves import Curves
-from .loop import Result, train
+from .loop import Job, Result, Watch, train
 
 CACHE = 256 << 20  # bytes of freed memory that MLX may always keep
 
@@ -41,8 +40,7 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter, round_number: int = 1)
         return keep_earlier(folder, recipe, round_number, len(train_pairs))
     curves = Curves()
     with loggers.opened(recipe, folder) as others:
-        watchers = [curves.watch, *others]
-        result = fit(folder, folder, recipe, reporter, round_number, watchers=watchers, curves=curves)
+        result = fit(folder, folder, recipe, Watch(reporter, [curves.watch, *others], curves), round_number)
     if result.stopped:
         reporter.warn(f"training ended early: {result.stopped}; the weights of step {result.best_step} are kept")
     elif round_number == 1 and not grew(result):
@@ -61,19 +59,8 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter, round_number: int = 1)
     }
 
 
-def fit(
-    source: Path,
-    folder: Path,
-    recipe: Recipe,
-    reporter: Reporter,
-    round_number: int = 1,
-    watchers: Sequence[Callable[[dict[str, Any]], None]] = (),
-    curves: Curves | None = None,
-) -> Result:
-    """Train adapters on a round's pairs in `source`, into `folder`/adapters; continues from the checkpoints there.
-
-    watchers: called with every row of metrics.jsonl; curves: drawn beneath the progress bar.
-    """
+def fit(source: Path, folder: Path, recipe: Recipe, watch: Watch, round_number: int = 1) -> Result:
+    """Train adapters on a round's pairs in `source`, into `folder`/adapters; continues from the checkpoints there."""
     first = read_records(source / "pairs.jsonl", Pair)
     own = first if round_number == 1 else read_records(source / of_round("pairs.jsonl", round_number), Pair)
     pairs = [*first, *own]
@@ -92,11 +79,10 @@ def fit(
     planned = memory.plan(loaded.model, settings, *lengths, limit_bytes=limit)
     advice = memory.advice(planned, loaded.model, settings, lengths, limit)
     if advice:
-        reporter.warn(f"training may run out of memory: {advice}")
+        watch.reporter.warn(f"training may run out of memory: {advice}")
     backend.settle(max(planned.activation_bytes, CACHE))
     backend.reset_peak_memory()
-    result = train(
-        loaded.model,
+    job = Job(
         [pair for pair in own if pair.split == TRAIN],
         [pair for pair in first if pair.split == VALIDATION],
         settings,
@@ -104,11 +90,9 @@ def fit(
         seed=recipe.seed if round_number == 1 else f"{recipe.seed}/round/{round_number}",
         budget=planned.token_budget if settings.micro_batch_tokens == "auto" else settings.micro_batch_tokens,
         pad=min(loaded.tokenizer.eos_token_ids),
-        reporter=reporter,
         round_number=round_number,
-        watchers=watchers,
-        curves=curves,
     )
+    result = train(loaded.model, job, watch)
     if recipe.rounds > 1:
         adapters.save(loaded.model, folder / f"adapters-{round_number}", config)
     if round_number == 1 or grew(result):

@@ -170,7 +170,7 @@ def test_sft_has_the_pairs_and_steps_of_every_round_that_counts(tmp_path, tiny_f
     assert taken == [(1, step) for step in range(1, 5)] + [(2, step) for step in range(1, 4)]
     (tmp_path / "other" / "whole").mkdir()
     for number in (1, 2):
-        training.fit(tmp_path / "other", tmp_path / "other" / "whole", sft.settings(settings, 2), QUIET, number)
+        training.fit(tmp_path / "other", tmp_path / "other" / "whole", sft.settings(settings, 2), loop.Watch(QUIET), number)
     of_round = [(tmp_path / f"other/whole/adapters-{n}/adapters.safetensors").read_bytes() for n in (1, 2)]
     assert (run / "sft/adapters/adapters.safetensors").read_bytes() == of_round[1] != of_round[0]
     with monkeypatch.context() as patch:

@@ -46,10 +46,9 @@ def told(**options):
     model = fresh()
     base = build_model(tiny_config())
     settings = Training(learning_rate=1e-3, evaluate_every=3, max_kl=None)
-    loop.train(
-        model, make_pairs(base), make_pairs(base, grids=2, split=VALIDATION, seed=9), settings, options.pop("folder"), seed=0,
-        budget=512, pad=0, reporter=Reporter(stream=stream, **options),
-    )  # fmt: skip
+    validation = make_pairs(base, grids=2, split=VALIDATION, seed=9)
+    job = loop.Job(make_pairs(base), validation, settings, options.pop("folder"), seed=0, budget=512, pad=0)
+    loop.train(model, job, loop.Watch(Reporter(stream=stream, **options)))
     return stream.getvalue()
 
 

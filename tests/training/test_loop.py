@@ -14,7 +14,7 @@ from mipo_mlx.models import adapters
 from mipo_mlx.progress import Reporter
 from mipo_mlx.recipe import Lora, Training
 from mipo_mlx.records import TRAIN, VALIDATION, Pair
-from mipo_mlx.training import loop
+from mipo_mlx.training import loop, schedule
 from tests.conftest import build_model, tiny_config
 
 QUIET = Reporter(quiet=True)
@@ -44,16 +44,16 @@ def fresh(lora=None, seed=0):
     return model
 
 
-def run(folder, settings, model=None, pairs=None, seed=0, **options):
+def run(folder, settings, model=None, pairs=None, seed=0, round_number=1, **watching):
     model = model or fresh()
     base = build_model(tiny_config())
     pairs = pairs or make_pairs(base)
-    validation = options.pop("validation", None)
+    validation = watching.pop("validation", None)
     if validation is None:
         validation = make_pairs(base, grids=2, split=VALIDATION, seed=9)
     folder.mkdir(exist_ok=True)
-    result = loop.train(model, pairs, validation, settings, folder, seed=seed, budget=512, pad=0, reporter=QUIET, **options)
-    return model, result
+    job = loop.Job(pairs, validation, settings, folder, seed, budget=512, pad=0, round_number=round_number)
+    return model, loop.train(model, job, loop.Watch(QUIET, **watching))
 
 
 def weights(model):
@@ -67,26 +67,26 @@ def same(one, two):
 
 def test_learning_rate_warms_up_and_falls_to_its_floor():
     settings = Training(learning_rate=1.0, warmup=0.1, final_learning_rate=0.1)
-    rates = [loop.learning_rate(step, 100, settings) for step in range(100)]
+    rates = [schedule.learning_rate(step, 100, settings) for step in range(100)]
     assert rates[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
     assert rates[-1] == pytest.approx(0.1) and max(rates) == 1.0
     assert all(a >= b for a, b in zip(rates[9:], rates[10:], strict=False))
     middle = 10 + (100 - 1 - 10) // 2  # halfway down the cosine: the mean of peak and floor
-    assert loop.learning_rate(middle, 100, settings) == pytest.approx(0.55, abs=0.02)
+    assert schedule.learning_rate(middle, 100, settings) == pytest.approx(0.55, abs=0.02)
 
 
 def test_every_grid_is_used_once_an_epoch_and_epochs_differ():
-    steps = loop.plan_steps(7, Training(epochs=2.0, grids_per_step=2), seed=1)
+    steps = schedule.plan_steps(7, Training(epochs=2.0, grids_per_step=2), seed=1)
     flat = [g for step in steps for g in step]
     assert sorted(flat[:7]) == sorted(flat[7:]) == list(range(7)) and flat[:7] != flat[7:]
     assert len(steps) == 7
-    assert loop.plan_steps(7, Training(), seed=1) != loop.plan_steps(7, Training(), seed=2)
-    assert sum(map(len, loop.plan_steps(10, Training(epochs=0.5), seed=1))) == 5
+    assert schedule.plan_steps(7, Training(), seed=1) != schedule.plan_steps(7, Training(), seed=2)
+    assert sum(map(len, schedule.plan_steps(10, Training(epochs=0.5), seed=1))) == 5
 
 
 def test_more_grids_a_step_than_there_are_is_refused():
     with pytest.raises(UserError, match="training.grids_per_step: 8 grids a step, but only 7"):
-        loop.plan_steps(7, Training(grids_per_step=8), seed=0)
+        schedule.plan_steps(7, Training(grids_per_step=8), seed=0)
 
 
 def test_training_lowers_the_loss_and_moves_only_the_adapters(tmp_path):
