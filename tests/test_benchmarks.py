@@ -183,3 +183,33 @@ def test_a_worker_speaks_lines_of_json(tmp_path):
     assert [r["event"] for r in replies] == ["checked", "trimmed", "step"]
     assert replies[0]["prompt"] == [1, 2] and replies[2]["resident"] > 64 << 20
     assert "noise" in done.stderr
+
+
+def test_the_trade_draws_gain_upwards_and_cost_to_the_right_with_its_limit():
+    from xml.etree import ElementTree
+
+    import trade
+
+    def measures(gain: float, length: float) -> dict:
+        def around(value: float) -> dict:
+            return {"change": value, "interval": [value - 0.05, value + 0.05]}
+
+        return {trade.GAIN: around(gain), "tokens": around(length)}
+
+    drawn = trade.draw([("good", "chosen", measures(0.4, 0.0)), ("dear", "rate", measures(0.2, 0.15))])
+    panel = ElementTree.fromstring(drawn)[1 + [key for key, *_ in trade.COSTS].index("tokens")]
+    name = "{http://www.w3.org/2000/svg}"
+    (x, y), (dear_x, dear_y) = [(float(c.get("cx")), float(c.get("cy"))) for c in panel.iter(f"{name}circle")]
+    limit = next(float(line.get("x1")) for line in panel.iter(f"{name}line") if line.get("class") == "dash")
+    assert y < dear_y and x < dear_x == limit  # 15 % longer is just what is allowed
+    assert {text.text for text in panel.iter(f"{name}text")} >= {"good", "dear", "answer length, %"}
+
+
+def test_labels_of_the_trade_keep_clear_of_each_other_and_of_the_edge():
+    import trade
+
+    from mipo_mlx.report.charts import WIDTH
+
+    taken = [(100.0, 40.0, 100.0)]
+    assert not trade.free(taken, 120, 105, 40) and trade.free(taken, 120, 112, 40) and trade.free(taken, 141, 100, 40)
+    assert not trade.free([], WIDTH - 40, 100, 60) and not trade.free([], 20, 100, 10)
