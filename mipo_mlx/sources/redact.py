@@ -30,10 +30,18 @@ MISSING = "sources.redact: the package {} is missing; run: pip install detect-se
 MIGHT = re.compile(r"\d|@|BEGIN |pass|pin\b|secret|kennwort|\w{16}", re.IGNORECASE)
 PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?:.*?-----END [A-Z ]*PRIVATE KEY-----|.*)", re.DOTALL)
 MAIL = re.compile(r"[\w.+%'-]+@[\w-]+(?:\.[\w-]+)*\.[^\W\d_]{2,}")
-DIGITS = re.compile(r"(?<![\w.])\d(?:[ \u00a0-]?\d){12,18}(?![\w])")
-IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?\b")
+DIGITS = re.compile(r"(?<![\w.])\d+(?:[ \u00a0-]\d+)*(?!\w)")
+CAPITALS = re.compile(r"\b[A-Z]{2}\d{2}[A-Z0-9]*(?:[ \u00a0-][A-Z0-9]+)*\b")
+GROUP = re.compile(r"[^\W_]+")
+LONGEST = 42  # characters: 34 of an IBAN in groups of four
+ISSUER = re.compile(r"[3-6]|(?=\d{16}$)2(?:22[1-9]|2[3-9]|[3-6]|7[01]|720)")  # 2221 to 2720: Mastercard
+IBAN = re.compile(r"[A-Z]{2}\d{2}[A-Z0-9]{11,30}")
 CALL = re.compile(r"(?<![\w.,:#])(?:\+|00)?\(?\d[\d \u00a0\u202f().\-/–]{5,20}\d(?![\w])")
-DATE = re.compile(r"\b\d{4}([-./])\d{1,2}\1\d{1,2}\b|\b\d{1,2}([-./])\d{1,2}\2\d{4}\b|^\d{1,3}\.\d{5,}")  # or a long decimal
+OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
+NO_CALL = re.compile(  # a date, a computer's address, a long decimal
+    r"\b\d{4}([-./])\d{1,2}\1\d{1,2}\b|\b\d{1,2}([-./])\d{1,2}\2\d{4}\b"
+    rf"|(?<![\d.]){OCTET}(?:\.{OCTET}){{3}}(?!\.?\d)|^\d{{1,3}}\.\d{{5,}}"
+)
 TOLD = re.compile(
     r"\b(?:pass(?:word|code|phrase|wd|wort)?|pwd|kennwort|pin|secret|mot de passe|contraseña|(?:api|access)[ _-]?key|token)"
     r"(?:\s+(?:is|ist|est|es|for \w+ is)\s+|\s*[:=]\s*)[\"'`]?([^\s\"'`,;]{4,})",
@@ -74,24 +82,34 @@ def spans(text: str) -> Iterator[Span]:
     """(begin, end, kind) of every secret; they may overlap."""
     yield from ((*match.span(), KEY) for match in PRIVATE_KEY.finditer(text))
     yield from ((*match.span(), EMAIL) for match in MAIL.finditer(text))
-    yield from ((*match.span(), CARD) for match in DIGITS.finditer(text) if is_card(match[0]))
-    yield from ((*match.span(), ACCOUNT) for match in IBAN.finditer(text) if is_iban(match[0]))
+    yield from ((*span, CARD) for span in _stretches(DIGITS, text) if is_card(text[slice(*span)]))
+    yield from ((*span, ACCOUNT) for span in _stretches(CAPITALS, text) if is_iban(text[slice(*span)]))
     yield from ((*match.span(1), PASSWORD) for match in TOLD.finditer(text) if _looks_made_up(match[1]))
     yield from _tokens(text)
     yield from _phones(text)
 
 
-def is_card(digits: str) -> bool:
+def _stretches(run: re.Pattern, text: str) -> Iterator[tuple[int, int]]:
+    """(begin, end) of whole groups in a row, each such part of a run: a card's number is followed by its date and code, an
+    IBAN by the bank's."""
+    for match in run.finditer(text):
+        groups = [group.span() for group in GROUP.finditer(text, *match.span())]
+        for place, (begin, _) in enumerate(groups):
+            yield from ((begin, end) for _, end in groups[place : place + LONGEST // 2] if end - begin <= LONGEST)
+
+
+def is_card(text: str) -> bool:
     """13 to 19 digits of a card issuer's range with a right check digit (Luhn, ISO/IEC 7812)."""
-    numbers = [int(char) for char in digits if char.isdigit()]
-    doubled = [sum(divmod(2 * n, 10)) if place % 2 else n for place, n in enumerate(reversed(numbers))]
-    return numbers[0] in (3, 4, 5, 6) and len(set(numbers)) > 1 and sum(doubled) % 10 == 0
+    digits = "".join(char for char in text if char.isdigit())
+    if not 13 <= len(digits) <= 19 or not ISSUER.match(digits) or len(set(digits)) == 1:
+        return False
+    return sum(sum(divmod(2 * int(n), 10)) if place % 2 else int(n) for place, n in enumerate(reversed(digits))) % 10 == 0
 
 
 def is_iban(text: str) -> bool:
-    """A right check number (ISO 13616: letters as 10 to 35, modulo 97)."""
-    letters = text.replace(" ", "")
-    return 15 <= len(letters) <= 34 and int("".join(str(int(char, 36)) for char in letters[4:] + letters[:4])) % 97 == 1
+    """15 to 34 characters with a right check number (ISO 13616: letters as 10 to 35, modulo 97)."""
+    letters = "".join(GROUP.findall(text))
+    return bool(IBAN.fullmatch(letters)) and int("".join(str(int(char, 36)) for char in letters[4:] + letters[:4])) % 97 == 1
 
 
 def _looks_made_up(word: str) -> bool:
@@ -136,7 +154,7 @@ def _patterns() -> tuple[re.Pattern, ...]:
 
 def _phones(text: str) -> Iterator[Span]:
     for candidate in CALL.finditer(text):
-        if 7 <= sum(char.isdigit() for char in candidate[0]) <= 15 and not DATE.search(candidate[0]):
+        if 7 <= sum(char.isdigit() for char in candidate[0]) <= 15 and not NO_CALL.search(candidate[0]):
             found = _phone(candidate[0])
             if found:
                 yield candidate.start() + found[0], candidate.start() + found[1], PHONE

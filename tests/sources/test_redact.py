@@ -32,6 +32,7 @@ SECRETS = [
     (CARD, "4111 1111 1111 1111"),
     (CARD, "5500-0000-0000-0004"),
     (CARD, "378282246310005"),
+    (CARD, "2223 0031 2200 3222"),
     (ACCOUNT, "DE89 3704 0044 0532 0130 00"),
     (ACCOUNT, "GB82WEST12345698765432"),
     (EMAIL, "nell.hartigan+notes@mail.skerry.example"),
@@ -51,6 +52,23 @@ def test_each_kind_is_found_and_only_it_is_replaced(kind, secret):
     found = Counter()
     assert redact(f"Do write {secret} down, and keep it.", found) == f"Do write [{kind}] down, and keep it."
     assert found == {kind: 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("4111 1111 1111 1111 12/26", "[card number] 12/26"),
+        ("Visa 4111 1111 1111 1111 123, till 2027", "Visa [card number] 123, till 2027"),
+        ("17 5500-0000-0000-0004 12 26 123", "17 [card number] 12 26 123"),
+        ("4000056655665556 3566002020360505", "[card number] [card number]"),
+        ("ES91 2100 0418 4502 0005 1332 CAIXESBB BARCELONA", "[account number] CAIXESBB BARCELONA"),
+        ("FR14 2004 1010 0505 0001 3M02 606 PSSTFRPP", "[account number] PSSTFRPP"),
+        ("IBAN AT61\u00a01904\u00a03002\u00a03457\u00a03201 GIBA AT", "IBAN [account number] GIBA AT"),
+    ],
+)
+def test_numbers_are_found_among_what_is_written_beside_them(text, expected):
+    """The card numbers are those that payment services publish for tests, the IBANs those of the standard's registry."""
+    assert redact(text, Counter()) == expected
 
 
 @pytest.mark.parametrize(
@@ -79,6 +97,7 @@ def test_passwords_that_are_announced(text, expected):
         "See harbour-lights-2024-03-01-final-version.jpg or @bettina on the 40 m band.",
         "In 2009, 2010, 2011 and 2012 we lost; 3:2, 1:4, 0:0.",
         "Room 3.14, 51.5074, -0.1278 on the map; 192.168.1.10 is the printer.",
+        "The router is 192.168.1.100, the camera 10.255.0.200:8080.",
     ],
 )
 def test_ordinary_text_stays(text):
