@@ -29,7 +29,7 @@ MISSING = "sources.redact: the package {} is missing; run: pip install detect-se
 
 MIGHT = re.compile(r"\d|@|BEGIN |pass|pin\b|secret|kennwort|\w{16}", re.IGNORECASE)
 PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?:.*?-----END [A-Z ]*PRIVATE KEY-----|.*)", re.DOTALL)
-MAIL = re.compile(r"[\w.+%'-]+@[\w-]+(?:\.[\w-]+)*\.[^\W\d_]{2,}")
+MAIL = re.compile(r"(?<![\w.+%'-])[\w.+%'-]+@[\w-]+(?:\.[\w-]+)*\.[^\W\d_]{2,}")
 DIGITS = re.compile(r"(?<![\w.])\d+(?:[ \u00a0-]\d+)*(?!\w)")
 CAPITALS = re.compile(r"\b[A-Z]{2}\d{2}[A-Z0-9]*(?:[ \u00a0-][A-Z0-9]+)*\b")
 GROUP = re.compile(r"[^\W_]+")

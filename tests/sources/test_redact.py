@@ -71,6 +71,13 @@ def test_numbers_are_found_among_what_is_written_beside_them(text, expected):
     assert redact(text, Counter()) == expected
 
 
+def test_words_of_a_million_letters_are_read_through():
+    """A pasted picture is one such word; a pattern that begins again at each of its letters would never end."""
+    word = "picture" * 150_000
+    assert redact(f"{word} ana@b.org", Counter()) == f"{word} [e-mail address]"
+    assert redact("-" * 1_000_000 + " ana@b.org", Counter()) == "-" * 1_000_000 + " [e-mail address]"
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
