@@ -264,6 +264,22 @@ def test_the_key_is_sent_and_written_nowhere(tmp_path, tiny_folder, monkeypatch)
     assert not any(b"sesame" in path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
+def test_the_line_end_of_a_file_is_no_part_of_the_key(monkeypatch):
+    monkeypatch.setenv(endpoint.KEY, "sesame-42\r\n")
+    with serving(lambda handler, _: handler.reply(400, "no sesame-42 here")) as server:
+        with pytest.raises(Failure, match=r"\(no \*\*\* here\)"):
+            endpoint.ask(endpoint.Endpoint(server.url, "m", 5.0), "A or B?")
+    assert server.seen[0][1]["Authorization"] == "Bearer sesame-42"
+
+
+@pytest.mark.parametrize("key", ["sesame\n42", "sesame\u2026", "sesame\x7f", "s\u00e9same"])
+def test_a_key_that_cannot_be_sent_is_not_printed(monkeypatch, key):
+    monkeypatch.setenv(endpoint.KEY, key)
+    with pytest.raises(Failure, match="MIPO_JUDGE_KEY is no API key") as error:
+        endpoint.ask(endpoint.Endpoint("http://127.0.0.1:9/v1", "m", 0.1), "A or B?")
+    assert "same" not in str(error.value)
+
+
 def test_redirects_are_not_followed_and_the_loopback_needs_no_proxy(monkeypatch):
     with serving(longer) as thief, serving(lambda h, _: h.reply(302, "", Location=thief.url)) as server:
         with pytest.raises(Failure, match="HTTP 302"):
