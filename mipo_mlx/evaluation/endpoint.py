@@ -27,7 +27,7 @@ PAUSE = 2.0  # seconds before the second try; twice as long before the next
 LONGEST_PAUSE = 60.0  # seconds, whatever a server asks for
 LONGEST_REPLY = 1 << 20  # bytes; a verdict is one letter, and even a thinking judge writes less
 REPLY_TOKENS = 1024  # room for judges that think before they answer
-THINKING = re.compile(r"<think>.*?(?:</think>|$)", re.DOTALL)
+THINKING = re.compile(r"<think>.*?(?:</think>|\Z)|\A(?:(?!<think>).)*?</think>", re.DOTALL)  # some templates open it themselves
 
 
 def is_url(name: str) -> bool:

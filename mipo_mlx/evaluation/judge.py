@@ -32,8 +32,12 @@ RUBRIC = (
     "3: in part. 4: well. 5: fully, it fits this user alone. Reply with one digit alone."
 )
 LETTERS, DIGITS = ("A", "B"), ("1", "2", "3", "4", "5")
-# "A", "**B**", "Answer: A.", "Rating: 4/5"; "A good answer would be B" is none of these.
-REPLY = re.compile(r"\W*(?:(?:the )?(?:better |best )?(?:answer|rating|score)\b(?: is)?\W*)?(\w)(?:\s*(?:/|out of)\s*5)?\W*", re.I)
+# "A", "**B**", "Answer: A.", "Option B", "4.0", "Rating: 4/5"; "A good answer would be B", "A or B" and "3.5" are none of these.
+REPLY = re.compile(
+    r"[\W_]*(?:(?:the |my )?(?:final |better |best )?(?:answer|option|response|choice|verdict|rating|score)\b(?: is)?[\W_]*){0,2}"
+    r"([^\W_])(?:\.0+)?(?:\s*(?:/|out of)\s*5(?:\.0+)?)?[\W_]*",
+    re.IGNORECASE,
+)
 
 Read = Callable[[Sequence[str], Sequence[str]], list[list[float]]]  # questions, allowed answers -> their probabilities
 

@@ -236,6 +236,21 @@ def test_a_busy_endpoint_is_asked_again():
 
 
 @pytest.mark.parametrize(
+    "said, answer",
+    [
+        ("<think>A? B?</think> A", "A"),
+        ("A? B?\n</think>\n\nB", "B"),
+        ("A <think>B?</think>", "A"),
+        ("<think>one</think><think>two</think>B", "B"),
+        ("<think>A, for", ""),
+    ],
+)
+def test_what_a_judge_thinks_is_no_part_of_its_reply(said, answer):
+    with serving(lambda *_: said) as server:
+        assert endpoint.ask(endpoint.Endpoint(server.url, "m", 5.0), "A or B?") == answer
+
+
+@pytest.mark.parametrize(
     "code, text, told",
     [
         (401, '{"error": {"message": "bad key sesame-42"}}', r"HTTP 401 \(bad key \*\*\*\); put the key into .* MIPO_JUDGE_KEY"),
@@ -330,10 +345,13 @@ AB, DIGITS = judge.LETTERS, judge.DIGITS
     [
         ("A", AB, "A"), ("b.", AB, "B"), ("**B**", AB, "B"), ("Answer: A", AB, "A"),
         ("The better answer is B.", AB, "B"), ("A\n\nIt names the bees.", AB, "A"), ("(A)", AB, "A"),
+        ("Option B", AB, "B"), ("__A__", AB, "A"), ("Answer: Option A", AB, "A"), ("**Final answer:** B", AB, "B"),
+        ("My choice is **A**.", AB, "A"), ("Option A or B", AB, None), ("Answer A, answer B", AB, None),
         ("A or B", AB, None), ("A good answer would be B", AB, None), ("C", AB, None),
         ("", AB, None), ("AB", AB, None), ("I cannot say.", AB, None),
         ("4", DIGITS, "4"), ("Rating: 4/5", DIGITS, "4"), ("5 out of 5", DIGITS, "5"), ("Score is 2.", DIGITS, "2"),
         ("6", DIGITS, None), ("45", DIGITS, None), ("4.5", DIGITS, None), ("3 to 4", DIGITS, None),
+        ("4.0", DIGITS, "4"), ("**3.00**", DIGITS, "3"), ("4.0/5.0", DIGITS, "4"), ("4 or 5", DIGITS, None), ("4.05", DIGITS, None),
     ],
 )  # fmt: skip
 def test_a_reply_is_a_verdict_only_if_it_is_nothing_else(reply, allowed, found):
