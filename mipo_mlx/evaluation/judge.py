@@ -197,7 +197,8 @@ def closer(embedder: Any, asked: Sequence[Asked]) -> list[Any]:
     """The embedder's verdicts in the form of `_judge`: the answer that is closer to its own context than to the others."""
     margins = []
     for side in ("base", "tuned"):
-        rows = embedding.judge(embedder, [getattr(a, side).text for a in asked], [a.group.contexts for a in asked])
+        contexts = [a.group.apart or a.group.contexts for a in asked]
+        rows = embedding.judge(embedder, [getattr(a, side).text for a in asked], contexts)
         margins.append([row[a.own] - float(np.mean(np.delete(row, a.own))) for row, a in zip(rows, asked, strict=True)])
     found = []
     for base, tuned in zip(*margins, strict=True):

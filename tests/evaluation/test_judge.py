@@ -136,6 +136,19 @@ def test_the_embedder_prefers_the_answer_that_is_closer_to_its_own_context():
     assert judge.pairwise_votes(pairs, judge.closer(embedder, pairs)) == [1.0, 0.0, 0.5, 1.0]
 
 
+def test_the_embedder_leaves_aside_a_profile_that_contexts_share():
+    """The profile is east and drowns the notes: with it the contexts are one vector, so whatever is said would be a tie."""
+    vectors = {"profile, bees": (1, 0), "profile, runs": (1, 0), "bees": (0, 1), "runs": (0, -1), "b": (0.6, 0.8), "r": (0.6, -0.8)}
+    group = Group("p", "What now?", ["c0", "c1"], ["profile, bees", "profile, runs"], [[1], [1]], 2, apart=["bees", "runs"])
+    base, tuned = (Scored(text, [1], "stop", [], []) for text in ("r", "b"))
+
+    def embedder(texts):
+        return np.array([vectors[t] for t in texts], dtype=float)
+
+    pairs = [Asked(group, own, base, tuned) for own in (0, 1)]
+    assert judge.pairwise_votes(pairs, judge.closer(embedder, pairs)) == [1.0, 0.0]
+
+
 def test_the_embedder_is_one_judge_among_others(tmp_path, tiny_folder, monkeypatch):
     def embedder(folder):
         return lambda texts: np.array([[np.cos(len(t)), np.sin(len(t))] for t in texts])
