@@ -1,34 +1,60 @@
-"""Read the number that an answer ends in: "70,000", "-3", "1/2", "2 1/2 hours", "$4.50", "15%", "#### 72", "\\boxed{72}"."""
+"""Read the number that an answer ends in: "70,000", "10 000", "3,5", "-3", "1/2", "2 1/2 hours", "$4.50", "15%", "1.5e3",
+"#### 72", "\\boxed{72}"."""
 
 import re
 import unicodedata
 from fractions import Fraction
 
-# A minus sign counts where no digit, letter or closing bracket stands before it: 5-3 is no -3.
+# A minus is a sign where it touches its number and no digit, letter or closing bracket stands before it: neither 5-3 nor 5 - 3
+# has a -3, and "- 3 apples" is an item of a list.
 NUMBER = re.compile(
-    r"(?<![\w.,/])(?P<sign>(?<![\w)\]])[-\u2212]\s?)?(?:[$\u20ac\u00a3]\s?)?"
+    r"(?<![\w.,/])(?P<sign>(?<![\w)\]])(?<![\d)\]%] )[-\u2212\u2013])?(?:[$\u20ac\u00a3]\s?)?"
     r"(?:(?P<mixed>\d+)\s+(?P<a>\d+)/(?P<b>\d+)|(?P<top>\d+)\s?/\s?(?P<bottom>\d+)"
-    r"|(?P<whole>\d{1,3}(?:,\d{3})+|\d+)(?P<decimals>\.\d+)?|(?P<bare>\.\d+))"
+    r"|(?P<comma>(?:\d{1,3}(?:\.\d{3})+|\d+),\d{1,2}|0,\d+)(?!\d|,\d|\))"  # a list (1,2,3) and a point (3,5) are no decimals
+    r"|(?P<whole>\d{1,3}(?:,\d{3})+|\d{1,3}(?:(?P<gap>[ \u00a0\u2009\u202f])\d{3}(?:(?P=gap)\d{3})*)(?!-)|\d+)(?P<decimals>\.\d+)?"
+    r"(?P<power>[eE][+-]?\d{1,2}\b)?|(?P<bare>\.\d+))"
     r"(?![\d/])"
 )
-MARKED = re.compile(r"####|\\boxed\{|\banswer\b\W{0,4}(?:to [^.\n]{0,60}?)?(?:is\b|would be\b|will be\b|:|=)", re.IGNORECASE)
+MARKED = re.compile(
+    r"####(?=[^\w\n]*\d)(?!\W*\d+[.):]\s+[^\W\d])"  # no heading, such as "#### Step 1" or "#### 1. Eggs"
+    r"|\\boxed\{|\banswer\b\W{0,4}(?:to [^.\n]{0,60}?)?(?:is\b|would be\b|will be\b|(?P<colon>[:=]))",
+    re.IGNORECASE,
+)
+WORDS = re.compile(r"[^\W\d]+\W+[^\W\d]")
+SUM = re.compile(r"[\d.,]*\d [-+*\u2212\u2013\u00d7\u00f7] \d")
 SENTENCES = re.compile(r"(?<=[.!?])\s+|\n+")
-LATEX = ((re.compile(r"\\[dt]?frac\{(\d+)\}\{(\d+)\}"), r"\1/\2"), (re.compile(r"\{,\}"), ","), (re.compile(r"\\([$%])"), r"\1"))
-VULGAR = re.compile("[\u00bc-\u00be\u2150-\u215e]")  # characters such as one half
+PARAGRAPH = re.compile(r"\n\s*\n")
+VULGAR = "\u00bc-\u00be\u2150-\u215e"  # characters such as one half
+PLAIN = (
+    (re.compile(rf"(?<=\d)(?=\\[dt]?frac|[{VULGAR}])"), " "),
+    (re.compile(r"\\[dt]?frac(?:\{(\d+)\}\{(\d+)\}|(\d)(\d))"), r"\1\3/\2\4"),
+    (re.compile(r"\{,\}"), ","),
+    (re.compile(r"\\([$%])"), r"\1"),
+    (re.compile(r"(?<=\d)\\[,;: ](?=\d{3})"), "\u202f"),
+    (re.compile(r"([=:#{][ \t]*)[-\u2212\u2013][ \t]+(?=[$\u20ac\u00a3]?\.?\d)"), r"\1-"),
+    (re.compile(f"[{VULGAR}]"), lambda match: unicodedata.normalize("NFKC", match[0]).replace("\u2044", "/")),
+)
 
 
 def read_number(text: str) -> Fraction | None:
     """The answer of a worked solution: the number behind the last mark ("####", "\\boxed", "the answer is") that has one; without
     a mark, that of the last sentence that has one. Of an equation, what stands behind the last "=" counts; else the first number
-    behind a mark, and the last of a sentence. None where there is no number. Units, currency and per cent signs are left aside.
+    behind a mark, and the last of a sentence. What is worked out behind a mark ("Answer: She earns 5 an hour ...") is read as
+    without one, to the end of its paragraph. None where there is no number. Units, currency and per cent signs are left aside.
     """
-    for pattern, plain in LATEX:
+    for pattern, plain in PLAIN:
         text = pattern.sub(plain, text)
-    text = VULGAR.sub(lambda match: " " + unicodedata.normalize("NFKC", match[0]).replace("\u2044", "/"), text)
     for mark in reversed(list(MARKED.finditer(text))):
-        behind = SENTENCES.split(text[mark.end() :].lstrip(" :*$\\"))[0]
-        if (value := _sentence(behind, 0)) is not None:
+        behind = text[mark.end() :].lstrip(" :*$\\")
+        worked = SUM.match(behind) or (mark["colon"] and WORDS.match(behind))
+        value = _ending(PARAGRAPH.split(behind)[0]) if worked else _sentence(SENTENCES.split(behind)[0], 0)
+        if value is not None:
             return value
+    return _ending(text)
+
+
+def _ending(text: str) -> Fraction | None:
+    """That of the last sentence that has a number."""
     found = (_sentence(sentence, -1) for sentence in reversed(SENTENCES.split(text)))
     return next((value for value in found if value is not None), None)
 
@@ -57,6 +83,8 @@ def _value(match: re.Match) -> Fraction | None:
         value = Fraction(int(part["top"]), bottom)
     elif part["bare"]:
         value = Fraction(f"0{part['bare']}")
+    elif part["comma"]:
+        value = Fraction(part["comma"].replace(".", "").replace(",", "."))
     else:
-        value = Fraction(part["whole"].replace(",", "") + (part["decimals"] or ""))
+        value = Fraction(re.sub(r"\D", "", part["whole"]) + (part["decimals"] or "") + (part["power"] or ""))
     return -value if part["sign"] else value
