@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import regex
 
 from ..models import adapters, chat
 from ..progress import Bar
@@ -36,8 +37,16 @@ PHRASINGS = (
 )
 BULLET = re.compile(r"^\s*[-*\u2022] +\S", re.MULTILINE)
 NUMBERED = re.compile(r"^\s*\d+[.)] +\S", re.MULTILINE)
-EMOJI = re.compile("[\u2600-\u27bf\u2b50\U0001f300-\U0001faff]")
+EMOJI = regex.compile(  # also signs such as a heart that are typed without their variation selector; a digit is one as a keycap
+    r"(?:\p{Emoji_Presentation}|(?=[\u2600-\u27bf\U0001f000-\U0001faff])\p{Emoji})(?!\ufe0e)"
+    r"|(?=[^\d#*])\p{Emoji}\ufe0f|[\d#*]\ufe0f?\u20e3"
+)
 SENTENCE = re.compile(r"[.!?]+(?=\s|$)")
+ITEM = re.compile(r"\n\s*\n|^\s*(?:[-*\u2022]|\d+[.)]) +", re.MULTILINE)  # an item of a list, like a paragraph, stands by itself
+ABBREVIATION = re.compile(
+    r"\b(?:(?:dr|mrs?|ms|prof|st|vs|cf|approx|e\.g|i\.e)\.(?=\s\S)|no\.(?=\s\d)|(?:etc|[ap]\.m|u\.s)\.(?=\s(?-i:[a-z])))",
+    re.IGNORECASE,
+)
 # Words that only one of the four languages has among its most frequent ones.
 FREQUENT = {
     "English": frozenset("the and you to of is that it for with your this are be can have".split()),
@@ -83,7 +92,8 @@ def _letters(text: str) -> str:
 
 
 def _sentences(text: str) -> int:
-    return len([part for part in SENTENCE.split(text) if part.strip()])
+    text = ABBREVIATION.sub(lambda match: match[0].replace(".", ""), text)
+    return sum(bool(words(part)) for item in ITEM.split(text) for part in SENTENCE.split(item))
 
 
 KINDS = (

@@ -74,6 +74,39 @@ def test_each_kind_tells_a_text_that_meets_it_from_one_that_does_not(kind):
     assert not kind.met("")  # saying nothing meets no requirement
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["\u23f0", "\u231b", "\u2764", "\u2764\ufe0f", "1\ufe0f\u20e3", "\U0001f1e9\U0001f1ea", "\U0001f44d\U0001f3fd", "\U0001f336"],
+)
+def test_what_is_an_emoji(text):
+    assert checkable.EMOJI.search(f"Bake {text} now")
+
+
+def test_what_is_no_emoji():
+    """Digits, signs and dingbats that Unicode's emoji-data.txt leaves out or shows as text."""
+    assert not checkable.EMOJI.search(
+        "Bake 3 #1 * \u00a9 \u00ae \u2122 \u2192 \u2605 \u2713 \u25aa \u2022 \u231c \u2764\ufe0e \u20ac"
+    )
+
+
+@pytest.mark.parametrize(
+    "text, count",
+    [
+        ("Dr. Ana bakes.", 1),
+        ("Bake, e.g. bread, i.e. loaves, at 8 a.m. or so.", 1),
+        ("Rest at 9 p.m. Then bake.", 2),
+        ("Is it late? No. Then bake No. 5.", 3),
+        ("- bake bread\n- rest\n- eat", 3),
+        ("1. Bake bread.\n2. Rest.", 2),
+        ("Do this:\n\n* Bake. Rest!", 3),
+        ("Bake bread\nand rest. \U0001f35e", 1),
+        ("bake. rest. eat.", 3),
+    ],
+)
+def test_sentences_are_counted_as_a_person_would(text, count):
+    assert checkable._sentences(text) == count
+
+
 def test_requests_take_every_kind_in_turn(tmp_path, tiny_folder):
     settings = recipe(tiny_folder, checkable=30)
     make_run(tmp_path, settings)
