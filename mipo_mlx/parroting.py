@@ -6,7 +6,8 @@ METHOD: a run of six or more words of the context, or a first-person fact of the
 A claim is a statement in the first person about the speaker: "I am ...", "I keep ...", "my sister ...", "as a retired teacher,
 I ...". It counts when at least half of its first telling words are the context's, whatever person the context is written
 in. What an assistant says of itself never counts: offers ("I can help", "I'd suggest"), thoughts ("I think", "I hope"),
-feelings about the request ("I'm glad to"), clauses that address the user, quoted speech, and texts written for the user to sign.
+feelings about the request ("I'm glad to"), what it did with the answer ("I left out dairy"), clauses that address the user,
+quoted speech, and texts written for the user to sign.
 """
 
 import re
@@ -18,13 +19,23 @@ TELLING = 4  # words of a claim that decide: those next to its subject
 
 QUOTED = re.compile(r"\"[^\"\n]*\"|\u201c[^\u201d\n]*\u201d")
 TOLD_TO_SAY = re.compile(r"\b(?:say|tell|write|reply|answer|text|ask|begin|start)\b[^.!?:\n]{0,40}:[^\n]*", re.IGNORECASE)
-IN_USERS_VOICE = re.compile(
-    r"\b(?:write|draft|compose|reword|rephrase|letter|e-?mail|message|bio|introduc\w*|toast|speech|caption)\b"
+IN_USERS_VOICE = re.compile(  # a request to write, not a prompt about toast, a letter that came or writing for a living
+    r"(?:(?:^|[.!?:;,\n])\s*(?:(?:and|then|now) )?|\b(?:please|kindly|you|me|us|(?<!read )and|should|must|"
+    r"(?:you|me|us|need|have|required) to|(?:should|could|can|do|would) (?:i|we)) )(?:write|draft|compose|reword|rephrase)\b"
+    r"|\b(?:give|make|create|prepare|structure|suggest|propose|need|want|help|say|put)\b[^.!?\n]{0,60}? (?:an?|the|my|our) "
+    r"(?:(?!of\b)[\w'-]+ ){0,2}(?:letter|e-?mail|message|bio|toast|speech|caption|introduction)s?\b"
+    r"|\bintroduce (?:me|us|\w+sel(?:f|ves))\b"
 )
 CLAUSES = re.compile(r"[.!?;:,\n()]+|\b(?:and|but|so|or|who|which|that|because|while|when|where|if|(?:like|as|than) you)\b")
 AS_ONE = re.compile(  # at the beginning of a clause: "use honey as a glaze" says nothing about the speaker
     r"(?:^|[.!?;:,\n(]\s*|\b(?:and|but|so|well)\s+)(?:speaking )?(?:as|being) (?:an?|someone|somebody|one) "
     r"([^.!?;:\n]{1,80}?),?\s+(?:i|my|we|i'\w+)\b"
+)
+AT_WORK = re.compile(  # on the answer: "I've kept it gluten-free", but not "I kept it in the garden"
+    r"(?:kept|made) (?:it|this|these|everything|(?:the|my) (?:plan|list|menu|recipe|answer|suggestion)s?)\b"
+    r"(?! (?:in|at|on|to|from|with|for|by|as|through|into|back|home|myself|ourselves)\b)"
+    r"|based (?:it|this|these|everything|(?:the|this|my) \w+) (?:on|around)\b"
+    r"|left (?:\w+ ){0,3}out\b"
 )
 CONTRACTED = {"'m": " am", "'ve": " have", "'d": " would", "'ll": " will", "'re": " are"}
 APOSTROPHE = re.compile(r"\b(i|we)('m|'ve|'d|'ll|'re)\b")
@@ -138,6 +149,8 @@ def _statement(rest: list[str]) -> list[str]:
     if rest[0] in ("have", "had") and OFFERS & set(rest[1:5]):
         return []
     negation, rest = _skip_adverbs(rest)
+    if AT_WORK.match(" ".join(rest)):
+        return []
     if rest and rest[0] in ("am", "was", "are", "were"):
         also, rest = _skip_adverbs(rest[1:])
         negation += also

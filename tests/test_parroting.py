@@ -10,6 +10,7 @@ TEACHER = (
     "plays the clavichord and works nights."
 )
 NOTES = "Moved to an old lighthouse in May. Vegetarian. Night shifts at the bakery, a bad knee, no car."
+COOK = "The user is a vegetarian with two kids, based in the north. She eats gluten-free, leaves out dairy, plans dinners."
 
 TAKES = [
     (BEES, "I'm a handyman who also fixes roofs."),
@@ -31,6 +32,10 @@ TAKES = [
     (TEACHER, "We have two kids."),
     (TEACHER, "Well, I was a teacher for years."),
     (TEACHER, "I don't eat gluten."),
+    (COOK, "I am based in the north."),
+    (COOK, "I've kept gluten-free for years."),
+    (COOK, "I have two kids."),
+    (BEES, "Bees are calm. I kept these in the garden."),
     (NOTES, "I moved to an old lighthouse last spring."),
     (NOTES, "I'm a vegetarian, so lentils."),
     (NOTES, "With my bad knee, stairs are hard."),
@@ -70,6 +75,12 @@ LEAVES = [
     (TEACHER, "A retired teacher and his wife may hike in Wales."),
     (TEACHER, "We know that hiking helps."),
     (TEACHER, "Retired teachers often say I was right."),
+    (COOK, "I've kept it gluten-free."),
+    (COOK, "I based the plan on two dinners."),
+    (COOK, "I made this vegetarian."),
+    (COOK, "I left out dairy, and I have left gluten out too."),
+    (COOK, "I have two vegetarian dinners for you."),
+    (COOK, "I also made the menu gluten-free."),
     (NOTES, "I see a lighthouse and think of the sea."),
     (NOTES, "I wish the knee well."),
     (NOTES, "I'm sorry about the knee."),
@@ -93,8 +104,39 @@ def test_the_same_answers_under_anothers_context_are_no_claims():
     assert not [answer for _, answer in TAKES if takes_users_part(answer, other)]
 
 
-def test_writing_for_the_user_is_in_the_users_voice():
-    assert not takes_users_part("I am a handyman and I keep bees.", BEES, "Write a short bio for my website.")
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "Write a short bio for my website.",
+        "Could you please draft a note?",
+        "Help me write a message to a friend.",
+        "I'd like you to compose a poem.",
+        "I need a toast for my sister's wedding.",
+        "Help me describe my week in two sentences for a letter home.",
+        "What should I write in the first line of my CV?",
+        "How should I introduce myself at a job interview?",
+        "Suggest a caption for my photo.",
+    ],
+)
+def test_writing_for_the_user_is_in_the_users_voice(prompt):
+    assert not takes_users_part("I am a handyman and I keep bees.", BEES, prompt)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "What goes well on toast?",
+        "I want a slice of toast. With what?",
+        "How do I get the message across?",
+        "I got a letter from the bank. What now?",
+        "I write for a living, and what else could I do?",
+        "How do I learn to write faster?",
+        "What is the best e-mail program?",
+        "How do I introduce a cat to my dog?",
+    ],
+)
+def test_a_prompt_about_letters_asks_for_no_text_in_the_users_voice(prompt):
+    assert takes_users_part("I am a handyman and I keep bees.", BEES, prompt)
 
 
 def test_a_run_of_six_words_of_the_context_is_parroting_too():
