@@ -21,6 +21,7 @@ MARKED = re.compile(
     re.IGNORECASE,
 )
 WORDS = re.compile(r"[^\W\d]+\W+[^\W\d]")
+LONGEST = 100  # characters; a model that repeats one digit to the end has given no number
 SUM = re.compile(r"[\d.,]*\d [-+*\u2212\u2013\u00d7\u00f7] \d")
 SENTENCES = re.compile(r"(?<=[.!?])\s+|\n+")
 PARAGRAPH = re.compile(r"\n\s*\n")
@@ -69,7 +70,8 @@ def _sentence(text: str, which: int) -> Fraction | None:
 
 
 def _values(text: str) -> list[Fraction]:
-    return [value for match in NUMBER.finditer(text) if (value := _value(match)) is not None]
+    found = [match for match in NUMBER.finditer(text) if len(match[0]) <= LONGEST]
+    return [value for match in found if (value := _value(match)) is not None]
 
 
 def _value(match: re.Match) -> Fraction | None:

@@ -87,6 +87,7 @@ from .helpers import make_run, plain_logprobs, recipe
         ("The point is (3,5).", "3"),
         ("That is 1.5e3 m.", "1500"),
         ("It is 2E-2", "0.02"),
+        ("It is " + "1" * 5000, None),
         ("none at all", None),
         ("", None),
     ],
