@@ -44,6 +44,8 @@ class Asked:
 def evaluate(asked: Sequence[Asked], choices: Sequence[int], draws: int, seed: int, embedder: Any = None) -> dict[str, Any]:
     """All measures, each before (the base's answers) and after (the tuned model's), with paired intervals.
 
+    log_ratio_per_answer: how much likelier the tuned model finds its own answers than the base does, nats; a KL divergence only
+    where they were sampled at temperature 1 without top_p.
     embedder: texts -> (texts, dimensions) unit vectors, a judge of another family; None: none installed.
     """
     clusters = [[a.group.context_ids[a.own] for a in asked], [a.group.prompt_id for a in asked]]
@@ -89,7 +91,7 @@ def evaluate(asked: Sequence[Asked], choices: Sequence[int], draws: int, seed: i
             "change": {"value": after - before, "interval": None},
             "relative": False,
         }
-    drift = [float((a.tuned.own("tuned", a.own) - a.tuned.own("base", a.own)).sum()) for a in asked]
+    likelier = [float((a.tuned.own("tuned", a.own) - a.tuned.own("base", a.own)).sum()) for a in asked]
     return {
         "answers": len(asked),
         "contexts": len(set(clusters[0])),
@@ -98,7 +100,7 @@ def evaluate(asked: Sequence[Asked], choices: Sequence[int], draws: int, seed: i
         "no_interval": enough(clusters),
         "metrics": metrics,
         "items": measures.items(),
-        "kl_per_answer": single(drift, clusters, draws, seed),
+        "log_ratio_per_answer": single(likelier, clusters, draws, seed),
         "pmi": {side: [round(information.pmi(getattr(a, side).sums("base"), a.own), 4) for a in asked] for side in both},
     }
 

@@ -4,21 +4,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 
-from .. import logprobs
+from ..head import OutputHead
 from ..models import adapters, chat
+from ..prefix import body_of, text_model
 from ..progress import Bar
 from ..recipe import Recipe
 from ..records import HELDOUT, Prompt, read_records
+from ..stored import expanded
 from . import sampling
 from .intervals import single
 from .journal import Journal
 
+AT_ONCE = 16  # tokens whose logits exist at a time
+
 
 def work(folder: Path, recipe: Recipe) -> int:
     """How much the bar moves in `evaluate`."""
-    return 3 * len(_read(folder, recipe))
+    return 2 * len(_read(folder, recipe))
 
 
 def evaluate(
@@ -26,8 +31,8 @@ def evaluate(
 ) -> dict[str, Any] | None:
     """{"kl_per_token", "answers"}; `model` has adapters on it. None where there is nothing to ask.
 
-    KL(tuned || base), nats per token, is estimated from the tuned model's own answers by r - 1 - log r, r = p_base / p_tuned,
-    which is never negative (Schulman 2020, "k3").
+    KL(tuned || base), nats, is summed over the whole vocabulary where each token of the tuned model's own answers is predicted:
+    no estimate from the tokens that were drawn, which would depend on the temperature and top_p that they were drawn with.
     """
     prompts = _read(folder, recipe)
     if not prompts:
@@ -40,19 +45,29 @@ def evaluate(
     answers = journal.map("unprompted", asked, recipe.pairs.batch, sample, bar)
     jobs = [(ids, answer["tokens"]) for ids, answer in zip(asked, answers, strict=True)]
 
-    def score(_: int, part: Sequence[tuple[list[int], list[int]]]) -> list[Any]:
-        scored = logprobs.token_logprobs(model, [ids for ids, _ in part], [[tokens] for _, tokens in part])
-        return [[float(v) for v in one] for [one] in scored]
+    def measure(_: int, part: Sequence[tuple[list[int], list[int]]]) -> list[Any]:
+        with expanded(text_model(model)):
+            return [float(divergence(model, *job).mean()) for job in part]
 
-    tuned = journal.map("unprompted-tuned", jobs, recipe.pairs.batch, score, bar)
-    with adapters.disabled(model):
-        base = journal.map("unprompted-base", jobs, recipe.pairs.batch, score, bar)
-    ratios = [np.subtract(b, t) for b, t in zip(base, tuned, strict=True)]  # log p_base - log p_tuned, per token
-    divergence = [float(np.mean(np.expm1(r) - r)) for r in ratios]
+    kl = journal.map("unprompted-kl", jobs, recipe.pairs.batch, measure, bar)
     return {
-        "kl_per_token": single(divergence, [[prompt.id for prompt in prompts]], recipe.evaluation.bootstrap, recipe.seed),
+        "kl_per_token": single(kl, [[prompt.id for prompt in prompts]], recipe.evaluation.bootstrap, recipe.seed),
         "answers": [{"prompt": p.text, "text": a["text"]} for p, a in zip(prompts, answers, strict=True)],
     }
+
+
+def divergence(model: Any, prompt: list[int], answer: list[int]) -> np.ndarray:
+    """(tokens,) KL(tuned || base), nats, where each token of `answer` is predicted; `model` has adapters on it."""
+    rows, places = mx.array([prompt + answer[:-1]]), slice(len(prompt) - 1, None)
+    tuned = body_of(model)(rows)[0, places].astype(mx.float32)
+    with adapters.disabled(model):
+        base = body_of(model)(rows)[0, places].astype(mx.float32)
+    found = []
+    for begin in range(0, len(answer), AT_ONCE):
+        logits = [OutputHead(model)(hidden[begin : begin + AT_ONCE]) for hidden in (tuned, base)]
+        p, q = (np.array(x - mx.logsumexp(x, axis=-1, keepdims=True), dtype=np.float64) for x in logits)
+        found.append((np.exp(p) * (p - q)).sum(axis=-1))
+    return np.concatenate(found)
 
 
 def _read(folder: Path, recipe: Recipe) -> list[Prompt]:

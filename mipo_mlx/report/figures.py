@@ -137,7 +137,7 @@ def training_charts(rows: list[dict[str, Any]], candidates: int) -> list[dict[st
         ("Reward accuracy", both("accuracy"), "share of pairs", ("chance", 1 / candidates), False),
         ("Rewards of chosen and rejected answers", sides("reward"), "beta \u00d7 nats", None, True),
         ("Log-probabilities of chosen and rejected answers", sides("logp"), "nats an answer", None, False),
-        ("KL from the base", both("kl"), "nats a token", None, True),
+        ("Drift from the base, estimated", both("kl"), "nats a token", None, True),
         ("Learning rate", [curve("learning rate", "tuned", "learning_rate")], "per step", None, True),
         ("Gradient norm, before clipping", [curve("gradient norm", "tuned", "grad_norm")], "L2 norm", None, True),
     ]

@@ -106,7 +106,7 @@ def _drift(rows: list[dict[str, Any]], stopped: str | None, recipe: Recipe) -> S
     if not kl:
         return None
     budget = f" of {recipe.training.max_kl:g} allowed" if recipe.training.max_kl else ""
-    return Sign("Drifts from the base", f"{max(kl):.3f} nats a token on unseen pairs{budget}", False, "")
+    return Sign("Drifts from the base", f"about {max(kl):.3f} nats a token on unseen pairs{budget}", False, "")
 
 
 def _parroting(result: dict[str, Any]) -> Sign | None:

@@ -50,7 +50,7 @@ def contents(folder: Path, recipe: Recipe) -> dict[str, Any]:
     if fresh:
         checked = (result.get("checkable") or {}).get("metrics", {})
         gained += figures.table({**fresh["metrics"], **checked}, figures.information_rows(fresh["choices"]))
-    kl = fresh["kl_per_answer"]["value"] if fresh else None
+    likelier = fresh["log_ratio_per_answer"]["value"] if fresh else None
     rows, pairs = read_jsonl(folder / "metrics.jsonl"), _json(folder / "pairs.json")
     trained = [entry.get("summary") or {} for name, entry in manifest.get("stages", {}).items() if name.startswith("training")]
     stopped = next((summary["stopped"] for summary in trained if summary.get("stopped")), None)
@@ -67,7 +67,7 @@ def contents(folder: Path, recipe: Recipe) -> dict[str, Any]:
         "no_interval": [part["no_interval"] for part in (heldout, fresh) if part and part["no_interval"]],
         "costs": figures.table({**fresh["metrics"], **kept}, figures.COSTS) if fresh else [],
         "fresh": fresh,
-        "kl": None if kl is None else f"{kl:.1f}",
+        "likelier": None if likelier is None else f"{likelier:.1f}",
         "judge": (judged or {}).get("judge", ""),
         "judged": " ".join([figures.verdict_of_judge(judged), *figures.second_opinions(judged)]).strip(),
         "baselines": figures.baselines(result.get("baselines"), fresh),

@@ -29,8 +29,9 @@ class Validation:
 
     def look(self, model: Any, beta: float) -> dict[str, float]:
         """Means over pairs. The loss is DPO's (N > 2: InfoNCE's) whatever objective is trained, so that log N - loss is the
-        information in nats. kl is per token of chosen answers, from the base, which sampled them: q - 1 - log q for
-        q = p / p_base, which is never negative and whose mean over samples of p_base is KL(p_base || p) (Schulman 2020, "k3")."""
+        information in nats. kl is the mean of q - 1 - log q, q = p / p_base, over the tokens of chosen answers: a divergence from
+        the base that is never negative. Over samples of p_base itself its mean is KL(p_base || p) (Schulman 2020, "k3"); these were
+        drawn at the recipe's temperature and top_p, so it is an estimate, on tokens that are likelier than such samples."""
         losses, margins, chosen, rejected, correct, divergence = [], [], [], [], [], []
         chosen_logp, rejected_logp = [], []
         for policy, base, reference in zip(_score(model, self.pairs), self.base, self.reference, strict=True):

@@ -69,7 +69,7 @@ def test_scores_of_fresh_answers_equal_plain_forward_passes(finished, tmp_path):
     perplexity = fresh["metrics"]["perplexity"]["before"]["value"]
     assert perplexity == pytest.approx(math.exp(nats / sum(len(a.base.tokens) for a in asked)), rel=1e-3)
 
-    # Identification, information, PMI and KL of the tuned model's answers, from the same passes.
+    # Identification, information, PMI and log-ratio of the tuned model's answers, from the same passes.
     def sums(a) -> np.ndarray:
         return np.array([plain_logprobs(model, context, a.tuned.tokens).sum() for context in a.group.tokens])
 
@@ -83,8 +83,8 @@ def test_scores_of_fresh_answers_equal_plain_forward_passes(finished, tmp_path):
     assert metrics["answer_information_2"]["after"]["value"] == pytest.approx(nats, abs=1e-3)
     pmi = sum(s[i] - s[1 - i] for s, i in zip(by_base, own, strict=True)) / sum(len(a.tuned.tokens) for a in asked)
     assert metrics["pmi_per_token"]["after"]["value"] == pytest.approx(pmi, abs=1e-3)
-    drift = np.mean([t[i] - b[i] for t, b, i in zip(by_tuned, by_base, own, strict=True)])
-    assert fresh["kl_per_answer"]["value"] == pytest.approx(drift, abs=1e-3) and abs(drift) > 1e-3
+    ratio = np.mean([t[i] - b[i] for t, b, i in zip(by_tuned, by_base, own, strict=True)])
+    assert fresh["log_ratio_per_answer"]["value"] == pytest.approx(ratio, abs=1e-3) and abs(ratio) > 1e-3
 
 
 def test_groups_ask_about_every_context_equally_often_and_never_mix_one_note(finished, tiny_tokenizer):
@@ -136,7 +136,7 @@ def test_adapters_without_effect_change_nothing(tmp_path, tiny_folder):
             if measure["change"]["interval"]:
                 low, high = measure["change"]["interval"]
                 assert low <= 1e-4 and high >= -1e-4, name
-    assert result["fresh"]["kl_per_answer"]["value"] == pytest.approx(0, abs=1e-4)
+    assert result["fresh"]["log_ratio_per_answer"]["value"] == pytest.approx(0, abs=1e-4)
     assert all(e["base"]["text"] == e["tuned"]["text"] for e in result["gallery"])
 
 

@@ -11,7 +11,7 @@ from mipo_mlx.models import adapters, chat, loading
 from mipo_mlx.recipe import Lora
 from mipo_mlx.records import Prompt, write_records
 
-from .helpers import plain_logprobs, recipe
+from .helpers import recipe
 
 
 def prepare(folder, settings):
@@ -24,8 +24,16 @@ def prepare(folder, settings):
     return loaded
 
 
-def test_drift_is_the_divergence_of_plain_forward_passes(tmp_path, tiny_folder):
+def log_softmax(model, ids: list[int]) -> np.ndarray:
+    logits = np.array(model(mx.array([ids]))[0], dtype=np.float64)
+    return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+
+
+@pytest.mark.parametrize("temperature, at_once", [(1.0, 16), (0.1, 2)])
+def test_drift_is_summed_over_the_vocabulary_whatever_the_temperature(tmp_path, tiny_folder, monkeypatch, temperature, at_once):
+    monkeypatch.setattr(unprompted, "AT_ONCE", at_once)
     settings = recipe(tiny_folder, everyday=3)
+    settings = settings.model_copy(update={"pairs": settings.pairs.model_copy(update={"temperature": temperature})})
     loaded = prepare(tmp_path, settings)
     result = unprompted.evaluate(loaded.model, loaded.tokenizer, tmp_path, settings, Journal(tmp_path / "j.jsonl", "k"))
     assert len(result["answers"]) == 3
@@ -33,10 +41,10 @@ def test_drift_is_the_divergence_of_plain_forward_passes(tmp_path, tiny_folder):
     rows = Journal(tmp_path / "j.jsonl", "k").done["unprompted", 0]
     for answer, row in zip(result["answers"], rows, strict=True):
         ids = chat.encode(loaded.tokenizer, chat.messages(settings.pairs, answer["prompt"], None))
-        tuned = plain_logprobs(loaded.model, ids, row["tokens"])
+        tuned = log_softmax(loaded.model, ids + row["tokens"])
         with adapters.disabled(loaded.model):
-            base = plain_logprobs(loaded.model, ids, row["tokens"])
-        expected.append(np.mean(np.exp(base - tuned) - 1 - (base - tuned)))
+            base = log_softmax(loaded.model, ids + row["tokens"])
+        expected.append((np.exp(tuned) * (tuned - base)).sum(-1)[len(ids) - 1 : -1].mean())
     assert result["kl_per_token"]["value"] == pytest.approx(np.mean(expected), rel=1e-3) and np.mean(expected) > 1e-4
 
 

@@ -82,7 +82,7 @@ def make_finished(folder: Path, *, half: float | None = 0.06, hostile: bool = Tr
             },
             "fresh": {
                 "answers": 36, "contexts": 8, "prompts": 9, "choices": [4], "no_interval": reason, "metrics": fresh,
-                "kl_per_answer": estimate(1.9, half), "pmi": pmi,
+                "log_ratio_per_answer": estimate(1.9, half), "pmi": pmi,
             },
             "unprompted": {"kl_per_token": estimate(0.021, half and 0.01), "answers": [{"prompt": "?", "text": "!"}] * 12},
             "leak": {

@@ -31,7 +31,7 @@ def test_the_page_says_everything(page):
     assert "canaries planted in training contexts" in text
     for shown in ("near-duplicate", "train, min pmi", "e-mail addresses", "learning_rate: 4.0e-05", "0.32.4", "ab" * 32, "5:01"):
         assert shown in text, shown
-    assert "without one, 0.021 nats a token (0.011 to 0.031) over 12 everyday requests" in text
+    assert "Without one it is 0.021 nats a token (0.011 to 0.031) over 12 everyday requests away from the base (KL over" in text
     assert "20 wins, 10 ties, 4 losses of the tuned model in both orders; 2 requests it could not judge: win rate 0.73" in text
     assert f"mipo-mlx chat {page.parent}" in text and f"ollama create {page.parent.name}" in text
 
@@ -139,7 +139,7 @@ def test_every_curve_of_the_training_has_its_points(page):
     rows = [json.loads(line) for line in (page.parent / "metrics.jsonl").read_text().splitlines()]
     drawn = {c["title"]: [name for name, _ in c["legend"]] for c in figures.training_charts(rows, 2)}
     both = ["training", "unseen pairs"]
-    for title in ("Loss", "Reward margin", "Reward accuracy", "KL from the base"):
+    for title in ("Loss", "Reward margin", "Reward accuracy", "Drift from the base, estimated"):
         assert drawn[title] == both
     for what in ("Rewards", "Log-probabilities"):
         assert drawn[f"{what} of chosen and rejected answers"] == ["chosen", "rejected"]
