@@ -214,7 +214,7 @@ def decode(recipe: Any, folder: Path, strength: float, base: Path) -> None:
     embedder = embedding.Embedder(embedding.installed()) if embedding.installed() else None
     settings = recipe.evaluation
     fresh = answers.evaluate(asked, settings.choices, settings.bootstrap, recipe.seed, embedder)
-    write_json(folder / "eval.json", {"fresh": fresh})
+    write_json(folder / "eval.json", {"model": recipe.model, "fresh": fresh})
 
 
 def run_cells(options: argparse.Namespace, names: list[str]) -> None:

@@ -11,7 +11,7 @@ from ..words import quotes
 from . import embedding, information, text
 from .cases import Group
 from .intervals import enough, single
-from .measures import Measures
+from .measures import Measures, case
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,9 @@ def evaluate(asked: Sequence[Asked], choices: Sequence[int], draws: int, seed: i
     """
     clusters = [[a.group.context_ids[a.own] for a in asked], [a.group.prompt_id for a in asked]]
     both = ("base", "tuned")
-    measures = Measures([f"{p} {c}" for c, p in zip(*clusters, strict=True)], clusters, draws, seed)
+    # Answers are told apart among all contexts of their group, their own first.
+    keys = [case(a.group.prompt, a.group.contexts[a.own :] + a.group.contexts[: a.own]) for a in asked]
+    measures = Measures(keys, clusters, draws, seed)
 
     def add(name: str, measure: Callable[[Asked, Scored], float], **options: Any) -> None:
         measures.add(name, *([float(measure(a, getattr(a, side))) for a in asked] for side in both), **options)

@@ -21,7 +21,7 @@ from ..words import words
 from . import sampling
 from .intervals import enough
 from .journal import Journal
-from .measures import Measures
+from .measures import Measures, case
 
 PHRASINGS = (
     "I want you to {wish}.",
@@ -199,7 +199,7 @@ def _measures(
     asked: Sequence[tuple[Kind, int, Prompt]], base: dict[bool, list[float]], tuned: dict[bool, list[float]], recipe: Recipe
 ) -> Measures:
     """Told and untold, and told - untold, over kinds and prompts."""
-    keys = [f"{kind.name} {phrasing} {prompt.id}" for kind, phrasing, prompt in asked]
+    keys = [case(kind.name, phrasing, prompt.text) for kind, phrasing, prompt in asked]
     clusters = [[kind.name for kind, _, _ in asked], [prompt.id for _, _, prompt in asked]]
     measures = Measures(keys, clusters, recipe.evaluation.bootstrap, recipe.seed)
     measures.add("checkable", base[True], tuned[True], share=True)

@@ -16,69 +16,104 @@ from ..recipe import Evaluation
 from .intervals import FEWEST, LEVEL
 from .measures import TRANSFORMS
 
+PARTS = {"heldout": "held-out pairs", "fresh": "fresh answers", "abilities": "questions", "checkable": "requirements"}
+REWARDS = ("loss", "margin", "information", "chosen_reward", "rejected_reward")  # they grow with beta
+# What is read by the base, or counted in its tokens.
+BY_BASE = ("accuracy", *REWARDS, "identified_by_base", "pmi_per_token", "perplexity", "tokens")
 Shared = tuple[np.ndarray, list[list[str]]]  # (items, 4) values and weights of A and B; the items' groups
 
 
 def compare(a: Sequence[Path], b: Sequence[Path], draws: int = Evaluation().bootstrap, seed: int = 0) -> dict[str, Any]:
     """Each measure of the tuned models of runs `a` and `b`, and B's change against A.
 
-    a[i] and b[i] are runs of one seed. Only items (pairs; context and prompt) that both runs evaluated are compared. Returns
-    {"items", "measures": {name: {"a", "b", "change", "interval", "relative"}}}; an interval is None where too few groups
-    are shared. Raises UserError where a run has no evaluation, or nothing is shared.
+    a[i] and b[i] are runs of one seed. Only cases of equal text that both runs evaluated are compared, and no measure that their
+    base models or betas make another one. Returns {"items", "left_out": lines that say so, "measures": {name: {"a", "b", "change",
+    "interval", "relative"}}}; an interval is None where too few groups are shared. Raises UserError where a run has no evaluation,
+    or nothing is shared.
     """
     if not a or len(a) != len(b):
         raise UserError(f"compare: {len(a)} runs against {len(b)}; expected as many on either side, in the order of their seeds")
     sides = [[_read(folder) for folder in side] for side in (a, b)]
     found: dict[str, Any] = {}
+    other_meaning = _other_meaning(list(zip(*sides, strict=True)))
+    left_out = [f"{why}, so these are not compared: {', '.join(names)}" for why, names in other_meaning.items()]
+    excluded = tuple(name for names in other_meaning.values() for name in names)
     shared_items = 0
-    for part in ("heldout", "fresh", "abilities", "checkable"):
+    for part, what in PARTS.items():
         results = [(x.get(part), y.get(part)) for x, y in zip(*sides, strict=True)]
         if any(x is None or y is None for x, y in results):
             continue
+        matched = [_matched(x["items"]["keys"], y["items"]["keys"]) for x, y in results]
+        shared = sum(map(len, matched))
+        alone = [sum(len(result[side]["items"]["keys"]) for result in results) - shared for side in (0, 1)]
+        if any(alone):
+            left_out.append(f"{what}: {shared} in both; left out, as the other has none like it: {alone[0]} of A, {alone[1]} of B")
+        if not all(matched):
+            continue
+        shared_items += shared
         names = [n for n in results[0][0]["items"]["values"] if all(n in s["items"]["values"] for r in results for s in r)]
-        for name in names:
-            levels = [_shared(x["items"], y["items"], name) for x, y in results]
-            if not all(len(columns) for columns, _ in levels):
-                continue
-            shared_items += sum(len(columns) for columns, _ in levels) if name == names[0] else 0
+        for name in (n for n in names if not n.startswith(excluded)):
+            levels = [_shared(x["items"], y["items"], name, rows) for (x, y), rows in zip(results, matched, strict=True)]
             kept = results[0][0]["items"]["values"][name]
             found[name] = _measure(levels, TRANSFORMS[kept["transform"]], kept["relative"], draws, seed)
     if not found:
         raise UserError(
-            f"{a[0]} and {b[0]}: no held-out item in common, so there is nothing to compare; "
+            f"{a[0]} and {b[0]}: no held-out item in common that can be compared{_told(left_out)}; "
             "use runs of the same notes, prompts, seed and pairs settings"
         )
-    return {"items": shared_items, "measures": found}
+    return {"items": shared_items, "left_out": left_out, "measures": found}
 
 
 def show(result: dict[str, Any]) -> list[str]:
-    """Lines for a terminal: A, B, the change and its interval."""
+    """Lines for a terminal: A, B, the change and its interval; then what was left out."""
     lines = [f"{'':34s} {'A':>9s} {'B':>9s} {'B - A':>9s}  95 % interval"]
     for name, m in result["measures"].items():
         form = "+.1%" if m["relative"] else "+.3f"
         interval = f"{m['interval'][0]:{form}} to {m['interval'][1]:{form}}" if m["interval"] else "too few groups"
         lines.append(f"{name.replace('_', ' '):34s} {m['a']:9.3f} {m['b']:9.3f} {format(m['change'], form):>9s}  {interval}")
-    return lines
+    return lines + result["left_out"]
 
 
 def _read(folder: Path) -> dict[str, Any]:
     path = Path(folder) / "eval.json"
     if not path.exists():
         raise UserError(f"{path}: this run has no evaluation yet; run `mipo-mlx eval {folder}` first")
-    return read_json(path)
+    found = read_json(path)
+    if "model" not in found:
+        raise UserError(f"{path}: an earlier version named its cases otherwise; run `mipo-mlx eval {folder}` again")
+    return found
 
 
-def _shared(a: dict[str, Any], b: dict[str, Any], name: str) -> Shared:
-    """Rows for the keys that both have, in A's order; a key that occurs twice is matched by its occurrence."""
+def _other_meaning(evaluations: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, tuple[str, ...]]:
+    """How the names of measures begin that mean something else in A and in B, by the reason."""
+    found = {}
+    if any(x["model"] != y["model"] for x, y in evaluations):
+        found["the base models differ"] = BY_BASE
+    heldout = [(x["heldout"], y["heldout"]) for x, y in evaluations if x.get("heldout") and y.get("heldout")]
+    if any(x["beta"] != y["beta"] for x, y in heldout):
+        found["training.beta differs"] = REWARDS
+    return found
+
+
+def _told(left_out: list[str]) -> str:
+    return f" ({'; '.join(left_out)})" if left_out else ""
+
+
+def _matched(a: Sequence[str], b: Sequence[str]) -> list[tuple[int, int]]:
+    """Places in A and in B of the keys that both have, in A's order; a key that occurs twice is matched by its occurrence."""
     places: list[dict[tuple[str, int], int]] = []
-    for items in (a, b):
+    for keys in (a, b):
         seen: dict[str, int] = {}
         place = {}
-        for index, key in enumerate(items["keys"]):
+        for index, key in enumerate(keys):
             place[key, seen.get(key, 0)] = index
             seen[key] = seen.get(key, 0) + 1
         places.append(place)
-    matched = [(i, places[1][key]) for key, i in places[0].items() if key in places[1]]
+    return [(i, places[1][key]) for key, i in places[0].items() if key in places[1]]
+
+
+def _shared(a: dict[str, Any], b: dict[str, Any], name: str, matched: list[tuple[int, int]]) -> Shared:
+    """Rows of a measure for the items that both have."""
     columns = []
     for items, side in ((a, 0), (b, 1)):
         kept = items["values"][name]

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..records import Pair
 from .intervals import enough
-from .measures import Measures
+from .measures import Measures, case
 
 TIE = 1e-3  # nats; a hundred float32 log-probabilities summed in another order differ by less
 
@@ -47,7 +47,7 @@ def evaluate(pairs: Sequence[Pair], policy: Sequence[Sequence[float]], beta: flo
         side["information"] = [float(np.log(len(r))) - nats for r, nats in zip(reward, losses, strict=True)]
         side["chosen_reward"] = [float(r[0]) for r in reward]
         side["rejected_reward"] = [float(np.mean(r[1:])) for r in reward]
-    measures = Measures([f"{pair.prompt_id} {pair.context_id} {pair.id}" for pair in pairs], clusters, draws, seed)
+    measures = Measures([case(pair.prompt, pair.tokens) for pair in pairs], clusters, draws, seed)
     for name in before:
         measures.add(name, before[name], after[name], share=name == "accuracy")
     return {

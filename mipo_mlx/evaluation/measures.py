@@ -1,14 +1,21 @@
 """Measures gathered item by item: summed up with intervals for eval.json, and kept so that two runs can be compared later."""
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from ..files import dump
 from .intervals import Clusters, paired
 
 # What turns sum of values / sum of weights into the measure, by name, so that eval.json says how to compute it again.
 TRANSFORMS = {"mean": lambda x: x, "exp": np.exp}
+
+
+def case(*parts: Any) -> str:
+    """The name of a case in every run that has it: a short hash of its texts and token ids, since ids count within one run."""
+    return hashlib.sha256(dump(parts).encode()).hexdigest()[:16]
 
 
 class Measures:

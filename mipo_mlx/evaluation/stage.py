@@ -20,6 +20,7 @@ from . import abilities, answers, asking, baselines, cases, checkable, embedding
 from .answers import Asked
 from .journal import Journal
 
+FORMAT = 2  # of eval.json and of what the journal keeps: what another version left is computed anew
 PAIRS_AT_ONCE = 16  # held-out pairs scored between two entries of the journal
 ON_TOP = {"baselines", "judge", "judge_model", "judge_mode", "judge_timeout"}
 INPUTS = ("pairs.jsonl", "contexts.jsonl", "prompts.jsonl", "adapters/adapters.safetensors", "adapters/adapter_config.json")
@@ -47,6 +48,7 @@ def fingerprint(folder: Path, recipe: Recipe) -> str:
     """What an evaluation depends on: its input files and the settings that it reads."""
     questions = recipe.evaluation.abilities
     settings = {
+        "format": FORMAT,
         "model": recipe.model,
         "seed": recipe.seed,
         "beta": recipe.training.beta,
@@ -129,6 +131,7 @@ def _evaluate(
         if settings.judge or not judged:  # last: an endpoint that fails takes nothing else with it
             judged = judge.evaluate(model, loaded.tokenizer, asked, recipe, journal, embedder, reporter, bar)
     result: dict[str, Any] = {
+        "model": recipe.model,
         "heldout": heldout.evaluate(pairs, policy, recipe.training.beta, settings.bootstrap, recipe.seed),
         "fresh": answers.evaluate(asked, settings.choices, settings.bootstrap, recipe.seed, embedder) if asked else None,
         "judged": judged,

@@ -4,19 +4,48 @@ import numpy as np
 import pytest
 
 from mipo_mlx.errors import UserError
+from mipo_mlx.evaluation import answers, heldout
+from mipo_mlx.evaluation.answers import Asked, Scored
+from mipo_mlx.evaluation.cases import Group
 from mipo_mlx.evaluation.compare import compare, show
 from mipo_mlx.evaluation.measures import Measures
 from mipo_mlx.files import write_json
+from mipo_mlx.records import Pair
 
 
 def write_eval(folder, values, weights=None, keys=None, transform="mean", relative=False, groups=None):
-    folder.mkdir(parents=True, exist_ok=True)
     keys = keys or [f"k{i}" for i in range(len(values))]
     measures = Measures(keys, [groups or keys], 200, 0)
     pair = (weights, weights) if weights is not None else None
     measures.add("measure", [1.0] * len(values), values, weights=pair, transform=transform, relative=relative)
-    write_json(folder / "eval.json", {"heldout": {"items": measures.items()}, "fresh": None})
+    return write_parts(folder, heldout={"beta": 0.1, "items": measures.items()})
+
+
+def write_parts(folder, model="x", **parts):
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "eval.json", {"model": model, "heldout": None, "fresh": None, **parts})
     return folder
+
+
+def pair(number, asked, answer=5, reward=1.0):
+    """A held-out pair and its candidates' log-probabilities under the tuned model: rewards of 0.1 x `reward` and 0."""
+    found = Pair(
+        id=f"{number}-0", split="heldout", grid=number, prompt=[{"role": "user", "content": asked}], chosen=[], rejected=[],
+        negatives=[], prompt_tokens=[1], tokens=[[answer], [6]], reference=[-9.0, -9.0], pmi=[], kinds=[], prompt_id="p0",
+        context_id=f"c{number}",
+    )  # fmt: skip
+    return found, [-9.0 + reward, -9.0]
+
+
+def measured(pairs, beta=0.1):
+    return heldout.evaluate([p for p, _ in pairs], [policy for _, policy in pairs], beta, 200, 0)
+
+
+def fresh(*groups):
+    """One answer of two tokens to each (prompt, contexts), the same from both models."""
+    said = Scored("so", [5, 2], "stop", [[-1.0, -1.0]] * 2, [[-1.0, -1.0]] * 2)
+    asked = [Asked(Group("p0", prompt, ["c0", "c1"], contexts, [[1], [2]], 1), 0, said, said) for prompt, contexts in groups]
+    return answers.evaluate(asked, [2], 200, 0)
 
 
 def test_a_run_compared_with_itself_changes_by_zero(tmp_path):
@@ -31,6 +60,40 @@ def test_items_are_matched_by_name_whatever_their_order(tmp_path):
     result = compare([a], [b])
     assert result["items"] == 6  # a and x are not shared
     assert result["measures"]["measure"]["a"] == pytest.approx(4.5) and result["measures"]["measure"]["b"] == pytest.approx(45)
+
+
+def test_only_equal_cases_pair_whatever_their_ids(tmp_path):
+    """Ids count within a run: other notes, requests or candidates under the same ids are other cases."""
+    first = [pair(i, f"note {i}", reward=i) for i in range(7)]
+    second = [pair(i + 3, f"note {i}", reward=10 + i) for i in range(5)] + [pair(5, "other notes"), pair(6, "note 6", answer=7)]
+    a = write_parts(
+        tmp_path / "a", heldout=measured(first), fresh=fresh(("Cook?", ["bees", "bread"]), ("Read?", ["bees", "bread"]))
+    )
+    b = write_parts(
+        tmp_path / "b", heldout=measured(second), fresh=fresh(("Cook?", ["bees", "oboes"]), ("Read?", ["bees", "bread"]))
+    )
+    result = compare([a], [b])
+    assert result["items"] == 5 + 1 and result["measures"]["margin"]["a"] == pytest.approx(0.1 * 2)
+    assert result["measures"]["margin"]["change"] == pytest.approx(0.1 * 10)
+    assert [line.split(";")[0] for line in result["left_out"]] == ["held-out pairs: 5 in both", "fresh answers: 1 in both"]
+    assert result["left_out"][0].endswith("2 of A, 2 of B") and show(result)[-2:] == result["left_out"]
+
+
+@pytest.mark.parametrize(
+    "model, beta, reason, gone",
+    [
+        ("x", 0.2, "training.beta differs", {"loss", "margin", "information", "chosen_reward", "rejected_reward"}),
+        ("y", 0.1, "the base models differ", {"accuracy", "loss", "margin", "information", "chosen_reward", "rejected_reward",
+         "identified_by_base_2", "pmi_per_token", "perplexity", "tokens"}),
+    ],
+)  # fmt: skip
+def test_measures_that_mean_something_else_are_left_out_and_named(tmp_path, model, beta, reason, gone):
+    pairs, asked = [pair(i, f"note {i}") for i in range(7)], fresh(("Cook?", ["bees", "bread"]), ("Read?", ["bees", "bread"]))
+    a = write_parts(tmp_path / "a", heldout=measured(pairs), fresh=asked)
+    b = write_parts(tmp_path / "b", model, heldout=measured(pairs, beta), fresh=asked)
+    both, one = (compare([a], [other]) for other in (b, a))
+    assert set(one["measures"]) - set(both["measures"]) == gone and one["left_out"] == []
+    assert both["left_out"][0].startswith(reason) and "margin" in both["left_out"][0]
 
 
 def test_a_key_that_occurs_twice_is_matched_in_turn(tmp_path):
@@ -55,7 +118,8 @@ def test_ratios_and_relative_changes_are_computed_from_sums(tmp_path):
     measure = compare([a], [b])["measures"]["measure"]
     assert measure["a"] == pytest.approx(np.exp(60 / 210)) and measure["b"] == pytest.approx(np.exp(120 / 210))
     assert measure["change"] == pytest.approx(np.exp(60 / 210) - 1)
-    assert "+" in show({"measures": {"perplexity": measure}})[1] and "%" in show({"measures": {"perplexity": measure}})[1]
+    line = show({"measures": {"perplexity": measure}, "left_out": []})[1]
+    assert "+" in line and "%" in line
 
 
 def test_seeds_are_a_second_level(tmp_path):
@@ -74,9 +138,13 @@ def test_seeds_are_a_second_level(tmp_path):
 
 def test_what_cannot_be_compared_ends_in_one_line(tmp_path):
     a = write_eval(tmp_path / "a", [1, 2], keys=["a", "b"])
-    with pytest.raises(UserError, match="no held-out item in common"):
+    with pytest.raises(UserError, match="no held-out item in common .*2 of A, 2 of B"):
         compare([a], [write_eval(tmp_path / "b", [1, 2], keys=["c", "d"])])
     with pytest.raises(UserError, match="has no evaluation yet"):
         compare([a], [tmp_path / "nothing"])
+    (tmp_path / "old").mkdir()
+    write_json(tmp_path / "old" / "eval.json", {"heldout": None})
+    with pytest.raises(UserError, match="an earlier version named its cases otherwise"):
+        compare([a], [tmp_path / "old"])
     with pytest.raises(UserError, match="2 runs against 1"):
         compare([a, a], [a])
