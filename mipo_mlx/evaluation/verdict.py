@@ -4,6 +4,7 @@ from typing import Any
 
 # Where a cost is worth a warning: the share by which perplexity and length may change, the points by which parroting may rise.
 PERPLEXITY, LENGTH, PARROTING = 0.20, 0.20, 0.05
+DOUBT = " (too few to tell that from chance)"
 
 
 def sentence(heldout: dict[str, Any], fresh: dict[str, Any] | None, leak: dict[str, Any] | None = None) -> str:
@@ -11,8 +12,12 @@ def sentence(heldout: dict[str, Any], fresh: dict[str, Any] | None, leak: dict[s
     accuracy = heldout["metrics"]["accuracy"]["after"]
     value, interval = accuracy["value"], accuracy["interval"]
     claim = f"on held-out contexts it picks the right answer in {value:.0%} of the pairs"
+    warnings = costs(fresh)
+    if leak and leak["signs"]:
+        warnings.append("it shows signs of reciting the notes")
     if interval is None:
-        return f"Not shown: {claim} (50 % before), but there are {heldout['no_interval']}."
+        found = f"Not shown: {claim} (50 % before), but there are {heldout['no_interval']}"
+        return f"{found}; {' and '.join(warnings)}." if warnings else f"{found}."
     claim += f" (95 % interval {interval[0]:.0%} to {interval[1]:.0%}; 50 % before)"
     if interval[0] > 0.5:
         found = f"It worked: {claim}"
@@ -20,14 +25,12 @@ def sentence(heldout: dict[str, Any], fresh: dict[str, Any] | None, leak: dict[s
         found = f"It went wrong: {claim}"
     else:
         found = f"No effect can be shown: {claim}"
-    warnings = costs(fresh)
-    if leak and leak["signs"]:
-        warnings.append("it shows signs of reciting the notes")
     return f"{found}, but {' and '.join(warnings)}." if warnings else f"{found}."
 
 
 def costs(fresh: dict[str, Any] | None) -> list[str]:
-    """What got worse by more than the limits above, in words; a change whose interval covers 0 may be chance and is no warning."""
+    """What got worse by more than the limits above, in words; a change whose interval covers 0 may be chance and is no warning,
+    one without an interval is told with that doubt."""
     if not fresh:
         return []
     metrics, found = fresh["metrics"], []
@@ -37,12 +40,15 @@ def costs(fresh: dict[str, Any] | None) -> list[str]:
         low, high = estimate["interval"] or (1.0, 1.0)
         return 0.0 if low <= 0 <= high else estimate["value"] or 0.0
 
+    def tell(name: str, warning: str) -> None:
+        found.append(warning if metrics[name]["change"]["interval"] else f"{warning}{DOUBT}")
+
     if change("perplexity") > PERPLEXITY:
-        found.append(f"its answers read {change('perplexity'):.0%} less naturally to the base model (perplexity)")
+        tell("perplexity", f"its answers read {change('perplexity'):.0%} less naturally to the base model (perplexity)")
     if abs(change("tokens")) > LENGTH:
-        found.append(f"its answers are {abs(change('tokens')):.0%} {'longer' if change('tokens') > 0 else 'shorter'}")
+        tell("tokens", f"its answers are {abs(change('tokens')):.0%} {'longer' if change('tokens') > 0 else 'shorter'}")
     if change("parroting") > PARROTING:
-        found.append(f"{change('parroting') * 100:.0f} points more of its answers hand the user's words back")
+        tell("parroting", f"{change('parroting') * 100:.0f} points more of its answers hand the user's words back")
     return found
 
 

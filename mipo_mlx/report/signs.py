@@ -10,14 +10,15 @@ COST = 0.15  # share by which length and perplexity may change
 PARROTING = 0.03  # points by which parroting may rise
 AT_ONCE, TRIVIAL = 0.25, 0.95  # share of the training, and the reward accuracy in it, that make negatives trivial
 ENOUGH_STEPS = 12  # below that, a few easy pairs in a row are chance
-UNINFORMATIVE = 0.5  # share of the pairs whose PMI is not above 0
+UNINFORMATIVE = 0.5  # share of the sampled pairs whose PMI is below 0
+TOO_FEW = "; too few to tell that from chance"
 
 
 @dataclass(frozen=True)
 class Sign:
     failure: str
     seen: str
-    bad: bool
+    bad: bool | None  # None: it cannot be told
     remedy: str
 
 
@@ -28,7 +29,7 @@ def signs(
 
     result: eval.json; rows: metrics.jsonl; pairs: pairs.json; stopped: why training ended early.
     """
-    found = [_decay(result, rows), _lengths(result), _trivial(rows), _uninformative(pairs, recipe), _odd(result)]
+    found = [_decay(result, rows), _lengths(result), _trivial(rows), _uninformative(pairs), _odd(result)]
     found += [_drift(rows, stopped, recipe), _parroting(result), _recites(result)]
     return [sign for sign in found if sign]
 
@@ -49,13 +50,18 @@ def _decay(result: dict[str, Any], rows: list[dict[str, Any]]) -> Sign | None:
     return Sign("Both likelihoods fall, text decays", seen, min(lowest) < DECAY, remedy)
 
 
-def _change(result: dict[str, Any], name: str) -> tuple[float, bool] | None:
-    """(change, whether it may be more than chance) of a measure of fresh answers."""
+def _change(result: dict[str, Any], name: str) -> tuple[float, bool | None] | None:
+    """(change, whether it is more than chance; None without an interval) of a measure of fresh answers."""
     measure = ((result.get("fresh") or {}).get("metrics") or {}).get(name)
     if not measure or measure["change"]["value"] is None:
         return None
-    low, high = measure["change"]["interval"] or (1.0, 1.0)
-    return measure["change"]["value"], not low <= 0 <= high
+    interval = measure["change"]["interval"]
+    return measure["change"]["value"], interval and not interval[0] <= 0 <= interval[1]
+
+
+def _judged(failure: str, seen: str, real: bool | None, large: bool, remedy: str) -> Sign:
+    """The row of a change: bad where it is large and more than chance."""
+    return Sign(failure, seen + TOO_FEW, None, "") if real is None else Sign(failure, seen, real and large, remedy)
 
 
 def _lengths(result: dict[str, Any]) -> Sign | None:
@@ -66,7 +72,7 @@ def _lengths(result: dict[str, Any]) -> Sign | None:
     remedy = "set pairs.filters.max_length_ratio, or training.length_normalized"
     how = "as long as before" if not value else f"{abs(value):.1%} {'longer' if value > 0 else 'shorter'}"
     seen = f"fresh answers are {how}"
-    return Sign("Answers grow or shrink", seen, real and abs(value) > COST, remedy)
+    return _judged("Answers grow or shrink", seen, real, abs(value) > COST, remedy)
 
 
 def _trivial(rows: list[dict[str, Any]]) -> Sign | None:
@@ -79,14 +85,14 @@ def _trivial(rows: list[dict[str, Any]]) -> Sign | None:
     return Sign("Negatives are trivial", seen, mean >= TRIVIAL, "take pairs.negatives: {hard_context: 1.0}")
 
 
-def _uninformative(pairs: dict[str, Any], recipe: Recipe) -> Sign | None:
-    kept, dropped = pairs.get("pairs", {}).get("train"), pairs.get("dropped", {}).get("train", {})
-    if not kept or recipe.pairs.file:
+def _uninformative(pairs: dict[str, Any]) -> Sign | None:
+    """From the histogram that is counted before any filter by PMI; 0 is one of its edges, or all lies on one side of it."""
+    found = pairs.get("histogram", {})
+    if not sum(found.get("train", [])):
         return None
-    if recipe.pairs.filters.min_pmi is None:
-        return Sign("Pairs say nothing", "not filtered by PMI", False, "")
-    share = dropped.get("min_pmi", 0) / (kept + sum(dropped.values()))
-    seen = f"{share:.0%} of the training answers dropped, because their context did not make them likelier"
+    below = sum(count for count, upper in zip(found["train"], found["edges"][1:], strict=True) if upper <= 0)
+    share = below / sum(found["train"])
+    seen = f"in {share:.0%} of the sampled pairs the context makes its own answer less likely than a wrong one does"
     return Sign("Pairs say nothing", seen, share > UNINFORMATIVE, "use contexts that say more: longer ones, or other notes")
 
 
@@ -96,7 +102,8 @@ def _odd(result: dict[str, Any]) -> Sign | None:
         return None
     value, real = change
     remedy = "lower training.learning_rate or training.max_kl"
-    return Sign("Odd, rare words", f"perplexity of the answers under the base {value:+.1%}", real and value > COST, remedy)
+    seen = f"perplexity of the answers under the base {value:+.1%}"
+    return _judged("Odd, rare words", seen, real, value > COST, remedy)
 
 
 def _drift(rows: list[dict[str, Any]], stopped: str | None, recipe: Recipe) -> Sign | None:
@@ -116,7 +123,7 @@ def _parroting(result: dict[str, Any]) -> Sign | None:
     value, real = change
     seen = f"{100 * value:+.0f} points of the answers hand the context back or take the user's part"
     remedy = "lower training.learning_rate; keep pairs.filters.quotes_context and first_person"
-    return Sign("Parrots the user", seen, real and value > PARROTING, remedy)
+    return _judged("Parrots the user", seen, real, value > PARROTING, remedy)
 
 
 def _recites(result: dict[str, Any]) -> Sign | None:

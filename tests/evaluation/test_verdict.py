@@ -36,10 +36,19 @@ def test_costs_are_told_where_they_are_large_and_beyond_chance():
     chance = fresh(perplexity=(0.31, [-0.1, 0.7]), tokens=(0.25, [-0.1, 0.6]), parroting=(0.12, [0.0, 0.3]))
     small = fresh(perplexity=(0.19, [0.1, 0.3]), tokens=(0.1, [0.05, 0.15]), parroting=(0.04, [0.01, 0.07]))
     assert verdict.sentence(good, chance) == verdict.sentence(good, small) == verdict.sentence(good, None)
-    assert "40% longer" in verdict.sentence(good, fresh(tokens=(0.4, None)))  # too few for an interval: better a warning too many
 
 
-def test_signs_of_reciting_are_told():
-    said = verdict.sentence(heldout(0.81, [0.74, 0.87]), None, {"signs": ["a canary"]})
-    assert said.endswith("but it shows signs of reciting the notes.")
-    assert "reciting" not in verdict.sentence(heldout(0.81, [0.74, 0.87]), None, {"signs": []})
+def test_a_large_cost_without_an_interval_is_told_with_its_doubt():
+    good = heldout(0.81, [0.74, 0.87])
+    said = verdict.sentence(good, fresh(tokens=(0.4, None), perplexity=(0.31, [0.1, 0.5]), parroting=(0.01, None)))
+    assert said.endswith("(perplexity) and its answers are 40% longer (too few to tell that from chance).") and "31% less" in said
+    assert said.count("too few") == 1
+
+
+@pytest.mark.parametrize(
+    "interval, ending", [([0.74, 0.87], "before), but it shows"), ([0.4, 0.9], "before), but it shows"), (None, "needed; it shows")]
+)
+def test_signs_of_reciting_are_told_whatever_else_is_known(interval, ending):
+    said = verdict.sentence(heldout(0.81, interval), None, {"signs": ["a canary"]})
+    assert said.endswith(f"{ending} signs of reciting the notes.")
+    assert "reciting" not in verdict.sentence(heldout(0.81, interval), None, {"signs": []})

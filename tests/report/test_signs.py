@@ -10,7 +10,7 @@ from mipo_mlx.report.signs import signs
 
 from .helpers import make_finished
 
-RECIPE = Recipe(model="x", pairs={"filters": {"min_pmi": 0.0}})
+RECIPE = Recipe(model="x")
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ FAILURES = {
     "Both likelihoods fall, text decays": lambda result, rows, pairs: rows[-2].update(chosen_reward=-1.6),
     "Answers grow or shrink": lambda result, rows, pairs: result["fresh"]["metrics"].update(tokens=changed(0.3, 0.1, 0.5)),
     "Negatives are trivial": lambda result, rows, pairs: [row.update(accuracy=0.99) for row in rows if "accuracy" in row],
-    "Pairs say nothing": lambda result, rows, pairs: pairs["dropped"]["train"].update(min_pmi=120),
+    "Pairs say nothing": lambda result, rows, pairs: pairs["histogram"].update(train=[30, 20, 5, 20, 10, 3]),
     "Odd, rare words": lambda result, rows, pairs: result["fresh"]["metrics"].update(perplexity=changed(0.2, 0.1, 0.3)),
     "Parrots the user": lambda result, rows, pairs: result["fresh"]["metrics"].update(parroting=changed(0.05, 0.01, 0.1)),
     "Recites private text": lambda result, rows, pairs: result["leak"].update(signs=["a canary sings"]),
@@ -57,6 +57,21 @@ def test_a_change_that_may_be_chance_is_no_fault(healthy):
     result, rows, pairs = copy.deepcopy(healthy)
     result["fresh"]["metrics"].update(tokens=changed(0.3, -0.1, 0.7), parroting=changed(0.05, -0.01, 0.1))
     assert not [sign for sign in signs(result, rows, pairs, None, RECIPE) if sign.bad]
+
+
+def test_a_change_without_an_interval_is_neither_fine_nor_bad(healthy):
+    result, rows, pairs = copy.deepcopy(healthy)
+    for name in ("tokens", "perplexity", "parroting"):
+        result["fresh"]["metrics"][name] = {"change": {"value": 0.3, "interval": None}}
+    open_ones = [sign for sign in signs(result, rows, pairs, None, RECIPE) if sign.bad is None]
+    assert [sign.failure for sign in open_ones] == ["Answers grow or shrink", "Odd, rare words", "Parrots the user"]
+    assert all(sign.seen.endswith("too few to tell that from chance") for sign in open_ones)
+
+
+@pytest.mark.parametrize("edges, counts, share", [([-1, 0, 1], [6, 4], "60%"), ([1, 2], [5], "0%"), ([-2, -1], [5], "100%")])
+def test_uninformative_pairs_are_counted_whether_or_not_they_were_filtered(edges, counts, share):
+    [sign] = signs({}, [], {"histogram": {"edges": edges, "train": counts}}, None, RECIPE)
+    assert sign.seen.startswith(f"in {share} of the sampled pairs") and sign.bad == (share != "0%")
 
 
 def test_what_was_not_measured_is_left_out():

@@ -70,6 +70,7 @@ def test_a_held_out_set_too_small_for_intervals_says_so(tmp_path):
     text = stage.render(make_finished(tmp_path, half=None), RECIPE)
     assert "Too few held-out groups for an interval: 3 independent ones" in text
     assert not any(re.findall(r'class="interval">(.*?)<', text))
+    assert text.count("cannot tell") == 3 and "too few to tell that from chance" in text
 
 
 def test_the_leak_test_says_what_was_looked_at_and_how_the_controls_did(tmp_path):
