@@ -43,8 +43,20 @@ def information_rows(choices: list[int]) -> tuple:
     rows += [
         ("checkable", "Meets a stated requirement", ".2f", "form, length, language, words: checked by a program", 1),
         ("checkable_without", "... without being told", ".2f", "the same requests with no requirement in sight", 0),
+        ("checkable_gain", "... more than without being told", ".2f", "told minus not told", 1),
+        ("checkable_unseen", "... of kinds left out of checkable.yaml", ".2f", "none of them is trained on there", 1),
+        ("checkable_unseen_gain", "... of these, more than without being told", ".2f", "told minus not told", 1),
     ]
     return (*rows, ("pmi_per_token", "PMI, nats per token", ".3f", "how much likelier the context makes a token, to the base", 1))
+
+
+def checked(found: dict[str, Any] | None) -> dict[str, Any]:
+    """The measures of checkable requirements, those of kinds that checkable.yaml leaves out under names of their own."""
+    if not found:
+        return {}
+    unseen = found["heldout_kinds"]
+    of_unseen = {"checkable_unseen": "checkable", "checkable_unseen_gain": "checkable_gain"} if unseen["requests"] else {}
+    return {**found["metrics"], **{name: unseen["metrics"][key] for name, key in of_unseen.items()}}
 
 
 def table(measures: dict[str, Any], rows: tuple) -> list[dict[str, Any]]:
@@ -56,8 +68,8 @@ def table(measures: dict[str, Any], rows: tuple) -> list[dict[str, Any]]:
         measure = measures[key]
         sides = [measure[side] for side in ("before", "after")]
         points = [v for s in sides for v in (s["value"], *(s["interval"] or ())) if v is not None]
-        share = key.startswith(SHARES)  # on the axis from 0 to 1; everything else from 0 to its largest
-        span = (0.0, 1.0) if share else (min(0.0, *points), max(0.0, *points))
+        share = key.startswith(SHARES)  # the axis reaches to 1; everything else's from 0 to its largest
+        span = (min(0.0, *points), max(1.0 if share else 0.0, *points))
         shown.append(
             {
                 "label": label,

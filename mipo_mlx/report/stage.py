@@ -43,13 +43,11 @@ def contents(folder: Path, recipe: Recipe) -> dict[str, Any]:
     """What the page shows; a part whose file is missing is left out."""
     result, manifest = _json(folder / "eval.json"), _json(folder / "manifest.json")
     heldout, fresh, judged = result.get("heldout"), result.get("fresh"), result.get("judged")
+    answered = fresh["metrics"] if fresh else {}
     kept = (result.get("abilities") or {}).get("metrics", {})
-    gained: list[dict[str, Any]] = []
-    if heldout:
-        gained += figures.table(heldout["metrics"], figures.HELDOUT)
-    if fresh:
-        checked = (result.get("checkable") or {}).get("metrics", {})
-        gained += figures.table({**fresh["metrics"], **checked}, figures.information_rows(fresh["choices"]))
+    gained = figures.table(heldout["metrics"], figures.HELDOUT) if heldout else []
+    told = figures.information_rows(fresh["choices"] if fresh else [])
+    gained += figures.table({**answered, **figures.checked(result.get("checkable"))}, told)
     likelier = fresh["log_ratio_per_answer"]["value"] if fresh else None
     rows, pairs = read_jsonl(folder / "metrics.jsonl"), _json(folder / "pairs.json")
     trained = [entry.get("summary") or {} for name, entry in manifest.get("stages", {}).items() if name.startswith("training")]
@@ -65,7 +63,7 @@ def contents(folder: Path, recipe: Recipe) -> dict[str, Any]:
         "about": _about(heldout, fresh, manifest),
         "gained": gained,
         "no_interval": [part["no_interval"] for part in (heldout, fresh) if part and part["no_interval"]],
-        "costs": figures.table({**fresh["metrics"], **kept}, figures.COSTS) if fresh else [],
+        "costs": figures.table({**answered, **kept}, figures.COSTS),
         "fresh": fresh,
         "likelier": None if likelier is None else f"{likelier:.1f}",
         "judge": (judged or {}).get("judge", ""),

