@@ -175,13 +175,13 @@ def untrained(recipe: Any, folder: Path) -> None:
 
 def borrow(folder: Path, recipe: Any, base: Path) -> None:
     """What the evaluation asks of the base alone is the same for every choice: take it over from the base's own cell."""
-    from mipo_mlx.evaluation.stage import fingerprint
+    from mipo_mlx.evaluation.stage import samples_key
     from mipo_mlx.files import read_jsonl, write_jsonl
 
     journal = folder / "eval-samples.jsonl"
     if not journal.exists() and (base / "eval-samples.jsonl").exists():
         rows = [row for row in read_jsonl(base / "eval-samples.jsonl") if row.get("phase") in ("sample-base", "abilities-base")]
-        write_jsonl(journal, [{"key": fingerprint(folder, recipe)}, *rows])
+        write_jsonl(journal, [{"key": samples_key(folder, recipe)}, *rows])
 
 
 def decode(recipe: Any, folder: Path, strength: float, base: Path) -> None:

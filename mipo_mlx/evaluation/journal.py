@@ -11,8 +11,8 @@ from ..progress import Bar
 class Journal:
     """Finished chunks of work, kept in `path` and read back instead of computed again.
 
-    The first line is a key; a file with another key (other adapters, another recipe) is started over. Chunks are the unit of
-    repetition: their results pass through JSON either way, so a run that was killed ends with the same bytes.
+    The first line is a key; a file with another key (other adapters, other settings of the sampling) is started over. Chunks are
+    the unit of repetition. Results are what JSON gives back as it got it, so a run that was killed ends with the same bytes.
     """
 
     def __init__(self, path: Path, key: str) -> None:

@@ -23,6 +23,7 @@ from .journal import Journal
 FORMAT = 2  # of eval.json and of what the journal keeps: what another version left is computed anew
 PAIRS_AT_ONCE = 16  # held-out pairs scored between two entries of the journal
 ON_TOP = {"baselines", "judge", "judge_model", "judge_mode", "judge_timeout"}
+COMPUTED = {"examples", "gallery", "bootstrap", "embedding_judge"}  # of what is computed from samples that stay as they are
 INPUTS = ("pairs.jsonl", "contexts.jsonl", "prompts.jsonl", "adapters/adapters.safetensors", "adapters/adapter_config.json")
 
 
@@ -37,26 +38,36 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
     known = read_json(folder / "eval.json") if (folder / "eval.json").exists() else {}
     result = known if known.get("key") == key else {}
     if not result or _asks_for_more(result, recipe.evaluation):
-        journal = Journal(folder / "eval-samples.jsonl", key)
-        result = {"key": key, **_evaluate(folder, recipe, reporter, pairs, journal, result)}
+        questions = _questions(folder, recipe)  # before the journal: a wrong path must not cost the samples
+        journal = Journal(folder / "eval-samples.jsonl", samples_key(folder, recipe))
+        result = {"key": key, **_evaluate(folder, recipe, reporter, pairs, questions, journal, result)}
         write_json(folder / "eval.json", result)
     _tell(result, recipe, reporter)
     return summary(result)
 
 
 def fingerprint(folder: Path, recipe: Recipe) -> str:
-    """What an evaluation depends on: its input files and the settings that it reads."""
+    """What an evaluation depends on: its samples and the settings of what is computed from them."""
+    settings = {
+        "samples": samples_key(folder, recipe),
+        "beta": recipe.training.beta,
+        "evaluation": recipe.evaluation.model_dump(mode="json", include=COMPUTED),
+        "embedding": embedding.installed() is not None,
+    }
+    return hashlib.sha256(dump(settings).encode()).hexdigest()
+
+
+def samples_key(folder: Path, recipe: Recipe) -> str:
+    """What the samples and scores of the journal depend on: the input files and the settings that they are made with."""
     questions = recipe.evaluation.abilities
     settings = {
         "format": FORMAT,
         "model": recipe.model,
         "seed": recipe.seed,
-        "beta": recipe.training.beta,
         "pairs": recipe.pairs.model_dump(mode="json"),
         # Baselines and named judges come on top: what is known without them stays known.
-        "evaluation": recipe.evaluation.model_dump(mode="json", exclude=ON_TOP),
+        "evaluation": recipe.evaluation.model_dump(mode="json", exclude=ON_TOP | COMPUTED),
         "canaries": recipe.sources.canaries,
-        "embedding": embedding.installed() is not None,
         "files": {name: sha256(folder / name) for name in INPUTS if (folder / name).exists()},
         "profile": contexts.digest(folder, recipe),
         "questions": sha256(Path(questions)) if isinstance(questions, str) and Path(questions).is_file() else None,
@@ -94,8 +105,22 @@ def _heldout_pairs(folder: Path) -> list[Pair]:
     return pairs
 
 
+def _questions(folder: Path, recipe: Recipe) -> list[dict[str, Any]]:
+    given = recipe.evaluation.abilities
+    if not given:
+        return []
+    path = Path(given).expanduser() if isinstance(given, str) else abilities.kept(folder, given)
+    return abilities.read_questions(path, recipe.evaluation.abilities_questions, recipe.seed)
+
+
 def _evaluate(
-    folder: Path, recipe: Recipe, reporter: Reporter, pairs: list[Pair], journal: Journal, known: dict[str, Any]
+    folder: Path,
+    recipe: Recipe,
+    reporter: Reporter,
+    pairs: list[Pair],
+    questions: list[dict[str, Any]],
+    journal: Journal,
+    known: dict[str, Any],
 ) -> dict[str, Any]:
     """All of it; `known` is what eval.json already holds for the same inputs."""
     loaded = loading.load(recipe.model)
@@ -107,11 +132,6 @@ def _evaluate(
     ask.tell_cuts(reporter)
     requests = sum(group.asked for group in groups)
     settings = recipe.evaluation
-    questions = []
-    if settings.abilities:
-        given = settings.abilities
-        path = Path(given).expanduser() if isinstance(given, str) else abilities.kept(folder, given)
-        questions = abilities.read_questions(path, settings.abilities_questions, recipe.seed)
     total = len(pairs) + 4 * requests + unprompted.work(folder, recipe) + abilities.work(questions) + judge.work(recipe, requests)
     total += checkable.work(folder, recipe) + leak.work(folder, recipe)
     total += baselines.work(groups) if settings.baselines else 0

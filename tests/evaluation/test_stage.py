@@ -175,6 +175,38 @@ def test_other_adapters_start_the_evaluation_over(finished, tmp_path, tiny_folde
     assert first["heldout"]["metrics"]["loss"]["after"] != second["heldout"]["metrics"]["loss"]["after"]
 
 
+@pytest.mark.parametrize(
+    "changes, kept",
+    [({"examples": 1, "gallery": 2, "bootstrap": 300}, True), ({"embedding_judge": False}, True), ({"answers": 6}, False)],
+)
+def test_samples_stay_where_only_what_is_computed_from_them_changes(finished, tmp_path, monkeypatch, changes, kept):
+    folder, settings = finished
+    again = shutil.copytree(folder, tmp_path / "run")
+    if kept:
+        monkeypatch.setattr(stage.asking.sampling, "answers", None)  # nothing is sampled again
+    stage.run(again, recipe(settings.model, **changes), QUIET)
+    journals = [(place / "eval-samples.jsonl").read_bytes() for place in (folder, again)]
+    assert (journals[0] == journals[1]) == kept
+    results = [read_json(place / "eval.json") for place in (folder, again)]
+    assert results[0]["key"] != results[1]["key"]
+
+
+def test_another_beta_is_another_evaluation_of_the_same_samples(finished):
+    folder, settings = finished
+    other = settings.model_copy(update={"training": settings.training.model_copy(update={"beta": 0.3})})
+    assert stage.samples_key(folder, other) == stage.samples_key(folder, settings)
+    assert stage.fingerprint(folder, other) != stage.fingerprint(folder, settings)
+
+
+def test_a_wrong_path_costs_no_samples(finished, tmp_path):
+    folder, settings = finished
+    again = shutil.copytree(folder, tmp_path / "run")
+    with pytest.raises(UserError, match="no such file"):
+        stage.run(again, recipe(settings.model, abilities=str(tmp_path / "typo.jsonl")), QUIET)
+    for name in ("eval.json", "eval-samples.jsonl"):
+        assert (again / name).read_bytes() == (folder / name).read_bytes()
+
+
 def test_an_unfinished_run_ends_in_one_line(tmp_path, tiny_folder):
     with pytest.raises(UserError, match="training has not finished") as error:
         stage.run(tmp_path, recipe(tiny_folder), QUIET)
