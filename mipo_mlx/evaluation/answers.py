@@ -99,6 +99,7 @@ def evaluate(asked: Sequence[Asked], choices: Sequence[int], draws: int, seed: i
         "contexts": len(set(clusters[0])),
         "prompts": len(set(clusters[1])),
         "choices": among,
+        "choices_left_out": sorted(set(choices) - set(among)),
         "no_interval": enough(clusters),
         "metrics": metrics,
         "items": measures.items(),

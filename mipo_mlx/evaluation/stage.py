@@ -197,6 +197,8 @@ def _tell(result: dict[str, Any], recipe: Recipe, reporter: Reporter) -> None:
             reporter.say(f"  no interval for {what}: {result[part]['no_interval']}")
     if not result["fresh"]:
         reporter.say("  no fresh answers: they need at least two held-out notes and one held-out prompt")
+    elif left_out := result["fresh"]["choices_left_out"]:
+        reporter.say(f"  evaluation.choices: {', '.join(map(str, left_out))} left out, as fewer notes are held out")
     for example in result["gallery"][: recipe.evaluation.examples]:
         reporter.say(f"\n  About the user: {example['context']}\n  Asked:  {example['prompt']}")
         reporter.say(f"  Base:   {example['base']['text']}\n  Tuned:  {example['tuned']['text']}")
