@@ -15,9 +15,10 @@ from mlx_lm.models.cache import BatchKVCache
 
 from ..models import adapters, chat
 from ..nucleus import nucleus_sampler
-from ..prefix import text_model
+from ..prefix import body_of, text_model
 from ..progress import Bar
 from ..recipe import Pairs, Recipe
+from ..sampling import to_answer
 from ..stored import expanded
 from . import answers as measured
 from . import sampling
@@ -129,6 +130,8 @@ def contrast(
     padding = [longest - len(row) for row in rows]
     cache = [BatchKVCache(padding) for _ in model.layers]
     tokens = mx.array([[0] * pad + list(row) for pad, row in zip(padding, rows, strict=True)])
+    body_of(model)(tokens[:, :-1], cache=cache)  # without the output layer, whose logits would be prompt x vocabulary numbers
+    tokens = tokens[:, -1:]
     sampler = nucleus_sampler(settings.temperature, settings.top_p)
     ends = chat.end_of_turn(tokenizer)
     written: list[list[int]] = [[] for _ in prompts]
@@ -146,7 +149,4 @@ def contrast(
         if all(reason == "stop" for reason in finish):
             break
         tokens = mx.concatenate([drawn, drawn])[:, None]
-    return [
-        {"text": tokenizer.decode(said[:-1] if reason == "stop" else said).strip(), "tokens": said, "finish": reason}
-        for said, reason in zip(written, finish, strict=True)
-    ]
+    return [sampling.row(to_answer(tokenizer, said, reason)) for said, reason in zip(written, finish, strict=True)]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..recipe import Pairs
+from ..records import Answer
 from ..sampling import sample
 
 
@@ -16,7 +17,12 @@ def answers(model: Any, tokenizer: Any, prompts: Sequence[list[int]], settings: 
     """
     one_batch = settings.model_copy(update={"batch": max(1, len(prompts))})
     written = sample(model, tokenizer, [list(prompt) for prompt in prompts], one_batch, seed)
-    return [{"text": answer.text.strip(), "tokens": answer.tokens, "finish": answer.finish} for answer in written]
+    return [row(answer) for answer in written]
+
+
+def row(answer: Answer) -> dict[str, Any]:
+    """An answer as the journal keeps it."""
+    return {"text": answer.text.strip(), "tokens": answer.tokens, "finish": answer.finish}
 
 
 def seed_of(seed: int, *names: object) -> int:

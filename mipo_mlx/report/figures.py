@@ -216,18 +216,23 @@ BASELINE_COLUMNS = (
 
 
 def baselines(found: dict[str, Any] | None, fresh: dict[str, Any] | None) -> list[tuple[str, list[tuple[str, dict[str, str]]]]]:
-    """Rows of (method, [(column, value and interval)]): the base without and with the context, context-aware decoding, tuned."""
+    """Rows of (method, [(column, value and interval)]): the base without and with the context, context-aware decoding, SFT, tuned;
+    the last column is how much more often the tuned model's answers show their context, paired."""
     if not found or not fresh:
         return []
-    (first, *rest) = [(name, measures, "after") for name, measures in found.items()]
-    methods = [first, ("context in the prompt (base)", fresh["metrics"], "before"), *rest, ("tuned", fresh["metrics"], "after")]
+    (first, *rest) = [(name, measures, "after", "to_tuned") for name, measures in found.items()]
+    own = fresh["metrics"]
+    methods = [first, ("context in the prompt (base)", own, "before", "change"), *rest, ("tuned", own, "after", None)]
     rows = []
-    for name, measures, side in methods:
+    for name, measures, side, lead in methods:
         cells = []
         for key, label, form in BASELINE_COLUMNS:
             full = f"{key}_{fresh['choices'][0]}" if key.startswith("identified") and fresh["choices"] else key
             if full in measures:
                 cells.append((label, _show(measures[full][side], form)))
+        for k in fresh["choices"][:1]:
+            more = _show(measures[f"identified_by_base_{k}"][lead], "+.2f") if lead else {"value": "", "interval": ""}
+            cells.append(("Tuned finds", more))
         rows.append((name, cells))
     return rows
 

@@ -57,6 +57,26 @@ def test_each_greedy_token_is_the_best_of_the_contrasted_distribution(tiny_folde
         assert len(answer["tokens"]) == 5 or answer["finish"] == "stop"
 
 
+def test_the_output_layer_never_reads_the_prompt(tiny_folder, monkeypatch):
+    loaded = loading.load(str(tiny_folder))
+    kind, read = type(loaded.model), []
+    original = kind.__call__
+    monkeypatch.setattr(
+        kind, "__call__", lambda self, tokens, **kept: read.append(tokens.shape[1]) or original(self, tokens, **kept)
+    )
+    baselines.contrast(loaded.model, loaded.tokenizer, [WITH], [WITHOUT], 0.5, greedy(tiny_folder), 0)
+    assert set(read) == {1}
+
+
+def test_contrasted_texts_leave_out_special_tokens_as_sampled_ones_do(tiny_folder, monkeypatch):
+    loaded = loading.load(str(tiny_folder))
+    drawn = iter([50, 1, 51, 2])
+    monkeypatch.setattr(baselines, "nucleus_sampler", lambda *_: lambda logps: mx.array([next(drawn)]))
+    [answer] = baselines.contrast(loaded.model, loaded.tokenizer, [WITH], [WITHOUT], 0.5, greedy(tiny_folder), 0)
+    assert answer["tokens"] == [50, 1, 51, 2] and answer["finish"] == "stop"
+    assert answer["text"] == loaded.tokenizer.decode([50, 51]).strip() and "<|" not in answer["text"]
+
+
 NAMES = {"no context", "context-aware decoding 0.5", "context-aware decoding 1.5", "SFT on the chosen answers"}
 
 

@@ -95,7 +95,7 @@ def make_finished(folder: Path, *, half: float | None = 0.06, hostile: bool = Tr
             },
             "baselines": {
                 name: {
-                    "identified_by_base_4": measure(0.78, found, half),
+                    "identified_by_base_4": {**measure(0.78, found, half), "to_tuned": estimate(0.9 - found, half)},
                     "perplexity": measure(5.7, odd, half and 0.3, relative=True),
                     "tokens": measure(40.2, 39.0, half and 2.0, relative=True), "parroting": measure(0.02, 0.04, half),
                     "self_bleu": measure(21.0, 22.0, half and 1.0),

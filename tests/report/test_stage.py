@@ -115,6 +115,9 @@ def test_baselines_stand_beside_the_base_and_the_tuned_model(page):
     rows = figures.baselines(result["baselines"], result["fresh"])
     assert [name for name, _ in rows] == ["no context", "context in the prompt (base)", "context-aware decoding 0.5", "tuned"]
     assert [dict(cells)["Right context found"]["value"] for _, cells in rows] == ["0.27", "0.78", "0.88", "0.90"]
+    against = [dict(cells)["Tuned finds"] for _, cells in rows]
+    assert [cell["value"] for cell in against] == ["+0.63", "+0.12", "+0.02", ""]
+    assert against[2]["interval"] == "-0.04 to +0.08" and against[3]["interval"] == ""
     assert figures.baselines(None, result["fresh"]) == []
 
 
