@@ -6,11 +6,13 @@
 
 A cell is one choice under one seed: a run folder under benchmarks/.cache/study, made by the project's own stages from
 recipes/personal.yaml. Cells of a seed share contexts, requests and sampled grids, are judged on the same held-out pairs and
-requests, and the base's own answers are sampled once. A finished cell is never computed again. Intervals are paired, over
+requests, and the base's own answers are sampled once. A finished cell is never computed again, and one that was made from another
+recipe, other notes or other questions is refused. Intervals are paired, over
 contexts and seeds (mipo_mlx/evaluation/compare.py).
 """
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -26,6 +28,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 STUDY = HERE / ".cache" / "study"
 RECIPE = HERE.parent / "recipes" / "personal.yaml"
+MADE_FROM = "made-from.txt"  # in a cell: the hash of what it was made from
 BASE = "prompting"  # the base with the context in its prompt: what all others are compared with
 
 
@@ -87,6 +90,46 @@ def recipe_of(options: argparse.Namespace, seed: int, keys: dict[str, Any]) -> A
     )
 
 
+def made_from(options: argparse.Namespace, name: str, seed: int) -> str:
+    """A hash of a cell's recipe and of the one that judges it; notes and questions count by what stands in them."""
+    from mipo_mlx.files import dump, sha256
+
+    def contents(path: Path) -> list[list[str]]:
+        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        return [[str(file.relative_to(path)), sha256(file)] for file in files]
+
+    def settled(keys: dict[str, Any]) -> dict[str, Any]:
+        values = recipe_of(options, seed, keys).model_dump(mode="json")
+        values["sources"]["notes"] = contents(Path(options.notes))
+        values["evaluation"]["abilities"] = contents(Path(options.abilities)) if options.abilities else None
+        return values
+
+    return hashlib.sha256(dump([settled(ALL[name].keys), settled({}), ALL[name].contrast]).encode()).hexdigest()
+
+
+def begin(options: argparse.Namespace, label: str, name: str, seed: int) -> Path:
+    """The folder of a cell, or of the grids that the cells of a seed share, marked with what it is made from."""
+    from mipo_mlx.files import write_text
+
+    folder = STUDY / f"{label}-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / MADE_FROM, made_from(options, name, seed))
+    return folder
+
+
+def refuse_others(options: argparse.Namespace, names: list[str]) -> None:
+    """End where a folder that would be used is another study's, or an earlier version's."""
+    for seed in range(options.seeds):
+        for label, name in [("grids", BASE), *((name, name) for name in {BASE: None, **dict.fromkeys(names)})]:
+            folder = STUDY / f"{label}-{seed}"
+            mark = folder / MADE_FROM
+            if folder.exists() and not (mark.exists() and mark.read_text() == made_from(options, name, seed)):
+                raise SystemExit(
+                    f"{folder}: made from another recipe, other notes or other questions than are asked for now (or by an earlier "
+                    "version); ask for those (--notes, --abilities, --questions, --set), or remove this folder to make it anew"
+                )
+
+
 def prepare(options: argparse.Namespace, seed: int) -> Path:
     """Contexts, requests and sampled grids of a seed: K answers under contexts and one without, so that every kind of negative
     can be built from them."""
@@ -98,8 +141,7 @@ def prepare(options: argparse.Namespace, seed: int) -> Path:
     from mipo_mlx.sources import stage as sources
     from mipo_mlx.window import Asker, window_of
 
-    folder = STUDY / f"grids-{seed}"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = begin(options, "grids", BASE, seed)
     recipe = recipe_of(options, seed, {"pairs.negatives": {"random_context": 1.0, "no_context": 1.0}})
     sources.run(folder, recipe, Reporter(quiet=True))
     plans = make_plan(recipe, read_records(folder / "contexts.jsonl", Context), read_records(folder / "prompts.jsonl", Prompt))
@@ -123,8 +165,7 @@ def cell(options: argparse.Namespace, name: str, seed: int) -> None:
     from mipo_mlx.recipe import dump
     from mipo_mlx.training import stage as training
 
-    folder = STUDY / f"{name}-{seed}"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = begin(options, name, name, seed)
     recipe, plain = recipe_of(options, seed, ALL[name].keys), recipe_of(options, seed, {})
     write_text(folder / "recipe.yaml", dump(recipe))
     for file in ("contexts.jsonl", "prompts.jsonl"):
@@ -219,6 +260,7 @@ def decode(recipe: Any, folder: Path, strength: float, base: Path) -> None:
 
 def run_cells(options: argparse.Namespace, names: list[str]) -> None:
     """Cells in processes of their own, `workers` at a time with one BLAS thread each: the base of a seed first."""
+    refuse_others(options, names)
     forward = ["--notes", options.notes, "--questions", str(options.questions)]
     forward += ["--abilities", options.abilities] if options.abilities else []
     forward += [part for each in options.set for part in ("--set", each)]
@@ -243,13 +285,13 @@ def run_cells(options: argparse.Namespace, names: list[str]) -> None:
 
 
 COLUMNS = (  # measure, heading, format; relative ones are shares of the base's value
-    ("identified_by_embedding_4", "judge: right context of 4", "+.0%", 100),
-    ("identified_4", "own likelihood: of 4", "+.0%", 100),
-    ("perplexity", "perplexity", "+.0%", 1),
-    ("tokens", "length", "+.0%", 1),
-    ("self_bleu", "self-BLEU", "+.1f", 1),
-    ("parroting", "parroting", "+.0%", 1),
-    ("ability", "ARC-Easy", "+.1%", 1),
+    ("identified_by_embedding_4", "judge: right context of 4", "+.0%"),
+    ("identified_4", "own likelihood: of 4", "+.0%"),
+    ("perplexity", "perplexity", "+.0%"),
+    ("tokens", "length", "+.0%"),
+    ("self_bleu", "self-BLEU", "+.1f"),
+    ("parroting", "parroting", "+.0%"),
+    ("ability", "ARC-Easy", "+.1%"),
 )
 
 
@@ -266,7 +308,7 @@ def changes(name: str, seeds: int) -> dict[str, Any] | None:
 
 def table(seeds: int) -> str:
     """The study as Markdown."""
-    heads = ["choice", "held-out accuracy", "information, nats", *(head for _, head, _, _ in COLUMNS), "seeds"]
+    heads = ["choice", "held-out accuracy", "information, nats", *(head for _, head, _ in COLUMNS), "seeds"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for name, choice in ALL.items():
         found = changes(name, seeds)
@@ -275,7 +317,7 @@ def table(seeds: int) -> str:
         cells = [choice.label]
         for measure, form in (("accuracy", ".2f"), ("information", ".3f")):
             cells.append(f"{found[measure]['b']:{form}}" if measure in found else "")
-        for measure, _, form, _ in COLUMNS:
+        for measure, _, form in COLUMNS:
             cells.append(show(found.get(measure), form, name == BASE))
         lines.append("| " + " | ".join([*cells, str(found["seeds"])]) + " |")
     return "\n".join(lines)

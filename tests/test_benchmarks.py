@@ -1,5 +1,6 @@
 """The parts of benchmarks/ that need no model: what counts as a pair, FLOPs, medians, the comparison of gradients, the table."""
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ sys.path.insert(0, str(BENCHMARKS))
 
 import inputs  # noqa: E402
 import peers  # noqa: E402
+import study  # noqa: E402
 import table  # noqa: E402
 from shapes import ROWS, Row, Shape, full_rows, shared_prompt, step_flops  # noqa: E402
 
@@ -213,3 +215,51 @@ def test_labels_of_the_trade_keep_clear_of_each_other_and_of_the_edge():
     taken = [(100.0, 40.0, 100.0)]
     assert not trade.free(taken, 120, 105, 40) and trade.free(taken, 120, 112, 40) and trade.free(taken, 141, 100, 40)
     assert not trade.free([], WIDTH - 40, 100, 60) and not trade.free([], 20, 100, 10)
+
+
+@pytest.fixture
+def a_study(tmp_path, monkeypatch):
+    """Options of a study over one note and one question, whose cells are finished as soon as they begin."""
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.md").write_text("I keep bees.")
+    (tmp_path / "arc.jsonl").write_text("{}")
+    options = argparse.Namespace(
+        notes=str(tmp_path / "notes"), abilities=str(tmp_path / "arc.jsonl"), questions=5, set=[], seeds=1, workers=1, threads=1
+    )
+
+    def finish(command, **_):
+        study.begin(options, "grids", study.BASE, 0)
+        name = command[command.index("--cell") + 1]
+        (study.begin(options, name, name, 0) / "eval.json").write_text("{}")
+        began.append(name)
+        return argparse.Namespace(returncode=0)
+
+    began: list[str] = []
+    monkeypatch.setattr(study, "STUDY", tmp_path / "study")
+    monkeypatch.setattr(study.subprocess, "run", finish)
+    return options, began
+
+
+def test_a_finished_cell_is_not_computed_again_wherever_its_notes_lie(a_study, tmp_path):
+    options, began = a_study
+    study.run_cells(options, ["sft"])
+    options.notes = str((tmp_path / "notes").rename(tmp_path / "moved"))
+    study.run_cells(options, ["sft", "no_context"])
+    assert began == [study.BASE, "sft", "no_context"]
+
+
+@pytest.mark.parametrize("change", ["notes", "abilities", "questions", "set", "earlier version"])
+def test_a_cell_made_from_something_else_is_refused(a_study, tmp_path, change):
+    options, began = a_study
+    study.run_cells(options, ["sft"])
+    if change == "notes":
+        (tmp_path / "notes" / "a.md").write_text("I bake bread.")
+    elif change == "abilities":
+        (tmp_path / "arc.jsonl").write_text("{} ")
+    elif change == "earlier version":
+        (tmp_path / "study" / "sft-0" / study.MADE_FROM).unlink()
+    else:
+        vars(options).update({"questions": 6} if change == "questions" else {"set": ["training.beta=0.2"]})
+    with pytest.raises(SystemExit, match="(grids|sft)-0: made from another recipe, other notes or other questions"):
+        study.run_cells(options, ["sft"])
+    assert began == [study.BASE, "sft"]
