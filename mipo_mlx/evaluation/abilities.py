@@ -17,7 +17,7 @@ from ..recipe import Dataset, Recipe
 from . import sampling
 from .intervals import enough
 from .journal import Journal
-from .measures import Measures
+from .measures import Measures, case
 from .numbers import read_number
 
 WORKING = 320  # tokens for a worked solution
@@ -92,7 +92,7 @@ def evaluate(
     with adapters.disabled(model):
         before = journal.map("abilities-base", questions, size, right, bar)
     after = journal.map("abilities-tuned", questions, size, right, bar)
-    keys = [row["question"] for row in questions]
+    keys = [case(row["question"], row.get("choices"), row["answer"]) for row in questions]
     clusters = [list(range(len(keys)))]
     measures = Measures(keys, clusters, recipe.evaluation.bootstrap, recipe.seed)
     measures.add("ability", before, after, share=True)

@@ -124,6 +124,10 @@ def test_choices_are_judged_by_their_mean_logprob(tmp_path, tiny_folder):
         return hits / len(rows)
 
     assert result["metrics"]["ability"]["after"]["value"] == pytest.approx(share())
+    other = [{**row, "choices": row["choices"][: 2 + (i < 3)]} for i, row in enumerate(rows) if row["answer"] < 2]
+    again = abilities.evaluate(model, loaded.tokenizer, other, settings, Journal(tmp_path / "other.jsonl", "k"))
+    shared = set(result["items"]["keys"]) & set(again["items"]["keys"])
+    assert len(shared) == 2  # the two of the first three: a question with other choices is another case for `compare`
     with adapters.disabled(model):
         assert result["metrics"]["ability"]["before"]["value"] == pytest.approx(share())
 

@@ -10,6 +10,7 @@ from mipo_mlx import summary as runs_summary
 from mipo_mlx.evaluation import checkable, stage
 from mipo_mlx.files import read_json, read_jsonl
 from mipo_mlx.progress import Reporter
+from mipo_mlx.records import Prompt
 from mipo_mlx.sources import stage as sources
 
 from .helpers import make_run, more_prompts, recipe
@@ -154,3 +155,13 @@ def test_the_stage_counts_what_was_met_told_and_untold(tmp_path, tiny_folder, mo
     share = f"{expected['Bake!']:.2f}"
     assert re.search(rf"stated requirements met +{share} -> {share} \[", told)
     assert re.search(rf"kinds that checkable.yaml leaves out +{met:.2f} -> {met:.2f}\n", told + "\n")
+
+
+def test_requests_are_the_same_case_in_two_runs_by_their_text():
+    def keys(*prompts: Prompt) -> list[str]:
+        told = {True: [1.0] * len(prompts), False: [0.0] * len(prompts)}
+        asked = [(checkable.KINDS[0], 0, prompt) for prompt in prompts]
+        return checkable._measures(asked, told, told, recipe("x")).keys
+
+    first, second = keys(Prompt("p0", "Cook?", "", "heldout"), Prompt("p1", "Read?", "", "heldout"))
+    assert keys(Prompt("p1", "Cook?", "", "heldout"), Prompt("p0", "Sing?", "", "heldout"))[0] == first != second
