@@ -230,6 +230,7 @@ def decode(recipe: Any, folder: Path, strength: float, base: Path) -> None:
     from mipo_mlx.evaluation import answers, asking, baselines, cases, embedding, sampling
     from mipo_mlx.evaluation.answers import Asked, Scored
     from mipo_mlx.evaluation.journal import Journal
+    from mipo_mlx.evaluation.measures import FORMAT
     from mipo_mlx.files import read_jsonl, write_json
     from mipo_mlx.models import loading
     from mipo_mlx.window import Asker, window_of
@@ -255,7 +256,7 @@ def decode(recipe: Any, folder: Path, strength: float, base: Path) -> None:
     embedder = embedding.Embedder(embedding.installed()) if embedding.installed() else None
     settings = recipe.evaluation
     fresh = answers.evaluate(asked, settings.choices, settings.bootstrap, recipe.seed, embedder)
-    write_json(folder / "eval.json", {"model": recipe.model, "fresh": fresh})
+    write_json(folder / "eval.json", {"format": FORMAT, "model": recipe.model, "fresh": fresh})
 
 
 def run_cells(options: argparse.Namespace, names: list[str]) -> None:

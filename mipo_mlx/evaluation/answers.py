@@ -83,7 +83,8 @@ def evaluate(asked: Sequence[Asked], choices: Sequence[int], draws: int, seed: i
     add("role_confusion", lambda a, s: takes_users_part(s.text, context(a), a.group.prompt), share=True)
     add("parroting", lambda a, s: parrots(s.text, context(a), a.group.prompt), share=True)
     texts = [[getattr(a, side).text for a in asked] for side in both]
-    measures.add("self_bleu", *(text.self_bleu(t) for t in texts))
+    if len(asked) > 1:
+        measures.add("self_bleu", *(text.self_bleu(t) for t in texts))
     metrics = measures.metrics
     distinct = {f"distinct_{n}": [text.distinct(t, n) for t in texts] for n in (1, 2)}
     for name, (before, after) in distinct.items():  # one figure for the whole set: nothing to resample

@@ -14,7 +14,7 @@ from ..errors import UserError
 from ..files import read_json
 from ..recipe import Evaluation
 from .intervals import FEWEST, LEVEL
-from .measures import TRANSFORMS
+from .measures import FORMAT, TRANSFORMS
 
 PARTS = {"heldout": "held-out pairs", "fresh": "fresh answers", "abilities": "questions", "checkable": "requirements"}
 REWARDS = ("loss", "margin", "information", "chosen_reward", "rejected_reward")  # they grow with beta
@@ -33,7 +33,7 @@ def compare(a: Sequence[Path], b: Sequence[Path], draws: int = Evaluation().boot
     """
     if not a or len(a) != len(b):
         raise UserError(f"compare: {len(a)} runs against {len(b)}; expected as many on either side, in the order of their seeds")
-    sides = [[_read(folder) for folder in side] for side in (a, b)]
+    sides = [[read(folder) for folder in side] for side in (a, b)]
     found: dict[str, Any] = {}
     other_meaning = _other_meaning(list(zip(*sides, strict=True)))
     left_out = [f"{why}, so these are not compared: {', '.join(names)}" for why, names in other_meaning.items()]
@@ -74,13 +74,14 @@ def show(result: dict[str, Any]) -> list[str]:
     return lines + result["left_out"]
 
 
-def _read(folder: Path) -> dict[str, Any]:
+def read(folder: Path) -> dict[str, Any]:
+    """A run's eval.json. Raises UserError where there is none, or an earlier version's."""
     path = Path(folder) / "eval.json"
     if not path.exists():
         raise UserError(f"{path}: this run has no evaluation yet; run `mipo-mlx eval {folder}` first")
     found = read_json(path)
-    if "model" not in found:
-        raise UserError(f"{path}: an earlier version named its cases otherwise; run `mipo-mlx eval {folder}` again")
+    if found.get("format") != FORMAT:
+        raise UserError(f"{path}: written by another version of mipo-mlx; run `mipo-mlx eval {folder}` again")
     return found
 
 

@@ -19,8 +19,8 @@ from ..window import Asker, window_of
 from . import abilities, answers, asking, baselines, cases, checkable, embedding, heldout, judge, leak, unprompted, verdict
 from .answers import Asked
 from .journal import Journal
+from .measures import FORMAT
 
-FORMAT = 2  # of eval.json and of what the journal keeps: what another version left is computed anew
 PAIRS_AT_ONCE = 16  # held-out pairs scored between two entries of the journal
 ON_TOP = {"baselines", "judge", "judge_model", "judge_mode", "judge_timeout"}
 COMPUTED = {"examples", "gallery", "bootstrap", "embedding_judge"}  # of what is computed from samples that stay as they are
@@ -151,6 +151,7 @@ def _evaluate(
         if settings.judge or not judged:  # last: an endpoint that fails takes nothing else with it
             judged = judge.evaluate(model, loaded.tokenizer, asked, recipe, journal, embedder, reporter, bar)
     result: dict[str, Any] = {
+        "format": FORMAT,
         "model": recipe.model,
         "heldout": heldout.evaluate(pairs, policy, recipe.training.beta, settings.bootstrap, recipe.seed),
         "fresh": answers.evaluate(asked, settings.choices, settings.bootstrap, recipe.seed, embedder) if asked else None,

@@ -11,6 +11,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from .. import recipe as recipes
+from ..evaluation import compare
 from ..files import read_json, read_jsonl, rounds, write_text
 from ..progress import Reporter, duration
 from ..recipe import Recipe
@@ -41,7 +42,7 @@ def render(folder: Path, recipe: Recipe) -> str:
 
 def contents(folder: Path, recipe: Recipe) -> dict[str, Any]:
     """What the page shows; a part whose file is missing is left out."""
-    result, manifest = _json(folder / "eval.json"), _json(folder / "manifest.json")
+    result, manifest = compare.read(folder) if (folder / "eval.json").exists() else {}, _json(folder / "manifest.json")
     heldout, fresh, judged = result.get("heldout"), result.get("fresh"), result.get("judged")
     answered = fresh["metrics"] if fresh else {}
     kept = (result.get("abilities") or {}).get("metrics", {})

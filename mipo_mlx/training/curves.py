@@ -6,12 +6,12 @@ from typing import Any
 
 RAMPS = {True: "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588", False: "_.-~=+*#"}  # for terminals with and without Unicode
 WIDEST = 48  # characters of a sparkline
-ROWS = (  # key of metrics.jsonl, label, number format; losses in nats, KL in nats a token
+ROWS = (  # key of metrics.jsonl, label, number format; losses in nats, drift in nats a token
     ("loss", "loss", ".3f"),
     ("heldout_loss", "held-out loss", ".3f"),
     ("heldout_accuracy", "held-out accuracy", ".2f"),
     ("heldout_margin", "held-out margin", ".3f"),
-    ("heldout_kl", "held-out KL", ".4f"),
+    ("heldout_kl", "held-out drift", ".4f"),
 )
 
 

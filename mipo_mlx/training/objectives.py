@@ -102,10 +102,10 @@ def metrics(logps: mx.array, reference: mx.array, lengths: mx.array, mask: mx.ar
     """Figures of each pair, (pairs,) float32 each.
 
     chosen_reward, rejected_reward (mean over rejected): beta x d, summed over tokens; margin: chosen - mean rejected;
-    correct: 1 where the chosen reward is above every rejected one; kl: nats a token from the reference to the policy,
-    estimated on the chosen answer, which the reference sampled (in a later round the policy did, and it is no divergence); nll: of
-    the chosen answer, nats a token; chosen_logp, rejected_logp (mean over rejected): log-probabilities of whole answers, nats:
-    where both fall, text decays.
+    correct: 1 where the chosen reward is above every rejected one; kl: nats a token from the reference to the policy, an estimate
+    on the chosen answer that is right for samples of the reference at temperature 1 (in a later round the policy drew it, and it is
+    no divergence); nll: of the chosen answer, nats a token; chosen_logp, rejected_logp (mean over rejected): log-probabilities of
+    whole answers, nats: where both fall, text decays.
     Candidates whose reference is unknown (NaN) are left out of the means.
     """
     d = logps - reference

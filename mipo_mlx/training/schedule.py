@@ -63,7 +63,7 @@ def should_stop(row: dict[str, float], settings: Training) -> str | None:
             )
     if settings.max_kl is not None and row.get("heldout_kl", 0.0) > settings.max_kl:
         return (
-            f"the KL from the base reached {row['heldout_kl']:.3f} nats a token at step {row['step']}, "
+            f"the estimated KL from the base reached {row['heldout_kl']:.3f} nats a token at step {row['step']}, "
             f"above training.max_kl ({settings.max_kl:g})"
         )
     return None

@@ -8,7 +8,7 @@ from mipo_mlx.evaluation import answers, heldout
 from mipo_mlx.evaluation.answers import Asked, Scored
 from mipo_mlx.evaluation.cases import Group
 from mipo_mlx.evaluation.compare import compare, show
-from mipo_mlx.evaluation.measures import Measures
+from mipo_mlx.evaluation.measures import FORMAT, Measures
 from mipo_mlx.files import write_json
 from mipo_mlx.records import Pair
 
@@ -23,7 +23,7 @@ def write_eval(folder, values, weights=None, keys=None, transform="mean", relati
 
 def write_parts(folder, model="x", **parts):
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "eval.json", {"model": model, "heldout": None, "fresh": None, **parts})
+    write_json(folder / "eval.json", {"format": FORMAT, "model": model, "heldout": None, "fresh": None, **parts})
     return folder
 
 
@@ -144,7 +144,12 @@ def test_what_cannot_be_compared_ends_in_one_line(tmp_path):
         compare([a], [tmp_path / "nothing"])
     (tmp_path / "old").mkdir()
     write_json(tmp_path / "old" / "eval.json", {"heldout": None})
-    with pytest.raises(UserError, match="an earlier version named its cases otherwise"):
+    with pytest.raises(UserError, match="another version of mipo-mlx; run `mipo-mlx eval"):
         compare([a], [tmp_path / "old"])
     with pytest.raises(UserError, match="2 runs against 1"):
         compare([a, a], [a])
+
+
+def test_a_single_answer_has_no_likeness_to_others(tmp_path):
+    run = write_parts(tmp_path / "a", fresh=fresh(("Cook?", ["bees", "bread"])))
+    assert "self_bleu" not in compare([run], [run])["measures"]

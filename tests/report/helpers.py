@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mipo_mlx.evaluation.measures import FORMAT
 from mipo_mlx.files import write_json, write_jsonl
 
 HOSTILE = "<script>document.title='broken'</script> & \"quoted\" 'single' {{ 7 * 7 }} </style><img src=x onerror=alert(1)>"
@@ -76,6 +77,7 @@ def make_finished(folder: Path, *, half: float | None = 0.06, hostile: bool = Tr
     write_json(
         folder / "eval.json",
         {
+            "format": FORMAT,
             "key": "k",
             "heldout": {
                 "pairs": 72, "grids": 18, "contexts": 8, "candidates": 2, "beta": 0.1, "no_interval": reason, "metrics": heldout,

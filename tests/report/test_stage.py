@@ -8,6 +8,7 @@ import mlx.core as mx
 import pytest
 from markupsafe import escape
 
+from mipo_mlx.errors import UserError
 from mipo_mlx.files import read_json, write_json, write_jsonl
 from mipo_mlx.progress import Reporter
 from mipo_mlx.recipe import Recipe
@@ -212,3 +213,10 @@ def test_chosen_and_rejected_are_those_of_the_unseen_pairs_where_there_are_any(p
 
     assert points(rows) == 2 * 5  # steps 0, 6, 12, 18, 24
     assert points([row for row in rows if "loss" in row]) == 2 * 24
+
+
+def test_an_evaluation_of_another_version_is_refused_with_what_to_do(tmp_path):
+    folder = make_finished(tmp_path)
+    write_json(folder / "eval.json", {**read_json(folder / "eval.json"), "format": 1})
+    with pytest.raises(UserError, match="written by another version of mipo-mlx; run `mipo-mlx eval"):
+        stage.render(folder, RECIPE)

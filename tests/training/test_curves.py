@@ -57,7 +57,7 @@ def test_a_log_has_plain_lines_of_the_looks_and_quiet_has_none(tmp_path):
     lines = told(folder=tmp_path / "log").splitlines()
     looks = [line for line in lines if "held-out loss" in line]
     assert [line.split(":")[0].strip() for line in looks] == ["step 0", "step 3", "step 6"]
-    assert "held-out loss 0.693, held-out accuracy 0.50, held-out margin 0.000, held-out KL 0.0000" in looks[0]
+    assert "held-out loss 0.693, held-out accuracy 0.50, held-out margin 0.000, held-out drift 0.0000" in looks[0]
     assert not re.search("[▁-█]|\x1b", "".join(lines))
     (tmp_path / "quiet").mkdir()
     assert told(folder=tmp_path / "quiet", quiet=True) == ""
