@@ -7,6 +7,7 @@ import click
 
 from . import __version__
 
+ERASED = "erased"  # in the command's meta: --fresh has done its work, and would undo what came after it
 RUNS = click.option(
     "--runs", "root", type=click.Path(path_type=Path), default=Path("runs"), show_default=True,
     help="Folder that holds all runs; a run is its folder in there.",
@@ -51,7 +52,8 @@ class Friendly(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise  # click's own: usage, and output that nobody reads any more
         except KeyboardInterrupt:
-            click.echo("stopped; the same command continues from here", err=True)
+            without = " without --fresh" if ERASED in context.meta else ""
+            click.echo(f"stopped; the same command{without} continues from here", err=True)
             sys.exit(130)
         except Exception as error:
             if context.params.get("debug"):
@@ -59,7 +61,8 @@ class Friendly(click.Group):
             from .errors import told
 
             line, code = told(error)
-            click.echo(f"error: {line}", err=True)
+            hint = " (from now on without --fresh, which would start over again)" if ERASED in context.meta else ""
+            click.echo(f"error: {line}{hint}", err=True)
             sys.exit(code)
 
 
@@ -98,7 +101,10 @@ def _work(opened, upto: str, reporter, fresh: bool = False) -> None:
     from . import run as runs
 
     with runs.locked(opened.folder):
+        runs.check(opened, upto, fresh, reporter)
         runs.prepare(opened, fresh)
+        if fresh:
+            click.get_current_context().meta[ERASED] = True
         runs.execute(opened, upto, reporter)
 
 
@@ -149,6 +155,7 @@ def _recipe_or_run(target: Path, overrides, root: Path, quiet: bool, name, notes
 
 def _again(run: Path, root: Path, stage: str, quiet: bool, overrides=()):
     """Do one stage of an existing run anew; what it needs must be there. `overrides` reach this stage's own section only."""
+    from . import backend, checks
     from . import run as runs
     from .progress import Reporter
 
@@ -158,6 +165,8 @@ def _again(run: Path, root: Path, stage: str, quiet: bool, overrides=()):
         runs.check_profile(opened)
     opened.recipe = runs.with_section(opened.recipe, stage, list(overrides))
     with runs.locked(opened.folder):
+        backend.start()
+        checks.settings(opened.recipe, [stage], reporter)
         runs.run_stage(opened, stage, reporter)
     return opened
 

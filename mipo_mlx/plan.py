@@ -8,13 +8,13 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import backend
+from . import backend, checks
 from .contexts import of_people, uses_profile
 from .files import read_json
 from .progress import Reporter, duration
 from .recipe import Recipe
 from .records import HELDOUT, TRAIN, VALIDATION, Context, Pair, Prompt, read_records
-from .run import Run
+from .run import STAGES, Run
 
 # Shares of the measured matrix rate that each kind of work reaches, from runs of the demo on two CPU cores: decoding is bound by
 # memory and by many small operations, scoring and training by matrix products.
@@ -129,25 +129,24 @@ def count_pairs(recipe: Recipe, pairs: list[Pair]) -> Work:
 
 
 def describe(run: Run) -> str:
-    """The plan as text. Raises what the sources stage raises for notes that cannot make one grid, and what a pair file raises."""
+    """The plan as text. Raises what `checks.settings` raises, the sources stage for notes that cannot make one grid, and a
+    pair file."""
     backend.start()
     from .evaluation.endpoint import endpoints
     from .models.loading import load_tokenizer, model_config
     from .models.skeleton import skeleton
     from .pairs.import_pairs import import_pairs
-    from .pairs.reference import check_same_tokenizer
     from .sources import stage as sources
     from .training import memory
 
     recipe = run.recipe
+    checks.settings(recipe, STAGES, Reporter(quiet=True))
     with tempfile.TemporaryDirectory() as scratch:
         sources.run(Path(scratch), recipe, Reporter(quiet=True))
         contexts = read_records(Path(scratch, "contexts.jsonl"), Context)
         prompts = read_records(Path(scratch, "prompts.jsonl"), Prompt)
         dropped = read_json(Path(scratch, "sources.json")) if Path(scratch, "sources.json").exists() else {}
     named = recipe.training.reference != "base"
-    if named:
-        check_same_tokenizer(recipe.training.reference, load_tokenizer(recipe.model))
     if recipe.pairs.file:
         window = model_config(recipe.model).get("max_position_embeddings")
         pairs = import_pairs(Path(recipe.pairs.file), load_tokenizer(recipe.model), recipe, window)

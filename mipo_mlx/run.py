@@ -3,7 +3,6 @@
 Every stage reads the files of the stages before it and writes its own, so each can be run alone, inspected, and resumed.
 """
 
-import hashlib
 import importlib
 import os
 import platform
@@ -33,6 +32,7 @@ OUTPUTS = {  # what a finished stage must have left behind
     "export": ("Modelfile",),
     "report": ("report.html",),
 }
+SIGNED = "recipe_sha256"  # the manifest's key that tells a run from a folder of somebody else's
 
 
 @dataclass
@@ -46,7 +46,10 @@ class Run:
         try:
             return read_json(path) if path.exists() else {}
         except ValueError:
-            raise Failure(f"{path}: broken, so it is not known what this run has done; start over with --fresh") from None
+            raise Failure(
+                f"{path}: broken, so it is not known what this run has done; remove this file and run the same command, which goes "
+                "on from what the stages have kept"
+            ) from None
 
     def done(self, step: str) -> bool:
         """Whether a step finished and what it wrote is still there."""
@@ -67,7 +70,7 @@ def steps(values: Recipe) -> list[str]:
 
 
 def parse(step: str) -> tuple[str, int]:
-    """"pairs-2" -> ("pairs", 2); "export" -> ("export", 1)."""
+    """The stage and the round of a step: pairs-2 -> ("pairs", 2), export -> ("export", 1)."""
     stage, _, number = step.partition("-")
     return stage, int(number or 1)
 
@@ -216,16 +219,41 @@ def versions() -> dict[str, str]:
     return found
 
 
-def prepare(run: Run, fresh: bool) -> None:
-    """Write the resolved recipe and the manifest of a new run."""
+def check(run: Run, upto: str, fresh: bool, reporter: Reporter) -> None:
+    """Raise what the steps up to `upto` would raise hours later; with `fresh`, also what ends them at once, since by then the run
+    that was there is gone."""
+    from . import backend, checks
+
+    backend.start()  # before anything below imports MLX
+    planned = steps(run.recipe)
+    ahead = {parse(step)[0] for step in planned[: planned.index(upto) + 1] if fresh or not run.done(step)}
+    checks.settings(run.recipe, ahead, reporter)
     if fresh:
+        checks.inputs(run.recipe)
+
+
+def prepare(run: Run, fresh: bool) -> None:
+    """Write the resolved recipe and the manifest of a new run. Raises UserError where `fresh` would erase what no run wrote."""
+    kept = run.folder / "recipe.yaml"
+    if fresh:
+        if kept.exists() and not _ours(run):
+            raise UserError(f"{kept}: not written by a run, so --fresh erases nothing here; choose another --name or --runs")
         erasing.erase(run.folder)
-    if not (run.folder / "recipe.yaml").exists():
-        text = recipe.dump(run.recipe)
-        write_text(run.folder / "recipe.yaml", text)
-        _update(
-            run, created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), recipe_sha256=hashlib.sha256(text.encode()).hexdigest()
-        )
+    if not kept.exists():
+        write_text(kept, recipe.dump(run.recipe))
+    if SIGNED not in run.manifest:
+        _update(run, created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **{SIGNED: sha256(kept)})
+
+
+def _ours(run: Run) -> bool:
+    """Whether a run made this folder: its manifest says so or, where that is gone (a killed erase), each default in recipe.yaml."""
+    if run.manifest:
+        return SIGNED in run.manifest
+    kept = run.folder / "recipe.yaml"
+    try:
+        return recipe.dump(recipe.load(kept)) == kept.read_text(encoding="utf-8")
+    except RecipeError:
+        return False
 
 
 def check_profile(run: Run) -> None:
@@ -286,10 +314,6 @@ def execute(run: Run, upto: str, reporter: Reporter) -> dict[str, dict[str, Any]
     backend.start()  # before anything below imports MLX
     summaries = {}
     planned = steps(run.recipe)
-    if not run.done("training") and planned.index(upto) >= planned.index("training"):
-        from .training import loggers
-
-        loggers.check(run.recipe.training.loggers)  # now, not after the pairs were sampled
     for number, step in enumerate(planned[: planned.index(upto) + 1], 1):
         count = f"[{number}/{len(planned)}] {step}"
         ended = run.rounds_ended(step)

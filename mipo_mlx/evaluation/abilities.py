@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import logprobs
-from ..errors import UserError
+from ..errors import Failure, UserError
 from ..files import dump, read_jsonl
 from ..models import adapters, chat
 from ..progress import Bar
@@ -37,7 +37,11 @@ def read_questions(path: Path, count: int, seed: int) -> list[dict[str, Any]]:
     """
     if not path.is_file():
         raise UserError(f"evaluation.abilities: {path}: no such file; expected JSONL of question, choices and answer")
-    rows = read_jsonl(path)
+    try:
+        rows = read_jsonl(path)
+    except Failure as error:
+        found = str(error).partition(";")[0]  # what to do about a run's own file is no advice for the user's
+        raise UserError(f"evaluation.abilities: {found}; expected JSONL of question, choices and answer") from None
     for number, row in enumerate(rows, 1):
         fits = isinstance(row, dict) and isinstance(row.get("question"), str) and "answer" in row
         if fits and "choices" in row:

@@ -14,6 +14,8 @@ from ..models.names import by_model_type, gguf_rows
 from .gguf import Card, head_size
 from .weights import Weights
 
+NO_DORA = "export.adapter: llama.cpp has no DoRA; export the fused model, or train with training.lora.dora: false"
+
 
 def write_adapter(path: Path, weights: Weights, card: Card) -> list[Path]:
     """Write the LoRA factors in float32; returns [path]. Raises UserError for DoRA and for adapters on experts."""
@@ -24,7 +26,7 @@ def write_adapter(path: Path, weights: Weights, card: Card) -> list[Path]:
     if not modules:
         raise UserError("export.adapter: there are no adapters to export")
     if any(magnitude is not None for *_, magnitude in modules.values()):
-        raise UserError("export.adapter: llama.cpp has no DoRA; export the fused model, or train with training.lora.dora: false")
+        raise UserError(NO_DORA)
     config = {**weights.config, "head_dim": head_size(weights.config)}
     logging.getLogger("gguf").setLevel(logging.ERROR)
     ranks = {b.shape[0] for _, b, _ in modules.values()}

@@ -10,12 +10,12 @@ from ..files import read_json, sha256, write_json, write_text
 from ..models import loading
 from ..models.gguf_file import GGUFFile
 from ..models.gguf_import import read_config
-from ..models.names import by_gguf
+from ..models.names import by_gguf, by_model_type
 from ..progress import Reporter
 from ..recipe import Recipe
 from . import fidelity, gguf, modelfile, system, tokenizer, types
 from . import fuse as fusing
-from .adapter_gguf import write_adapter
+from .adapter_gguf import NO_DORA, write_adapter
 from .profile import system_text
 from .weights import Weights, load_adapters
 
@@ -39,6 +39,26 @@ class Job:
     @property
     def name(self) -> str:
         return self.recipe.name or self.folder.name
+
+
+def check(recipe: Recipe) -> None:
+    """Raise UserError for what `run` would refuse whatever was trained; reads the base's configuration and tokenizer alone."""
+    export = recipe.export
+    for name in export.gguf:
+        types.check(name)
+    if export.adapter and recipe.training.lora.dora:
+        raise UserError(NO_DORA)
+    tokens = loading.load_tokenizer(recipe.model)
+    if export.system.strip() not in ("", "none") and isinstance(tokens.chat_template, str):
+        system.with_default(tokens.chat_template, export.system, tokens)
+    if loading.resolve(recipe.model, weights=False).suffix == ".gguf":
+        return  # what was read from a GGUF file can be written to one
+    config = loading.model_config(recipe.model)
+    if export.adapter:
+        by_model_type(config["model_type"], "export.adapter")
+    if export.gguf:
+        gguf.hyperparameters(config, by_model_type(config["model_type"], "export.gguf"))
+        tokenizer.from_transformers(tokens, 1 + max(tokens.get_vocab().values()), export.pretokenizer)
 
 
 def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:

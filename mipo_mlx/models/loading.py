@@ -114,12 +114,17 @@ def load(name: str, *, prepare: bool = True) -> LoadedModel:
     else:
         model, config = _load_folder(path)
         tokenizer = _tokenizer(path)
-    if not getattr(tokenizer, "has_chat_template", False):
-        raise UserError(
-            f"{path}: the model has no chat template; take an instruction-tuned model (its name ends in -Instruct, -it or -chat)"
-        )
+    check_chat_template(tokenizer, path)
     model.eval()
     return LoadedModel(backend.prepare(model) if prepare else model, tokenizer, config, name, path)
+
+
+def check_chat_template(tokenizer: Any, where: Path | str) -> None:
+    """Raise UserError for a model that cannot be asked as an assistant."""
+    if not getattr(tokenizer, "has_chat_template", False):
+        raise UserError(
+            f"{where}: the model has no chat template; take an instruction-tuned model (its name ends in -Instruct, -it or -chat)"
+        )
 
 
 def _first_line(error: BaseException) -> str:

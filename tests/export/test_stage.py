@@ -309,3 +309,23 @@ def test_sampling_defaults_of_a_gguf_base_are_handed_on(run, tmp_path):
     found = GGUFFile(folder / "mine-f32.gguf").metadata
     assert (found["general.sampling.temp"], found["general.sampling.top_k"], found["general.license"]) == (0.5, 12, "mit")
     assert "PARAMETER top_k 12" in (folder / "Modelfile").read_text()
+
+
+@pytest.mark.parametrize(
+    ("config", "lora", "export", "told"),
+    [
+        ({}, {}, {"gguf": ["q8"]}, "there is no GGUF type 'q8'; did you mean q8_0?"),
+        ({}, {"dora": True}, {"adapter": True}, "llama.cpp has no DoRA"),
+        ({"model_type": "mamba"}, {}, {}, "GGUF of the architecture 'mamba' is not supported"),
+        ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, {}, {}, "rotary scaling 'dynamic'"),
+    ],
+)
+def test_what_cannot_be_exported_is_known_before_anything_is_trained(run, config, lora, export, told):
+    """`check` reads the base alone: there are no adapters here."""
+    tiny, _ = run
+    path = tiny.folder / "base" / "config.json"
+    stage.check(recipe(tiny))
+    path.write_text(json.dumps({**json.loads(path.read_text()), **config}))
+    values = Recipe.model_validate({**recipe(tiny, **export).model_dump(), "training": {"lora": lora}})
+    with pytest.raises(UserError, match=told):
+        stage.check(values)

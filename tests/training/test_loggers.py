@@ -145,7 +145,7 @@ def test_steps_go_on_over_rounds_online_offline_and_after_a_kill(tmp_path, wandb
 def test_a_missing_package_ends_the_run_before_anything_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(loggers.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"tensorboard is not installed; .* run: pip install -e '\.\[tensorboard\]'") as error:
-        runs.execute(runs.Run(tmp_path, recipe("tensorboard")), "report", Reporter(quiet=True))
+        runs.check(runs.Run(tmp_path, recipe("tensorboard")), "training", False, Reporter(quiet=True))
     assert "\n" not in str(error.value) and not list(tmp_path.iterdir())
     loggers.check([])  # nothing named, nothing needed
 

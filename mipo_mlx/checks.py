@@ -1,0 +1,87 @@
+"""What would end a run after a night of work is looked for when it begins: before a stage computes, and before `--fresh` erases.
+
+Tokenizers, configurations and notes are read, weights are not.
+"""
+
+import os
+import tempfile
+from collections.abc import Collection
+from pathlib import Path
+
+from .errors import UserError
+from .progress import Reporter
+from .recipe import Dataset, Recipe
+
+
+def settings(recipe: Recipe, stages: Collection[str], reporter: Reporter) -> None:
+    """Raise UserError for what one of `stages` would refuse whatever the stages before it find."""
+    if "pairs" in stages and recipe.training.reference != "base":
+        from .models.loading import load_tokenizer
+        from .pairs.reference import check_same_tokenizer
+
+        check_same_tokenizer(recipe.training.reference, load_tokenizer(recipe.model))
+    if "training" in stages:
+        from .training import loggers
+
+        loggers.check(recipe.training.loggers)
+    if "evaluation" in stages:
+        _evaluation(recipe, reporter)
+    if "export" in stages:
+        from .export import stage as export
+
+        export.check(recipe)
+
+
+def inputs(recipe: Recipe) -> None:
+    """Raise what the stages would raise for the model, the notes, prompts and questions, or the file of pairs."""
+    from .models.loading import check_chat_template, load_tokenizer, model_config
+    from .models.skeleton import skeleton
+    from .pairs.import_pairs import import_pairs
+    from .pairs.plan import make_plan
+    from .records import Context, Prompt, read_records
+    from .sources import stage as sources
+
+    quiet = Reporter(quiet=True)
+    skeleton(recipe.model)
+    tokenizer = load_tokenizer(recipe.model)
+    check_chat_template(tokenizer, recipe.model)
+    if recipe.pairs.file:
+        import_pairs(Path(recipe.pairs.file), tokenizer, recipe, model_config(recipe.model).get("max_position_embeddings"))
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        if isinstance(recipe.evaluation.abilities, Dataset):
+            from . import questions
+
+            questions.prepare(folder, recipe.evaluation.abilities, quiet)
+        sources.run(folder, recipe, quiet)
+        if not recipe.pairs.file and recipe.sources.context == "passage":  # a profile is not written yet
+            make_plan(recipe, read_records(folder / "contexts.jsonl", Context), read_records(folder / "prompts.jsonl", Prompt), 1)
+
+
+def _evaluation(recipe: Recipe, reporter: Reporter) -> None:
+    from .evaluation import abilities, judge
+    from .evaluation.endpoint import KEY, endpoints, is_url
+
+    given = recipe.evaluation.abilities
+    if isinstance(given, str):
+        abilities.read_questions(Path(given).expanduser(), recipe.evaluation.abilities_questions, recipe.seed)
+    for name in judge.names(recipe.evaluation):
+        if name != "base" and not is_url(name):
+            _judge(name)
+    for endpoint in endpoints(recipe.evaluation):
+        if not endpoint.local and not os.environ.get(KEY):  # some want none
+            reporter.warn(
+                f"evaluation.judge: {endpoint.host} will be asked without a key; if it wants one, put it into the environment "
+                f"variable {KEY}"
+            )
+
+
+def _judge(name: str) -> None:
+    from .models.loading import check_chat_template, load_tokenizer
+    from .models.skeleton import skeleton
+
+    try:
+        skeleton(name)
+        check_chat_template(load_tokenizer(name), name)
+    except UserError as error:
+        raise UserError(f"evaluation.judge: {error}") from None

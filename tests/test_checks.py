@@ -1,0 +1,116 @@
+"""What cannot work is refused when a run begins: nothing was computed by then, and `--fresh` has erased nothing."""
+
+import pytest
+from click.testing import CliRunner
+
+from mipo_mlx import cli, recipe, run
+from mipo_mlx.errors import Failure, UserError
+from tests.test_bad_input import home, refused  # noqa: F401
+
+LATE = [  # what only evaluation or export would meet
+    ("export.gguf=[q8_0, q9_9]", "there is no GGUF type 'q9_9'"),
+    ("evaluation.judge=[base, ./nowhere]", "evaluation.judge: "),
+    ("evaluation.judge=notes", "evaluation.judge: notes: no config.json in this model folder"),
+    ("evaluation.abilities=none.jsonl", "none.jsonl: no such file"),
+    ("evaluation.abilities=r.yaml", "r.yaml:1: broken JSON"),
+    ("training.reference=./nowhere", "no such model folder or GGUF file"),
+]
+EARLY = [
+    ("model=./nowhere", "no such model folder or GGUF file"),
+    ("sources.notes=nowhere", "nowhere: no such folder or file"),
+    ("sources.prompts=none.txt", "none.txt"),
+    ("pairs.contexts_per_grid=40", "a grid needs 40"),
+    ("evaluation.abilities={name: ./none.jsonl}", "none.jsonl"),
+]
+
+
+@pytest.fixture
+def finished(home):  # noqa: F811
+    """A folder that looks like the finished run of r.yaml."""
+    opened = run.open_run(run.load_recipe(home / "r.yaml", [], None), "r", home / "runs", fresh=False)
+    run.prepare(opened, fresh=False)
+    for name in ("pairs.jsonl", "eval.json", "r-f16.gguf"):
+        (opened.folder / name).write_text("{}")
+    (opened.folder / "adapters").mkdir()
+    return opened.folder
+
+
+def content(folder):
+    return {path.name: path.read_bytes() if path.is_file() else None for path in folder.iterdir() if path.name != ".lock"}
+
+
+@pytest.mark.parametrize(("override", "told"), LATE + EARLY, ids=lambda text: text.split("=")[0])
+def test_fresh_erases_nothing_for_a_recipe_that_cannot_work(finished, override, told):
+    before = content(finished)
+    line = refused("train", "r.yaml", "--fresh", "--set", override)
+    assert told in line and "without --fresh" not in line
+    assert content(finished) == before
+
+
+@pytest.mark.parametrize(("override", "told"), LATE, ids=lambda text: text.split("=")[0])
+def test_a_new_run_and_the_dry_run_refuse_at_once(home, override, told):  # noqa: F811
+    for more in ([], ["--dry-run"]):
+        assert told in refused("train", "r.yaml", "--set", override, *more)
+        assert not (home / "runs" / "r" / "recipe.yaml").exists()  # a run of the mended recipe is no other run
+
+
+@pytest.mark.parametrize(
+    ("manifest", "kept"),
+    [
+        ("{}", "model: mine\n"),
+        ('{"name": "a web page"}', recipe.dump(recipe.parse("model: mine\n"))),
+        (None, "model: mine\n"),
+        (None, "steps: [flour, water]\n"),
+        ('{"recipe_sha256": ', recipe.dump(recipe.parse("model: mine\n"))),
+    ],
+)
+def test_fresh_erases_no_folder_that_is_damaged_or_not_a_runs(tmp_path, manifest, kept):
+    folder = tmp_path / "mine"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "recipe.yaml").write_text(kept)
+    if manifest is not None:
+        (folder / "manifest.json").write_text(manifest)
+    before = content(folder)
+    with pytest.raises((UserError, Failure), match="not written by a run|broken"):
+        run.prepare(run.open_run(recipe.parse("model: x\n"), "mine", tmp_path, fresh=True), fresh=True)
+    assert content(folder) == before
+
+
+def test_a_missing_manifest_is_made_anew(finished):
+    """What a run of this program wrote is known by its recipe.yaml, and its next start signs it again."""
+    (finished / "manifest.json").unlink()
+    opened = run.existing_run("r", finished.parent)
+    run.prepare(opened, fresh=False)
+    assert run.SIGNED in opened.manifest
+    (finished / "manifest.json").unlink()
+    run.prepare(opened, fresh=True)
+    assert set(content(finished)) == {"recipe.yaml", "manifest.json", "r-f16.gguf"}
+
+
+@pytest.mark.parametrize("ending", [KeyboardInterrupt(), Failure("no space"), UserError("no")])
+def test_after_fresh_has_erased_the_way_on_is_without_it(finished, monkeypatch, ending):
+    def execute(*_):
+        raise ending
+
+    monkeypatch.setattr(run, "execute", execute)
+    for more in ([], ["--fresh"]):
+        told = CliRunner().invoke(cli.main, ["train", "r.yaml", *more]).output
+        assert ("without --fresh" in told) == bool(more), told
+
+
+def test_an_evaluation_is_refused_before_it_computes(finished, monkeypatch):
+    monkeypatch.setattr(run, "require", lambda *_: None)
+    monkeypatch.setattr(run, "run_stage", lambda *_: pytest.fail("computed"))
+    assert "evaluation.judge: " in refused("eval", "r", "--set", "evaluation.judge=./nowhere")
+    assert "there is no GGUF type" in refused("export", "r", "--type", "q9_9")
+
+
+@pytest.mark.parametrize(("url", "key", "warned"), [("https://a.example/v1", None, True), ("https://a.example/v1", "k", False),
+                                                    ("http://127.0.0.1:1/v1", None, False)])  # fmt: skip
+def test_an_endpoint_elsewhere_without_a_key_is_told_of(home, monkeypatch, url, key, warned):  # noqa: F811
+    monkeypatch.delenv("MIPO_JUDGE_KEY", raising=False)
+    if key:
+        monkeypatch.setenv("MIPO_JUDGE_KEY", key)
+    sets = ["--set", f"evaluation.judge={url}", "--set", "evaluation.judge_model=m"]
+    result = CliRunner().invoke(cli.main, ["train", "r.yaml", "--dry-run", *sets])
+    assert result.exit_code == 0 and ("a.example will be asked without a key" in result.output) == warned, result.output
