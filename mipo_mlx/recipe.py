@@ -295,6 +295,11 @@ def dump(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
 
 
+def quoted(text: str) -> str:
+    """Text as a YAML value that reads back as the same text: a path may look like a number, a list or a comment."""
+    return yaml.safe_dump(text, default_style='"', allow_unicode=True, width=float("inf"))
+
+
 def differences(old: Recipe, new: Recipe) -> list[str]:
     """The keys whose values differ, as `a.b: old -> new`."""
     a, b = flatten(old.model_dump(mode="json")), flatten(new.model_dump(mode="json"))

@@ -88,7 +88,7 @@ def resolve_paths(values: Recipe, base: Path) -> Recipe:
     """Paths in a recipe are relative to the recipe's own folder; make them absolute."""
 
     def absolute(text: str) -> str:
-        return str((base / Path(text).expanduser()).resolve())
+        return str((base / os.path.expanduser(text)).resolve())  # "~" before no user is left as it is, where pathlib's would raise
 
     def resolved(model: str) -> str:
         local = model.startswith(("./", "../", "~")) or model.endswith(".gguf") and not model.startswith(("ollama:", "lmstudio:"))
@@ -130,7 +130,8 @@ def load_recipe(path: Path, overrides: list[str], notes: str | None) -> Recipe:
     if notes is not None:
         if not notes.strip():
             raise UserError("--notes: empty; expected a folder or a file of notes")
-        overrides = [*overrides, f"sources.notes={Path(notes).expanduser().resolve()}"]
+        there = Path(os.path.expanduser(notes)).resolve()
+        overrides = [*overrides, f"sources.notes={recipe.quoted(str(there))}"]
     return resolve_paths(recipe.load(path, overrides), path.resolve().parent)
 
 

@@ -106,6 +106,17 @@ def test_paths_in_a_recipe_are_relative_to_it(tmp_path):
     assert run.load_recipe(path, [], "elsewhere").sources.notes == os.path.abspath("elsewhere")
 
 
+ODD_NAMES = ["a: b", "a #b", " x ", "a\tb\nc", *"1e3 yes ~no-user [x] {x} null = - ' \" \\ \u00e9\U0001f41d x\u2028y".split(" ")]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_any_name_of_a_folder_may_follow_notes(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "r.yaml").write_text("model: x\n")
+    for given in (name, f"./{name}", str(tmp_path / name)):
+        assert run.load_recipe(tmp_path / "r.yaml", [], given).sources.notes == str(tmp_path / name)
+
+
 def test_paths_that_are_set_for_one_stage_are_relative_to_the_working_folder(made, tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
