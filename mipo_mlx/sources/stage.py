@@ -175,6 +175,9 @@ def told(row: dict[str, Any]) -> list[str]:
     lines += [f"skipped {skip['file']}: {skip['why']}" for skip in files["skipped"][:5]]
     if len(files["skipped"]) > 5:
         lines.append(f"and {len(files['skipped']) - 5} more, all named in sources.json")
+    alone = [f"{count:,} {what}" for what, count in sorted(files["left_alone"].items(), key=lambda item: -item[1])]
+    if alone:
+        lines.append(f"left alone: {', '.join(alone[:6])}{' and others, all named in sources.json' if len(alone) > 6 else ''}")
     if row["canaries"]:
         lines.append(f"{row['canaries']} canaries planted in training contexts of this run")
     if row["redacted"]:

@@ -27,9 +27,13 @@ def walk(root: Path, tally: Tally) -> Iterator[tuple[Path, str]]:
             elif entry.is_dir(follow_symlinks=False):
                 if _is_logseq_own(path):
                     tally.left_alone["hidden or trash"] += 1
+                elif _is_run(path):
+                    tally.left_alone["folders of runs"] += 1
                 else:
                     seen.add(identity(path))
                     inner.append(path)
+            elif path.is_dir() and _is_run(path):
+                tally.left_alone["folders of runs"] += 1
             elif path.is_dir():  # a link: after every real folder, so that a note is read under its own name
                 links.append(path)
             elif path.is_file():
@@ -66,3 +70,8 @@ def _entries(folder: Path, root: Path, tally: Tally) -> list[os.DirEntry]:
 def _is_logseq_own(path: Path) -> bool:
     """Logseq keeps its settings and backups in a folder `logseq` beside `pages`."""
     return path.name == "logseq" and (path / "config.edn").exists()
+
+
+def _is_run(path: Path) -> bool:
+    """What `mipo-mlx train` makes of notes is no note: its report and samples would be trained on."""
+    return (path / "recipe.yaml").is_file() and (path / "manifest.json").is_file()

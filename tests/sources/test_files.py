@@ -53,6 +53,21 @@ def test_logseq_keeps_its_backups_to_itself(vault):
     assert "logseq/bak/old.md" not in names(vault)[0]
 
 
+def test_folders_of_runs_are_left_alone(vault, tmp_path_factory):
+    """A run trains on notes, never on its own recipe, samples and report; a recipe alone makes no run."""
+    made = tmp_path_factory.mktemp("made")
+    for folder in (vault / "runs" / "one", vault / "runs" / "two", made, vault / "cooking"):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "report.html").write_text("text")
+        (folder / "recipe.yaml").write_text("model: x")
+        if folder.name != "cooking":
+            (folder / "manifest.json").write_text("{}")
+    (vault / "linked").symlink_to(made)
+    found, tally = names(vault)
+    assert found == ["b.md", "a/x.md", "a/y/z.txt", "cooking/recipe.yaml", "cooking/report.html"]
+    assert tally.left_alone["folders of runs"] == 3
+
+
 @pytest.mark.parametrize(
     ("data", "text", "encoding"),
     [

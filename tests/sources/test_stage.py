@@ -75,6 +75,14 @@ def test_every_passage_is_kept_or_dropped_under_a_reason(notes):
     }
 
 
+def test_what_is_left_alone_is_told(notes):
+    (notes / "old.rtf").write_text("{\\rtf1}")
+    (notes / "new.rtf").write_text("{\\rtf1}")
+    (notes / ".hidden").mkdir()
+    row = collect(notes, "pairs.contexts_per_grid=3")[2]
+    assert "left alone: 2 .rtf files, 1 hidden or trash" in stage.told(row)
+
+
 def test_a_journal_in_one_file(tmp_path):
     journal = tmp_path / "journal.md"
     journal.write_text("# Journal\n\n" + "".join(f"## My {s}\n\nI care about {s} more than anything.\n\n" for s in SUBJECTS))
