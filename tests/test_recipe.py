@@ -58,6 +58,12 @@ def test_personal_recipe_explains_every_key():
         ("model: x\npairs:\n  candidates: 9\n", "r.yaml:2: pairs: candidates: 9 answers to tell apart"),
         ("model: x\npairs:\n  system: hello\n", "r.yaml:2: pairs: system: the placeholder {context} is missing"),
         ("model: x\nseed: 1\nseed: 2\n", "r.yaml:3: not valid YAML: key 'seed' is written twice"),
+        ("model: x\n? [a]\n: b\n", "r.yaml:2: not valid YAML: a key must be a word"),
+        ("model: " + "[" * 5000, "r.yaml: not valid YAML: nested too deeply"),
+        ("model: x\nseed: !!int many\n", "r.yaml: not valid YAML: a value that is not of its kind"),
+        ("model: x\nseed: 0b_\n", "r.yaml: not valid YAML: a value that is not of its kind"),
+        ('model: x\nname: "\\ud800"\n', "r.yaml:2: name: half of a surrogate pair"),
+        ('model: x\nexport: {gguf: ["\\udfff"]}\n', "r.yaml:2: export.gguf: half of a surrogate pair"),
         ("model: [\n", "r.yaml:2: not valid YAML"),
         ("model: x\n\tname: y\n", "r.yaml:2: not valid YAML"),
         ("- model\n", "expected keys and values"),
@@ -94,6 +100,35 @@ def test_overrides_win_and_name_themselves_in_errors():
         recipe.parse(text, "r.yaml", ["training.beta=-1"])
     with pytest.raises(RecipeError, match="expected key=value"):
         recipe.parse(text, "r.yaml", ["training.beta"])
+
+
+def test_dates_and_what_is_no_yaml_are_text():
+    overrides = ["name=2024-99-99", "model=? [a]", "sources.prompts=" + "[" * 3000]
+    made = recipe.parse("model: x\nsources: {me: 2024-01-31}\n", "r.yaml", overrides)
+    assert (made.name, made.model, made.sources.me, made.sources.prompts) == ("2024-99-99", "? [a]", "2024-01-31", "[" * 3000)
+    assert recipe.parse(recipe.dump(made)) == made
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("lora_rank: 3", "lora_rank; did you mean training.lora.rank?"),
+        ("training: {rank: 3}", "training.rank; did you mean training.lora.rank?"),
+        ("learning_rte: 1", "learning_rte; did you mean training.learning_rate?"),
+        ("epoch: 2", "epoch; did you mean training.epochs?"),
+        ("pairs: {gguf: []}", "pairs.gguf; did you mean export.gguf?"),
+        ("export: {quantize: 4}", "export.quantize; did you mean export.fuse.quantize?"),
+        ("split: a", "split; did you mean export.split or sources.dataset.split or "),
+        ("sources: {dataset: {nme: y}}", "sources.dataset.nme; did you mean sources.dataset.name?"),
+        ("evaluation: {abilities: {nam: y}}", "evaluation.abilities.nam; did you mean evaluation.abilities.name?"),
+        ("training: {lora: {zzz: 1}}", "training.lora.zzz; valid keys in training.lora are rank, scale, "),
+        ("zzz: 1", "zzz; valid keys are model, name, seed, "),
+    ],
+)
+def test_unknown_keys_hint_at_what_may_be_meant(text, hint):
+    with pytest.raises(RecipeError, match=r"^r\.yaml:2: unknown key ") as error:
+        recipe.parse(f"model: x\n{text}\n", "r.yaml")
+    assert hint in str(error.value)
 
 
 def test_differences_name_the_keys():
