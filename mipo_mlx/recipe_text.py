@@ -121,7 +121,7 @@ def _nearest(path: list[str], schema: type[BaseModel]) -> str:
         return f"; did you mean {'.'.join([*parents, *near])}?"
     names: dict[str, list[str]] = {}
     for key in sorted(keys, key=len):
-        for name in ("_".join(key[-2:]), key[-1]):
+        for name in {"_".join(key[-2:]), key[-1]}:
             names.setdefault(name, []).append(".".join(key))
     if near := difflib.get_close_matches(last, names, n=1, cutoff=0.8):
         return f"; did you mean {' or '.join(names[near[0]][:3])}?"

@@ -116,6 +116,7 @@ def test_dates_and_what_is_no_yaml_are_text():
         ("training: {rank: 3}", "training.rank; did you mean training.lora.rank?"),
         ("learning_rte: 1", "learning_rte; did you mean training.learning_rate?"),
         ("epoch: 2", "epoch; did you mean training.epochs?"),
+        ("training: {modl: y}", "training.modl; did you mean model?"),
         ("pairs: {gguf: []}", "pairs.gguf; did you mean export.gguf?"),
         ("export: {quantize: 4}", "export.quantize; did you mean export.fuse.quantize?"),
         ("split: a", "split; did you mean export.split or sources.dataset.split or "),
