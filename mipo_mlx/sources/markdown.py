@@ -52,7 +52,7 @@ def front_matter(text: str) -> tuple[dict[str, Any], str, int]:
         return {}, text, 0
     try:
         values = yaml.safe_load(match[2]) if match[1] == "---" else _toml_title(match[2])
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError):  # a date such as 2024-99-99 is a ValueError
         values = {}
     if not isinstance(values, dict) and match[2].strip():
         return {}, text, 0  # two thematic breaks around prose

@@ -13,7 +13,7 @@ from .hub import read_prompts
 from .markdown import parse
 from .note import Skip, Tally
 from .redact import redact
-from .text import read_text
+from .text import read_text, writable
 
 BANK = Path(__file__).with_name("prompts.txt")
 COLUMNS = ("prompt", "instruction", "question", "text", "turns", "messages")
@@ -31,6 +31,7 @@ def load_prompts(sources: Sources, seed: int, tally: Tally) -> list[Prompt]:
         named, rows = "sources.prompts: builtin", read_lines(BANK.read_text(encoding="utf-8"))
     else:
         named, rows = f"sources.prompts: {sources.prompts}", _from_file(Path(sources.prompts).expanduser(), tally)
+    rows = [(writable(text), writable(topic)) for text, topic in rows]
     if sources.redact and sources.prompts != "builtin":
         rows = [(redact(text, tally.redacted), topic) for text, topic in rows]
     distinct: dict[str, tuple[str, str]] = {}
@@ -56,9 +57,7 @@ def split_prompts(rows: list[tuple[str, str]], seed: int, fraction: float) -> li
         ranked += [((place + rng.random()) / len(numbers), number) for place, number in enumerate(numbers)]
     count = min(max(1, round(len(rows) * fraction)), len(rows) - 1)
     held = {number for _, number in sorted(ranked)[:count]}
-    return [
-        Prompt(f"p{number:05}", text, topic, HELDOUT if number in held else TRAIN) for number, (text, topic) in enumerate(rows)
-    ]
+    return [Prompt(f"p{number:05}", text, topic, HELDOUT if number in held else TRAIN) for number, (text, topic) in enumerate(rows)]
 
 
 def read_lines(text: str) -> list[tuple[str, str]]:
@@ -81,12 +80,12 @@ def _from_file(path: Path, tally: Tally) -> list[tuple[str, str]]:
     except Skip as reason:
         raise UserError(f"sources.prompts: {path}: {reason}") from None
     if path.suffix == ".jsonl":
-        return [_row(line, path, number) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+        return _filled([_row(line, path, number) for number, line in enumerate(text.split("\n"), 1) if line.strip()], tally)
     if path.suffix == ".json":
         values = _json(text, str(path))
         if not isinstance(values, list):
             raise UserError(f"{path}: expected a JSON list of prompts")
-        return [_prompt(value, f"{path}: entry {number}") for number, value in enumerate(values, 1)]
+        return _filled([_prompt(value, f"{path}: entry {number}") for number, value in enumerate(values, 1)], tally)
     return _markdown(text) if path.suffix in (".md", ".markdown") else read_lines(text)
 
 
@@ -100,27 +99,38 @@ def _markdown(text: str) -> list[tuple[str, str]]:
     return rows
 
 
-def _row(line: str, path: Path, number: int) -> tuple[str, str]:
+def _filled(rows: list[tuple[str, str] | None], tally: Tally) -> list[tuple[str, str]]:
+    found = [row for row in rows if row]
+    tally.left_alone["rows without a prompt"] += len(rows) - len(found)
+    return found
+
+
+def _row(line: str, path: Path, number: int) -> tuple[str, str] | None:
     return _prompt(_json(line, f"{path}:{number}"), f"{path}:{number}")
 
 
 def _json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not valid JSON ({error})") from None
 
 
-def _prompt(value: Any, where: str) -> tuple[str, str]:
-    if isinstance(value, str) and value.strip():
-        return value.strip(), "own"
+def _prompt(value: Any, where: str) -> tuple[str, str] | None:
+    """(prompt, topic), or None for a row that is empty where its prompt should be."""
+    if value is None or isinstance(value, str):
+        return (value.strip(), "own") if value and value.strip() else None
     if not isinstance(value, dict):
         raise UserError(f"{where}: expected text, or an object with one of the columns {', '.join(COLUMNS)}")
     column = next((name for name in COLUMNS if value.get(name)), None)
+    if column is None and any(name in value for name in COLUMNS):
+        return None
     if column is None:
-        raise UserError(f"{where}: none of the columns {', '.join(COLUMNS)} has text; found {', '.join(map(str, value)) or 'none'}")
+        raise UserError(f"{where}: none of the columns {', '.join(COLUMNS)} is there; found {', '.join(map(str, value)) or 'none'}")
     found = value[column][0] if isinstance(value[column], list) else value[column]
     text = found.get("content") if isinstance(found, dict) else found
+    if text is None or text == "":
+        return None
     if not isinstance(text, str) or not text.strip():
         raise UserError(f"{where}: column {column}: expected text, found {type(text).__name__}")
     given = value.get("input") or next((i.get("input") for i in value.get("instances") or [] if isinstance(i, dict)), None)

@@ -1,6 +1,7 @@
 """The sources stage: what the recipe names becomes contexts.jsonl, prompts.jsonl and sources.json, the same for the same seed."""
 
 from collections import Counter
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from .readers.chats import is_chat, read_conversations
 from .readers.rows import read_rows
 from .redact import redact, redact_note
 from .split import split
+from .text import writable
 from .walk import walk
 
 
@@ -92,14 +94,14 @@ def _name(sources: Sources) -> str | None:
 def read_notes(sources: Sources, tally: Tally, reporter: Reporter) -> list[Note]:
     """The notes of a folder or a single file. Raises UserError where there are none."""
     if sources.dataset:
-        notes = read_contexts(sources.dataset, tally)
+        notes = [_writable(note) for note in read_contexts(sources.dataset, tally)]
         return [redact_note(note, tally.redacted) for note in notes] if sources.redact else notes
     if not sources.notes:
         raise UserError("sources.notes: no notes named; pass --notes PATH, or write `notes: ~/notes` under sources in the recipe")
     root = Path(sources.notes).expanduser()
     if root.is_file():
         reader = _file_reader(root, sources)
-        notes = _read(root, root.name, reader, tally, sources.redact)
+        notes = _read(root, writable(root.name), reader, tally, sources.redact)
         if not notes and tally.skipped:
             raise UserError(f"{root}: {tally.skipped[0]['why']}")
         return headings_as_notes(notes)
@@ -134,19 +136,31 @@ def _file_reader(path: Path, sources: Sources) -> Reader:
 
 
 def _read(path: Path, source: str, reader: Reader, tally: Tally, redacting: bool) -> list[Note]:
-    """The notes of a file, secrets replaced from the start, so that nothing after this line sees one."""
+    """The notes of a file, secrets replaced from the start, so that nothing after this line sees one. A file that its reader
+    stumbles over is skipped: one odd note among hundreds does not end a run."""
     hide = partial(redact, found=Counter()) if redacting else str
     recoded = len(tally.recoded)
     try:
-        notes = reader(path, source, tally)
+        notes = [_writable(note) for note in reader(path, source, tally)]
+        notes = [redact_note(note, tally.redacted) for note in notes] if redacting else notes
     except Skip as reason:
         tally.skip(hide(source), hide(str(reason)))
+        return []
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:
+        tally.skip(hide(source), f"cannot be read ({type(error).__name__})")  # the error's text may quote the note
         return []
     finally:
         for entry in tally.recoded[recoded:]:
             entry["file"] = hide(entry["file"])
     tally.read += 1
-    return [redact_note(note, tally.redacted) for note in notes] if redacting else notes
+    return notes
+
+
+def _writable(note: Note) -> Note:
+    blocks = [replace(block, text=writable(block.text)) for block in note.blocks]
+    return replace(note, name=writable(note.name), source=writable(note.source), title=writable(note.title), blocks=blocks)
 
 
 def _nothing(tally: Tally) -> str:

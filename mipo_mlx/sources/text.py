@@ -57,6 +57,11 @@ def decode(data: bytes) -> tuple[str, str]:
         return _mended(data)
 
 
+def writable(text: str) -> str:
+    """`text` as UTF-8 can hold it: halves of surrogate pairs, which JSON and file names may bring along, become U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def _mended(data: bytes) -> tuple[str, str]:
     """UTF-8 with a few broken bytes stays UTF-8 without them; otherwise every high byte is one Windows-1252 letter."""
     mended = data.decode("utf-8", errors="ignore")

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .note import Tally
+from .text import writable
 
 # Left alone beside everything that begins with a dot (.git, .obsidian, .trash, .stversions, ...).
 TRASH = {"trash", "$recycle.bin", "recently deleted", "node_modules", "__pycache__"}
@@ -37,7 +38,7 @@ def walk(root: Path, tally: Tally) -> Iterator[tuple[Path, str]]:
             elif path.is_dir():  # a link: after every real folder, so that a note is read under its own name
                 links.append(path)
             elif path.is_file():
-                yield path, path.relative_to(root).as_posix()
+                yield path, _name(path, root)
             else:
                 tally.left_alone["broken links and special files"] += 1
         folders.extend(reversed(inner))
@@ -63,8 +64,13 @@ def _entries(folder: Path, root: Path, tally: Tally) -> list[os.DirEntry]:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
-        tally.skip(folder.relative_to(root).as_posix() + "/", f"cannot be opened ({error.strerror})")
+        tally.skip(f"{_name(folder, root)}/", f"cannot be opened ({error.strerror})")
         return []
+
+
+def _name(path: Path, root: Path) -> str:
+    """The name relative to `root`, for files and messages: a name on the disk need not be UTF-8."""
+    return writable(path.relative_to(root).as_posix())
 
 
 def _is_logseq_own(path: Path) -> bool:

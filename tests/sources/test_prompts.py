@@ -50,6 +50,11 @@ def test_seed_and_fraction_matter():
             '{"instruction": "Sum up.", "instances": [{"input": "A text."}]}\n',
             [("What to cook?", "food"), ("Hi there", "own"), ("Sum up.\n\nA text.", "own")],
         ),
+        (
+            "p.json",
+            '["What \\ud800?", null, " ", {"prompt": null}, {"messages": []}, {"turns": [null]}, {"text": "So?", "topic": null}]',
+            [("What \ufffd?", "own"), ("So?", "own")],
+        ),
     ],
 )
 def test_own_prompts(tmp_path, name, content, expected):
@@ -76,6 +81,13 @@ def test_bad_prompts(tmp_path, name, content, told):
         load(tmp_path / name)
     assert told in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_rows_without_a_prompt_are_counted(tmp_path):
+    (tmp_path / "p.jsonl").write_text('{"prompt": "a?"}\n{"prompt": null}\n{"prompt": "b?"}\n')
+    tally = Tally()
+    load_prompts(Sources(prompts=str(tmp_path / "p.jsonl")), 0, tally)
+    assert tally.left_alone == {"rows without a prompt": 1}
 
 
 def test_missing_prompts(tmp_path):

@@ -25,6 +25,17 @@ def test_rows_are_whole_notes(tmp_path):
     ]
 
 
+def test_rows_without_a_text_are_left_out_and_counted(tmp_path):
+    """A null is no text, and an owner of null is nobody's name."""
+    rows = '{"text": null}\n{"text": "I row.", "who": null}\n{"text": "I sing.", "who": null}\n{"text": "", "who": "a"}\n'
+    (tmp_path / "rows.jsonl").write_text(rows)
+    tally = Tally()
+    notes = read_rows(tmp_path / "rows.jsonl", "rows.jsonl", tally, {"note": "who"})
+    assert [note.name for note in notes] == ["rows.jsonl:2", "rows.jsonl:3"]
+    assert tally.left_alone == {"rows without a context": 2}
+    assert read(tmp_path, rows, columns={"context": "text"})[0].name == "rows.jsonl:2"
+
+
 def test_columns_choose(tmp_path):
     row = '{"context": "wrong", "about": "I bake.", "who": 7}'
     assert read(tmp_path, row, columns={"context": "about", "note": "who"})[0].name == "7"

@@ -1,6 +1,7 @@
 """The stage from a folder of notes to contexts.jsonl, prompts.jsonl and sources.json."""
 
 import json
+import os
 import time
 
 import pytest
@@ -73,6 +74,37 @@ def test_every_passage_is_kept_or_dropped_under_a_reason(notes):
         "left_alone": {".png files": 1},
         "recoded": [{"file": "old.txt", "as": "windows-1252"}],
     }
+
+
+ODD = {
+    b"date.md": "---\ndate: 2024-99-99\n---\nI keep the odd dates of all my letters.\n",
+    b"deep.md": f"---\na: {'[' * 5000}\n---\nI dig deep holes for all of my roses.\n",
+    b"tag.md": "---\na: !!timestamp x\n---\nI tag all of the birds in my garden.\n",
+    b"twice.md": "---\na: 1\na: 2\n---\nI say all of my better jokes twice.\n",
+    b"caf\xe9.md": "I drink my coffee at the bar on the corner.\n",
+    b"chats/conversations.json": json.dumps(
+        [{"name": "\udfff", "chat_messages": [{"sender": "human", "text": "I half \ud800 like pairs of old shoes"}]}]
+    ),
+    b"broken/conversations.json": '[{"mapping": {"a": 3}, "current_node": "a"}]',
+    b"broken/conversations-2.json": '[{"mapping": ' + '{"a":' * 100_000,
+}
+
+
+def test_odd_notes_are_read_or_skipped_and_end_nothing(tmp_path, notes, tiny_folder):
+    for name, text in ODD.items():
+        path = notes / os.fsdecode(name)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    (tmp_path / "run").mkdir()
+    row = stage.run(tmp_path / "run", made(notes, "pairs.contexts_per_grid=3", model=str(tiny_folder)), QUIET)
+    assert row["files"]["skipped"] == [
+        {"file": "broken/conversations-2.json", "why": "not valid JSON"},
+        {"file": "broken/conversations.json", "why": "cannot be read (AttributeError)"},
+    ]
+    found = {c.source: c.text for c in read_records(tmp_path / "run" / "contexts.jsonl", Context)}
+    assert len(found) == len(SUBJECTS) + 6
+    assert "I half \ufffd like pairs" in found["chats/conversations.json"] and "coffee" in found["caf\ufffd.md"]
+    assert all("letters" in found["date.md"] and "---" not in found[name] for name in ("date.md", "deep.md", "tag.md", "twice.md"))
 
 
 def test_what_is_left_alone_is_told(notes):

@@ -31,14 +31,17 @@ def read_rows(path: Path, source: str, tally: Tally, columns: dict[str, str] | N
         if not isinstance(values, list):
             raise UserError(f"{path}: expected a JSON list of objects, or a chat export")
         rows = list(enumerate(values, 1))
-    return [note for number, row in rows if (note := row_note(row, number, path, source, columns or {}))]
+    notes = [note for number, row in rows if (note := row_note(row, number, path, source, columns or {}))]
+    tally.left_alone["rows without a context"] += len(rows) - len(notes)
+    return notes
 
 
 def row_note(row: Any, number: int, path: Path, source: str, columns: dict[str, str]) -> Note | None:
-    """The note of one row; None for a row whose text is empty."""
+    """The note of one row; None for a row whose text is empty or null."""
     if not isinstance(row, dict):
         raise UserError(f"{path}:{number}: expected an object with a column context or text, found {type(row).__name__}")
     column = columns.get("context") or next((name for name in TEXT if isinstance(row.get(name), str)), None)
+    column = column or next((name for name in TEXT if name in row and row[name] is None), None)
     if column not in row:
         named = f"column {column}" if column else f"none of the columns {', '.join(TEXT)}"
         raise UserError(
@@ -46,6 +49,8 @@ def row_note(row: Any, number: int, path: Path, source: str, columns: dict[str, 
             "name the right one in sources.columns, as in `columns: {context: my_column}`"
         )
     text = row[column]
+    if text is None:
+        return None
     if not isinstance(text, str):
         raise UserError(f"{path}:{number}: column {column}: expected text, found {type(text).__name__}")
     owner = columns.get("note") or next((name for name in OWNER if row.get(name) not in (None, "")), None)
@@ -53,7 +58,8 @@ def row_note(row: Any, number: int, path: Path, source: str, columns: dict[str, 
         raise UserError(f"{path}:{number}: column {owner} is missing; name the right one in sources.columns.note")
     blocks = paragraphs(text, number)
     lines = [replace(block, line=number) for block in blocks]
-    return Note(str(row[owner]) if owner else f"{source}:{number}", source, "", lines, whole=True) if blocks else None
+    whose = row[owner] if owner else None
+    return Note(f"{source}:{number}" if whose in (None, "") else str(whose), source, "", lines, whole=True) if blocks else None
 
 
 def parse_rows(text: str, path: Path) -> list[tuple[int, Any]]:
@@ -65,5 +71,5 @@ def parse_rows(text: str, path: Path) -> list[tuple[int, Any]]:
 def parse_json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not valid JSON ({error})") from None
