@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 from . import contexts
+from .errors import Failure
 from .files import read_json
 
 PARTIAL = re.compile(r"\..+\.partial")  # what a write that was killed left (files.replacing, export)
@@ -46,6 +47,6 @@ def exported(folder: Path) -> list[str]:
     record = folder / "export.json"
     try:
         kinds = read_json(record).values() if record.exists() else []
-    except ValueError:
+    except Failure:
         return []
     return [name for kind in kinds for name in kind["files"] if re.fullmatch(r"[^/\\]+\.gguf", name)]

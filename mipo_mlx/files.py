@@ -58,8 +58,15 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a file of a run. Raises Failure for a damaged one; whoever needs such a file makes it where it is missing."""
+    try:
+        found = json.loads(Path(path).read_bytes())
+    except ValueError as error:
+        raise Failure(f"{path}: broken JSON ({error}); remove this file and run the same command") from None
+    if not isinstance(found, dict):
+        raise Failure(f"{path}: broken, no JSON object; remove this file and run the same command")
+    return found
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
@@ -88,7 +95,9 @@ def read_jsonl(path: Path) -> list[Any]:
         except ValueError as error:
             if number == len(lines):
                 break
-            raise Failure(f"{path}:{number}: broken JSON ({error}); delete that line or start over with --fresh") from None
+            raise Failure(
+                f"{path}:{number}: broken JSON ({error}); remove this line and those after it, and run the same command"
+            ) from None
     return rows
 
 

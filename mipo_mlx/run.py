@@ -43,13 +43,7 @@ class Run:
     @property
     def manifest(self) -> dict[str, Any]:
         path = self.folder / "manifest.json"
-        try:
-            return read_json(path) if path.exists() else {}
-        except ValueError:
-            raise Failure(
-                f"{path}: broken, so it is not known what this run has done; remove this file and run the same command, which goes "
-                "on from what the stages have kept"
-            ) from None
+        return read_json(path) if path.exists() else {}
 
     def done(self, step: str) -> bool:
         """Whether a step finished and what it wrote is still there."""
@@ -333,10 +327,13 @@ def execute(run: Run, upto: str, reporter: Reporter) -> dict[str, dict[str, Any]
 
 
 def run_stage(run: Run, step: str, reporter: Reporter) -> dict[str, Any]:
-    """Run one step and enter it into the manifest; the steps behind it are no longer done."""
+    """Run one step and enter it into the manifest; the steps behind it are no longer done. A finished step whose
+    repetition is refused or fails stays finished. Raises Failure where a file that it reads is damaged."""
     from . import backend
 
     backend.start()
+    check_files(run, step)
+    before = run.manifest if run.done(step) else None
     after = _after(step, steps(run.recipe))
     stages = {name: entry for name, entry in run.manifest.get("stages", {}).items() if name not in after}
     begin = time.monotonic()
@@ -344,6 +341,22 @@ def run_stage(run: Run, step: str, reporter: Reporter) -> dict[str, Any]:
     on = backend.device()
     made_with = {"versions": versions(), "device": str(on), "blas": on.blas, "seed": run.recipe.seed, "model": run.recipe.model}
     _update(run, **made_with, stages=stages)
+    try:
+        summary = _compute(run, step, reporter)
+    except (UserError, Failure):
+        if before:
+            write_json(run.folder / "manifest.json", before)
+        raise
+    seconds = time.monotonic() - begin
+    hashes = {name: sha256(run.folder / name) for name in outputs(step, run.recipe)}
+    stages[step] = {"state": "done", "seconds": round(seconds, 1), "summary": summary, "sha256": hashes}
+    _update(run, stages=stages)
+    reporter.say(f"  {step} took {duration(seconds)}")
+    return summary
+
+
+def _compute(run: Run, step: str, reporter: Reporter) -> dict[str, Any]:
+    """Let the stage of a step compute, after what it reads or compares with and another stage makes; returns its summary."""
     stage, number = parse(step)
     if stage in ("sources", "evaluation") and isinstance(run.recipe.evaluation.abilities, Dataset):
         from . import questions
@@ -354,13 +367,21 @@ def run_stage(run: Run, step: str, reporter: Reporter) -> dict[str, Any]:
 
         sft.prepare(run.folder, run.recipe, reporter)
     of_this_round = {"round_number": number} if number > 1 else {}
-    summary = importlib.import_module(f"mipo_mlx.{stage}.stage").run(run.folder, run.recipe, reporter, **of_this_round)
-    seconds = time.monotonic() - begin
-    hashes = {name: sha256(run.folder / name) for name in outputs(step, run.recipe)}
-    stages[step] = {"state": "done", "seconds": round(seconds, 1), "summary": summary, "sha256": hashes}
-    _update(run, stages=stages)
-    reporter.say(f"  {step} took {duration(seconds)}")
-    return summary
+    return importlib.import_module(f"mipo_mlx.{stage}.stage").run(run.folder, run.recipe, reporter, **of_this_round)
+
+
+def check_files(run: Run, step: str) -> None:
+    """Raise Failure where contexts or pairs that `step` reads are not what an earlier step left: cut off, they read well all the
+    same."""
+    planned, stages = steps(run.recipe), run.manifest.get("stages", {})
+    for earlier in planned[: planned.index(step)]:
+        for name, known in stages.get(earlier, {}).get("sha256", {}).items():
+            path = run.folder / name
+            if name.startswith(("contexts", "pairs")) and path.exists() and sha256(path) != known:
+                raise Failure(
+                    f"{path}: not as {earlier} left it, cut off or edited; put it back, or remove it and run `mipo-mlx train` with "
+                    "this run's recipe, which makes it again"
+                )
 
 
 def _after(step: str, planned: list[str]) -> list[str]:

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from mipo_mlx.errors import Failure
-from mipo_mlx.files import append_jsonl, read_jsonl, replacing, truncate_jsonl, write_jsonl, write_text
+from mipo_mlx.files import append_jsonl, read_json, read_jsonl, replacing, truncate_jsonl, write_jsonl, write_text
 
 
 def test_torn_last_line_is_dropped_at_every_byte(tmp_path):
@@ -35,6 +35,14 @@ def test_broken_middle_line_is_named(tmp_path):
     path.write_text('{"a": 1}\n{oops\n{"a": 3}\n')
     with pytest.raises(Failure, match=r"rows.jsonl:2: broken JSON"):
         read_jsonl(path)
+
+
+@pytest.mark.parametrize("data", [b"", b'{"a": ', b"\0\0\0", b"\xff{}", b"[]", b"null"])
+def test_a_damaged_object_is_named(tmp_path, data):
+    path = tmp_path / "one.json"
+    path.write_bytes(data)
+    with pytest.raises(Failure, match=r"one.json: broken.*; remove this file and run the same command"):
+        read_json(path)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):

@@ -1,6 +1,5 @@
 """Handing an exported run to others: Ollama, LM Studio, the Hub. Nothing here runs unless asked for by name."""
 
-import json
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -149,5 +148,5 @@ def _files(folder: Path, parts: tuple[str, ...]) -> list[tuple[Path, str]]:
 def _json(path: Path) -> dict[str, Any]:
     try:
         return read_json(path) if path.exists() else {}
-    except json.JSONDecodeError:
+    except Failure:
         return {}

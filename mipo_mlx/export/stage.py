@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..files import read_json, sha256, write_json, write_text
+from ..files import sha256, write_json, write_text
 from ..models import loading
 from ..models.gguf_file import GGUFFile
 from ..models.gguf_import import read_config
@@ -100,7 +100,7 @@ def prepare(folder: Path, recipe: Recipe) -> Job:
         file = GGUFFile(path)
         config = read_config(file, by_gguf(file.get("general.architecture", str, "?"), str(path)))
     else:
-        config = read_json(path / "config.json")
+        config = loading.model_config(recipe.model)
     tokens = loading.load_tokenizer(recipe.model)
     template = tokens.chat_template if isinstance(tokens.chat_template, str) else None
     text = system_text(folder, recipe)

@@ -1,0 +1,88 @@
+"""Damaged files of a run: each is named with a remedy, and the remedy ends with the same bytes as before the damage."""
+
+import pytest
+from click.testing import CliRunner
+
+from mipo_mlx import cli, run
+from mipo_mlx.errors import Failure, UserError
+from mipo_mlx.progress import Reporter
+from tests.test_bad_input import home, refused  # noqa: F401
+from tests.test_kill import KEPT
+
+QUIET = Reporter(quiet=True)
+
+
+def half(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def without_last_line(data: bytes) -> bytes:
+    return b"".join(data.splitlines(keepends=True)[:-1])
+
+
+DAMAGES = [
+    ("manifest.json", half, ["train", "r.yaml"], "broken JSON"),
+    ("manifest.json", lambda _: b"", ["train", "r.yaml", "--fresh"], "broken JSON"),
+    ("eval.json", half, ["eval", "r"], "broken JSON"),
+    ("eval.json", lambda _: b"[]", ["report", "r"], "no JSON object"),
+    ("sources.json", half, ["report", "r"], "broken JSON"),
+    ("pairs.json", half, ["report", "r"], "broken JSON"),
+    ("pairs.jsonl", without_last_line, ["eval", "r"], "not as pairs left it"),
+    ("contexts.jsonl", without_last_line, ["eval", "r"], "not as sources left it"),
+]
+
+
+@pytest.mark.process
+def test_what_is_damaged_is_named_and_made_again(home):  # noqa: F811
+    folder = home / "runs" / "r"
+
+    def train() -> dict[str, bytes]:
+        result = CliRunner().invoke(cli.main, ["train", "r.yaml", "--quiet"])
+        assert result.exit_code == 0, result.output
+        return {name: (folder / name).read_bytes() for name in (*KEPT, "eval.json")}
+
+    whole = train()
+    for name, damage, command, told in DAMAGES:
+        path = folder / name
+        sound = path.read_bytes()
+        path.write_bytes(damage(sound))
+        line = refused(*command, code=1)
+        assert f"runs/r/{name}: " in line and told in line and "remove" in line
+        path.write_bytes(sound)
+    for name in dict.fromkeys(name for name, *_ in DAMAGES):
+        (folder / name).unlink()
+        assert train() == whole, name
+
+
+@pytest.mark.parametrize("error", [UserError("no such judge"), Failure("the judge does not answer")])
+def test_an_evaluation_that_fails_leaves_a_finished_run_finished(tmp_path, monkeypatch, error):
+    import importlib
+    import types
+
+    stages = {}
+
+    def stage(name):
+        def work(folder, values, reporter):
+            for file in run.OUTPUTS[name]:
+                (folder / file).parent.mkdir(exist_ok=True)
+                (folder / file).write_text("{}")
+            return {}
+
+        return types.SimpleNamespace(run=stages.get(name, work))
+
+    def refuse(*_):
+        raise error
+
+    monkeypatch.setattr(importlib, "import_module", lambda name: stage(name.split(".")[1]))
+    opened = run.open_run(run.recipe.parse("model: x"), "one", tmp_path, fresh=False)
+    run.prepare(opened, fresh=False)
+    run.execute(opened, "report", QUIET)
+    before = opened.manifest
+    stages["evaluation"] = refuse
+    with pytest.raises(type(error)):
+        run.run_stage(opened, "evaluation", QUIET)
+    assert opened.manifest == before and opened.done("report")
+    (opened.folder / "eval.json").unlink()
+    with pytest.raises(type(error)):  # nothing to go back to
+        run.execute(opened, "report", QUIET)
+    assert not opened.done("evaluation") and not opened.done("report")
