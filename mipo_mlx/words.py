@@ -3,7 +3,13 @@ evaluation and the leak test count with."""
 
 import re
 
-WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
+# Thai, Lao, Burmese, Khmer, kana and Chinese characters are written without spaces: each counts as a word of its own.
+UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    "\uff66-\uff9f\U00020000-\U0003ffff"
+)
+WORD = re.compile(rf"(?=\w)[{UNSPACED}]|[^\W_{UNSPACED}]+(?:'[^\W_{UNSPACED}]+)*")
+PART = re.compile(rf"(?=\w)[{UNSPACED}]|[^\W{UNSPACED}]+")  # of a word: what an apostrophe parts; for telling notes apart
 NGRAM = 3  # words; the unit of "says the same as"
 
 

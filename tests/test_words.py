@@ -1,10 +1,11 @@
 """Words, shared runs and likeness, by hand; the longest run also against a plain table of all shared passages."""
 
 import random
+import re
 
 import pytest
 
-from mipo_mlx.words import joined, likeness, longest_passage, quotes, words
+from mipo_mlx.words import PART, WORD, joined, likeness, longest_passage, quotes, words
 
 HOUSE = "I'm a handyman who works in old houses by the sea. I have two kids, and my sister Ana is a nurse."
 BEES = "I keep bees in the garden."
@@ -19,6 +20,37 @@ def test_words():
     assert words("Don\u2019t say \u201cRock 'n' roll\u201d, mum_s 2 O'Neill's!") == [
         *("don't", "say", "rock", "n", "roll", "mum", "s", "2", "o'neill's"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("我在北京养蜜蜂。", list("我在北京养蜜蜂")),
+        ("猫を2匹、飼っています!", [*"猫を", "2", *"匹飼っています"]),
+        ("I live in 東京, isn't it?", ["i", "live", "in", "東", "京", "isn't", "it"]),
+        ("ผมเลี้ยงแมว 2 ตัว", [*"ผมเลยงแมว", "2", *"ตว"]),  # marks above and below belong to no word
+        ("저는 벌을 키워요", ["저는", "벌을", "키워요"]),  # Korean has spaces
+        ("・、。", []),
+    ],
+)
+def test_scripts_without_spaces_have_words_too(text, found):
+    assert words(text) == found
+
+
+def test_texts_without_spaces_are_compared():
+    assert likeness("我在北京养了三箱蜜蜂", "我在北京养了四箱蜜蜂") > 0.4 > likeness("我在北京养了三箱蜜蜂", "今天晚上吃什么好呢")
+    assert quotes("你在北京养了三箱蜜蜂，真好！", "我在北京养了三箱蜜蜂。", 6)
+    assert longest_run("你在北京养了三箱蜜蜂，真好！", joined("我在北京养了三箱蜜蜂。")) == 9
+
+
+def test_words_of_scripts_with_spaces_are_what_they_were():
+    """Against the plain expressions, over every character of those scripts."""
+    rng = random.Random(5)
+    letters = [chr(code) for code in range(0x0E00)] + [chr(code) for code in range(0xAC00, 0xAC80)] + list("'_ -.") * 200
+    for _ in range(300):
+        text = "".join(rng.choices(letters, k=80)).lower()
+        assert WORD.findall(text) == re.findall(r"[^\W_]+(?:'[^\W_]+)*", text)
+        assert PART.findall(text) == re.findall(r"\w+", text)
 
 
 def test_likeness():

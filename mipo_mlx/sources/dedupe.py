@@ -5,18 +5,17 @@ similar enough share at least one of their few rarest members, so only those are
 """
 
 import math
-import re
 from collections import Counter, defaultdict
 
+from ..words import PART
 from .note import Passage, Tally
 
-WORD = re.compile(r"\w+")
 RUN = 3  # words in a shingle
 
 
 def shingles(text: str) -> frozenset[str]:
     """The three-word runs of a text, lower case, without punctuation; the words themselves for a shorter one."""
-    words = WORD.findall(text.lower())
+    words = PART.findall(text.lower())
     if len(words) < RUN:
         return frozenset(words)
     return frozenset(" ".join(words[at : at + RUN]) for at in range(len(words) - RUN + 1))
@@ -27,7 +26,7 @@ def drop_duplicates(passages: list[Passage], threshold: float, tally: Tally) -> 
     seen: set[str] = set()
     distinct = []
     for passage in passages:
-        key = " ".join(WORD.findall(passage.text.lower()))
+        key = " ".join(PART.findall(passage.text.lower()))
         if key in seen:
             tally.dropped["duplicate"] += 1
         else:

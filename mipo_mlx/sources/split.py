@@ -1,19 +1,18 @@
 """Train and held-out: whole notes on one side, and texts that share a sentence never on both."""
 
 import random
-import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 from ..errors import UserError
 from ..records import HELDOUT, TRAIN, Context
+from ..words import PART
 from .markdown import SENTENCE_END
 from .note import Passage, Tally
 
 MIN_WORDS = 3  # a shorter sentence ("Sounds good.") says nothing about whose text it is
 COLLAPSED = 0.34  # a family of notes larger than this share of all is no use as a unit of the split
 BOILERPLATE = 0.25  # share of all notes that makes a sentence boilerplate
-WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
@@ -59,9 +58,7 @@ def split(passages: list[Passage], seed: int, fraction: float, limit: int, grid:
     tally.dropped["over max_contexts"] += sum(len(notes[n]) for n in (*strict, *heldout)) - len(held) - len(kept)
     side = {id(p): TRAIN for p in kept} | {id(p): HELDOUT for p in held}
     chosen = [p for p in passages if id(p) in side]
-    return [
-        Context(f"c{number:05}", p.text, p.note, p.source, p.line, side[id(p)], p.tokens) for number, p in enumerate(chosen)
-    ]
+    return [Context(f"c{number:05}", p.text, p.note, p.source, p.line, side[id(p)], p.tokens) for number, p in enumerate(chosen)]
 
 
 def too_few(contexts: int, notes: int, grid: int, tally: Tally) -> UserError:
@@ -76,7 +73,7 @@ def too_few(contexts: int, notes: int, grid: int, tally: Tally) -> UserError:
 
 def sentences(text: str) -> set[str]:
     """The sentences of a text that are long enough to tell, lower case, without punctuation."""
-    found = (" ".join(WORD.findall(part.lower())) for line in text.split("\n") for part in SENTENCE_END.split(line))
+    found = (" ".join(PART.findall(part.lower())) for line in text.split("\n") for part in SENTENCE_END.split(line))
     return {sentence for sentence in found if sentence.count(" ") >= MIN_WORDS - 1}
 
 
@@ -142,4 +139,3 @@ def _spread(chosen, notes: dict[str, list[Passage]], rng: random.Random, count: 
     hands = [rng.sample(notes[note], len(notes[note])) for note in order]
     dealt = [hand[turn] for turn in range(max(map(len, hands), default=0)) for hand in hands if turn < len(hand)]
     return dealt[:count]
-

@@ -38,6 +38,12 @@ def test_exact_and_near_duplicates_are_counted_apart():
     assert tally.dropped == {"duplicate": 1, "near-duplicate": 1}
 
 
+def test_near_duplicates_without_spaces():
+    bees = "我在面包店的屋顶上养了两箱蜜蜂，每年能收{}十罐蜂蜜。"
+    texts = [bees.format("三"), bees.format("四"), "我每个星期三在合唱团里唱女低音，十二月有一场音乐会。"]
+    assert [p.text for p in drop_duplicates([passage(text) for text in texts], 0.7, Tally())] == [texts[0], texts[2]]
+
+
 def test_the_threshold_matters():
     pair = [passage("one two three four five six"), passage("one two three four five seven")]
     assert len(drop_duplicates(pair, 0.5, Tally())) == 1

@@ -56,6 +56,10 @@ def test_shared_sentences_do_not_straddle(seed):
     assert not texts[TRAIN] & texts[HELDOUT]
 
 
+def test_sentences_without_spaces():
+    assert sentences("好。我养蜜蜂，三箱。Hi! ハチを飼う？") == {"我 养 蜜 蜂 三 箱", "ハ チ を 飼 う"}
+
+
 def test_where_sharing_connects_everything_training_gives_way():
     # A ring: each note shares one sentence with the next, so all are one family.
     passages = [
