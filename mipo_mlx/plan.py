@@ -182,6 +182,7 @@ def describe(run: Run) -> str:
         f"model      {recipe.model}, {parameters / 1e6:,.0f} M parameters, on {device}",
         *([f"reference  {recipe.training.reference}, loaded once a round to score the pairs"] if named else []),
         f"file       {recipe.pairs.file}, {len(pairs)} pairs" if recipe.pairs.file else notes,
+        *(f"           {line}" for line in (sources.left_out(dropped) if "files" in dropped else [])),
         *([f"rounds     up to {recipe.rounds}; all of them are counted here"] if recipe.rounds > 1 else []),
         f"prompts    {work.prompts[TRAIN]} to train on, {work.prompts[HELDOUT]} held out",
         f"answers    {work.answers} of at most {recipe.pairs.max_tokens} tokens",

@@ -186,7 +186,7 @@ def check(run: Run, upto: str, fresh: bool, reporter: Reporter) -> None:
     planned = steps(run.recipe)
     ahead = {parse(step)[0] for step in planned[: planned.index(upto) + 1] if fresh or not run.done(step)}
     checks.settings(run.recipe, ahead, reporter)
-    if fresh:
+    if fresh and (run.folder / "recipe.yaml").exists():
         checks.inputs(run.recipe)
 
 

@@ -114,3 +114,10 @@ def test_an_endpoint_elsewhere_without_a_key_is_told_of(home, monkeypatch, url, 
     sets = ["--set", f"evaluation.judge={url}", "--set", "evaluation.judge_model=m"]
     result = CliRunner().invoke(cli.main, ["train", "r.yaml", "--dry-run", *sets])
     assert result.exit_code == 0 and ("a.example will be asked without a key" in result.output) == warned, result.output
+
+
+def test_the_dry_run_tells_what_is_left_out(home):  # noqa: F811
+    (home / "notes" / "old.rtf").write_text("{}")
+    (home / "notes" / "new.md").write_bytes(b"\0")
+    told = CliRunner().invoke(cli.main, ["train", "r.yaml", "--dry-run"]).output
+    assert "skipped new.md: not text (binary)" in told and "left alone: 1 .rtf files" in told

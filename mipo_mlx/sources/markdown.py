@@ -40,23 +40,24 @@ SENTENCE_END = re.compile(r"(?:(?<=[.!?…])|(?<=[.!?…][\"'”’)\]]))\s+|(?<
 def parse(text: str) -> tuple[dict[str, Any], list[Block], Counter]:
     """(front matter, blocks, what was cut out). Blocks carry line numbers of `text`; no block has a line break."""
     matter, body, offset = front_matter(text)
-    removed: Counter = Counter()
+    removed = Counter(["broken front matter"] if matter is None else [])
     blocks = _Walker(removed, offset).walk(PARSER.parse(_plain(body, removed)))
-    return matter, blocks, removed
+    return matter or {}, blocks, removed
 
 
-def front_matter(text: str) -> tuple[dict[str, Any], str, int]:
-    """(its keys, the text after it, how many lines it took). Broken front matter is cut off all the same."""
+def front_matter(text: str) -> tuple[dict[str, Any] | None, str, int]:
+    """(its keys, the text after it, how many lines it took). Broken front matter (None) is cut off all the same."""
     match = FRONT_MATTER.match(text)
     if not match:
         return {}, text, 0
+    after = text[match.end() :], text.count("\n", 0, match.end())
     try:
         values = yaml.safe_load(match[2]) if match[1] == "---" else _toml_title(match[2])
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError):  # a date such as 2024-99-99 is a ValueError
-        values = {}
+        return None, *after
     if not isinstance(values, dict) and match[2].strip():
         return {}, text, 0  # two thematic breaks around prose
-    return values or {}, text[match.end() :], text.count("\n", 0, match.end())
+    return values or {}, *after
 
 
 def _toml_title(text: str) -> dict[str, Any]:

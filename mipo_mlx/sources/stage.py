@@ -186,7 +186,13 @@ def told(row: dict[str, Any]) -> list[str]:
             for side, name in ((TRAIN, "training"), (HELDOUT, "held out"))
         ),
     ]
-    lines += [f"skipped {skip['file']}: {skip['why']}" for skip in files["skipped"][:5]]
+    return lines + left_out(row)
+
+
+def left_out(row: dict[str, Any]) -> list[str]:
+    """What of the notes is not read, or not as it stands."""
+    files = row["files"]
+    lines = [f"skipped {skip['file']}: {skip['why']}" for skip in files["skipped"][:5]]
     if len(files["skipped"]) > 5:
         lines.append(f"and {len(files['skipped']) - 5} more, all named in sources.json")
     alone = [f"{count:,} {what}" for what, count in sorted(files["left_alone"].items(), key=lambda item: -item[1])]

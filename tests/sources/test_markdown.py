@@ -16,8 +16,10 @@ def test_front_matter_is_cut_and_lines_still_count_from_the_file():
 
 
 def test_broken_front_matter_is_cut_all_the_same():
-    matter, body, lines = front_matter("---\ntitle: [unclosed\n---\nText.\n")
-    assert (matter, body, lines) == ({}, "Text.\n", 3)
+    text = "---\ntitle: [unclosed\n---\nText.\n"
+    assert parse(text)[0] == {} and parse(text)[2]["broken front matter"] == 1
+    matter, body, lines = front_matter(text)
+    assert (matter, body, lines) == (None, "Text.\n", 3)
 
 
 def test_two_rules_around_prose_are_no_front_matter():
