@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Collection
 from pathlib import Path
 
+from . import backend
 from .errors import UserError
 from .progress import Reporter
 from .recipe import Dataset, Recipe
@@ -15,6 +16,7 @@ from .recipe import Dataset, Recipe
 
 def settings(recipe: Recipe, stages: Collection[str], reporter: Reporter) -> None:
     """Raise UserError for what one of `stages` would refuse whatever the stages before it find."""
+    backend.start()  # before anything below imports MLX
     if "pairs" in stages and recipe.training.reference != "base":
         from .models.loading import load_tokenizer
         from .pairs.reference import check_same_tokenizer

@@ -155,7 +155,7 @@ def _recipe_or_run(target: Path, overrides, root: Path, quiet: bool, name, notes
 
 def _again(run: Path, root: Path, stage: str, quiet: bool, overrides=()):
     """Do one stage of an existing run anew; what it needs must be there. `overrides` reach this stage's own section only."""
-    from . import backend, checks
+    from . import checks
     from . import run as runs
     from .progress import Reporter
 
@@ -165,7 +165,6 @@ def _again(run: Path, root: Path, stage: str, quiet: bool, overrides=()):
         runs.check_profile(opened)
     opened.recipe = runs.with_section(opened.recipe, stage, list(overrides))
     with runs.locked(opened.folder):
-        backend.start()
         checks.settings(opened.recipe, [stage], reporter)
         runs.run_stage(opened, stage, reporter)
     return opened

@@ -180,9 +180,8 @@ def versions() -> dict[str, str]:
 def check(run: Run, upto: str, fresh: bool, reporter: Reporter) -> None:
     """Raise what the steps up to `upto` would raise hours later; with `fresh`, also what ends them at once, since by then the run
     that was there is gone."""
-    from . import backend, checks
+    from . import checks
 
-    backend.start()  # before anything below imports MLX
     planned = steps(run.recipe)
     ahead = {parse(step)[0] for step in planned[: planned.index(upto) + 1] if fresh or not run.done(step)}
     checks.settings(run.recipe, ahead, reporter)
