@@ -57,8 +57,11 @@ def check(recipe: Recipe) -> None:
     if export.adapter:
         by_model_type(config["model_type"], "export.adapter")
     if export.gguf:
-        gguf.hyperparameters(config, by_model_type(config["model_type"], "export.gguf"))
-        tokenizer.from_transformers(tokens, 1 + max(tokens.get_vocab().values()), export.pretokenizer)
+        try:
+            gguf.hyperparameters(config, by_model_type(config["model_type"], "export.gguf"))
+            tokenizer.from_transformers(tokens, 1 + max(tokens.get_vocab().values()), export.pretokenizer)
+        except UserError as error:
+            raise UserError(f"{error}; with gguf: [] under export the result is the adapters and the fused folder") from None
 
 
 def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
