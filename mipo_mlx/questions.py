@@ -39,8 +39,8 @@ def _question(row: dict[str, Any], number: int, given: Dataset) -> dict[str, Any
             raise _wrong(given, number, f"no number in {str(answer)[:60]!r}; multiple choice needs columns.choices")
         return {"question": text, "answer": str(answer)}
     choices = hub.column(row, columns["choices"], given)
-    if not isinstance(choices, list):
-        raise _wrong(given, number, f"columns.choices: {columns['choices']} is no list")
+    if not isinstance(choices, list) or None in choices:
+        raise _wrong(given, number, f"columns.choices: {columns['choices']} is no list of texts")
     place = _place(answer)
     if place is None or not 0 <= place < len(choices):
         raise _wrong(given, number, f"the answer {answer!r} names none of {len(choices)} choices")

@@ -12,7 +12,7 @@ LATE = [  # what only evaluation or export would meet
     ("evaluation.judge=[base, ./nowhere]", "evaluation.judge: "),
     ("evaluation.judge=notes", "evaluation.judge: notes: no config.json in this model folder"),
     ("evaluation.abilities=none.jsonl", "none.jsonl: no such file"),
-    ("evaluation.abilities=r.yaml", "r.yaml:1: broken JSON"),
+    ("evaluation.abilities=r.yaml", "r.yaml:2: broken JSON"),
     ("training.reference=./nowhere", "no such model folder or GGUF file"),
 ]
 EARLY = [

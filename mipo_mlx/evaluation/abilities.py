@@ -2,6 +2,7 @@
 likelihood, a number by a greedy answer that is read to its end."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from .. import logprobs
-from ..errors import Failure, UserError
-from ..files import dump, read_jsonl
+from ..errors import UserError
+from ..files import dump
 from ..models import adapters, chat
 from ..progress import Bar
 from ..recipe import Dataset, Recipe
@@ -38,17 +39,18 @@ def read_questions(path: Path, count: int, seed: int) -> list[dict[str, Any]]:
     if not path.is_file():
         raise UserError(f"evaluation.abilities: {path}: no such file; expected JSONL of question, choices and answer")
     try:
-        rows = read_jsonl(path)
-    except Failure as error:
-        found = str(error).partition(";")[0]  # what to do about a run's own file is no advice for the user's
-        raise UserError(f"evaluation.abilities: {found}; expected JSONL of question, choices and answer") from None
-    for number, row in enumerate(rows, 1):
-        fits = isinstance(row, dict) and isinstance(row.get("question"), str) and "answer" in row
-        if fits and "choices" in row:
-            fits = isinstance(row["answer"], int) and isinstance(row["choices"], list) and 0 <= row["answer"] < len(row["choices"])
-        elif fits:
-            fits = read_number(str(row["answer"])) is not None
-        if not fits:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"evaluation.abilities: {path}: cannot be read ({error}); expected JSONL in UTF-8") from None
+    rows = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise UserError(f"evaluation.abilities: {path}:{number}: broken JSON ({error})") from None
+        if not _fits(rows[-1]):
             raise UserError(
                 f"evaluation.abilities: {path}:{number}: expected question, choices and answer (an index from 0), "
                 "or question and answer (a number)"
@@ -57,6 +59,16 @@ def read_questions(path: Path, count: int, seed: int) -> list[dict[str, Any]]:
         raise UserError(f"evaluation.abilities: {path}: no question in this file")
     order = np.random.default_rng([seed, 0xAB1]).permutation(len(rows))[:count]
     return [rows[i] for i in sorted(order.tolist())]
+
+
+def _fits(row: Any) -> bool:
+    if not isinstance(row, dict) or not isinstance(row.get("question"), str) or "answer" not in row:
+        return False
+    if "choices" not in row:
+        return read_number(str(row["answer"])) is not None
+    choices, answer = row["choices"], row["answer"]
+    texts = isinstance(choices, list) and all(isinstance(choice, str) for choice in choices)
+    return texts and isinstance(answer, int) and 0 <= answer < len(choices)
 
 
 def work(questions: Sequence[dict[str, Any]]) -> int:

@@ -168,6 +168,8 @@ def test_the_recipe_names_the_questions_and_how_many(tmp_path, tiny_folder):
         ('{"question": "q"}', ":1: expected question, choices and answer"),
         ('{"question": "q", "choices": ["a"], "answer": 1}', ":1: expected"),
         ('{"question": "q", "answer": "many"}', ":1: expected"),
+        ('{"question": "q", "choices": ["a", null], "answer": 0}', ":1: expected"),
+        ('{"question": "q", "ans', ":1: broken JSON"),
         ("[1]", ":1: expected"),
         ("", "no question in this file"),
     ],
@@ -180,3 +182,10 @@ def test_a_file_of_something_else_ends_in_one_line(tmp_path, line, message):
     assert message in str(error.value) and "\n" not in str(error.value)
     with pytest.raises(UserError, match="no such file"):
         abilities.read_questions(tmp_path / "missing.jsonl", 5, 0)
+
+
+def test_a_file_as_editors_write_it_is_read_whole(tmp_path):
+    path = tmp_path / "q.jsonl"
+    rows = [{"question": f"{n} plus 1?", "answer": n + 1} for n in range(3)]
+    path.write_text("\ufeff" + "\r\n\r\n".join(json.dumps(row) for row in rows), encoding="utf-8")  # no last newline
+    assert abilities.read_questions(path, 5, 0) == rows
