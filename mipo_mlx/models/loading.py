@@ -93,12 +93,20 @@ def _tokenizer(path: Path) -> Any:
         return load_tokenizer_gguf(path)
     from mlx_lm.utils import load_tokenizer as load_mlx
 
-    config = _config(path)
-    eos = config.get("eos_token_id")
+    ends = end_tokens(path)
     try:
-        return load_mlx(path, eos_token_ids=eos)
+        return load_mlx(path, eos_token_ids=ends or None)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: cannot read this model's tokenizer ({_first_line(error)})") from None
+
+
+def end_tokens(path: Path) -> list[int]:
+    """Ids that end an answer, by a model folder's configurations; [] where they name none. config.json often names the end of a
+    text alone, and generation_config.json the end of a turn as well (Llama 3, Gemma)."""
+    config, generation = _config(path), path / "generation_config.json"
+    places = [config, config.get("text_config") or {}, _read(generation) if generation.exists() else {}]
+    told = [place.get("eos_token_id") for place in places]
+    return sorted({i for ids in told if ids is not None for i in (ids if isinstance(ids, list) else [ids])})
 
 
 def load(name: str, *, prepare: bool = True) -> LoadedModel:
@@ -132,10 +140,14 @@ def _first_line(error: BaseException) -> str:
 
 
 def _config(path: Path) -> dict[str, Any]:
+    return _read(path / "config.json")
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads((path / "config.json").read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path / 'config.json'}: cannot be read ({_first_line(error)})") from None
+        raise UserError(f"{path}: cannot be read ({_first_line(error)})") from None
 
 
 def _load_folder(path: Path) -> tuple[Any, dict[str, Any]]:

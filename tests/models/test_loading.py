@@ -38,6 +38,23 @@ def test_rope_parameters_of_transformers_5_are_read(folder):
     assert not mx.array_equal(loading.load(str(folder)).model(ids), expected)
 
 
+@pytest.mark.parametrize(
+    ("config", "generation", "expected"),
+    [
+        ({"eos_token_id": 0}, {"eos_token_id": [0, 7]}, {0, 2, 7}),
+        ({"eos_token_id": [0, 5]}, {"eos_token_id": 7}, {0, 2, 5, 7}),
+        ({"eos_token_id": None, "text_config": {"eos_token_id": 9}}, {}, {2, 9}),
+        ({"eos_token_id": 0}, None, {0, 2}),
+    ],
+)
+def test_every_end_token_ends_an_answer(config, generation, expected, folder):
+    """config.json's, generation_config.json's and the tokenizer's own, which is 2."""
+    change_config(folder, **config)
+    if generation is not None:
+        (folder / "generation_config.json").write_text(json.dumps(generation))
+    assert loading.load_tokenizer(str(folder)).eos_token_ids == expected
+
+
 def refused(name, message):
     with pytest.raises(UserError, match=message) as error:
         loading.load(str(name))
@@ -52,6 +69,11 @@ def test_no_config(folder):
 def test_broken_config(folder):
     (folder / "config.json").write_text('{"model_type": ')
     refused(folder, "config.json: cannot be read")
+
+
+def test_broken_generation_config(folder):
+    (folder / "generation_config.json").write_text("{")
+    refused(folder, "generation_config.json: cannot be read")
 
 
 def test_config_without_model_type(folder):
