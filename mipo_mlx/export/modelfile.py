@@ -43,20 +43,20 @@ def layout(tokenizer: Any, template: str | None) -> Layout | None:
         return None
     before_system, rest = whole.split(S)
     between, rest = rest.split(U)
-    after_user, rest = rest.split(A)
+    rest = rest.split(A)[1]
+    before_first, after_user = plain.split(U)  # where an answer begins may read otherwise before one that is over (Qwen3)
     after_answer = ended.split(A)[1]
     turn_over = rest.split(V)[0]
-    first = plain.split(U)[0]  # what stands before a first user message: perhaps the bos token, perhaps a default system message
     mark = getattr(tokenizer, "bos_token", None) or ""
     if turn_over.startswith(after_answer):
         before_user = turn_over[len(after_answer) :]
     else:  # templates that open an answer even where none is asked for (Llama 3's first one)
-        before_user = first.removeprefix(mark)
+        before_user = before_first.removeprefix(mark)
         after_answer = turn_over.removesuffix(before_user)
     if not between.endswith(before_user) or not turn_over.endswith(before_user):
         return None
     after_system = between[: len(between) - len(before_user)]
-    opening = first.removesuffix(before_user)
+    opening = before_first.removesuffix(before_user)  # perhaps the bos token, perhaps a default system message
     default = ""
     if opening.startswith(before_system) and opening.endswith(after_system) and opening.strip() not in ("", mark):
         default = opening[len(before_system) : len(opening) - len(after_system)]

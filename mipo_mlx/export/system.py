@@ -4,6 +4,7 @@ the user's own still replaces it."""
 from typing import Any
 
 from ..errors import UserError
+from ..models import chat
 from .tokenizer import inner
 
 PROBE_SYSTEM, PROBE_USER = "probe-system", "probe-user"
@@ -31,8 +32,7 @@ def with_default(template: str, text: str, tokenizer: Any) -> str:
 
 def render(tokenizer: Any, template: str | None, messages: list[dict[str, str]], opened: bool = True) -> str:
     """The prompt as text, under a chat template of one's own."""
-    fast = inner(tokenizer)
-    return fast.apply_chat_template(messages, chat_template=template, tokenize=False, add_generation_prompt=opened)
+    return chat.render(inner(tokenizer), messages, tokenize=False, opened=opened, template=template)
 
 
 def _shows(tokenizer: Any, template: str, text: str) -> bool:

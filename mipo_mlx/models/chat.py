@@ -6,6 +6,12 @@ from ..errors import UserError
 from ..recipe import Pairs
 
 Messages = list[dict[str, str]]
+# A clock that stands still, for templates that write today's date (Llama 3, SmolLM3): a run goes on tomorrow with the same prompts.
+# The day is the one that Llama 3's template has where there is no clock.
+CLOCK = (
+    "{% macro strftime_now(form) %}{{ form.replace('%d', '26').replace('%m', '07').replace('%b', 'Jul').replace('%B', 'July')"
+    ".replace('%Y', '2024') }}{% endmacro +%}"
+)
 
 
 def messages(pairs: Pairs, prompt: str, context: str | None) -> Messages:
@@ -28,7 +34,25 @@ def encode(tokenizer: Any, messages: Messages) -> list[int]:
         # Some templates (Gemma) know no system role: its text opens the user's message instead.
         system, user, *rest = messages
         messages = [{"role": "user", "content": f"{system['content']}\n\n{user['content']}"}, *rest]
-    return list(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False))
+    return list(render(tokenizer, messages, tokenize=True))
+
+
+def render(tokenizer: Any, messages: Messages, *, tokenize: bool, opened: bool = True, template: str | None = None) -> Any:
+    """Token ids or text of messages under the model's chat template, or another `template`; `opened`: up to where an answer begins.
+
+    Whatever renders one does it here, so that all agree: models that can think (Qwen3, SmolLM3) answer at once.
+    """
+    template = template or tokenizer.chat_template
+    if isinstance(template, str) and "strftime_now" in template:
+        template = CLOCK + template
+    return tokenizer.apply_chat_template(
+        messages,
+        chat_template=template if isinstance(template, str) else None,
+        add_generation_prompt=opened,
+        tokenize=tokenize,
+        return_dict=False,
+        enable_thinking=False,
+    )
 
 
 def _system_unsupported(tokenizer: Any) -> bool:
@@ -36,7 +60,7 @@ def _system_unsupported(tokenizer: Any) -> bool:
     if cached is None:
         probe = [{"role": "system", "content": "probe-system"}, {"role": "user", "content": "probe-user"}]
         try:
-            cached = "probe-system" not in tokenizer.apply_chat_template(probe, add_generation_prompt=True, tokenize=False)
+            cached = "probe-system" not in render(tokenizer, probe, tokenize=False)
         except Exception as error:  # templates refuse through jinja2's own exception type, wrapped in different ways
             if "system" not in str(error).lower() and "role" not in str(error).lower():
                 raise

@@ -116,7 +116,7 @@ def written_end(tokenizer: Any) -> int:
     """The id that the chat template puts behind an assistant's answer: of several ids that end a turn, the one to learn."""
     ends = chat.end_of_turn(tokenizer)
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    written = tokenizer.apply_chat_template(turns, tokenize=True, return_dict=False)
+    written = chat.render(tokenizer, turns, tokenize=True, opened=False)
     return next((token for token in reversed(written) if token in ends), min(ends))
 
 

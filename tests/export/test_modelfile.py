@@ -7,7 +7,7 @@ import pytest
 from mipo_mlx.export import modelfile, system
 
 from .helpers import Tiny
-from .test_system import GEMMA, LLAMA3, QWEN, SMOLLM, TEMPLATES
+from .test_system import GEMMA, LLAMA3, QWEN, QWEN3, SMOLLM, TEMPLATES
 
 SYSTEM, USER = {"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}
 
@@ -20,10 +20,10 @@ def go(template: str, **values: str) -> str:
     return re.sub(r"\{\{ \.(\w+) \}\}", lambda m: values.get(m[1], ""), template)
 
 
-@pytest.mark.parametrize("name", TEMPLATES)
-def test_go_template_equals_jinja(name, tiny_llama: Tiny):
-    parts = modelfile.layout(tiny_llama.tokenizer, TEMPLATES[name])
-    theirs = system.render(tiny_llama.tokenizer, TEMPLATES[name], [SYSTEM, USER])
+@pytest.mark.parametrize("template", [*TEMPLATES.values(), QWEN3])
+def test_go_template_equals_jinja(template, tiny_llama: Tiny):
+    parts = modelfile.layout(tiny_llama.tokenizer, template)
+    theirs = system.render(tiny_llama.tokenizer, template, [SYSTEM, USER])
     ours = go(modelfile.go_template(parts), System="Be brief.", Prompt="hi")
     assert ours[: ours.rindex(parts.after_answer)] == theirs
 

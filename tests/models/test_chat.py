@@ -1,5 +1,8 @@
 """Chat messages: the assistant's header ends the prompt, and templates without a system role still get the context."""
 
+import pytest
+
+from mipo_mlx.export.system import render
 from mipo_mlx.models import chat
 from mipo_mlx.recipe import Pairs
 
@@ -28,6 +31,28 @@ def test_a_template_without_a_system_role_gets_the_context_in_the_users_message(
     )
     text = tokenizer.decode(chat.encode(tokenizer, chat.messages(PAIRS, "What now?", "I keep bees.")))
     assert text == "<user>About the user: I keep bees. Be brief.\n\nWhat now?"
+
+
+THINKING = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+    "<assistant>{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}"
+)
+DATED = "\n{{ strftime_now('%d %b %Y') }}{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+PLAIN = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [(THINKING, "<user>hi<assistant><think></think>"), (DATED, "\n26 Jul 2024<user>hi"), (PLAIN, "<user>hi")],
+)
+def test_a_prompt_asks_for_no_thinking_and_is_the_same_tomorrow(template, expected, tokenizer_folder):
+    from mlx_lm.utils import load_tokenizer
+
+    tokenizer, asked = load_tokenizer(tokenizer_folder, eos_token_ids=2), [{"role": "user", "content": "hi"}]
+    tokenizer._tokenizer.chat_template = template
+    tokenizer._think_start = "<think>"  # as mlx-lm finds in a thinking model's vocabulary
+    assert tokenizer.decode(chat.encode(tokenizer, asked)) == expected
+    assert render(tokenizer, template, asked) == expected
 
 
 def test_end_of_turn(tiny_tokenizer):
