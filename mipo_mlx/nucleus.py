@@ -16,13 +16,17 @@ def nucleus_sampler(temperature: float, top_p: float, limit: int = LIMIT) -> Cal
     """A sampler as mlx-lm's `make_sampler(temp, top_p)`: (batch, vocabulary) log-probabilities in, (batch,) token ids out.
 
     As there, the nucleus is that of the untempered distribution: the likeliest tokens down to the one that brings their
-    probability to `top_p`. A nucleus of more than `limit` tokens ends there.
+    probability to `top_p`. A nucleus of more than `limit` tokens ends there. 16-bit log-probabilities are computed with in float32.
     """
     if temperature == 0 or top_p == 1:
         return make_sampler(temp=temperature)
 
     def sampler(logprobs: mx.array) -> mx.array:
         vocabulary = logprobs.shape[-1]
+        if logprobs.dtype != mx.float32:
+            # Their rounding moves the whole distribution by some percent, and a sum of thousands in 16 bits is wrong besides.
+            logprobs = logprobs.astype(mx.float32)
+            logprobs = logprobs - mx.logsumexp(logprobs, axis=-1, keepdims=True)
         if vocabulary > limit:
             likeliest = mx.argpartition(logprobs, kth=vocabulary - limit, axis=-1)[..., -limit:]
             values = mx.take_along_axis(logprobs, likeliest, axis=-1)

@@ -24,6 +24,20 @@ def test_same_nucleus_as_mlx_lm(top_p, limit):
     assert set(drawn.tolist()) == kept
 
 
+@pytest.mark.parametrize("top_p", [0.5, 0.9, 0.95])
+@pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float16])
+def test_16_bit_logits_have_the_nucleus_of_their_exact_softmax(dtype, top_p, monkeypatch):
+    logits = (mx.random.normal((1, 50_000), key=mx.random.key(4)) * 4 + 20).astype(dtype)
+    logprobs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)  # as mlx-lm hands them over
+    falling = np.sort(np.array(logprobs[0].astype(mx.float32), dtype=np.float64))[::-1]
+    sums = np.cumsum(np.exp(falling))
+    expected = (falling >= falling[np.searchsorted(sums, top_p * sums[-1])]).sum()
+    kept = []
+    monkeypatch.setattr(mx.random, "categorical", lambda scores: kept.append(scores) or mx.array([0]))
+    nucleus_sampler(1.0, top_p)(logprobs)
+    assert 10 < expected < 4096 and mx.isfinite(kept[0]).sum().item() == expected
+
+
 def test_frequencies():
     logprobs = distribution(1, 100, spread=1.5)
     inside = np.array(apply_top_p(logprobs, 0.8)[0], dtype=np.float64) / 0.7
