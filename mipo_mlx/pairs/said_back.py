@@ -32,7 +32,8 @@ def add(pairs: list[Pair], contexts: dict[str, Context], recipe: Recipe, model: 
         texts = [_passage(pair, contexts) for pair in some]
         tokens = [tokenizer.encode(text, add_special_tokens=False)[: recipe.pairs.max_tokens] for text in texts]
         scored = token_logprobs(model, [pair.prompt_tokens for pair in some], [[ids] for ids in tokens])
-        for i, text, ids, (logps,) in zip(drawn[first:], texts, tokens, scored, strict=False):
+        for i, ids, (logps,) in zip(drawn[first:], tokens, scored, strict=False):
+            text = tokenizer.decode(ids, skip_special_tokens=True)  # what the ids spell, so that the file can be imported again
             pair, score = pairs[i], round(float(np.sum(logps, dtype=np.float64)), 5)
             negatives = [*pair.negatives[:-1], text]
             found[i] = replace(
