@@ -120,7 +120,9 @@ def swapped(model: nn.Module) -> Iterator[None]:
         stack.enter_context(patch.object(mx.fast, "scaled_dot_product_attention", attention))
         stack.enter_context(patch.object(nn, "silu", silu))
         stack.enter_context(patch.object(nn, "gelu_approx", gelu_approx))
-        code = sys.modules[type(model).__module__]
-        if getattr(code, "swiglu", None) is activations.swiglu:
-            stack.enter_context(patch.object(code, "swiglu", swiglu))
+        # Models take parts from one another (SmolLM3 is made of Llama's): swiglu is swapped where the code of each part stands.
+        names = {kind.__module__ for part in model.modules() for kind in type(part).__mro__}
+        for code in (sys.modules[name] for name in sorted(names)):
+            if getattr(code, "swiglu", None) is activations.swiglu:
+                stack.enter_context(patch.object(code, "swiglu", swiglu))
         yield

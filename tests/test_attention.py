@@ -9,6 +9,7 @@ from mlx_lm.models import activations
 
 from mipo_mlx import fastmath
 from mipo_mlx.attention import attention
+from mipo_mlx.prefix import text_model
 from tests.conftest import build_model, tiny_config
 
 
@@ -76,12 +77,23 @@ def test_without_a_compiler_everything_is_the_same_only_slower(monkeypatch):
     assert mx.allclose(fused, plain, rtol=1e-5, atol=1e-6)
 
 
+QWEN35 = tiny_config(
+    "qwen3_5_text", head_dim=16, linear_num_value_heads=4, linear_num_key_heads=2, linear_key_head_dim=32,
+    linear_value_head_dim=32, linear_conv_kernel_dim=4, full_attention_interval=2,
+)  # fmt: skip
+
+
 @pytest.mark.skipif(not fastmath.on_cpu(), reason="nothing is swapped on a GPU")
-def test_swapping_reaches_a_model_and_ends():
-    model = build_model(tiny_config())
+@pytest.mark.parametrize(
+    "config, owner",
+    [(tiny_config(), "llama"), (tiny_config("smollm3"), "llama"), ({"model_type": "qwen3_5", "text_config": QWEN35}, "qwen3_next")],
+)
+def test_swapping_reaches_a_model_and_ends(config, owner):
+    """owner: the mlx-lm module where the model's feed-forward layers stand, which for many models is another one's."""
+    model = text_model(build_model(config))
     before = mx.fast.scaled_dot_product_attention, nn.silu, nn.gelu_approx
+    code = sys.modules[f"mlx_lm.models.{owner}"]
     with fastmath.swapped(model):
-        code = sys.modules[type(model).__module__]
         seen = [mx.fast.scaled_dot_product_attention, nn.silu, code.swiglu]
     assert seen == [attention, fastmath.silu, fastmath.swiglu]
     assert before == (mx.fast.scaled_dot_product_attention, nn.silu, nn.gelu_approx)

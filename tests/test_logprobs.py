@@ -27,6 +27,7 @@ ARCHITECTURES = {
     "granite": {"logits_scaling": 4.0, "attention_multiplier": 0.3, "embedding_multiplier": 2.0, "residual_multiplier": 0.5,
                 "attention_bias": False, "mlp_bias": False},
     "cohere": {"logit_scale": 0.25},
+    "smollm3": {},
 }  # fmt: skip
 
 
