@@ -24,7 +24,9 @@ def llama3_factors(head_dim: int, theta: float, scaling: dict[str, Any]) -> np.n
 
 def flattened(config: dict[str, Any]) -> dict[str, Any]:
     """The config with its rotary settings at the top level, where mlx-lm looks for them: transformers 5 keeps them in
-    `rope_parameters`, and mlx-lm would silently compute with its defaults."""
+    `rope_parameters`, and mlx-lm would silently compute with its defaults. Models of several modalities have a config within it."""
+    if isinstance(config.get("text_config"), dict):
+        config = {**config, "text_config": flattened(config["text_config"])}
     parameters = config.get("rope_parameters")
     if not isinstance(parameters, dict):
         return config

@@ -38,6 +38,26 @@ def test_rope_parameters_of_transformers_5_are_read(folder):
     assert not mx.array_equal(loading.load(str(folder)).model(ids), expected)
 
 
+def test_rope_parameters_within_a_text_config_are_read(tmp_path, tokenizer_folder):
+    import mlx.core as mx
+    from mlx_lm.utils import save_model
+
+    from tests.conftest import build_model, tiny_config
+
+    folder, ids = shutil.copytree(tokenizer_folder, tmp_path / "mistral3"), mx.array([[5, 6, 7, 8, 9, 10, 11]])
+    text = tiny_config(rope_theta=500_000.0)
+    save_model(folder, build_model({"model_type": "mistral3", "text_config": text}))
+
+    def logits(**rope):
+        config = {"model_type": "mistral3", "text_config": {k: v for k, v in {**text, **rope}.items() if v is not None}}
+        (folder / "config.json").write_text(json.dumps(config))
+        return loading.load(str(folder)).model(ids)
+
+    expected = logits()
+    assert mx.array_equal(logits(rope_theta=None, rope_parameters={"rope_type": "default", "rope_theta": 500_000.0}), expected)
+    assert not mx.array_equal(logits(rope_theta=None), expected)
+
+
 @pytest.mark.parametrize(
     ("config", "generation", "expected"),
     [
