@@ -29,7 +29,7 @@ class _Checkpointed:
         cache = next((x for x in (*args, *kwargs.values()) if isinstance(x, (Recorder, Prefix))), None)
         prefix = (cache.keys, cache.values) if isinstance(cache, Prefix) and cache.keys is not None else ()
 
-        seed = mx.random.randint(0, 1 << 30).item()  # dropout must draw the same numbers when the layer runs again
+        high, low = mx.random.state[0].tolist()  # dropout must draw the same numbers when the layer runs again, and without us
 
         def run(parameters: dict, h: mx.array, *prefix: mx.array) -> tuple[mx.array, ...]:
             fresh = None
@@ -39,7 +39,7 @@ class _Checkpointed:
                 fresh = Prefix(*(prefix or (None, None)), cache.layout, cache.window)
             kept = layer.trainable_parameters()
             layer.update(parameters)
-            mx.random.seed(seed)
+            mx.random.seed(high << 32 | low)
             try:
                 swap = {id(cache): fresh}
                 with swapped(layer):  # the second run comes when the tracing of the whole is long over

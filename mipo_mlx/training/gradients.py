@@ -65,7 +65,7 @@ class _Run:
         """Add the gradient of one window."""
         everything = list(range(len(window.pairs)))
         if self.settings.objective not in CONTRASTS_CONTEXTS:
-            self._each(everything, window.pairs, lambda batch, some: self._backward(window, batch, some))
+            self._each(everything, window, lambda batch, some: self._backward(window, batch, some))
         else:
             # The loss needs the log-probabilities of all micro-batches: first their values, then the loss's derivative by
             # them, then each micro-batch again with that derivative.
@@ -73,7 +73,7 @@ class _Run:
             weights = mx.grad(lambda values: self._weighted(values, whole, window, everything).sum())(logps)
             self._record(window, everything, logps, whole)
             mx.eval(weights)
-            self._each(everything, window.pairs, lambda batch, some: self._pull(batch, weights[mx.array(some)]))
+            self._each(everything, window, lambda batch, some: self._pull(batch, weights[mx.array(some)]))
 
     def _values(self, window: batches.Window) -> tuple[mx.array, batches.Batch]:
         whole = batches.make(window.pairs, self.pad_id)
@@ -83,14 +83,15 @@ class _Run:
             values = np.array(batch_logprobs(self.model, batch, gradient=False).sum(axis=-1))
             logps[some, : values.shape[1]] = values
 
-        self._each(list(range(len(window.pairs))), window.pairs, forward)
+        self._each(list(range(len(window.pairs))), window, forward)
         return mx.array(logps), whole
 
-    def _each(self, indices: list[int], pairs: list[Pair], work: Callable[[batches.Batch, list[int]], None]) -> None:
+    def _each(self, indices: list[int], window: batches.Window, work: Callable[[batches.Batch, list[int]], None]) -> None:
         """`work` on micro-batches of `indices`; one that does not fit is split and done again."""
-        for some in batches.split(indices, pairs, self.budget):
-            # Dropout depends on the pairs alone: the same when they are run twice.
-            mx.random.seed((self.seed + some[0]) % (1 << 31))
+        pairs = window.pairs
+        # Dropout hangs on a pair alone where each is run alone, under a seed of its own: in any split, and when it is run twice.
+        for some in batches.split(indices, pairs, 1 if self.settings.lora.dropout else self.budget):
+            mx.random.seed((self.seed + window.positions[some[0]][0]) % (1 << 31))
             try:
                 work(batches.make([pairs[i] for i in some], self.pad_id), some)
                 continue
@@ -107,7 +108,7 @@ class _Run:
             if len(some) == 1:
                 self.checkpoint = True  # the last thing that saves memory; changes no result
             self.budget = max(1, min(self.budget, tokens) // 2)
-            self._each(some, pairs, work)
+            self._each(some, window, work)
 
     def _backward(self, window: batches.Window, batch: batches.Batch, some: list[int]) -> None:
         def loss(parameters: dict) -> tuple[mx.array, mx.array]:

@@ -139,6 +139,37 @@ def test_the_same_step_gives_the_same_bits():
     assert mx.array_equal(flat(runs[0].gradients), flat(runs[1].gradients))
 
 
+@pytest.mark.parametrize("objective", ["dpo", "sami", "infonce_authors"])
+@pytest.mark.parametrize("dora", [False, True])
+def test_dropout_is_the_same_in_any_micro_batches_and_under_checkpointing(objective, dora):
+    model = adapted(Lora(rank=4, dropout=0.3, dora=dora))
+    pairs = make_grid(model, 17, shift=2.0) + make_grid(model, 18, shift=2.0)
+    found = []
+    for budget, checkpoint in ((100_000, False), (100_000, True), (150, False), (1, True)):
+        mx.random.seed(5)
+        found.append(step(model, pairs, budget, objective=objective, checkpoint_gradients=checkpoint, lora=Lora(dropout=0.3)))
+    for other in found[1:]:
+        assert other.loss == pytest.approx(found[0].loss, rel=1e-5)
+        assert distance(other.gradients, found[0].gradients) < 1e-4
+
+
+def test_dropout_of_a_contrasting_objective_follows_its_own_loss():
+    """As the finite differences below: the values that weigh the gradient must come from the same masks."""
+    model = adapted(Lora(rank=4, dropout=0.3))
+    pairs, start = make_grid(model, 19), model.trainable_parameters()
+
+    def at(along: float) -> gradients.Step:
+        model.update(start)
+        if along:
+            optimizers.SGD(learning_rate=-along / norm).update(model, first.gradients)
+        mx.random.seed(5)
+        return step(model, pairs, objective="sami", checkpoint_gradients=True, lora=Lora(dropout=0.3))
+
+    first = at(0.0)
+    norm = mx.linalg.norm(flat(first.gradients)).item()
+    assert (at(1e-4).loss - at(-1e-4).loss) / 2e-4 == pytest.approx(norm, rel=2e-2)
+
+
 def test_dropout_follows_the_seed():
     model = adapted(Lora(rank=4, dropout=0.3))
     pairs = make_grid(model, 12, shift=2.0)
