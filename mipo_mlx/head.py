@@ -15,6 +15,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
+from .errors import UserError
 from .fastmath import exp_minus, on_cpu
 from .prefix import body_name, text_model
 from .stored import EMBEDDINGS, OUTPUT, STORED, expanded_rows
@@ -65,7 +66,12 @@ class OutputHead:
                 return self.text(mx.zeros((1, hidden.shape[0]), mx.int32))[0].astype(mx.float32)
 
     def size(self, hidden: mx.array) -> int:
-        """Vocabulary entries; only a shape is computed."""
+        """Vocabulary entries; only shapes are computed. Raises UserError for a model whose output layer `cut` does not find."""
+        if self(hidden[:1], self.cut(slice(0, 1))).shape[-1] != 1:
+            raise UserError(
+                f"{type(self.text).__module__}: its output layer is not found (expected {' or '.join(OUTPUT)}, or the embedding), "
+                "so answers cannot be scored; choose another base model"
+            )
         return self(hidden[:1]).shape[-1]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-OUTPUT = ("lm_head",)  # what models call their output layer,
+OUTPUT = ("lm_head", "output")  # what models call their output layer,
 EMBEDDINGS = ("embed_tokens", "embeddings", "wte", "tok_embeddings")  # and the embedding that may serve as one
 PARTS = ("stored", "scales", "biases")
 

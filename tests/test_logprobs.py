@@ -11,6 +11,7 @@ from mlx.utils import tree_flatten
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from mipo_mlx import head, logprobs
+from mipo_mlx.errors import UserError
 from tests.conftest import build_model, tiny_config
 
 GEMMA2 = {"query_pre_attn_scalar": 12, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}
@@ -28,6 +29,9 @@ ARCHITECTURES = {
                 "attention_bias": False, "mlp_bias": False},
     "cohere": {"logit_scale": 0.25},
     "smollm3": {},
+    "internlm2-untied": {"bias": False, "tie_word_embeddings": False},
+    "llama4_text": {"intermediate_size_mlp": 96, "no_rope_layers": [1, 0], "attention_bias": False, "use_qk_norm": True,
+                    "tie_word_embeddings": False},
 }  # fmt: skip
 
 
@@ -100,6 +104,19 @@ def check_against_plain(model: nn.Module, prompts: list, answers: list, toleranc
 def test_values_and_gradients_equal_the_plain_way(name):
     model = adapted(tiny_config(name.split("-")[0], **ARCHITECTURES[name]))
     check_against_plain(model, *random_tokens(1, [9, 1, 14], 2))
+
+
+def test_an_output_layer_of_another_name_is_refused():
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model, self.to_words = build_model(tiny_config()).model, nn.Linear(48, 384)
+
+        def __call__(self, inputs, cache=None):
+            return self.to_words(self.model(inputs, cache))
+
+    with pytest.raises(UserError, match="its output layer is not found .expected lm_head or output, or the embedding"):
+        head.OutputHead(Odd()).size(mx.zeros((3, 48)))
 
 
 @pytest.mark.parametrize("lengths, candidates, extra", [([7, 7], 4, 0), ([1, 1], 2, 0), ([5], 1, 0), ([12, 3, 8], 4, 9)])
