@@ -24,8 +24,9 @@ TABLES = ("token_embd.weight", "output.weight")
 def load_gguf(path: Path, dtype: mx.Dtype | None = None) -> tuple[nn.Module, Any, dict[str, Any]]:
     """(model, mlx_lm TokenizerWrapper, config). Quantised tensors become MLX quantised layers (affine, group 32).
 
-    dtype: of norms, biases, scales and of tensors that MLX cannot hold packed; None: float16, and float32 on the CPU, where the
-    embedding and the output layer keep the 16 bits that they are stored in, if they are.
+    dtype: of norms, biases, scales and of tensors that MLX cannot hold packed; None: config's torch_dtype (bfloat16 for a BF16
+    file, whose numbers may be too large for float16), and float32 on the CPU, where the embedding and the output layer keep the
+    16 bits that they are stored in, if they are.
     Raises UserError for a damaged file, an unsupported architecture or tensor type.
     """
     file = GGUFFile(path)
@@ -142,7 +143,7 @@ def build(file: GGUFFile, architecture: Architecture, config: dict[str, Any], dt
 
     on_cpu = mx.default_device().type == mx.cpu
     kept = SIXTEEN_BITS if on_cpu and dtype is None else {}  # see stored.py
-    dtype = dtype or (mx.float32 if on_cpu else mx.float16)
+    dtype = dtype or (mx.float32 if on_cpu else getattr(mx, config["torch_dtype"]))
     model_class, args_class = _get_classes(config)
     model = model_class(args_class.from_dict(config))
     if config["tie_word_embeddings"] and "lm_head" in model:

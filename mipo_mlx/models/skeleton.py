@@ -14,8 +14,7 @@ from .gguf_file import GGUFFile
 from .gguf_import import GROUP, SIXTEEN_BITS
 from .gguf_unpack import PACKED_BITS
 from .loading import model_config, resolve
-
-PACKED = (4, 5, 6, 8)  # bits a weight in which a GGUF's tensors stay packed on a GPU
+from .names import by_gguf
 
 
 def skeleton(name: str) -> tuple[nn.Module, int]:
@@ -30,9 +29,9 @@ def skeleton(name: str) -> tuple[nn.Module, int]:
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{name}: this model cannot be built from its configuration ({error})") from None
     if is_gguf and on_cpu:
-        model = _store_tables(model, path)
+        model = _store_tables(model, _types(path))
     elif is_gguf:
-        _pack(model, 8 * path.stat().st_size / count)
+        _pack(model, _types(path))
     return model, count
 
 
@@ -50,26 +49,29 @@ def from_config(config: dict[str, Any]) -> tuple[nn.Module, int]:
     return backend.lay_out(model), count
 
 
-def _pack(model: nn.Module, bits: float) -> None:
-    """Quantise as a file of so many bits a parameter is: groups of 32 with a scale and a bias take one bit more each."""
-    if bits < 12:
-        nn.quantize(model, group_size=32, bits=min(PACKED, key=lambda each: abs(bits - each - 1)))
+def _types(path: Path) -> dict[str, int]:
+    """The ggml type of each weight of a GGUF file, by the name of the module that holds it."""
+    file = GGUFFile(path)
+    architecture = by_gguf(file.get("general.architecture", str, "?"), str(path))
+    names = {architecture.to_mlx(tensor.name) or "": tensor.type for tensor in file.tensors.values()}
+    return {name.removesuffix(".weight"): kind for name, kind in names.items() if name.endswith(".weight")}
 
 
-def _store_tables(model: nn.Module, path: Path) -> nn.Module:
-    """The embedding and the output layer as they are in the file, which is how the CPU keeps them."""
-    tensors = GGUFFile(path).tensors
-    tables = {name: tensors[f"{tensor}.weight"].type
-              for tensor, names in (("token_embd", EMBEDDINGS), ("output", OUTPUT)) if f"{tensor}.weight" in tensors
-              for name in names}  # fmt: skip
+def _pack(model: nn.Module, types: dict[str, int]) -> None:
+    """Quantise the modules of `types` that MLX can hold packed; what is left is in 16 bits then, Q6_K for one."""
 
-    def packing(path: str, _: nn.Module) -> dict[str, int] | bool:
-        bits = PACKED_BITS.get(tables.get(path.rsplit(".", 1)[-1], -1))
+    def packing(name: str, _: nn.Module) -> dict[str, int] | bool:
+        bits = PACKED_BITS.get(types.get(name, -1))
         return {"group_size": GROUP, "bits": bits} if bits else False
 
-    for name, module in model.named_modules():
-        module_type = tables.get(name.rsplit(".", 1)[-1])
-        if module_type in SIXTEEN_BITS:
-            module.set_dtype(SIXTEEN_BITS[module_type])
     nn.quantize(model, class_predicate=packing)
+
+
+def _store_tables(model: nn.Module, types: dict[str, int]) -> nn.Module:
+    """The embedding and the output layer as they are in the file, which is how the CPU keeps them."""
+    tables = {name: kind for name, kind in types.items() if name.rsplit(".", 1)[-1] in EMBEDDINGS + OUTPUT}
+    for name, module in model.named_modules():
+        if tables.get(name) in SIXTEEN_BITS:
+            module.set_dtype(SIXTEEN_BITS[tables[name]])
+    _pack(model, tables)
     return backend.lay_out(model)

@@ -113,6 +113,15 @@ def test_every_written_type_loads_as_its_own_values(tmp_path, name):
     assert np.array_equal(np.array(ours.astype(mx.float32)), values.reshape(64, 128))
 
 
+@pytest.mark.parametrize("name, dtype", [("bf16", mx.bfloat16), ("f16", mx.float16), ("q8_0", mx.float16)])
+def test_a_gpu_computes_in_the_16_bits_of_the_file(name, dtype, tmp_path, monkeypatch):
+    path = make_tiny("llama", *MODELS["llama"], tmp_path).write(tmp_path / "model.gguf", name)
+    monkeypatch.setattr(mx, "default_device", lambda: mx.Device(mx.gpu, 0))
+    model, _, config = load_gguf(path)
+    found = {array.dtype for _, array in tree_flatten(model.parameters()) if array.dtype != mx.uint32}
+    assert found == {dtype} == {getattr(mx, config["torch_dtype"])}
+
+
 def test_block_sizes_are_those_of_the_gguf_package():
     for number, (name, block, width) in TYPES.items():
         kind = gguf.GGMLQuantizationType(number)
