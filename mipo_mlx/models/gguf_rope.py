@@ -89,10 +89,15 @@ def rope_scaling(file: GGUFFile, prefix: str, config: dict[str, Any]) -> dict[st
     kind = file.get(f"{prefix}.rope.scaling.type", str, "none")
     if kind == "none":
         return None
+    if kind != "linear":
+        raise UserError(
+            f"{file.path}: {prefix}.rope.scaling.type is {kind[:20]!r}, which cannot be read from a GGUF file here; expected none, "
+            "linear, or the tensors of Llama 3's or Phi-3's scaling: take the model's Hub or MLX folder instead"
+        )
     factor = file.get(f"{prefix}.rope.scaling.factor", (int, float), 1.0)
-    if kind == "linear" and factor > 0:
-        return {"rope_type": "linear", "type": "linear", "factor": float(factor)}
-    raise UserError(f"{file.path}: rotary scaling {kind[:20]!r} is not supported; expected none, linear or Llama 3's")
+    if factor <= 0:
+        raise file.refuse(f"its {prefix}.rope.scaling.factor is {factor}")
+    return {"rope_type": "linear", "type": "linear", "factor": float(factor)}
 
 
 def _longrope(file: GGUFFile, prefix: str, config: dict[str, Any]) -> dict[str, Any]:

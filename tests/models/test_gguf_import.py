@@ -180,6 +180,24 @@ def test_longrope_of_another_length_is_refused(tmp_path):
         load_gguf(path)
 
 
+@pytest.mark.parametrize(
+    "old, new, said",
+    [
+        (b"linear", b"yarn42", "llama.rope.scaling.type is 'yarn42', .* expected none or linear, .* take the model's Hub"),
+        (np.float32(4.0).tobytes(), np.float32(-4.0).tobytes(), "its llama.rope.scaling.factor is -4.0"),
+    ],
+)
+def test_a_rotary_scaling_that_cannot_be_read_is_named(old, new, said, tmp_path):
+    config, pre = MODELS["llama"]
+    scaled = {**config, "rope_scaling": {"type": "linear", "factor": 4.0}}
+    path = make_tiny("linear", scaled, pre, tmp_path).write(tmp_path / "model.gguf")
+    raw = path.read_bytes()
+    at = raw.index(old, raw.index(b"rope.scaling"))
+    path.write_bytes(raw[:at] + new + raw[at + len(old) :])
+    with pytest.raises(UserError, match=said):
+        load_gguf(path)
+
+
 def test_rotary_settings_of_transformers_5_reach_the_top_level():
     gemma = {"full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6}, "sliding_attention": {"rope_theta": 1e4}}
     flat = flattened({"rope_parameters": gemma})
