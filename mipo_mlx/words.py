@@ -2,6 +2,7 @@
 evaluation and the leak test count with."""
 
 import re
+from collections.abc import Set
 
 # Thai, Lao, Burmese, Khmer, kana and Chinese characters are written without spaces: each counts as a word of its own.
 UNSPACED = (
@@ -33,7 +34,13 @@ def likeness(a: str, b: str) -> float:
     one, other = words(a), words(b)
     size = NGRAM if min(len(one), len(other)) >= NGRAM else 1
     first, second = set(ngrams(one, size)), set(ngrams(other, size))
-    return len(first & second) / len(first | second) if first | second else 1.0
+    return jaccard(first, second)
+
+
+def jaccard(a: Set, b: Set) -> float:
+    """Shared members of two sets over all their members; 1 for two empty ones."""
+    shared = len(a & b)
+    return shared / (len(a) + len(b) - shared) if a or b else 1.0
 
 
 def quotes(text: str, source: str, size: int) -> bool:

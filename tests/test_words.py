@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from mipo_mlx.words import PART, WORD, joined, likeness, longest_passage, quotes, words
+from mipo_mlx.words import PART, WORD, jaccard, joined, likeness, longest_passage, quotes, words
 
 HOUSE = "I'm a handyman who works in old houses by the sea. I have two kids, and my sister Ana is a nurse."
 BEES = "I keep bees in the garden."
@@ -58,6 +58,11 @@ def test_likeness():
     assert likeness("Bake some bread today.", "Plant a tree tomorrow.") == 0
     assert likeness("yes", "yes") == 1 and likeness("yes", "no") == 0 and likeness("", "") == 1
     assert 0.3 < likeness("one two three four five six", "one two three four five seven") < 0.8
+
+
+@pytest.mark.parametrize("a, b, expected", [("abcd", "cdef", 1 / 3), ("ab", "ab", 1), ("ab", "cd", 0), ("", "a", 0), ("", "", 1)])
+def test_jaccard(a, b, expected):
+    assert jaccard(set(a), set(b)) == expected
 
 
 def test_quotes_counts_words_in_a_row():

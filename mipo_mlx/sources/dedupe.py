@@ -7,7 +7,7 @@ similar enough share at least one of their few rarest members, so only those are
 import math
 from collections import Counter, defaultdict
 
-from ..words import PART
+from ..words import PART, jaccard
 from .note import Passage, Tally
 
 RUN = 3  # words in a shingle
@@ -52,14 +52,9 @@ def near_duplicates(sets: list[frozenset[str]], threshold: float) -> list[int | 
         # Sets that reach the threshold share at least ceil(threshold * size) members, so at least one of these.
         prefix = rarest[: len(rarest) - math.ceil(threshold * len(rarest) - 1e-9) + 1]
         candidates = sorted({other for member in prefix for other in index[member]})
-        twin = next((other for other in candidates if _jaccard(members, sets[other]) >= threshold), None)
+        twin = next((other for other in candidates if jaccard(members, sets[other]) >= threshold), None)
         twins.append(twin)
         if twin is None:
             for member in prefix:
                 index[member].append(number)
     return twins
-
-
-def _jaccard(a: frozenset[str], b: frozenset[str]) -> float:
-    shared = len(a & b)
-    return shared / (len(a) + len(b) - shared) if shared else 0.0
