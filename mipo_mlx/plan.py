@@ -15,6 +15,7 @@ from .progress import Reporter, duration
 from .recipe import Recipe
 from .records import HELDOUT, TRAIN, VALIDATION, Context, Pair, Prompt, read_records
 from .run import STAGES, Run
+from .window import window_of
 
 # Shares of the measured matrix rate that each kind of work reaches, from runs of the demo on two CPU cores: decoding is bound by
 # memory and by many small operations, scoring and training by matrix products.
@@ -148,7 +149,7 @@ def describe(run: Run) -> str:
         dropped = read_json(Path(scratch, "sources.json")) if Path(scratch, "sources.json").exists() else {}
     named = recipe.training.reference != "base"
     if recipe.pairs.file:
-        window = model_config(recipe.model).get("max_position_embeddings")
+        window = window_of(model_config(recipe.model), 0)
         pairs = import_pairs(Path(recipe.pairs.file), load_tokenizer(recipe.model), recipe, window)
         work = count_pairs(recipe, pairs)
     else:

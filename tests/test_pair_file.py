@@ -47,6 +47,16 @@ def train(home, *more, expect=0):
     return result.output
 
 
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_the_window_of_a_model_of_several_modalities_counts(more, home, tiny_folder):
+    """Its configuration keeps max_position_embeddings within text_config."""
+    model = shutil.copytree(tiny_folder, home / "model")
+    config = json.loads((model / "config.json").read_text())
+    window = config.pop("max_position_embeddings") // 16
+    (model / "config.json").write_text(json.dumps({**config, "text_config": {"max_position_embeddings": window}}))
+    assert f"and the model takes {window}; shorten the pair" in train(home, "--set", f"model={model}", *more, expect=2)
+
+
 def test_from_file_to_report(home):
     output = train(home)
     folder = home / "runs" / "r"

@@ -75,7 +75,7 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter, round_number: int = 1)
 
 def from_file(folder: Path, recipe: Recipe, reporter: Reporter) -> Made:
     """Pairs made elsewhere, scored by the base; samples.jsonl stays empty."""
-    window = model_config(recipe.model).get("max_position_embeddings")
+    window = window_of(model_config(recipe.model), 0)
     # Read before the weights are loaded, so that a bad line is told at once.
     pairs = import_pairs(Path(recipe.pairs.file), load_tokenizer(recipe.model), recipe, window)  # type: ignore[arg-type]
     loaded = load(recipe.model)
