@@ -42,13 +42,14 @@ def inputs(recipe: Recipe) -> None:
     from .pairs.plan import make_plan
     from .records import Context, Prompt, read_records
     from .sources import stage as sources
+    from .window import window_of
 
     quiet = Reporter(quiet=True)
     skeleton(recipe.model)
     tokenizer = load_tokenizer(recipe.model)
     check_chat_template(tokenizer, recipe.model)
     if recipe.pairs.file:
-        import_pairs(Path(recipe.pairs.file), tokenizer, recipe, model_config(recipe.model).get("max_position_embeddings"))
+        import_pairs(Path(recipe.pairs.file), tokenizer, recipe, window_of(model_config(recipe.model), 0))
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         if isinstance(recipe.evaluation.abilities, Dataset):

@@ -156,7 +156,8 @@ def test_a_full_disk_ends_in_one_line_and_the_run_goes_on(home):
 
 
 def test_ctrl_c_is_one_line_and_the_run_goes_on(home):
-    process = subprocess.Popen(command("train", "r.yaml"), stderr=subprocess.PIPE, text=True)
+    heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731  tests that run in the background ignore it
+    process = subprocess.Popen(command("train", "r.yaml"), stderr=subprocess.PIPE, text=True, preexec_fn=heard)
     for line in process.stderr:
         if "pairs" in line:
             break
