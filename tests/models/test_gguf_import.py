@@ -183,7 +183,7 @@ def test_longrope_of_another_length_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "old, new, said",
     [
-        (b"linear", b"yarn42", "llama.rope.scaling.type is 'yarn42', .* expected none or linear, .* take the model's Hub"),
+        (b"linear", b"yarn42", "llama.rope.scaling.type is 'yarn42', .* expected none, linear, .* take the model's Hub"),
         (np.float32(4.0).tobytes(), np.float32(-4.0).tobytes(), "its llama.rope.scaling.factor is -4.0"),
     ],
 )
