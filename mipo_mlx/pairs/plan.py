@@ -113,6 +113,9 @@ def set_apart(recipe: Recipe, asked: dict[str, list[Prompt]], told: dict[str, li
     away: set[str] = set()
     for name in [*drawn, *sorted(families.keys() - set(drawn))]:  # a family too large for what is left to take is passed over
         away |= families[name] if len(away) + len(families[name]) <= wanted else set()
+    for name in sorted(families.keys() - away, key=lambda name: len(families[name])):  # rather too many than no validation
+        if len(away) < need_notes and not families[name] & away and len(notes) - len(away | families[name]) >= need_notes:
+            away |= families[name]
     chosen = set(rng.sample(names, min(len(names), max(need_prompts, round(APART * len(names))))))
     if min(len(away), len(notes) - len(away)) < need_notes or min(len(chosen), len(names) - len(chosen)) < need_prompts:
         return

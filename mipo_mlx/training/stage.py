@@ -38,11 +38,9 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter, round_number: int = 1)
         raise UserError(f"{path}: no pairs to train on; loosen pairs.filters or raise pairs.grids")
     if round_number > 1 and len({pair.grid for pair in train_pairs}) < recipe.training.grids_per_step:
         return keep_earlier(folder, recipe, round_number, len(train_pairs))
-    if round_number == 1 and recipe.training.max_kl is not None and not any(pair.split == VALIDATION for pair in own):
-        reporter.warn(
-            "there are no validation pairs, so training.max_kl stops nothing and the last weights are kept; "
-            "add notes and prompts, or raise pairs.validation_grids"
-        )
+    if round_number == 1 and not any(pair.split == VALIDATION for pair in own):
+        unmeasured = "training.max_kl stops nothing and " if recipe.training.max_kl is not None else ""
+        reporter.warn(f"there are no validation pairs, so {unmeasured}the last weights are kept; add notes and prompts")
     curves = Curves()
     with loggers.opened(recipe, folder) as others:
         result = fit(folder, folder, recipe, Watch(reporter, [curves.watch, *others], curves), round_number)

@@ -76,6 +76,16 @@ def test_without_families_the_notes_apart_are_those_of_the_seed():
     assert apart(*everything(notes=20), seed=3)[1] == set(drawn)
 
 
+@pytest.mark.parametrize(("notes", "each"), [(18, 3), (20, 5), (24, 12)])
+def test_notes_that_all_have_versions_are_set_apart_too(notes, each):
+    """Three notes fill a grid, and a fifth of 20 is less than one family of five."""
+    contexts, prompts = everything(notes=notes)
+    train, validation = apart([replace(c, family=str(int(c.note[6:]) // each)) for c in contexts if c.split == TRAIN] +
+                              [c for c in contexts if c.split == HELDOUT], prompts)  # fmt: skip
+    assert len(validation) == max(each, 3) and len(train) == notes - len(validation)
+    assert len({int(note[6:]) // each for note in validation}) == 1
+
+
 def test_validation_is_left_out_where_all_notes_are_one_family():
     contexts, prompts = everything()
     assert not apart([replace(c, family="all") for c in contexts], prompts)[1]
