@@ -101,6 +101,15 @@ def read_jsonl(path: Path) -> list[Any]:
     return rows
 
 
+def is_whole(path: Path) -> bool:
+    """Whether every line of a .jsonl file is JSON, and none is cut off."""
+    *lines, rest = Path(path).read_bytes().split(b"\n")
+    try:
+        return not rest and all(json.loads(line) is not None for line in lines)
+    except ValueError:
+        return False
+
+
 def of_round(name: str, round_number: int) -> str:
     """A file or folder of one round of sampling and training: pairs.jsonl, in the second round pairs-2.jsonl."""
     stem, dot, ending = name.partition(".")

@@ -17,7 +17,7 @@ from typing import Any
 
 from . import __version__, contexts, erasing, recipe
 from .errors import Failure, UserError
-from .files import of_round, read_json, sha256, write_json, write_text
+from .files import is_whole, of_round, read_json, sha256, write_json, write_text
 from .paths import resolve_paths
 from .progress import Reporter, duration
 from .recipe import Dataset, Recipe, RecipeError
@@ -32,6 +32,12 @@ OUTPUTS = {  # what a finished stage must have left behind
     "evaluation": ("eval.json",),
     "export": ("Modelfile",),
     "report": ("report.html",),
+}
+READS = {  # how the names of those files begin that a stage takes from the stages before it
+    "pairs": ("contexts", "prompts"),
+    "training": ("pairs",),
+    "evaluation": ("contexts", "prompts", "pairs"),
+    "export": ("contexts", "pairs"),
 }
 SIGNED = "recipe_sha256"  # the manifest's key that tells a run from a folder of somebody else's
 
@@ -49,7 +55,12 @@ class Run:
     def done(self, step: str) -> bool:
         """Whether a step finished and what it wrote is still there."""
         state = self.manifest.get("stages", {}).get(step, {}).get("state")
-        return state == "done" and all((self.folder / name).exists() for name in outputs(step, self.recipe))
+        there = state == "done" and all((self.folder / name).exists() for name in outputs(step, self.recipe))
+        if there and step == "evaluation":
+            from .evaluation.measures import FORMAT
+
+            return read_json(self.folder / "eval.json").get("format") == FORMAT
+        return there
 
     def rounds_ended(self, step: str) -> str | None:
         """Why a step of a later round does not take place: an earlier round ended them; None where it does."""
@@ -294,7 +305,7 @@ def run_stage(run: Run, step: str, reporter: Reporter) -> dict[str, Any]:
     from . import backend
 
     backend.start()
-    check_files(run, step)
+    check_files(run, step, reporter)
     before = run.manifest if run.done(step) else None
     after = _after(step, steps(run.recipe))
     stages = {name: entry for name, entry in run.manifest.get("stages", {}).items() if name not in after}
@@ -332,18 +343,21 @@ def _compute(run: Run, step: str, reporter: Reporter) -> dict[str, Any]:
     return importlib.import_module(f"mipo_mlx.{stage}.stage").run(run.folder, run.recipe, reporter, **of_this_round)
 
 
-def check_files(run: Run, step: str) -> None:
-    """Raise Failure where contexts or pairs that `step` reads are not what an earlier step left: cut off, they read well all the
-    same."""
+def check_files(run: Run, step: str, reporter: Reporter) -> None:
+    """Raise Failure where a file that `step` reads is cut off or broken, and tell where it is not as an earlier step left it."""
     planned, stages = steps(run.recipe), run.manifest.get("stages", {})
+    read = READS.get(parse(step)[0], ())
     for earlier in planned[: planned.index(step)]:
         for name, known in stages.get(earlier, {}).get("sha256", {}).items():
             path = run.folder / name
-            if name.startswith(("contexts", "pairs")) and path.exists() and sha256(path) != known:
+            if not name.endswith(".jsonl") or not name.startswith(read) or not path.exists() or sha256(path) == known:
+                continue
+            if not is_whole(path):
                 raise Failure(
-                    f"{path}: not as {earlier} left it, cut off or edited; put it back, or remove it and run `mipo-mlx train` with "
-                    "this run's recipe, which makes it again"
+                    f"{path}: cut off or broken; remove it and run `mipo-mlx train` with this run's recipe, which makes it again"
                 )
+            if not name.startswith("prompts"):  # those to which profiles add questions of their own
+                reporter.warn(f"{path} is not as {earlier} left it: edited, or lines are missing; it is taken as it stands")
 
 
 def _after(step: str, planned: list[str]) -> list[str]:

@@ -1,10 +1,14 @@
 """Damaged files of a run: each is named with a remedy, and the remedy ends with the same bytes as before the damage."""
 
+import io
+
 import pytest
 from click.testing import CliRunner
 
 from mipo_mlx import cli, run
 from mipo_mlx.errors import Failure, UserError
+from mipo_mlx.evaluation.measures import FORMAT
+from mipo_mlx.files import sha256, write_json
 from mipo_mlx.progress import Reporter
 from tests.test_bad_input import home, refused  # noqa: F401
 from tests.test_kill import KEPT
@@ -16,10 +20,6 @@ def half(data: bytes) -> bytes:
     return data[: len(data) // 2]
 
 
-def without_last_line(data: bytes) -> bytes:
-    return b"".join(data.splitlines(keepends=True)[:-1])
-
-
 DAMAGES = [
     ("manifest.json", half, ["train", "r.yaml"], "broken JSON"),
     ("manifest.json", lambda _: b"", ["train", "r.yaml", "--fresh"], "broken JSON"),
@@ -27,8 +27,9 @@ DAMAGES = [
     ("eval.json", lambda _: b"[]", ["report", "r"], "no JSON object"),
     ("sources.json", half, ["report", "r"], "broken JSON"),
     ("pairs.json", half, ["report", "r"], "broken JSON"),
-    ("pairs.jsonl", without_last_line, ["eval", "r"], "not as pairs left it"),
-    ("contexts.jsonl", without_last_line, ["eval", "r"], "not as sources left it"),
+    ("pairs.jsonl", half, ["eval", "r"], "cut off or broken"),
+    ("contexts.jsonl", half, ["eval", "r"], "cut off or broken"),
+    ("prompts.jsonl", lambda data: data.replace(b"}", b"", 1), ["eval", "r"], "cut off or broken"),
 ]
 
 
@@ -54,6 +55,30 @@ def test_what_is_damaged_is_named_and_made_again(home):  # noqa: F811
         assert train() == whole, name
 
 
+def test_pairs_that_a_person_picked_from_are_taken_as_they_stand(tmp_path):
+    opened = run.open_run(run.recipe.parse("model: x"), "one", tmp_path, fresh=False)
+    pairs = opened.folder / "pairs.jsonl"
+    pairs.write_text('{"id": 1}\n{"id": 2}\n')
+    known = {"stages": {"pairs": {"state": "done", "sha256": {"pairs.jsonl": sha256(pairs)}}}}
+    write_json(opened.folder / "manifest.json", known)
+    told = []
+    for text in ('{"id": 1}\n{"id": 2}\n', '{"id": 2}\n'):
+        pairs.write_text(text)
+        stream = io.StringIO()
+        for step in ("training", "report"):  # the report reads no pairs
+            run.check_files(opened, step, Reporter(stream=stream))
+        told.append(stream.getvalue().count("is not as pairs left it"))
+    assert told == [0, 1]
+
+
+def test_an_evaluation_of_another_version_is_made_anew(tmp_path):
+    opened = run.open_run(run.recipe.parse("model: x"), "one", tmp_path, fresh=False)
+    write_json(opened.folder / "manifest.json", {"stages": {"evaluation": {"state": "done"}}})
+    for found, done in (({"format": FORMAT}, True), ({"format": 1}, False), ({}, False)):
+        write_json(opened.folder / "eval.json", found)
+        assert opened.done("evaluation") == done
+
+
 @pytest.mark.parametrize("error", [UserError("no such judge"), Failure("the judge does not answer")])
 def test_an_evaluation_that_fails_leaves_a_finished_run_finished(tmp_path, monkeypatch, error):
     import importlib
@@ -65,7 +90,7 @@ def test_an_evaluation_that_fails_leaves_a_finished_run_finished(tmp_path, monke
         def work(folder, values, reporter):
             for file in run.OUTPUTS[name]:
                 (folder / file).parent.mkdir(exist_ok=True)
-                (folder / file).write_text("{}")
+                write_json(folder / file, {"format": FORMAT})
             return {}
 
         return types.SimpleNamespace(run=stages.get(name, work))
