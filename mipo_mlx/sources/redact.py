@@ -30,7 +30,8 @@ MISSING = "sources.redact: the package {} is missing; run: pip install detect-se
 MIGHT = re.compile(r"\d|@|BEGIN |pass|pin\b|secret|kennwort|\w{16}", re.IGNORECASE)
 PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?:.*?-----END [A-Z ]*PRIVATE KEY-----|.*)", re.DOTALL)
 MAIL = re.compile(r"(?<![\w.+%'-])[\w.+%'-]+@[\w-]+(?:\.[\w-]+)*\.[^\W\d_]{2,}")
-DIGITS = re.compile(r"(?<![\w.])\d{3,}(?:[ \u00a0-]\d{3,})*(?!\w)")  # cards are written in groups of three to six, or in one
+DIGITS = re.compile(r"(?<![\w.])\d{3,}(?:[ \u00a0-]\d{3,})*(?!\w)")
+CARDS = ([4, 4, 4, 4], [4, 4, 4, 4, 3], [4, 6, 5], [4, 6, 4], [4, 4, 5], [8, 8])  # digits of each group on a card
 CAPITALS = re.compile(r"\b[A-Z]{2}\d{2}[A-Z0-9]*(?:[ \u00a0-][A-Z0-9]+)*\b")
 GROUP = re.compile(r"[^\W_]+")
 LONGEST = 42  # characters: 34 of an IBAN in groups of four
@@ -82,7 +83,7 @@ def spans(text: str) -> Iterator[Span]:
     """(begin, end, kind) of every secret; they may overlap."""
     yield from ((*match.span(), KEY) for match in PRIVATE_KEY.finditer(text))
     yield from ((*match.span(), EMAIL) for match in MAIL.finditer(text))
-    yield from ((*span, CARD) for span in _stretches(DIGITS, text) if is_card(text[slice(*span)]))
+    yield from ((*span, CARD) for span in _stretches(DIGITS, text) if _printed(text[slice(*span)]) and is_card(text[slice(*span)]))
     yield from ((*span, ACCOUNT) for span in _stretches(CAPITALS, text) if is_iban(text[slice(*span)]))
     yield from ((*match.span(1), PASSWORD) for match in TOLD.finditer(text) if _looks_made_up(match[1]))
     yield from _tokens(text)
@@ -95,7 +96,16 @@ def _stretches(run: re.Pattern, text: str) -> Iterator[tuple[int, int]]:
     for match in run.finditer(text):
         groups = [group.span() for group in GROUP.finditer(text, *match.span())]
         for place, (begin, _) in enumerate(groups):
-            yield from ((begin, end) for _, end in groups[place : place + LONGEST // 2] if end - begin <= LONGEST)
+            for _, end in groups[place:]:
+                if end - begin > LONGEST:
+                    break
+                yield begin, end
+
+
+def _printed(text: str) -> bool:
+    """Whether digits stand in groups as on a card; of other rows of numbers, one in ten would have a right check digit."""
+    lengths = [len(group) for group in GROUP.findall(text)]
+    return len(lengths) == 1 or lengths in CARDS
 
 
 def is_card(text: str) -> bool:

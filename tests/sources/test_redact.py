@@ -105,6 +105,7 @@ def test_passwords_that_are_announced(text, expected):
         "In 2009, 2010, 2011 and 2012 we lost; 3:2, 1:4, 0:0.",
         "Room 3.14, 51.5074, -0.1278 on the map; 192.168.1.10 is the printer.",
         "Sets of 4 4 4 4 3 3 3 2 and 5 10 15 20 25 30 35 40 45 50 55.",
+        "100 200 300 400 500 600 700 800 900 and 4000 5000 6000 7001 8000",
         "The router is 192.168.1.100, the camera 10.255.0.200:8080.",
     ],
 )
