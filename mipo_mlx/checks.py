@@ -3,7 +3,6 @@
 Tokenizers, configurations and notes are read, weights are not.
 """
 
-import os
 import tempfile
 from collections.abc import Collection
 from pathlib import Path
@@ -17,11 +16,14 @@ from .recipe import Dataset, Recipe
 def settings(recipe: Recipe, stages: Collection[str], reporter: Reporter) -> None:
     """Raise UserError for what one of `stages` would refuse whatever the stages before it find."""
     backend.start()  # before anything below imports MLX
-    if "pairs" in stages and recipe.training.reference != "base":
-        from .models.loading import load_tokenizer
+    if "pairs" in stages:
+        from .models.loading import check_chat_template, load_tokenizer
         from .pairs.reference import check_same_tokenizer
 
-        check_same_tokenizer(recipe.training.reference, load_tokenizer(recipe.model))
+        tokenizer = load_tokenizer(recipe.model)
+        check_chat_template(tokenizer, recipe.model)
+        if recipe.training.reference != "base":
+            check_same_tokenizer(recipe.training.reference, tokenizer)
     if "training" in stages:
         from .training import loggers
 
@@ -36,7 +38,7 @@ def settings(recipe: Recipe, stages: Collection[str], reporter: Reporter) -> Non
 
 def inputs(recipe: Recipe) -> None:
     """Raise what the stages would raise for the model, the notes, prompts and questions, or the file of pairs."""
-    from .models.loading import check_chat_template, load_tokenizer, model_config
+    from .models.loading import load_tokenizer, model_config
     from .models.skeleton import skeleton
     from .pairs.import_pairs import import_pairs
     from .pairs.plan import make_plan
@@ -46,10 +48,8 @@ def inputs(recipe: Recipe) -> None:
 
     quiet = Reporter(quiet=True)
     skeleton(recipe.model)
-    tokenizer = load_tokenizer(recipe.model)
-    check_chat_template(tokenizer, recipe.model)
     if recipe.pairs.file:
-        import_pairs(Path(recipe.pairs.file), tokenizer, recipe, window_of(model_config(recipe.model), 0))
+        import_pairs(Path(recipe.pairs.file), load_tokenizer(recipe.model), recipe, window_of(model_config(recipe.model), 0))
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         if isinstance(recipe.evaluation.abilities, Dataset):
@@ -63,7 +63,7 @@ def inputs(recipe: Recipe) -> None:
 
 def _evaluation(recipe: Recipe, reporter: Reporter) -> None:
     from .evaluation import abilities, judge
-    from .evaluation.endpoint import KEY, endpoints, is_url
+    from .evaluation.endpoint import KEY, api_key, endpoints, is_url
 
     given = recipe.evaluation.abilities
     if isinstance(given, str):
@@ -72,7 +72,7 @@ def _evaluation(recipe: Recipe, reporter: Reporter) -> None:
         if name != "base" and not is_url(name):
             _judge(name)
     for endpoint in endpoints(recipe.evaluation):
-        if not endpoint.local and not os.environ.get(KEY):  # some want none
+        if not endpoint.local and not api_key():  # some want none
             reporter.warn(
                 f"evaluation.judge: {endpoint.host} will be asked without a key; if it wants one, put it into the environment "
                 f"variable {KEY}"

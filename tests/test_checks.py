@@ -1,5 +1,8 @@
 """What cannot work is refused when a run begins: nothing was computed by then, and `--fresh` has erased nothing."""
 
+import json
+import shutil
+
 import pytest
 from click.testing import CliRunner
 
@@ -114,6 +117,27 @@ def test_an_endpoint_elsewhere_without_a_key_is_told_of(home, monkeypatch, url, 
     sets = ["--set", f"evaluation.judge={url}", "--set", "evaluation.judge_model=m"]
     result = CliRunner().invoke(cli.main, ["train", "r.yaml", "--dry-run", *sets])
     assert result.exit_code == 0 and ("a.example will be asked without a key" in result.output) == warned, result.output
+
+
+@pytest.mark.parametrize("key", ["\u043a\u043b\u044e\u0447", "  "])
+def test_a_key_that_is_none_is_told_when_the_run_begins(home, monkeypatch, key):  # noqa: F811
+    monkeypatch.setenv("MIPO_JUDGE_KEY", key)
+    sets = ["--set", "evaluation.judge=https://a.example/v1", "--set", "evaluation.judge_model=m"]
+    result = CliRunner().invoke(cli.main, ["train", "r.yaml", "--dry-run", *sets])
+    told = "will be asked without a key" if key.isspace() else "MIPO_JUDGE_KEY is no API key"
+    assert told in result.output and result.exit_code == (0 if key.isspace() else 1)
+
+
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [(None, "has no chat template"), ([{"name": "tools", "template": "x"}], "chat templates (tools) none is called default")],
+)
+def test_a_base_that_cannot_be_asked_is_refused_by_the_dry_run(home, tiny_folder, template, told):  # noqa: F811
+    model = shutil.copytree(tiny_folder, home / "other")
+    (model / "chat_template.jinja").unlink(missing_ok=True)
+    config = json.loads((model / "tokenizer_config.json").read_text())
+    (model / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": template}))
+    assert told in refused("train", "r.yaml", "--dry-run", "--set", f"model={model}")
 
 
 def test_the_dry_run_tells_what_is_left_out(home):  # noqa: F811

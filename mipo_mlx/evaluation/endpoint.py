@@ -90,7 +90,7 @@ def ask(endpoint: Endpoint, question: str) -> str:
     Each try has `endpoint.seconds`; there are TRIES of them. Raises Failure, in one line, where none is answered, the endpoint
     refuses, or what answers is no chat completion.
     """
-    key = _key()
+    key = api_key()
     headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
     content = {
         "model": endpoint.model,
@@ -111,7 +111,7 @@ def ask(endpoint: Endpoint, question: str) -> str:
     raise Failure(f"evaluation.judge: {endpoint.url}: {reason}, {TRIES} times in a row")
 
 
-def _key() -> str:
+def api_key() -> str:
     """The API key, '' without one. http.client would print one that no header can hold."""
     key = os.environ.get(KEY, "").strip()
     if not (key.isascii() and key.isprintable()):
@@ -167,7 +167,7 @@ def _message(error: urllib.error.HTTPError) -> str:
         text = str(inner.get("message", "") if isinstance(inner, dict) else inner)
     except (ValueError, AttributeError):
         text = "" if "<" in text else text  # a page of HTML tells nothing
-    key = _key()
+    key = api_key()
     text = " ".join((text.replace(key, "***") if key else text).split())[:200]
     return f"({text})" if text else ""
 

@@ -133,6 +133,11 @@ def check_chat_template(tokenizer: Any, where: Path | str) -> None:
         raise UserError(
             f"{where}: the model has no chat template; take an instruction-tuned model (its name ends in -Instruct, -it or -chat)"
         )
+    template = getattr(tokenizer, "chat_template", None)
+    if isinstance(template, dict) and "default" not in template:
+        raise UserError(
+            f"{where}: of the model's chat templates ({', '.join(template)}) none is called default; choose another model"
+        )
 
 
 def _first_line(error: BaseException) -> str:
