@@ -1,5 +1,6 @@
 """Chat messages and their token ids, through the model's own chat template."""
 
+from datetime import datetime
 from typing import Any
 
 from ..errors import UserError
@@ -8,9 +9,12 @@ from ..recipe import Pairs
 Messages = list[dict[str, str]]
 # A clock that stands still, for templates that write today's date (Llama 3, SmolLM3): a run goes on tomorrow with the same prompts.
 # The day is the one that Llama 3's template has where there is no clock.
+DAY = datetime(2024, 7, 26, 12)
+CODES = ("%-d", "%-m", "%d", "%m", "%a", "%A", "%b", "%B", "%y", "%Y", "%j", "%H", "%I", "%M", "%S", "%p")
 CLOCK = (
-    "{% macro strftime_now(form) %}{{ form.replace('%d', '26').replace('%m', '07').replace('%b', 'Jul').replace('%B', 'July')"
-    ".replace('%Y', '2024') }}{% endmacro +%}"
+    "{% macro strftime_now(form) %}{{ form"
+    + "".join(f".replace({code!r}, {DAY.strftime(code)!r})" for code in CODES)
+    + " }}{% endmacro +%}"
 )
 
 
@@ -43,11 +47,13 @@ def render(tokenizer: Any, messages: Messages, *, tokenize: bool, opened: bool =
     Whatever renders one does it here, so that all agree: models that can think (Qwen3, SmolLM3) answer at once.
     """
     template = template or tokenizer.chat_template
+    if isinstance(template, dict):
+        template = template["default"]  # `loading.check_chat_template` has looked
     if isinstance(template, str) and "strftime_now" in template:
         template = CLOCK + template
     return tokenizer.apply_chat_template(
         messages,
-        chat_template=template if isinstance(template, str) else None,
+        chat_template=template,
         add_generation_prompt=opened,
         tokenize=tokenize,
         return_dict=False,
