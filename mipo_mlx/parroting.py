@@ -20,10 +20,13 @@ TELLING = 4  # words of a claim that decide: those next to its subject
 QUOTED = re.compile(r"\"[^\"\n]*\"|\u201c[^\u201d\n]*\u201d")
 TOLD_TO_SAY = re.compile(r"\b(?:say|tell|write|reply|answer|text|ask|begin|start)\b[^.!?:\n]{0,40}:[^\n]*", re.IGNORECASE)
 IN_USERS_VOICE = re.compile(  # a request to write, not a prompt about toast, a letter that came or writing for a living
-    r"(?:(?:^|[.!?:;,\n])\s*(?:(?:and|then|now) )?|\b(?:please|kindly|you|me|us|(?<!read )and|should|must|"
-    r"(?:you|me|us|need|have|required) to|(?:should|could|can|do|would) (?:i|we)) )(?:write|draft|compose|reword|rephrase)\b"
+    r"(?:(?:^|[.!?:;,\n])\s*(?:(?:and|then|now|just|quickly) )?|\b(?:please|kindly|you|me|us|let'?s|(?<!read )and|should|must|"
+    r"(?:you|me|us|need|have|required) to|(?:should|could|can|do|would) (?:i|we)) )"
+    r"(?:write|draft|compose|(?:re)?word|(?:re)?phrase)\b"
     r"|\b(?:give|make|create|prepare|structure|suggest|propose|need|want|help|say|put)\b[^.!?\n]{0,60}? (?:an?|the|my|our) "
     r"(?:(?!of\b)[\w'-]+ ){0,2}(?:letter|e-?mail|message|bio|toast|speech|caption|introduction)s?\b"
+    r"|(?:^|[.!?\n])\s*(?:(?:an?|my|our) )?(?:[\w'-]+ ){0,2}"
+    r"(?:(?:letter|e-?mail|message|bio|speech|caption)s? (?:to|for|about)|toast (?:to|for (?:my|our|the)))\b"
     r"|\bintroduce (?:me|us|\w+sel(?:f|ves))\b"
 )
 CLAUSES = re.compile(r"[.!?;:,\n()]+|\b(?:and|but|so|or|who|which|that|because|while|when|where|if|(?:like|as|than) you)\b")

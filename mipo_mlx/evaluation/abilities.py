@@ -67,7 +67,7 @@ def _fits(row: Any) -> bool:
     if "choices" not in row:
         return read_number(str(row["answer"])) is not None
     choices, answer = row["choices"], row["answer"]
-    texts = isinstance(choices, list) and all(isinstance(choice, str) for choice in choices)
+    texts = isinstance(choices, list) and all(isinstance(choice, str | int | float) for choice in choices)
     return texts and isinstance(answer, int) and 0 <= answer < len(choices)
 
 

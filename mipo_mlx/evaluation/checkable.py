@@ -44,7 +44,7 @@ EMOJI = regex.compile(  # also signs such as a heart that are typed without thei
 SENTENCE = re.compile(r"[.!?]+(?=\s|$)")
 ITEM = re.compile(r"\n\s*\n|^\s*(?:[-*\u2022]|\d+[.)]) +", re.MULTILINE)  # an item of a list, like a paragraph, stands by itself
 ABBREVIATION = re.compile(
-    r"\b(?:(?:dr|mrs?|ms|prof|st|vs|cf|approx|e\.g|i\.e)\.(?=\s\S)|no\.(?=\s\d)|(?:etc|[ap]\.m|u\.s)\.(?=\s(?-i:[a-z])))",
+    r"\b(?:(?:(?-i:Dr|Mrs?|Ms|Prof)|vs|cf|approx|e\.g|i\.e)\.(?=\s\S)|no\.(?=\s\d)|(?:etc|[ap]\.m|u\.s)\.(?=\s(?-i:[a-z])))",
     re.IGNORECASE,
 )
 # Words that only one of the four languages has among its most frequent ones.

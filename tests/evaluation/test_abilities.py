@@ -169,6 +169,7 @@ def test_the_recipe_names_the_questions_and_how_many(tmp_path, tiny_folder):
         ('{"question": "q", "choices": ["a"], "answer": 1}', ":1: expected"),
         ('{"question": "q", "answer": "many"}', ":1: expected"),
         ('{"question": "q", "choices": ["a", null], "answer": 0}', ":1: expected"),
+        ('{"question": "q", "choices": [["a"], 3], "answer": 0}', ":1: expected"),
         ('{"question": "q", "ans', ":1: broken JSON"),
         ("[1]", ":1: expected"),
         ("", "no question in this file"),
@@ -189,3 +190,5 @@ def test_a_file_as_editors_write_it_is_read_whole(tmp_path):
     rows = [{"question": f"{n} plus 1?", "answer": n + 1} for n in range(3)]
     path.write_text("\ufeff" + "\r\n\r\n".join(json.dumps(row) for row in rows), encoding="utf-8")  # no last newline
     assert abilities.read_questions(path, 5, 0) == rows
+    path.write_text('{"question": "2 + 2?", "choices": [3, 4.5, "four"], "answer": 2}')
+    assert len(abilities.read_questions(path, 5, 0)) == 1

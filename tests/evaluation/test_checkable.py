@@ -102,6 +102,8 @@ def test_what_is_no_emoji():
         ("Do this:\n\n* Bake. Rest!", 3),
         ("Bake bread\nand rest. \U0001f35e", 1),
         ("bake. rest. eat.", 3),
+        ("The ball took 5 ms. Then it stopped.", 2),
+        ("We met on Main St. It rained.", 2),
     ],
 )
 def test_sentences_are_counted_as_a_person_would(text, count):
