@@ -11,6 +11,7 @@ UNSPACED = (
 )
 WORD = re.compile(rf"(?=\w)[{UNSPACED}]|[^\W_{UNSPACED}]+(?:'[^\W_{UNSPACED}]+)*")
 PART = re.compile(rf"(?=\w)[{UNSPACED}]|[^\W{UNSPACED}]+")  # of a word: what an apostrophe parts; for telling notes apart
+ALONE = re.compile(f"[{UNSPACED}]")
 NGRAM = 3  # words; the unit of "says the same as"
 
 
@@ -44,8 +45,11 @@ def jaccard(a: Set, b: Set) -> float:
 
 
 def quotes(text: str, source: str, size: int) -> bool:
-    """Whether `size` words in a row of the text stand in the source."""
-    known = set(ngrams(words(source), size))
+    """Whether `size` words in a row of the text stand in the source; of characters that count as words, twice as many."""
+    told = words(source)
+    if 2 * sum(len(word) == 1 and bool(ALONE.match(word)) for word in told) > len(told):
+        size *= 2  # a Chinese or Japanese word has about two
+    known = set(ngrams(told, size))
     return any(gram in known for gram in ngrams(words(text), size))
 
 
