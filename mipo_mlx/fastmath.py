@@ -122,7 +122,8 @@ def swapped(model: nn.Module) -> Iterator[None]:
         stack.enter_context(patch.object(nn, "gelu_approx", gelu_approx))
         # Models take parts from one another (SmolLM3 is made of Llama's): swiglu is swapped where the code of each part stands.
         names = {kind.__module__ for part in model.modules() for kind in type(part).__mro__}
+        theirs = activations.swiglu
         for code in (sys.modules[name] for name in sorted(names)):
-            if getattr(code, "swiglu", None) is activations.swiglu:
+            if getattr(code, "swiglu", None) is theirs:
                 stack.enter_context(patch.object(code, "swiglu", swiglu))
         yield

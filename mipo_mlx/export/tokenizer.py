@@ -58,7 +58,8 @@ def from_transformers(tokenizer: Any, vocabulary: int, pre: str | None = None) -
     ids = {"bos": fast.bos_token_id, "eos": fast.eos_token_id, "unknown": fast.unk_token_id, "padding": fast.pad_token_id}
     keys.update({f"{PREFIX}{name}_token_id": value for name, value in ids.items() if value is not None})
     template = fast.chat_template if isinstance(fast.chat_template, str) else ""
-    turn_ends = [i for i in sorted(getattr(tokenizer, "eos_token_ids", ())) if tokens[i] in TURN_ENDS and tokens[i] in template]
+    ends = [i for i in sorted(getattr(tokenizer, "eos_token_ids", ())) if i < len(tokens)]  # configurations name others, too
+    turn_ends = [i for i in ends if tokens[i] in TURN_ENDS and tokens[i] in template]
     if turn_ends and ids["eos"] not in turn_ends:
         keys[PREFIX + "eot_token_id"] = turn_ends[0]
     probe = fast("a", add_special_tokens=True)["input_ids"]

@@ -196,6 +196,14 @@ def test_the_card_is_in_the_file(run):
     assert "PARAMETER temperature 0.7" in (folder / "Modelfile").read_text()
 
 
+def test_ids_that_end_an_answer_beyond_the_tokenizers_own_refuse_nothing(run):
+    """Some configurations name ids of tokens that the tokenizer does not have."""
+    tiny, folder = run
+    (folder / "base" / "generation_config.json").write_text('{"eos_token_id": [2, 500]}')
+    asked = recipe(tiny)
+    stage.check(asked.model_copy(update={"model": str(folder / "base")}))
+
+
 @pytest.mark.parametrize("name", ["q9_0", "Q4KM", ""])
 def test_an_unknown_type_lists_what_exists(run, name):
     tiny, folder = run

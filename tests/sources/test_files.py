@@ -1,5 +1,7 @@
 """Which files are read, and as what: hidden folders, links, encodings, sizes."""
 
+import os
+
 import pytest
 
 from mipo_mlx.sources.note import Skip, Tally
@@ -103,6 +105,19 @@ def test_files_in_other_encodings_are_named(tmp_path):
     tally = Tally()
     assert read_text(tmp_path / "old.txt", "old.txt", tally) == "Käse\nBrot\nEi"
     assert tally.recoded == [{"file": "old.txt", "as": "windows-1252"}]
+
+
+def test_a_folder_in_which_nobody_may_look_is_no_run_and_ends_nothing(vault, monkeypatch):
+    real = os.stat
+
+    def refuse(path, *args, **kwargs):
+        if os.fspath(path).endswith(("recipe.yaml", "manifest.json")):
+            raise PermissionError(13, "Permission denied")
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr("os.stat", refuse)
+    before = Tally()
+    assert list(walk(vault, before)) and not before.left_alone["folders of runs"]
 
 
 def test_a_file_that_may_not_be_read_is_skipped(tmp_path, monkeypatch):
