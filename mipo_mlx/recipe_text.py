@@ -80,7 +80,8 @@ def override(values: dict[str, Any], where: dict[str, str], text: str) -> None:
         value = raw
     *parents, last = key.strip().split(".")
     target = values
-    for parent in parents:
+    for depth, parent in enumerate(parents, 1):
+        where.setdefault(".".join(parents[:depth]), f"--set {key.strip()}")
         if not isinstance(target.get(parent), dict):
             target[parent] = {}
         target = target[parent]

@@ -137,3 +137,9 @@ def test_differences_name_the_keys():
     b = recipe.parse("model: x\nseed: 3\ntraining:\n  lora:\n    rank: 4\n")
     assert recipe.differences(a, b) == ["seed: 0 -> 3", "training.lora.rank: 8 -> 4"]
     assert recipe.differences(a, a) == []
+
+
+@pytest.mark.parametrize("override", ["traning.beta=1", "training.lora.rnk=1", "training.beta=x"])
+def test_an_override_that_is_wrong_is_named_as_one(override):
+    with pytest.raises(RecipeError, match=f"^--set {override.partition('=')[0]}: "):
+        recipe.parse("model: x\ntraining:\n  epochs: 1\n", overrides=[override])
