@@ -16,6 +16,10 @@ from .recipe import Dataset, Recipe
 def settings(recipe: Recipe, stages: Collection[str], reporter: Reporter) -> None:
     """Raise UserError for what one of `stages` would refuse whatever the stages before it find."""
     backend.start()  # before anything below imports MLX
+    if "training" in stages:
+        from .training import loggers
+
+        loggers.check(recipe.training.loggers)
     if "pairs" in stages:
         from .models.loading import check_chat_template, load_tokenizer
         from .pairs.reference import check_same_tokenizer
@@ -24,10 +28,6 @@ def settings(recipe: Recipe, stages: Collection[str], reporter: Reporter) -> Non
         check_chat_template(tokenizer, recipe.model)
         if recipe.training.reference != "base":
             check_same_tokenizer(recipe.training.reference, tokenizer)
-    if "training" in stages:
-        from .training import loggers
-
-        loggers.check(recipe.training.loggers)
     if "evaluation" in stages:
         _evaluation(recipe, reporter)
     if "export" in stages:
