@@ -22,7 +22,6 @@ class Context:
     split: str  # "train" or "heldout"; all contexts of one note are on one side
     tokens: int  # length under the run's tokenizer
     profile: str = ""  # what is told before it of its author (sources.context: both); empty in contexts.jsonl
-    family: str = ""  # names notes that share sentences, versions of one another perhaps; empty for a note on its own
 
     @property
     def told(self) -> str:

@@ -100,24 +100,13 @@ def prompt_share(recipe: Recipe) -> float:
 
 
 def set_apart(recipe: Recipe, asked: dict[str, list[Prompt]], told: dict[str, list[Context]]) -> None:
-    """Move some training notes and prompts to validation, which picks the checkpoint; leave all where too few would be left.
-    Families of notes stay together, as they do in the held-out split."""
+    """Move some training notes and prompts to validation, which picks the checkpoint; leave all where too few would be left."""
     rng = seeded(recipe, "validation")
-    notes, names = {context.note for context in told[TRAIN]}, sorted(prompt.id for prompt in asked[TRAIN])
+    notes, names = sorted({context.note for context in told[TRAIN]}), sorted(prompt.id for prompt in asked[TRAIN])
     need_notes, need_prompts = needs(recipe)
-    families: dict[str, set[str]] = {}
-    for context in told[TRAIN]:
-        families.setdefault(context.family or context.note, set()).add(context.note)
-    wanted = min(len(notes), max(need_notes, round(APART * len(notes))))
-    drawn = rng.sample(sorted(families), min(len(families), wanted))
-    away: set[str] = set()
-    for name in [*drawn, *sorted(families.keys() - set(drawn))]:  # a family too large for what is left to take is passed over
-        away |= families[name] if len(away) + len(families[name]) <= wanted else set()
-    for name in sorted(families.keys() - away, key=lambda name: len(families[name])):  # rather too many than no validation
-        if len(away) < need_notes and not families[name] & away and len(notes) - len(away | families[name]) >= need_notes:
-            away |= families[name]
+    away = set(rng.sample(notes, min(len(notes), max(need_notes, round(APART * len(notes))))))
     chosen = set(rng.sample(names, min(len(names), max(need_prompts, round(APART * len(names))))))
-    if min(len(away), len(notes) - len(away)) < need_notes or min(len(chosen), len(names) - len(chosen)) < need_prompts:
+    if len(notes) - len(away) < need_notes or len(names) - len(chosen) < need_prompts or len(chosen) < need_prompts:
         return
     told[VALIDATION] = [context for context in told[TRAIN] if context.note in away]
     told[TRAIN] = [context for context in told[TRAIN] if context.note not in away]

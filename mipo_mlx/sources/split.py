@@ -57,12 +57,8 @@ def split(passages: list[Passage], seed: int, fraction: float, limit: int, grid:
     kept = _spread(strict, notes, rng, wanted - len(held))
     tally.dropped["over max_contexts"] += sum(len(notes[n]) for n in (*strict, *heldout)) - len(held) - len(kept)
     side = {id(p): TRAIN for p in kept} | {id(p): HELDOUT for p in held}
-    family = {note: members[0] for members in families if len(members) > 1 for note in members}
     chosen = [p for p in passages if id(p) in side]
-    return [
-        Context(f"c{number:05}", p.text, p.note, p.source, p.line, side[id(p)], p.tokens, family=family.get(p.note, ""))
-        for number, p in enumerate(chosen)
-    ]
+    return [Context(f"c{number:05}", p.text, p.note, p.source, p.line, side[id(p)], p.tokens) for number, p in enumerate(chosen)]
 
 
 def too_few(contexts: int, notes: int, grid: int, tally: Tally) -> UserError:

@@ -1,12 +1,11 @@
 """The plan: who meets whom, evenly, never two contexts of one note, never a context or prompt on two sides."""
 
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 
 from mipo_mlx.errors import UserError
-from mipo_mlx.pairs.plan import in_chunks, make_plan, seeded
+from mipo_mlx.pairs.plan import in_chunks, make_plan
 from mipo_mlx.records import HELDOUT, TRAIN, VALIDATION
 
 from .helpers import make_contexts, make_prompts, make_recipe
@@ -52,43 +51,6 @@ def test_no_context_adds_a_row():
 def test_validation_is_left_out_where_notes_are_few():
     plans = make_plan(make_recipe(), *everything(notes=5))
     assert {plan.split for plan in plans} == {TRAIN, HELDOUT}
-
-
-def apart(contexts, prompts, seed=0):
-    plans = make_plan(make_recipe(seed=seed, grids=40, validation_grids=10), contexts, prompts)
-    return [{c.note for p in plans if p.split == split for c in p.contexts} for split in (TRAIN, VALIDATION)]
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_a_family_of_notes_is_never_on_both_sides_of_validation(seed):
-    """Notes 0 to 4 are versions of one, 5 and 6 of another; five are too many for a fifth of twenty."""
-    contexts, prompts = everything(notes=20)
-    names = {f"train-{n}": "long" if n < 5 else "short" for n in range(7)}
-    train, validation = apart([replace(c, family=names.get(c.note, "")) for c in contexts], prompts, seed)
-    assert len(validation) == 4 and len(train) == 16
-    assert not validation & {f"train-{n}" for n in range(5)}
-    assert len(validation & {"train-5", "train-6"}) in (0, 2)
-
-
-def test_without_families_the_notes_apart_are_those_of_the_seed():
-    notes = sorted({c.note for c in everything(notes=20)[0] if c.split == TRAIN})
-    drawn = seeded(make_recipe(seed=3), "validation").sample(notes, 4)
-    assert apart(*everything(notes=20), seed=3)[1] == set(drawn)
-
-
-@pytest.mark.parametrize(("notes", "each"), [(18, 3), (20, 5), (24, 12)])
-def test_notes_that_all_have_versions_are_set_apart_too(notes, each):
-    """Three notes fill a grid, and a fifth of 20 is less than one family of five."""
-    contexts, prompts = everything(notes=notes)
-    train, validation = apart([replace(c, family=str(int(c.note[6:]) // each)) for c in contexts if c.split == TRAIN] +
-                              [c for c in contexts if c.split == HELDOUT], prompts)  # fmt: skip
-    assert len(validation) == max(each, 3) and len(train) == notes - len(validation)
-    assert len({int(note[6:]) // each for note in validation}) == 1
-
-
-def test_validation_is_left_out_where_all_notes_are_one_family():
-    contexts, prompts = everything()
-    assert not apart([replace(c, family="all") for c in contexts], prompts)[1]
 
 
 def test_too_few_notes_says_how_many():

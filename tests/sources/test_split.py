@@ -60,11 +60,6 @@ def test_sentences_without_spaces():
     assert sentences("好。我养蜜蜂，三箱。Hi! ハチを飼う？") == {"我 养 蜜 蜂 三 箱", "ハ チ を 飼 う"}
 
 
-def test_a_family_is_named_and_a_note_alone_is_none():
-    contexts = split(made(40, 1, {n: "We rented the blue house." for n in (3, 8, 9)}), 0, 0.25, 400, 4, Tally())
-    assert {c.note: c.family for c in contexts if c.family} == dict.fromkeys(["note3", "note8", "note9"], "note3")
-
-
 def test_where_sharing_connects_everything_training_gives_way():
     # A ring: each note shares one sentence with the next, so all are one family.
     passages = [
