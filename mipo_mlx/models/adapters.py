@@ -16,8 +16,6 @@ from ..errors import UserError
 from ..files import replacing, write_json
 from ..recipe import Lora
 
-ADAPTED = (LoRALinear, LoRASwitchLinear, DoRALinear)
-
 
 def effective_scale(lora: Lora) -> float:
     """What multiplies A @ B. rank_stabilized: scale / sqrt(rank) (Kalajdzievski 2023, rsLoRA) in place of scale."""
@@ -46,6 +44,7 @@ def attach(model: Any, lora: Lora, seed: int) -> dict[str, Any]:
     mx.random.seed(seed)
     model.freeze()
     linear_to_lora_layers(model, config["num_layers"], dict(config["lora_parameters"]), use_dora=lora.dora)
+    model.eval()  # new layers begin in training mode: dropout is for the training step alone, which switches it on itself
     return config
 
 
@@ -75,6 +74,7 @@ def load(model: Any, folder: Path) -> Any:
     except (ValueError, RuntimeError) as error:
         raise UserError(f"{folder}: these adapters do not fit the model ({str(error).splitlines()[0]})") from None
     mx.eval(model.parameters())
+    model.eval()  # dropout off: a loaded adapter is there to be measured and used
     return model
 
 
