@@ -9,12 +9,14 @@ from .note import Block, Note, Passage, Tally
 
 CountTokens = Callable[[str], int]
 DATE_OR_NUMBER = re.compile(r"[\d\s./:,_-]*(?:(?:mon|tues|wednes|thurs|fri|satur|sun)day)?[\d\s./:,_-]*", re.IGNORECASE)
+HEADING_WORDS = 12  # a longer heading is a paragraph: CommonMark makes one of any paragraph that has --- right beneath it
 MOSTLY = 0.5  # share of a passage's characters that makes it a link list, or code
 
 
 def cut(note: Note, count_tokens: CountTokens, limit: int, minimum: int, tally: Tally) -> list[Passage]:
     """The passages of one note, each of `minimum` to `limit` tokens; what is dropped is counted in `tally`."""
     passages = []
+    note = _with_short_headings(note, count_tokens, limit // 4)
     if note.whole:
         groups = [("", blocks) for blocks in _whole(note, count_tokens, limit, tally)]
     else:
@@ -56,6 +58,18 @@ def compose(heading: str, blocks: list[Block]) -> str:
 def title_words(title: str) -> str:
     """A heading that says something: '' for dates, numbers and empty ones."""
     return "" if DATE_OR_NUMBER.fullmatch(title) else title.strip()
+
+
+def _with_short_headings(note: Note, count_tokens: CountTokens, room: int) -> Note:
+    """The note with headings that are really paragraphs turned into text, and a title of at most `room` tokens."""
+
+    def is_text(block: Block) -> bool:
+        words = len(block.text.split())
+        sentence = words > 3 and block.text.endswith((".", "。"))
+        return bool(block.level) and (sentence or words > HEADING_WORDS or count_tokens(block.text) > room)
+
+    blocks = [replace(block, level=0) if is_text(block) else block for block in note.blocks]
+    return replace(note, blocks=blocks, title=next(fill([note.title], count_tokens, max(1, room)), ""))
 
 
 def _sections(note: Note) -> Iterator[tuple[str, list[Block]]]:

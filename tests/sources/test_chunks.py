@@ -40,6 +40,24 @@ def test_no_passage_is_longer_than_the_limit_and_no_word_is_lost(limit):
     assert " ".join(p.text for p in found).split() == text.split()
 
 
+@pytest.mark.parametrize("limit", [8, 13, 40, 100])
+@pytest.mark.parametrize("length", [4, 12, 39, 40, 41, 150])
+def test_paragraphs_above_a_line_are_no_headings_however_long(limit, length):
+    """In Markdown `---` right beneath a paragraph makes it a heading; none of it may be lost, nor make passages too long."""
+    paragraphs = [" ".join(name * (1 + i % 7) for i in range(length)) + "." for name in "abc"]
+    text = "".join(f"{paragraph}\n---\n" for paragraph in paragraphs)
+    found, tally = passages(text, limit=limit, minimum=1)
+    assert " ".join(p.text for p in found).split() == " ".join(paragraphs).split()
+    assert all(p.tokens <= limit for p in found) and not tally.dropped
+
+
+def test_an_endless_title_leaves_room_for_the_text():
+    text = " ".join("w" * (1 + i % 7) for i in range(30)) + "."
+    found, _ = passages(text, limit=12, minimum=1, title=" ".join(["name"] * 50))
+    assert all(p.tokens <= 12 for p in found)
+    assert [w for p in found for w in p.text.split() if w[0] == "w"] == text.split()
+
+
 def test_sentences_stay_whole_where_they_fit():
     found, _ = passages('He said "no." Then he left. It rained for days on end.', limit=6, minimum=1)
     assert [p.text for p in found] == ['He said "no." Then he left.', "It rained for days on end."]
