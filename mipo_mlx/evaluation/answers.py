@@ -33,12 +33,36 @@ class Scored:
 
 @dataclass(frozen=True)
 class Asked:
-    """One request: a group's prompt under its context number `own`, with the answer of either model."""
+    """One request: row `own` of a group, with the answer of either model."""
 
     group: Group
     own: int
     base: Scored
     tuned: Scored
+
+    @property
+    def prompt(self) -> str:
+        return self.group.prompts[self.own]
+
+    @property
+    def context(self) -> str:
+        """What is told about the user; "" for nothing."""
+        return self.group.contexts[self.own]
+
+
+def clusters_of(asked: Sequence[Asked]) -> list[list[str]]:
+    """The contexts and the prompts that the intervals are drawn over."""
+    return [[a.group.context_ids[a.own] for a in asked], [a.group.prompt_ids[a.own] for a in asked]]
+
+
+def _case(asked: Asked) -> str:
+    """The request in any run that has it. Answers are told apart among all rows of their group, their own first."""
+
+    def own_first(texts: list[str]) -> list[str]:
+        return texts[asked.own :] + texts[: asked.own]
+
+    prompts = own_first(asked.group.prompts)
+    return case(prompts if len(set(prompts)) > 1 else prompts[0], own_first(asked.group.contexts))
 
 
 def evaluate(asked: Sequence[Asked], choices: Sequence[int], draws: int, seed: int, embedder: Any = None) -> dict[str, Any]:
@@ -48,17 +72,12 @@ def evaluate(asked: Sequence[Asked], choices: Sequence[int], draws: int, seed: i
     where they were sampled at temperature 1 without top_p.
     embedder: texts -> (texts, dimensions) unit vectors, a judge of another family; None: none installed.
     """
-    clusters = [[a.group.context_ids[a.own] for a in asked], [a.group.prompt_id for a in asked]]
+    clusters = clusters_of(asked)
     both = ("base", "tuned")
-    # Answers are told apart among all contexts of their group, their own first.
-    keys = [case(a.group.prompt, a.group.contexts[a.own :] + a.group.contexts[: a.own]) for a in asked]
-    measures = Measures(keys, clusters, draws, seed)
+    measures = Measures([_case(a) for a in asked], clusters, draws, seed)
 
     def add(name: str, measure: Callable[[Asked, Scored], float], **options: Any) -> None:
         measures.add(name, *([float(measure(a, getattr(a, side))) for a in asked] for side in both), **options)
-
-    def context(a: Asked) -> str:
-        return a.group.contexts[a.own]
 
     length = tuple([len(getattr(a, side).tokens) for a in asked] for side in both)
     among = [k for k in sorted(set(choices)) if k <= min(len(a.group.contexts) for a in asked)]
@@ -70,8 +89,8 @@ def evaluate(asked: Sequence[Asked], choices: Sequence[int], draws: int, seed: i
         add(f"identified_by_base_{k}", lambda a, s, k=k: information.identified(s.sums("base"), a.own, k), share=True)
         measures.add(f"answer_information_{k}", *nats)
     if embedder is not None:
-        contexts = [a.group.apart or a.group.contexts for a in asked]
-        closeness = [embedding.judge(embedder, [getattr(a, side).text for a in asked], contexts) for side in both]
+        rows = [a.group.apart for a in asked]
+        closeness = [embedding.judge(embedder, [getattr(a, side).text for a in asked], rows) for side in both]
         for k in among:
             found = [[information.identified(row, a.own, k) for row, a in zip(rows, asked, strict=True)] for rows in closeness]
             measures.add(f"identified_by_embedding_{k}", *found, share=True)
@@ -79,9 +98,10 @@ def evaluate(asked: Sequence[Asked], choices: Sequence[int], draws: int, seed: i
     add("tokens", lambda a, s: len(s.tokens), relative=True)
     add("perplexity", lambda a, s: -s.own("base", a.own).sum(), weights=length, transform="exp", relative=True)
     add("cut_off", lambda a, s: s.finish == "length", share=True)
-    add("quotes_context", lambda a, s: quotes(s.text, context(a), RUN), share=True)
-    add("role_confusion", lambda a, s: takes_users_part(s.text, context(a), a.group.prompt), share=True)
-    add("parroting", lambda a, s: parrots(s.text, context(a), a.group.prompt), share=True)
+    if any(a.context for a in asked):
+        add("quotes_context", lambda a, s: quotes(s.text, a.context, RUN), share=True)
+        add("role_confusion", lambda a, s: takes_users_part(s.text, a.context, a.prompt), share=True)
+        add("parroting", lambda a, s: parrots(s.text, a.context, a.prompt), share=True)
     texts = [[getattr(a, side).text for a in asked] for side in both]
     if len(asked) > 1:
         measures.add("self_bleu", *(text.self_bleu(t) for t in texts))
@@ -99,6 +119,7 @@ def evaluate(asked: Sequence[Asked], choices: Sequence[int], draws: int, seed: i
         "answers": len(asked),
         "contexts": len(set(clusters[0])),
         "prompts": len(set(clusters[1])),
+        "told_apart_by": "context" if any(a.context for a in asked) else "request",
         "choices": among,
         "choices_left_out": sorted(set(choices) - set(among)),
         "no_interval": enough(clusters),

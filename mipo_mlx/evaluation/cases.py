@@ -1,4 +1,5 @@
-"""Who is asked what in the evaluation: held-out prompts, each under several held-out contexts of different notes."""
+"""Who is asked what in the evaluation: held-out prompts, each under several held-out contexts of different notes; without notes,
+several held-out prompts beside one another."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,16 +14,21 @@ from ..window import Asker
 
 @dataclass(frozen=True)
 class Group:
-    """One prompt under K contexts; answers are sampled under the first `asked` of them and told apart among all K."""
+    """K rows, as a rule one prompt under K contexts; answers are sampled to the first `asked` of them and told apart among all K."""
 
-    prompt_id: str
-    prompt: str
+    prompt_ids: list[str]
+    prompts: list[str]
     context_ids: list[str]
-    contexts: list[str]
-    tokens: list[list[int]]  # the prompt's token ids under each context, of which the end is cut where the window is too small
+    contexts: list[str]  # "": nothing is told about a user, and the rows are told apart by their prompts
+    tokens: list[list[int]]  # what each row is asked, as token ids; a context's end is cut where the window is too small
     asked: int
     plain: list[int] | None = None  # the prompt's token ids without a context; None for pairs made elsewhere
-    apart: list[str] = field(default_factory=list)  # each context without a profile that others share; []: as `contexts`
+    bare: list[str] = field(default_factory=list)  # each context without a profile that others share; []: as `contexts`
+
+    @property
+    def apart(self) -> list[str]:
+        """The text by which a judge can tell each row from the others."""
+        return (self.bare or self.contexts) if any(self.contexts) else self.prompts
 
 
 def build(folder: Path, recipe: Recipe, ask: Asker) -> list[Group]:
@@ -47,8 +53,8 @@ def build(folder: Path, recipe: Recipe, ask: Asker) -> list[Group]:
         chosen = _deal(contexts, among, deck, rng)
         groups.append(
             Group(
-                prompt.id,
-                prompt.text,
+                [prompt.id] * among,
+                [prompt.text] * among,
                 [c.id for c in chosen],
                 [c.told for c in chosen],
                 [ask(prompt, context)[1] for context in chosen],
@@ -79,7 +85,8 @@ def _deal(contexts: list[Context], among: int, deck: list[int], rng: np.random.G
 
 
 def _from_pairs(pairs: list[Pair], answers: int) -> list[Group]:
-    """A grid's right prompts, in file order; its contexts are the system messages (or what stands before the last turn)."""
+    """A grid's right prompts, in file order; its contexts are the system messages (or what stands before the last turn), and none
+    where all of them are the same."""
     grids: dict[int, dict[tuple[int, ...], Pair]] = {}
     for pair in pairs:
         if pair.split == HELDOUT:
@@ -93,10 +100,10 @@ def _from_pairs(pairs: list[Pair], answers: int) -> list[Group]:
         contexts = ["\n".join(m["content"] for m in pair.prompt[:-1]) for pair in of]
         groups.append(
             Group(
-                of[0].prompt_id or f"grid-{grid}",
-                of[0].prompt[-1]["content"],
+                [pair.prompt_id or f"grid-{grid}" for pair in of],
+                [pair.prompt[-1]["content"] for pair in of],
                 [pair.context_id or f"{grid}-{i}" for i, pair in enumerate(of)],
-                contexts,
+                contexts if len(set(contexts)) > 1 else [""] * len(of),
                 [pair.prompt_tokens for pair in of],
                 min(len(of), left),
             )

@@ -53,7 +53,7 @@ def evaluate(pairs: Sequence[Pair], policy: Sequence[Sequence[float]], beta: flo
     return {
         "pairs": len(pairs),
         "grids": len(set(clusters[0])),
-        "contexts": len(set(clusters[1])),
+        "contexts": len({pair.context_id for pair in pairs} - {None}),  # 0: there are none, or the pairs' file does not name them
         "candidates": max(len(pair.tokens) for pair in pairs),
         "beta": beta,
         "no_interval": enough(clusters),

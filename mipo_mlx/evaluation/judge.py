@@ -16,18 +16,18 @@ from ..models import adapters, chat, loading
 from ..progress import Bar, Reporter
 from ..recipe import Evaluation, Recipe
 from . import embedding, endpoint, length
-from .answers import Asked
+from .answers import Asked, clusters_of
 from .intervals import single
 from .journal import Journal
 from .measures import Measures
 
 SENSE = 0.5  # of the judge's probability must lie on the allowed answers, else it has not understood
 PAIRWISE = (
-    "About a user: {context}\n\nThe user asked: {prompt}\n\nAnswer A: {first}\n\nAnswer B: {second}\n\n"
+    "{asked}Answer A: {first}\n\nAnswer B: {second}\n\n"
     "Which answer suits this user better? Reply with the letter A or B alone."
 )
 RUBRIC = (
-    "About a user: {context}\n\nThe user asked: {prompt}\n\nAnswer: {answer}\n\n"
+    "{asked}Answer: {answer}\n\n"
     "How well does the answer address what this user prefers and needs? 1: general, it could be for anybody. 2: hardly. "
     "3: in part. 4: well. 5: fully, it fits this user alone. Reply with one digit alone."
 )
@@ -172,17 +172,20 @@ def _judge(part: Sequence[Asked], mode: str, read: Read) -> list[Any]:
     if mode == "pairwise":
         orders = [(a, sides) for a in part for sides in ((a.base.text, a.tuned.text), (a.tuned.text, a.base.text))]
         questions = [
-            PAIRWISE.format(context=a.group.contexts[a.own], prompt=a.group.prompt, first=first, second=second)
-            for a, (first, second) in orders
+            PAIRWISE.format(asked=_opening(a), first=first, second=second) for a, (first, second) in orders
         ]
     else:
         questions = [
-            RUBRIC.format(context=a.group.contexts[a.own], prompt=a.group.prompt, answer=side.text)
-            for a in part
-            for side in (a.base, a.tuned)
+            RUBRIC.format(asked=_opening(a), answer=side.text) for a in part for side in (a.base, a.tuned)
         ]
     found = read(questions, LETTERS if mode == "pairwise" else DIGITS)
     return [found[2 * i : 2 * i + 2] for i in range(len(part))]
+
+
+def _opening(a: Asked) -> str:
+    """What a judge is told before the answers: of the user, where anything is known, and the request."""
+    about = f"About a user: {a.context}\n\n" if a.context else ""
+    return f"{about}The user asked: {a.prompt}\n\n"
 
 
 def _probabilities(model: Any, tokenizer: Any, questions: Sequence[str], allowed: Sequence[str]) -> list[list[float]]:
@@ -197,8 +200,7 @@ def closer(embedder: Any, asked: Sequence[Asked]) -> list[Any]:
     """The embedder's verdicts in the form of `_judge`: the answer that is closer to its own context than to the others."""
     margins = []
     for side in ("base", "tuned"):
-        contexts = [a.group.apart or a.group.contexts for a in asked]
-        rows = embedding.judge(embedder, [getattr(a, side).text for a in asked], contexts)
+        rows = embedding.judge(embedder, [getattr(a, side).text for a in asked], [a.group.apart for a in asked])
         margins.append([row[a.own] - float(np.mean(np.delete(row, a.own))) for row, a in zip(rows, asked, strict=True)])
     found = []
     for base, tuned in zip(*margins, strict=True):
@@ -229,7 +231,7 @@ def pairwise(asked: Sequence[Asked], rows: Sequence[Any], draws: int, seed: int)
     kept = [(a, vote) for a, vote in zip(asked, votes, strict=True) if vote is not None]
     outcomes = [vote for _, vote in kept]
     lengths = [len(a.tuned.tokens) - len(a.base.tokens) for a, _ in kept]
-    clusters = _clusters([a for a, _ in kept])
+    clusters = clusters_of([a for a, _ in kept])
     looks = [  # at different answers, by a judge that understood
         0.5 if x == y else float(x > y)
         for a, orders, vote in zip(asked, rows, votes, strict=True)
@@ -245,10 +247,6 @@ def pairwise(asked: Sequence[Asked], rows: Sequence[Any], draws: int, seed: int)
         "length_controlled_interval": length.interval(outcomes, lengths, clusters, draws, seed),
         "first_preferred": float(np.mean(looks)) if looks else None,  # 0.5: no position bias
     }
-
-
-def _clusters(asked: Sequence[Asked]) -> list[list[str]]:
-    return [[a.group.context_ids[a.own] for a in asked], [a.group.prompt_id for a in asked]]
 
 
 def rubric_votes(asked: Sequence[Asked], rows: Sequence[Any]) -> list[float | None]:
@@ -267,7 +265,7 @@ def rubric(asked: Sequence[Asked], rows: Sequence[Any], draws: int, seed: int) -
     """Mean scores of both models' answers, 1 to 5, and wins, ties and losses by the rounded scores."""
     votes = rubric_votes(asked, rows)
     kept = [(a, pair) for a, pair, vote in zip(asked, rows, votes, strict=True) if vote is not None]
-    clusters = _clusters([a for a, _ in kept])
+    clusters = clusters_of([a for a, _ in kept])
     measures = Measures([f"{p} {c}" for c, p in zip(*clusters, strict=True)], clusters, draws, seed)
     measures.add("rubric", *([_score(pair[side]) for _, pair in kept] for side in (0, 1)))
     counts = {name: votes.count(value) for name, value in (("win", 1.0), ("tie", 0.5), ("loss", 0.0))}
@@ -288,4 +286,4 @@ def agreement(
     same = [float(x == y) for _, x, y in both]
     chance = sum(float(np.mean([x == v for _, x, _ in both]) * np.mean([y == v for _, _, y in both])) for v in (0, 0.5, 1) if both)
     kappa = (float(np.mean(same)) - chance) / (1 - chance) if both and chance < 1 else None
-    return {"requests": len(both), "same": single(same, _clusters([one for one, _, _ in both]), draws, seed), "kappa": kappa}
+    return {"requests": len(both), "same": single(same, clusters_of([one for one, _, _ in both]), draws, seed), "kappa": kappa}

@@ -9,7 +9,7 @@ import numpy as np
 from ..files import dump
 from .intervals import Clusters, paired
 
-FORMAT = 2  # of eval.json and of the samples behind it: what another version left is computed anew
+FORMAT = 3  # of eval.json and of the samples behind it: what another version left is computed anew
 # What turns sum of values / sum of weights into the measure, by name, so that eval.json says how to compute it again.
 TRANSFORMS = {"mean": lambda x: x, "exp": np.exp}
 

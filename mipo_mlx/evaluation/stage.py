@@ -185,8 +185,8 @@ def _embedder(recipe: Recipe) -> embedding.Embedder | None:
 
 def _example(tokenizer: Any, asked: Asked) -> dict[str, Any]:
     return {
-        "prompt": asked.group.prompt,
-        "context": asked.group.contexts[asked.own],
+        "prompt": asked.prompt,
+        "context": asked.context,
         "base": {"text": asked.base.text, "words": answers.shaded(tokenizer, asked.base, asked.own)},
         "tuned": {"text": asked.tuned.text, "words": answers.shaded(tokenizer, asked.tuned, asked.own)},
     }
@@ -201,5 +201,6 @@ def _tell(result: dict[str, Any], recipe: Recipe, reporter: Reporter) -> None:
     elif left_out := result["fresh"]["choices_left_out"]:
         reporter.say(f"  evaluation.choices: {', '.join(map(str, left_out))} left out, as fewer notes are held out")
     for example in result["gallery"][: recipe.evaluation.examples]:
-        reporter.say(f"\n  About the user: {example['context']}\n  Asked:  {example['prompt']}")
+        about = [f"  About the user: {example['context']}"] if example["context"] else []
+        reporter.say("\n".join(["", *about, f"  Asked:  {example['prompt']}"]))
         reporter.say(f"  Base:   {example['base']['text']}\n  Tuned:  {example['tuned']['text']}")

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-# Where a cost is worth a warning: the share by which perplexity and length may change, the points by which parroting may rise.
-PERPLEXITY, LENGTH, PARROTING = 0.20, 0.20, 0.05
+from .limits import LENGTH, PARROTING, PERPLEXITY
+
 DOUBT = " (too few to tell that from chance)"
 
 
@@ -11,14 +11,16 @@ def sentence(heldout: dict[str, Any], fresh: dict[str, Any] | None, leak: dict[s
     """The verdict on a run from its eval.json."""
     accuracy = heldout["metrics"]["accuracy"]["after"]
     value, interval = accuracy["value"], accuracy["interval"]
-    claim = f"on held-out contexts it picks the right answer in {value:.0%} of the pairs"
+    claim = f"on held-out {'contexts' if heldout['contexts'] else 'prompts'} it {picks(heldout['candidates']).format(f'{value:.0%}')}"
     warnings = costs(fresh)
     if leak and leak["signs"]:
         warnings.append("it shows signs of reciting the notes")
     if interval is None:
         found = f"Not shown: {claim} (50 % before), but there are {heldout['no_interval']}"
         return f"{found}; {' and '.join(warnings)}." if warnings else f"{found}."
-    claim += f" (95 % interval {interval[0]:.0%} to {interval[1]:.0%}; 50 % before)"
+    # An end that rounds to 50 % would not say on which side of it it lies.
+    form = ".1%" if any(round(end, 2) == 0.5 != end for end in interval) else ".0%"
+    claim += f" (95 % interval {interval[0]:{form}} to {interval[1]:{form}}; 50 % before)"
     if interval[0] > 0.5:
         found = f"It worked: {claim}"
     elif interval[1] < 0.5:
@@ -28,8 +30,15 @@ def sentence(heldout: dict[str, Any], fresh: dict[str, Any] | None, leak: dict[s
     return f"{found}, but {' and '.join(warnings)}." if warnings else f"{found}."
 
 
+def picks(candidates: int) -> str:
+    """What the reward accuracy counts, as a sentence's end with a place for the figure."""
+    if candidates == 2:
+        return "picks the right answer in {} of the pairs"
+    return "ranks the right answer above {} of the wrong ones"
+
+
 def costs(fresh: dict[str, Any] | None) -> list[str]:
-    """What got worse by more than the limits above, in words; a change whose interval covers 0 may be chance and is no warning,
+    """What got worse by more than its limit, in words; a change whose interval covers 0 may be chance and is no warning,
     one without an interval is told with that doubt."""
     if not fresh:
         return []
@@ -47,7 +56,7 @@ def costs(fresh: dict[str, Any] | None) -> list[str]:
         tell("perplexity", f"its answers read {change('perplexity'):.0%} less naturally to the base model (perplexity)")
     if abs(change("tokens")) > LENGTH:
         tell("tokens", f"its answers are {abs(change('tokens')):.0%} {'longer' if change('tokens') > 0 else 'shorter'}")
-    if change("parroting") > PARROTING:
+    if "parroting" in metrics and change("parroting") > PARROTING:
         tell("parroting", f"{change('parroting') * 100:.0f} points more of its answers hand the user's words back")
     return found
 
@@ -80,10 +89,10 @@ def rows(
     listed = [(label, heldout["metrics"][key], form) for key, label, form in ROWS]
     if fresh:
         for k in fresh["choices"]:
-            listed.append((f"right context of {k} found, own likelihood", fresh["metrics"][f"identified_{k}"], ".2f"))
+            right = f"right {fresh['told_apart_by']} of {k} found"
+            listed.append((f"{right}, own likelihood", fresh["metrics"][f"identified_{k}"], ".2f"))
             if f"identified_by_embedding_{k}" in fresh["metrics"]:
-                label = f"right context of {k} found, embedding judge"
-                listed.append((label, fresh["metrics"][f"identified_by_embedding_{k}"], ".2f"))
+                listed.append((f"{right}, embedding judge", fresh["metrics"][f"identified_by_embedding_{k}"], ".2f"))
         listed += [(label, fresh["metrics"][key], form) for key, label, form in FRESH_ROWS if key in fresh["metrics"]]
     for part in filter(None, others):
         listed += [(label, part["metrics"][key], form) for key, label, form in MORE_ROWS if key in part["metrics"]]

@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
+from ..evaluation.limits import LENGTH, PARROTING, PERPLEXITY
 from ..recipe import Recipe
 
 DECAY = -1.0  # chosen reward (beta x nats): an answer became exp(10) times less likely at a beta of 0.1
-COST = 0.15  # share by which length and perplexity may change
-PARROTING = 0.03  # points by which parroting may rise
 AT_ONCE, TRIVIAL = 0.25, 0.95  # share of the training, and the reward accuracy in it, that make negatives trivial
 ENOUGH_STEPS = 12  # below that, a few easy pairs in a row are chance
 UNINFORMATIVE = 0.5  # share of the sampled pairs whose PMI is below 0
@@ -72,7 +71,7 @@ def _lengths(result: dict[str, Any]) -> Sign | None:
     remedy = "set pairs.filters.max_length_ratio, or training.length_normalized"
     how = "as long as before" if not value else f"{abs(value):.1%} {'longer' if value > 0 else 'shorter'}"
     seen = f"fresh answers are {how}"
-    return _judged("Answers grow or shrink", seen, real, abs(value) > COST, remedy)
+    return _judged("Answers grow or shrink", seen, real, abs(value) > LENGTH, remedy)
 
 
 def _trivial(rows: list[dict[str, Any]]) -> Sign | None:
@@ -103,7 +102,7 @@ def _odd(result: dict[str, Any]) -> Sign | None:
     value, real = change
     remedy = "lower training.learning_rate or training.max_kl"
     seen = f"perplexity of the answers under the base {value:+.1%}"
-    return _judged("Odd, rare words", seen, real, value > COST, remedy)
+    return _judged("Odd, rare words", seen, real, value > PERPLEXITY, remedy)
 
 
 def _drift(rows: list[dict[str, Any]], stopped: str | None, recipe: Recipe) -> Sign | None:

@@ -47,7 +47,7 @@ def contents(folder: Path, recipe: Recipe) -> dict[str, Any]:
     answered = fresh["metrics"] if fresh else {}
     kept = (result.get("abilities") or {}).get("metrics", {})
     gained = figures.table(heldout["metrics"], figures.HELDOUT) if heldout else []
-    told = figures.information_rows(fresh["choices"] if fresh else [])
+    told = figures.information_rows(fresh)
     gained += figures.table({**answered, **figures.checked(result.get("checkable"))}, told)
     likelier = fresh["log_ratio_per_answer"]["value"] if fresh else None
     rows, pairs = read_jsonl(folder / "metrics.jsonl"), _json(folder / "pairs.json")
@@ -101,7 +101,8 @@ def _json(path: Path) -> dict[str, Any]:
 def _about(heldout: dict[str, Any] | None, fresh: dict[str, Any] | None, manifest: dict[str, Any]) -> str:
     parts = []
     if heldout:
-        parts.append(f"{heldout['pairs']} held-out pairs from {heldout['grids']} grids over {heldout['contexts']} contexts")
+        over = f" over {heldout['contexts']} contexts" if heldout["contexts"] else ""
+        parts.append(f"{heldout['pairs']} held-out pairs from {heldout['grids']} grids{over}")
     if fresh:
         parts.append(f"{fresh['answers']} fresh answers of each model")
     spent = sum(stage.get("seconds", 0) for stage in manifest.get("stages", {}).values())

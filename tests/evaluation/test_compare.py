@@ -44,7 +44,7 @@ def measured(pairs, beta=0.1):
 def fresh(*groups):
     """One answer of two tokens to each (prompt, contexts), the same from both models."""
     said = Scored("so", [5, 2], "stop", [[-1.0, -1.0]] * 2, [[-1.0, -1.0]] * 2)
-    asked = [Asked(Group("p0", prompt, ["c0", "c1"], contexts, [[1], [2]], 1), 0, said, said) for prompt, contexts in groups]
+    asked = [Asked(Group(["p0"] * 2, [prompt] * 2, ["c0", "c1"], contexts, [[1], [2]], 1), 0, said, said) for prompt, contexts in groups]
     return answers.evaluate(asked, [2], 200, 0)
 
 

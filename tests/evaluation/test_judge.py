@@ -16,7 +16,7 @@ from .helpers import make_run, more_prompts, plain_logprobs, recipe
 
 
 def asked(number: int, base: str = "short", tuned: str = "tuned", lengths=(5, 5)) -> Asked:
-    group = Group(f"p{number}", "What now?", [f"c{number}", "other"], ["I keep bees.", "I run."], [[1], [1]], 1)
+    group = Group([f"p{number}"] * 2, ["What now?"] * 2, [f"c{number}", "other"], ["I keep bees.", "I run."], [[1], [1]], 1)
     sides = [Scored(text, [1] * n, "stop", [], []) for text, n in zip((base, tuned), lengths, strict=True)]
     return Asked(group, 0, *sides)
 
@@ -82,7 +82,7 @@ def test_rubric_scores_are_expected_digits():
 
 def test_the_judges_probabilities_are_its_likelihoods(tiny_folder):
     loaded = loading.load(str(tiny_folder))
-    question = judge.PAIRWISE.format(context="I keep bees.", prompt="What now?", first="x", second="y")
+    question = judge.PAIRWISE.format(asked="The user asked: What now?\n\n", first="x", second="y")
     (found,) = judge._probabilities(loaded.model, loaded.tokenizer, [question], ("A", "B"))
     ids = chat.encode(loaded.tokenizer, [{"role": "user", "content": question}])
     for letter, probability in zip("AB", found, strict=True):
@@ -139,7 +139,9 @@ def test_the_embedder_prefers_the_answer_that_is_closer_to_its_own_context():
 def test_the_embedder_leaves_aside_a_profile_that_contexts_share():
     """The profile is east and drowns the notes: with it the contexts are one vector, so whatever is said would be a tie."""
     vectors = {"profile, bees": (1, 0), "profile, runs": (1, 0), "bees": (0, 1), "runs": (0, -1), "b": (0.6, 0.8), "r": (0.6, -0.8)}
-    group = Group("p", "What now?", ["c0", "c1"], ["profile, bees", "profile, runs"], [[1], [1]], 2, apart=["bees", "runs"])
+    group = Group(
+        ["p"] * 2, ["What now?"] * 2, ["c0", "c1"], ["profile, bees", "profile, runs"], [[1], [1]], 2, bare=["bees", "runs"]
+    )
     base, tuned = (Scored(text, [1], "stop", [], []) for text in ("r", "b"))
 
     def embedder(texts):

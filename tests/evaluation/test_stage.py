@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 
 from mipo_mlx.errors import UserError
-from mipo_mlx.evaluation import asking, cases, stage
+from mipo_mlx.evaluation import asking, cases, judge, stage
+from mipo_mlx.evaluation.answers import Asked
 from mipo_mlx.evaluation.journal import Journal
 from mipo_mlx.files import read_json, read_jsonl, write_jsonl
-from mipo_mlx.models import adapters, loading
+from mipo_mlx.models import adapters, chat, loading
 from mipo_mlx.progress import Reporter
 from mipo_mlx.records import Context, Pair, read_records, write_records
 from mipo_mlx.window import Asker
 
-from .helpers import make_run, plain_logprobs, recipe, write_adapters
+from .helpers import ASKED, make_run, plain_logprobs, recipe, write_adapters
 
 QUIET = Reporter(quiet=True)
 
@@ -90,7 +91,7 @@ def test_scores_of_fresh_answers_equal_plain_forward_passes(finished, tmp_path):
 def test_groups_ask_about_every_context_equally_often_and_never_mix_one_note(finished, tiny_tokenizer):
     folder, settings = finished
     groups = cases.build(folder, settings, Asker(tiny_tokenizer, settings.pairs))
-    assert [g.asked for g in groups] == [2, 2, 2, 2] and len({g.prompt for g in groups}) == 4
+    assert [g.asked for g in groups] == [2, 2, 2, 2] and len({g.prompts[0] for g in groups}) == 4
     assert sorted(c for g in groups for c in g.context_ids) == [f"c{i}" for i in range(8)]
     more = recipe(settings.model, choices=[4], answers=5)
     four = cases.build(folder, more, Asker(tiny_tokenizer, more.pairs))
@@ -117,7 +118,7 @@ def test_contexts_beyond_the_window_lose_their_end_and_never_the_request(tmp_pat
         for context, tokens in zip(group.contexts, group.tokens, strict=True):
             told, request = loaded.tokenizer.decode(tokens).split("<|im_end|>")[:2]
             told = told.partition("About the user: ")[2]
-            assert len(tokens) <= 66 and request.endswith(group.prompt)
+            assert len(tokens) <= 66 and request.endswith(group.prompts[0])
             assert told == context if "clocks. I" not in context else told and context.startswith(told)
 
 
@@ -300,3 +301,29 @@ def test_shaded_words_join_to_the_answer(finished):
     for example in read_json(folder / "eval.json")["gallery"]:
         for side in ("base", "tuned"):
             assert "".join(piece for piece, _ in example[side]["words"]).strip() == example[side]["text"]
+
+
+def test_without_contexts_every_answer_is_read_against_its_own_question(tmp_path, tiny_folder):
+    """A run of random_prompt alone: rows of a grid ask different questions, and nothing is told about a user."""
+    settings = recipe(tiny_folder)
+    folder = make_run(tmp_path, settings, spread=0.05)
+    loaded = loading.load(settings.model)
+    changed = []
+    for number, pair in enumerate(read_records(folder / "pairs.jsonl", Pair)):
+        messages = chat.messages(settings.pairs, f"{ASKED[number % 4]} {number}", None)
+        asked = {"prompt": messages, "prompt_tokens": chat.encode(loaded.tokenizer, messages)}
+        named = {"prompt_id": f"p{number}", "context_id": None, "wrong_context_ids": [None], "kinds": ["random_prompt"]}
+        changed.append(replace(pair, grid=number // 2, **asked, **named))
+    write_records(folder / "pairs.jsonl", changed)
+    (folder / "contexts.jsonl").unlink()
+    groups = cases.build(folder, settings, Asker(loaded.tokenizer, settings.pairs))
+    rows = [(id_, prompt, tokens) for g in groups for id_, prompt, tokens in zip(g.prompt_ids, g.prompts, g.tokens, strict=True)]
+    assert rows == [(p.prompt_id, p.prompt[-1]["content"], p.prompt_tokens) for p in changed]
+    assert {context for g in groups for context in g.contexts} == {""} and all(g.apart == g.prompts for g in groups)
+    stage.run(folder, settings, QUIET)
+    result = read_json(folder / "eval.json")
+    assert "held-out prompts it picks" in result["verdict"] and result["heldout"]["contexts"] == 0
+    assert result["fresh"]["prompts"] == 8 and result["fresh"]["told_apart_by"] == "request"
+    assert not {"parroting", "quotes_context", "role_confusion"} & set(result["fresh"]["metrics"])
+    assert [(e["prompt"], e["context"]) for e in result["gallery"]][:2] == [(f"{ASKED[0]} 0", ""), (f"{ASKED[2]} 2", "")]
+    assert judge._opening(Asked(groups[1], 1, None, None)) == f"The user asked: {ASKED[3]} 3\n\n"

@@ -5,9 +5,10 @@ import pytest
 from mipo_mlx.evaluation import verdict
 
 
-def heldout(value, interval):
+def heldout(value, interval, candidates=2, contexts=9):
     reason = "too few held-out groups for an interval: 2 independent ones, at least 6 needed"
-    return {"metrics": {"accuracy": {"after": {"value": value, "interval": interval}}}, "no_interval": None if interval else reason}
+    metrics = {"accuracy": {"after": {"value": value, "interval": interval}}}
+    return {"metrics": metrics, "no_interval": None if interval else reason, "candidates": candidates, "contexts": contexts}
 
 
 def fresh(**changes):
@@ -29,12 +30,24 @@ def test_the_sentence_follows_the_interval(value, interval, opening):
     assert said.startswith(opening) and said.endswith(".") and "\n" not in said and "but its" not in said
 
 
+def test_more_candidates_are_ranked_not_picked():
+    """One of four picked by chance would be right in 25 %; what is measured is the share of wrong answers beaten, 50 % by chance."""
+    said = verdict.sentence(heldout(0.67, [0.6, 0.7], candidates=4), fresh())
+    assert said.startswith("It worked: on held-out contexts it ranks the right answer above 67% of the wrong ones (95 % ")
+    assert "on held-out prompts it picks" in verdict.sentence(heldout(0.67, [0.6, 0.7], contexts=0), fresh())
+
+
+def test_an_end_of_the_interval_never_seems_to_lie_on_the_chance_line():
+    assert "It worked: " in (said := verdict.sentence(heldout(0.56, [0.5004, 0.62]), None)) and "50.0% to 62.0%" in said
+    assert "No effect" in (said := verdict.sentence(heldout(0.56, [0.4956, 0.62]), None)) and "49.6% to 62.0%" in said
+
+
 def test_costs_are_told_where_they_are_large_and_beyond_chance():
     good = heldout(0.81, [0.74, 0.87])
     said = verdict.sentence(good, fresh(perplexity=(0.31, [0.1, 0.5]), tokens=(-0.25, [-0.4, -0.1]), parroting=(0.12, [0.02, 0.3])))
     assert "31% less naturally" in said and "25% shorter" in said and "12 points more" in said
     chance = fresh(perplexity=(0.31, [-0.1, 0.7]), tokens=(0.25, [-0.1, 0.6]), parroting=(0.12, [0.0, 0.3]))
-    small = fresh(perplexity=(0.19, [0.1, 0.3]), tokens=(0.1, [0.05, 0.15]), parroting=(0.04, [0.01, 0.07]))
+    small = fresh(perplexity=(0.14, [0.1, 0.3]), tokens=(0.1, [0.05, 0.15]), parroting=(0.02, [0.01, 0.07]))
     assert verdict.sentence(good, chance) == verdict.sentence(good, small) == verdict.sentence(good, None)
 
 
