@@ -51,8 +51,8 @@ class Asked:
 
 
 def clusters_of(asked: Sequence[Asked]) -> list[list[str]]:
-    """The contexts and the prompts that the intervals are drawn over."""
-    return [[a.group.context_ids[a.own] for a in asked], [a.group.prompt_ids[a.own] for a in asked]]
+    """The notes and the prompts that the intervals are drawn over."""
+    return [[a.group.notes[a.own] for a in asked], [a.group.prompt_ids[a.own] for a in asked]]
 
 
 def _case(asked: Asked) -> str:
@@ -117,7 +117,7 @@ def evaluate(asked: Sequence[Asked], choices: Sequence[int], draws: int, seed: i
     likelier = [float((a.tuned.own("tuned", a.own) - a.tuned.own("base", a.own)).sum()) for a in asked]
     return {
         "answers": len(asked),
-        "contexts": len(set(clusters[0])),
+        "notes": len(set(clusters[0])),
         "prompts": len(set(clusters[1])),
         "told_apart_by": "context" if any(a.context for a in asked) else "request",
         "choices": among,

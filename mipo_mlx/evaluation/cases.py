@@ -14,11 +14,11 @@ from ..window import Asker
 
 @dataclass(frozen=True)
 class Group:
-    """K rows, as a rule one prompt under K contexts; answers are sampled to the first `asked` of them and told apart among all K."""
+    """K rows, as a rule one prompt under K contexts; the first `asked` are answered, and told apart among all K."""
 
     prompt_ids: list[str]
     prompts: list[str]
-    context_ids: list[str]
+    notes: list[str]  # whose contexts they are; a context without a note of its own stands for itself
     contexts: list[str]  # "": nothing is told about a user, and the rows are told apart by their prompts
     tokens: list[list[int]]  # what each row is asked, as token ids; a context's end is cut where the window is too small
     asked: int
@@ -55,7 +55,7 @@ def build(folder: Path, recipe: Recipe, ask: Asker) -> list[Group]:
             Group(
                 [prompt.id] * among,
                 [prompt.text] * among,
-                [c.id for c in chosen],
+                [c.note for c in chosen],
                 [c.told for c in chosen],
                 [ask(prompt, context)[1] for context in chosen],
                 min(asked, left),

@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import UserError
 from ..files import read_json
 from ..recipe import Evaluation
-from .intervals import FEWEST, LEVEL
+from .intervals import crossing, enough, group_sums, half_widths, joined
 from .measures import FORMAT, TRANSFORMS
 
 PARTS = {"heldout": "held-out pairs", "fresh": "fresh answers", "abilities": "questions", "checkable": "requirements"}
@@ -131,25 +131,20 @@ def _measure(levels: list[Shared], transform: Any, relative: bool, draws: int, s
             return first, second, second / first - 1 if relative else second - first
 
     first, second, change = (float(v) for v in statistics(sum(columns.sum(0) for columns, _ in levels)))
-    widest = None
-    for grouping in range(len(levels[0][1])):
-        tables = [_group_sums(columns, groups[grouping]) for columns, groups in levels]
-        if min(map(len, tables)) < FEWEST:
-            widest = None
-            break
-        drawn = statistics(_resample(tables, draws, np.random.default_rng([seed, grouping])))[2]
-        tail = (1 - LEVEL) / 2
-        low, high = (float(v) for v in np.quantile(drawn[np.isfinite(drawn)], [tail, 1 - tail]))
-        if widest is None or high - low > widest[1] - widest[0]:
-            widest = [low, high]
-    return {"a": first, "b": second, "change": change, "interval": widest, "relative": relative}
 
+    def over(labels: list[list[str]], number: int) -> np.ndarray:
+        tables = [group_sums(columns, of) for (columns, _), of in zip(levels, labels, strict=True)]
+        drawn = statistics(_resample(tables, draws, np.random.default_rng([seed, number])))[2]
+        return half_widths(change, drawn, sum(map(len, tables)))
 
-def _group_sums(columns: np.ndarray, labels: list[str]) -> np.ndarray:
-    _, group = np.unique(np.array(labels), return_inverse=True)
-    sums = np.zeros((group.max() + 1, columns.shape[1]))
-    np.add.at(sums, group, columns)
-    return sums
+    interval = None
+    if not any(enough(groups) for _, groups in levels):
+        count = len(levels[0][1])
+        each = [over([groups[number] for _, groups in levels], number) for number in range(count)]
+        crossed = over([crossing(groups) for _, groups in levels], count) if count > 1 else None
+        down, up = joined(each, crossed)
+        interval = [change - down, change + up] if np.isfinite(change + up + down) else None
+    return {"a": first, "b": second, "change": change, "interval": interval, "relative": relative}
 
 
 def _resample(tables: list[np.ndarray], draws: int, rng: np.random.Generator) -> np.ndarray:

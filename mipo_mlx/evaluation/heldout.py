@@ -29,14 +29,19 @@ def accuracy(reward: np.ndarray, tie: float) -> float:
     return float(np.mean(np.where(np.abs(difference) <= tie, 0.5, difference > 0)))
 
 
-def evaluate(pairs: Sequence[Pair], policy: Sequence[Sequence[float]], beta: float, draws: int, seed: int) -> dict[str, Any]:
+def evaluate(
+    pairs: Sequence[Pair], policy: Sequence[Sequence[float]], notes: dict[str, str], beta: float, draws: int, seed: int
+) -> dict[str, Any]:
     """Measures of the held-out pairs before (the reference itself) and after training, with intervals.
 
-    policy: for each pair, the candidates' summed log-probabilities under the tuned model, nats. Information is
+    policy: for each pair, the candidates' summed log-probabilities under the tuned model, nats; notes: whose each context is, by
+    the context's id. Information is
     log N - loss, a lower bound on what the answer tells about the context (InfoNCE, van den Oord et al. 2018), whatever
     objective was trained, for the recipe's beta.
     """
-    clusters = [[pair.grid for pair in pairs], [pair.context_id or pair.grid for pair in pairs]]
+    # Pairs of one grid share answers; a grid has one request or, without contexts, one for each row, which then share the grid.
+    named = [pair.context_id and notes.get(pair.context_id, pair.context_id) for pair in pairs]
+    clusters = [[name or pair.grid for name, pair in zip(named, pairs, strict=True)], [pair.prompt_id or pair.grid for pair in pairs]]
     before, after = {}, {}
     for side, scores in ((before, [pair.reference for pair in pairs]), (after, policy)):
         reward = [rewards(s, pair.reference, beta) for s, pair in zip(scores, pairs, strict=True)]
@@ -52,7 +57,7 @@ def evaluate(pairs: Sequence[Pair], policy: Sequence[Sequence[float]], beta: flo
         measures.add(name, before[name], after[name], share=name == "accuracy")
     return {
         "pairs": len(pairs),
-        "grids": len(set(clusters[0])),
+        "grids": len({pair.grid for pair in pairs}),
         "contexts": len({pair.context_id for pair in pairs} - {None}),  # 0: there are none, or the pairs' file does not name them
         "candidates": max(len(pair.tokens) for pair in pairs),
         "beta": beta,

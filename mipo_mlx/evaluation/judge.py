@@ -242,7 +242,7 @@ def pairwise(asked: Sequence[Asked], rows: Sequence[Any], draws: int, seed: int)
     return {
         **counts,
         "nonsense": votes.count(None),
-        "win_rate": single(outcomes, clusters, draws, seed),
+        "win_rate": single(outcomes, clusters, draws, seed, share=True),
         "length_controlled": length.controlled(outcomes, lengths) if outcomes else None,
         "length_controlled_interval": length.interval(outcomes, lengths, clusters, draws, seed),
         "first_preferred": float(np.mean(looks)) if looks else None,  # 0.5: no position bias
@@ -286,4 +286,4 @@ def agreement(
     same = [float(x == y) for _, x, y in both]
     chance = sum(float(np.mean([x == v for _, x, _ in both]) * np.mean([y == v for _, _, y in both])) for v in (0, 0.5, 1) if both)
     kappa = (float(np.mean(same)) - chance) / (1 - chance) if both and chance < 1 else None
-    return {"requests": len(both), "same": single(same, clusters_of([one for one, _, _ in both]), draws, seed), "kappa": kappa}
+    return {"requests": len(both), "same": single(same, clusters_of([one for one, _, _ in both]), draws, seed, share=True), "kappa": kappa}

@@ -150,10 +150,11 @@ def _evaluate(
         judged = known.get("judged")
         if settings.judge or not judged:  # last: an endpoint that fails takes nothing else with it
             judged = judge.evaluate(model, loaded.tokenizer, asked, recipe, journal, embedder, reporter, bar)
+    notes = {context.id: context.note for context in contexts.read_contexts(folder, recipe)}
     result: dict[str, Any] = {
         "format": FORMAT,
         "model": recipe.model,
-        "heldout": heldout.evaluate(pairs, policy, recipe.training.beta, settings.bootstrap, recipe.seed),
+        "heldout": heldout.evaluate(pairs, policy, notes, recipe.training.beta, settings.bootstrap, recipe.seed),
         "fresh": answers.evaluate(asked, settings.choices, settings.bootstrap, recipe.seed, embedder) if asked else None,
         "judged": judged,
         "baselines": others,

@@ -50,8 +50,10 @@ def evaluate(
             return [float(divergence(model, *job).mean()) for job in part]
 
     kl = journal.map("unprompted-kl", jobs, recipe.pairs.batch, measure, bar)
+    lengths = [len(answer["tokens"]) for answer in answers]
+    of_prompts, settings = [[prompt.id for prompt in prompts]], recipe.evaluation
     return {
-        "kl_per_token": single(kl, [[prompt.id for prompt in prompts]], recipe.evaluation.bootstrap, recipe.seed),
+        "kl_per_token": single(kl, of_prompts, settings.bootstrap, recipe.seed, weights=lengths),
         "answers": [{"prompt": p.text, "text": a["text"]} for p, a in zip(prompts, answers, strict=True)],
     }
 

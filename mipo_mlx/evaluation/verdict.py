@@ -11,7 +11,8 @@ def sentence(heldout: dict[str, Any], fresh: dict[str, Any] | None, leak: dict[s
     """The verdict on a run from its eval.json."""
     accuracy = heldout["metrics"]["accuracy"]["after"]
     value, interval = accuracy["value"], accuracy["interval"]
-    claim = f"on held-out {'contexts' if heldout['contexts'] else 'prompts'} it {picks(heldout['candidates']).format(f'{value:.0%}')}"
+    over = "contexts" if heldout["contexts"] else "prompts"
+    claim = f"on held-out {over} it {picks(heldout['candidates']).format(f'{value:.0%}')}"
     warnings = costs(fresh)
     if leak and leak["signs"]:
         warnings.append("it shows signs of reciting the notes")

@@ -8,7 +8,7 @@ from . import charts
 
 # (key, label, number format, what it means, better: 1 higher, -1 lower, 0 neither), in the order of the page
 HELDOUT = (
-    ("accuracy", "Reward accuracy", ".2f", "share of rejected answers that the model finds less fitting than the chosen one; 0.5 is chance", 1),
+    ("accuracy", "Reward accuracy", ".2f", "share of rejected answers that rank below the chosen one; 0.5 is chance", 1),
     ("information", "Information, nats", ".3f", "log N - loss: a lower bound on what an answer tells of its context", 1),
     ("margin", "Reward margin", ".2f", "chosen reward minus rejected reward", 1),
     ("loss", "Loss, nats", ".3f", "on pairs never trained on; log N is an untrained model", -1),
@@ -33,9 +33,10 @@ SHARES = ("ability", "checkable", "accuracy", "identified", "parroting", "quotes
 def information_rows(fresh: dict[str, Any] | None) -> tuple:
     """The measures of fresh answers that say what was gained."""
     rows: list[tuple] = []
+    right = f"Right {fresh['told_apart_by']}" if fresh else ""
     for k in fresh["choices"] if fresh else []:
         rows += [
-            (f"identified_{k}", f"Right {fresh['told_apart_by']} of {k} found", ".2f", f"by each model's own likelihood; chance {1 / k:.2f}", 1),
+            (f"identified_{k}", f"{right} of {k} found", ".2f", f"by each model's own likelihood; chance {1 / k:.2f}", 1),
             (f"identified_by_base_{k}", f"... of {k}, read by the base", ".2f", "both models' answers, one and the same reader", 1),
             (f"identified_by_embedding_{k}", f"... of {k}, read by an embedding", ".2f", "a judge of another family (MiniLM)", 1),
             (f"answer_information_{k}", "Information of fresh answers", ".3f", f"nats, at most log {k} = {math.log(k):.2f}", 1),

@@ -38,13 +38,14 @@ def pair(number, asked, answer=5, reward=1.0):
 
 
 def measured(pairs, beta=0.1):
-    return heldout.evaluate([p for p, _ in pairs], [policy for _, policy in pairs], beta, 200, 0)
+    return heldout.evaluate([p for p, _ in pairs], [policy for _, policy in pairs], {}, beta, 200, 0)
 
 
 def fresh(*groups):
     """One answer of two tokens to each (prompt, contexts), the same from both models."""
     said = Scored("so", [5, 2], "stop", [[-1.0, -1.0]] * 2, [[-1.0, -1.0]] * 2)
-    asked = [Asked(Group(["p0"] * 2, [prompt] * 2, ["c0", "c1"], contexts, [[1], [2]], 1), 0, said, said) for prompt, contexts in groups]
+    made = [Group(["p0"] * 2, [prompt] * 2, ["c0", "c1"], contexts, [[1], [2]], 1) for prompt, contexts in groups]
+    asked = [Asked(group, 0, said, said) for group in made]
     return answers.evaluate(asked, [2], 200, 0)
 
 

@@ -1,5 +1,7 @@
 """Bootstrap intervals against closed forms and a plain loop."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -30,9 +32,39 @@ def test_a_group_counts_as_often_as_it_is_drawn():
     weights = np.ones(7)
     counts = np.random.default_rng([9, 6]).multinomial(6, np.full(6, 1 / 6), size=500)
     means = [np.concatenate([np.tile(values[np.array(labels) == g], n) for g, n in enumerate(row)]).mean() for row in counts]
-    expected = np.quantile(means, [0.025, 0.975])
+    low, high = np.quantile(means, [0.025, 0.975])
     found = intervals.bootstrap(np.stack([values, weights], 1), [labels], lambda s: s[:, 0] / s[:, 1], 500, 9)
-    assert found == pytest.approx(list(expected))
+    stretch, mean = math.sqrt(6 / 5) * 2.5706 / 1.96, values.mean()  # t with five degrees of freedom, from a table
+    assert found == pytest.approx([mean - stretch * (mean - low), mean + stretch * (high - mean)], rel=1e-2)
+
+
+@pytest.mark.parametrize(("freedom", "quantile"), [(5, 2.5706), (7, 2.3646), (10, 2.2281), (20, 2.0860), (60, 2.0003)])
+def test_the_quantiles_of_students_t(freedom, quantile):
+    assert intervals.student(freedom) == pytest.approx(quantile, abs=2e-3)
+
+
+@pytest.mark.parametrize("groups", [6, 8, 16])
+def test_few_groups_miss_the_truth_as_rarely_as_many(groups):
+    """95 % of the intervals cover the truth; without the stretch it is 86 % for six groups."""
+    rng = np.random.default_rng(groups)
+    covered = 0
+    for trial in range(600):
+        low, high = intervals.single(rng.normal(size=groups), [range(groups)], 400, trial)["interval"]
+        covered += low <= 0 <= high
+    assert 0.92 <= covered / 600 <= 0.98
+
+
+@pytest.mark.parametrize("shape", [(6, 12), (18, 12), (12, 12)])
+def test_effects_of_notes_and_of_requests_add_up(shape):
+    """Two crossed random effects: the variances add, so the wider grouping alone covers the truth in 85 to 90 % only."""
+    rng = np.random.default_rng(shape[0])
+    notes, requests = np.divmod(np.arange(shape[0] * shape[1]), shape[1])
+    covered = 0
+    for trial in range(400):
+        values = rng.normal(size=shape[0])[notes] + rng.normal(size=shape[1])[requests] + rng.normal(size=len(notes))
+        low, high = intervals.single(values, [notes, requests], 300, trial)["interval"]
+        covered += low <= 0 <= high
+    assert 0.92 <= covered / 400 <= 0.985
 
 
 def test_of_two_groupings_the_wider_interval_is_given():
@@ -43,6 +75,21 @@ def test_of_two_groupings_the_wider_interval_is_given():
     wide, narrow = (intervals.single(values, [by], 1000, 0)["interval"] for by in (by_row, by_column))
     assert intervals.single(values, [by_column, by_row], 1000, 0)["interval"] == wide
     assert narrow[1] - narrow[0] < 0.2 * (wide[1] - wide[0])
+
+
+def test_no_end_of_a_share_leaves_its_range():
+    outcomes = [1.0] * 11 + [0.0]
+    assert intervals.single(outcomes, [range(12)], 500, 0)["interval"][1] > 1
+    assert intervals.single(outcomes, [range(12)], 500, 0, share=True)["interval"][1] == 1
+    assert intervals.single([1.0] * 8, [range(8)], 500, 0, share=True)["interval"] == [pytest.approx(0.025 ** (1 / 8)), 1.0]
+
+
+def test_a_weighted_mean():
+    """2 nats on the one token of a short answer weigh little beside eleven answers of 64 tokens at 0.01."""
+    estimate = intervals.single([2.0] + [0.01] * 11, [range(12)], 500, 0, weights=[1] + [64] * 11)
+    assert estimate["value"] == pytest.approx((2 + 0.01 * 64 * 11) / (1 + 64 * 11))
+    low, high = estimate["interval"]
+    assert low < estimate["value"] < high
 
 
 def test_too_few_groups_give_a_reason_in_place_of_an_interval():

@@ -92,10 +92,10 @@ def test_groups_ask_about_every_context_equally_often_and_never_mix_one_note(fin
     folder, settings = finished
     groups = cases.build(folder, settings, Asker(tiny_tokenizer, settings.pairs))
     assert [g.asked for g in groups] == [2, 2, 2, 2] and len({g.prompts[0] for g in groups}) == 4
-    assert sorted(c for g in groups for c in g.context_ids) == [f"c{i}" for i in range(8)]
+    assert sorted(n for g in groups for n in g.notes) == [f"n{i}" for i in range(8)]
     more = recipe(settings.model, choices=[4], answers=5)
     four = cases.build(folder, more, Asker(tiny_tokenizer, more.pairs))
-    assert [g.asked for g in four] == [2, 2, 1] and all(len(set(g.context_ids)) == 4 for g in four)
+    assert [g.asked for g in four] == [2, 2, 1] and all(len(set(g.notes)) == 4 for g in four)
 
 
 def test_contexts_beyond_the_window_lose_their_end_and_never_the_request(tmp_path, tiny_folder):

@@ -31,7 +31,7 @@ def test_the_sentence_follows_the_interval(value, interval, opening):
 
 
 def test_more_candidates_are_ranked_not_picked():
-    """One of four picked by chance would be right in 25 %; what is measured is the share of wrong answers beaten, 50 % by chance."""
+    """One of four picked by chance is right in 25 %; what is measured is the share of wrong answers beaten, 50 % by chance."""
     said = verdict.sentence(heldout(0.67, [0.6, 0.7], candidates=4), fresh())
     assert said.startswith("It worked: on held-out contexts it ranks the right answer above 67% of the wrong ones (95 % ")
     assert "on held-out prompts it picks" in verdict.sentence(heldout(0.67, [0.6, 0.7], contexts=0), fresh())

@@ -83,7 +83,8 @@ def make_finished(folder: Path, *, half: float | None = 0.06, hostile: bool = Tr
                 "pairs": 72, "grids": 18, "contexts": 8, "candidates": 2, "beta": 0.1, "no_interval": reason, "metrics": heldout,
             },
             "fresh": {
-                "answers": 36, "contexts": 8, "prompts": 9, "told_apart_by": "context", "choices": [4], "no_interval": reason, "metrics": fresh,
+                "answers": 36, "contexts": 8, "prompts": 9, "told_apart_by": "context",
+                "choices": [4], "no_interval": reason, "metrics": fresh,
                 "log_ratio_per_answer": estimate(1.9, half), "pmi": pmi,
             },
             "unprompted": {"kl_per_token": estimate(0.021, half and 0.01), "answers": [{"prompt": "?", "text": "!"}] * 12},
