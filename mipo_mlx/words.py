@@ -12,6 +12,7 @@ UNSPACED = (
 WORD = re.compile(rf"(?=\w)[{UNSPACED}]|[^\W_{UNSPACED}]+(?:'[^\W_{UNSPACED}]+)*")
 PART = re.compile(rf"(?=\w)[{UNSPACED}]|[^\W{UNSPACED}]+")  # of a word: what an apostrophe parts; for telling notes apart
 ALONE = re.compile(f"[{UNSPACED}]")
+SENTENCE_END = re.compile(r"(?:(?<=[.!?…])|(?<=[.!?…][\"'”’)\]]))\s+|(?<=[。！？])")
 NGRAM = 3  # words; the unit of "says the same as"
 
 

@@ -20,6 +20,7 @@ PARTS = {"heldout": "held-out pairs", "fresh": "fresh answers", "abilities": "qu
 REWARDS = ("loss", "margin", "information", "chosen_reward", "rejected_reward")  # they grow with beta
 # What is read by the base, or counted in its tokens.
 BY_BASE = ("accuracy", *REWARDS, "identified_by_base", "pmi_per_token", "perplexity", "tokens")
+OF_ALL = "self_bleu"
 Shared = tuple[np.ndarray, list[list[str]]]  # (items, 4) values and weights of A and B; the items' groups
 
 
@@ -52,6 +53,9 @@ def compare(a: Sequence[Path], b: Sequence[Path], draws: int = Evaluation().boot
             continue
         shared_items += shared
         names = [n for n in results[0][0]["items"]["values"] if all(n in s["items"]["values"] for r in results for s in r)]
+        if any(alone) and OF_ALL in names:
+            names.remove(OF_ALL)
+            left_out.append(f"{OF_ALL} holds an answer against all others of its run, which differ, so it is not compared")
         for name in (n for n in names if not n.startswith(excluded)):
             levels = [_shared(x["items"], y["items"], name, rows) for (x, y), rows in zip(results, matched, strict=True)]
             kept = results[0][0]["items"]["values"][name]

@@ -29,9 +29,9 @@ def canaries_p(ranks: Sequence[int], among: int) -> float:
     return min(1.0, 2 * min(fisher, len(single) * min(single)))
 
 
-def permutation_p(values: Sequence[float], trained: Sequence[bool], notes: Sequence[str], seed: int) -> float:
-    """One-sided p of mean(trained) - mean(others), shuffling whole notes between the sides (Good 2005); (1 + hits) / (1 + n)."""
-    names, group = np.unique(np.array(notes), return_inverse=True)
+def permutation_p(values: Sequence[float], trained: Sequence[bool], units: Sequence[str], seed: int) -> float:
+    """One-sided p of mean(trained) - mean(others), shuffling whole units between the sides (Good 2005); (1 + hits) / (1 + n)."""
+    names, group = np.unique(np.array(units), return_inverse=True)
     sums, counts = np.bincount(group, np.asarray(values, dtype=np.float64)), np.bincount(group).astype(np.float64)
     side = np.zeros(len(names), bool)
     side[group[np.asarray(trained, dtype=bool)]] = True

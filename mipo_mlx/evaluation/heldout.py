@@ -41,7 +41,8 @@ def evaluate(
     """
     # Pairs of one grid share answers; a grid has one request or, without contexts, one for each row, which then share the grid.
     named = [pair.context_id and notes.get(pair.context_id, pair.context_id) for pair in pairs]
-    clusters = [[name or pair.grid for name, pair in zip(named, pairs, strict=True)], [pair.prompt_id or pair.grid for pair in pairs]]
+    of_notes = [name or pair.grid for name, pair in zip(named, pairs, strict=True)]
+    clusters = [of_notes, [pair.prompt_id or pair.grid for pair in pairs]]
     before, after = {}, {}
     for side, scores in ((before, [pair.reference for pair in pairs]), (after, policy)):
         reward = [rewards(s, pair.reference, beta) for s, pair in zip(scores, pairs, strict=True)]

@@ -161,7 +161,7 @@ def single(
     weights: Sequence[float] | None = None,
     share: bool = False,
 ) -> dict[str, Any]:
-    """A mean, weighted where weights are given, and its interval: {"value", "interval"}. A `share` is a mean of values from 0 to 1."""
+    """A mean, weighted where weights are given, and its interval: {"value", "interval"}. A `share` averages values from 0 to 1."""
     weight = np.ones(len(values)) if weights is None else np.asarray(weights, dtype=np.float64)
     given = np.asarray(values, dtype=np.float64)
     columns = np.stack([given * weight, weight], axis=1)

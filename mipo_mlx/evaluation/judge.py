@@ -171,13 +171,9 @@ def _judge(part: Sequence[Asked], mode: str, read: Read) -> list[Any]:
     first. Rubric: those of the digits for the base's answer, then for the tuned model's."""
     if mode == "pairwise":
         orders = [(a, sides) for a in part for sides in ((a.base.text, a.tuned.text), (a.tuned.text, a.base.text))]
-        questions = [
-            PAIRWISE.format(asked=_opening(a), first=first, second=second) for a, (first, second) in orders
-        ]
+        questions = [PAIRWISE.format(asked=_opening(a), first=first, second=second) for a, (first, second) in orders]
     else:
-        questions = [
-            RUBRIC.format(asked=_opening(a), answer=side.text) for a in part for side in (a.base, a.tuned)
-        ]
+        questions = [RUBRIC.format(asked=_opening(a), answer=side.text) for a in part for side in (a.base, a.tuned)]
     found = read(questions, LETTERS if mode == "pairwise" else DIGITS)
     return [found[2 * i : 2 * i + 2] for i in range(len(part))]
 
@@ -232,20 +228,20 @@ def pairwise(asked: Sequence[Asked], rows: Sequence[Any], draws: int, seed: int)
     outcomes = [vote for _, vote in kept]
     lengths = [len(a.tuned.tokens) - len(a.base.tokens) for a, _ in kept]
     clusters = clusters_of([a for a, _ in kept])
-    looks = [  # at different answers, by a judge that understood
-        0.5 if x == y else float(x > y)
+    looked = [  # at different answers, by a judge that understood
+        (a, float(np.mean([0.5 if x == y else float(x > y) for x, y in orders])))
         for a, orders, vote in zip(asked, rows, votes, strict=True)
         if vote is not None and a.base.text != a.tuned.text
-        for x, y in orders
     ]
+    first = [share for _, share in looked]
     counts = {name: sum(o == value for o in outcomes) for name, value in (("win", 1.0), ("tie", 0.5), ("loss", 0.0))}
     return {
         **counts,
         "nonsense": votes.count(None),
         "win_rate": single(outcomes, clusters, draws, seed, share=True),
-        "length_controlled": length.controlled(outcomes, lengths) if outcomes else None,
-        "length_controlled_interval": length.interval(outcomes, lengths, clusters, draws, seed),
-        "first_preferred": float(np.mean(looks)) if looks else None,  # 0.5: no position bias
+        "length_controlled": length.controlled(outcomes, lengths, clusters, draws, seed),
+        # 0.5: no position bias
+        "first_preferred": single(first, clusters_of([a for a, _ in looked]), draws, seed, share=True) if first else None,
     }
 
 
@@ -286,4 +282,5 @@ def agreement(
     same = [float(x == y) for _, x, y in both]
     chance = sum(float(np.mean([x == v for _, x, _ in both]) * np.mean([y == v for _, _, y in both])) for v in (0, 0.5, 1) if both)
     kappa = (float(np.mean(same)) - chance) / (1 - chance) if both and chance < 1 else None
-    return {"requests": len(both), "same": single(same, clusters_of([one for one, _, _ in both]), draws, seed, share=True), "kappa": kappa}
+    share = single(same, clusters_of([one for one, _, _ in both]), draws, seed, share=True)
+    return {"requests": len(both), "same": share, "kappa": kappa}

@@ -6,7 +6,8 @@ lines of the profile. Several people's profiles have those of held-out people as
 so it takes no part in the comparison of likelihoods, and counts where a passage is recited.
 
 Three signs, each with its own guard against a false alarm (below 5 % in all):
-- trained notes became likelier than held-out ones by training (a permutation test over notes);
+- trained notes became likelier than held-out ones by training (a permutation test over families of
+  notes, as they were split);
 - a sample without a context repeats a long passage of a trained note, longer than any of a held-out note, and one that the
   base would hardly have said;
 - canaries that stood in trained contexts are likelier than their siblings.
@@ -20,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import canaries, logprobs, rounds
+from .. import canaries, families, logprobs, rounds
 from ..contexts import of_people, read_contexts
 from ..models import adapters, chat
 from ..progress import Bar
@@ -180,6 +181,15 @@ def _exposed(model: Any, tokenizer: Any, opening: list[int], line: str, seed: in
     return {"rank": rank(gain[0], gain[2:]), "control": rank(gain[1], gain[2:])}
 
 
+def _units(contexts: Sequence[Context]) -> list[str]:
+    """What was dealt to a side as a whole, for each context: its note's family, as far as these contexts show it."""
+    found: dict[str, set[str]] = {}
+    for context in contexts:
+        found.setdefault(f"{context.split} {context.note}", set()).update(families.sentences(context.text))
+    family = {note: group[0] for group in families.connected(families.telling(found)) for note in group}
+    return [f"{context.split} {family[f'{context.split} {context.note}']}" for context in contexts]
+
+
 def judge(
     contexts: Sequence[Context],
     gains: Sequence[float],
@@ -201,7 +211,7 @@ def judge(
     p = difference = None
     if all(sides.values()):
         difference = float(np.mean(sides[TRAIN]) - np.mean(sides[HELDOUT]))
-        p = permutation_p(gains, trained, [c.note for c in contexts], recipe.seed)
+        p = permutation_p(gains, trained, _units(contexts), recipe.seed)
         if p < CERTAIN and difference > LARGE:
             signs.append(f"trained notes became {difference:.2f} nats a token likelier than held-out ones (p = {p:.4f})")
     if recited is not None and recited > UNLIKELY and longest[TRAIN] >= max(TELLING_RUN, longest[HELDOUT] + LONGER):

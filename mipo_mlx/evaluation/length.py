@@ -1,33 +1,39 @@
 """The win rate that answers of equal length would have: judges like long answers, and a model that writes longer ones would win."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from .intervals import Clusters, bootstrap
+from .intervals import Clusters, bootstrap, unanimous
 
 RIDGE = np.array([1e-3, 1e-1])  # on the intercept and on the length: finite also where one side always wins
 STEPS = 50  # of Newton's method; it has converged after ten
+OVERLAP = 0.05  # share of the requests in which either side must be the shorter one, else equal length is a guess
 
 
-def controlled(outcomes: Sequence[float], lengths: Sequence[float]) -> float:
-    """sigmoid(a) of the logistic regression outcome ~ a + b tanh(d / sd(d)) over the difference d in tokens (Dubois et al. 2024,
-    length-controlled AlpacaEval), b under a light ridge. outcomes: 1 win, 0.5 tie, 0 loss."""
-    return float(_fit(outcomes, lengths, np.ones((1, len(outcomes))))[0])
-
-
-def interval(
+def controlled(
     outcomes: Sequence[float], lengths: Sequence[float], clusters: Clusters, draws: int, seed: int
-) -> list[float] | None:
-    """Its 95 % interval, resampling groups as `intervals.bootstrap` does; None where there are too few."""
+) -> dict[str, Any] | None:
+    """{"value", "interval"}: sigmoid(a) of the logistic regression outcome ~ a + b tanh(d / rms(d)) over the difference d in tokens
+    (after Dubois et al. 2024, length-controlled AlpacaEval), b under a light ridge. outcomes: 1 win, 0.5 tie, 0 loss.
+
+    None where nearly all answers of one side are the longer ones: how they would do at equal length cannot be seen from them.
+    """
+    low, high = np.quantile(lengths, [OVERLAP, 1 - OVERLAP]) if len(lengths) else (1, 0)
+    if not low <= 0 <= high:
+        return None
+    exact = unanimous(np.asarray(outcomes, dtype=np.float64), clusters)
     # Resampled sums over the identity are how often each outcome was drawn.
-    return bootstrap(np.eye(len(outcomes)), clusters, lambda drawn: _fit(outcomes, lengths, drawn), draws, seed)
+    found = bootstrap(np.eye(len(outcomes)), clusters, lambda drawn: _fit(outcomes, lengths, drawn), draws, seed)
+    within = found and [max(0.0, found[0]), min(1.0, found[1])]
+    return {"value": float(_fit(outcomes, lengths, np.ones((1, len(outcomes))))[0]), "interval": exact or within}
 
 
 def _fit(outcomes: Sequence[float], lengths: Sequence[float], weights: np.ndarray) -> np.ndarray:
     """(draws,) win rates at equal length for (draws, outcomes) weights, by Newton's method on the two coefficients."""
     y, d = np.asarray(outcomes, dtype=np.float64), np.asarray(lengths, dtype=np.float64)
-    x = np.tanh(d / d.std()) if d.std() else np.zeros_like(d)
+    x = np.tanh(d / np.sqrt(np.mean(d * d))) if d.any() else np.zeros_like(d)
     a, b = np.zeros((2, len(weights)))
     for _ in range(STEPS):
         p = 1 / (1 + np.exp(-(a[:, None] + b[:, None] * x)))

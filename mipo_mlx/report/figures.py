@@ -245,19 +245,25 @@ def verdict_of_judge(judged: dict[str, Any] | None) -> str:
         return ""
     missed = f"; {judged['nonsense']} requests it could not judge" if judged["nonsense"] else ""
     if judged["mode"] == "rubric":
-        before, after = (_show(judged["metrics"]["rubric"][side], ".2f") for side in ("before", "after"))
-        around = f" ({after['interval']})" if after["interval"] else ""
-        return f"On a scale of 1 to 5: base {before['value']}, tuned {after['value']}{around}{missed}."
-    rate = _show(judged["win_rate"], ".2f")
-    if rate["value"] == "n/a":
+        rubric = judged["metrics"]["rubric"]
+        before, after = (_show(rubric[side], ".2f")["value"] for side in ("before", "after"))
+        return f"On a scale of 1 to 5: base {before}, tuned {after}, a change of {_around(rubric['change'], '+.2f')}{missed}."
+    if judged["win_rate"]["value"] is None:
         return f"No verdict{missed}."
-    around = f" ({rate['interval']})" if rate["interval"] else ""
-    bias = judged["first_preferred"]
-    leaning = f" It prefers whichever answer comes first in {bias:.0%} of its looks (50% is fair)." if bias is not None else ""
+    equal, bias = judged["length_controlled"], judged["first_preferred"]
+    unknown = "at equal length unknown: one side's answers are the longer ones"
+    at_equal = f"{_around(equal, '.2f')} at equal length" if equal else unknown
+    leaning = f" It prefers whichever answer comes first in {_around(bias, '.0%')} of its looks (50% is fair)." if bias else ""
     return (
         f"{judged['win']} wins, {judged['tie']} ties, {judged['loss']} losses of the tuned model in both orders{missed}: "
-        f"win rate {rate['value']}{around}, {judged['length_controlled']:.2f} at equal length.{leaning}"
+        f"win rate {_around(judged['win_rate'], '.2f')}, {at_equal}.{leaning}"
     )
+
+
+def _around(estimate: dict[str, Any], form: str) -> str:
+    """'0.74 (0.68 to 0.80)', or the value alone where it has no interval."""
+    shown = _show(estimate, form)
+    return f"{shown['value']} ({shown['interval']})" if shown["interval"] else shown["value"]
 
 
 def second_opinions(judged: dict[str, Any] | None) -> list[str]:
@@ -266,11 +272,10 @@ def second_opinions(judged: dict[str, Any] | None) -> list[str]:
         return []
     found = [f"{other['judge']}: {verdict_of_judge(other)}" for other in judged.get("others", [])]
     for pair in judged.get("agreement", []):
-        same = _show(pair["same"], ".0%")
-        if same["value"] != "n/a":
-            around = f" ({same['interval']})" if same["interval"] else ""
+        if pair["same"]["value"] is not None:
             kappa = f", kappa {pair['kappa']:.2f}" if pair["kappa"] is not None else ""
-            found.append(f"{' and '.join(pair['judges'])} agree on {same['value']}{around} of {pair['requests']} requests{kappa}.")
+            same = _around(pair["same"], ".0%")
+            found.append(f"{' and '.join(pair['judges'])} agree on {same} of {pair['requests']} requests{kappa}.")
     return found
 
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from .markdown import SENTENCE_END
+from ..words import SENTENCE_END
 from .note import Block, Note, Passage, Tally
 
 CountTokens = Callable[[str], int]

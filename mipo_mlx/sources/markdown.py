@@ -13,6 +13,7 @@ import yaml
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from ..words import SENTENCE_END
 from .note import Block
 
 KEEP_CODE = 80  # characters: a shorter code block is part of the sentence, a longer one is left out
@@ -34,7 +35,6 @@ HTML_TAG = re.compile(r"<!--.*?-->|<(script|style)\b.*?</\1>|<[^>]+>", re.DOTALL
 ENDLESS = 100_000  # characters of a paragraph that no person wrote as one: its marks are dropped, its words kept
 MARKS = re.compile(r"[\[\]!*_<&]")
 SPACE = re.compile(r"\s+")
-SENTENCE_END = re.compile(r"(?:(?<=[.!?…])|(?<=[.!?…][\"'”’)\]]))\s+|(?<=[。！？])")
 
 
 def parse(text: str) -> tuple[dict[str, Any], list[Block], Counter]:

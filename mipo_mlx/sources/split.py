@@ -1,18 +1,15 @@
 """Train and held-out: whole notes on one side, and texts that share a sentence never on both."""
 
 import random
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass
 
 from ..errors import UserError
+from ..families import connected, sentences, telling
 from ..records import HELDOUT, TRAIN, Context
-from ..words import PART
-from .markdown import SENTENCE_END
 from .note import Passage, Tally
 
-MIN_WORDS = 3  # a shorter sentence ("Sounds good.") says nothing about whose text it is
 COLLAPSED = 0.34  # a family of notes larger than this share of all is no use as a unit of the split
-BOILERPLATE = 0.25  # share of all notes that makes a sentence boilerplate
 
 
 @dataclass(frozen=True)
@@ -39,8 +36,8 @@ def split(passages: list[Passage], seed: int, fraction: float, limit: int, grid:
             f"held out; raise it to {2 * grid} or more"
         )
     rng = random.Random(f"{seed} split")
-    keys = _telling({note: set().union(*(sentences(p.text) for p in held)) for note, held in notes.items()})
-    families = _families(keys)
+    keys = telling({note: set().union(*(sentences(p.text) for p in held)) for note, held in notes.items()})
+    families = connected(keys)
     if max(map(len, families)) > COLLAPSED * len(notes):
         families = [[note] for note in notes]
     heldout = _deal(families, notes, rng, fraction, grid)
@@ -69,39 +66,6 @@ def too_few(contexts: int, notes: int, grid: int, tally: Tally) -> UserError:
         f"{grid} of different notes (pairs.contexts_per_grid) for training and {grid} held out, so at least {2 * grid} "
         f"notes: add notes{lower}"
     )
-
-
-def sentences(text: str) -> set[str]:
-    """The sentences of a text that are long enough to tell, lower case, without punctuation."""
-    found = (" ".join(PART.findall(part.lower())) for line in text.split("\n") for part in SENTENCE_END.split(line))
-    return {sentence for sentence in found if sentence.count(" ") >= MIN_WORDS - 1}
-
-
-def _telling(keys: dict[str, set[str]]) -> dict[str, set[str]]:
-    """`keys` without boilerplate: a sentence of every fourth note (a footer, a template's line) tells no note from another."""
-    count = Counter(sentence for found in keys.values() for sentence in found)
-    common = {sentence for sentence, times in count.items() if times > max(8, BOILERPLATE * len(keys))}
-    return {note: found - common for note, found in keys.items()}
-
-
-def _families(keys: dict[str, set[str]]) -> list[list[str]]:
-    """Notes connected through shared sentences, in the notes' order."""
-    parent: dict[str, str] = {note: note for note in keys}
-
-    def root(note: str) -> str:
-        while parent[note] != note:
-            parent[note] = parent[parent[note]]
-            note = parent[note]
-        return note
-
-    owner: dict[str, str] = {}
-    for note, found in keys.items():
-        for sentence in found:
-            parent[root(note)] = root(owner.setdefault(sentence, note))
-    groups: dict[str, list[str]] = defaultdict(list)
-    for note in keys:
-        groups[root(note)].append(note)
-    return list(groups.values())
 
 
 def _deal(families: list[list[str]], notes: dict, rng: random.Random, fraction: float, grid: int) -> dict[str, None]:

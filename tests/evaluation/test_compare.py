@@ -76,8 +76,23 @@ def test_only_equal_cases_pair_whatever_their_ids(tmp_path):
     result = compare([a], [b])
     assert result["items"] == 5 + 1 and result["measures"]["margin"]["a"] == pytest.approx(0.1 * 2)
     assert result["measures"]["margin"]["change"] == pytest.approx(0.1 * 10)
-    assert [line.split(";")[0] for line in result["left_out"]] == ["held-out pairs: 5 in both", "fresh answers: 1 in both"]
-    assert result["left_out"][0].endswith("2 of A, 2 of B") and show(result)[-2:] == result["left_out"]
+    assert [line.split(";")[0] for line in result["left_out"]] == [
+        "held-out pairs: 5 in both",
+        "fresh answers: 1 in both",
+        "self_bleu holds an answer against all others of its run, which differ, so it is not compared",
+    ]
+    assert result["left_out"][0].endswith("2 of A, 2 of B") and show(result)[-3:] == result["left_out"]
+
+
+def test_self_bleu_is_compared_only_where_both_runs_have_the_same_answers(tmp_path):
+    """It holds each answer against all others of its run: with more of them the same answer gets another figure."""
+    cases = [(question, ["bees", "bread"]) for question in ("Cook?", "Read?", "Travel?")]
+    a = write_parts(tmp_path / "a", fresh=fresh(*cases))
+    same, fewer = write_parts(tmp_path / "b", fresh=fresh(*cases)), write_parts(tmp_path / "c", fresh=fresh(*cases[:2]))
+    assert "self_bleu" in compare([a], [same])["measures"]
+    result = compare([a], [fewer])
+    assert "self_bleu" not in result["measures"] and "perplexity" in result["measures"]
+    assert any(line.startswith("self_bleu holds an answer against all others") for line in result["left_out"])
 
 
 @pytest.mark.parametrize(

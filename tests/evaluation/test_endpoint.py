@@ -109,7 +109,7 @@ def test_a_judge_that_looks_at_the_position_alone_makes_ties_and_is_found_out(tm
         settings = at(server, tiny_folder, answers=4)
         folder = make_run(tmp_path, settings, spread=0.05)
         stage.run(folder, settings, QUIET)
-    assert judged(folder)["win_rate"]["value"] == win_rate and judged(folder)["first_preferred"] == first
+    assert judged(folder)["win_rate"]["value"] == win_rate and judged(folder)["first_preferred"]["value"] == first
 
 
 def test_nonsense_is_counted_and_never_scored(tmp_path, tiny_folder):

@@ -31,7 +31,7 @@ def test_a_win_needs_both_orders_and_nonsense_is_counted_and_left_out():
     result = judge.pairwise([asked(i) for i in range(8)], rows, 200, 0)
     assert (result["win"], result["tie"], result["loss"], result["nonsense"]) == (3, 2, 1, 2)
     assert result["win_rate"]["value"] == pytest.approx((3 + 2 * 0.5) / 6)
-    assert result["first_preferred"] == pytest.approx((4 * 1 + 2 * 2) / 12)  # once in each firm pair, always in the others
+    assert result["first_preferred"]["value"] == pytest.approx((4 * 1 + 2 * 2) / 12)  # once in each firm pair, always in the others
 
 
 def test_a_model_compared_with_itself_has_a_win_rate_of_one_half():
@@ -39,7 +39,8 @@ def test_a_model_compared_with_itself_has_a_win_rate_of_one_half():
     same = judge.pairwise([asked(i, "equal", "equal") for i in range(8)], [WIN, NONSENSE] * 4, 200, 0)
     assert same["win_rate"] == {"value": 0.5, "interval": [0.5, 0.5]} and same["tie"] == 8 and same["first_preferred"] is None
     blind = judge.pairwise([asked(i) for i in range(8)], [FIRST] * 8, 200, 0)
-    assert blind["win_rate"]["value"] == 0.5 and blind["first_preferred"] == 1.0
+    assert blind["win_rate"]["value"] == 0.5
+    assert blind["first_preferred"] == {"value": 1.0, "interval": [pytest.approx(0.025 ** (1 / 8)), 1.0]}
 
 
 def test_only_nonsense_gives_no_win_rate():
@@ -53,23 +54,35 @@ def test_length_control_takes_out_what_length_explains():
     lengths = np.where(np.arange(400) % 4 == 0, -10, 10) + rng.normal(0, 1, 400)
     outcomes = (rng.random(400) < np.where(lengths > 0, 0.9, 0.1)).astype(float)
     assert np.mean(outcomes) > 0.65
-    assert length.controlled(outcomes, lengths) == pytest.approx(0.5, abs=0.07)
-    assert length.controlled([1.0, 1.0, 0.0, 0.5], [0, 0, 0, 0]) == pytest.approx(0.625, abs=0.01)
-    assert 0.9 < length.controlled([1.0] * 30, range(30)) < 1
-    low, high = length.interval(outcomes, lengths, [range(400)], 300, 0)
+    found = length.controlled(outcomes, lengths, [range(400)], 300, 0)
+    assert found["value"] == pytest.approx(0.5, abs=0.07)
+    low, high = found["interval"]
     assert low < 0.5 < high and 0.05 < high - low < 0.25
-    assert length.interval([1.0, 0.0], [1, 2], [range(2)], 300, 0) is None  # too few
+    equal = length.controlled([1.0, 1.0, 0.0, 0.5], [0, 0, 0, 0], [range(4)], 300, 0)  # too few for an interval
+    assert equal == {"value": pytest.approx(0.625, abs=0.01), "interval": None}
+    won = length.controlled([1.0] * 30, range(-2, 28), [range(30)], 300, 0)
+    assert 0.9 < won["value"] <= 1 and won["interval"] == [pytest.approx(0.025 ** (1 / 30)), 1.0]
+
+
+@pytest.mark.parametrize(("mean", "spread"), [(10, 10), (30, 10), (10, 2), (10, 0)])
+def test_nothing_is_said_at_equal_length_where_one_side_is_always_longer(mean, spread):
+    """The judge looks at the length alone, so the truth at equal length is 0.5."""
+    rng = np.random.default_rng(1)
+    lengths = np.rint(rng.normal(mean, spread, 400))
+    outcomes = (rng.random(400) < 1 / (1 + np.exp(-lengths / 8))).astype(float)
+    found = length.controlled(outcomes, lengths, [range(400)], 300, 0)
+    assert found is None if mean > spread else found["value"] == pytest.approx(0.5, abs=0.08)
 
 
 def test_the_length_coefficient_minimises_the_penalised_likelihood():
     """Against a search on a grid of the two coefficients."""
     outcomes, lengths = np.array([1, 1, 0.5, 0, 1, 0, 0.5, 1]), np.array([3, 9, -2, -7, 4, 1, 0, -1])
-    x = np.tanh(lengths / lengths.std())
+    x = np.tanh(lengths / np.sqrt(np.mean(lengths**2)))
     a, b = np.meshgrid(np.linspace(-3, 3, 601), np.linspace(-8, 8, 801), indexing="ij")
     z = a[..., None] + b[..., None] * x
     cost = (np.log1p(np.exp(z)) - outcomes * z).sum(-1) + 0.5 * (1e-3 * a**2 + 1e-1 * b**2)
     best = a.ravel()[cost.argmin()]
-    assert length.controlled(outcomes, lengths) == pytest.approx(1 / (1 + np.exp(-best)), abs=0.002)
+    assert length.controlled(outcomes, lengths, [range(8)], 50, 0)["value"] == pytest.approx(1 / (1 + np.exp(-best)), abs=0.002)
 
 
 def test_rubric_scores_are_expected_digits():
@@ -186,7 +199,7 @@ def test_a_model_judged_against_itself_wins_half_the_time(tmp_path, tiny_folder,
         if mode == "pairwise":
             low, high = judged["win_rate"]["interval"]
             assert judged["win_rate"]["value"] == 0.5 and low <= 0.5 <= high
-            assert judged["length_controlled"] == pytest.approx(0.5)
+            assert judged["length_controlled"]["value"] == pytest.approx(0.5)
         else:
             low, high = judged["metrics"]["rubric"]["change"]["interval"]
             assert low <= 1e-6 and high >= -1e-6

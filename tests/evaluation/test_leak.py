@@ -48,6 +48,25 @@ def test_a_clean_model_is_not_accused_and_a_leak_is_found():
     assert by_notes >= 38 and by_canary >= 38
 
 
+def test_notes_that_share_sentences_count_as_one():
+    """Families of notes go to one side of the split whole; what all notes of a family gained is chance all the same."""
+    accused = {True: 0, False: 0}
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        side = np.repeat(rng.permutation([True, False] * 6), 4)  # twelve families of four notes
+        gains = np.repeat(rng.normal(0, 0.15, size=12), 4) + rng.normal(0, 0.05, size=48)
+        for related in accused:
+            contexts = [
+                Context(
+                    f"c{i}", f"Notes of day {i} here. The family number {i // 4 if related else i} was there.", f"n{i}", "n.md", 1,
+                    "train" if side[i] else "heldout", 9,
+                )
+                for i in range(48)
+            ]  # fmt: skip
+            accused[related] += bool(judge(contexts, gains, seed=seed)["signs"])
+    assert accused[True] <= 3 < 6 < accused[False], accused
+
+
 def test_a_difference_too_small_to_matter_is_no_sign():
     gains = np.random.default_rng(0).normal(0, 0.005, size=48) + np.array([0.03] * 24 + [0.0] * 24)
     found = judge(contexts_of(24, 24), gains)

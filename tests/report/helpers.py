@@ -107,7 +107,8 @@ def make_finished(folder: Path, *, half: float | None = 0.06, hostile: bool = Tr
             },
             "judged": {
                 "judge": HOSTILE if hostile else "base", "mode": "pairwise", "win": 20, "tie": 10, "loss": 4, "nonsense": 2,
-                "win_rate": estimate(0.735, half), "length_controlled": 0.71, "first_preferred": 0.6,
+                "win_rate": estimate(0.735, half), "length_controlled": estimate(0.71, half),
+                "first_preferred": estimate(0.6, half),
             },
             "gallery": [example] * 3,
             "verdict": "It worked: on held-out contexts it picks the right answer in 81% of the pairs (95 % interval 75% to 87%).",

@@ -125,12 +125,13 @@ def test_baselines_stand_beside_the_base_and_the_tuned_model(page):
 def test_further_judges_and_the_agreement_of_all_are_told():
     other = {
         "judge": "embedding", "mode": "pairwise", "win": 5, "tie": 1, "loss": 2, "nonsense": 0, "first_preferred": None,
-        "win_rate": {"value": 0.6875, "interval": None}, "length_controlled": 0.61,
+        "win_rate": {"value": 0.6875, "interval": None}, "length_controlled": {"value": 0.61, "interval": [0.5, 0.7]},
     }  # fmt: skip
     same = {"value": 0.75, "interval": [0.5, 0.9]}
     agreement = [{"judges": ["base", "embedding"], "requests": 8, "same": same, "kappa": 0.4}]
     assert figures.second_opinions({"others": [other], "agreement": agreement}) == [
-        "embedding: 5 wins, 1 ties, 2 losses of the tuned model in both orders: win rate 0.69, 0.61 at equal length.",
+        "embedding: 5 wins, 1 ties, 2 losses of the tuned model in both orders: win rate 0.69, "
+        "0.61 (0.50 to 0.70) at equal length.",
         "base and embedding agree on 75% (50% to 90%) of 8 requests, kappa 0.40.",
     ]
     nothing = [{"judges": ["base", "embedding"], "requests": 0, "same": {"value": None, "interval": None}, "kappa": None}]
@@ -139,10 +140,14 @@ def test_further_judges_and_the_agreement_of_all_are_told():
 
 def test_what_a_judge_says_in_every_case():
     tell = figures.verdict_of_judge
-    score = {"before": {"value": 2.0, "interval": None}, "after": {"value": 3.1, "interval": [2.9, 3.4]}}
+    change = {"value": 1.1, "interval": [0.8, 1.3]}
+    score = {"before": {"value": 2.0, "interval": None}, "after": {"value": 3.1, "interval": [2.9, 3.4]}, "change": change}
     rubric = {"mode": "rubric", "nonsense": 0, "metrics": {"rubric": score}}
-    assert tell(rubric) == "On a scale of 1 to 5: base 2.00, tuned 3.10 (2.90 to 3.40)."
+    assert tell(rubric) == "On a scale of 1 to 5: base 2.00, tuned 3.10, a change of +1.10 (+0.80 to +1.30)."
     silent = {"mode": "pairwise", "nonsense": 9, "win_rate": {"value": None, "interval": None}}
+    longer = {"mode": "pairwise", "nonsense": 0, "win": 8, "tie": 0, "loss": 0, "length_controlled": None, "first_preferred": None}
+    longer["win_rate"] = {"value": 1.0, "interval": [0.63, 1.0]}
+    assert "win rate 1.00 (0.63 to 1.00), at equal length unknown: one side's answers are the longer ones." in tell(longer)
     assert tell(silent) == "No verdict; 9 requests it could not judge." and tell(None) == ""
 
 
