@@ -285,14 +285,14 @@ def run_cells(options: argparse.Namespace, names: list[str]) -> None:
         list(pool.map(lambda job: work(*job), [(name, seed) for seed in seeds for name in names if name != BASE]))
 
 
-COLUMNS = (  # measure, heading, format; relative ones are shares of the base's value
-    ("identified_by_embedding_4", "judge: right context of 4", "+.0%"),
-    ("identified_4", "own likelihood: of 4", "+.0%"),
-    ("perplexity", "perplexity", "+.0%"),
-    ("tokens", "length", "+.0%"),
-    ("self_bleu", "self-BLEU", "+.1f"),
-    ("parroting", "parroting", "+.0%"),
-    ("ability", "ARC-Easy", "+.1%"),
+COLUMNS = (  # measure, heading, factor, digits, unit; a change of perplexity or length is a share of the base's
+    ("identified_by_embedding_4", "judge: right context of 4, points", 100, 0, ""),
+    ("identified_4", "own likelihood: of 4, points", 100, 0, ""),
+    ("perplexity", "perplexity", 100, 0, " %"),
+    ("tokens", "length", 100, 0, " %"),
+    ("self_bleu", "self-BLEU", 1, 1, ""),
+    ("parroting", "parroting, points", 100, 0, ""),
+    ("ability", "ARC-Easy, points", 100, 1, ""),
 )
 
 
@@ -309,7 +309,7 @@ def changes(name: str, seeds: int) -> dict[str, Any] | None:
 
 def table(seeds: int) -> str:
     """The study as Markdown."""
-    heads = ["choice", "held-out accuracy", "information, nats", *(head for _, head, _ in COLUMNS), "seeds"]
+    heads = ["choice", "held-out accuracy", "information, nats", *(column[1] for column in COLUMNS), "seeds"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for name, choice in ALL.items():
         found = changes(name, seeds)
@@ -318,20 +318,18 @@ def table(seeds: int) -> str:
         cells = [choice.label]
         for measure, form in (("accuracy", ".2f"), ("information", ".3f")):
             cells.append(f"{found[measure]['b']:{form}}" if measure in found else "")
-        for measure, _, form in COLUMNS:
-            cells.append(show(found.get(measure), form, name == BASE))
+        for measure, _, *form in COLUMNS:
+            measured = found.get(measure)
+            cells.append("" if measured is None else f"{measured['b']:.2f}" if name == BASE else show(measured, *form))
         lines.append("| " + " | ".join([*cells, str(found["seeds"])]) + " |")
     return "\n".join(lines)
 
 
-def show(measure: dict[str, Any] | None, form: str, absolute: bool) -> str:
-    """'+28 % [20 %, 36 %]' of a change; the value itself for the base."""
-    if measure is None:
-        return ""
-    if absolute:
-        return f"{measure['b']:.2f}"
-    text = f"{measure['change']:{form}}"
-    return text + (f" [{measure['interval'][0]:{form}}, {measure['interval'][1]:{form}}]" if measure["interval"] else "")
+def show(measure: dict[str, Any], factor: int, digits: int, unit: str) -> str:
+    """'+7 % [-3, 17]': a change and its interval; a change that rounds to zero has no sign."""
+    change, *ends = (round(factor * value, digits) + 0.0 for value in (measure["change"], *(measure["interval"] or [])))
+    text = f"{change:+.{digits}f}{unit}" if change else f"0{unit}"
+    return text + (f" [{ends[0]:.{digits}f}, {ends[1]:.{digits}f}]" if ends else "")
 
 
 def main() -> None:

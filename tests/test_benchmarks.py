@@ -263,3 +263,16 @@ def test_a_cell_made_from_something_else_is_refused(a_study, tmp_path, change):
     with pytest.raises(SystemExit, match="(grids|sft)-0: made from another recipe, other notes or other questions"):
         study.run_cells(options, ["sft"])
     assert began == [study.BASE, "sft"]
+
+
+@pytest.mark.parametrize(
+    ("change", "interval", "form", "shown"),
+    [
+        (0.334, [0.226, 0.438], (100, 0, ""), "+33 [23, 44]"),
+        (-0.012, [-0.081, 0.06], (100, 0, " %"), "-1 % [-8, 6]"),
+        (-0.004, [-0.031, -0.001], (100, 0, " %"), "0 % [-3, 0]"),
+        (0.66, None, (1, 1, ""), "+0.7"),
+    ],
+)
+def test_the_studys_cells(change, interval, form, shown):
+    assert study.show({"change": change, "interval": interval}, *form) == shown
