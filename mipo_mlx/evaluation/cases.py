@@ -50,7 +50,9 @@ def build(folder: Path, recipe: Recipe, ask: Asker) -> list[Group]:
     left = recipe.evaluation.answers
     while left > 0:
         prompt = prompts[order[len(groups) % len(prompts)]]
-        chosen = _deal(contexts, among, deck, rng)
+        chosen = _deal(contexts, asked, deck, rng)
+        if among > asked:
+            chosen += _others(contexts, chosen, among - asked, rng)
         groups.append(
             Group(
                 [prompt.id] * among,
@@ -65,6 +67,15 @@ def build(folder: Path, recipe: Recipe, ask: Asker) -> list[Group]:
         )
         left -= asked
     return groups
+
+
+def _others(contexts: list[Context], chosen: list[Context], count: int, rng: np.random.Generator) -> list[Context]:
+    """`count` more contexts, all of different notes, that an answer may be mistaken for."""
+    found: dict[str, Context] = {}
+    for index in rng.permutation(len(contexts)):
+        if contexts[index].note not in {context.note for context in chosen}:
+            found.setdefault(contexts[index].note, contexts[index])
+    return list(found.values())[:count]
 
 
 def _deal(contexts: list[Context], among: int, deck: list[int], rng: np.random.Generator) -> list[Context]:

@@ -93,6 +93,10 @@ def test_groups_ask_about_every_context_equally_often_and_never_mix_one_note(fin
     groups = cases.build(folder, settings, Asker(tiny_tokenizer, settings.pairs))
     assert [g.asked for g in groups] == [2, 2, 2, 2] and len({g.prompts[0] for g in groups}) == 4
     assert sorted(n for g in groups for n in g.notes) == [f"n{i}" for i in range(8)]
+    most = recipe(settings.model, choices=[8], answers=24)
+    all_notes = cases.build(folder, most, Asker(tiny_tokenizer, most.pairs))
+    assert all(len(set(g.notes)) == 8 for g in all_notes)  # answers are told apart among all notes, and each is asked three times
+    assert sorted(note for g in all_notes for note in g.notes[: g.asked]) == sorted([f"n{i}" for i in range(8)] * 3)
     more = recipe(settings.model, choices=[4], answers=5)
     four = cases.build(folder, more, Asker(tiny_tokenizer, more.pairs))
     assert [g.asked for g in four] == [2, 2, 1] and all(len(set(g.notes)) == 4 for g in four)
