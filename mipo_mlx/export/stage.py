@@ -16,10 +16,9 @@ from ..recipe import Recipe
 from . import fidelity, gguf, modelfile, system, tokenizer, types
 from . import fuse as fusing
 from .adapter_gguf import NO_DORA, write_adapter
+from .made import STATE
 from .profile import system_text
 from .weights import Weights, load_adapters
-
-STATE = "export.json"
 
 
 @dataclass
@@ -136,7 +135,12 @@ def _once(job: Job, kind: str, make: Any) -> list[str]:
         return list(sizes)
     files = make()
     state = _json(path)
-    state[kind] = {"made_from": stamp, "files": {name: _size(job.folder / name) for name in files}}
+    written = [name for name in files if (job.folder / name).is_file()]
+    state[kind] = {
+        "made_from": stamp,
+        "files": {name: _size(job.folder / name) for name in files},
+        "sha256": {name: sha256(job.folder / name) for name in written},
+    }
     write_json(path, state)
     return files
 
