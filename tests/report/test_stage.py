@@ -38,6 +38,7 @@ def test_the_page_says_everything(page):
         assert shown in text, shown
     assert "Without a context the tuned model is 0.021 nats a token (0.011 to 0.031) over 12 everyday requests away from" in text
     assert "20 wins, 10 ties, 4 losses of the tuned model in both orders; 2 requests it could not judge: win rate 0.73" in text
+    assert "The same fresh answers of both models: 36 a side, over 8 notes and 9 prompts." in text
     assert f"mipo-mlx chat {page.parent}" in text and f"ollama create {page.parent.name}" in text
 
 
@@ -97,8 +98,9 @@ def test_abilities_and_requirements_are_shown_without_fresh_answers_too(tmp_path
         {"checkable": measure(0.4, told, 0.05), "checkable_gain": measure(0.1, gain, 0.05)}
         for told, gain in ((0.5, -0.21), (0.37, 0.19))
     ]
-    requirements = {"metrics": every, "heldout_kinds": {"requests": 8, "metrics": unseen}}
-    abilities = {"metrics": {"ability": measure(0.61, 0.58, 0.05)}}
+    few = "too few held-out groups for an interval: 2 independent ones, at least 6 needed"
+    requirements = {"requests": 24, "no_interval": few, "metrics": every, "heldout_kinds": {"requests": 8, "metrics": unseen}}
+    abilities = {"questions": 100, "no_interval": few, "metrics": {"ability": measure(0.61, 0.58, 0.05)}}
     result = {**read_json(folder / "eval.json"), "fresh": None, "abilities": abilities, "checkable": requirements}
     write_json(folder / "eval.json", result)
     page = stage.contents(folder, RECIPE)
@@ -107,6 +109,8 @@ def test_abilities_and_requirements_are_shown_without_fresh_answers_too(tmp_path
     assert after == ["0.50", "-0.21", "0.37", "0.19"]
     text = stage.render(folder, RECIPE)
     assert "0.021 nats a token" in text and "fresh answers of both models" not in text
+    assert all(note in text for note in ("without a context; 100 asked", "by a program; 24 asked", "trained on there; 8 asked"))
+    assert text.count("oo few held-out groups") == 1 and "at least 6 needed (questions, requirements)." in text
     requirements["heldout_kinds"] = {"requests": 0, "metrics": {}}
     assert set(figures.checked(requirements)) == {"checkable", "checkable_gain"}
 
@@ -168,8 +172,9 @@ def test_every_curve_of_the_training_has_its_points(page):
     rows = [json.loads(line) for line in (page.parent / "metrics.jsonl").read_text().splitlines()]
     drawn = {c["title"]: [name for name, _ in c["legend"]] for c in figures.training_charts(rows, 2, TRAINING)}
     both = ["training", "unseen pairs"]
-    for title in ("Loss", "Reward margin", "Reward accuracy", "Drift from the base, estimated"):
+    for title in ("Loss", "Reward margin", "Reward accuracy"):
         assert drawn[title] == both
+    assert drawn["Drift from the base, estimated"] == ["unseen pairs"]  # the training's kl is another measure
     for what in ("Rewards", "Log-probabilities"):
         assert drawn[f"{what} of chosen and rejected answers"] == ["chosen", "rejected"]
     assert "Learning rate" in drawn and len(drawn) == 8
@@ -201,6 +206,12 @@ def test_chance_of_the_accuracy_is_one_half_however_many_candidates(candidates, 
     assert [name for name, _ in chart["legend"]] == names
     y = {kind: re.search(f'class="{kind}"[^>]*?c?y1?="([0-9.]+)"', str(chart["drawing"]))[1] for kind in ("reference", "dot tuned")}
     assert y["reference"] == y["dot tuned"]  # the line passes the untrained model's 0.5
+    assert ("chance on unseen pairs" in chart["drawing"]) == (candidates > 2)
+    [chart] = figures.training_charts(rows[1:2], candidates, TRAINING)
+    ticks = [(float(y), float(v)) for y, v in re.findall(r'y="([0-9.]+)" text-anchor="end">([0-9.]+)<', str(chart["drawing"]))]
+    (bottom, low), (top, high) = ticks[0], ticks[-1]
+    line = float(re.search(r'class="reference"[^>]*?y1="([0-9.]+)"', str(chart["drawing"]))[1])
+    assert low + (line + 4 - bottom) / (top - bottom) * (high - low) == pytest.approx(1 / candidates, abs=0.01)
 
 
 def test_chosen_and_rejected_are_those_of_the_unseen_pairs_where_there_are_any(page):
