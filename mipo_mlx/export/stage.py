@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from ..errors import UserError
@@ -92,7 +93,7 @@ def fuse(folder: Path, recipe: Recipe, reporter: Reporter) -> str:
     """Write the fused MLX folder alone, and where that was quantised say what it keeps; returns the sentence to print."""
     job = prepare(folder, recipe)
     _fidelity(job, {"fused": _once(job, "fused", lambda: _fuse(job, reporter))}, reporter)
-    return f"{folder / 'fused'}: load it with `mlx_lm.generate --model {folder / 'fused'}`"
+    return f"{folder / 'fused'}: load it with `mlx_lm.generate --model {quote(str(folder / 'fused'))}`"
 
 
 def prepare(folder: Path, recipe: Recipe) -> Job:

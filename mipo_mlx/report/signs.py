@@ -35,7 +35,7 @@ def signs(
     """
     stopped = next((summary["stopped"] for summary in trained if summary.get("stopped")), None)
     found = [_learned(trained), _diverged(stopped), _decay(result, rows, stopped), _lengths(result)]
-    found += [_trivial(result, rows), _uninformative(pairs), _odd(result)]
+    found += [_trivial(result, rows), _uninformative(result, pairs), _odd(result)]
     found += [_drift(rows, stopped, recipe), _parroting(result), _recites(result)]
     return [sign for sign in found if sign]
 
@@ -48,8 +48,8 @@ def _learned(trained: list[dict[str, Any]]) -> Sign | None:
             continue  # too few pairs were left: nothing was trained
         of_round = f"round {summary['round']}: " if len(trained) > 1 else ""
         first, best = summary["first_loss"], summary["best_loss"]
-        losses = "no validation pairs" if first is None else f"held-out loss {first:.3f} before, "
-        losses += "" if first is None else "never measured again" if best is None else f"{best:.3f} at its best"
+        losses = "no validation pairs" if first is None else f"held-out loss {first:.4f} before, "
+        losses += "" if first is None else "never measured again" if best is None else f"{best:.4f} at its best"
         early = f"; training ended early, at step {summary['steps']} of {summary['planned']}" if summary["stopped"] else ""
         told.append(f"{of_round}{losses}; the weights of step {summary['best_step']} are {_fate(summary)}{early}")
     if not told:
@@ -133,12 +133,17 @@ def _trivial(result: dict[str, Any], rows: list[dict[str, Any]]) -> Sign | None:
     early = accuracy[1 : 1 + max(1, round(AT_ONCE * len(accuracy)))]  # the first step's is the untrained model's
     mean = sum(early) / len(early)
     seen = f"reward accuracy {mean:.2f} in the first quarter of the training"
-    contexts = (result.get("heldout") or {}).get("contexts", 1)  # 0: pairs that name none
-    remedy = "take pairs.negatives: {hard_context: 1.0}" if contexts else "take rejected answers that are harder to tell apart"
+    hard = "take pairs.negatives: {hard_context: 1.0}"
+    remedy = hard if _has_contexts(result) else "take rejected answers that are harder to tell apart"
     return Sign("Negatives are trivial", seen, mean >= TRIVIAL, remedy)
 
 
-def _uninformative(pairs: list[dict[str, Any]]) -> Sign | None:
+def _has_contexts(result: dict[str, Any]) -> bool:
+    """Whether answers are told apart by contexts; there are none in pairs that name none, and in runs of prompts alone."""
+    return (result.get("heldout") or {}).get("contexts", 1) > 0
+
+
+def _uninformative(result: dict[str, Any], pairs: list[dict[str, Any]]) -> Sign | None:
     """From the histograms that are counted before any filter by PMI; 0 is one of their edges, or all lies on one side of it."""
     shares = {}
     for round_number, found in enumerate((of_round.get("histogram", {}) for of_round in pairs), 1):
@@ -148,8 +153,9 @@ def _uninformative(pairs: list[dict[str, Any]]) -> Sign | None:
     if not shares:
         return None
     each = ", ".join(f"{share:.0%}" + (f" (round {number})" if len(pairs) > 1 else "") for number, share in shares.items())
-    seen = f"in {each} of the sampled pairs the context makes its own answer less likely than a wrong one does"
-    remedy = "use contexts that say more: longer ones, or other notes"
+    told = "context" if _has_contexts(result) else "request"
+    seen = f"in {each} of the sampled pairs the {told} makes its own answer less likely than a wrong one does"
+    remedy = "use contexts that say more: longer ones, or other notes" if told == "context" else "use prompts that differ more"
     return Sign("Pairs say nothing", seen, max(shares.values()) > UNINFORMATIVE, remedy)
 
 

@@ -86,8 +86,8 @@ def test_every_round_says_which_weights_are_kept():
     [sign] = signs({}, [], [], [ROUND, second, short], RECIPE)
     assert sign.bad is False
     assert sign.seen == (
-        "round 1: held-out loss 0.693 before, 0.546 at its best; the weights of step 18 are kept. round 2: held-out loss 0.546 "
-        "before, 0.550 at its best; the weights of step 6 are left aside, those of the round before are kept"
+        "round 1: held-out loss 0.6930 before, 0.5460 at its best; the weights of step 18 are kept. round 2: held-out loss 0.5460 "
+        "before, 0.5500 at its best; the weights of step 6 are left aside, those of the round before are kept"
     )
     [sign] = signs({}, [], [], [{**ROUND, "first_loss": None, "best_loss": None}], RECIPE)
     assert sign.bad is None and "no validation pairs; the weights of step 18 are kept" in sign.seen
@@ -98,6 +98,8 @@ def test_pairs_without_contexts_get_no_advice_about_contexts():
     heldout = {"contexts": 0, "metrics": {}}
     [sign] = signs({"heldout": heldout}, rows, [], [], RECIPE)
     assert sign.bad and "hard_context" not in sign.remedy
+    [sign] = signs({"heldout": heldout}, [], [{"histogram": {"edges": [-1, 0, 1], "train": [9, 1]}}], [], RECIPE)
+    assert "the request makes its own answer" in sign.seen and "notes" not in sign.remedy
 
 
 def test_a_change_that_may_be_chance_is_no_fault(healthy):
