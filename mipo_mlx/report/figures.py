@@ -78,10 +78,11 @@ def no_interval(result: dict[str, Any]) -> list[str]:
         "fresh answers": result.get("fresh"),
         "questions": result.get("abilities"),
         "requirements": result.get("checkable"),
+        "requirements left out of checkable.yaml": (result.get("checkable") or {}).get("heldout_kinds"),
     }
     reasons: dict[str, list[str]] = {}
     for name, part in parts.items():
-        if part and part["no_interval"]:
+        if part and part.get("requests", 1) and part["no_interval"]:
             reasons.setdefault(part["no_interval"], []).append(name)
     return [f"{reason} ({', '.join(names)})" for reason, names in reasons.items()]
 

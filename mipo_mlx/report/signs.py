@@ -56,7 +56,7 @@ def _learned(trained: list[dict[str, Any]]) -> Sign | None:
         return None
     first, best = trained[0]["first_loss"], trained[0]["best_loss"]
     bad = None if first is None else best is None or best >= first
-    remedy = "train on more notes, longer contexts or more pairs.grids; change training.learning_rate"
+    remedy = "train on more notes, longer contexts or more pairs.grids; where the loss rose, lower training.learning_rate"
     return Sign("Nothing is learned", ". ".join(told), bad, remedy)
 
 

@@ -50,8 +50,11 @@ def contents(folder: Path, recipe: Recipe) -> dict[str, Any]:
     manifest = _json(folder / "manifest.json")
     trained = _trained(manifest)
     ended = len(trained) == recipe.rounds or any(summary.get("ends_rounds") for summary in trained)
-    unfinished = bool(manifest.get("stages")) and not ended
-    result = compare.read(folder) if (folder / "eval.json").exists() and not unfinished else {}
+    stages = manifest.get("stages", {})
+    unfinished = bool(stages) and not ended
+    # An eval.json whose stage the manifest has forgotten is of a training before.
+    evaluated = (folder / "eval.json").exists() and not unfinished and (not stages or "evaluation" in stages)
+    result = compare.read(folder) if evaluated else {}
     heldout, fresh, judged = result.get("heldout"), result.get("fresh"), result.get("judged")
     answered = fresh["metrics"] if fresh else {}
     kept = (result.get("abilities") or {}).get("metrics", {})
@@ -104,7 +107,7 @@ def contents(folder: Path, recipe: Recipe) -> dict[str, Any]:
         ],
         "data": _data(folder),
         "skipped": [(row["file"], row["why"]) for row in _json(folder / "sources.json").get("files", {}).get("skipped", [])],
-        "commands": _commands(folder),
+        "commands": [] if unfinished else _commands(folder),
         "record": _record(folder, manifest, recipe),
         "recipe": recipes.dump(_evaluated_with(recipe, result)),
         # A later round replaces files of an earlier one: the last entry counts.

@@ -165,6 +165,7 @@ def make_finished(folder: Path, *, half: float | None = 0.06, hostile: bool = Tr
                     },
                     "sha256": {"metrics.jsonl": "ab" * 32},
                 },
+                "evaluation": {"state": "done"},
                 "report": {"state": "started"},
             },
         },

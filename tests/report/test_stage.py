@@ -100,6 +100,7 @@ def test_abilities_and_requirements_are_shown_without_fresh_answers_too(tmp_path
     ]
     few = "too few held-out groups for an interval: 2 independent ones, at least 6 needed"
     requirements = {"requests": 24, "no_interval": few, "metrics": every, "heldout_kinds": {"requests": 8, "metrics": unseen}}
+    requirements["heldout_kinds"]["no_interval"] = None
     abilities = {"questions": 100, "no_interval": few, "metrics": {"ability": measure(0.61, 0.58, 0.05)}}
     result = {**read_json(folder / "eval.json"), "fresh": None, "abilities": abilities, "checkable": requirements}
     write_json(folder / "eval.json", result)
@@ -165,6 +166,18 @@ def test_parts_without_their_file_are_left_out(tmp_path):
     assert 'id="results"' in text and 'id="costs"' not in text and "Fresh answers, held out" not in text
     (no_answers / "pairs.json").unlink()
     assert 'id="pmi"' not in stage.render(no_answers, RECIPE)
+
+
+def test_an_evaluation_of_a_training_before_is_not_shown(tmp_path):
+    folder = make_finished(tmp_path)
+    manifest = read_json(folder / "manifest.json")
+    del manifest["stages"]["evaluation"]  # as a training that was done again leaves it
+    write_json(folder / "manifest.json", manifest)
+    text = stage.render(folder, RECIPE)
+    assert "Not evaluated yet: run mipo-mlx eval" in text and 'id="results"' not in text and 'id="use"' in text
+    manifest["stages"]["training"] = {"state": "started"}
+    write_json(folder / "manifest.json", manifest)
+    assert 'id="use"' not in stage.render(folder, RECIPE)  # there is nothing to talk to
 
 
 def test_every_curve_of_the_training_has_its_points(page):
@@ -264,6 +277,11 @@ def test_a_reason_without_intervals_stands_once_and_names_its_parts():
     parts = {"heldout": {"no_interval": few}, "fresh": {"no_interval": few}, "abilities": {"no_interval": fewer}}
     assert figures.no_interval(parts) == ["too few: 3 (held-out pairs, fresh answers)", "too few: 2 (questions)"]
     assert figures.no_interval({"heldout": {"no_interval": None}, "fresh": None}) == []
+    kinds = {"requests": 8, "no_interval": few}
+    assert figures.no_interval({"checkable": {"no_interval": None, "heldout_kinds": kinds}}) == [
+        "too few: 3 (requirements left out of checkable.yaml)"
+    ]
+    assert figures.no_interval({"checkable": {"no_interval": None, "heldout_kinds": {**kinds, "requests": 0}}}) == []
 
 
 def test_only_the_first_letter_becomes_a_capital(page):
