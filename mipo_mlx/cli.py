@@ -167,6 +167,8 @@ def _again(run: Path, root: Path, stage: str, quiet: bool, overrides=()):
     with runs.locked(opened.folder):
         checks.settings(opened.recipe, [stage], reporter)
         runs.run_stage(opened, stage, reporter)
+        if stage != "report":
+            runs.renew_report(opened, reporter)
     return opened
 
 
@@ -213,7 +215,9 @@ def fuse(run: Path, overrides, root: Path, quiet: bool) -> None:
         backend.start()
         from .export.stage import fuse as fuse_run
 
-        click.echo(fuse_run(opened.folder, opened.recipe, Reporter(quiet)))
+        told = fuse_run(opened.folder, opened.recipe, Reporter(quiet))
+        runs.renew_report(opened, Reporter(quiet))
+    click.echo(told)
 
 
 @main.command()

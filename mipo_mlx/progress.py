@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 LOG_EVERY = 10.0  # seconds between plain lines in a log
+BAR, NOTE = 24, 28  # columns on a terminal: of the bar, and of a note
 
 Beneath = Callable[[int, bool], list[str]]  # width of the terminal, whether it knows Unicode -> lines to draw below a bar
 
@@ -38,14 +39,17 @@ class Bar:
         self._emit(self)
 
     def text(self) -> str:
+        return self.figures() + (f"  {self.note}" if self.note else "")
+
+    def figures(self) -> str:
+        """How far it is; how fast and how long still, as soon as this command has done a part of it."""
         elapsed = max(time.monotonic() - self.begin, 1e-9)
-        fresh = self.done - self.skipped
+        far, fresh = f"{self.done:,.0f}/{self.total:,.0f} {self.unit}", self.done - self.skipped
+        if fresh <= 0:
+            return far
         rate = fresh / elapsed
-        left = duration((self.total - self.done) / rate) if fresh > 0 else "?"
-        ending = f", {left} left" if self.done < self.total else f" in {duration(elapsed)}"
-        return f"{self.done:,.0f}/{self.total:,.0f} {self.unit}, {rate:,.3g} {self.unit}/s{ending}" + (
-            f"  {self.note}" if self.note else ""
-        )
+        ending = f", {duration((self.total - self.done) / rate)} left" if self.done < self.total else f" in {duration(elapsed)}"
+        return f"{far}, {rate:,.3g} {self.unit}/s{ending}"
 
 
 class Reporter:
@@ -89,6 +93,7 @@ class Reporter:
 def _rich_bar(label: str, total: float, unit: str, beneath: Beneath | None) -> Iterator[Bar]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
+    from rich.table import Column
     from rich.text import Text
 
     class Drawn(Progress):
@@ -99,8 +104,14 @@ def _rich_bar(label: str, total: float, unit: str, beneath: Beneath | None) -> I
                 yield from (Text(line, no_wrap=True) for line in lines)
 
     console = Console(stderr=True)
-    columns = (TextColumn("  {task.description}"), BarColumn(24), TextColumn("{task.fields[text]}"))
+    # The label and the figures come first: what does not fit beside them goes, the note before the bar.
+    figures = f"{total:,.0f}/{total:,.0f} {unit}, 99.9 {unit}/s, 59:59 left"
+    room = console.width - len(f"  {label} {figures}")
+    shown = Bar.text if room > BAR + NOTE else Bar.figures
+    bars = (BarColumn(BAR),) if room > BAR else ()
+    name = TextColumn("  {task.description}", table_column=Column(no_wrap=True, min_width=len(label) + 2))
+    columns = (name, *bars, TextColumn("{task.fields[text]}"))
     with Drawn(*columns, console=console, refresh_per_second=4) as progress:
         task = progress.add_task(label, total=total, text="")
-        bar = Bar(label, total, unit, lambda b: progress.update(task, completed=b.done, text=b.text()))
+        bar = Bar(label, total, unit, lambda b: progress.update(task, completed=b.done, text=shown(b)))
         yield bar

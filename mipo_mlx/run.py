@@ -5,26 +5,25 @@ Every stage reads the files of the stages before it and writes its own, so each 
 
 import importlib
 import os
-import platform
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from . import __version__, contexts, erasing, recipe
+from . import contexts, erasing, recipe
 from .errors import Failure, UserError
 from .files import is_whole, of_round, read_json, sha256, write_json, write_text
 from .paths import resolve_paths
 from .progress import Reporter, duration
 from .recipe import Dataset, Recipe, RecipeError
+from .versions import versions
 
 STAGES = ("sources", "pairs", "training", "evaluation", "export", "report")
 EACH_ROUND = ("pairs", "training")  # the stages of a later round
-NEEDS = {"evaluation": "training", "export": "training", "report": "evaluation"}  # for a stage that is run alone
+NEEDS = {"evaluation": "training", "export": "training", "report": "pairs"}  # for a stage that is run alone
 OUTPUTS = {  # what a finished stage must have left behind
     "sources": ("contexts.jsonl", "prompts.jsonl"),
     "pairs": ("samples.jsonl", "pairs.jsonl"),
@@ -177,17 +176,6 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def versions() -> dict[str, str]:
-    """Versions of everything that can change a result."""
-    found = {"mipo-mlx": __version__, "python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
-    for name in ("mlx", "mlx-lm", "numpy", "transformers", "tokenizers", "gguf"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
-
-
 def check(run: Run, upto: str, fresh: bool, reporter: Reporter) -> None:
     """Raise what the steps up to `upto` would raise hours later; with `fresh`, also what ends them at once, since by then the run
     that was there is gone."""
@@ -301,7 +289,8 @@ def execute(run: Run, upto: str, reporter: Reporter) -> dict[str, dict[str, Any]
 
 def run_stage(run: Run, step: str, reporter: Reporter) -> dict[str, Any]:
     """Run one step and enter it into the manifest; the steps behind it are no longer done. A finished step whose
-    repetition is refused or fails stays finished. Raises Failure where a file that it reads is damaged."""
+    repetition is refused, fails or is interrupted stays finished where its files are as they were; its seconds are those of all
+    sessions. Raises Failure where a file that it reads is damaged."""
     from . import backend
 
     backend.start()
@@ -309,23 +298,41 @@ def run_stage(run: Run, step: str, reporter: Reporter) -> dict[str, Any]:
     before = run.manifest if run.done(step) else None
     after = _after(step, steps(run.recipe))
     stages = {name: entry for name, entry in run.manifest.get("stages", {}).items() if name not in after}
-    begin = time.monotonic()
-    stages[step] = {"state": "started"}
+    begin, earlier = time.monotonic(), run.manifest.get("stages", {}).get(step, {}).get("seconds", 0)
+    stages[step] = {"state": "started", "seconds": earlier}
     on = backend.device()
     made_with = {"versions": versions(), "device": str(on), "blas": on.blas, "seed": run.recipe.seed, "model": run.recipe.model}
     _update(run, **made_with, stages=stages)
     try:
         summary = _compute(run, step, reporter)
-    except (UserError, Failure):
-        if before:
-            write_json(run.folder / "manifest.json", before)
+    except BaseException:
+        with suppress(Failure, OSError):  # a full disk, which what is raised below tells of
+            kept = before if before and _stands(run, before["stages"][step]) else {**run.manifest, "stages": stages}
+            kept["stages"][step]["seconds"] = round(earlier + time.monotonic() - begin, 1)
+            write_json(run.folder / "manifest.json", kept)
         raise
     seconds = time.monotonic() - begin
     hashes = {name: sha256(run.folder / name) for name in outputs(step, run.recipe)}
-    stages[step] = {"state": "done", "seconds": round(seconds, 1), "summary": summary, "sha256": hashes}
+    if step == "pairs" and (run.folder / "prompts.jsonl").exists():
+        hashes["prompts.jsonl"] = sha256(run.folder / "prompts.jsonl")  # to which questions about the notes were added
+    stages[step] = {"state": "done", "seconds": round(earlier + seconds, 1), "summary": summary, "sha256": hashes}
     _update(run, stages=stages)
-    reporter.say(f"  {step} took {duration(seconds)}")
+    in_all = f", {duration(earlier + seconds)} in all" if earlier else ""
+    reporter.say(f"  {step} took {duration(seconds)}{in_all}")
     return summary
+
+
+def _stands(run: Run, entry: dict[str, Any]) -> bool:
+    """Whether the files of a finished step are still those that its entry in the manifest tells of."""
+    return all(
+        (run.folder / name).exists() and sha256(run.folder / name) == known for name, known in entry.get("sha256", {}).items()
+    )
+
+
+def renew_report(run: Run, reporter: Reporter) -> None:
+    """Write the report anew where the run has one: a stage that was done alone has changed what it tells."""
+    if (run.folder / "report.html").exists():
+        run_stage(Run(run.folder, _kept_recipe(run.folder / "recipe.yaml")), "report", reporter)
 
 
 def _compute(run: Run, step: str, reporter: Reporter) -> dict[str, Any]:
@@ -380,8 +387,9 @@ def with_section(values: Recipe, stage: str, overrides: list[str]) -> Recipe:
 
 
 def require(run: Run, stage: str) -> None:
-    """Raise UserError unless `stage` of the run is done, in every round that takes place."""
-    if not all(run.done(step) or run.rounds_ended(step) for step in steps(run.recipe) if parse(step)[0] == stage):
+    """Raise UserError unless `stage` of the run is done, in every round that takes place; of the pairs, the first round's do."""
+    planned = [step for step in steps(run.recipe) if parse(step)[0] == stage][: 1 if stage == "pairs" else None]
+    if not all(run.done(step) or run.rounds_ended(step) for step in planned):
         raise UserError(
             f"{run.folder}: {stage} is not finished; run `mipo-mlx train` with this run's recipe first, "
             "it continues where it stopped"

@@ -1,21 +1,24 @@
 """What a finished command prints: the figures before and after, where every file lies, and how to use the result."""
 
 from pathlib import Path
+from shlex import quote
 
+from .export import made
+from .export.made import ASKED, modelfile_source
 from .files import read_json
 from .run import Run
 
 
 def evaluation(run: Run) -> str:
     """The verdict and the headline figures of eval.json."""
-    from .evaluation.intervals import show
+    from .evaluation.intervals import figure, show
     from .evaluation.verdict import rows
     from .report.figures import baselines, second_opinions, verdict_of_judge
 
     result = read_json(run.folder / "eval.json")
     lines = [result["verdict"]]
     for label, measure, form in rows(result["heldout"], result["fresh"], result["abilities"], result["checkable"]):
-        lines.append(f"  {label:44s} {format(measure['before']['value'], form):>7s} -> {show(measure['after'], form)}")
+        lines.append(f"  {label:44s} {figure(measure['before']['value'], form):>7s} -> {show(measure['after'], form)}")
     if judged := result["judged"]:
         lines += [f"  {judged['judge']}: {verdict_of_judge(judged)}", *(f"  {line}" for line in second_opinions(judged))]
     if compared := baselines(result["baselines"], result["fresh"]):
@@ -37,13 +40,20 @@ def files(run: Run) -> str:
 
 def usage(run: Run) -> str:
     """The commands that use the result."""
-    ggufs = sorted(run.folder.glob("*.gguf"))
-    lines = ["use it", f"  mipo-mlx chat {run.folder}"]
-    if ggufs:
-        lines.append(f"  llama-cli -m {ggufs[0]}")
-        lines.append(f"  ollama create {run.folder.name} -f {run.folder / 'Modelfile'}")
+    lost = made.lost(run.folder)
+
+    def told(name: str) -> str:
+        return f"   # {made.kept(lost[name])}" if lost.get(name, 0) > made.LIMIT else ""
+
+    lines = ["use it", f"  mipo-mlx chat {quote(str(run.folder))}"]
+    models = sorted(made.exported_models(run.folder), key=lambda path: lost.get(path.name, 0))
+    if models:
+        lines.append(f"  llama-cli -m {quote(str(models[0]))}{told(models[0].name)}")
+    if models and (run.folder / "Modelfile").exists():
+        source = modelfile_source(run.folder)
+        lines.append(f"  ollama create {quote(run.folder.name)} -f {quote(str(run.folder / 'Modelfile'))}{told(source)}")
     if (run.folder / "fused").exists():
-        lines.append(f"  mlx_lm.generate --model {run.folder / 'fused'} --prompt 'What should I cook tonight?'")
+        lines.append(f"  mlx_lm.generate --model {quote(str(run.folder / 'fused'))} --prompt '{ASKED}'{told('fused')}")
     return "\n".join(lines)
 
 

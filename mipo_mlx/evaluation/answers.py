@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..parroting import RUN, parrots, takes_users_part
-from ..words import quotes
+from ..words import ALONE, quotes
 from . import embedding, information, text
 from .cases import Group
 from .intervals import enough, single
@@ -130,6 +130,14 @@ def evaluate(asked: Sequence[Asked], choices: Sequence[int], draws: int, seed: i
     }
 
 
+def _begins_word(piece: str, before: str) -> bool:
+    """Whether a piece of text begins a word: a space does, and a character of a script without spaces is one; so is what follows
+    such a character. A mark that is drawn over the character before it (a Thai vowel) begins none."""
+    first, last = piece[0], before[-1:]
+    alone = [bool(ALONE.match(character)) and character.isalnum() for character in (first, last)]
+    return first.isspace() or alone[0] or (alone[1] and first.isalnum())
+
+
 def shaded(tokenizer: Any, scored: Scored, own: int) -> list[list[Any]]:
     """[piece of text, PMI in nats] of one answer, cut where words begin: what the context made likelier, by the base's
     likelihood. The pieces joined are the answer's text."""
@@ -143,7 +151,7 @@ def shaded(tokenizer: Any, scored: Scored, own: int) -> list[list[Any]]:
             piece = ""  # half of a character: its bytes go on in the next token
         else:
             piece, done = decoded[len(done) :], decoded
-        if pieces and (not piece or not piece[0].isspace()):
+        if pieces and not (piece and _begins_word(piece, pieces[-1][0])):
             pieces[-1][0] += piece
             pieces[-1][1] += float(gains[count - 1])
         else:

@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import UserError
 from ..files import read_json
 from ..recipe import Evaluation
-from .intervals import crossing, enough, group_sums, half_widths, joined
+from .intervals import crossing, enough, figure, group_sums, half_widths, joined
 from .measures import FORMAT, TRANSFORMS
 
 PARTS = {"heldout": "held-out pairs", "fresh": "fresh answers", "abilities": "questions", "checkable": "requirements"}
@@ -73,8 +73,9 @@ def show(result: dict[str, Any]) -> list[str]:
     lines = [f"{'':34s} {'A':>9s} {'B':>9s} {'B - A':>9s}  95 % interval"]
     for name, m in result["measures"].items():
         form = "+.1%" if m["relative"] else "+.3f"
-        interval = f"{m['interval'][0]:{form}} to {m['interval'][1]:{form}}" if m["interval"] else "too few groups"
-        lines.append(f"{name.replace('_', ' '):34s} {m['a']:9.3f} {m['b']:9.3f} {format(m['change'], form):>9s}  {interval}")
+        interval = " to ".join(figure(end, form) for end in m["interval"]) if m["interval"] else "too few groups"
+        a, b, change = figure(m["a"], ".3f"), figure(m["b"], ".3f"), figure(m["change"], form)
+        lines.append(f"{name.replace('_', ' '):34s} {a:>9s} {b:>9s} {change:>9s}  {interval}")
     return lines + result["left_out"]
 
 

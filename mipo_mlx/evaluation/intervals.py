@@ -180,12 +180,18 @@ def enough(clusters: Clusters) -> str | None:
     return f"too few held-out groups for an interval: {fewest} independent ones, at least {FEWEST} needed"
 
 
+def figure(value: float, form: str = ".2f") -> str:
+    """A number as text; what rounds to zero has no minus."""
+    text = format(value, form)
+    return text if any(digit in text for digit in "123456789") else text.replace("-", "", 1)
+
+
 def show(estimate: dict[str, Any], form: str = ".2f") -> str:
     """'0.81 [0.74, 0.87]', or the value alone where there is no interval."""
     if estimate["value"] is None:
         return "n/a"
-    text = format(estimate["value"], form)
+    text = figure(estimate["value"], form)
     if estimate["interval"] is None:
         return text
-    low, high = (format(v, form) for v in estimate["interval"])
+    low, high = (figure(v, form) for v in estimate["interval"])
     return f"{text} [{low}, {high}]"

@@ -40,7 +40,8 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
     if not result or _asks_for_more(result, recipe.evaluation):
         questions = _questions(folder, recipe)  # before the journal: a wrong path must not cost the samples
         journal = Journal(folder / "eval-samples.jsonl", samples_key(folder, recipe))
-        result = {"key": key, **_evaluate(folder, recipe, reporter, pairs, questions, journal, result)}
+        made = {"key": key, "settings": made_with(recipe.evaluation, result)}
+        result = {**made, **_evaluate(folder, recipe, reporter, pairs, questions, journal, result)}
         write_json(folder / "eval.json", result)
     _tell(result, recipe, reporter)
     return summary(result)
@@ -73,6 +74,14 @@ def samples_key(folder: Path, recipe: Recipe) -> str:
         "questions": sha256(Path(questions)) if isinstance(questions, str) and Path(questions).is_file() else None,
     }
     return hashlib.sha256(dump(settings).encode()).hexdigest()
+
+
+def made_with(settings: Evaluation, known: dict[str, Any]) -> dict[str, Any]:
+    """The settings behind an evaluation: those of now and, of judges and baselines that are taken over from `known`, theirs."""
+    now, before = settings.model_dump(mode="json"), known.get("settings", {})
+    taken = {"baselines"} if known.get("baselines") is not None and not settings.baselines else set()
+    taken |= ON_TOP - {"baselines"} if known.get("judged") and not settings.judge else set()
+    return {**now, **{name: before[name] for name in taken & before.keys()}}
 
 
 def _asks_for_more(result: dict[str, Any], settings: Evaluation) -> bool:

@@ -15,12 +15,12 @@ import numpy as np
 from ..models import adapters, loading
 from ..records import HELDOUT, Pair, read_records
 from . import llamacpp
+from .made import LIMIT, said
 from .types import BETTER
 
 POSITIONS = 96  # of answer tokens, spread over the answers
 POSITIONS_LLAMACPP = 24  # one request each
 TOP = 4096  # probabilities asked of llama.cpp at a position; what they leave out is compared as one lump
-LIMIT = 0.25  # of the trained change lost: above it, a warning
 
 Places = list[tuple[list[int], list[int]]]  # (token ids, positions whose next token is an answer's)
 
@@ -84,15 +84,15 @@ def compare(reference: Reference, path: Path) -> dict[str, Any]:
 
 def verdict(name: str, type_name: str, figures: dict[str, Any]) -> tuple[str, str | None]:
     """(what was found, a warning or None), each a line. type_name: a GGUF type, or fused-4 or fused-8 for a quantised folder."""
-    said = (
+    found = (
         f"{name}: {1 - min(figures['lost'], 1):.0%} of the trained change survives "
         f"(KL {figures['kl']:.2g} of {figures['moved']:.2g} nats a token, {figures['argmax']:.0%} of tokens equal)"
     )
     if figures["lost"] <= LIMIT:
-        return said, None
+        return found, None
     folders = {"fused-4": "export.fuse.quantize: 8", "fused-8": "export.fuse.quantize: none"}
     better = folders.get(type_name) or f"export.gguf: [{BETTER.get(type_name, 'f32')}]"
-    return said, f"{name} loses {min(figures['lost'], 9.99):.0%} of what was trained; {better} keeps more"
+    return found, f"{name} loses {said(figures['lost'])} of what was trained; {better} keeps more"
 
 
 def _by_mlx(reference: Reference, path: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -11,6 +11,7 @@ from ..files import read_json, sha256, write_json
 from ..models.gguf_file import GGUFFile
 from ..models.gguf_stores import lmstudio_folder
 from ..recipe import Recipe
+from .made import exported_models
 from .profile import system_text
 
 PARTS = ("adapter", "mlx", "gguf")
@@ -18,14 +19,10 @@ PARTS = ("adapter", "mlx", "gguf")
 
 def ggufs(folder: Path) -> list[Path]:
     """The run's exported models, adapters left out. Raises UserError where there is none."""
-    found = _models(folder)
+    found = exported_models(folder, shards=True)
     if not found:
         raise UserError(f"{folder}: no GGUF file there; run `mipo-mlx export {folder.name}` first")
     return found
-
-
-def _models(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.glob("*.gguf")) if not path.name.endswith("-lora.gguf")]
 
 
 def install_ollama(folder: Path, name: str) -> str:
@@ -68,7 +65,7 @@ def model_card(folder: Path, recipe: Recipe, repository: str) -> str:
     hub_base = recipe.model.count("/") == 1 and not recipe.model.startswith((".", "/", "~"))
     front = ["---", "library_name: mlx", "pipeline_tag: text-generation", "tags: [mipo, personalization, mlx, gguf, lora]"]
     front += [f"base_model: {recipe.model}"] if hub_base else []
-    license = next((GGUFFile(path).get("general.license", str) for path in _models(folder)), None)
+    license = next((GGUFFile(path).get("general.license", str) for path in exported_models(folder)), None)
     front += [f"license: {license}"] if license else []
     resolved = folder / "recipe.yaml"
     body = [

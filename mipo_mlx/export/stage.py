@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from ..errors import UserError
@@ -16,10 +17,9 @@ from ..recipe import Recipe
 from . import fidelity, gguf, modelfile, system, tokenizer, types
 from . import fuse as fusing
 from .adapter_gguf import NO_DORA, write_adapter
+from .made import STATE
 from .profile import system_text
 from .weights import Weights, load_adapters
-
-STATE = "export.json"
 
 
 @dataclass
@@ -93,7 +93,7 @@ def fuse(folder: Path, recipe: Recipe, reporter: Reporter) -> str:
     """Write the fused MLX folder alone, and where that was quantised say what it keeps; returns the sentence to print."""
     job = prepare(folder, recipe)
     _fidelity(job, {"fused": _once(job, "fused", lambda: _fuse(job, reporter))}, reporter)
-    return f"{folder / 'fused'}: load it with `mlx_lm.generate --model {folder / 'fused'}`"
+    return f"{folder / 'fused'}: load it with `mlx_lm.generate --model {quote(str(folder / 'fused'))}`"
 
 
 def prepare(folder: Path, recipe: Recipe) -> Job:
@@ -136,7 +136,12 @@ def _once(job: Job, kind: str, make: Any) -> list[str]:
         return list(sizes)
     files = make()
     state = _json(path)
-    state[kind] = {"made_from": stamp, "files": {name: _size(job.folder / name) for name in files}}
+    written = [name for name in files if (job.folder / name).is_file()]
+    state[kind] = {
+        "made_from": stamp,
+        "files": {name: _size(job.folder / name) for name in files},
+        "sha256": {name: sha256(job.folder / name) for name in written},
+    }
     write_json(path, state)
     return files
 

@@ -41,7 +41,7 @@ def number(value: float) -> str:
     if abs(value) < 1e-3:
         mantissa, exponent = f"{value:.2e}".split("e")
         return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
-    return f"{value:.6g}"
+    return f"{value:.6g}".replace("e+0", "e").replace("e+", "e")
 
 
 class Axes:
@@ -76,33 +76,56 @@ class Axes:
 
 
 def lines(
-    label: str, curves: Sequence[Line], unit: str = "", *, reference: tuple[str, float] | None = None, zero: bool = False
+    label: str,
+    curves: Sequence[Line],
+    unit: str = "",
+    *,
+    reference: tuple[str, float] | None = None,
+    mark: tuple[str, float] | None = None,
+    zero: bool = False,
 ) -> Markup | None:
-    """Curves over optimizer steps; `unit` names the upright axis, `reference` is a named horizontal line, `zero` keeps 0 on the
-    axis. None without a point."""
-    curves = [Line(c.name, c.style, [p for p in c.points if all(map(math.isfinite, p))]) for c in curves]
-    curves = [c for c in curves if c.points]
-    if not curves:
+    """Curves over optimizer steps, broken where a value is not finite; `unit` names the upright axis, `reference` is a named
+    horizontal line, `mark` a named step, `zero` keeps 0 on the axis. None without a point."""
+    parts = [(c, part) for c in curves for part in _unbroken(c.points)]
+    if not parts:
         return None
-    values = [y for c in curves for _, y in c.points] + ([reference[1]] if reference else []) + ([0.0] if zero else [])
-    steps = [x for c in curves for x, _ in c.points]
+    values = [y for _, part in parts for _, y in part] + ([reference[1]] if reference else []) + ([0.0] if zero else [])
+    steps = [x for _, part in parts for x, _ in part]
     axes = Axes((min(steps), max(max(steps), min(steps) + 1)), (min(values), max(values)), ("step", unit), whole_steps=True)
-    body = [axes.frame()]
+    body, names = [axes.frame()], []  # names are drawn over the curves
+    low = False  # whether the reference's name stands in the lower half, so that the mark's has to stand in the upper
     if reference:
         y = axes.py(reference[1])
+        low = y > (TOP + HEIGHT - BOTTOM) / 2
         body.append(f'<line class="reference" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         above = y - 4 if y > TOP + 14 else y + 12
-        body.append(f'<text class="note" x="{WIDTH - RIGHT - 2}" y="{above:.1f}" text-anchor="end">{escape(reference[0])}</text>')
-    for curve in curves:
-        path = " ".join(f"{axes.px(x):.1f},{axes.py(y):.1f}" for x, y in curve.points)
-        if len(curve.points) > 1:
+        names.append(f'<text class="note" x="{WIDTH - RIGHT - 2}" y="{above:.1f}" text-anchor="end">{escape(reference[0])}</text>')
+    if mark and axes.x[0] <= mark[1] <= axes.x[1]:
+        x = axes.px(mark[1])
+        body.append(f'<line class="reference" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
+        side = f'x="{x - 4:.1f}" text-anchor="end"' if x > WIDTH / 2 else f'x="{x + 4:.1f}"'
+        names.append(f'<text class="note" {side} y="{TOP + 12 if low else HEIGHT - BOTTOM - 6}">{escape(mark[0])}</text>')
+    for curve, points in parts:
+        path = " ".join(f"{axes.px(x):.1f},{axes.py(y):.1f}" for x, y in points)
+        if len(points) > 1:
             body.append(f'<polyline class="line {curve.style}" points="{path}"/>')
-        if len(curve.points) <= 40:
-            for x, y in curve.points:
+        if len(points) <= 40:
+            for x, y in points:
                 tip = f"{escape(curve.name)}, step {number(x)}: {y:.4g}"
-                mark = f'cx="{axes.px(x):.1f}" cy="{axes.py(y):.1f}" r="2.6"'
-                body.append(f'<circle class="dot {curve.style}" {mark}><title>{tip}</title></circle>')
-    return _svg(label, WIDTH, HEIGHT, body)
+                place = f'cx="{axes.px(x):.1f}" cy="{axes.py(y):.1f}" r="2.6"'
+                body.append(f'<circle class="dot {curve.style}" {place}><title>{tip}</title></circle>')
+    return _svg(label, WIDTH, HEIGHT, [*body, *names])
+
+
+def _unbroken(points: Sequence[tuple[float, float]]) -> list[list[tuple[float, float]]]:
+    """The points between those that are not finite."""
+    parts: list[list[tuple[float, float]]] = [[]]
+    for point in points:
+        if all(map(math.isfinite, point)):
+            parts[-1].append(point)
+        elif parts[-1]:
+            parts.append([])
+    return [part for part in parts if part]
 
 
 def histogram(label: str, groups: Sequence[tuple[str, str, Sequence[float]]], unit: str, bins: int = 14) -> Markup | None:

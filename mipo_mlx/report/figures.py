@@ -3,13 +3,15 @@
 import math
 from typing import Any
 
+from ..evaluation.intervals import figure
 from ..recipe import Training
 from . import charts
 
 # (key, label, number format, what it means, better: 1 higher, -1 lower, 0 neither), in the order of the page
+# {told}: what answers are told apart by: the context or, where pairs have none, the request.
 HELDOUT = (
     ("accuracy", "Reward accuracy", ".2f", "share of rejected answers that rank below the chosen one; 0.5 is chance", 1),
-    ("information", "Information, nats", ".3f", "log N - loss: a lower bound on what an answer tells of its context", 1),
+    ("information", "Information, nats", ".3f", "log N - loss: a lower bound on what an answer tells of its {told}", 1),
     ("margin", "Reward margin", ".2f", "chosen reward minus rejected reward", 1),
     ("loss", "Loss, nats", ".3f", "on pairs never trained on; log N is an untrained model", -1),
     ("chosen_reward", "Chosen reward", ".2f", "beta times the log-ratio to the base; far below 0 means decay", 0),
@@ -18,7 +20,7 @@ HELDOUT = (
 COSTS = (
     ("ability", "Questions answered right", ".2f", "general questions, without a context", 1),
     ("tokens", "Answer length, tokens", ".1f", "mean over fresh answers", 0),
-    ("perplexity", "Perplexity under the base", ".2f", "of the answers, with their context; a rise means odder text", -1),
+    ("perplexity", "Perplexity under the base", ".2f", "of the answers, each with its {told}; a rise means odder text", -1),
     ("parroting", "Hands the context back", ".2f", "share that quotes six words of the context or claims its facts as its own", -1),
     ("quotes_context", "Quotes the context", ".2f", "share with six or more words of the context in a row", -1),
     ("role_confusion", "Confuses the roles", ".2f", "share where the assistant claims a fact of the user as its own", -1),
@@ -48,7 +50,41 @@ def information_rows(fresh: dict[str, Any] | None) -> tuple:
         ("checkable_unseen", "... of kinds left out of checkable.yaml", ".2f", "none of them is trained on there", 1),
         ("checkable_unseen_gain", "... of these, more than without being told", ".2f", "told minus not told", 1),
     ]
-    return (*rows, ("pmi_per_token", "PMI, nats per token", ".3f", "how much likelier the context makes a token, to the base", 1))
+    return (*rows, ("pmi_per_token", "PMI, nats per token", ".3f", "how much likelier the {told} makes a token, to the base", 1))
+
+
+def asked_over(fresh: dict[str, Any] | None) -> str:
+    """What the fresh answers were asked about, in words."""
+    if not fresh:
+        return ""
+    notes = f"{fresh['notes']} notes and " if fresh["told_apart_by"] == "context" and "notes" in fresh else ""
+    return f"over {notes}{fresh['prompts']} prompts"
+
+
+def asked(result: dict[str, Any]) -> dict[str, int]:
+    """Over how many questions those measures are means that have questions of their own."""
+    abilities, requirements = result.get("abilities"), result.get("checkable")
+    counted = {"ability": abilities["questions"]} if abilities else {}
+    if requirements:
+        counted |= dict.fromkeys(("checkable", "checkable_without", "checkable_gain"), requirements["requests"])
+        counted |= dict.fromkeys(("checkable_unseen", "checkable_unseen_gain"), requirements["heldout_kinds"]["requests"])
+    return counted
+
+
+def no_interval(result: dict[str, Any]) -> list[str]:
+    """Why there are no intervals, each reason once with the parts that it holds for."""
+    parts = {
+        "held-out pairs": result.get("heldout"),
+        "fresh answers": result.get("fresh"),
+        "questions": result.get("abilities"),
+        "requirements": result.get("checkable"),
+        "requirements left out of checkable.yaml": (result.get("checkable") or {}).get("heldout_kinds"),
+    }
+    reasons: dict[str, list[str]] = {}
+    for name, part in parts.items():
+        if part and part.get("requests", 1) and part["no_interval"]:
+            reasons.setdefault(part["no_interval"], []).append(name)
+    return [f"{reason} ({', '.join(names)})" for reason, names in reasons.items()]
 
 
 def checked(found: dict[str, Any] | None) -> dict[str, Any]:
@@ -60,8 +96,14 @@ def checked(found: dict[str, Any] | None) -> dict[str, Any]:
     return {**found["metrics"], **{name: unseen["metrics"][key] for name, key in of_unseen.items()}}
 
 
-def table(measures: dict[str, Any], rows: tuple) -> list[dict[str, Any]]:
-    """Rows of (label, before, after, change, note, drawing) for the measures that there are."""
+def table(
+    measures: dict[str, Any], rows: tuple, told: str = "context", asked: dict[str, int] | None = None
+) -> list[dict[str, Any]]:
+    """Rows of (label, before, after, change, note, drawing) for the measures that there are.
+
+    told: what answers are told apart by, for the notes; asked: over how many questions a measure is a mean, where that is no
+    figure of the whole page.
+    """
     shown = []
     for key, label, form, note, better in rows:
         if key not in measures:
@@ -74,7 +116,7 @@ def table(measures: dict[str, Any], rows: tuple) -> list[dict[str, Any]]:
         shown.append(
             {
                 "label": label,
-                "note": note,
+                "note": note.format(told=told) + (f"; {asked[key]} asked" if asked and key in asked else ""),
                 "before": _show(sides[0], form),
                 "after": _show(sides[1], form),
                 "change": _show(measure["change"], "+.1%" if measure["relative"] else f"+{form}"),
@@ -90,8 +132,8 @@ def _show(estimate: dict[str, Any], form: str) -> dict[str, str]:
         return {"value": "n/a", "interval": ""}
     interval = estimate["interval"]
     # An interval of no width is a value by definition: the reference against itself.
-    text = f"{format(interval[0], form)} to {format(interval[1], form)}" if interval and interval[0] < interval[1] else ""
-    return {"value": format(estimate["value"], form), "interval": text}
+    text = f"{figure(interval[0], form)} to {figure(interval[1], form)}" if interval and interval[0] < interval[1] else ""
+    return {"value": figure(estimate["value"], form), "interval": text}
 
 
 def _tone(change: dict[str, Any], better: int) -> str:
@@ -124,6 +166,12 @@ def tiles(result: dict[str, Any]) -> list[dict[str, str]]:
     return shown
 
 
+def same_loss(settings: Training) -> bool:
+    """Whether the loss of the training is the one on unseen pairs: DPO's (InfoNCE's) of whole answers, whatever is trained."""
+    plain = not settings.nll_weight and not settings.length_normalized and not settings.label_smoothing
+    return settings.objective in ("dpo", "infonce") and plain
+
+
 def untrained(candidates: int, settings: Training) -> tuple[str, float] | None:
     """The level at which both curves of the loss begin, where there is one: the softmax of equal rewards. Other objectives begin
     elsewhere than the loss on unseen pairs, which is DPO's for all of them."""
@@ -131,16 +179,27 @@ def untrained(candidates: int, settings: Training) -> tuple[str, float] | None:
     return ("untrained", math.log(candidates)) if softmax else None
 
 
-def training_charts(rows: list[dict[str, Any]], candidates: int, settings: Training) -> list[dict[str, Any]]:
-    """Charts over steps from metrics.jsonl, later rounds behind the earlier ones: those that have points."""
-    places, begin = [], 0
+def training_charts(
+    rows: list[dict[str, Any]], candidates: int, settings: Training, kept: tuple[int, int] | None = None
+) -> list[dict[str, Any]]:
+    """Charts over steps from metrics.jsonl, later rounds behind the earlier ones: those that have points. Curves break where a
+    round begins, since it begins with the best weights of the one before. kept: round and step of the weights that are kept."""
+    places, begin, begins = [], 0, {1: 0}
     for before, row in zip([None, *rows], rows, strict=False):
         if before and before.get("round", 1) != row.get("round", 1):
             begin += before["step"]
+            begins[row["round"]] = begin
         places.append(begin + row["step"])
+    mark = ("kept", begins[kept[0]] + kept[1]) if kept and kept[0] in begins else None
 
     def curve(name: str, style: str, key: str) -> charts.Line:
-        points = [(place, row[key]) for place, row in zip(places, rows, strict=True) if isinstance(row.get(key), int | float)]
+        points, last = [], None
+        for place, row in zip(places, rows, strict=True):
+            if isinstance(row.get(key), int | float):
+                if last not in (None, row.get("round", 1)):
+                    points.append((place, math.nan))
+                last = row.get("round", 1)
+                points.append((place, row[key]))
         return charts.Line(name, style, points)
 
     def sides(stem: str) -> list[charts.Line]:
@@ -152,23 +211,33 @@ def training_charts(rows: list[dict[str, Any]], candidates: int, settings: Train
     def both(key: str) -> list[charts.Line]:
         return [curve("training", "faint", key), curve("unseen pairs", "tuned", f"heldout_{key}")]
 
-    # In training an answer counts where it is above all others at once, on unseen pairs against each of them: chance is 0.5 there.
+    # In training an answer counts where it is above all others at once, on unseen pairs against each of them: chance is 0.5 there,
+    # and 1 / N in training.
     together = "training" if candidates == 2 else f"training, above all {candidates - 1} others"
     right = [curve(together, "faint", "accuracy"), both("accuracy")[1]]
+    if candidates == 2:
+        chance = ("chance", 0.5)
+    else:
+        chance = ("chance on unseen pairs", 0.5) if right[1].points else ("chance", 1 / candidates)
+    loss = both("loss")
+    if not same_loss(settings):
+        own = curve(f"training ({settings.objective} loss)", "faint", "loss")
+        loss = [own, curve("unseen pairs (DPO loss)", "tuned", "heldout_loss")]
     # title, curves, unit, a named level, whether the axis has to show 0
     wanted: list[tuple[str, list[charts.Line], str, tuple[str, float] | None, bool]] = [
-        ("Loss", both("loss"), "nats a pair", untrained(candidates, settings), False),
+        ("Loss", loss, "nats a pair", untrained(candidates, settings), False),
         ("Reward margin", both("margin"), "beta \u00d7 nats", None, True),
-        ("Reward accuracy", right, "share of pairs", ("chance", 0.5), False),
+        ("Reward accuracy", right, "share of pairs", chance, False),
         ("Rewards of chosen and rejected answers", sides("reward"), "beta \u00d7 nats", None, True),
         ("Log-probabilities of chosen and rejected answers", sides("logp"), "nats an answer", None, False),
-        ("Drift from the base, estimated", both("kl"), "nats a token", None, True),
+        # The training's own kl is a mean log-ratio to the reference: another measure.
+        ("Drift from the base, estimated", both("kl")[1:], "nats a token", None, True),
         ("Learning rate", [curve("learning rate", "tuned", "learning_rate")], "per step", None, True),
         ("Gradient norm, before clipping", [curve("gradient norm", "tuned", "grad_norm")], "L2 norm", None, True),
     ]
     found = []
     for title, curves, unit, reference, zero in wanted:
-        drawing = charts.lines(title, curves, unit, reference=reference, zero=zero)
+        drawing = charts.lines(title, curves, unit, reference=reference, zero=zero, mark=mark if title == "Loss" else None)
         if drawing:
             found.append({"title": title, "drawing": drawing, "legend": [(c.name, c.style) for c in curves if c.points]})
     return found
@@ -180,13 +249,13 @@ def leak(found: dict[str, Any] | None) -> dict[str, Any] | None:
         return None
     rows, contexts, canaries = [], found["contexts"], found["canaries"]
     if found["difference"] is not None:
-        gains = [f"{found['gain_per_token'][split]:+.3f}" for split in ("train", "heldout")]
+        gains = [figure(found["gain_per_token"][split], "+.3f") for split in ("train", "heldout")]
         note = f"nats a token, {contexts['train']} trained against {contexts['heldout']} held-out contexts, p = {found['p']:.2g}"
         rows.append(("How much likelier training made the notes' words", note, *gains))
     if found["samples"]:
         note = f"words in a row, in {found['samples']} answers without a context"
         if found["passage_gain"] is not None:
-            note += f"; the trained one became {found['passage_gain']:+.1f} nats a token likelier"
+            note += f"; the trained one became {figure(found['passage_gain'], '+.1f')} nats a token likelier"
         rows.append(("Longest passage shared with a note", note, *(str(found["longest_run"][s]) for s in ("train", "heldout"))))
     if canaries["planted"]:
         note = f"{canaries['trained']} of {canaries['planted']} planted ones met in training"
@@ -208,7 +277,7 @@ def drift(unprompted: dict[str, Any] | None) -> str:
 
 
 BASELINE_COLUMNS = (
-    ("identified_by_base", "Right context found", ".2f"),
+    ("identified_by_base", "Right {told} found", ".2f"),
     ("identified_by_embedding", "Found by an embedding", ".2f"),
     ("perplexity", "Perplexity", ".2f"),
     ("tokens", "Tokens", ".1f"),
@@ -231,7 +300,7 @@ def baselines(found: dict[str, Any] | None, fresh: dict[str, Any] | None) -> lis
         for key, label, form in BASELINE_COLUMNS:
             full = f"{key}_{fresh['choices'][0]}" if key.startswith("identified") and fresh["choices"] else key
             if full in measures:
-                cells.append((label, _show(measures[full][side], form)))
+                cells.append((label.format(told=fresh["told_apart_by"]), _show(measures[full][side], form)))
         for k in fresh["choices"][:1]:
             more = _show(measures[f"identified_by_base_{k}"][lead], "+.2f") if lead else {"value": "", "interval": ""}
             cells.append(("Tuned finds", more))
@@ -279,18 +348,22 @@ def second_opinions(judged: dict[str, Any] | None) -> list[str]:
     return found
 
 
-def pmi_charts(fresh: dict[str, Any] | None, sampled: dict[str, Any]) -> list[dict[str, Any]]:
-    """PMI of fresh answers, read by the base, before and after; and of the answers that were sampled to train on (the histogram
-    of pairs.json)."""
+def pmi_charts(fresh: dict[str, Any] | None, rounds: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """PMI of fresh answers, read by the base, before and after; and of the answers that were sampled to train on (the histograms
+    of each round's pairs.json)."""
     found = []
     if fresh:
         groups = [("base", "base", fresh["pmi"]["base"]), ("tuned", "tuned", fresh["pmi"]["tuned"])]
         drawing = charts.histogram("PMI of answers before and after", groups, "PMI, nats an answer")
         found.append({"title": "Fresh answers, held out", "drawing": drawing, "legend": [g[:2] for g in groups]})
-    if sampled.get("edges"):
+    for number, sampled in enumerate((pairs.get("histogram", {}) for pairs in rounds), 1):
+        if not sampled.get("edges"):
+            continue
         units = ("PMI, nats a pair", "% of pairs")
         drawing = charts.counted("PMI of the sampled pairs", "sampled", "faint", sampled["edges"], sampled["train"], units)
-        found.append({"title": "Pairs to train on, before the filter", "drawing": drawing, "legend": [("sampled", "faint")]})
+        of_round = f" of round {number}" if len(rounds) > 1 else ""
+        title = f"Pairs{of_round} to train on, before the filter"
+        found.append({"title": title, "drawing": drawing, "legend": [("sampled", "faint")]})
     return [chart for chart in found if chart["drawing"]]
 
 
@@ -301,7 +374,7 @@ def shade(pieces: list[list[Any]]) -> list[tuple[str, int, str]]:
     for text, pmi in pieces:
         word = text.lstrip()
         shaded.append((text[: len(text) - len(word)], 0, ""))
-        shaded.append((word, max(0, min(5, math.floor(pmi + 0.5))), f"{pmi:+.2f} nats"))
+        shaded.append((word, max(0, min(5, math.floor(pmi + 0.5))), f"{figure(pmi, '+.2f')} nats"))
     return [piece for piece in shaded if piece[0]]
 
 

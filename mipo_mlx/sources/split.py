@@ -49,10 +49,18 @@ def split(passages: list[Passage], seed: int, fraction: float, limit: int, grid:
             f"{grid} (pairs.contexts_per_grid); add notes that differ, or lower pairs.contexts_per_grid"
         )
     tally.dropped["shares a sentence with the other side"] += sum(len(notes[n]) for n in train) - sum(len(notes[n]) for n in strict)
+    left = sum(len(notes[n]) for n in (*strict, *heldout))
+    if left <= limit:
+        return _listed(passages, [p for n in strict for p in notes[n]], [p for n in heldout for p in notes[n]])
     wanted = min(limit, len(passages))
     held = _spread(heldout, notes, rng, min(max(grid, round(wanted * fraction)), wanted - grid))
     kept = _spread(strict, notes, rng, wanted - len(held))
-    tally.dropped["over max_contexts"] += sum(len(notes[n]) for n in (*strict, *heldout)) - len(held) - len(kept)
+    tally.dropped["over max_contexts"] += left - len(held) - len(kept)
+    return _listed(passages, kept, held)
+
+
+def _listed(passages: list[Passage], kept: list[Passage], held: list[Passage]) -> list[Context]:
+    """The passages of both sides as contexts, in the order of all."""
     side = {id(p): TRAIN for p in kept} | {id(p): HELDOUT for p in held}
     chosen = [p for p in passages if id(p) in side]
     return [Context(f"c{number:05}", p.text, p.note, p.source, p.line, side[id(p)], p.tokens) for number, p in enumerate(chosen)]

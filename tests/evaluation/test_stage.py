@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mipo_mlx.errors import UserError
-from mipo_mlx.evaluation import asking, cases, judge, stage
+from mipo_mlx.evaluation import answers, asking, cases, judge, stage
 from mipo_mlx.evaluation.answers import Asked
 from mipo_mlx.evaluation.journal import Journal
 from mipo_mlx.files import read_json, read_jsonl, write_jsonl
@@ -331,3 +331,28 @@ def test_without_contexts_every_answer_is_read_against_its_own_question(tmp_path
     assert not {"parroting", "quotes_context", "role_confusion"} & set(result["fresh"]["metrics"])
     assert [(e["prompt"], e["context"]) for e in result["gallery"]][:2] == [(f"{ASKED[0]} 0", ""), (f"{ASKED[2]} 2", "")]
     assert judge._opening(Asked(groups[1], 1, None, None)) == f"The user asked: {ASKED[3]} 3\n\n"
+
+
+class Spelled:
+    """A tokenizer of whole pieces of text."""
+
+    def __init__(self, *pieces):
+        self.pieces = pieces
+
+    def decode(self, tokens):
+        return "".join(self.pieces[token] for token in tokens)
+
+
+@pytest.mark.parametrize(
+    "pieces, cut",
+    [
+        (["I", " ke", "ep", " bees."], ["I", " keep", " bees."]),
+        (["\u6211", "\u517b", "\u871c\u8702", "\u3002", "\u597d"], ["\u6211", "\u517b", "\u871c\u8702\u3002", "\u597d"]),
+        (["\u6211", "use", " MLX", "\u5427"], ["\u6211", "use", " MLX", "\u5427"]),
+        (["\u0e17", "\u0e35", "\u0e48", "\u0e19"], ["\u0e17\u0e35\u0e48", "\u0e19"]),  # vowel and tone stand over their consonant
+    ],
+)
+def test_scripts_without_spaces_are_cut_too(pieces, cut):
+    row = [0.0] * len(pieces)
+    scored = answers.Scored("".join(pieces), list(range(len(pieces))), "length", [row, row], [])
+    assert [piece for piece, _ in answers.shaded(Spelled(*pieces), scored, 0)] == cut

@@ -41,12 +41,15 @@ const drawn = e => e.namespaceURI.endsWith('svg');
 const seen = e => contrast(parts(getComputedStyle(e)[drawn(e) ? 'fill' : 'color']), behind(drawn(e) ? e.closest('figure, td') : e));
 const size = e => parseFloat(getComputedStyle(e).fontSize) * (drawn(e) ? box(e.closest('svg')).width / e.closest('svg').viewBox.baseVal.width : 1);
 const inked = m => { const s = getComputedStyle(m); return m.tagName == 'polyline' ? s.stroke : s.fill; };
-const faint = svgs.flatMap(s => marks(s).filter(m => contrast(parts(inked(m)), behind(s.parentElement)) < 2.2));
+const faint = svgs.flatMap(s => marks(s).filter(m => contrast(parts(inked(m)), behind(s.parentElement)) < 3));
 parent.document.title = JSON.stringify({
   wide, over: over.map(name), page: document.documentElement.scrollWidth, drawings: svgs.length, texts: texts.length,
   empty: svgs.filter(s => box(s).height < 8 || box(s).width < 60 || !marks(s).length).map(s => s.getAttribute('aria-label')),
   outside: outside.map(name), overlaps, faint: faint.map(name), paper: light(behind(document.body)),
   pale: texts.filter(e => seen(e) < 4.5).map(e => name(e) + ' ' + seen(e).toFixed(2)),
+  labels: Math.min(...[...document.querySelectorAll('.measures td:first-child')].map(e => box(e).width)),
+  keys: [...document.querySelectorAll('#results .key')].filter(visible).map(e => e.textContent),
+  printed: getComputedStyle(document.querySelector('mark, body')).printColorAdjust,
   small: texts.filter(e => size(e) < 9).map(e => name(e) + ' ' + size(e).toFixed(1)),
 });
 """  # noqa: E501

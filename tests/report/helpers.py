@@ -83,7 +83,7 @@ def make_finished(folder: Path, *, half: float | None = 0.06, hostile: bool = Tr
                 "pairs": 72, "grids": 18, "contexts": 8, "candidates": 2, "beta": 0.1, "no_interval": reason, "metrics": heldout,
             },
             "fresh": {
-                "answers": 36, "contexts": 8, "prompts": 9, "told_apart_by": "context",
+                "answers": 36, "notes": 8, "prompts": 9, "told_apart_by": "context",
                 "choices": [4], "no_interval": reason, "metrics": fresh,
                 "log_ratio_per_answer": estimate(1.9, half), "pmi": pmi,
             },
@@ -160,13 +160,17 @@ def make_finished(folder: Path, *, half: float | None = 0.06, hostile: bool = Tr
                 "training": {
                     "state": "done",
                     "seconds": 301.2,
-                    "summary": {"peak_memory": 2_000_000_000, "stopped": None},
+                    "summary": {
+                        "steps": 24, "planned": 24, "best_step": 18, "best_loss": 0.546, "first_loss": 0.693, "stopped": None,
+                        "round": 1, "ends_rounds": None, "pairs": 88, "peak_memory": 2_000_000_000,
+                    },
                     "sha256": {"metrics.jsonl": "ab" * 32},
                 },
+                "evaluation": {"state": "done"},
                 "report": {"state": "started"},
             },
         },
-    )
+    )  # fmt: skip
     (folder / "model-q8_0.gguf").write_bytes(b"GGUF")
     (folder / "Modelfile").write_text("FROM x")
     return folder

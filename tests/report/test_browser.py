@@ -37,6 +37,15 @@ def test_nothing_overflows_no_plot_is_empty_and_every_text_can_be_read(page, tmp
 
 
 @needs_browser
+@pytest.mark.parametrize("width", [360, 681, 750, 821, 1400])
+def test_labels_have_room_and_both_models_their_key(page, tmp_path, width):
+    found = measure(page, tmp_path, width, False)
+    assert found["page"] == width and found["over"] == [] and found["overlaps"] == []
+    assert found["labels"] >= 120 and found["keys"] == ["base", "tuned"]
+    assert found["printed"] == "exact"  # without background graphics keys, shading and tones would not be printed
+
+
+@needs_browser
 @pytest.mark.parametrize("width, dark", variants)
 def test_a_screenshot_shows_the_page(page, tmp_path, width, dark):
     pixels = screenshot(page, tmp_path, width, 600, dark)

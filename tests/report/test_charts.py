@@ -25,6 +25,7 @@ def test_ticks_are_round_and_cover_the_data(low, high, expected):
 
 def test_tick_labels_are_short():
     assert [charts.number(v) for v in (0, 0.25, 1.5e-5, 2e-05, 20.0, -0.002)] == ["0", "0.25", "1.5e-5", "2e-5", "20", "-0.002"]
+    assert [charts.number(v) for v in (1.5e7, 2e12, 150000)] == ["1.5e7", "2e12", "150000"]  # longer ones would be cut off
 
 
 def test_lines_are_inside_the_frame_and_named():
@@ -40,8 +41,9 @@ def test_lines_are_inside_the_frame_and_named():
 
 
 def test_holes_and_missing_values_are_left_out():
-    drawing = charts.lines("x", [charts.Line("a", "tuned", [(1, 0.5), (2, math.nan), (3, 0.7)])])
-    assert len(re.findall("<circle", str(drawing))) == 2
+    drawing = charts.lines("x", [charts.Line("a", "tuned", [(1, 0.5), (2, 0.4), (2, math.nan), (3, 0.7), (4, 0.8)])])
+    assert len(re.findall("<circle", str(drawing))) == 4
+    assert [len(points.split()) for points in re.findall(r'points="([^"]*)"', str(drawing))] == [2, 2]  # no line over the hole
     assert charts.lines("x", [charts.Line("a", "tuned", []), charts.Line("b", "tuned", [(1, math.inf)])]) is None
     assert "<circle" in str(charts.lines("x", [charts.Line("a", "tuned", [(1, 0.5)])]))  # a single step is a plot too
 

@@ -12,7 +12,7 @@ from mipo_mlx.errors import UserError
 from mipo_mlx.files import read_json, write_json, write_jsonl
 from mipo_mlx.progress import Reporter
 from mipo_mlx.recipe import Recipe
-from mipo_mlx.report import figures, stage
+from mipo_mlx.report import charts, figures, stage
 from mipo_mlx.training import objectives
 
 from .helpers import HOSTILE, make_finished, measure
@@ -38,6 +38,7 @@ def test_the_page_says_everything(page):
         assert shown in text, shown
     assert "Without a context the tuned model is 0.021 nats a token (0.011 to 0.031) over 12 everyday requests away from" in text
     assert "20 wins, 10 ties, 4 losses of the tuned model in both orders; 2 requests it could not judge: win rate 0.73" in text
+    assert "The same fresh answers of both models: 36 a side, over 8 notes and 9 prompts." in text
     assert f"mipo-mlx chat {page.parent}" in text and f"ollama create {page.parent.name}" in text
 
 
@@ -97,8 +98,10 @@ def test_abilities_and_requirements_are_shown_without_fresh_answers_too(tmp_path
         {"checkable": measure(0.4, told, 0.05), "checkable_gain": measure(0.1, gain, 0.05)}
         for told, gain in ((0.5, -0.21), (0.37, 0.19))
     ]
-    requirements = {"metrics": every, "heldout_kinds": {"requests": 8, "metrics": unseen}}
-    abilities = {"metrics": {"ability": measure(0.61, 0.58, 0.05)}}
+    few = "too few held-out groups for an interval: 2 independent ones, at least 6 needed"
+    requirements = {"requests": 24, "no_interval": few, "metrics": every, "heldout_kinds": {"requests": 8, "metrics": unseen}}
+    requirements["heldout_kinds"]["no_interval"] = None
+    abilities = {"questions": 100, "no_interval": few, "metrics": {"ability": measure(0.61, 0.58, 0.05)}}
     result = {**read_json(folder / "eval.json"), "fresh": None, "abilities": abilities, "checkable": requirements}
     write_json(folder / "eval.json", result)
     page = stage.contents(folder, RECIPE)
@@ -107,6 +110,8 @@ def test_abilities_and_requirements_are_shown_without_fresh_answers_too(tmp_path
     assert after == ["0.50", "-0.21", "0.37", "0.19"]
     text = stage.render(folder, RECIPE)
     assert "0.021 nats a token" in text and "fresh answers of both models" not in text
+    assert all(note in text for note in ("without a context; 100 asked", "by a program; 24 asked", "trained on there; 8 asked"))
+    assert text.count("oo few held-out groups") == 1 and "at least 6 needed (questions, requirements)." in text
     requirements["heldout_kinds"] = {"requests": 0, "metrics": {}}
     assert set(figures.checked(requirements)) == {"checkable", "checkable_gain"}
 
@@ -168,13 +173,26 @@ def test_parts_without_their_file_are_left_out(tmp_path):
     assert 'id="pmi"' not in stage.render(no_answers, RECIPE)
 
 
+def test_an_evaluation_of_a_training_before_is_not_shown(tmp_path):
+    folder = make_finished(tmp_path)
+    manifest = read_json(folder / "manifest.json")
+    del manifest["stages"]["evaluation"]  # as a training that was done again leaves it
+    write_json(folder / "manifest.json", manifest)
+    text = stage.render(folder, RECIPE)
+    assert "Not evaluated yet: run mipo-mlx eval" in text and 'id="results"' not in text and 'id="use"' in text
+    manifest["stages"]["training"] = {"state": "started"}
+    write_json(folder / "manifest.json", manifest)
+    assert 'id="use"' not in stage.render(folder, RECIPE)  # there is nothing to talk to
+
+
 def test_every_curve_of_the_training_has_its_points(page):
     """The names that the training loop writes are the names that the page reads."""
     rows = [json.loads(line) for line in (page.parent / "metrics.jsonl").read_text().splitlines()]
     drawn = {c["title"]: [name for name, _ in c["legend"]] for c in figures.training_charts(rows, 2, TRAINING)}
     both = ["training", "unseen pairs"]
-    for title in ("Loss", "Reward margin", "Reward accuracy", "Drift from the base, estimated"):
+    for title in ("Loss", "Reward margin", "Reward accuracy"):
         assert drawn[title] == both
+    assert drawn["Drift from the base, estimated"] == ["unseen pairs"]  # the training's kl is another measure
     for what in ("Rewards", "Log-probabilities"):
         assert drawn[f"{what} of chosen and rejected answers"] == ["chosen", "rejected"]
     assert "Learning rate" in drawn and len(drawn) == 8
@@ -206,6 +224,12 @@ def test_chance_of_the_accuracy_is_one_half_however_many_candidates(candidates, 
     assert [name for name, _ in chart["legend"]] == names
     y = {kind: re.search(f'class="{kind}"[^>]*?c?y1?="([0-9.]+)"', str(chart["drawing"]))[1] for kind in ("reference", "dot tuned")}
     assert y["reference"] == y["dot tuned"]  # the line passes the untrained model's 0.5
+    assert ("chance on unseen pairs" in chart["drawing"]) == (candidates > 2)
+    [chart] = figures.training_charts(rows[1:2], candidates, TRAINING)
+    ticks = [(float(y), float(v)) for y, v in re.findall(r'y="([0-9.]+)" text-anchor="end">([0-9.]+)<', str(chart["drawing"]))]
+    (bottom, low), (top, high) = ticks[0], ticks[-1]
+    line = float(re.search(r'class="reference"[^>]*?y1="([0-9.]+)"', str(chart["drawing"]))[1])
+    assert low + (line + 4 - bottom) / (top - bottom) * (high - low) == pytest.approx(1 / candidates, abs=0.01)
 
 
 def test_chosen_and_rejected_are_those_of_the_unseen_pairs_where_there_are_any(page):
@@ -225,3 +249,133 @@ def test_an_evaluation_of_another_version_is_refused_with_what_to_do(tmp_path):
     write_json(folder / "eval.json", {**read_json(folder / "eval.json"), "format": 1})
     with pytest.raises(UserError, match="written by another version of mipo-mlx; run `mipo-mlx eval"):
         stage.render(folder, RECIPE)
+
+
+def changed(folder, **parts):
+    """eval.json with other parts, and the page."""
+    write_json(folder / "eval.json", {**read_json(folder / "eval.json"), **parts})
+    return " ".join(re.sub(r"<[^>]+>", " ", stage.render(folder, RECIPE)).split())
+
+
+def test_baselines_tell_of_the_columns_that_there_are(tmp_path):
+    folder = make_finished(tmp_path, hostile=False)
+    fresh = read_json(folder / "eval.json")["fresh"]
+    told = " ".join(re.sub(r"<[^>]+>", " ", stage.render(folder, RECIPE)).split())
+    assert "how much more often the right context is found" in told and "Right context found" in told and "Left out of" not in told
+    told = changed(folder, fresh={**fresh, "told_apart_by": "request"})
+    assert "Right request found" in told and "the right request is found" in told and "Right context" not in told
+    told = changed(folder, fresh={**fresh, "choices": [], "choices_left_out": [4, 16]})
+    assert "The last column" not in told and "Tuned finds" not in told
+    assert "Left out of evaluation.choices, as fewer contexts are held out: 4, 16." in told
+
+
+def test_pairs_that_name_no_context_are_not_said_to_have_one(tmp_path):
+    folder = make_finished(tmp_path, hostile=False)
+    heldout = {**read_json(folder / "eval.json")["heldout"], "contexts": 0}
+    told = changed(folder, heldout=heldout, fresh=None, gallery=[], baselines=None, leak=None)
+    assert "Did it learn to tell right answers from wrong ones?" in told and "what an answer tells of its request" in told
+    assert "use what it is told" not in told and "contexts and prompts" not in told and "of its context" not in told
+
+
+def test_a_reason_without_intervals_stands_once_and_names_its_parts():
+    few, fewer = "too few: 3", "too few: 2"
+    parts = {"heldout": {"no_interval": few}, "fresh": {"no_interval": few}, "abilities": {"no_interval": fewer}}
+    assert figures.no_interval(parts) == ["too few: 3 (held-out pairs, fresh answers)", "too few: 2 (questions)"]
+    assert figures.no_interval({"heldout": {"no_interval": None}, "fresh": None}) == []
+    kinds = {"requests": 8, "no_interval": few}
+    assert figures.no_interval({"checkable": {"no_interval": None, "heldout_kinds": kinds}}) == [
+        "too few: 3 (requirements left out of checkable.yaml)"
+    ]
+    assert figures.no_interval({"checkable": {"no_interval": None, "heldout_kinds": {**kinds, "requests": 0}}}) == []
+
+
+def test_only_the_first_letter_becomes_a_capital(page):
+    text = page.read_text(encoding="utf-8")
+    assert ">SHA-256</th>" in text and "Sha-256" not in text and "SHA-256 of what the stages left" in text
+    assert "<th>" not in text  # each says what it heads
+    assert text.count('dir="auto"') == 4 * 3  # request, context and both answers of three examples
+
+
+def test_zero_has_no_minus():
+    shown = figures._show({"value": -0.001, "interval": [-0.002, 0.3]}, ".2f")
+    assert shown == {"value": "0.00", "interval": "0.00 to 0.30"}
+    assert figures._show({"value": -0.0001, "interval": None}, "+.1%")["value"] == "0.0%"
+    assert figures.shade([["a", -0.001]])[0][2] == "0.00 nats"
+
+
+@pytest.mark.parametrize(
+    "changes, names",
+    [({}, ["training", "unseen pairs"]), ({"objective": "infonce"}, ["training", "unseen pairs"]),
+     ({"objective": "ipo"}, ["training (ipo loss)", "unseen pairs (DPO loss)"]),
+     ({"nll_weight": 0.1}, ["training (dpo loss)", "unseen pairs (DPO loss)"]),
+     ({"label_smoothing": 0.1}, ["training (dpo loss)", "unseen pairs (DPO loss)"])],
+)  # fmt: skip
+def test_two_losses_have_two_names(changes, names):
+    rows = [{"step": 0, "heldout_loss": 0.7}, {"step": 1, "loss": 0.7}]
+    [loss] = figures.training_charts(rows, 2, TRAINING.model_copy(update=changes))
+    assert [name for name, _ in loss["legend"]] == names
+
+
+def two_rounds(folder):
+    """A second round, of other pairs, that did not help; a third that was left out."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    second = [{**row, "round": 2} for row in rows if row["step"] <= 6]
+    write_jsonl(folder / "metrics.jsonl", [*({**row, "round": 1} for row in rows), *second])
+    pairs = read_json(folder / "pairs.json")
+    sampled = {"edges": [-1, 0, 1], "train": [9, 1], "heldout": [0, 0]}
+    write_json(folder / "pairs-2.json", {"pairs": {"train": 7}, "dropped": {"train": {"min_pmi": 33}}, "histogram": sampled})
+    manifest = read_json(folder / "manifest.json")
+    ended = {
+        "round": 2, "steps": 6, "planned": 6, "best_step": 3, "first_loss": 0.546, "best_loss": 0.56, "stopped": None,
+        "ends_rounds": "held-out information no longer grew in round 2",
+    }  # fmt: skip
+    manifest["stages"]["training-2"] = {"state": "done", "seconds": 60, "summary": ended}
+    write_json(folder / "manifest.json", manifest)
+    return pairs
+
+
+def test_every_round_is_shown_and_why_the_last_was_left_out(tmp_path):
+    folder = make_finished(tmp_path, hostile=False)
+    two_rounds(folder)
+    shown = stage.contents(folder, RECIPE.model_copy(update={"rounds": 3}))
+    [rounds] = [rows for title, rows, *_ in shown["record"] if title == "Rounds"]
+    why = "held-out information no longer grew in round 2"
+    assert rounds[1:] == [(2, f"0.5460 before, 0.5600 after; the last one: {why}"), (3, f"left out: {why}")]
+    [dropped] = [rows for title, rows, *_ in shown["data"] if title == "Pairs dropped"]
+    assert dropped == [("train, min pmi", 5), ("round 2, train, min pmi", 33)]
+    assert [chart["title"] for chart in shown["pmi"]][1:] == [f"Pairs of round {n} to train on, before the filter" for n in (1, 2)]
+    [sign] = [sign for sign in shown["signs"] if sign.failure == "Pairs say nothing"]
+    assert sign.bad and "90% (round 2)" in sign.seen
+    one = stage.contents(make_finished(tmp_path / "one"), RECIPE.model_copy(update={"rounds": 2}))
+    assert [rows for title, rows, *_ in one["record"] if title == "Rounds"][0][1] == (2, "not trained yet")
+
+
+def test_curves_break_where_a_round_begins_and_the_kept_step_is_marked(tmp_path):
+    folder = make_finished(tmp_path, hostile=False)
+    [loss, *_] = stage.contents(folder, RECIPE)["charts"]
+    assert loss["drawing"].count("<polyline") == 2
+    place = (18 / 24) * (charts.WIDTH - charts.LEFT - charts.RIGHT) + charts.LEFT
+    assert f'class="reference" x1="{place:.1f}" x2="{place:.1f}"' in loss["drawing"] and ">kept</text>" in loss["drawing"]
+    assert loss["drawing"].index("untrained</text>") > loss["drawing"].rindex("<circle")  # names lie over the curves
+    two_rounds(folder)
+    [loss, *_] = stage.contents(folder, RECIPE.model_copy(update={"rounds": 2}))["charts"]
+    assert loss["drawing"].count("<polyline") == 4
+    place = (18 / 30) * (charts.WIDTH - charts.LEFT - charts.RIGHT) + charts.LEFT  # the second round's weights do not count
+    assert f'class="reference" x1="{place:.1f}" x2="{place:.1f}"' in loss["drawing"]
+
+
+def test_unseen_pairs_are_explained_where_there_are_some(tmp_path):
+    folder = make_finished(tmp_path, hostile=False)
+    assert "Unseen pairs are those of the validation grids" in stage.render(folder, RECIPE)
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    write_jsonl(folder / "metrics.jsonl", [row for row in rows if "loss" in row])
+    assert "Unseen pairs" not in stage.render(folder, RECIPE)
+
+
+def test_the_leak_test_names_its_controls(tmp_path):
+    folder = make_finished(tmp_path, hostile=False)
+    leak = read_json(folder / "eval.json")["leak"]
+    both = "Held-out notes, which it never saw, and canaries that were planted nowhere, are the control."
+    assert both in changed(folder, leak=leak)
+    none = {**leak["canaries"], "planted": 0}
+    assert "Held-out notes, which it never saw, are the control." in changed(folder, leak={**leak, "canaries": none})

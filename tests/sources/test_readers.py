@@ -232,6 +232,14 @@ def test_pdf():
     ]
 
 
+def test_the_oddities_of_a_pdf_are_no_noise(tmp_path, caplog):
+    pytest.importorskip("pypdf", reason="the extra `documents` is not installed")
+    (tmp_path / "broken.pdf").write_bytes(b"%PDF-1.4\n1 0 obj\n<< /Type /Catalog >>\nendobj\nnonsense")
+    with pytest.raises(Skip, match="not a PDF that can be read"):
+        reader_for(tmp_path / "broken.pdf", None)(tmp_path / "broken.pdf", "broken.pdf", Tally())
+    assert caplog.records == []
+
+
 @pytest.mark.parametrize(("name", "told"), [("scan.pdf", "no text in it"), ("locked.pdf", "encrypted")])
 def test_pdfs_without_text(name, told):
     pytest.importorskip("pypdf", reason="the extra `documents` is not installed")

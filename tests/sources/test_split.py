@@ -99,3 +99,12 @@ def test_a_limit_below_two_grids():
 def test_just_enough():
     contexts = split(made(8), 0, 0.25, 400, 4, Tally())
     assert {side: len(notes) for side, notes in sides(contexts).items()} == {TRAIN: 4, HELDOUT: 4}
+
+
+@pytest.mark.parametrize("limit, over", [(400, 0), (33, 0), (20, 13)])
+def test_nothing_is_over_a_limit_that_was_not_reached(limit, over):
+    """Five notes of six passages and one of three: held-out notes overshoot their share, and are kept whole."""
+    passages = [passage for passage in made(6, 6) if passage.note != "note5" or passage.line <= 3]
+    tally = Tally()
+    contexts = split(passages, 0, 0.25, limit, 2, tally)
+    assert len(contexts) == min(limit, 33) and tally.dropped["over max_contexts"] == over

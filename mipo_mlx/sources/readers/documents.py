@@ -1,6 +1,7 @@
 """Word and PDF files, through mammoth and pypdf (the extra `documents`); a PDF's lines are its page numbers."""
 
 import io
+import logging
 import re
 from collections import Counter
 from dataclasses import replace
@@ -39,6 +40,7 @@ def read_pdf(path: Path, source: str, tally: Tally) -> list[Note]:
         import pypdf
     except ImportError:
         raise Skip(EXTRA) from None
+    logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # it tells of every oddity of a file that it reads all the same
     data = read_bytes(path, LIMIT)
     try:
         reader = pypdf.PdfReader(io.BytesIO(data))
