@@ -115,6 +115,8 @@ def test_baselines_are_measured_when_asked_for_and_kept(tmp_path, tiny_folder, m
         assert share["to_tuned"]["value"] == pytest.approx(after - share["after"]["value"])
     stage.run(tmp_path, settings, QUIET)
     assert read_json(tmp_path / "eval.json") == second  # a later evaluation without them keeps them
+    stage.run(tmp_path, recipe(tiny_folder, answers=4, examples=1, everyday=0), QUIET)  # nor does another setting lose them
+    assert read_json(tmp_path / "eval.json")["baselines"] == second["baselines"]
     assert len(scored) == 8
     told = summary.evaluation(Run(tmp_path, asked)).splitlines()
     assert [line.split("  ")[1] for line in told[-6:]] == [
