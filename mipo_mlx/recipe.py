@@ -313,7 +313,16 @@ def parse(text: str, name: str = "recipe", overrides: list[str] | None = None) -
         return Recipe.model_validate(values)
     except ValidationError as error:
         found = error.errors()  # a misspelled key first: it is why another one is missing
-        raise RecipeError(message(min(found, key=lambda e: e["type"] != "extra_forbidden"), where, name, Recipe)) from None
+        first = min(found, key=lambda e: e["type"] != "extra_forbidden")
+        raise RecipeError(message(first, where, name, Recipe, bool(overrides) and _valid(read(text)))) from None
+
+
+def _valid(values: Any) -> bool:
+    try:
+        Recipe.model_validate(values)
+    except ValidationError:
+        return False
+    return True
 
 
 def dump(recipe: Recipe) -> str:
