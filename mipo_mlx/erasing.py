@@ -17,7 +17,7 @@ EVERYTHING = (  # what a run writes, and `--fresh` removes
 )
 BESIDE = {".lock", contexts.FILE, "profile.old.md"}  # may be there before a run is, or after it was erased
 NUMBERED = re.compile(  # and this: files of later rounds, and questions of a data set
-    r"(samples|pairs|checkpoints|adapters)-\d+(\.jsonl?)?|questions-[0-9a-f]{8}\.jsonl"
+    r"(samples|pairs|checkpoints|adapters)-\d+(\.jsonl?)?|questions-[0-9a-f]{8}\.jsonl?"
 )
 
 
