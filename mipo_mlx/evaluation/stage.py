@@ -90,6 +90,11 @@ def _questions_file(folder: Path, recipe: Recipe) -> Path | None:
     return Path(given).expanduser() if isinstance(given, str) else abilities.kept(folder, given)
 
 
+def can_ask(folder: Path, recipe: Recipe) -> bool:
+    """Whether there are requests for judges and baselines to look at; no model is loaded."""
+    return bool(cases.build(folder, recipe, lambda *_: (0, [])))  # type: ignore[arg-type]
+
+
 def _asks_for_more(result: dict[str, Any], settings: Evaluation) -> bool:
     """Whether baselines or judges are wanted that a finished evaluation of the same key does not have."""
     if not result["fresh"]:
@@ -210,7 +215,12 @@ def _tell(result: dict[str, Any], recipe: Recipe, reporter: Reporter) -> None:
         if result[part] and result[part]["no_interval"]:
             reporter.say(f"  no interval for {what}: {result[part]['no_interval']}")
     if not result["fresh"]:
-        reporter.say("  no fresh answers: they need at least two held-out notes and one held-out prompt")
+        needed = "two rows with other prompts in one held-out grid" if recipe.pairs.file else "two held-out notes and one prompt"
+        wanted = [f"evaluation.{name}" for name in ("judge", "baselines") if getattr(recipe.evaluation, name)]
+        if wanted:
+            reporter.warn(f"{' and '.join(wanted)}: left out, as there are no fresh answers, which need at least {needed}")
+        else:
+            reporter.say(f"  no fresh answers: they need at least {needed}")
     elif left_out := result["fresh"]["choices_left_out"]:
         reporter.say(f"  evaluation.choices: {', '.join(map(str, left_out))} left out, as fewer notes are held out")
     for example in result["gallery"][: recipe.evaluation.examples]:
