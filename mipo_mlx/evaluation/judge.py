@@ -91,8 +91,9 @@ def evaluate(
         _complete(one, model, tokenizer, asked, recipe, verdicts, reporter, bar)
     found, votes = [], []
     for name, served, mode in [*named, *(one for one in verdicts.known if one not in named)]:
-        rows = _rows(verdicts.rows((name, served, mode)), asked, mode)
-        if rows is None:
+        known = verdicts.rows((name, served, mode))
+        rows = _rows(known, asked, mode)
+        if rows is None or ((name, served, mode) not in named and not any(known.values())):
             reporter.say(f"  {name}: not all of these answers are judged, so what it said is left out; name it as a judge to go on")
             continue
         conclude, votes_of = (pairwise, pairwise_votes) if mode == "pairwise" else (rubric, rubric_votes)
@@ -107,18 +108,26 @@ def evaluate(
         votes.append(pairwise_votes(asked, rows))
     if not found:
         return None
+    labels = [_label(one, found) for one in found]
     return {
         **found[0],
         "others": found[1:],
         "agreement": [
             {
-                "judges": [found[i]["judge"], found[j]["judge"]],
+                "judges": [labels[i], labels[j]],
                 **agreement(asked, votes[i], votes[j], settings.bootstrap, recipe.seed),
             }
             for i in range(len(votes))
             for j in range(i + 1, len(votes))
         ],
     }
+
+
+def _label(one: dict[str, Any], among: Sequence[dict[str, Any]]) -> str:
+    """A judge's name and, where others have the same, the model that it serves and the mode."""
+    if sum(other["judge"] == one["judge"] for other in among) == 1:
+        return one["judge"]
+    return f"{one['judge']} ({', '.join(filter(None, (one['model'], one['mode'])))})"
 
 
 def _rows(known: dict[str, Any], asked: Sequence[Asked], mode: str) -> list[Any] | None:

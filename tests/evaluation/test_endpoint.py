@@ -309,6 +309,9 @@ def test_verdicts_outlive_other_settings_and_add_up(tmp_path, tiny_folder, monke
         stage.run(folder, at(second, tiny_folder, answers=4), QUIET)
         assert judged(folder)["judge"] == second.url and [o["judge"] for o in judged(folder)["others"]] == [first.url]
         assert judged(folder)["agreement"][0]["judges"] == [second.url, first.url]
+        stage.run(folder, at(second, tiny_folder, answers=4, judge_model="other"), QUIET)
+        labels = [f"{second.url} (other, pairwise)", f"{second.url} (tiny, pairwise)"]
+        assert len(judged(folder)["others"]) == 2 and labels in [pair["judges"] for pair in judged(folder)["agreement"]]
         said = io.StringIO()
         stage.run(folder, recipe(tiny_folder, answers=2), Reporter(stream=said))  # fewer of the same: all were judged
         stage.run(folder, recipe(tiny_folder, answers=8), Reporter(stream=said))
