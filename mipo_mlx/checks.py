@@ -68,6 +68,8 @@ def _evaluation(recipe: Recipe, reporter: Reporter) -> None:
     given = recipe.evaluation.abilities
     if isinstance(given, str):
         abilities.read_questions(Path(given).expanduser(), recipe.evaluation.abilities_questions, recipe.seed)
+    if not recipe.evaluation.judge and (recipe.evaluation.judge_model or recipe.evaluation.judge_mode == "rubric"):
+        reporter.say("  evaluation.judge: none is named, so judge_mode and judge_model change nothing")
     for name in judge.names(recipe.evaluation):
         if name != "base" and not is_url(name):
             _judge(name)

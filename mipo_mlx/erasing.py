@@ -13,11 +13,11 @@ EVERYTHING = (  # what a run writes, and `--fresh` removes
     *("contexts.jsonl", "prompts.jsonl", "sources.json", "samples.jsonl", "pairs.jsonl", "pairs.json", "checkpoints"),
     *("profile-samples.jsonl", "profile.json"),
     *("adapters", "metrics.jsonl", "eval.json", "eval-samples.jsonl", "fused", "Modelfile", "export.json", "report.html"),
-    *("sft", "tensorboard", "wandb", "wandb.json"),
+    *("judge-verdicts.jsonl", "sft", "tensorboard", "wandb", "wandb.json"),
 )
 BESIDE = {".lock", contexts.FILE, "profile.old.md"}  # may be there before a run is, or after it was erased
 NUMBERED = re.compile(  # and this: files of later rounds, and questions of a data set
-    r"(samples|pairs|checkpoints|adapters)-\d+(\.jsonl?)?|questions-[0-9a-f]{8}\.jsonl"
+    r"(samples|pairs|checkpoints|adapters)-\d+(\.jsonl?)?|questions-[0-9a-f]{8}\.jsonl?"
 )
 
 

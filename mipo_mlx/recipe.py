@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from .recipe_text import Loader, RecipeError, kind, lines_of, message, override, read
 
@@ -155,6 +155,23 @@ class Training(Section):
     lora: Lora = Lora()
 
 
+def _is_url(name: str) -> bool:
+    return name.lstrip().lower().startswith(("http:", "https:"))
+
+
+def _endpoint(url: str) -> SplitResult:
+    """The parts of an endpoint's URL. Raises ValueError for one that could not be asked; the message must not show a key in it."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        raise ValueError("judge: expected an endpoint such as http://127.0.0.1:8080/v1") from None
+    plain = url.isascii() and url.isprintable() and " " not in url and url.startswith(("http://", "https://"))
+    if not plain or parts.fragment or not host or (":" not in host and not all(host.removesuffix(".").split("."))):
+        raise ValueError("judge: expected an endpoint such as http://127.0.0.1:8080/v1, in plain ASCII and without spaces")
+    return parts
+
+
 class Evaluation(Section):
     answers: Annotated[int, Field(ge=2)] = 72
     choices: Annotated[list[Annotated[int, Field(ge=2, le=64)]], Field(min_length=1)] = [4]
@@ -174,22 +191,28 @@ class Evaluation(Section):
     abilities_questions: Count = 100
     bootstrap: Annotated[int, Field(ge=100)] = 2000
 
+    @field_validator("judge")
+    @classmethod
+    def _one_name(cls, judge: str | list[str] | None) -> str | list[str] | None:
+        """An endpoint is one judge, with a slash behind its URL and without."""
+        if isinstance(judge, str):
+            return judge.rstrip("/") if _is_url(judge) else judge
+        return judge and [name.rstrip("/") if _is_url(name) else name for name in judge]
+
     @model_validator(mode="after")
     def _judges(self) -> "Evaluation":
         judges = [self.judge] if isinstance(self.judge, str) else self.judge or []
-        urls = [urlsplit(name) for name in judges if name.startswith(("http://", "https://"))]
+        urls = [_endpoint(name) for name in judges if _is_url(name)]
         if len(set(judges)) < len(judges):
             raise ValueError("judge: the same judge is named twice")
         if len(urls) > 1:
             raise ValueError("judge: one endpoint at a time; ask the other one with another `mipo-mlx eval`")
-        if urls and not urls[0].hostname:
-            raise ValueError("judge: expected an endpoint such as http://127.0.0.1:8080/v1")
         if urls and (urls[0].username or urls[0].password or urls[0].query):
             # The message must not show it: it would end in logs.
             raise ValueError("judge: a URL with a key in it would be written to files; put the key into MIPO_JUDGE_KEY instead")
         if urls and not self.judge_model:
             raise ValueError("judge_model: missing; name the model that the endpoint of judge is to use")
-        if self.judge_model and not urls:
+        if self.judge_model and judges and not urls:
             raise ValueError("judge_model: only an endpoint as judge needs it, as in judge: http://127.0.0.1:8080/v1")
         return self
 
@@ -290,7 +313,16 @@ def parse(text: str, name: str = "recipe", overrides: list[str] | None = None) -
         return Recipe.model_validate(values)
     except ValidationError as error:
         found = error.errors()  # a misspelled key first: it is why another one is missing
-        raise RecipeError(message(min(found, key=lambda e: e["type"] != "extra_forbidden"), where, name, Recipe)) from None
+        first = min(found, key=lambda e: e["type"] != "extra_forbidden")
+        raise RecipeError(message(first, where, name, Recipe, bool(overrides) and _valid(read(text)))) from None
+
+
+def _valid(values: Any) -> bool:
+    try:
+        Recipe.model_validate(values)
+    except ValidationError:
+        return False
+    return True
 
 
 def dump(recipe: Recipe) -> str:

@@ -89,14 +89,19 @@ def override(values: dict[str, Any], where: dict[str, str], text: str) -> None:
     where[key.strip()] = f"--set {key.strip()}"
 
 
-def message(error: Any, where: dict[str, str], name: str, schema: type[BaseModel]) -> str:
-    """What pydantic found, as one line. where: the place of each key; name: of the file, for keys that stand nowhere."""
+def message(error: Any, where: dict[str, str], name: str, schema: type[BaseModel], overridden: bool = False) -> str:
+    """What pydantic found, as one line. where: the place of each key; name: of the file, for keys that stand nowhere; overridden:
+    whether there would be no mistake without the overrides."""
     # pydantic's names for the members of a union, and for a dictionary's key
     branches = ("function-", "literal[", "list[", "int", "constrained")
     path = [str(part) for part in error["loc"] if not str(part).startswith(branches) and part not in ("str", "Dataset", "[key]")]
     key = ".".join(path)
     named = error["msg"].removeprefix("Value error, ").partition(":")[0]  # a rule over several sections names its key itself
-    place = next((where[k] for k in [named, *_with_parents(path)] if k in where), name)
+    places = [named, f"{key}.{named}", *_with_parents(path)]  # a rule within a section names its key without the section
+    place = next((where[k] for k in places if k in where), name)
+    if overridden and not place.startswith("--set "):
+        places = [at for k, at in where.items() if at == f"--set {k}"]
+        place = next((at for at in places if key and at.startswith(f"--set {key}.")), places[0] if places else place)
     if error["type"] == "extra_forbidden":
         return f"{place}: unknown key {key}{_nearest(path, schema)}"
     if error["type"] == "missing":

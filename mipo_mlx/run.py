@@ -344,20 +344,29 @@ def _compute(run: Run, step: str, reporter: Reporter) -> dict[str, Any]:
         questions.prepare(run.folder, run.recipe.evaluation.abilities, reporter)
     if stage == "evaluation" and run.recipe.evaluation.baselines:
         from . import sft
+        from .evaluation.stage import can_ask
 
-        sft.prepare(run.folder, run.recipe, reporter)
+        if can_ask(run.folder, run.recipe):  # else nothing is compared with it, and the stage says why
+            sft.prepare(run.folder, run.recipe, reporter)
     of_this_round = {"round_number": number} if number > 1 else {}
     return importlib.import_module(f"mipo_mlx.{stage}.stage").run(run.folder, run.recipe, reporter, **of_this_round)
 
 
 def check_files(run: Run, step: str, reporter: Reporter) -> None:
-    """Raise Failure where a file that `step` reads is cut off or broken, and tell where it is not as an earlier step left it."""
+    """Raise Failure where a file that `step` reads is gone, cut off or broken, and tell where it is another than was left."""
     planned, stages = steps(run.recipe), run.manifest.get("stages", {})
     read = READS.get(parse(step)[0], ())
     for earlier in planned[: planned.index(step)]:
         for name, known in stages.get(earlier, {}).get("sha256", {}).items():
             path = run.folder / name
-            if not name.endswith(".jsonl") or not name.startswith(read) or not path.exists() or sha256(path) == known:
+            if not name.endswith(".jsonl") or not name.startswith(read):
+                continue
+            if not path.exists():
+                raise Failure(
+                    f"{path}: gone since {earlier} wrote it; put it back, or run `mipo-mlx train` with this run's recipe, which "
+                    "makes it again"
+                )
+            if sha256(path) == known:
                 continue
             if not is_whole(path):
                 raise Failure(

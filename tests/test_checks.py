@@ -1,13 +1,15 @@
 """What cannot work is refused when a run begins: nothing was computed by then, and `--fresh` has erased nothing."""
 
+import io
 import json
 import shutil
 
 import pytest
 from click.testing import CliRunner
 
-from mipo_mlx import cli, recipe, run
+from mipo_mlx import checks, cli, recipe, run
 from mipo_mlx.errors import Failure, UserError
+from mipo_mlx.progress import Reporter
 from tests.test_bad_input import home, refused  # noqa: F401
 
 LATE = [  # what only evaluation or export would meet
@@ -145,3 +147,10 @@ def test_the_dry_run_tells_what_is_left_out(home):  # noqa: F811
     (home / "notes" / "new.md").write_bytes(b"\0")
     told = CliRunner().invoke(cli.main, ["train", "r.yaml", "--dry-run"]).output
     assert "skipped new.md: not text (binary)" in told and "left alone: 1 .rtf files" in told
+
+
+def test_settings_of_a_judge_that_is_not_named_are_told(tmp_path):
+    for text, told in (("judge_mode: rubric", True), ("judge_model: m", True), ("judge: base, judge_mode: rubric", False)):
+        said = io.StringIO()
+        checks.settings(recipe.parse(f"model: x\nevaluation: {{{text}}}\n"), ["evaluation"], Reporter(stream=said))
+        assert ("judge_mode and judge_model change nothing" in said.getvalue()) is told

@@ -55,6 +55,15 @@ def test_what_is_damaged_is_named_and_made_again(home):  # noqa: F811
         assert train() == whole, name
 
 
+def test_a_file_that_is_gone_is_named_and_nothing_is_evaluated_without_it(tmp_path):
+    opened = run.open_run(run.recipe.parse("model: x"), "one", tmp_path, fresh=False)
+    stages = {"sources": {"state": "done", "sha256": {"contexts.jsonl": "0", "prompts.jsonl": "0"}}}
+    write_json(opened.folder / "manifest.json", {"stages": stages})
+    with pytest.raises(Failure, match=r"one/contexts.jsonl: gone since sources wrote it"):
+        run.check_files(opened, "evaluation", QUIET)
+    run.check_files(opened, "training", QUIET)  # which does not read it
+
+
 def test_pairs_that_a_person_picked_from_are_taken_as_they_stand(tmp_path):
     opened = run.open_run(run.recipe.parse("model: x"), "one", tmp_path, fresh=False)
     pairs = opened.folder / "pairs.jsonl"

@@ -101,3 +101,41 @@ def test_a_run_reads_them_when_it_begins(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="missing.jsonl"):
         run.execute(opened, "report", QUIET)
     assert not (opened.folder / "contexts.jsonl").exists()
+
+
+def test_a_local_copy_that_was_edited_is_read_again(tmp_path, monkeypatch):
+    given = local(tmp_path / "c.jsonl", [{"question": "2 + 2?", "answer": "4"}])
+    questions.prepare(tmp_path, given, QUIET)
+    with monkeypatch.context() as patch:
+        patch.setattr(questions.hub, "rows", None)
+        questions.prepare(tmp_path, given, QUIET)  # as it was: not read again
+    local(tmp_path / "c.jsonl", [{"question": "2 + 3?", "answer": "5"}])
+    questions.prepare(tmp_path, given, QUIET)
+    assert read_jsonl(abilities.kept(tmp_path, given)) == [{"question": "2 + 3?", "answer": "5"}]
+
+
+@pytest.mark.parametrize(
+    "labels, answer, place", [(["0", "1"], "1", 1), (["1", "2"], "1", 0), (["A", "B"], "b", 1), (["1", "2"], 1, 0)]
+)
+def test_an_answer_is_found_by_the_label_of_its_choice(tmp_path, labels, answer, place):
+    row = {"question": "?", "choices": {"text": ["x", "y"], "label": labels}, "answerKey": answer}
+    given = local(tmp_path / "c.jsonl", [row], choices="choices.text", answer="answerKey")
+    questions.prepare(tmp_path, given, QUIET)
+    assert read_jsonl(abilities.kept(tmp_path, given))[0]["answer"] == place
+
+
+def test_a_truth_value_is_no_index(tmp_path):
+    path = tmp_path / "q.jsonl"
+    path.write_text(json.dumps({"question": "?", "choices": ["x", "y"], "answer": True}))
+    with pytest.raises(UserError, match="expected question, choices and answer"):
+        abilities.read_questions(path, 1, 0)
+    given = local(tmp_path / "c.jsonl", [{"question": "?", "choices": ["x", "y"], "answer": True}], choices="choices")
+    with pytest.raises(UserError, match="the answer True names none of 2 choices"):
+        questions.prepare(tmp_path, given, QUIET)
+
+
+def test_a_data_set_is_read_without_a_bar(tmp_path, capfd):
+    (tmp_path / "ds").mkdir()
+    (tmp_path / "ds" / "test.jsonl").write_text(json.dumps({"question": "2 + 2?", "answer": "4"}) + "\n")
+    questions.prepare(tmp_path, Dataset(name=str(tmp_path / "ds"), split="test"), QUIET)
+    assert capfd.readouterr() == ("", "")

@@ -55,8 +55,8 @@ def test_personal_recipe_explains_every_key():
             "r.yaml:3: sources.heldout_contexts: input should be less than 1, found 1.0",
         ),
         ("model: x\npairs:\n  negatives: {foo: 1}\n", "r.yaml:3: pairs.negatives.foo"),
-        ("model: x\npairs:\n  candidates: 9\n", "r.yaml:2: pairs: candidates: 9 answers to tell apart"),
-        ("model: x\npairs:\n  system: hello\n", "r.yaml:2: pairs: system: the placeholder {context} is missing"),
+        ("model: x\npairs:\n  candidates: 9\n", "r.yaml:3: pairs: candidates: 9 answers to tell apart"),
+        ("model: x\npairs:\n  system: hello\n", "r.yaml:3: pairs: system: the placeholder {context} is missing"),
         ("model: x\nseed: 1\nseed: 2\n", "r.yaml:3: not valid YAML: key 'seed' is written twice"),
         ("model: x\n? [a]\n: b\n", "r.yaml:2: not valid YAML: a key must be a word"),
         ("model: " + "[" * 5000, "r.yaml: not valid YAML: nested too deeply"),
@@ -143,3 +143,17 @@ def test_differences_name_the_keys():
 def test_an_override_that_is_wrong_is_named_as_one(override):
     with pytest.raises(RecipeError, match=f"^--set {override.partition('=')[0]}: "):
         recipe.parse("model: x\ntraining:\n  epochs: 1\n", overrides=[override])
+
+
+def test_a_mistake_over_several_keys_names_the_override_that_made_it():
+    whole = recipe.dump(recipe.parse("model: x\n"))
+    for given, blamed in (
+        (["evaluation.judge=http://a/v1"], "--set evaluation.judge: "),
+        (["name=r", "pairs.candidates=9"], "--set pairs.candidates: "),
+        (["evaluation.examples=1", "pairs.file=p.jsonl", "rounds=2"], "--set "),
+    ):
+        with pytest.raises(RecipeError, match=f"^{blamed}"):
+            recipe.parse(whole, "recipe.yaml", given)
+    broken = whole.replace("judge: null", "judge: http://a/v1")
+    with pytest.raises(RecipeError, match="^recipe.yaml:\\d+: .*judge_model: missing"):
+        recipe.parse(broken, "recipe.yaml", ["evaluation.examples=1"])

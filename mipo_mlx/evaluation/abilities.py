@@ -68,7 +68,7 @@ def _fits(row: Any) -> bool:
         return read_number(str(row["answer"])) is not None
     choices, answer = row["choices"], row["answer"]
     texts = isinstance(choices, list) and all(isinstance(choice, str | int | float) for choice in choices)
-    return texts and isinstance(answer, int) and 0 <= answer < len(choices)
+    return texts and isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(choices)
 
 
 def work(questions: Sequence[dict[str, Any]]) -> int:

@@ -28,6 +28,7 @@ from .cases import Group
 from .journal import Journal
 
 STRENGTHS = (0.5, 1.5)  # of context-aware decoding
+NO_CONTEXT, AWARE, SFT = "no context", "context-aware decoding {:g}", "SFT on the chosen answers"
 KEPT = ("identified_by_base", "identified_by_embedding", "pmi_per_token", "tokens", "perplexity", "parroting", "self_bleu")
 
 
@@ -39,6 +40,17 @@ def work(groups: Sequence[Group]) -> int:
 def contrastable(groups: Sequence[Group]) -> bool:
     """Whether every prompt is there without its context too; requests of pair files made elsewhere have none to leave out."""
     return all(group.plain is not None for group in groups)
+
+
+def names(groups: Sequence[Group]) -> list[str]:
+    """What is measured on these requests, in order."""
+    without = [NO_CONTEXT, *(AWARE.format(s) for s in STRENGTHS)] if contrastable(groups) else []
+    return [*without, SFT]
+
+
+def finished(groups: Sequence[Group], journal: Journal) -> bool:
+    """Whether the journal has all of it."""
+    return bool(groups) and all(journal.finished(f"baseline {name} scored") == len(groups) for name in names(groups))
 
 
 def evaluate(
@@ -78,14 +90,11 @@ def evaluate(
         with adapters.swapped(model, sft):
             return sampling.answers(model, tokenizer, told(part), pairs, seed)
 
-    methods: dict[str, Callable[[Sequence[Asked], int], list[Any]]] = {}
-    if contrastable(groups):
-        methods["no context"] = no_context
-        methods |= {f"context-aware decoding {s:g}": partial(contrasted, s) for s in STRENGTHS}
-    methods["SFT on the chosen answers"] = fine_tuned
-
+    methods: dict[str, Callable[[Sequence[Asked], int], list[Any]]] = {NO_CONTEXT: no_context, SFT: fine_tuned}
+    methods |= {AWARE.format(s): partial(contrasted, s) for s in STRENGTHS}
     found = {}
-    for name, method in methods.items():
+    for name in names(groups):
+        method = methods[name]
 
         def sample(chunk: int, part: Sequence[Asked], method: Callable[..., list[Any]] = method) -> list[Any]:
             return method(part, sampling.seed_of(recipe.seed, "eval", chunk))

@@ -44,6 +44,21 @@ class _Passing(Exception):
 
 
 @dataclass(frozen=True)
+class Reply:
+    text: str  # without what the judge says while thinking; '' for nothing
+    finish: str | None = None  # why the server says that it ended
+
+    def shown(self) -> str:
+        """For a message: its beginning, or why it may be empty; without the key should the server echo it."""
+        why = f" (finish_reason {self.finish})" if self.finish else ""
+        if not self.text:
+            cut = f": cut at {REPLY_TOKENS} tokens, before or while it thought" if self.finish == "length" else ""
+            return f"empty{cut}{why}"
+        text = _short(self.text, 80)
+        return f"{text!r}{why}"
+
+
+@dataclass(frozen=True)
 class Endpoint:
     url: str  # up to and including /v1
     model: str
@@ -84,8 +99,8 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def ask(endpoint: Endpoint, question: str) -> str:
-    """The judge's whole reply to one question, without what it says while thinking; '' for an empty one.
+def ask(endpoint: Endpoint, question: str) -> Reply:
+    """The judge's whole reply to one question.
 
     Each try has `endpoint.seconds`; there are TRIES of them. Raises Failure, in one line, where none is answered, the endpoint
     refuses, or what answers is no chat completion.
@@ -133,18 +148,13 @@ def _post(request: urllib.request.Request, endpoint: Endpoint) -> bytes:
                     raise _Passing(late)
                 if len(reply) > LONGEST_REPLY:
                     raise Failure(f"evaluation.judge: {endpoint.url}: a reply of more than {LONGEST_REPLY:,} bytes")
+            if response.length:  # read1 ends without an error where the connection does, before Content-Length
+                raise _Passing("the connection broke in mid-reply")
             return reply
     except urllib.error.HTTPError as error:
-        told = f"HTTP {error.code} {_message(error)}".strip()
-        if error.code in (408, 425, 429) or error.code >= 500:
-            after = error.headers.get("Retry-After", "")
-            raise _Passing(told, float(after) if after.isdigit() else None) from None
-        hint = {
-            401: f"; put the key into the environment variable {KEY}",
-            403: f"; put the key into the environment variable {KEY}",
-            404: "; the URL should end in /v1, and judge_model be one that it serves",
-        }.get(error.code, "")
-        raise Failure(f"evaluation.judge: {endpoint.url}: {told}{hint}") from None
+        after = error.headers.get("Retry-After", "")
+        pause = float(after) if after.isascii() and after.isdigit() else None
+        raise _refused(error.code, _message(error), endpoint, pause) from None
     except TimeoutError:
         raise _Passing(late) from None
     except urllib.error.URLError as error:
@@ -155,29 +165,57 @@ def _post(request: urllib.request.Request, endpoint: Endpoint) -> bytes:
         raise _Passing(f"the connection broke ({type(error).__name__})") from None
 
 
+def _refused(code: int, words: str, endpoint: Endpoint, pause: float | None = None) -> Exception:
+    """What a server's refusal ends in: another try, or one line."""
+    told = f"HTTP {code} {words}".strip()
+    if code in (408, 425, 429) or code >= 500:
+        return _Passing(told, pause)
+    hint = {
+        401: f"; put the key into the environment variable {KEY}",
+        403: f"; put the key into the environment variable {KEY}",
+        404: "; the URL should end in /v1, and judge_model be one that it serves",
+    }.get(code, "")
+    return Failure(f"evaluation.judge: {endpoint.url}: {told}{hint}")
+
+
 def _message(error: urllib.error.HTTPError) -> str:
-    """The server's own words, short, and without the key should it echo it."""
+    """The server's own words in brackets; '' without any."""
     try:
         text = error.read(4096).decode(errors="replace")
     except (OSError, http.client.HTTPException):
         return ""
     try:
         found = json.loads(text)
-        inner = found.get("error", found.get("message", ""))
-        text = str(inner.get("message", "") if isinstance(inner, dict) else inner)
+        return _words(found.get("error", found.get("message", "")))
     except (ValueError, AttributeError):
-        text = "" if "<" in text else text  # a page of HTML tells nothing
-    key = api_key()
-    text = " ".join((text.replace(key, "***") if key else text).split())[:200]
+        return "" if "<" in text else _words(text)  # a page of HTML tells nothing
+
+
+def _words(error: Any) -> str:
+    text = _short(str(error.get("message", "") if isinstance(error, dict) else error), 200)
     return f"({text})" if text else ""
 
 
-def _content(reply: bytes, endpoint: Endpoint) -> str:
+def _short(text: str, length: int) -> str:
+    """A server's own words in one line, without the key should it echo it."""
+    key = api_key()
+    return " ".join((text.replace(key, "***") if key else text).split())[:length]
+
+
+def _content(reply: bytes, endpoint: Endpoint) -> Reply:
+    """What a chat completion says; some servers give it in parts. Raises what `_refused` does for an error sent as HTTP 200."""
     try:
-        said = json.loads(reply)["choices"][0]["message"].get("content")
+        found = json.loads(reply)
+        if isinstance(found, dict) and (error := found.get("error")) and not found.get("choices"):
+            code = error.get("code") if isinstance(error, dict) else None
+            raise _refused(int(code) if str(code).isascii() and str(code).isdigit() else 200, _words(error), endpoint)
+        choice = found["choices"][0]
+        said, finish = choice["message"].get("content"), choice.get("finish_reason")
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         raise Failure(
             f"evaluation.judge: {endpoint.url}: the reply is no chat completion; the URL should end in /v1, as in "
             "http://127.0.0.1:8080/v1"
         ) from None
-    return THINKING.sub("", said).strip() if isinstance(said, str) else ""
+    if isinstance(said, list):
+        said = "".join(str(part.get("text", "")) for part in said if isinstance(part, dict))
+    return Reply(THINKING.sub("", said).strip() if isinstance(said, str) else "", finish if isinstance(finish, str) else None)

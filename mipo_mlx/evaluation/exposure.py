@@ -29,6 +29,12 @@ def canaries_p(ranks: Sequence[int], among: int) -> float:
     return min(1.0, 2 * min(fisher, len(single) * min(single)))
 
 
+def smallest_p(trained: Sequence[bool], units: Sequence[str]) -> float:
+    """The smallest p that `permutation_p` can be expected to give: one of all ways to deal the units to the sides."""
+    side = dict(zip(units, trained, strict=True))
+    return max(1 / math.comb(len(side), sum(side.values())), 1 / (1 + SHUFFLES))
+
+
 def permutation_p(values: Sequence[float], trained: Sequence[bool], units: Sequence[str], seed: int) -> float:
     """One-sided p of mean(trained) - mean(others), shuffling whole units between the sides (Good 2005); (1 + hits) / (1 + n)."""
     names, group = np.unique(np.array(units), return_inverse=True)

@@ -1,10 +1,12 @@
 """Partial results that survive a kill: one JSONL file of finished chunks, keyed by what they were computed from."""
 
+import copy
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..files import append_jsonl, read_jsonl, write_jsonl
+from ..files import append_jsonl, dump, read_jsonl, write_jsonl
 from ..progress import Bar
 
 
@@ -16,16 +18,22 @@ class Journal:
     """
 
     def __init__(self, path: Path, key: str) -> None:
-        self.path = path
+        self.path, self.suffix = path, ""
         rows = read_jsonl(path)
         if not rows or rows[0] != {"key": key}:
             rows = [{"key": key}]
         write_jsonl(path, rows)  # a torn last line goes
         self.done = {(row["phase"], row["chunk"]): row["results"] for row in rows[1:]}
 
+    def of(self, *settings: Any) -> "Journal":
+        """This journal for phases that depend on these settings besides the key: with others, the rest of the file stays."""
+        view = copy.copy(self)
+        view.suffix = f" {hashlib.sha256(dump(settings).encode()).hexdigest()[:8]}"
+        return view
+
     def finished(self, phase: str) -> int:
         """How many chunks of a phase are done."""
-        return sum(name == phase for name, _ in self.done)
+        return sum(name == phase + self.suffix for name, _ in self.done)
 
     def map(
         self,
@@ -41,6 +49,7 @@ class Journal:
         The bar moves by `weigh(job)` for each job.
         """
         results: list[Any] = []
+        phase += self.suffix
         for chunk, start in enumerate(range(0, len(jobs), size)):
             part = jobs[start : start + size]
             known = self.done.get((phase, chunk))

@@ -18,8 +18,8 @@ from ..recipe import Evaluation, Recipe
 from . import embedding, endpoint, length
 from .answers import Asked, clusters_of
 from .intervals import single
-from .journal import Journal
-from .measures import Measures
+from .measures import Measures, case
+from .verdicts import Judge, Verdicts
 
 SENSE = 0.5  # of the judge's probability must lie on the allowed answers, else it has not understood
 PAIRWISE = (
@@ -39,7 +39,9 @@ REPLY = re.compile(
     re.IGNORECASE,
 )
 
-Read = Callable[[Sequence[str], Sequence[str]], list[list[float]]]  # questions, allowed answers -> their probabilities
+SILENT = [[0.0, 0.0]] * 2  # the row of a request without a reply, or without a question
+# Questions, allowed answers -> their probabilities; None for a question that was not replied to.
+Read = Callable[[Sequence[str], Sequence[str]], Sequence[list[float] | None]]
 
 
 def names(settings: Evaluation) -> list[str]:
@@ -52,16 +54,17 @@ def work(recipe: Recipe, requests: int) -> int:
     return requests * len(names(recipe.evaluation))
 
 
-def signature(settings: Evaluation) -> list[list[str | None]]:
+def signature(settings: Evaluation) -> list[Judge]:
     """What tells these judges' verdicts from others'."""
     model = settings.judge_model
-    return [[name, model if endpoint.is_url(name) else None, settings.judge_mode] for name in names(settings)]
+    return [(name, model if endpoint.is_url(name) else None, settings.judge_mode) for name in names(settings)]
 
 
-def signature_of(judged: dict[str, Any] | None) -> list[list[str | None]]:
-    """The same of verdicts in eval.json."""
+def all_said(settings: Evaluation, judged: dict[str, Any] | None) -> bool:
+    """Whether the verdicts in eval.json hold those of each judge that the recipe names, and none replied nothing anywhere."""
     verdicts = [judged, *judged["others"]] if judged else []
-    return [[v["judge"], v["model"], v["mode"]] for v in verdicts if v["judge"] != "embedding"]
+    said = [(v["judge"], v["model"], v["mode"]) for v in verdicts if not v.get("unanswered")]
+    return set(signature(settings)) <= set(said)
 
 
 def evaluate(
@@ -69,49 +72,49 @@ def evaluate(
     tokenizer: Any,
     asked: Sequence[Asked],
     recipe: Recipe,
-    journal: Journal,
+    verdicts: Verdicts,
     embedder: Any,
     reporter: Reporter,
     bar: Bar | None = None,
 ) -> dict[str, Any] | None:
     """What the judges say of the base's and the tuned model's answers: the first one's verdict, the other ones' under "others", and
-    how far they agree. Judges are "base", a model by name, the URL of an endpoint, and the embedder where there is one. None
-    without any judge.
+    how far they agree. Judges are "base", a model by name, the URL of an endpoint, those that judged all of these answers before,
+    and the embedder where there is one. None without any judge.
 
-    `model` has adapters on it. Raises Failure where an endpoint does not answer; what was judged stays in the journal.
+    `model` has adapters on it. Raises Failure where an endpoint does not answer; what was judged is kept.
     """
     if not asked:
         return None
     settings = recipe.evaluation
-    verdicts, votes = [], []
-    for name, served, mode in signature(settings):
-        if served:
-            [url] = endpoint.endpoints(settings)
-            rows = _ask_endpoint(url, asked, mode, journal, reporter, bar)
-        elif name == "base":
-            with adapters.disabled(model):
-                rows = _ask_model(name, model, tokenizer, asked, recipe, journal, bar)
-        else:
-            loaded = loading.load(name)
-            rows = _ask_model(name, loaded.model, loaded.tokenizer, asked, recipe, journal, bar)
+    named = signature(settings)
+    for one in named:
+        _complete(one, model, tokenizer, asked, recipe, verdicts, reporter, bar)
+    found, votes = [], []
+    for name, served, mode in [*named, *(one for one in verdicts.known if one not in named)]:
+        known = verdicts.rows((name, served, mode))
+        rows = _rows(known, asked, mode)
+        if rows is None or ((name, served, mode) not in named and not any(known.values())):
+            reporter.say(f"  {name}: not all of these answers are judged, so what it said is left out; name it as a judge to go on")
+            continue
         conclude, votes_of = (pairwise, pairwise_votes) if mode == "pairwise" else (rubric, rubric_votes)
-        verdict = conclude(asked, rows, settings.bootstrap, recipe.seed)
-        verdicts.append({"judge": name, "model": served, "mode": mode, **verdict})
-        votes.append(votes_of(asked, rows))
+        verdict = conclude(asked, [row or SILENT for row in rows], settings.bootstrap, recipe.seed)
+        found.append({"judge": name, "model": served, "mode": mode, **verdict, "unanswered": rows.count(None)})
+        votes.append(votes_of(asked, [row or SILENT for row in rows]))
     if embedder is not None:
         rows = closer(embedder, asked)
         verdict = pairwise(asked, rows, settings.bootstrap, recipe.seed)
         # It reads one answer at a time, so it has no position to lean to.
-        verdicts.append({"judge": "embedding", "model": None, "mode": "pairwise", **verdict, "first_preferred": None})
+        found.append({"judge": "embedding", "model": None, "mode": "pairwise", **verdict, "first_preferred": None, "unanswered": 0})
         votes.append(pairwise_votes(asked, rows))
-    if not verdicts:
+    if not found:
         return None
+    labels = [_label(one, found) for one in found]
     return {
-        **verdicts[0],
-        "others": verdicts[1:],
+        **found[0],
+        "others": found[1:],
         "agreement": [
             {
-                "judges": [verdicts[i]["judge"], verdicts[j]["judge"]],
+                "judges": [labels[i], labels[j]],
                 **agreement(asked, votes[i], votes[j], settings.bootstrap, recipe.seed),
             }
             for i in range(len(votes))
@@ -120,44 +123,103 @@ def evaluate(
     }
 
 
-def _ask_model(
-    name: str, model: Any, tokenizer: Any, asked: Sequence[Asked], recipe: Recipe, journal: Journal, bar: Bar | None
-) -> list[Any]:
-    mode = recipe.evaluation.judge_mode
-
-    def read(questions: Sequence[str], allowed: Sequence[str]) -> list[list[float]]:
-        return _probabilities(model, tokenizer, questions, allowed)
-
-    def compute(_: int, part: Sequence[Asked]) -> list[Any]:
-        return _judge(part, mode, read)
-
-    return journal.map(f"judge {name}, {mode}", asked, max(1, recipe.pairs.batch // 2), compute, bar)
+def _label(one: dict[str, Any], among: Sequence[dict[str, Any]]) -> str:
+    """A judge's name and, where others have the same, the model that it serves and the mode."""
+    if sum(other["judge"] == one["judge"] for other in among) == 1:
+        return one["judge"]
+    return f"{one['judge']} ({', '.join(filter(None, (one['model'], one['mode'])))})"
 
 
-def _ask_endpoint(
-    judge: endpoint.Endpoint, asked: Sequence[Asked], mode: str, journal: Journal, reporter: Reporter, bar: Bar | None
-) -> list[Any]:
-    """One request a chunk: every verdict that was paid for is kept."""
-    phase = f"judge {judge.url}, {judge.model}, {mode}"
-    known = journal.finished(phase)
-    if known < len(asked):
-        reporter.warn(judge.warning())
+def _rows(known: dict[str, Any], asked: Sequence[Asked], mode: str) -> list[Any] | None:
+    """The judge's row for each request, None where it replied nothing; None in all if it was never asked about one of them."""
+    keys = [None if _tie(a, mode) else _key(a, mode) for a in asked]
+    if not all(key is None or key in known for key in keys):
+        return None
+    return [SILENT if key is None else known[key] for key in keys]
 
-    def read(questions: Sequence[str], allowed: Sequence[str]) -> list[list[float]]:
-        return [written(endpoint.ask(judge, question), allowed) for question in questions]
 
-    def compute(_: int, part: Sequence[Asked]) -> list[Any]:
-        if mode == "pairwise" and part[0].base.text == part[0].tuned.text:
-            return [[[0.0, 0.0]] * 2]  # a tie, whatever would be said
-        return _judge(part, mode, read)
+def _tie(a: Asked, mode: str) -> bool:
+    """Equal answers are a tie, whatever would be said: no judge is asked."""
+    return mode == "pairwise" and a.base.text == a.tuned.text
 
-    try:
-        return journal.map(phase, asked, 1, compute, bar)
-    except Failure as error:
-        raise Failure(
-            f"{error}; {journal.finished(phase)} of {len(asked)} requests are judged and kept: the same command goes on from "
-            "there, and --set evaluation.judge=null leaves the judge out"
-        ) from None
+
+def _key(a: Asked, mode: str) -> str:
+    return case(*_questions(a, mode))
+
+
+def _complete(
+    judge: Judge,
+    model: Any,
+    tokenizer: Any,
+    asked: Sequence[Asked],
+    recipe: Recipe,
+    verdicts: Verdicts,
+    reporter: Reporter,
+    bar: Bar | None,
+) -> None:
+    """Ask a judge what it has not replied to yet."""
+    name, served, mode = judge
+    different = [a for a in asked if not _tie(a, mode)]
+    keys = [_key(a, mode) for a in different]
+    places = verdicts.missing(judge, keys)
+    if bar:
+        bar.skip(len(asked) - len(places))
+    if not places:
+        return
+    if served:
+        [url] = endpoint.endpoints(recipe.evaluation)
+        reporter.warn(url.warning())
+        replies: list[endpoint.Reply] = []
+
+        def read(questions: Sequence[str], allowed: Sequence[str]) -> list[list[float] | None]:
+            replies.extend(endpoint.ask(url, question) for question in questions)
+            return [written(reply.text, allowed) if reply.text else None for reply in replies[-len(questions) :]]
+
+        try:
+            _ask(judge, different, keys, places, 1, read, verdicts, bar)  # one at a time: every verdict that was paid for is kept
+        except Failure as error:
+            done = len(set(keys)) - len(verdicts.missing(judge, keys))
+            raise Failure(
+                f"{error}; {done} of {len(set(keys))} requests are judged and kept: the same command goes on from there, and "
+                f"`mipo-mlx eval {verdicts.path.parent} --set evaluation.judge=null` leaves the judge out"
+            ) from None
+        _tell_nonsense(replies, LETTERS if mode == "pairwise" else DIGITS, reporter)
+        return
+    loaded = None if name == "base" else loading.load(name)
+
+    def likelihoods(questions: Sequence[str], allowed: Sequence[str]) -> list[list[float]]:
+        if loaded:
+            return _probabilities(loaded.model, loaded.tokenizer, questions, allowed)
+        with adapters.disabled(model):
+            return _probabilities(model, tokenizer, questions, allowed)
+
+    _ask(judge, different, keys, places, max(1, recipe.pairs.batch // 2), likelihoods, verdicts, bar)
+
+
+def _ask(
+    judge: Judge,
+    asked: Sequence[Asked],
+    keys: Sequence[str],
+    places: Sequence[int],
+    size: int,
+    read: Read,
+    verdicts: Verdicts,
+    bar: Bar | None,
+) -> None:
+    mode = judge[2]
+    for start in range(0, len(places), size):
+        part = places[start : start + size]
+        found = _judge([asked[i] for i in part], mode, read)
+        verdicts.add(judge, {keys[i]: None if None in row else row for i, row in zip(part, found, strict=True)})
+        if bar:
+            bar.advance(len(part))
+
+
+def _tell_nonsense(replies: Sequence[endpoint.Reply], allowed: Sequence[str], reporter: Reporter) -> None:
+    """Warn where most replies are no verdict, with one of them: it says why."""
+    odd = [reply for reply in replies if not any(written(reply.text, allowed))]
+    if 2 * len(odd) > len(replies):
+        reporter.warn(f"evaluation.judge: {len(odd)} of {len(replies)} replies are no verdict, the last one {odd[-1].shown()}")
 
 
 def written(reply: str, allowed: Sequence[str]) -> list[float]:
@@ -166,15 +228,18 @@ def written(reply: str, allowed: Sequence[str]) -> list[float]:
     return [float(bool(found) and found[1].upper() == text) for text in allowed]  # type: ignore[index]
 
 
-def _judge(part: Sequence[Asked], mode: str, read: Read) -> list[Any]:
-    """For each request two rows of probabilities. Pairwise: [P(A), P(B)] with the base's answer first, then with the tuned model's
-    first. Rubric: those of the digits for the base's answer, then for the tuned model's."""
+def _questions(a: Asked, mode: str) -> list[str]:
+    """What a judge is asked of one request. Pairwise: with the base's answer first, then with the tuned model's first. Rubric: of
+    the base's answer, then of the tuned model's."""
+    base, tuned = a.base.text, a.tuned.text
     if mode == "pairwise":
-        orders = [(a, sides) for a in part for sides in ((a.base.text, a.tuned.text), (a.tuned.text, a.base.text))]
-        questions = [PAIRWISE.format(asked=_opening(a), first=first, second=second) for a, (first, second) in orders]
-    else:
-        questions = [RUBRIC.format(asked=_opening(a), answer=side.text) for a in part for side in (a.base, a.tuned)]
-    found = read(questions, LETTERS if mode == "pairwise" else DIGITS)
+        return [PAIRWISE.format(asked=_opening(a), first=x, second=y) for x, y in ((base, tuned), (tuned, base))]
+    return [RUBRIC.format(asked=_opening(a), answer=answer) for answer in (base, tuned)]
+
+
+def _judge(part: Sequence[Asked], mode: str, read: Read) -> list[Any]:
+    """For each request two rows of probabilities, one a question of `_questions`: [P(A), P(B)], or those of the digits."""
+    found = read([question for a in part for question in _questions(a, mode)], LETTERS if mode == "pairwise" else DIGITS)
     return [found[2 * i : 2 * i + 2] for i in range(len(part))]
 
 

@@ -29,7 +29,7 @@ from ..recipe import Recipe
 from ..records import HELDOUT, TRAIN, Context
 from ..words import joined, longest_passage, words
 from . import sampling
-from .exposure import canaries_p, exposure, permutation_p, rank
+from .exposure import canaries_p, exposure, permutation_p, rank, smallest_p
 from .journal import Journal
 
 # What is asked without a context. The first one's answer is also how likely a note's own words are.
@@ -199,7 +199,7 @@ def judge(
     exposed: Sequence[dict[str, int]],
     recipe: Recipe,
 ) -> dict[str, Any]:
-    """Whether what was measured is a leak.
+    """Whether what was measured is a leak; "too_few": so few notes are there that no likelihood could have told.
 
     gains: for each context, how much likelier its words became by training, nats per token, without the context in sight;
     longest: words of the longest passage shared with a note of either side; recited: nats a token by which the trained one became
@@ -209,9 +209,11 @@ def judge(
     trained = [c.split == TRAIN for c in contexts]
     sides = {split: [g for g, c in zip(gains, contexts, strict=True) if c.split == split] for split in (TRAIN, HELDOUT)}
     p = difference = None
+    too_few = bool(contexts)
     if all(sides.values()):
         difference = float(np.mean(sides[TRAIN]) - np.mean(sides[HELDOUT]))
-        p = permutation_p(gains, trained, _units(contexts), recipe.seed)
+        units = _units(contexts)
+        p, too_few = permutation_p(gains, trained, units, recipe.seed), smallest_p(trained, units) >= CERTAIN
         if p < CERTAIN and difference > LARGE:
             signs.append(f"trained notes became {difference:.2f} nats a token likelier than held-out ones (p = {p:.4f})")
     if recited is not None and recited > UNLIKELY and longest[TRAIN] >= max(TELLING_RUN, longest[HELDOUT] + LONGER):
@@ -230,6 +232,7 @@ def judge(
         "gain_per_token": {split: float(np.mean(side)) if side else None for split, side in sides.items()},
         "difference": difference,
         "p": p,
+        "too_few": too_few,
         "samples": samples,
         "longest_run": longest,
         "passage_gain": recited,

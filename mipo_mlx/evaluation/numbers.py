@@ -10,9 +10,13 @@ from fractions import Fraction
 NUMBER = re.compile(
     r"(?<![\w.,/])(?P<sign>(?<![\w)\]])(?<![\d)\]%] )[-\u2212\u2013])?(?:[$\u20ac\u00a3]\s?)?"
     r"(?:(?P<mixed>\d+)\s+(?P<a>\d+)/(?P<b>\d+)|(?P<top>\d+)\s?/\s?(?P<bottom>\d+)"
-    r"|(?P<comma>(?:\d{1,3}(?:\.\d{3})+|\d+),\d{1,2}|0,\d+)(?!\d|,\d|\))"  # a list (1,2,3) and a point (3,5) are no decimals
-    r"|(?P<whole>\d{1,3}(?:,\d{3})+|\d{1,3}(?:(?P<gap>[ \u00a0\u2009\u202f])\d{3}(?:(?P=gap)\d{3})*)(?!-)|\d+)(?P<decimals>\.\d+)?"
-    r"(?P<power>[eE][+-]?\d{1,2}\b)?|(?P<bare>\.\d+))"
+    # A list (1,2,3) and a point (3,5) are no decimals.
+    r"|(?P<comma>(?:\d{1,3}(?:\.\d{3})+|\d{1,3}(?:[ \u00a0\u2009\u202f]\d{3})+|\d+),\d{1,2}|0,\d+)(?!\d|,\d|\))"
+    r"|(?P<exact>10\^-?\d{1,2})"
+    # 12,34,567 as in India, 1.234.567, 1'234'567, 1,234,567, 1 234 567
+    r"|(?P<whole>\d{1,2}(?:,\d{2})+,\d{3}|\d{1,3}(?:\.\d{3}){2,}|\d{1,3}(?:['\u2019]\d{3})+|\d{1,3}(?:,\d{3})+"
+    r"|\d{1,3}(?:(?P<gap>[ \u00a0\u2009\u202f])\d{3}(?:(?P=gap)\d{3})*)(?!-)|\d+)(?P<decimals>\.\d+)?"
+    r"(?P<power>[eE][+-]?\d{1,2}\b)?(?: ?[\u00d7*] ?10\^(?P<tens>-?\d{1,2}))?|(?P<bare>\.\d+))"
     r"(?![\d/])"
 )
 MARKED = re.compile(
@@ -22,6 +26,7 @@ MARKED = re.compile(
 )
 WORDS = re.compile(r"[^\W\d]+\W+[^\W\d]")
 LONGEST = 100  # characters; a model that repeats one digit to the end has given no number
+WHEN = re.compile(r"(?:in|after|within|at|by) [\d.,]*\d [^\W\d]+, (?!not\b)[^\W\d]+ [^\W\d]", re.IGNORECASE)  # in 5 years, he will
 SUM = re.compile(r"[\d.,]*\d [-+*\u2212\u2013\u00d7\u00f7] \d")
 SENTENCES = re.compile(r"(?<=[.!?])\s+|\n+")
 PARAGRAPH = re.compile(r"\n\s*\n")
@@ -30,6 +35,8 @@ PLAIN = (
     (re.compile(rf"(?<=\d)(?=\\[dt]?frac|[{VULGAR}])"), " "),
     (re.compile(r"\\[dt]?frac(?:\{(\d+)\}\{(\d+)\}|(\d)(\d))"), r"\1\3/\2\4"),
     (re.compile(r"\{,\}"), ","),
+    (re.compile(r"\\(?:times|cdot)\b"), "\u00d7"),
+    (re.compile(r"(?<=10)\^\{(-?\d+)\}"), r"^\1"),
     (re.compile(r"\\([$%])"), r"\1"),
     (re.compile(r"(?<=\d)\\[,;: ](?=\d{3})"), "\u202f"),
     (re.compile(r"([=:#{][ \t]*)[-\u2212\u2013][ \t]+(?=[$\u20ac\u00a3]?\.?\d)"), r"\1-"),
@@ -47,7 +54,7 @@ def read_number(text: str) -> Fraction | None:
         text = pattern.sub(plain, text)
     for mark in reversed(list(MARKED.finditer(text))):
         behind = text[mark.end() :].lstrip(" :*$\\")
-        worked = SUM.match(behind) or (mark["colon"] and WORDS.match(behind))
+        worked = SUM.match(behind) or (mark["colon"] and (WORDS.match(behind) or WHEN.match(behind)))
         value = _ending(PARAGRAPH.split(behind)[0]) if worked else _sentence(SENTENCES.split(behind)[0], 0)
         if value is not None:
             return value
@@ -83,10 +90,13 @@ def _value(match: re.Match) -> Fraction | None:
         value = int(part["mixed"]) + Fraction(int(part["a"]), bottom)
     elif part["top"]:
         value = Fraction(int(part["top"]), bottom)
+    elif part["exact"]:
+        value = Fraction(10) ** int(part["exact"].removeprefix("10^"))
     elif part["bare"]:
         value = Fraction(f"0{part['bare']}")
     elif part["comma"]:
-        value = Fraction(part["comma"].replace(".", "").replace(",", "."))
+        value = Fraction(re.sub(r"[^\d,]", "", part["comma"]).replace(",", "."))
     else:
         value = Fraction(re.sub(r"\D", "", part["whole"]) + (part["decimals"] or "") + (part["power"] or ""))
+        value *= Fraction(10) ** int(part["tens"] or 0)
     return -value if part["sign"] else value

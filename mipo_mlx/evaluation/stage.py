@@ -20,9 +20,11 @@ from . import abilities, answers, asking, baselines, cases, checkable, embedding
 from .answers import Asked
 from .journal import Journal
 from .measures import FORMAT
+from .verdicts import FILE, Verdicts
 
 PAIRS_AT_ONCE = 16  # held-out pairs scored between two entries of the journal
 ON_TOP = {"baselines", "judge", "judge_model", "judge_mode", "judge_timeout"}
+APART = {"everyday", "leak_contexts", "unprompted", "checkable", "abilities", "abilities_questions"}  # samples of their own
 COMPUTED = {"examples", "gallery", "bootstrap", "embedding_judge"}  # of what is computed from samples that stay as they are
 INPUTS = ("pairs.jsonl", "contexts.jsonl", "prompts.jsonl", "adapters/adapters.safetensors", "adapters/adapter_config.json")
 
@@ -40,8 +42,10 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
     if not result or _asks_for_more(result, recipe.evaluation):
         questions = _questions(folder, recipe)  # before the journal: a wrong path must not cost the samples
         journal = Journal(folder / "eval-samples.jsonl", samples_key(folder, recipe))
-        made = {"key": key, "settings": made_with(recipe.evaluation, result)}
-        result = {**made, **_evaluate(folder, recipe, reporter, pairs, questions, journal, result)}
+        made = _evaluate(folder, recipe, reporter, pairs, questions, journal)
+        result = {"key": key, "settings": made_with(recipe.evaluation, known.get("settings", {}), made), **made}
+        if known.get("baselines") and not result["baselines"]:
+            reporter.say("  the baselines were those of other answers and are left out; --baselines measures them on these")
         write_json(folder / "eval.json", result)
     _tell(result, recipe, reporter)
     return summary(result)
@@ -52,7 +56,8 @@ def fingerprint(folder: Path, recipe: Recipe) -> str:
     settings = {
         "samples": samples_key(folder, recipe),
         "beta": recipe.training.beta,
-        "evaluation": recipe.evaluation.model_dump(mode="json", include=COMPUTED),
+        "evaluation": recipe.evaluation.model_dump(mode="json", include=COMPUTED | APART),
+        "questions": _digest_of_questions(folder, recipe),
         "embedding": embedding.installed() is not None,
     }
     return hashlib.sha256(dump(settings).encode()).hexdigest()
@@ -60,34 +65,49 @@ def fingerprint(folder: Path, recipe: Recipe) -> str:
 
 def samples_key(folder: Path, recipe: Recipe) -> str:
     """What the samples and scores of the journal depend on: the input files and the settings that they are made with."""
-    questions = recipe.evaluation.abilities
     settings = {
         "format": FORMAT,
         "model": recipe.model,
         "seed": recipe.seed,
         "pairs": recipe.pairs.model_dump(mode="json"),
         # Baselines and named judges come on top: what is known without them stays known.
-        "evaluation": recipe.evaluation.model_dump(mode="json", exclude=ON_TOP | COMPUTED),
+        "evaluation": recipe.evaluation.model_dump(mode="json", exclude=ON_TOP | COMPUTED | APART),
         "canaries": recipe.sources.canaries,
         "files": {name: sha256(folder / name) for name in INPUTS if (folder / name).exists()},
         "profile": contexts.digest(folder, recipe),
-        "questions": sha256(Path(questions)) if isinstance(questions, str) and Path(questions).is_file() else None,
     }
     return hashlib.sha256(dump(settings).encode()).hexdigest()
 
 
-def made_with(settings: Evaluation, known: dict[str, Any]) -> dict[str, Any]:
-    """The settings behind an evaluation: those of now and, of judges and baselines that are taken over from `known`, theirs."""
-    now, before = settings.model_dump(mode="json"), known.get("settings", {})
-    taken = {"baselines"} if known.get("baselines") is not None and not settings.baselines else set()
-    taken |= ON_TOP - {"baselines"} if known.get("judged") and not settings.judge else set()
-    return {**now, **{name: before[name] for name in taken & before.keys()}}
+def made_with(settings: Evaluation, before: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+    """The settings behind an evaluation: those of now and, of judges and baselines that were asked for earlier, those of then."""
+    taken = {"baselines"} if result["baselines"] is not None and not settings.baselines else set()
+    taken |= ON_TOP - {"baselines"} if result["judged"] and not settings.judge else set()
+    return {**settings.model_dump(mode="json"), **{name: before[name] for name in taken & before.keys()}}
+
+
+def _digest_of_questions(folder: Path, recipe: Recipe) -> str | None:
+    path = _questions_file(folder, recipe)
+    return sha256(path) if path and path.is_file() else None
+
+
+def _questions_file(folder: Path, recipe: Recipe) -> Path | None:
+    given = recipe.evaluation.abilities
+    if not given:
+        return None
+    return Path(given).expanduser() if isinstance(given, str) else abilities.kept(folder, given)
+
+
+def can_ask(folder: Path, recipe: Recipe) -> bool:
+    """Whether there are requests for judges and baselines to look at; no model is loaded."""
+    return bool(cases.build(folder, recipe, lambda *_: (0, [])))  # type: ignore[arg-type]
 
 
 def _asks_for_more(result: dict[str, Any], settings: Evaluation) -> bool:
     """Whether baselines or judges are wanted that a finished evaluation of the same key does not have."""
-    wants_judges = settings.judge and judge.signature(settings) != judge.signature_of(result["judged"])
-    return bool(wants_judges or (settings.baselines and result["baselines"] is None))
+    if not result["fresh"]:
+        return False  # nothing that could be judged or compared
+    return not judge.all_said(settings, result["judged"]) or (settings.baselines and result["baselines"] is None)
 
 
 def summary(result: dict[str, Any]) -> dict[str, Any]:
@@ -115,11 +135,8 @@ def _heldout_pairs(folder: Path) -> list[Pair]:
 
 
 def _questions(folder: Path, recipe: Recipe) -> list[dict[str, Any]]:
-    given = recipe.evaluation.abilities
-    if not given:
-        return []
-    path = Path(given).expanduser() if isinstance(given, str) else abilities.kept(folder, given)
-    return abilities.read_questions(path, recipe.evaluation.abilities_questions, recipe.seed)
+    path = _questions_file(folder, recipe)
+    return abilities.read_questions(path, recipe.evaluation.abilities_questions, recipe.seed) if path else []
 
 
 def _evaluate(
@@ -129,9 +146,7 @@ def _evaluate(
     pairs: list[Pair],
     questions: list[dict[str, Any]],
     journal: Journal,
-    known: dict[str, Any],
 ) -> dict[str, Any]:
-    """All of it; `known` is what eval.json already holds for the same inputs."""
     loaded = loading.load(recipe.model)
     model = adapters.load(loaded.model, folder / "adapters")
     # Pairs made elsewhere bring their prompts as token ids, which were measured when they were read.
@@ -148,17 +163,18 @@ def _evaluate(
     with reporter.track("evaluating", total=total, unit="answers") as bar:
         policy = journal.map("pairs", pairs, PAIRS_AT_ONCE, lambda _, part: _score_pairs(model, part), bar)
         asked = asking.ask(model, loaded.tokenizer, groups, recipe, journal, bar)
-        alone = unprompted.evaluate(model, loaded.tokenizer, folder, recipe, journal, bar)
-        leaked = leak.evaluate(model, loaded.tokenizer, folder, recipe, journal, bar)
-        others = known.get("baselines")
-        if settings.baselines:
+        alone = unprompted.evaluate(model, loaded.tokenizer, folder, recipe, journal.of(settings.everyday), bar)
+        asks = journal.of(settings.leak_contexts, settings.unprompted)
+        leaked = leak.evaluate(model, loaded.tokenizer, folder, recipe, asks, bar)
+        others = None
+        if settings.baselines or baselines.finished(groups, journal):
             sft = folder / "sft" / "adapters"  # left there by mipo_mlx/sft.py
             others = baselines.evaluate(model, loaded.tokenizer, asked, recipe, journal, embedder, sft, bar)
-        checked = checkable.evaluate(model, loaded.tokenizer, folder, recipe, journal, bar)
-        kept = abilities.evaluate(model, loaded.tokenizer, questions, recipe, journal, bar) if questions else None
-        judged = known.get("judged")
-        if settings.judge or not judged:  # last: an endpoint that fails takes nothing else with it
-            judged = judge.evaluate(model, loaded.tokenizer, asked, recipe, journal, embedder, reporter, bar)
+        checked = checkable.evaluate(model, loaded.tokenizer, folder, recipe, journal.of(settings.checkable), bar)
+        kept = abilities.evaluate(model, loaded.tokenizer, questions, recipe, journal.of(questions), bar) if questions else None
+        # Last: an endpoint that fails takes nothing else with it.
+        verdicts = Verdicts(folder / FILE)
+        judged = judge.evaluate(model, loaded.tokenizer, asked, recipe, verdicts, embedder, reporter, bar)
     notes = {context.id: context.note for context in contexts.read_contexts(folder, recipe)}
     result: dict[str, Any] = {
         "format": FORMAT,
@@ -207,7 +223,12 @@ def _tell(result: dict[str, Any], recipe: Recipe, reporter: Reporter) -> None:
         if result[part] and result[part]["no_interval"]:
             reporter.say(f"  no interval for {what}: {result[part]['no_interval']}")
     if not result["fresh"]:
-        reporter.say("  no fresh answers: they need at least two held-out notes and one held-out prompt")
+        needed = "two rows with other prompts in one held-out grid" if recipe.pairs.file else "two held-out notes and one prompt"
+        wanted = [f"evaluation.{name}" for name in ("judge", "baselines") if getattr(recipe.evaluation, name)]
+        if wanted:
+            reporter.warn(f"{' and '.join(wanted)}: left out, as there are no fresh answers, which need at least {needed}")
+        else:
+            reporter.say(f"  no fresh answers: they need at least {needed}")
     elif left_out := result["fresh"]["choices_left_out"]:
         reporter.say(f"  evaluation.choices: {', '.join(map(str, left_out))} left out, as fewer notes are held out")
     for example in result["gallery"][: recipe.evaluation.examples]:

@@ -111,6 +111,7 @@ def _load(given: Dataset, path: Path) -> Any:
     """The rows as the `datasets` library gives them."""
     import datasets
 
+    datasets.disable_progress_bars()  # they know nothing of --quiet; what was read is told
     if path.suffix and path.parent != Path(".") and not path.exists() and path.suffix in BUILDERS:
         raise UserError(f"{path}: no such file")
     try:

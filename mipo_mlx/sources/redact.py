@@ -44,8 +44,9 @@ NO_CALL = re.compile(  # a date, a computer's address, a long decimal
     rf"|(?<![\d.]){OCTET}(?:\.{OCTET}){{3}}(?!\.?\d)|^\d{{1,3}}\.\d{{5,}}"
 )
 TOLD = re.compile(
-    r"\b(?:pass(?:word|code|phrase|wd|wort)?|pwd|kennwort|pin|secret|mot de passe|contraseña|(?:api|access)[ _-]?key|token)"
-    r"(?:\s+(?:is|ist|est|es|for \w+ is)\s+|\s*[:=]\s*)[\"'`]?([^\s\"'`,;]{4,})",
+    r"(?<![^\W_])(?:pass(?:word|code|phrase|wd|wort)?|pwd|kennwort|(?<!_)pin|mot de passe|contraseña|token|secret"
+    r"|(?:api|access|secret)[ _-]?key)"
+    r"(?:\s+(?:is|ist|lautet|est|es|for \w+ is)(?:\s*[:=]\s*|\s+)|\s*[:=]\s*)[\"'`]?([^\s\"'`,;]{4,})",
     re.IGNORECASE,
 )
 CHUNK = re.compile(r"[\w+/=~.-]{16,}")
@@ -85,7 +86,7 @@ def spans(text: str) -> Iterator[Span]:
     yield from ((*match.span(), EMAIL) for match in MAIL.finditer(text))
     yield from ((*span, CARD) for span in _stretches(DIGITS, text) if _printed(text[slice(*span)]) and is_card(text[slice(*span)]))
     yield from ((*span, ACCOUNT) for span in _stretches(CAPITALS, text) if is_iban(text[slice(*span)]))
-    yield from ((*match.span(1), PASSWORD) for match in TOLD.finditer(text) if _looks_made_up(match[1]))
+    yield from ((*match.span(1), PASSWORD) for match in TOLD.finditer(text) if _is_told(text, match))
     yield from _tokens(text)
     yield from _phones(text)
 
@@ -120,6 +121,16 @@ def is_iban(text: str) -> bool:
     """15 to 34 characters with a right check number (ISO 13616: letters as 10 to 35, modulo 97)."""
     letters = "".join(GROUP.findall(text))
     return bool(IBAN.fullmatch(letters)) and int("".join(str(int(char, 36)) for char in letters[4:] + letters[:4])) % 97 == 1
+
+
+def _is_told(text: str, match: re.Match) -> bool:
+    """Whether what follows a word for secrets is one. Of a variable's name (DB_PASSWORD, eos_token) also code and settings follow:
+    there neither a number, a call nor a placeholder counts."""
+    value = match[1]
+    if not text.startswith("_", max(match.start() - 1, 0)):
+        return _looks_made_up(value)
+    code = value[0] in "$%" or re.search(r"[][(){}<>|]", value)
+    return not code and bool(re.search(r"[^\W\d_]", value) and re.search(r"\d|\w[!@#$%^&*?]", value))
 
 
 def _looks_made_up(word: str) -> bool:

@@ -1,5 +1,6 @@
 """Context-aware decoding against plain forward passes, and the baselines of a run."""
 
+import io
 import shutil
 from dataclasses import replace
 
@@ -115,6 +116,8 @@ def test_baselines_are_measured_when_asked_for_and_kept(tmp_path, tiny_folder, m
         assert share["to_tuned"]["value"] == pytest.approx(after - share["after"]["value"])
     stage.run(tmp_path, settings, QUIET)
     assert read_json(tmp_path / "eval.json") == second  # a later evaluation without them keeps them
+    stage.run(tmp_path, recipe(tiny_folder, answers=4, examples=1, everyday=0), QUIET)  # nor does another setting lose them
+    assert read_json(tmp_path / "eval.json")["baselines"] == second["baselines"]
     assert len(scored) == 8
     told = summary.evaluation(Run(tmp_path, asked)).splitlines()
     assert [line.split("  ")[1] for line in told[-6:]] == [
@@ -273,7 +276,25 @@ def test_the_run_layer_trains_sft_before_an_evaluation_with_baselines(tmp_path, 
         order.append("evaluation")
         write_json(folder / "eval.json", {})
 
+    make_run(tmp_path, recipe(tiny_folder))
     monkeypatch.setattr(stage, "run", evaluate)
     for wanted in (False, True):
         run_stage(Run(tmp_path, recipe(tiny_folder, baselines=wanted)), "evaluation", QUIET)
     assert order == ["evaluation", "sft", "evaluation"]
+    (tmp_path / "contexts.jsonl").unlink()  # nothing can be asked: nothing to compare SFT with
+    run_stage(Run(tmp_path, recipe(tiny_folder, baselines=True)), "evaluation", QUIET)
+    assert order[3:] == ["evaluation"]
+
+
+def test_judges_and_baselines_without_requests_are_left_out_with_a_warning(tmp_path, tiny_folder):
+    make_run(tmp_path, recipe(tiny_folder), spread=0.05)
+    for name in ("contexts.jsonl", "prompts.jsonl"):
+        (tmp_path / name).unlink()
+    settings = recipe(tiny_folder, judge="base", baselines=True)
+    notes = settings.sources.model_copy(update={"canaries": 0})
+    for file, needed in ((None, "two held-out notes"), ("pairs.jsonl", "two rows with other prompts in one held-out grid")):
+        said = io.StringIO()
+        values = settings.model_copy(update={"pairs": settings.pairs.model_copy(update={"file": file}), "sources": notes})
+        stage.run(tmp_path, values, Reporter(quiet=True, stream=said))
+        told = said.getvalue()
+        assert told.startswith("warning: evaluation.judge and evaluation.baselines: left out") and needed in told

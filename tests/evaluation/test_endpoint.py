@@ -1,5 +1,6 @@
 """A judge over HTTP, against servers on the loopback: good ones, slow ones, broken ones, and ones that talk nonsense."""
 
+import io
 import json
 import re
 import threading
@@ -174,6 +175,7 @@ def test_an_endpoint_that_goes_down_ends_in_one_line_and_is_continued(tmp_path, 
             stage.run(folder, settings, QUIET)
         told = str(error.value)
         assert "HTTP 503 (loading model), 3 times in a row; 2 of 8 requests are judged and kept" in told and "\n" not in told
+        assert f"`mipo-mlx eval {folder} --set evaluation.judge=null` leaves the judge out" in told
         assert not (folder / "eval.json").exists() and len(asked) == 5 + endpoint.TRIES
         alive.set()
         asked.clear()
@@ -232,7 +234,90 @@ def test_a_busy_endpoint_is_asked_again():
         return "<think>A is longer.\nB?</think>\n\nB"
 
     with serving(respond) as server:
-        assert endpoint.ask(endpoint.Endpoint(server.url, "m", 5.0), "A or B?") == "B" and len(server.seen) == 3
+        assert endpoint.ask(endpoint.Endpoint(server.url, "m", 5.0), "A or B?").text == "B" and len(server.seen) == 3
+
+
+def test_an_error_told_as_success_and_a_reply_cut_off_are_tried_again():
+    def cut(handler, _):
+        handler.send_response(200)
+        handler.send_header("Content-Length", "500")
+        handler.end_headers()
+        handler.wfile.write(b'{"choices": [')
+
+    def busy(handler, _):
+        handler.reply(200, json.dumps({"error": {"message": "overloaded", "code": 529}}))
+
+    for respond, told in ((cut, "the connection broke in mid-reply, 3 times"), (busy, r"HTTP 529 \(overloaded\), 3 times")):
+        with serving(respond) as server, pytest.raises(Failure, match=told):
+            endpoint.ask(endpoint.Endpoint(server.url, "m", 5.0), "A or B?")
+        assert len(server.seen) == 3
+
+
+def test_a_pause_that_is_no_number_is_left_aside():
+    replies = iter([429])
+
+    def respond(handler, _):
+        if code := next(replies, None):
+            handler.reply(code, "{}", Retry_After="\u00b2")
+            return None
+        return "B"
+
+    with serving(respond) as server:
+        assert endpoint.ask(endpoint.Endpoint(server.url, "m", 5.0), "A or B?").text == "B"
+
+
+def test_a_reply_in_parts_is_read():
+    parts = [{"type": "text", "text": "**"}, {"type": "text", "text": "A**"}]
+    with serving(lambda handler, _: handler.reply(200, json.dumps({"choices": [{"message": {"content": parts}}]}))) as server:
+        assert endpoint.ask(endpoint.Endpoint(server.url, "m", 5.0), "A or B?") == endpoint.Reply("**A**")
+
+
+def test_empty_replies_are_asked_again_and_nonsense_is_shown(tmp_path, tiny_folder):
+    """First every reply is cut while it thinks, then the judge chats, and what it said then counts."""
+    told = io.StringIO()
+    with serving(lambda *_: None) as server:
+
+        def thinks(handler, _):
+            choice = {"message": {"content": "<think>A, for"}, "finish_reason": "length"}
+            handler.reply(200, json.dumps({"choices": [choice]}))
+
+        server.respond = thinks
+        settings = at(server, tiny_folder, answers=4)
+        folder = make_run(tmp_path, settings, spread=0.05)
+        stage.run(folder, settings, Reporter(quiet=True, stream=told))
+        assert (judged(folder)["nonsense"], judged(folder)["unanswered"]) == (4, 4)
+        assert "8 of 8 replies are no verdict, the last one empty: cut at 1024 tokens" in told.getvalue()
+        told.truncate(0)
+        server.respond = lambda *_: "Both are lovely,\nA or B?"
+        stage.run(folder, settings, Reporter(quiet=True, stream=told))
+        assert len(server.seen) == 16 and (judged(folder)["nonsense"], judged(folder)["unanswered"]) == (4, 0)
+        assert "replies are no verdict, the last one 'Both are lovely, A or B?'" in told.getvalue()
+        told.truncate(0)
+        stage.run(folder, settings, Reporter(quiet=True, stream=told))
+        assert len(server.seen) == 16 and not told.getvalue()  # what was said is kept
+
+
+def test_verdicts_outlive_other_settings_and_add_up(tmp_path, tiny_folder, monkeypatch):
+    with serving(longer) as first, serving(lambda *_: "A") as second:
+        settings = at(first, tiny_folder, answers=4)
+        folder = make_run(tmp_path, settings, spread=0.05)
+        stage.run(folder, settings, QUIET)
+        paid, verdict = len(first.seen), judged(folder)
+        for changes in ({"examples": 1}, {"bootstrap": 300}, {"everyday": 2}, {"unprompted": 3}):
+            stage.run(folder, recipe(tiny_folder, **{"answers": 4, **changes}), QUIET)
+            assert judged(folder)["judge"] == first.url and judged(folder)["win"] == verdict["win"], changes
+        stage.run(folder, at(second, tiny_folder, answers=4), QUIET)
+        assert judged(folder)["judge"] == second.url and [o["judge"] for o in judged(folder)["others"]] == [first.url]
+        assert judged(folder)["agreement"][0]["judges"] == [second.url, first.url]
+        stage.run(folder, at(second, tiny_folder, answers=4, judge_model="other"), QUIET)
+        labels = [f"{second.url} (other, pairwise)", f"{second.url} (tiny, pairwise)"]
+        assert len(judged(folder)["others"]) == 2 and labels in [pair["judges"] for pair in judged(folder)["agreement"]]
+        said = io.StringIO()
+        stage.run(folder, recipe(tiny_folder, answers=2), Reporter(stream=said))  # fewer of the same: all were judged
+        stage.run(folder, recipe(tiny_folder, answers=8), Reporter(stream=said))
+        assert judged(folder) is None and f"{first.url}: not all of these answers are judged" in said.getvalue()
+        stage.run(folder, settings, QUIET)
+        assert judged(folder)["win"] == verdict["win"] and len(first.seen) == paid  # nothing is paid twice
 
 
 @pytest.mark.parametrize(
@@ -247,7 +332,7 @@ def test_a_busy_endpoint_is_asked_again():
 )
 def test_what_a_judge_thinks_is_no_part_of_its_reply(said, answer):
     with serving(lambda *_: said) as server:
-        assert endpoint.ask(endpoint.Endpoint(server.url, "m", 5.0), "A or B?") == answer
+        assert endpoint.ask(endpoint.Endpoint(server.url, "m", 5.0), "A or B?").text == answer
 
 
 @pytest.mark.parametrize(
@@ -258,6 +343,8 @@ def test_what_a_judge_thinks_is_no_part_of_its_reply(said, answer):
         (400, '{"error": "no such model"}', r"HTTP 400 \(no such model\)$"),
         (200, "<html>hello</html>", "the reply is no chat completion; the URL should end in /v1"),
         (200, '{"choices": []}', "the reply is no chat completion"),
+        (200, '{"error": {"message": "no model sesame-42 loaded"}}', r"HTTP 200 \(no model \*\*\* loaded\)$"),
+        (200, '{"error": {"message": "pay first", "code": 402}}', r"HTTP 402 \(pay first\)$"),
         (200, "x" * 1_100_000, "a reply of more than 1,048,576 bytes"),
     ],
 )
@@ -303,7 +390,7 @@ def test_redirects_are_not_followed_and_the_loopback_needs_no_proxy(monkeypatch)
     with serving(lambda *_: "A") as server, serving(longer) as proxy:
         monkeypatch.setenv("http_proxy", proxy.url)
         monkeypatch.delenv("no_proxy", raising=False)
-        assert endpoint.ask(endpoint.Endpoint(server.url, "m", 5.0), "A or B?") == "A" and not proxy.seen
+        assert endpoint.ask(endpoint.Endpoint(server.url, "m", 5.0), "A or B?").text == "A" and not proxy.seen
 
 
 def test_it_says_who_gets_to_see_what(tmp_path, tiny_folder, capsys):
@@ -337,6 +424,8 @@ def test_nothing_is_sent_unless_an_endpoint_is_named(tmp_path, tiny_folder, monk
     stage.run(make_run(tmp_path, settings, spread=0.05), settings, QUIET)
 
 
+BROKEN = ["http://127.0.0.1:abc/v1", "http://127.0.0.1/v1 ", " http://a/v1", "http://a..b/v1", "http://a/v\u00fc", "http:///v1"]
+BROKEN += ["http://a:99999/v1", "http://[::1/v1", "HTTP://", "HTTP://a/v1"]
 AB, DIGITS = judge.LETTERS, judge.DIGITS
 
 
@@ -362,13 +451,13 @@ def test_a_reply_is_a_verdict_only_if_it_is_nothing_else(reply, allowed, found):
     "text, told",
     [
         ("judge: http://127.0.0.1:1/v1", "judge_model: missing"),
-        ("judge_model: x", "judge_model: only an endpoint as judge needs it"),
         ("{judge: base, judge_model: x}", "judge_model: only an endpoint"),
         ("{judge: 'https://me:sesame@host/v1', judge_model: x}", "put the key into MIPO_JUDGE_KEY"),
         ("{judge: 'https://host/v1?key=sesame', judge_model: x}", "put the key into MIPO_JUDGE_KEY"),
         ("{judge: ['http://a/v1', 'http://b/v1'], judge_model: x}", "one endpoint at a time"),
         ("{judge: [base, base]}", "the same judge is named twice"),
         ("{judge: []}", "evaluation.judge"),
+        *((f"{{judge: '{url}', judge_model: x}}", "judge: expected an endpoint") for url in BROKEN),
         ("{judge: 3}", "r.yaml:2: evaluation.judge: input should be a valid string, found 3"),
         ("{judge_timeout: 0}", "evaluation.judge_timeout"),
     ],
@@ -378,3 +467,12 @@ def test_impossible_judges_are_refused_in_one_line(text, told):
     with pytest.raises(recipes.RecipeError) as error:
         recipes.parse(f"model: x\nevaluation: {section}\n", "r.yaml")
     assert told in str(error.value) and "\n" not in str(error.value) and "sesame" not in str(error.value)
+
+
+def test_a_slash_behind_the_url_makes_no_other_judge_and_a_judge_can_be_left_out():
+    def evaluation(text):
+        return recipes.parse(f"model: x\nevaluation: {text}\n").evaluation
+
+    plain, slash = (evaluation(f"{{judge: 'http://a:1/v1{end}', judge_model: x}}") for end in ("", "/"))
+    assert plain == slash and evaluation("{judge: null, judge_model: x}").judge is None
+    assert evaluation("{judge: [base, 'http://a/v1/'], judge_model: x}").judge == ["base", "http://a/v1"]

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from mipo_mlx.evaluation.exposure import canaries_p, exposure, permutation_p, rank
+from mipo_mlx.evaluation.exposure import canaries_p, exposure, permutation_p, rank, smallest_p
 
 
 def test_exposure_by_hand():
@@ -35,6 +35,9 @@ def test_p_values_by_enumeration():
     """Two trained notes of five: of the ten ways to choose two, one has the two largest means."""
     p = permutation_p([5, 4, 1, 2, 0], [True, True, False, False, False], list("abcde"), 0)
     assert p == pytest.approx(0.1, abs=0.015)
+    assert smallest_p([True, True, False, False, False], list("abcde")) == 0.1
+    assert smallest_p([True, True, False, False], ["a", "a", "b", "c"]) == pytest.approx(1 / 3)
+    assert smallest_p([True] * 20 + [False] * 20, list(map(str, range(40)))) == 1 / 4001
 
 
 def test_notes_are_shuffled_whole():

@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 
-from mipo_mlx.evaluation import judge, length, stage
+from mipo_mlx.evaluation import judge, length, stage, verdicts
 from mipo_mlx.evaluation.answers import Asked, Scored
 from mipo_mlx.evaluation.cases import Group
 from mipo_mlx.files import read_json
@@ -203,3 +203,25 @@ def test_a_model_judged_against_itself_wins_half_the_time(tmp_path, tiny_folder,
         else:
             low, high = judged["metrics"]["rubric"]["change"]["interval"]
             assert low <= 1e-6 and high >= -1e-6
+
+
+def test_a_killed_local_judge_ends_with_the_same_bytes(tmp_path, tiny_folder, monkeypatch):
+    """Killed in its second chunk of two requests, with a torn last line."""
+    monkeypatch.setattr(judge, "SENSE", 0.0)
+    settings = recipe(tiny_folder, judge="base", judge_mode="rubric")
+    folder = make_run(tmp_path / "run", settings, spread=0.05)
+    stage.run(folder, settings, Reporter(quiet=True))
+    kept = [folder / "eval.json", folder / verdicts.FILE]
+    whole = [path.read_bytes() for path in kept]
+    lines = whole[1].splitlines(keepends=True)
+    assert len(lines) == 4
+    kept[0].unlink()
+    kept[1].write_bytes(lines[0] + lines[1][:30])
+    asked = []
+    original = judge._probabilities
+    monkeypatch.setattr(judge, "_probabilities", lambda *args: asked.append(len(args[2])) or original(*args))
+    stage.run(folder, settings, Reporter(quiet=True))
+    assert [path.read_bytes() for path in kept] == whole and asked == [4, 4, 4]
+    kept[0].unlink()
+    stage.run(folder, recipe(tiny_folder), Reporter(quiet=True))  # not named again: read back
+    assert read_json(kept[0])["judged"]["judge"] == "base" and len(asked) == 3

@@ -48,6 +48,13 @@ def test_a_clean_model_is_not_accused_and_a_leak_is_found():
     assert by_notes >= 38 and by_canary >= 38
 
 
+def test_with_too_few_notes_nothing_could_be_told_by_likelihood():
+    """Of three and three notes one in twenty ways to deal them is the best there is; one side alone tells nothing."""
+    for trained, unseen, too_few in ((6, 6, True), (24, 24, False), (12, 2, True), (4, 0, True), (0, 0, False)):
+        found = judge(contexts_of(trained, unseen), [1.0] * trained + [0.0] * unseen)
+        assert found["too_few"] is too_few and bool(found["signs"]) is (trained == unseen == 24), (trained, unseen)
+
+
 def test_notes_that_share_sentences_count_as_one():
     """Families of notes go to one side of the split whole; what all notes of a family gained is chance all the same."""
     accused = {True: 0, False: 0}

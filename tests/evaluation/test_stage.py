@@ -182,7 +182,12 @@ def test_other_adapters_start_the_evaluation_over(finished, tmp_path, tiny_folde
 
 @pytest.mark.parametrize(
     "changes, kept",
-    [({"examples": 1, "gallery": 2, "bootstrap": 300}, True), ({"embedding_judge": False}, True), ({"answers": 6}, False)],
+    [
+        ({"examples": 1, "gallery": 2, "bootstrap": 300}, True),
+        ({"embedding_judge": False}, True),
+        ({"everyday": 0}, True),
+        ({"answers": 6}, False),
+    ],
 )
 def test_samples_stay_where_only_what_is_computed_from_them_changes(finished, tmp_path, monkeypatch, changes, kept):
     folder, settings = finished

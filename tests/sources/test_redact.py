@@ -85,6 +85,14 @@ def test_words_of_a_million_letters_are_read_through():
         ("password: hunter2", "password: [password]"),
         ('PIN = "4711"', 'PIN = "[password]"'),
         ("the api key: abcd1234", "the api key: [password]"),
+        ("DB_PASSWORD=hunter2x", "DB_PASSWORD=[password]"),
+        ("MYSQL_ROOT_PASSWORD: hunter2x", "MYSQL_ROOT_PASSWORD: [password]"),
+        ("export GITHUB_TOKEN=abc123def456", "export GITHUB_TOKEN=[password]"),
+        ("OPENAI_API_KEY: abc123def456ghi", "OPENAI_API_KEY: [password]"),
+        ("client_secret: 'abc123def456'", "client_secret: '[password]'"),
+        ("secret_key=abc123def456", "secret_key=[password]"),
+        ("the password is: Blue42Fish", "the password is: [password]"),
+        ("Passwort lautet Katze99!", "Passwort lautet [password]"),
     ],
 )
 def test_passwords_that_are_announced(text, expected):
@@ -97,6 +105,7 @@ def test_passwords_that_are_announced(text, expected):
     "text",
     [
         "The secret is patience, and my password is written nowhere.",
+        "max_token: 1024, pad_token = 32000, led_pin: GPIO17, eos_token = <|end1|>, DB_PASSWORD=${PW_1}, my_token = get(1)",
         "I walked 12 miles on 12/03/2024 at 18:22 and again on 2024-03-13 10:00.",
         "ISBN 9780306406157, chapter 3, pages 100-120, version 3.10.0",
         "The loft costs 85,000 and the bill was 2 100 pounds in 1998, 1999 and 2001.",
