@@ -171,7 +171,8 @@ def describe(run: Run) -> str:
     files += [f"adapters-{n}/" for n in range(1, recipe.rounds + 1) if recipe.rounds > 1]
     files += ["adapters/", "metrics.jsonl", "eval.json"]
     files += (["fused/"] if recipe.export.mlx else []) + [f"{recipe.name or run.folder.name}-{t}.gguf" for t in recipe.export.gguf]
-    files += ["Modelfile", "report.html", "manifest.json"]
+    files += ["Modelfile"] if recipe.export.mlx or recipe.export.gguf and not recipe.export.split else []
+    files += ["report.html", "manifest.json"]
     gone = dropped.get("passages", {}).get("dropped", {})
     notes = (
         f"notes      {dropped.get('notes')}: {len(contexts)} contexts "

@@ -30,7 +30,7 @@ OUTPUTS = {  # what a finished stage must have left behind
     "pairs": ("samples.jsonl", "pairs.jsonl"),
     "training": ("adapters/adapters.safetensors", "adapters/adapter_config.json", "metrics.jsonl"),
     "evaluation": ("eval.json",),
-    "export": ("Modelfile",),
+    "export": ("export.json",),
     "report": ("report.html",),
 }
 READS = {  # how the names of those files begin that a stage takes from the stages before it
@@ -54,8 +54,9 @@ class Run:
 
     def done(self, step: str) -> bool:
         """Whether a step finished and what it wrote is still there."""
-        state = self.manifest.get("stages", {}).get(step, {}).get("state")
-        there = state == "done" and all((self.folder / name).exists() for name in outputs(step, self.recipe))
+        entry = self.manifest.get("stages", {}).get(step, {})
+        left = outputs(step, self.recipe) + (["Modelfile"] if entry.get("summary", {}).get("modelfile") else [])
+        there = entry.get("state") == "done" and all((self.folder / name).exists() for name in left)
         if there and step == "evaluation":
             from .evaluation.measures import FORMAT
 

@@ -159,6 +159,13 @@ def test_a_stage_is_done_when_it_said_so_and_its_files_are_there(made, monkeypat
     assert len(calls) == 2
 
 
+def test_a_finished_export_wants_a_modelfile_only_where_it_wrote_one(made):
+    (made.folder / "export.json").write_text("{}")
+    for wrote, done in ((False, True), (True, False)):
+        write_json(made.folder / "manifest.json", {"stages": {"export": {"state": "done", "summary": {"modelfile": wrote}}}})
+        assert made.done("export") == done
+
+
 def invoke(*arguments, expect):
     result = CliRunner().invoke(main, [str(a) for a in arguments])
     assert result.exit_code == expect, result.output

@@ -34,7 +34,10 @@ def install_ollama(folder: Path, name: str) -> str:
     if program is None:
         raise UserError("--install ollama: the program ollama is not on this machine; see https://ollama.com/download")
     if not (folder / "Modelfile").exists():
-        raise UserError(f"{folder}: no Modelfile there; run `mipo-mlx export {folder.name}` first")
+        raise UserError(
+            f"{folder}: no Modelfile there, since no GGUF file is in one piece; run `mipo-mlx export {folder.name} --type q8_0 "
+            "--set export.split=null` first"
+        )
     done = subprocess.run([program, "create", name, "-f", "Modelfile"], cwd=folder, capture_output=True, text=True)
     if done.returncode:
         reason = (done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()[-1]

@@ -67,7 +67,8 @@ def check(recipe: Recipe) -> None:
 def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
     """Write everything the recipe's `export` section asks for. What is there already and was made from the same is kept.
 
-    Returns {"files": [{"path", "type", "bytes"}, ...], "fidelity": {file: {...}}}. Raises UserError for an unknown type or model.
+    Returns {"files": [{"path", "type", "bytes"}, ...], "modelfile": whether there is one, "fidelity": {file: {...}}}. Raises
+    UserError for an unknown type or model.
     """
     wanted = [types.check(name) for name in recipe.export.gguf]
     job = prepare(folder, recipe)
@@ -79,14 +80,21 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
     if recipe.export.adapter:
         made["lora"] = _once(job, "lora", lambda: _adapter(job))
     text = _modelfile(job, made)
-    write_text(folder / "Modelfile", text)
+    if text is None:
+        (folder / "Modelfile").unlink(missing_ok=True)  # of an earlier export, whose files are gone
+        reporter.say("  no Modelfile: Ollama reads a GGUF file in one piece or fused/, and neither is here")
+    else:
+        write_text(folder / "Modelfile", text)
     files = [
         {"path": str(folder / file), "type": kind, "bytes": (folder / file).stat().st_size}
         for kind, names in made.items()
         for file in names
         if (folder / file).is_file()
     ]
-    return {"files": files, "fidelity": _fidelity(job, made, reporter)}
+    result = {"files": files, "modelfile": text is not None, "fidelity": _fidelity(job, made, reporter)}
+    if not (folder / STATE).exists():
+        write_json(folder / STATE, {})  # where nothing was asked for: what tells a finished export
+    return result
 
 
 def fuse(folder: Path, recipe: Recipe, reporter: Reporter) -> str:
@@ -198,16 +206,23 @@ def _tokenizer_keys(job: Job) -> dict[str, Any]:
     return tokenizer.from_transformers(job.tokenizer, rows, job.recipe.export.pretokenizer)
 
 
-def _modelfile(job: Job, made: dict[str, Any]) -> str:
-    """FROM the first GGUF file made now or earlier; else a GGUF base with the adapters on it; else the fused folder."""
+def _modelfile(job: Job, made: dict[str, Any]) -> str | None:
+    """FROM the first GGUF file made now or earlier; else a GGUF base with the adapters on it; else the fused folder; None where
+    there is none of them (GGUF files in several parts are nothing that Ollama reads)."""
     earlier = {kind: list(entry.get("files", {})) for kind, entry in _json(job.folder / STATE).items()}
     kinds = [kind for kind in (*made, *earlier) if kind in types.NAMES]
     files = [{**earlier, **made}[kind] for kind in kinds]
     whole = [names[0] for names in files if len(names) == 1 and (job.folder / names[0]).exists()]
     base = job.weights.path
-    source, adapter = f"./{whole[0]}" if whole else "./fused", None
-    if not whole and "lora" in made and base.suffix == ".gguf":
+    adapter = None
+    if whole:
+        source = f"./{whole[0]}"
+    elif "lora" in made and base.suffix == ".gguf":
         source, adapter = str(base.resolve()), made["lora"][0]
+    elif (job.folder / "fused").is_dir():
+        source = "./fused"
+    else:
+        return None
     return modelfile.modelfile(source, job.tokenizer, job.template, job.card.sampling, adapter)
 
 

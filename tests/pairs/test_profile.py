@@ -333,7 +333,7 @@ def test_after_a_new_profile_the_export_is_told_to_be_older(tmp_path, monkeypatc
     said = io.StringIO()
     for done in ({}, {"export": {"state": "done"}}):
         run._update(opened, stages=done)
-        (opened.folder / "Modelfile").write_text("FROM x")
+        (opened.folder / "export.json").write_text("{}")
         (opened.folder / "profile.md").write_text("- My own words.\n")
         assert "mipo-mlx export" not in said.getvalue()
         run._put_aside(opened, opened.folder / "profile.md", Reporter(stream=said))
