@@ -107,7 +107,7 @@ class Pairs(Section):
                 f"candidates: {self.candidates} answers to tell apart need a grid of at least that many contexts, "
                 f"and contexts_per_grid is {self.contexts_per_grid}"
             )
-        if set(self.negatives) == {"no_context"} and self.candidates > 2:
+        if self.negatives.keys() - {"random_prompt"} == {"no_context"} and self.candidates > 2:
             raise ValueError("candidates: only one answer is without a context; write 2, or add random_context to negatives")
         if "random_prompt" in self.negatives and self.candidates > self.contexts_per_grid:
             raise ValueError(

@@ -56,6 +56,10 @@ def test_personal_recipe_explains_every_key():
         ),
         ("model: x\npairs:\n  negatives: {foo: 1}\n", "r.yaml:3: pairs.negatives.foo"),
         ("model: x\npairs:\n  candidates: 9\n", "r.yaml:2: pairs: candidates: 9 answers to tell apart"),
+        (
+            "model: x\npairs:\n  candidates: 3\n  negatives: {no_context: 1, random_prompt: 1}\n",
+            "r.yaml:2: pairs: candidates: only one answer is without a context",
+        ),
         ("model: x\npairs:\n  system: hello\n", "r.yaml:2: pairs: system: the placeholder {context} is missing"),
         ("model: x\nseed: 1\nseed: 2\n", "r.yaml:3: not valid YAML: key 'seed' is written twice"),
         ("model: x\n? [a]\n: b\n", "r.yaml:2: not valid YAML: a key must be a word"),
