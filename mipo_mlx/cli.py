@@ -36,7 +36,12 @@ def starts_a_run(command):
         click.option(
             "--notes", metavar="PATH", help="Folder or file of notes, seen from where you are, in place of sources.notes."
         ),
-        click.option("--fresh", is_flag=True, help="Start over; with `profile`, the profile alone. An edited profile.md is kept."),
+        click.option(
+            "--fresh",
+            is_flag=True,
+            help="Start over; a profile.md edited by hand stays. With `profile`: the profile alone, and one edited by hand is moved "
+            "to profile.old.md.",
+        ),
     )
     for option in reversed(options):
         command = option(command)
