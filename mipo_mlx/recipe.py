@@ -53,6 +53,8 @@ class Sources(Section):
     def _one_source(self) -> "Sources":
         if self.notes and self.dataset:
             raise ValueError("dataset: contexts come from notes or from a data set, and both are named; remove one")
+        if self.columns and self.dataset:
+            raise ValueError("columns: those of a data set stand under dataset, as in dataset: {name: ..., columns: {...}}; move them")
         if self.prompt_dataset and self.prompts != "builtin":
             raise ValueError("prompt_dataset: prompts come from a file or from a data set, and both are named; remove one")
         if self.context == "profile" and self.whose() is None:

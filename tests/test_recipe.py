@@ -60,6 +60,10 @@ def test_personal_recipe_explains_every_key():
             "model: x\npairs:\n  candidates: 3\n  negatives: {no_context: 1, random_prompt: 1}\n",
             "r.yaml:2: pairs: candidates: only one answer is without a context",
         ),
+        (
+            "model: x\nsources:\n  columns: {note: user}\n  dataset: {name: a/b, columns: {context: bio}}\n",
+            "r.yaml:2: sources: columns: those of a data set stand under dataset",
+        ),
         ("model: x\npairs:\n  system: hello\n", "r.yaml:2: pairs: system: the placeholder {context} is missing"),
         ("model: x\nseed: 1\nseed: 2\n", "r.yaml:3: not valid YAML: key 'seed' is written twice"),
         ("model: x\n? [a]\n: b\n", "r.yaml:2: not valid YAML: a key must be a word"),
