@@ -54,7 +54,7 @@ class Sources(Section):
         if self.notes and self.dataset:
             raise ValueError("dataset: contexts come from notes or from a data set, and both are named; remove one")
         if self.columns and self.dataset:
-            raise ValueError("columns: those of a data set stand under dataset (sources.dataset.columns); move them there")
+            raise ValueError("columns: those of a data set stand under dataset itself; move them there")
         if self.prompt_dataset and self.prompts != "builtin":
             raise ValueError("prompt_dataset: prompts come from a file or from a data set, and both are named; remove one")
         if self.context == "profile" and self.whose() is None:
