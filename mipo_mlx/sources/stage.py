@@ -189,7 +189,7 @@ def told(row: dict[str, Any]) -> list[str]:
         f"{passages['kept']:,} kept{f' (dropped: {dropped})' if dropped else ''}",
         "; ".join(
             f"{name}: {row[side]['contexts']} contexts of {row[side]['notes']} notes, {row[side]['prompts']} prompts"
-            for side, name in ((TRAIN, "training"), (HELDOUT, "held out"))
+            for side, name in ((TRAIN, "training and validation"), (HELDOUT, "held out"))
         ),
     ]
     return lines + left_out(row)
