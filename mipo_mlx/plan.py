@@ -13,7 +13,7 @@ from .contexts import of_people, uses_profile
 from .files import read_json
 from .pairs.plan import by_split, set_apart
 from .progress import Reporter, duration
-from .recipe import Recipe
+from .recipe import Dataset, Recipe
 from .records import HELDOUT, TRAIN, VALIDATION, Context, Pair, Prompt, read_records
 from .run import STAGES, Run
 from .window import window_of
@@ -22,6 +22,7 @@ from .window import window_of
 # memory and by many small operations, scoring and training by matrix products.
 SAMPLING, SCORING, TRAINING = 0.16, 0.55, 0.45
 OVERHEAD = 20.0  # seconds to load, export and write the report
+EXTRA = 40  # tokens of template, instruction and request around a context
 QUESTION = 200  # tokens of a multiple-choice question, its choices included
 PROFILE_ANSWER = 64  # tokens that the model writes about each note, where a profile is made
 
@@ -47,9 +48,8 @@ def count(recipe: Recipe, contexts: list[Context], prompts: list[Prompt]) -> Wor
     """Count the work of a recipe over these contexts and prompts; every round that may take place counts."""
     pairs, k = recipe.pairs, recipe.pairs.contexts_per_grid
     rows = k + ("no_context" in pairs.negatives)
-    extra = 40  # template, instruction and request around a context, in tokens
     told = [told_tokens(c, recipe) for c in contexts]
-    mean = sum(told) // max(1, len(told)) + extra
+    mean = sum(told) // max(1, len(told)) + EXTRA
     heldout = pairs.heldout_grids + pairs.validation_grids
     answers = (pairs.grids + heldout) * rows
     scored = (pairs.grids + heldout) * rows * (mean + rows * pairs.max_tokens)
@@ -74,9 +74,9 @@ def count(recipe: Recipe, contexts: list[Context], prompts: list[Prompt]) -> Wor
         recipe.rounds * pairs.grids * k,
         recipe.rounds * steps,
         answers * pairs.max_tokens + evaluated.sampled + read * PROFILE_ANSWER,
-        scored + evaluated.scored + read * (extra + recipe.sources.context_tokens),
+        scored + evaluated.scored + read * (EXTRA + recipe.sources.context_tokens),
         int(evaluated.trainings * recipe.rounds * recipe.training.epochs * pairs.grids * k * each),
-        max(told, default=0) + extra,
+        max(told, default=0) + EXTRA,
         pairs.max_tokens,
         pairs.candidates,
     )
@@ -93,12 +93,31 @@ class Evaluated:
 
 def of_evaluation(recipe: Recipe, prompt: int, most: int | None = None) -> Evaluated:
     """prompt: its tokens; most: fresh answers that can be asked for at most, where held-out pairs limit them."""
+    from .evaluation.abilities import WORKING
+    from .evaluation.endpoint import is_url
+    from .evaluation.judge import names
+
     settings, longest = recipe.evaluation, recipe.pairs.max_tokens
     fresh = settings.answers if most is None else min(settings.answers, most)
     answers = 2 * fresh + 4 * settings.checkable + (4 * fresh if settings.baselines else 0)
     questions = 2 * settings.abilities_questions * QUESTION if settings.abilities else 0
-    sampled = (answers + settings.unprompted) * longest
-    return Evaluated(sampled, 2 * answers * (prompt + longest) + questions, 1 + settings.baselines)
+    sampled = (answers + settings.unprompted + settings.everyday) * longest + 2 * _worked(recipe) * WORKING
+    scored = 2 * answers * (prompt + longest) + 2 * settings.everyday * (EXTRA + longest) + questions
+    judges = sum(not is_url(name) for name in names(settings))  # an endpoint computes elsewhere
+    shown = 2 if settings.judge_mode == "pairwise" else 1  # answers in a question; there are two questions in either mode
+    return Evaluated(sampled, scored + judges * 2 * fresh * (prompt + shown * longest), 1 + settings.baselines)
+
+
+def _worked(recipe: Recipe) -> int:
+    """How many questions each model answers at length, since their answer is a number; none of a file that is not there."""
+    settings = recipe.evaluation
+    if isinstance(settings.abilities, Dataset):
+        return 0 if "choices" in settings.abilities.columns else settings.abilities_questions
+    from .evaluation.abilities import read_questions
+
+    path = Path(settings.abilities or "").expanduser()
+    rows = read_questions(path, settings.abilities_questions, recipe.seed) if path.is_file() else []
+    return sum("choices" not in row for row in rows)
 
 
 def told_tokens(context: Context, recipe: Recipe) -> int:
