@@ -182,6 +182,25 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path):
     assert "no such run" in invoke("eval", "none", "--runs", tmp_path, expect=2)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["train"], "missing argument 'RECIPE' (see `main train --help`)"),
+        (["trian"], "no such command 'trian'"),
+        (["--bogus"], "no such option"),
+        (["chat", "one", "--max-tokens", "0"], "invalid value for '--max-tokens'"),
+    ],
+)
+def test_a_mistyped_command_is_one_line_and_exit_code_2(arguments, told):
+    line = invoke(*arguments, expect=2)
+    assert line.startswith(f"error: {told}") and "\n" not in line
+
+
+def test_no_command_at_all_shows_the_help():
+    result = CliRunner().invoke(main, [])
+    assert "Commands:" in result.output and "error:" not in result.output
+
+
 def test_an_unfinished_run_is_not_evaluated(made, tmp_path):
     for command in ("eval", "export", "fuse", "chat"):
         assert "training is not finished" in invoke(command, "one", "--runs", tmp_path, expect=2)

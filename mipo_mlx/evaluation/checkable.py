@@ -200,7 +200,11 @@ def evaluate(
         "no_interval": enough(everything.clusters),
         "metrics": everything.metrics,
         "items": everything.items(),
-        "heldout_kinds": {"requests": len(unseen), "no_interval": enough(heldout.clusters), "metrics": heldout.metrics if unseen else {}},
+        "heldout_kinds": {
+            "requests": len(unseen),
+            "no_interval": enough(heldout.clusters),
+            "metrics": heldout.metrics if unseen else {},
+        },
         "kinds": {name: {"requests": int(n), "before": b / n, "after": t / n} for name, (n, b, t) in kinds.items()},
     }
 
