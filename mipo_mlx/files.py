@@ -43,6 +43,15 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def flush(path: Path) -> None:
+    """Wait until a file, or the list of names in a folder, is on the disk: a rename may get there before what it names."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` (UTF-8) to `path` so that a reader sees the old file or the new one, never half of either."""
     with replacing(path) as temporary:
