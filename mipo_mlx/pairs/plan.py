@@ -38,7 +38,9 @@ class Plan:
 
 
 class Deck:
-    """Deals items in a seeded random order, every item once before any item twice."""
+    """Deals items in a seeded random order. A new shuffle begins when the last one is used up, so that every item is dealt once
+    before any twice; but where a hand's items must come from different notes and one note has many of them, those wait while the
+    few of other notes come around again."""
 
     def __init__(self, items: Sequence[T], rng: random.Random):
         self.items, self.rng, self.left = list(items), rng, []
@@ -46,7 +48,7 @@ class Deck:
     def deal(self, count: int, apart: Callable[[T], Hashable]) -> list[T]:
         """`count` items that all differ in `apart`; items passed over stay on top of the deck."""
         hand, passed, seen = [], [], set()
-        for item in self._draw():
+        for item in self._draw(passed):
             if apart(item) in seen:
                 passed.append(item)
             else:
@@ -57,10 +59,10 @@ class Deck:
         self.left.extend(reversed(passed))
         return hand
 
-    def _draw(self) -> Iterator[T]:
+    def _draw(self, passed: list[T]) -> Iterator[T]:
         while True:
             if not self.left:
-                self.left = self.items[:]
+                self.left = [item for item in self.items if item not in passed]  # these are still to come from the last shuffle
                 self.rng.shuffle(self.left)
             yield self.left.pop()
 
