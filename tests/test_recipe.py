@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mipo_mlx import recipe
 from mipo_mlx.recipe import RecipeError
@@ -24,6 +25,13 @@ def test_shipped_recipes_load(path):
 def test_shipped_recipes_open_with_their_command(path):
     head = path.read_text().split("model:")[0]
     assert f"mipo-mlx train recipes/{path.name}" in head
+
+
+@pytest.mark.parametrize("name", ["arc", "gsm8k", "mmlu", "svamp"])
+def test_recipes_of_questions_say_only_what_differs_from_the_defaults(name):
+    written = recipe.flatten(yaml.safe_load((RECIPES[0].parent / f"{name}.yaml").read_text())["pairs"])
+    defaults = recipe.flatten(recipe.Pairs().model_dump())
+    assert not [key for key, value in written.items() if key in defaults and defaults[key] == value]
 
 
 def test_personal_recipe_explains_every_key():
