@@ -1,12 +1,11 @@
 """Export: the fused MLX folder, GGUF files, the adapters as GGUF, a Modelfile; then how much of the trained change they keep."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..files import sha256, write_json, write_text
+from ..files import read_json, sha256, write_json, write_text
 from ..models import loading
 from ..models.gguf_file import GGUFFile
 from ..models.gguf_import import read_config
@@ -119,7 +118,7 @@ def prepare(folder: Path, recipe: Recipe) -> Job:
         if template is None:
             raise UserError("export.system: the model has no chat template to put it into; write none")
         template = system.with_default(template, text, tokens)
-    generation = _json(path / "generation_config.json") if path.is_dir() else {}
+    generation = read_json(path / "generation_config.json", {}) if path.is_dir() else {}
     resolved = folder / "recipe.yaml"
     recipe_hash = sha256(resolved) if resolved.exists() else None
     card = gguf.Card(recipe.name or folder.name, recipe.model, _license(path), recipe_hash, _sampling(path, generation))
@@ -135,7 +134,7 @@ def prepare(folder: Path, recipe: Recipe) -> Job:
 def _once(job: Job, kind: str, make: Any) -> list[str]:
     """The files of one kind, made now or, where they stand unchanged, earlier."""
     path = job.folder / STATE
-    state = _json(path)
+    state = read_json(path, {})
     settings = job.recipe.export.fuse.model_dump() if kind == "fused" else job.recipe.export.split
     stamp = gguf.fingerprint(job.print, kind, settings)
     known = state.get(kind, {})
@@ -143,7 +142,7 @@ def _once(job: Job, kind: str, make: Any) -> list[str]:
     if known.get("made_from") == stamp and all((job.folder / f).exists() and _size(job.folder / f) == s for f, s in sizes.items()):
         return list(sizes)
     files = make()
-    state = _json(path)
+    state = read_json(path, {})
     state[kind] = {"made_from": stamp, "files": {name: _size(job.folder / name) for name in files}}
     write_json(path, state)
     return files
@@ -184,7 +183,7 @@ def _fidelity(job: Job, made: dict[str, Any], reporter: Reporter) -> dict[str, A
     found: dict[str, Any] = {}
     with reporter.track("checking the files against the adapters", total=len(kinds), unit="files") as bar:
         for kind in kinds:
-            state = _json(job.folder / STATE)
+            state = read_json(job.folder / STATE, {})
             path = job.folder / ("fused" if kind == "fused" else made[kind][0])
             figures = state[kind].get("fidelity", {})
             if figures.get("answers") != count:
@@ -209,7 +208,7 @@ def _tokenizer_keys(job: Job) -> dict[str, Any]:
 def _modelfile(job: Job, made: dict[str, Any]) -> str | None:
     """FROM the first GGUF file made now or earlier; else a GGUF base with the adapters on it; else the fused folder; None where
     there is none of them (GGUF files in several parts are nothing that Ollama reads)."""
-    earlier = {kind: list(entry.get("files", {})) for kind, entry in _json(job.folder / STATE).items()}
+    earlier = {kind: list(entry.get("files", {})) for kind, entry in read_json(job.folder / STATE, {}).items()}
     kinds = [kind for kind in (*made, *earlier) if kind in types.NAMES]
     files = [{**earlier, **made}[kind] for kind in kinds]
     whole = [names[0] for names in files if len(names) == 1 and (job.folder / names[0]).exists()]
@@ -280,10 +279,3 @@ def _size_of(weights: Weights) -> int:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except ValueError:
-        return {}
