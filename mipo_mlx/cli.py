@@ -1,6 +1,7 @@
 """The command line: parse, call one function, print. No logic; heavy imports happen inside the command that needs them."""
 
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -36,19 +37,51 @@ def starts_a_run(command):
         click.option(
             "--notes", metavar="PATH", help="Folder or file of notes, seen from where you are, in place of sources.notes."
         ),
-        click.option("--fresh", is_flag=True, help="Start over; with `profile`, the profile alone. An edited profile.md is kept."),
+        click.option(
+            "--fresh",
+            is_flag=True,
+            help="Start over; a profile.md edited by hand stays. With `profile`: the profile alone, and one edited by hand is "
+            "moved to profile.old.md.",
+        ),
     )
     for option in reversed(options):
         command = option(command)
     return command
 
 
+class Mistyped(click.UsageError):
+    """A usage error of click's, in one line like every other one."""
+
+    def show(self, file=None) -> None:
+        line = " ".join(self.format_message().split()).rstrip(".")
+        see = f" (see `{self.ctx.command_path} --help`)" if self.ctx else ""
+        click.echo(f"error: {line[:1].lower()}{line[1:]}{see}", err=True)
+
+
+NO_COMMAND = getattr(click.exceptions, "NoArgsIsHelpError", Mistyped)  # shows the help; an error since click 8.2
+
+
+@contextmanager
+def in_one_line():
+    try:
+        yield
+    except click.UsageError as error:
+        if isinstance(error, (Mistyped, NO_COMMAND)):
+            raise
+        raise Mistyped(error.format_message(), error.ctx) from None
+
+
 class Friendly(click.Group):
     """Ends every expected failure with one line and its exit code; a traceback only with --debug."""
 
+    def make_context(self, *args, **more) -> click.Context:
+        with in_one_line():
+            return super().make_context(*args, **more)
+
     def invoke(self, context: click.Context):
         try:
-            return super().invoke(context)
+            with in_one_line():
+                return super().invoke(context)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise  # click's own: usage, and output that nobody reads any more
         except KeyboardInterrupt:

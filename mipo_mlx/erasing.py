@@ -15,7 +15,7 @@ EVERYTHING = (  # what a run writes, and `--fresh` removes
     *("adapters", "metrics.jsonl", "eval.json", "eval-samples.jsonl", "fused", "Modelfile", "export.json", "report.html"),
     *("judge-verdicts.jsonl", "sft", "tensorboard", "wandb", "wandb.json"),
 )
-BESIDE = {".lock", contexts.FILE, "profile.old.md"}  # may be there before a run is, or after it was erased
+BESIDE = re.compile(rf"\.lock|{re.escape(contexts.FILE)}|profile\.old(-\d+)?\.md")  # may be there before a run, or after an erase
 NUMBERED = re.compile(  # and this: files of later rounds, and questions of a data set
     r"(samples|pairs|checkpoints|adapters)-\d+(\.jsonl?)?|questions-[0-9a-f]{8}\.jsonl?"
 )
@@ -23,7 +23,7 @@ NUMBERED = re.compile(  # and this: files of later rounds, and questions of a da
 
 def may_be_there(name: str) -> bool:
     """Whether a file may lie in a folder that no run has begun in, or that was erased."""
-    return name in BESIDE or PARTIAL.fullmatch(name) is not None
+    return BESIDE.fullmatch(name) is not None or PARTIAL.fullmatch(name) is not None
 
 
 def erase(folder: Path) -> None:

@@ -43,6 +43,15 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def flush(path: Path) -> None:
+    """Wait until a file, or the list of names in a folder, is on the disk: a rename may get there before what it names."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` (UTF-8) to `path` so that a reader sees the old file or the new one, never half of either."""
     with replacing(path) as temporary:
@@ -58,8 +67,14 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a file of a run. Raises Failure for a damaged one; whoever needs such a file makes it where it is missing."""
+def read_json(path: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The object in a file of a run. Raises Failure for a damaged one; whoever needs such a file makes it where it is missing.
+    With a `default`, that is what a missing or damaged file counts as."""
+    if default is not None:
+        try:
+            return read_json(path) if Path(path).exists() else default
+        except Failure:
+            return default
     try:
         found = json.loads(Path(path).read_bytes())
     except ValueError as error:

@@ -87,10 +87,16 @@ def token_logprobs(
     return found
 
 
-def pad(rows: Sequence[Sequence[int]], width: int | None = None, value: int = 0) -> tuple[mx.array, mx.array]:
-    """Right-padded (rows, width) int32 and the rows' lengths (rows,) int32."""
+def total(tokens: np.ndarray) -> float:
+    """Log-probability of an answer in nats from those of its tokens; rounded to 1e-5, below what float32 resolves in a sum of this
+    size."""
+    return round(float(np.sum(tokens, dtype=np.float64)), 5)
+
+
+def pad(rows: Sequence[Sequence[int]]) -> tuple[mx.array, mx.array]:
+    """Right-padded (rows, longest) int32 and the rows' lengths (rows,) int32."""
     lengths = [len(row) for row in rows]
-    out = np.full((len(rows), width or max(lengths)), value, np.int32)
+    out = np.zeros((len(rows), max(lengths)), np.int32)
     for r, row in enumerate(rows):
         out[r, : len(row)] = row
     return mx.array(out), mx.array(lengths, dtype=mx.int32)

@@ -11,8 +11,9 @@ from pathlib import Path
 from . import backend, checks
 from .contexts import of_people, uses_profile
 from .files import read_json
+from .pairs.plan import by_split, set_apart
 from .progress import Reporter, duration
-from .recipe import Recipe
+from .recipe import Dataset, Recipe
 from .records import HELDOUT, TRAIN, VALIDATION, Context, Pair, Prompt, read_records
 from .run import STAGES, Run
 from .window import window_of
@@ -21,6 +22,7 @@ from .window import window_of
 # memory and by many small operations, scoring and training by matrix products.
 SAMPLING, SCORING, TRAINING = 0.16, 0.55, 0.45
 OVERHEAD = 20.0  # seconds to load, export and write the report
+EXTRA = 40  # tokens of template, instruction and request around a context
 QUESTION = 200  # tokens of a multiple-choice question, its choices included
 PROFILE_ANSWER = 64  # tokens that the model writes about each note, where a profile is made
 
@@ -29,7 +31,7 @@ PROFILE_ANSWER = 64  # tokens that the model writes about each note, where a pro
 class Work:
     """What a run computes; tokens are upper bounds (answers may end before max_tokens)."""
 
-    contexts: dict[str, int]
+    contexts: dict[str, int]  # by split: what training, validation and the held-out side have to draw from
     prompts: dict[str, int]
     answers: int
     pairs: int
@@ -46,9 +48,8 @@ def count(recipe: Recipe, contexts: list[Context], prompts: list[Prompt]) -> Wor
     """Count the work of a recipe over these contexts and prompts; every round that may take place counts."""
     pairs, k = recipe.pairs, recipe.pairs.contexts_per_grid
     rows = k + ("no_context" in pairs.negatives)
-    extra = 40  # template, instruction and request around a context, in tokens
     told = [told_tokens(c, recipe) for c in contexts]
-    mean = sum(told) // max(1, len(told)) + extra
+    mean = sum(told) // max(1, len(told)) + EXTRA
     heldout = pairs.heldout_grids + pairs.validation_grids
     answers = (pairs.grids + heldout) * rows
     scored = (pairs.grids + heldout) * rows * (mean + rows * pairs.max_tokens)
@@ -62,18 +63,20 @@ def count(recipe: Recipe, contexts: list[Context], prompts: list[Prompt]) -> Wor
     scored += later * (rows * (mean + rows * pairs.max_tokens) + k * each)  # by the policy, then by the reference
     if recipe.training.reference != "base":
         scored += (pairs.grids + pairs.validation_grids) * k * each
+    asked, divided = by_split(contexts, prompts)
+    set_apart(recipe, asked, divided)  # as the pairs stage does
     evaluated = of_evaluation(recipe, mean)
     read = sum(c.split == TRAIN or of_people(recipe) for c in contexts) if uses_profile(recipe) else 0  # for the profile
     return Work(
-        {split: sum(c.split == split for c in contexts) for split in (TRAIN, HELDOUT)},
-        {split: sum(p.split == split for p in prompts) for split in (TRAIN, HELDOUT)},
+        {split: len(found) for split, found in divided.items()},
+        {split: len(found) for split, found in asked.items()},
         answers,
         recipe.rounds * pairs.grids * k,
         recipe.rounds * steps,
         answers * pairs.max_tokens + evaluated.sampled + read * PROFILE_ANSWER,
-        scored + evaluated.scored + read * (extra + recipe.sources.context_tokens),
+        scored + evaluated.scored + read * (EXTRA + recipe.sources.context_tokens),
         int(evaluated.trainings * recipe.rounds * recipe.training.epochs * pairs.grids * k * each),
-        max(told, default=0) + extra,
+        max(told, default=0) + EXTRA,
         pairs.max_tokens,
         pairs.candidates,
     )
@@ -90,12 +93,31 @@ class Evaluated:
 
 def of_evaluation(recipe: Recipe, prompt: int, most: int | None = None) -> Evaluated:
     """prompt: its tokens; most: fresh answers that can be asked for at most, where held-out pairs limit them."""
+    from .evaluation.abilities import WORKING
+    from .evaluation.endpoint import is_url
+    from .evaluation.judge import names
+
     settings, longest = recipe.evaluation, recipe.pairs.max_tokens
     fresh = settings.answers if most is None else min(settings.answers, most)
     answers = 2 * fresh + 4 * settings.checkable + (4 * fresh if settings.baselines else 0)
     questions = 2 * settings.abilities_questions * QUESTION if settings.abilities else 0
-    sampled = (answers + settings.unprompted) * longest
-    return Evaluated(sampled, 2 * answers * (prompt + longest) + questions, 1 + settings.baselines)
+    sampled = (answers + settings.unprompted + settings.everyday) * longest + 2 * _worked(recipe) * WORKING
+    scored = 2 * answers * (prompt + longest) + 2 * settings.everyday * (EXTRA + longest) + questions
+    judges = sum(not is_url(name) for name in names(settings))  # an endpoint computes elsewhere
+    shown = 2 if settings.judge_mode == "pairwise" else 1  # answers in a question; there are two questions in either mode
+    return Evaluated(sampled, scored + judges * 2 * fresh * (prompt + shown * longest), 1 + settings.baselines)
+
+
+def _worked(recipe: Recipe) -> int:
+    """How many questions each model answers at length, since their answer is a number; none of a file that is not there."""
+    settings = recipe.evaluation
+    if isinstance(settings.abilities, Dataset):
+        return 0 if "choices" in settings.abilities.columns else settings.abilities_questions
+    from .evaluation.abilities import read_questions
+
+    path = Path(settings.abilities or "").expanduser()
+    rows = read_questions(path, settings.abilities_questions, recipe.seed) if path.is_file() else []
+    return sum("choices" not in row for row in rows)
 
 
 def told_tokens(context: Context, recipe: Recipe) -> int:
@@ -115,8 +137,8 @@ def count_pairs(recipe: Recipe, pairs: list[Pair]) -> Work:
     evaluated = of_evaluation(recipe, longest, most=len(of[HELDOUT]))
     named = tokens[TRAIN] + tokens[VALIDATION] if training.reference != "base" else 0
     return Work(
-        {TRAIN: 0, HELDOUT: 0},
-        {split: len({tuple(pair.prompt_tokens) for pair in of[split]}) for split in (TRAIN, HELDOUT)},
+        {split: 0 for split in of},
+        {split: len({tuple(pair.prompt_tokens) for pair in found}) for split, found in of.items()},
         0,
         len(of[TRAIN]),
         steps,
@@ -171,11 +193,12 @@ def describe(run: Run) -> str:
     files += [f"adapters-{n}/" for n in range(1, recipe.rounds + 1) if recipe.rounds > 1]
     files += ["adapters/", "metrics.jsonl", "eval.json"]
     files += (["fused/"] if recipe.export.mlx else []) + [f"{recipe.name or run.folder.name}-{t}.gguf" for t in recipe.export.gguf]
-    files += ["Modelfile", "report.html", "manifest.json"]
+    files += ["Modelfile"] if recipe.export.mlx or recipe.export.gguf and not recipe.export.split else []
+    files += ["report.html", "manifest.json"]
     gone = dropped.get("passages", {}).get("dropped", {})
     notes = (
         f"notes      {dropped.get('notes')}: {len(contexts)} contexts "
-        f"({work.contexts[TRAIN]} to train on, {work.contexts[HELDOUT]} held out)"
+        f"({_sides(work.contexts)})"
         + (f"; dropped {', '.join(f'{n} {why}' for why, n in gone.items() if n)}" if gone else "")
     )
     a_step = f"{recipe.training.grids_per_step * recipe.pairs.contexts_per_grid} pairs"
@@ -185,7 +208,7 @@ def describe(run: Run) -> str:
         f"file       {recipe.pairs.file}, {len(pairs)} pairs" if recipe.pairs.file else notes,
         *(f"           {line}" for line in (sources.left_out(dropped) if "files" in dropped else [])),
         *([f"rounds     up to {recipe.rounds}; all of them are counted here"] if recipe.rounds > 1 else []),
-        f"prompts    {work.prompts[TRAIN]} to train on, {work.prompts[HELDOUT]} held out",
+        f"prompts    {_sides(work.prompts)}",
         f"answers    {work.answers} of at most {recipe.pairs.max_tokens} tokens",
         f"pairs      up to {work.pairs}, {work.candidates} answers each",
         f"steps      {work.steps} of {f'{recipe.training.grids_per_step} grids' if recipe.pairs.file else a_step}, "
@@ -200,6 +223,10 @@ def describe(run: Run) -> str:
     ]
     lines += [f"sends      {endpoint.warning()}" for endpoint in endpoints(recipe.evaluation)]
     return "\n".join(lines)
+
+
+def _sides(counts: dict[str, int]) -> str:
+    return f"{counts[TRAIN]} to train on, {counts[VALIDATION]} for validation, {counts[HELDOUT]} held out"
 
 
 def _existing(path: Path) -> Path:

@@ -53,6 +53,8 @@ class Sources(Section):
     def _one_source(self) -> "Sources":
         if self.notes and self.dataset:
             raise ValueError("dataset: contexts come from notes or from a data set, and both are named; remove one")
+        if self.columns and self.dataset:
+            raise ValueError("columns: those of a data set stand under dataset itself; move them there")
         if self.prompt_dataset and self.prompts != "builtin":
             raise ValueError("prompt_dataset: prompts come from a file or from a data set, and both are named; remove one")
         if self.context == "profile" and self.whose() is None:
@@ -107,7 +109,7 @@ class Pairs(Section):
                 f"candidates: {self.candidates} answers to tell apart need a grid of at least that many contexts, "
                 f"and contexts_per_grid is {self.contexts_per_grid}"
             )
-        if set(self.negatives) == {"no_context"} and self.candidates > 2:
+        if self.negatives.keys() - {"random_prompt"} == {"no_context"} and self.candidates > 2:
             raise ValueError("candidates: only one answer is without a context; write 2, or add random_context to negatives")
         if "random_prompt" in self.negatives and self.candidates > self.contexts_per_grid:
             raise ValueError(

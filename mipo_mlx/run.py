@@ -29,7 +29,7 @@ OUTPUTS = {  # what a finished stage must have left behind
     "pairs": ("samples.jsonl", "pairs.jsonl"),
     "training": ("adapters/adapters.safetensors", "adapters/adapter_config.json", "metrics.jsonl"),
     "evaluation": ("eval.json",),
-    "export": ("Modelfile",),
+    "export": ("export.json",),
     "report": ("report.html",),
 }
 READS = {  # how the names of those files begin that a stage takes from the stages before it
@@ -53,8 +53,9 @@ class Run:
 
     def done(self, step: str) -> bool:
         """Whether a step finished and what it wrote is still there."""
-        state = self.manifest.get("stages", {}).get(step, {}).get("state")
-        there = state == "done" and all((self.folder / name).exists() for name in outputs(step, self.recipe))
+        entry = self.manifest.get("stages", {}).get(step, {})
+        left = outputs(step, self.recipe) + (["Modelfile"] if entry.get("summary", {}).get("modelfile") else [])
+        there = entry.get("state") == "done" and all((self.folder / name).exists() for name in left)
         if there and step == "evaluation":
             from .evaluation.measures import FORMAT
 
@@ -223,7 +224,8 @@ def check_profile(run: Run) -> None:
 
 
 def make_profile(run: Run, reporter: Reporter, fresh: bool) -> Path:
-    """Read the notes and distil profile.md from them; with `fresh` anew, and a profile edited by hand becomes profile.old.md.
+    """Read the notes and distil profile.md from them; with `fresh` anew, and a profile edited by hand becomes
+    profile.old.md, or profile.old-2.md where there is one.
 
     Nothing else in the run is touched. Raises UserError where its pairs were sampled with the profile that is there.
     """
@@ -250,9 +252,12 @@ def make_profile(run: Run, reporter: Reporter, fresh: bool) -> Path:
 
 
 def _put_aside(run: Run, path: Path, reporter: Reporter) -> None:
-    """Make room for a new profile."""
+    """Make room for a new profile. What was written by hand is kept, and so are earlier copies of it."""
     if contexts.edited(run.folder):
-        path.replace(run.folder / "profile.old.md")
+        names = ("profile.old.md", *(f"profile.old-{number}.md" for number in range(2, 10**6)))
+        kept = next(run.folder / name for name in names if not (run.folder / name).exists())
+        path.replace(kept)
+        reporter.say(f"  {path}: edited by hand; moved to {kept.name}")
     for name in (contexts.FILE, contexts.STATE, "profile-samples.jsonl"):
         (run.folder / name).unlink(missing_ok=True)
     if run.recipe.export.system.strip() == "profile" and run.done("export"):

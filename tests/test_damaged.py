@@ -1,7 +1,12 @@
 """Damaged files of a run: each is named with a remedy, and the remedy ends with the same bytes as before the damage."""
 
 import io
+import os
+import shutil
+from pathlib import Path
 
+import mlx.core as mx
+import mlx.optimizers as optimizers
 import pytest
 from click.testing import CliRunner
 
@@ -10,6 +15,7 @@ from mipo_mlx.errors import Failure, UserError
 from mipo_mlx.evaluation.measures import FORMAT
 from mipo_mlx.files import sha256, write_json
 from mipo_mlx.progress import Reporter
+from mipo_mlx.training import checkpoints
 from tests.test_bad_input import home, refused  # noqa: F401
 from tests.test_kill import KEPT
 
@@ -40,7 +46,7 @@ def test_what_is_damaged_is_named_and_made_again(home):  # noqa: F811
     def train() -> dict[str, bytes]:
         result = CliRunner().invoke(cli.main, ["train", "r.yaml", "--quiet"])
         assert result.exit_code == 0, result.output
-        return {name: (folder / name).read_bytes() for name in (*KEPT, "eval.json")}
+        return {name: (folder / name).read_bytes() for name in KEPT}
 
     whole = train()
     for name, damage, command, told in DAMAGES:
@@ -62,6 +68,53 @@ def test_a_file_that_is_gone_is_named_and_nothing_is_evaluated_without_it(tmp_pa
     with pytest.raises(Failure, match=r"one/contexts.jsonl: gone since sources wrote it"):
         run.check_files(opened, "evaluation", QUIET)
     run.check_files(opened, "training", QUIET)  # which does not read it
+
+
+CUTS = [("state.json", lambda _: b""), ("adapters.safetensors", lambda _: b""), ("optimizer.safetensors", half)]
+
+
+@pytest.mark.process
+def test_a_damaged_checkpoint_is_named_and_training_goes_on_without_it(home):  # noqa: F811
+    folder = home / "runs" / "r"
+    result = CliRunner().invoke(cli.main, ["train", "r.yaml", "--quiet"])
+    assert result.exit_code == 0, result.output
+    trained = (folder / "adapters" / "adapters.safetensors").read_bytes()
+    for name, damage in CUTS:
+        (folder / "adapters" / "adapters.safetensors").unlink()
+        newest = sorted((folder / "checkpoints").iterdir())[-1]
+        (newest / name).write_bytes(damage((newest / name).read_bytes()))
+        line = refused("train", "r.yaml", code=1)
+        assert f"runs/r/checkpoints/{newest.name}: damaged; remove it and run the same command" in line
+        shutil.rmtree(newest)
+        opened = run.existing_run(folder, home)
+        run.execute(opened, "training", QUIET)
+        assert (folder / "adapters" / "adapters.safetensors").read_bytes() == trained, name
+
+
+def test_without_the_best_checkpoint_all_of_them_go(tmp_path):
+    optimizer = optimizers.AdamW(learning_rate=0.1)
+    optimizer.init({"a": mx.zeros(3)})
+    for step in (2, 4):
+        checkpoints.save(tmp_path, checkpoints.State(step, 0, best_step=2), {"a": mx.zeros(3)}, optimizer)
+    (tmp_path / "step-000002" / "adapters.safetensors").write_bytes(b"")
+    for _ in range(2):  # damaged, then gone
+        with pytest.raises(Failure, match=rf"{tmp_path}/step-000002: damaged; remove {tmp_path} and run the same command"):
+            checkpoints.load_weights(tmp_path, 2)
+        shutil.rmtree(tmp_path / "step-000002", ignore_errors=True)
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    happened = []  # inodes that were flushed, and the rename
+    monkeypatch.setattr(os, "fsync", lambda handle: happened.append(os.fstat(handle).st_ino))
+    rename = Path.rename
+    monkeypatch.setattr(Path, "rename", lambda path, to: (happened.append("renamed"), rename(path, to)))
+    optimizer = optimizers.AdamW(learning_rate=0.1)
+    optimizer.init({"a": mx.zeros(3)})
+    checkpoints.save(tmp_path / "c", checkpoints.State(1, 0), {"a": mx.zeros(3)}, optimizer)
+    folder = tmp_path / "c" / "step-000001"
+    place = happened.index("renamed")
+    assert set(happened[:place]) == {path.stat().st_ino for path in (folder, *folder.iterdir())}
+    assert happened[place + 1 :] == [(tmp_path / "c").stat().st_ino]
 
 
 def test_pairs_that_a_person_picked_from_are_taken_as_they_stand(tmp_path):

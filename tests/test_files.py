@@ -45,6 +45,14 @@ def test_a_damaged_object_is_named(tmp_path, data):
         read_json(path)
 
 
+def test_where_there_is_a_default_it_stands_for_what_is_missing_or_damaged(tmp_path):
+    path = tmp_path / "a.json"
+    assert read_json(path, {"a": 1}) == {"a": 1}
+    for text, found in (("{", {}), ("[]", {}), ('{"b": 2}', {"b": 2})):
+        path.write_text(text)
+        assert read_json(path, {}) == found
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "file.txt"
     write_text(path, "old")

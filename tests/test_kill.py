@@ -23,6 +23,7 @@ NOTES = [
 ]
 RECIPE = """
 model: {model}
+name: r
 sources: {{notes: {notes}, min_tokens: 8, heldout_contexts: 0.4}}
 pairs:
   grids: 24
@@ -49,6 +50,8 @@ KEPT = (
     "pairs.jsonl",
     "adapters/adapters.safetensors",
     "adapters/adapter_config.json",
+    "eval.json",
+    "r-f16.gguf",
 )
 
 

@@ -56,14 +56,22 @@ def random_tokens(seed: int, prompt_lengths: list[int], candidates: int, longest
 
 def as_batch(prompts: list, answers: list, extra: int = 0) -> SimpleNamespace:
     """Padded arrays; `extra` columns of nothing but padding on top."""
-    p, lengths = logprobs.pad(prompts, width=max(map(len, prompts)) + extra, value=7)
+    lengths = mx.array([len(prompt) for prompt in prompts], dtype=mx.int32)
+    p = np.full((len(prompts), max(map(len, prompts)) + extra), 7, np.int32)
+    for i, prompt in enumerate(prompts):
+        p[i, : len(prompt)] = prompt
     longest = max(len(a) for some in answers for a in some) + extra
     out = np.full((len(prompts), len(answers[0]), longest), 7, np.int32)
     for i, some in enumerate(answers):
         for j, answer in enumerate(some):
             out[i, j, : len(answer)] = answer
     counts = mx.array([[len(a) for a in some] for some in answers], dtype=mx.int32)
-    return SimpleNamespace(prompts=p, prompt_lengths=lengths, answers=mx.array(out), answer_lengths=counts)
+    return SimpleNamespace(prompts=mx.array(p), prompt_lengths=lengths, answers=mx.array(out), answer_lengths=counts)
+
+
+def test_a_sum_is_rounded_and_made_in_double_precision():
+    assert logprobs.total(np.full(3, -0.1234567, np.float32)) == -0.37037 and logprobs.total(np.zeros(0, np.float32)) == 0.0
+    assert logprobs.total(np.array([-1e8, *[-1.0] * 10], np.float32)) == -100000010.0  # float32 would lose the ones
 
 
 def plain(model: nn.Module, prompt: list[int], answer: list[int]) -> mx.array:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mipo_mlx import recipe
 from mipo_mlx.recipe import RecipeError
@@ -24,6 +25,13 @@ def test_shipped_recipes_load(path):
 def test_shipped_recipes_open_with_their_command(path):
     head = path.read_text().split("model:")[0]
     assert f"mipo-mlx train recipes/{path.name}" in head
+
+
+@pytest.mark.parametrize("name", ["arc", "gsm8k", "mmlu", "svamp"])
+def test_recipes_of_questions_say_only_what_differs_from_the_defaults(name):
+    written = recipe.flatten(yaml.safe_load((RECIPES[0].parent / f"{name}.yaml").read_text())["pairs"])
+    defaults = recipe.flatten(recipe.Pairs().model_dump())
+    assert not [key for key, value in written.items() if key in defaults and defaults[key] == value]
 
 
 def test_personal_recipe_explains_every_key():
@@ -57,6 +65,14 @@ def test_personal_recipe_explains_every_key():
         ("model: x\npairs:\n  negatives: {foo: 1}\n", "r.yaml:3: pairs.negatives.foo"),
         ("model: x\npairs:\n  candidates: 9\n", "r.yaml:3: pairs: candidates: 9 answers to tell apart"),
         ("model: x\npairs:\n  system: hello\n", "r.yaml:3: pairs: system: the placeholder {context} is missing"),
+        (
+            "model: x\npairs:\n  candidates: 3\n  negatives: {no_context: 1, random_prompt: 1}\n",
+            "r.yaml:3: pairs: candidates: only one answer is without a context",
+        ),
+        (
+            "model: x\nsources:\n  columns: {note: user}\n  dataset: {name: a/b, columns: {context: bio}}\n",
+            "r.yaml:3: sources: columns: those of a data set stand under dataset",
+        ),
         ("model: x\nseed: 1\nseed: 2\n", "r.yaml:3: not valid YAML: key 'seed' is written twice"),
         ("model: x\n? [a]\n: b\n", "r.yaml:2: not valid YAML: a key must be a word"),
         ("model: " + "[" * 5000, "r.yaml: not valid YAML: nested too deeply"),

@@ -159,6 +159,13 @@ def test_a_stage_is_done_when_it_said_so_and_its_files_are_there(made, monkeypat
     assert len(calls) == 2
 
 
+def test_a_finished_export_wants_a_modelfile_only_where_it_wrote_one(made):
+    (made.folder / "export.json").write_text("{}")
+    for wrote, done in ((False, True), (True, False)):
+        write_json(made.folder / "manifest.json", {"stages": {"export": {"state": "done", "summary": {"modelfile": wrote}}}})
+        assert made.done("export") == done
+
+
 def invoke(*arguments, expect):
     result = CliRunner().invoke(main, [str(a) for a in arguments])
     assert result.exit_code == expect, result.output
@@ -173,6 +180,25 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path):
     assert not (tmp_path / "runs").exists()
     assert "no such recipe" in invoke("train", tmp_path / "none.yaml", expect=2)
     assert "no such run" in invoke("eval", "none", "--runs", tmp_path, expect=2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["train"], "missing argument 'RECIPE' (see `main train --help`)"),
+        (["trian"], "no such command 'trian'"),
+        (["--bogus"], "no such option"),
+        (["chat", "one", "--max-tokens", "0"], "invalid value for '--max-tokens'"),
+    ],
+)
+def test_a_mistyped_command_is_one_line_and_exit_code_2(arguments, told):
+    line = invoke(*arguments, expect=2)
+    assert line.startswith(f"error: {told}") and "\n" not in line
+
+
+def test_no_command_at_all_shows_the_help():
+    result = CliRunner().invoke(main, [])
+    assert "Commands:" in result.output and "error:" not in result.output
 
 
 def test_an_unfinished_run_is_not_evaluated(made, tmp_path):

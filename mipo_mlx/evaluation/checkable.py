@@ -1,7 +1,8 @@
 """Preferences that a program can check: does an answer do what the user said they want? Kinds of requirement, ten ways to say
 each, and base against tuned with the requirement as context and without it.
 
-recipes/checkable.yaml trains on such requirements; a third of the kinds is in no context of it (`Kind.heldout`)."""
+recipes/checkable.yaml trains on such requirements. Kinds that no training pair told the model are also counted by themselves: a
+third of all (`Kind.heldout`) is in no context there, and further ones are held out or pick the checkpoint."""
 
 import json
 import re
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import regex
 
+from .. import rounds
 from ..models import adapters, chat
 from ..progress import Bar
 from ..recipe import Recipe
@@ -66,7 +68,7 @@ class Kind:
 
     @property
     def heldout(self) -> bool:
-        """Whether recipes/checkable.jsonl leaves it out: what is learned of it was learned from other kinds."""
+        """Whether recipes/checkable.jsonl leaves it out."""
         return self.name in HELDOUT_KINDS
 
 
@@ -145,6 +147,12 @@ def requests(folder: Path, recipe: Recipe) -> list[tuple[Kind, int, Prompt]]:
     return found
 
 
+def trained(folder: Path) -> set[str]:
+    """The names of the kinds that a training pair of the run told the model; none of them in a run on notes."""
+    told = {message["content"] for pair in rounds.trained_pairs(folder) for message in pair.prompt}
+    return {kind.name for kind in KINDS if any(kind.wish in text for text in told)}
+
+
 def work(folder: Path, recipe: Recipe) -> int:
     """How much the bar moves in `evaluate`."""
     return 4 * len(requests(folder, recipe))
@@ -155,7 +163,8 @@ def evaluate(
 ) -> dict[str, Any] | None:
     """{"requests", "metrics", "heldout_kinds", "kinds"}: the share of answers that meet the requirement, told it (checkable) and
     not told it (checkable_without), and the difference that telling makes (checkable_gain), before and after; "heldout_kinds" has
-    the same of those kinds alone. `model` has adapters on it. None where nothing is asked.
+    the same of those kinds alone that were not trained on, and no requests where none of all was: those are all the requests.
+    `model` has adapters on it. None where nothing is asked.
     """
     asked = requests(folder, recipe)
     if not asked:
@@ -177,7 +186,8 @@ def evaluate(
         base = {told: answered("base", told) for told in (True, False)}
     tuned = {told: answered("tuned", told) for told in (True, False)}
     everything = _measures(asked, base, tuned, recipe)
-    unseen = [i for i, (kind, _, _) in enumerate(asked) if kind.heldout]
+    seen = trained(folder)
+    unseen = [i for i, (kind, _, _) in enumerate(asked) if seen and kind.name not in seen]
     part = [{told: [side[told][i] for i in unseen] for told in side} for side in (base, tuned)]
     heldout = _measures([asked[i] for i in unseen], *part, recipe)
     kinds: dict[str, list[float]] = {}
@@ -190,7 +200,11 @@ def evaluate(
         "no_interval": enough(everything.clusters),
         "metrics": everything.metrics,
         "items": everything.items(),
-        "heldout_kinds": {"requests": len(unseen), "no_interval": enough(heldout.clusters), "metrics": heldout.metrics},
+        "heldout_kinds": {
+            "requests": len(unseen),
+            "no_interval": enough(heldout.clusters),
+            "metrics": heldout.metrics if unseen else {},
+        },
         "kinds": {name: {"requests": int(n), "before": b / n, "after": t / n} for name, (n, b, t) in kinds.items()},
     }
 

@@ -31,7 +31,10 @@ def install_ollama(folder: Path, name: str) -> str:
     if program is None:
         raise UserError("--install ollama: the program ollama is not on this machine; see https://ollama.com/download")
     if not (folder / "Modelfile").exists():
-        raise UserError(f"{folder}: no Modelfile there; run `mipo-mlx export {folder.name}` first")
+        raise UserError(
+            f"{folder}: no Modelfile there, since no GGUF file is in one piece; run `mipo-mlx export {folder.name} --type q8_0 "
+            "--set export.split=null` first"
+        )
     done = subprocess.run([program, "create", name, "-f", "Modelfile"], cwd=folder, capture_output=True, text=True)
     if done.returncode:
         reason = (done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()[-1]
@@ -61,7 +64,7 @@ def install_lmstudio(folder: Path, recipe: Recipe, name: str) -> str:
 
 def model_card(folder: Path, recipe: Recipe, repository: str) -> str:
     """README.md for the Hub: the base, the method, what was measured; never a word of the notes."""
-    adapter = _json(folder / "adapters" / "adapter_config.json").get("lora_parameters", {})
+    adapter = read_json(folder / "adapters" / "adapter_config.json", {}).get("lora_parameters", {})
     hub_base = recipe.model.count("/") == 1 and not recipe.model.startswith((".", "/", "~"))
     front = ["---", "library_name: mlx", "pipeline_tag: text-generation", "tags: [mipo, personalization, mlx, gguf, lora]"]
     front += [f"base_model: {recipe.model}"] if hub_base else []
@@ -84,7 +87,7 @@ def model_card(folder: Path, recipe: Recipe, repository: str) -> str:
 
 def _figures(folder: Path) -> list[str]:
     """What the fused and quantised files keep of the trained change, as export measured it."""
-    state = _json(folder / "export.json")
+    state = read_json(folder / "export.json", {})
     rows = [(kind, entry["fidelity"]) for kind, entry in sorted(state.items()) if "fidelity" in entry]
     lines = [f"| {kind} | {f['kl']:.2g} | {f['argmax']:.0%} | {1 - min(f['lost'], 1):.0%} |" for kind, f in rows]
     head = "| file | KL to the trained model, nats a token | likeliest token equal | trained change kept |\n|---|---|---|---|\n"
@@ -140,10 +143,3 @@ def _files(folder: Path, parts: tuple[str, ...]) -> list[tuple[Path, str]]:
             raise UserError(f"{source}: nothing there to push; run `mipo-mlx export {folder.name}` first")
         found += [(file, prefix + file.name) for file in files]
     return found
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return read_json(path) if path.exists() else {}
-    except Failure:
-        return {}

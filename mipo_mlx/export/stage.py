@@ -1,13 +1,12 @@
 """Export: the fused MLX folder, GGUF files, the adapters as GGUF, a Modelfile; then how much of the trained change they keep."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
 from ..errors import UserError
-from ..files import sha256, write_json, write_text
+from ..files import read_json, sha256, write_json, write_text
 from ..models import loading
 from ..models.gguf_file import GGUFFile
 from ..models.gguf_import import read_config
@@ -67,7 +66,8 @@ def check(recipe: Recipe) -> None:
 def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
     """Write everything the recipe's `export` section asks for. What is there already and was made from the same is kept.
 
-    Returns {"files": [{"path", "type", "bytes"}, ...], "fidelity": {file: {...}}}. Raises UserError for an unknown type or model.
+    Returns {"files": [{"path", "type", "bytes"}, ...], "modelfile": whether there is one, "fidelity": {file: {...}}}. Raises
+    UserError for an unknown type or model.
     """
     wanted = [types.check(name) for name in recipe.export.gguf]
     job = prepare(folder, recipe)
@@ -79,14 +79,21 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
     if recipe.export.adapter:
         made["lora"] = _once(job, "lora", lambda: _adapter(job))
     text = _modelfile(job, made)
-    write_text(folder / "Modelfile", text)
+    if text is None:
+        (folder / "Modelfile").unlink(missing_ok=True)  # of an earlier export, whose files are gone
+        reporter.say("  no Modelfile: Ollama reads a GGUF file in one piece or fused/, and neither is here")
+    else:
+        write_text(folder / "Modelfile", text)
     files = [
         {"path": str(folder / file), "type": kind, "bytes": (folder / file).stat().st_size}
         for kind, names in made.items()
         for file in names
         if (folder / file).is_file()
     ]
-    return {"files": files, "fidelity": _fidelity(job, made, reporter)}
+    result = {"files": files, "modelfile": text is not None, "fidelity": _fidelity(job, made, reporter)}
+    if not (folder / STATE).exists():
+        write_json(folder / STATE, {})  # where nothing was asked for: what tells a finished export
+    return result
 
 
 def fuse(folder: Path, recipe: Recipe, reporter: Reporter) -> str:
@@ -111,7 +118,7 @@ def prepare(folder: Path, recipe: Recipe) -> Job:
         if template is None:
             raise UserError("export.system: the model has no chat template to put it into; write none")
         template = system.with_default(template, text, tokens)
-    generation = _json(path / "generation_config.json") if path.is_dir() else {}
+    generation = read_json(path / "generation_config.json", {}) if path.is_dir() else {}
     resolved = folder / "recipe.yaml"
     recipe_hash = sha256(resolved) if resolved.exists() else None
     card = gguf.Card(recipe.name or folder.name, recipe.model, _license(path), recipe_hash, _sampling(path, generation))
@@ -127,7 +134,7 @@ def prepare(folder: Path, recipe: Recipe) -> Job:
 def _once(job: Job, kind: str, make: Any) -> list[str]:
     """The files of one kind, made now or, where they stand unchanged, earlier."""
     path = job.folder / STATE
-    state = _json(path)
+    state = read_json(path, {})
     settings = job.recipe.export.fuse.model_dump() if kind == "fused" else job.recipe.export.split
     stamp = gguf.fingerprint(job.print, kind, settings)
     known = state.get(kind, {})
@@ -135,7 +142,7 @@ def _once(job: Job, kind: str, make: Any) -> list[str]:
     if known.get("made_from") == stamp and all((job.folder / f).exists() and _size(job.folder / f) == s for f, s in sizes.items()):
         return list(sizes)
     files = make()
-    state = _json(path)
+    state = read_json(path, {})
     written = [name for name in files if (job.folder / name).is_file()]
     state[kind] = {
         "made_from": stamp,
@@ -181,7 +188,7 @@ def _fidelity(job: Job, made: dict[str, Any], reporter: Reporter) -> dict[str, A
     found: dict[str, Any] = {}
     with reporter.track("checking the files against the adapters", total=len(kinds), unit="files") as bar:
         for kind in kinds:
-            state = _json(job.folder / STATE)
+            state = read_json(job.folder / STATE, {})
             path = job.folder / ("fused" if kind == "fused" else made[kind][0])
             figures = state[kind].get("fidelity", {})
             if figures.get("answers") != count:
@@ -203,16 +210,23 @@ def _tokenizer_keys(job: Job) -> dict[str, Any]:
     return tokenizer.from_transformers(job.tokenizer, rows, job.recipe.export.pretokenizer)
 
 
-def _modelfile(job: Job, made: dict[str, Any]) -> str:
-    """FROM the first GGUF file made now or earlier; else a GGUF base with the adapters on it; else the fused folder."""
-    earlier = {kind: list(entry.get("files", {})) for kind, entry in _json(job.folder / STATE).items()}
+def _modelfile(job: Job, made: dict[str, Any]) -> str | None:
+    """FROM the first GGUF file made now or earlier; else a GGUF base with the adapters on it; else the fused folder; None where
+    there is none of them (GGUF files in several parts are nothing that Ollama reads)."""
+    earlier = {kind: list(entry.get("files", {})) for kind, entry in read_json(job.folder / STATE, {}).items()}
     kinds = [kind for kind in (*made, *earlier) if kind in types.NAMES]
     files = [{**earlier, **made}[kind] for kind in kinds]
     whole = [names[0] for names in files if len(names) == 1 and (job.folder / names[0]).exists()]
     base = job.weights.path
-    source, adapter = f"./{whole[0]}" if whole else "./fused", None
-    if not whole and "lora" in made and base.suffix == ".gguf":
+    adapter = None
+    if whole:
+        source = f"./{whole[0]}"
+    elif "lora" in made and base.suffix == ".gguf":
         source, adapter = str(base.resolve()), made["lora"][0]
+    elif (job.folder / "fused").is_dir():
+        source = "./fused"
+    else:
+        return None
     return modelfile.modelfile(source, job.tokenizer, job.template, job.card.sampling, adapter)
 
 
@@ -270,10 +284,3 @@ def _size_of(weights: Weights) -> int:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except ValueError:
-        return {}

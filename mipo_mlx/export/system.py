@@ -7,7 +7,7 @@ from ..errors import UserError
 from ..models import chat
 from .tokenizer import inner
 
-PROBE_SYSTEM, PROBE_USER = "probe-system", "probe-user"
+PROBE_USER = "probe-user"
 
 
 def with_default(template: str, text: str, tokenizer: Any) -> str:

@@ -21,12 +21,12 @@ SIXTEEN_BITS = {1: mx.float16, 30: mx.bfloat16}  # ggml type ids
 TABLES = ("token_embd.weight", "output.weight")
 
 
-def load_gguf(path: Path, dtype: mx.Dtype | None = None) -> tuple[nn.Module, Any, dict[str, Any]]:
+def load_gguf(path: Path) -> tuple[nn.Module, Any, dict[str, Any]]:
     """(model, mlx_lm TokenizerWrapper, config). Quantised tensors become MLX quantised layers (affine, group 32).
 
-    dtype: of norms, biases, scales and of tensors that MLX cannot hold packed; None: config's torch_dtype (bfloat16 for a BF16
-    file, whose numbers may be too large for float16), and float32 on the CPU, where the embedding and the output layer keep the
-    16 bits that they are stored in, if they are.
+    Norms, biases, scales and tensors that MLX cannot hold packed are of config's torch_dtype (bfloat16 for a BF16 file, whose
+    numbers may be too large for float16), and of float32 on the CPU, where the embedding and the output layer keep the 16 bits that
+    they are stored in, if they are.
     Raises UserError for a damaged file, an unsupported architecture or tensor type.
     """
     file = GGUFFile(path)
@@ -35,7 +35,7 @@ def load_gguf(path: Path, dtype: mx.Dtype | None = None) -> tuple[nn.Module, Any
     tokenizer = load_tokenizer(file)
     ids = eos_ids(file, file.metadata["tokenizer.ggml.tokens"])
     config["eos_token_id"] = ids if len(ids) > 1 else next(iter(ids), None)
-    return build(file, architecture, config, dtype), tokenizer, config
+    return build(file, architecture, config), tokenizer, config
 
 
 def load_tokenizer_gguf(path: Path) -> Any:
@@ -136,14 +136,14 @@ def _check_sizes(file: GGUFFile, config: dict[str, Any], head_dim: int) -> None:
         raise file.refuse(f"its rms_norm_eps is {config['rms_norm_eps']} and its rope_theta {config['rope_theta']}")
 
 
-def build(file: GGUFFile, architecture: Architecture, config: dict[str, Any], dtype: mx.Dtype | None) -> nn.Module:
+def build(file: GGUFFile, architecture: Architecture, config: dict[str, Any]) -> nn.Module:
     """The mlx-lm model with the file's weights; adds `quantization` to `config` where tensors stay packed."""
     from mlx.utils import tree_flatten
     from mlx_lm.utils import _get_classes
 
     on_cpu = mx.default_device().type == mx.cpu
-    kept = SIXTEEN_BITS if on_cpu and dtype is None else {}  # see stored.py
-    dtype = dtype or (mx.float32 if on_cpu else getattr(mx, config["torch_dtype"]))
+    kept = SIXTEEN_BITS if on_cpu else {}  # see stored.py
+    dtype = mx.float32 if on_cpu else getattr(mx, config["torch_dtype"])
     model_class, args_class = _get_classes(config)
     model = model_class(args_class.from_dict(config))
     if config["tie_word_embeddings"] and "lm_head" in model:

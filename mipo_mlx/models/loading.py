@@ -109,8 +109,8 @@ def end_tokens(path: Path) -> list[int]:
     return sorted({i for ids in told if ids is not None for i in (ids if isinstance(ids, list) else [ids])})
 
 
-def load(name: str, *, prepare: bool = True) -> LoadedModel:
-    """Load a model and its tokenizer; weights are prepared for this device (backend.prepare) unless told otherwise.
+def load(name: str) -> LoadedModel:
+    """Load a model and its tokenizer; weights are prepared for this device (backend.prepare).
 
     Raises UserError for a folder without config, an unknown architecture, truncated weights, a model of the Hub without network.
     """
@@ -124,7 +124,7 @@ def load(name: str, *, prepare: bool = True) -> LoadedModel:
         tokenizer = _tokenizer(path)
     check_chat_template(tokenizer, path)
     model.eval()
-    return LoadedModel(backend.prepare(model) if prepare else model, tokenizer, config, name, path)
+    return LoadedModel(backend.prepare(model), tokenizer, config, name, path)
 
 
 def check_chat_template(tokenizer: Any, where: Path | str) -> None:

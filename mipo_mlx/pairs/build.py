@@ -217,12 +217,20 @@ def describe_grids(grids: list[Grid]) -> dict:
     }
 
 
+def pmi_of(pair: Pair) -> list[tuple[int, float]]:
+    """(place among the rejected answers, PMI in nats) of those that have one: in pairs made elsewhere none has, and a passage said
+    back stands in the place of another answer, whose PMI it is."""
+    if not pair.pmi:
+        return []
+    return [(place, pmi) for place, (kind, pmi) in enumerate(zip(pair.kinds, pair.pmi, strict=True)) if kind != SAID_BACK]
+
+
 def describe_pmi(pairs: list[Pair]) -> dict:
     """Of the kept pairs, for each kind of negative: how many, mean PMI in nats and per token of the chosen answer."""
     by_kind: dict[str, list[tuple[float, int]]] = {}
     for pair in pairs:
-        for kind, pmi in zip(pair.kinds, pair.pmi, strict=bool(pair.pmi)):  # pairs made elsewhere have kinds alone
-            by_kind.setdefault(kind, []).append((pmi, len(pair.tokens[0])))
+        for place, pmi in pmi_of(pair):
+            by_kind.setdefault(pair.kinds[place], []).append((pmi, len(pair.tokens[0])))
     return {
         kind: {
             "negatives": len(found),

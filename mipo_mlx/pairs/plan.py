@@ -38,7 +38,9 @@ class Plan:
 
 
 class Deck:
-    """Deals items in a seeded random order, every item once before any item twice."""
+    """Deals items in a seeded random order. A new shuffle begins when the last one is used up, so that every item is dealt once
+    before any twice; but where a hand's items must come from different notes and one note has many of them, those wait while the
+    few of other notes come around again."""
 
     def __init__(self, items: Sequence[T], rng: random.Random):
         self.items, self.rng, self.left = list(items), rng, []
@@ -46,7 +48,7 @@ class Deck:
     def deal(self, count: int, apart: Callable[[T], Hashable]) -> list[T]:
         """`count` items that all differ in `apart`; items passed over stay on top of the deck."""
         hand, passed, seen = [], [], set()
-        for item in self._draw():
+        for item in self._draw(passed):
             if apart(item) in seen:
                 passed.append(item)
             else:
@@ -57,10 +59,10 @@ class Deck:
         self.left.extend(reversed(passed))
         return hand
 
-    def _draw(self) -> Iterator[T]:
+    def _draw(self, passed: list[T]) -> Iterator[T]:
         while True:
             if not self.left:
-                self.left = self.items[:]
+                self.left = [item for item in self.items if item not in passed]  # these are still to come from the last shuffle
                 self.rng.shuffle(self.left)
             yield self.left.pop()
 
@@ -72,12 +74,10 @@ def make_plan(recipe: Recipe, contexts: list[Context], prompts: list[Prompt], ro
     Raises UserError where there is too little to fill a grid of the other splits.
     """
     grids = {TRAIN: recipe.pairs.grids, VALIDATION: recipe.pairs.validation_grids, HELDOUT: recipe.pairs.heldout_grids}
-    asked = {split: [prompt for prompt in prompts if prompt.split == split] for split in grids}
-    told = {split: distinct([context for context in contexts if context.split == split]) for split in grids}
+    asked, told = by_split(contexts, prompts)
     for split in (TRAIN, HELDOUT):
         check(recipe, split, asked[split], told[split], sum(context.split == split for context in contexts))
-    if grids[VALIDATION] and not told[VALIDATION] and not asked[VALIDATION]:
-        set_apart(recipe, asked, told)
+    set_apart(recipe, asked, told)
     plans: list[Plan] = []
     for split in grids:
         if asked[split]:
@@ -99,8 +99,17 @@ def prompt_share(recipe: Recipe) -> float:
     return weights.get("random_prompt", 0.0) / sum(weights.values())
 
 
+def by_split(contexts: list[Context], prompts: list[Prompt]) -> tuple[dict[str, list[Prompt]], dict[str, list[Context]]]:
+    """The prompts and the different contexts of each split."""
+    asked = {split: [prompt for prompt in prompts if prompt.split == split] for split in SIDES}
+    return asked, {split: distinct([context for context in contexts if context.split == split]) for split in SIDES}
+
+
 def set_apart(recipe: Recipe, asked: dict[str, list[Prompt]], told: dict[str, list[Context]]) -> None:
-    """Move some training notes and prompts to validation, which picks the checkpoint; leave all where too few would be left."""
+    """Move some training notes and prompts to validation, which picks the checkpoint; leave all where too few would be left, where
+    there are some already, and where the recipe wants none."""
+    if not recipe.pairs.validation_grids or told[VALIDATION] or asked[VALIDATION]:
+        return
     rng = seeded(recipe, "validation")
     notes, names = sorted({context.note for context in told[TRAIN]}), sorted(prompt.id for prompt in asked[TRAIN])
     need_notes, need_prompts = needs(recipe)

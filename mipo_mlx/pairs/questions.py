@@ -41,13 +41,14 @@ ABOUT_THE_NOTE = re.compile(r"\b(?:the|this|that|your|their) (?:notes?|text|pass
 
 
 def add_questions(folder: Path, recipe: Recipe, model: Any, tokenizer: Any, reporter: Reporter) -> bool:
-    """Write up to `pairs.own_prompts` questions into prompts.jsonl, once: a file that has some is left as it is.
+    """Write up to `pairs.own_prompts` questions into prompts.jsonl, once: a file that has some is left as it is. They are known by
+    their ids, since a topic "notes" may also be the user's own.
 
     Returns whether prompts.jsonl was written.
     """
     wanted = recipe.pairs.own_prompts
     prompts = read_records(folder / "prompts.jsonl", Prompt)
-    if not wanted or any(prompt.topic == TOPIC for prompt in prompts):
+    if not wanted or any(prompt.id.startswith(f"{TOPIC}-") for prompt in prompts):
         return False
     heldout = max(1, round(wanted * recipe.sources.heldout_prompts))
     dropped: Counter = Counter()

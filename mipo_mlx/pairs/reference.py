@@ -4,10 +4,8 @@ before, by a model elsewhere, or by the base where the recipe names another refe
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from ..errors import UserError
-from ..logprobs import token_logprobs
+from ..logprobs import token_logprobs, total
 from ..models.loading import load, load_tokenizer
 from ..progress import Reporter
 from ..records import HELDOUT, Pair
@@ -23,8 +21,7 @@ def with_reference(pairs: list[Pair], model: Any, reporter: Reporter) -> list[Pa
             part = pairs[first : first + AT_ONCE]
             scored = token_logprobs(model, [pair.prompt_tokens for pair in part], [pair.tokens for pair in part])
             for pair, candidates in zip(part, scored, strict=True):
-                sums = [round(float(np.sum(tokens, dtype=np.float64)), 5) for tokens in candidates]
-                found.append(replace(pair, reference=sums))
+                found.append(replace(pair, reference=[total(tokens) for tokens in candidates]))
             bar.advance(len(part))
     return found
 

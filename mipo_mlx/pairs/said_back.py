@@ -7,9 +7,7 @@ chosen (filters.py), but a base hardly writes any, so training has none to push 
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
-from ..logprobs import token_logprobs
+from ..logprobs import token_logprobs, total
 from ..recipe import Recipe
 from ..records import TRAIN, Context, Pair
 from .build import SAID_BACK
@@ -34,7 +32,7 @@ def add(pairs: list[Pair], contexts: dict[str, Context], recipe: Recipe, model: 
         scored = token_logprobs(model, [pair.prompt_tokens for pair in some], [[ids] for ids in tokens])
         for i, ids, (logps,) in zip(drawn[first:], tokens, scored, strict=False):
             text = tokenizer.decode(ids, skip_special_tokens=True)  # what the ids spell, so that the file can be imported again
-            pair, score = pairs[i], round(float(np.sum(logps, dtype=np.float64)), 5)
+            pair, score = pairs[i], total(logps)
             negatives = [*pair.negatives[:-1], text]
             found[i] = replace(
                 pair,

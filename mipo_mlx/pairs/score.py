@@ -2,9 +2,7 @@
 
 from typing import Any
 
-import numpy as np
-
-from ..logprobs import Recorded, token_logprobs
+from ..logprobs import Recorded, token_logprobs, total
 
 
 def score_grids(
@@ -13,11 +11,11 @@ def score_grids(
     """Scores of several grids at once, so that their rows share batches.
 
     grids: (prompts, answers) of each grid as token ids, K of both. Returns K x K summed log-probabilities of each grid in
-    nats: [i][j] is answer j after prompt i; rounded to 1e-5, below what float32 resolves in a sum of this size. `recorded`:
-    keys and values of all grids' prompts, one after the other, where sampling has left them.
+    nats: [i][j] is answer j after prompt i. `recorded`: keys and values of all grids' prompts, one after the other, where sampling
+    has left them.
     """
     prompts = [prompt for rows, _ in grids for prompt in rows]
     answers = [candidates for rows, candidates in grids for _ in rows]
     logps = token_logprobs(model, prompts, answers, recorded=recorded)
-    sums = iter([[round(float(np.sum(tokens, dtype=np.float64)), 5) for tokens in row] for row in logps])
+    sums = iter([[total(tokens) for tokens in row] for row in logps])
     return [[next(sums) for _ in rows] for rows, _ in grids]

@@ -9,20 +9,20 @@ from rich.text import Text
 from ..errors import UserError
 from ..files import read_json, rounds
 from ..records import Pair, read_records
+from .build import pmi_of
 
 
-def show(folder: Path, count: int = 8, split: str | None = None, console: Console | None = None) -> None:
-    """Print `count` pairs of all rounds, spread evenly over those of `split` (all where None), the least informative first, and
-    the summaries.
+def show(folder: Path, count: int = 8, console: Console | None = None) -> None:
+    """Print `count` pairs of all rounds, spread evenly over them, the least informative first, and the summaries.
 
     Raises UserError where the run has no pairs yet.
     """
     files = rounds(Path(folder), "pairs.jsonl")
-    pairs = [pair for path in files for pair in read_records(path, Pair) if split in (None, pair.split)]
+    pairs = [pair for path in files for pair in read_records(path, Pair)]
     if not pairs:
-        raise UserError(f"{files[0]}: no {split + ' ' if split else ''}pairs yet; run: mipo-mlx pairs RECIPE")
+        raise UserError(f"{files[0]}: no pairs yet; run: mipo-mlx pairs RECIPE")
     console = console or Console()
-    ordered = sorted(pairs, key=lambda pair: (min(pair.pmi, default=0.0), pair.id))
+    ordered = sorted(pairs, key=lambda pair: (min((pmi for _, pmi in pmi_of(pair)), default=0.0), pair.id))
     count = min(count, len(ordered))
     for i in range(count):
         console.print(table(ordered[i * (len(ordered) - 1) // max(1, count - 1)]))
@@ -39,10 +39,11 @@ def table(pair: Pair) -> Table:
     found.add_column("rejected", ratio=1)
     asked = "\n".join(f"{message['role']}: {message['content']}" for message in pair.prompt)
     found.add_row(Text(asked, style="dim"), Text("the same", style="dim"))
+    known = dict(pmi_of(pair))
     for number, (text, kind) in enumerate(zip(pair.negatives, pair.kinds, strict=True)):
         label = kind
-        if pair.pmi:  # pairs made elsewhere have none
-            label += f", PMI {pair.pmi[number]:+.2f} nats ({pair.pmi[number] / len(pair.tokens[0]):+.3f} a token)"
+        if number in known:
+            label += f", PMI {known[number]:+.2f} nats ({known[number] / len(pair.tokens[0]):+.3f} a token)"
         found.add_row(Text(pair.chosen[0]["content"] if number == 0 else ""), Text(label + "\n", style="bold") + Text(text))
     return found
 

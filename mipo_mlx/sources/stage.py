@@ -99,6 +99,8 @@ def read_notes(sources: Sources, tally: Tally, reporter: Reporter) -> list[Note]
     if not sources.notes:
         raise UserError("sources.notes: no notes named; pass --notes PATH, or write `notes: ~/notes` under sources in the recipe")
     root = Path(sources.notes).expanduser()
+    if sources.columns and root.exists() and not _has_rows(root):
+        raise UserError(f"sources.columns: only rows of a .jsonl or .json file have columns, and {root} has none; remove columns")
     if root.is_file():
         reader = _file_reader(root, sources)
         notes = _read(root, writable(root.name), reader, tally, sources.redact)
@@ -126,13 +128,17 @@ def read_notes(sources: Sources, tally: Tally, reporter: Reporter) -> list[Note]
 
 def _file_reader(path: Path, sources: Sources) -> Reader:
     """How to read a file that the recipe names itself: tables of rows too."""
-    ending = path.suffix.lower()
-    if ending == ".jsonl" or (ending == ".json" and not is_chat(path)):
+    if _has_rows(path):
         return partial(read_rows, columns=sources.columns)
-    reader = read_conversations if ending == ".json" else reader_for(path, sources.me)
+    reader = read_conversations if path.suffix.lower() == ".json" else reader_for(path, sources.me)
     if reader is None:
         raise UserError(f"{path}: no kind of note that can be read; take a folder, or a file of one of {ENDINGS}, .json, .jsonl")
     return reader
+
+
+def _has_rows(path: Path) -> bool:
+    ending = path.suffix.lower()
+    return path.is_file() and (ending == ".jsonl" or ending == ".json" and not is_chat(path))
 
 
 def _read(path: Path, source: str, reader: Reader, tally: Tally, redacting: bool) -> list[Note]:
@@ -183,7 +189,7 @@ def told(row: dict[str, Any]) -> list[str]:
         f"{passages['kept']:,} kept{f' (dropped: {dropped})' if dropped else ''}",
         "; ".join(
             f"{name}: {row[side]['contexts']} contexts of {row[side]['notes']} notes, {row[side]['prompts']} prompts"
-            for side, name in ((TRAIN, "training"), (HELDOUT, "held out"))
+            for side, name in ((TRAIN, "training and validation"), (HELDOUT, "held out"))
         ),
     ]
     return lines + left_out(row)

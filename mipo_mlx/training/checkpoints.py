@@ -13,7 +13,8 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_unflatten
 
-from ..files import disk_errors
+from ..errors import Failure
+from ..files import disk_errors, flush, read_json
 
 
 @dataclass
@@ -44,22 +45,50 @@ def save(root: Path, state: State, weights: dict[str, mx.array], optimizer: Any)
         flat = {name: value for name, value in tree_flatten(optimizer.state) if isinstance(value, mx.array)}
         mx.save_safetensors(str(partial / "optimizer.safetensors"), dict(sorted(flat.items())))
         (partial / "state.json").write_text(json.dumps(asdict(state)))
+        for path in (*partial.iterdir(), partial):
+            flush(path)
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
+    flush(root)  # before the older ones go
     for old in root.glob("step-*"):
         if old not in (final, _folder(root, state.best_step or 0)):
             shutil.rmtree(old)
 
 
 def latest(root: Path) -> State | None:
-    """The newest whole checkpoint."""
-    folders = sorted(root.glob("step-*"))
-    return State(**json.loads((folders[-1] / "state.json").read_text())) if folders else None
+    """The newest checkpoint. Raises Failure for a damaged one, as the functions below do."""
+    folders = _folders(root)
+    if not folders:
+        return None
+    try:
+        return State(**read_json(folders[-1] / "state.json"))
+    except (Failure, FileNotFoundError, TypeError):
+        raise _damaged(folders[-1]) from None
 
 
 def load_weights(root: Path, step: int) -> dict[str, mx.array]:
-    return mx.load(str(_folder(root, step) / "adapters.safetensors"))
+    return _load(_folder(root, step), "adapters.safetensors")
 
 
 def load_optimizer(root: Path, step: int) -> dict[str, Any]:
-    return tree_unflatten(list(mx.load(str(_folder(root, step) / "optimizer.safetensors")).items()))
+    return tree_unflatten(list(_load(_folder(root, step), "optimizer.safetensors").items()))
+
+
+def _load(folder: Path, name: str) -> dict[str, mx.array]:
+    try:
+        found = mx.load(str(folder / name))
+        mx.eval(found)  # a file that was cut is noticed when its numbers are read
+    except (RuntimeError, OSError):
+        raise _damaged(folder) from None
+    return found
+
+
+def _damaged(folder: Path) -> Failure:
+    if _folders(folder.parent)[-1:] == [folder]:
+        return Failure(f"{folder}: damaged; remove it and run the same command, which goes on from an earlier checkpoint or anew")
+    # The newest one names this as the best, so that without it there is nothing to end with.
+    return Failure(f"{folder}: damaged; remove {folder.parent} and run the same command, which trains from the beginning")
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(root.glob("step-*"))

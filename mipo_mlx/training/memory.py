@@ -27,8 +27,6 @@ MOST_TOKENS = {True: 4096, False: 32768}  # a micro-batch beyond this is no fast
 class Plan:
     token_budget: int  # tokens a micro-batch, padding included
     peak_bytes: int  # predicted for it
-    weights_bytes: int  # the model with its adapters
-    optimizer_bytes: int  # the adapters' gradients and AdamW's two averages
     activation_bytes: int  # what grows with the micro-batch
     fits: bool  # False: not even one pair of the longest stays under the limit
 
@@ -80,7 +78,7 @@ def predict(model: nn.Module, settings: Training, shape: Shape, limit_bytes: int
     optimizer = 4 * trained  # gradients, their sum over micro-batches, and AdamW's averages
     activations = _activations(model, settings, shape)
     peak = weights + optimizer + activations
-    return Plan(shape.tokens, peak, weights, optimizer, activations, peak <= limit_bytes)
+    return Plan(shape.tokens, peak, activations, peak <= limit_bytes)
 
 
 def advice(found: Plan, model: nn.Module, settings: Training, lengths: tuple[int, int, int], limit_bytes: int) -> str | None:

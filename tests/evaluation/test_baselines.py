@@ -97,6 +97,7 @@ def test_baselines_are_measured_when_asked_for_and_kept(tmp_path, tiny_folder, m
     monkeypatch.setattr(stage.embedding, "installed", lambda: None)
     stage.run(tmp_path, settings, QUIET)
     first = read_json(tmp_path / "eval.json")
+    on_top = {"baselines", "settings"}
     assert first["baselines"] is None
     sft.prepare(tmp_path, asked, QUIET)
     scored = []
@@ -105,7 +106,7 @@ def test_baselines_are_measured_when_asked_for_and_kept(tmp_path, tiny_folder, m
     monkeypatch.setattr(baselines, "score_group", lambda *args: scored.append(1) or original(*args))
     stage.run(tmp_path, asked, QUIET)
     second = read_json(tmp_path / "eval.json")
-    assert {k: v for k, v in first.items() if k != "baselines"} == {k: v for k, v in second.items() if k != "baselines"}
+    assert {k: v for k, v in first.items() if k not in on_top} == {k: v for k, v in second.items() if k not in on_top}
     assert set(second["baselines"]) == NAMES and len(scored) == 4 * 2
     for measures in second["baselines"].values():
         assert measures["tokens"]["before"] == first["fresh"]["metrics"]["tokens"]["before"]

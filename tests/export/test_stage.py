@@ -94,13 +94,25 @@ def test_a_quantised_base_is_fused_in_float32(run):
     wanted = logits(adapters.load(load(str(folder / "base")).model, folder / "adapters"))
     assert np.abs(logits(load(str(folder / "fused")).model) - wanted).max() < 2e-3
     assert "quantization" not in json.loads((folder / "fused" / "config.json").read_text())
-    assert np.abs(logits(load_gguf(folder / "mine-f32.gguf", mx.float32)[0]) - wanted).max() < 2e-3
+    assert np.abs(logits(load_gguf(folder / "mine-f32.gguf")[0]) - wanted).max() < 2e-3
 
 
 def test_mlx_false_writes_no_folder_and_an_empty_gguf_list_no_file(run):
     tiny, folder = run
     stage.run(folder, recipe(tiny, mlx=False, gguf=[]), QUIET)
-    assert not (folder / "fused").exists() and not list(folder.glob("*.gguf")) and (folder / "Modelfile").exists()
+    assert not (folder / "fused").exists() and not list(folder.glob("*.gguf"))
+    assert (folder / "export.json").exists()  # by which a run knows that export is done
+
+
+@pytest.mark.parametrize("export", [{"gguf": [], "adapter": True}, {"gguf": ["f32"], "split": "0.1MB"}], ids=["adapter", "split"])
+def test_no_modelfile_is_written_where_ollama_could_read_nothing(run, capsys, export):
+    tiny, folder = run
+    assert stage.run(folder, recipe(tiny, mlx=False), QUIET)["modelfile"]
+    (folder / "mine-f32.gguf").unlink()
+    assert not stage.run(folder, recipe(tiny, mlx=False, **export), Reporter())["modelfile"]
+    assert not (folder / "Modelfile").exists() and "no Modelfile" in capsys.readouterr().err
+    assert stage.run(folder, recipe(tiny, **export), QUIET)["modelfile"]  # with fused/
+    assert "FROM ./fused\n" in (folder / "Modelfile").read_text()
 
 
 def test_several_types_in_one_go_and_nothing_twice(run):
@@ -175,7 +187,7 @@ def test_split_files_load_and_replace_the_whole_one(run):
     parts = sorted(folder.glob("mine-f32-*-of-*.gguf"))
     assert len(parts) > 2 and not (folder / "mine-f32.gguf").exists()
     assert all(p.stat().st_size < 300_000 for p in parts)
-    assert np.abs(logits(load_gguf(parts[0], mx.float32)[0]) - logits(tiny.model)).max() < 1e-3
+    assert np.abs(logits(load_gguf(parts[0])[0]) - logits(tiny.model)).max() < 1e-3
     with pytest.raises(UserError, match="name the first"):
         load_gguf(parts[1])
     parts[1].unlink()

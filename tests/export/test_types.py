@@ -164,7 +164,7 @@ def test_keep_of_a_quantised_mlx_base_is_exact_and_marks_what_changed(tmp_path):
     model.update(tree_map(lambda p: p.astype(mx.float16) if p.dtype == mx.float32 else p, model.parameters()))
     save_model(tiny.folder / "base", model)
     tiny.config = config
-    written, _, read = load_gguf(tiny.write(tmp_path / "keep.gguf", "keep"), mx.float32)
+    written, _, read = load_gguf(tiny.write(tmp_path / "keep.gguf", "keep"))
     untouched = model.model.embed_tokens
     for part in ("weight", "scales", "biases"):
         assert mx.array_equal(written.model.embed_tokens[part], untouched[part].astype(written.model.embed_tokens[part].dtype))

@@ -26,7 +26,7 @@ def written(request, tmp_path_factory):
 
 def test_logits_survive_the_round_trip(written):
     tiny, path = written
-    model, _, _ = load_gguf(path, mx.float32)
+    model, _, _ = load_gguf(path)
     tokens = tiny.tokenizer.encode("What should I cook tonight?")
     logits = np.array(model(mx.array([tokens]))[0])
     logits -= np.log(np.exp(logits).sum(-1, keepdims=True))
@@ -101,7 +101,7 @@ def test_every_written_type_loads_as_its_own_values(tmp_path, name):
     sizes = {"hidden_size": 64, "intermediate_size": 128, "head_dim": 16}
     tiny = make_tiny("llama", {**config, **sizes}, pre, tmp_path)
     path = tiny.write(tmp_path / "model.gguf", name)
-    model, _, config = load_gguf(path, mx.float32)
+    model, _, config = load_gguf(path)
     assert ("quantization" in config) == name.startswith("q")
     reader = {t.name: t for t in gguf.GGUFReader(path).tensors}
     tensor = reader["blk.1.ffn_down.weight"]

@@ -1,11 +1,12 @@
 """The plan: who meets whom, evenly, never two contexts of one note, never a context or prompt on two sides."""
 
+import random
 from collections import Counter
 
 import pytest
 
 from mipo_mlx.errors import UserError
-from mipo_mlx.pairs.plan import in_chunks, make_plan
+from mipo_mlx.pairs.plan import Deck, in_chunks, make_plan
 from mipo_mlx.records import HELDOUT, TRAIN, VALIDATION
 
 from .helpers import make_contexts, make_prompts, make_recipe
@@ -35,6 +36,29 @@ def test_contexts_and_prompts_are_used_evenly():
     prompts = Counter(plan.prompts[0].id for plan in plans)
     assert len(contexts) == 36 and max(contexts.values()) - min(contexts.values()) <= 2
     assert set(prompts.values()) == {4}
+
+
+def test_no_item_waits_twice_where_a_note_has_many_passages():
+    """One note of 40 passages among nine of one: what is passed over is not shuffled in again beside itself."""
+    items = [("long", n) for n in range(40)] + [(f"short {n}", 0) for n in range(9)]
+    deck = Deck(items, random.Random(0))
+    dealt = Counter()
+    for _ in range(200):
+        hand = deck.deal(4, lambda item: item[0])
+        assert len({note for note, _ in hand}) == 4
+        assert len(set(deck.left)) == len(deck.left) <= len(items)
+        dealt.update(item for item in hand if item[0] == "long")
+    assert len(dealt) == 40 and max(dealt.values()) - min(dealt.values()) <= 2
+
+
+def test_single_passages_are_dealt_once_before_any_twice():
+    deck = Deck(list(range(10)), random.Random(0))
+    hands = [deck.deal(4, lambda item: item) for _ in range(25)]
+    for hand in hands:
+        assert len(set(hand)) == 4
+    counts = [Counter(sum(hands[: n + 1], [])) for n in range(25)]
+    assert all(max(count[i] for i in range(10)) - min(count[i] for i in range(10)) <= 1 for count in counts)
+    assert hands[:3] == [[6, 9, 0, 2], [4, 3, 5, 1], [8, 7, 5, 3]]  # as runs that exist were dealt
 
 
 def test_same_seed_same_plan():

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from mipo_mlx import cli, contexts, recipe, run
+from mipo_mlx import cli, contexts, erasing, recipe, run
 from mipo_mlx.errors import Failure, UserError
 from mipo_mlx.evaluation import cases
 from mipo_mlx.files import read_json
@@ -308,6 +308,11 @@ def test_only_fresh_replaces_what_was_edited(command, tmp_path):
         assert (folder / "profile.md").read_text() == made_of_notes and not contexts.edited(folder)
         assert (folder / "profile.old.md").read_text() == "- My own words.\n"
         assert [path.read_bytes() for path in rest] == before  # they were told without it
+    (folder / "profile.md").write_text("- My second thoughts.\n")
+    assert "moved to profile.old-2.md" in command("profile", target, "--fresh")
+    assert (folder / "profile.old.md").read_text() == "- My own words.\n"
+    assert (folder / "profile.old-2.md").read_text() == "- My second thoughts.\n"
+    assert erasing.may_be_there("profile.old-2.md") and not erasing.may_be_there("profile.old-mine.md")
     other = command("profile", target, "--fresh", "--quiet", "--set", "seed=5", code=2)
     assert "made from another recipe (seed: 0 -> 5)" in other and (folder / "profile.md").read_text() == made_of_notes
 
@@ -333,7 +338,7 @@ def test_after_a_new_profile_the_export_is_told_to_be_older(tmp_path, monkeypatc
     said = io.StringIO()
     for done in ({}, {"export": {"state": "done"}}):
         run._update(opened, stages=done)
-        (opened.folder / "Modelfile").write_text("FROM x")
+        (opened.folder / "export.json").write_text("{}")
         (opened.folder / "profile.md").write_text("- My own words.\n")
         assert "mipo-mlx export" not in said.getvalue()
         run._put_aside(opened, opened.folder / "profile.md", Reporter(stream=said))

@@ -1,11 +1,13 @@
 """Prompts from the notes: which questions are kept, on which side, and that a killed run writes the same ones."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from mipo_mlx.pairs import questions, stage
 from mipo_mlx.pairs.questions import add_questions, pmi_with_note, tidy, unfit
-from mipo_mlx.records import HELDOUT, TRAIN, Answer, Prompt, read_records
+from mipo_mlx.records import HELDOUT, TRAIN, Answer, Prompt, read_records, write_records
 
 from .helpers import QUIET, fill, make_recipe
 
@@ -83,6 +85,14 @@ def test_questions_join_the_bank_on_the_side_of_their_note(written, tiny_tokeniz
     before = (folder / "prompts.jsonl").read_bytes()
     assert not add_questions(folder, recipe, None, tiny_tokenizer, QUIET)  # once
     assert (folder / "prompts.jsonl").read_bytes() == before
+
+
+def test_a_topic_of_the_users_own_called_notes_keeps_none_from_being_written(written, tiny_tokenizer, tmp_path):
+    folder = fill(tmp_path)
+    bank = [replace(prompt, topic="notes") for prompt in read_records(folder / "prompts.jsonl", Prompt)]
+    write_records(folder / "prompts.jsonl", bank)
+    assert add_questions(folder, make_recipe(own_prompts=4), None, tiny_tokenizer, QUIET)
+    assert len(read_records(folder / "prompts.jsonl", Prompt)) == len(bank) + 4
 
 
 def test_the_stage_asks_them(tiny_folder, tmp_path, monkeypatch):

@@ -1,13 +1,14 @@
 """The terminal view: both answers, their PMI, where the context is from, and the counts."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from mipo_mlx.errors import UserError
 from mipo_mlx.files import write_json
-from mipo_mlx.pairs.build import summarize
+from mipo_mlx.pairs.build import SAID_BACK, summarize
 from mipo_mlx.pairs.show import show
 from mipo_mlx.records import write_records
 
@@ -39,6 +40,20 @@ def test_pairs_made_elsewhere_have_no_pmi(tmp_path):
     assert "imported" in shown(tmp_path) and "PMI" not in shown(tmp_path)
 
 
+def test_a_passage_said_back_has_no_pmi_of_another_answer(tmp_path):
+    grids = [make_grid()]
+    built = made(grids, candidates=3)
+    built.pairs = [replace(pair, kinds=[pair.kinds[0], SAID_BACK], pmi=[1.5, -77.25]) for pair in built.pairs]
+    summary = summarize(built, grids, 0)
+    assert [found["mean"] for found in summary["pmi"]["train"].values()] == [1.5] and SAID_BACK not in summary["pmi"]["train"]
+    write_records(tmp_path / "pairs.jsonl", built.pairs)
+    write_json(tmp_path / "pairs.json", summary)
+    text = shown(tmp_path, count=2)
+    assert "said_back" in text and "PMI +1.50 nats" in text and "77.25" not in text
+    write_records(tmp_path / "pairs.jsonl", [*built.pairs[:-1], replace(built.pairs[-1], pmi=[-0.5, 3.0])])
+    assert f"{built.pairs[-1].id} (train)" in shown(tmp_path, count=1)  # the least informative comes first
+
+
 def test_square_brackets_are_text(tmp_path):
     built = made([make_grid(texts=["Press [bold] and [/x] now.", *[f"Answer {i}." for i in range(4)]])])
     write_records(tmp_path / "pairs.jsonl", built.pairs)
@@ -46,5 +61,5 @@ def test_square_brackets_are_text(tmp_path):
 
 
 def test_no_pairs_yet(tmp_path):
-    with pytest.raises(UserError, match="no heldout pairs yet; run: mipo-mlx pairs"):
-        show(tmp_path, split="heldout")
+    with pytest.raises(UserError, match="no pairs yet; run: mipo-mlx pairs"):
+        show(tmp_path)

@@ -65,11 +65,11 @@ def test_a_stage_that_is_done_alone_leaves_a_page_that_agrees_with_it(opened):
 
 def test_what_is_taken_over_from_an_evaluation_before_keeps_its_settings():
     before = Evaluation(judge="base", baselines=True, answers=9)
-    known = {"settings": before.model_dump(mode="json"), "judged": {"judge": "base"}, "baselines": {}}
-    found = evaluation.made_with(Evaluation(answers=12), known)
+    then, result = before.model_dump(mode="json"), {"judged": {"judge": "base"}, "baselines": {}}
+    found = evaluation.made_with(Evaluation(answers=12), then, result)
     assert (found["judge"], found["baselines"], found["answers"]) == ("base", True, 12)
-    assert evaluation.made_with(Evaluation(judge="other"), known)["judge"] == "other"
-    assert evaluation.made_with(Evaluation(), {})["judge"] is None
+    assert evaluation.made_with(Evaluation(judge="other"), then, result)["judge"] == "other"
+    assert evaluation.made_with(Evaluation(), {}, {"judged": None, "baselines": None})["judge"] is None
 
 
 def test_a_page_is_made_before_and_during_the_training_and_the_evaluation(opened, monkeypatch):

@@ -176,6 +176,16 @@ def test_bad_notes_end_in_one_line(tmp_path, prepare, told):
     assert "\n" not in str(error.value)
 
 
+def test_columns_are_refused_where_there_are_no_rows(notes, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(f'{{"bio": "I keep {word}, and I sing every day."}}\n' for word in SUBJECTS))
+    assert len(collect(rows, "sources.columns={context: bio}")[0]) == 12
+    for place in (notes, notes / "bees.md"):
+        (notes / "bees.md").write_text("I keep bees.\n")
+        with pytest.raises(UserError, match=r"sources.columns: only rows .* have columns, and .* has none; remove columns"):
+            collect(place, "sources.columns={context: bio}")
+
+
 def test_no_notes(tmp_path):
     with pytest.raises(UserError, match="no such folder or file"):
         collect(tmp_path / "nowhere")
