@@ -54,7 +54,7 @@ class Run:
     def done(self, step: str) -> bool:
         """Whether a step finished and what it wrote is still there."""
         entry = self.manifest.get("stages", {}).get(step, {})
-        left = outputs(step, self.recipe) + (["Modelfile"] if entry.get("summary", {}).get("modelfile") else [])
+        left = outputs(step, self.recipe) + (["Modelfile"] if (entry.get("summary") or {}).get("modelfile") else [])
         there = entry.get("state") == "done" and all((self.folder / name).exists() for name in left)
         if there and step == "evaluation":
             from .evaluation.measures import FORMAT

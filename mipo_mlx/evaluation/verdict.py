@@ -99,5 +99,5 @@ def rows(
         listed += [(label, part["metrics"][key], form) for key, label, form in MORE_ROWS if key in part["metrics"]]
         unseen = part.get("heldout_kinds")
         if unseen and unseen["requests"]:
-            listed.append(("... of kinds that checkable.yaml leaves out", unseen["metrics"]["checkable"], ".2f"))
+            listed.append(("... of kinds that were not trained on", unseen["metrics"]["checkable"], ".2f"))
     return listed

@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ..errors import Failure
 from ..files import read_json
 
 STATE = "export.json"
@@ -55,7 +54,4 @@ def said(share: float) -> str:
 
 
 def _state(folder: Path) -> dict[str, Any]:
-    try:
-        return read_json(folder / STATE) if (folder / STATE).exists() else {}
-    except Failure:
-        return {}
+    return read_json(folder / STATE, {})

@@ -47,7 +47,7 @@ def information_rows(fresh: dict[str, Any] | None) -> tuple:
         ("checkable", "Meets a stated requirement", ".2f", "form, length, language, words: checked by a program", 1),
         ("checkable_without", "... without being told", ".2f", "the same requests with no requirement in sight", 0),
         ("checkable_gain", "... more than without being told", ".2f", "told minus not told", 1),
-        ("checkable_unseen", "... of kinds left out of checkable.yaml", ".2f", "none of them is trained on there", 1),
+        ("checkable_unseen", "... of kinds that were not trained on", ".2f", "told in no training pair", 1),
         ("checkable_unseen_gain", "... of these, more than without being told", ".2f", "told minus not told", 1),
     ]
     return (*rows, ("pmi_per_token", "PMI, nats per token", ".3f", "how much likelier the {told} makes a token, to the base", 1))
@@ -78,7 +78,7 @@ def no_interval(result: dict[str, Any]) -> list[str]:
         "fresh answers": result.get("fresh"),
         "questions": result.get("abilities"),
         "requirements": result.get("checkable"),
-        "requirements left out of checkable.yaml": (result.get("checkable") or {}).get("heldout_kinds"),
+        "requirements of kinds that were not trained on": (result.get("checkable") or {}).get("heldout_kinds"),
     }
     reasons: dict[str, list[str]] = {}
     for name, part in parts.items():
@@ -88,7 +88,7 @@ def no_interval(result: dict[str, Any]) -> list[str]:
 
 
 def checked(found: dict[str, Any] | None) -> dict[str, Any]:
-    """The measures of checkable requirements, those of kinds that checkable.yaml leaves out under names of their own."""
+    """The measures of checkable requirements, those of kinds that were not trained on under names of their own."""
     if not found:
         return {}
     unseen = found["heldout_kinds"]
@@ -264,7 +264,7 @@ def leak(found: dict[str, Any] | None) -> dict[str, Any] | None:
             means = [f"{sum(canaries[key]) / len(canaries[key]):.1f}" for key in ("exposure", "control")]
             note += f"; mean bits of {math.log2(canaries['among']):.1f}, where 1.4 is chance; p = {canaries['p']:.2g}"
         rows.append(("Exposure of canaries", note, *means))
-    return {"signs": found["signs"], "rows": rows, "canaries": canaries["planted"]}
+    return {"signs": found["signs"], "rows": rows, "canaries": canaries["planted"], "too_few": found["too_few"]}
 
 
 def drift(unprompted: dict[str, Any] | None) -> str:
@@ -313,6 +313,8 @@ def verdict_of_judge(judged: dict[str, Any] | None) -> str:
     if not judged:
         return ""
     missed = f"; {judged['nonsense']} requests it could not judge" if judged["nonsense"] else ""
+    if judged["unanswered"]:
+        missed += f", {judged['unanswered']} of them without any reply, which the same command asks for again"
     if judged["mode"] == "rubric":
         rubric = judged["metrics"]["rubric"]
         before, after = (_show(rubric[side], ".2f")["value"] for side in ("before", "after"))

@@ -198,4 +198,6 @@ def _recites(result: dict[str, Any]) -> Sign | None:
         return None
     asked = f" in {leak['samples']} samples without a context" if leak["samples"] else ""
     seen = "; ".join(leak["signs"]) or f"no sign{asked}"
+    if leak["too_few"] and not leak["signs"]:
+        seen += "; too few notes to tell by their likelihood"
     return Sign("Recites private text", seen, bool(leak["signs"]), "lower training.epochs; do not share this model")

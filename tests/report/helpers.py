@@ -90,7 +90,7 @@ def make_finished(folder: Path, *, half: float | None = 0.06, hostile: bool = Tr
             "unprompted": {"kl_per_token": estimate(0.021, half and 0.01), "answers": [{"prompt": "?", "text": "!"}] * 12},
             "leak": {
                 "contexts": {"train": 24, "heldout": 8}, "gain_per_token": {"train": 0.05, "heldout": 0.038}, "difference": 0.012,
-                "p": 0.31, "samples": 200, "longest_run": {"train": 9, "heldout": 4}, "passage_gain": 0.1,
+                "p": 0.31, "too_few": False, "samples": 200, "longest_run": {"train": 9, "heldout": 4}, "passage_gain": 0.1,
                 "canaries": {
                     "planted": 4, "trained": 3, "among": 500, "exposure": [1.2, 0.3, 2.1], "control": [0.4, 1.9, 1.0], "p": 0.6,
                 },
@@ -106,7 +106,8 @@ def make_finished(folder: Path, *, half: float | None = 0.06, hostile: bool = Tr
                 for name, found, odd in (("no context", 0.27, 4.9), ("context-aware decoding 0.5", 0.88, 7.7))
             },
             "judged": {
-                "judge": HOSTILE if hostile else "base", "mode": "pairwise", "win": 20, "tie": 10, "loss": 4, "nonsense": 2,
+                "judge": HOSTILE if hostile else "base", "mode": "pairwise", "win": 20, "tie": 10, "loss": 4,
+                "nonsense": 2, "unanswered": 1,
                 "win_rate": estimate(0.735, half), "length_controlled": estimate(0.71, half),
                 "first_preferred": estimate(0.6, half),
             },

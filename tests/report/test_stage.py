@@ -37,7 +37,7 @@ def test_the_page_says_everything(page):
     for shown in ("near-duplicate", "train, min pmi", "e-mail addresses", "learning_rate: 4.0e-05", "0.32.4", "ab" * 32, "5:01"):
         assert shown in text, shown
     assert "Without a context the tuned model is 0.021 nats a token (0.011 to 0.031) over 12 everyday requests away from" in text
-    assert "20 wins, 10 ties, 4 losses of the tuned model in both orders; 2 requests it could not judge: win rate 0.73" in text
+    assert "20 wins, 10 ties, 4 losses of the tuned model in both orders; 2 requests it could not judge, 1 of them" in text
     assert "The same fresh answers of both models: 36 a side, over 8 notes and 9 prompts." in text
     assert f"mipo-mlx chat {page.parent}" in text and f"ollama create {page.parent.name}" in text
 
@@ -110,7 +110,8 @@ def test_abilities_and_requirements_are_shown_without_fresh_answers_too(tmp_path
     assert after == ["0.50", "-0.21", "0.37", "0.19"]
     text = stage.render(folder, RECIPE)
     assert "0.021 nats a token" in text and "fresh answers of both models" not in text
-    assert all(note in text for note in ("without a context; 100 asked", "by a program; 24 asked", "trained on there; 8 asked"))
+    notes = ("without a context; 100 asked", "by a program; 24 asked", "told in no training pair; 8 asked")
+    assert all(note in text for note in notes)
     assert text.count("oo few held-out groups") == 1 and "at least 6 needed (questions, requirements)." in text
     requirements["heldout_kinds"] = {"requests": 0, "metrics": {}}
     assert set(figures.checked(requirements)) == {"checkable", "checkable_gain"}
@@ -129,7 +130,8 @@ def test_baselines_stand_beside_the_base_and_the_tuned_model(page):
 
 def test_further_judges_and_the_agreement_of_all_are_told():
     other = {
-        "judge": "embedding", "mode": "pairwise", "win": 5, "tie": 1, "loss": 2, "nonsense": 0, "first_preferred": None,
+        "judge": "embedding", "mode": "pairwise", "win": 5, "tie": 1, "loss": 2, "nonsense": 0, "unanswered": 0,
+        "first_preferred": None,
         "win_rate": {"value": 0.6875, "interval": None}, "length_controlled": {"value": 0.61, "interval": [0.5, 0.7]},
     }  # fmt: skip
     same = {"value": 0.75, "interval": [0.5, 0.9]}
@@ -147,13 +149,14 @@ def test_what_a_judge_says_in_every_case():
     tell = figures.verdict_of_judge
     change = {"value": 1.1, "interval": [0.8, 1.3]}
     score = {"before": {"value": 2.0, "interval": None}, "after": {"value": 3.1, "interval": [2.9, 3.4]}, "change": change}
-    rubric = {"mode": "rubric", "nonsense": 0, "metrics": {"rubric": score}}
+    rubric = {"mode": "rubric", "nonsense": 0, "unanswered": 0, "metrics": {"rubric": score}}
     assert tell(rubric) == "On a scale of 1 to 5: base 2.00, tuned 3.10, a change of +1.10 (+0.80 to +1.30)."
-    silent = {"mode": "pairwise", "nonsense": 9, "win_rate": {"value": None, "interval": None}}
-    longer = {"mode": "pairwise", "nonsense": 0, "win": 8, "tie": 0, "loss": 0, "length_controlled": None, "first_preferred": None}
-    longer["win_rate"] = {"value": 1.0, "interval": [0.63, 1.0]}
+    silent = {"mode": "pairwise", "nonsense": 9, "unanswered": 4, "win_rate": {"value": None, "interval": None}}
+    longer = {"mode": "pairwise", "nonsense": 0, "unanswered": 0, "win": 8, "tie": 0, "loss": 0}
+    longer |= {"win_rate": {"value": 1.0, "interval": [0.63, 1.0]}, "length_controlled": None, "first_preferred": None}
     assert "win rate 1.00 (0.63 to 1.00), at equal length unknown: one side's answers are the longer ones." in tell(longer)
-    assert tell(silent) == "No verdict; 9 requests it could not judge." and tell(None) == ""
+    again = "4 of them without any reply, which the same command asks for again."
+    assert tell(silent) == f"No verdict; 9 requests it could not judge, {again}" and tell(None) == ""
 
 
 def test_parts_without_their_file_are_left_out(tmp_path):
@@ -284,7 +287,7 @@ def test_a_reason_without_intervals_stands_once_and_names_its_parts():
     assert figures.no_interval({"heldout": {"no_interval": None}, "fresh": None}) == []
     kinds = {"requests": 8, "no_interval": few}
     assert figures.no_interval({"checkable": {"no_interval": None, "heldout_kinds": kinds}}) == [
-        "too few: 3 (requirements left out of checkable.yaml)"
+        "too few: 3 (requirements of kinds that were not trained on)"
     ]
     assert figures.no_interval({"checkable": {"no_interval": None, "heldout_kinds": {**kinds, "requests": 0}}}) == []
 
