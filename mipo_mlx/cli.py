@@ -124,9 +124,10 @@ def train(recipe: Path, overrides, root: Path, quiet: bool, name, notes, fresh: 
 
 def _open(recipe: Path, overrides, root: Path, quiet: bool, name, notes, fresh: bool, create: bool = True):
     from . import run as runs
+    from .overrides import load_recipe
     from .progress import Reporter
 
-    values = runs.load_recipe(recipe, list(overrides), notes)
+    values = load_recipe(recipe, list(overrides), notes)
     return runs.open_run(values, name or values.name or recipe.stem, root, fresh, create), Reporter(quiet)
 
 
@@ -190,13 +191,14 @@ def _again(run: Path, root: Path, stage: str, quiet: bool, overrides=()):
     """Do one stage of an existing run anew; what it needs must be there. `overrides` reach this stage's own section only."""
     from . import checks
     from . import run as runs
+    from .overrides import with_section
     from .progress import Reporter
 
     opened, reporter = runs.existing_run(run, root), Reporter(quiet)
     runs.require(opened, runs.NEEDS[stage])
     if stage == "evaluation":
         runs.check_profile(opened)
-    opened.recipe = runs.with_section(opened.recipe, stage, list(overrides))
+    opened.recipe = with_section(opened.recipe, stage, list(overrides))
     with runs.locked(opened.folder):
         checks.settings(opened.recipe, [stage], reporter)
         runs.run_stage(opened, stage, reporter)
@@ -237,11 +239,12 @@ def evaluate(run: Path, other: Path | None, overrides, root: Path, quiet: bool, 
 def fuse(run: Path, overrides, root: Path, quiet: bool) -> None:
     """Fuse the adapters of RUN (its name or folder) into a model folder that mlx-lm loads."""
     from . import run as runs
+    from .overrides import with_section
     from .progress import Reporter
 
     opened = runs.existing_run(run, root)
     runs.require(opened, "training")
-    opened.recipe = runs.with_section(opened.recipe, "export", list(overrides))
+    opened.recipe = with_section(opened.recipe, "export", list(overrides))
     with runs.locked(opened.folder):
         from . import backend
 

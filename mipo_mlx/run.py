@@ -16,7 +16,6 @@ from typing import Any
 from . import contexts, erasing, recipe
 from .errors import Failure, UserError
 from .files import is_whole, of_round, read_json, sha256, write_json, write_text
-from .paths import resolve_paths
 from .progress import Reporter, duration
 from .recipe import Dataset, Recipe, RecipeError
 from .versions import versions
@@ -88,19 +87,6 @@ def outputs(step: str, values: Recipe) -> list[str]:
         return [of_round(name, number) for name in OUTPUTS[stage]]
     own = [f"adapters-{number}/adapters.safetensors"] if stage == "training" and values.rounds > 1 else []
     return [*OUTPUTS[stage], *own]
-
-
-def load_recipe(path: Path, overrides: list[str], notes: str | None) -> Recipe:
-    """The recipe with its overrides; `--notes` is relative to the working folder, every other path to the recipe's."""
-    if path.is_dir():
-        again = "; a run is continued by the command that began it" if (path / "recipe.yaml").exists() else ""
-        raise UserError(f"{path}: a folder; expected a recipe, a file such as recipes/personal.yaml{again}")
-    if notes is not None:
-        if not notes.strip():
-            raise UserError("--notes: empty; expected a folder or a file of notes")
-        there = Path(os.path.expanduser(notes)).resolve()
-        overrides = [*overrides, f"sources.notes={recipe.quoted(str(there))}"]
-    return resolve_paths(recipe.load(path, overrides), path.resolve().parent)
 
 
 def open_run(values: Recipe, name: str, root: Path, fresh: bool, create: bool = True) -> Run:
@@ -384,20 +370,6 @@ def check_files(run: Run, step: str, reporter: Reporter) -> None:
 def _after(step: str, planned: list[str]) -> list[str]:
     """The steps whose input a new result of `step` changes."""
     return ["report"] if step in ("evaluation", "export") else planned[planned.index(step) + 1 :]
-
-
-def with_section(values: Recipe, stage: str, overrides: list[str]) -> Recipe:
-    """The recipe with overrides of one stage's own section: what came before it stays as it was made. Paths among them are
-    relative to the working folder, since the command names a run and no recipe file.
-
-    Raises UserError for a key of another section.
-    """
-    for override in overrides:
-        if not override.startswith(f"{stage}."):
-            raise UserError(
-                f"--set {override}: only keys of {stage} can change here; another recipe is another run, see `mipo-mlx train`"
-            )
-    return resolve_paths(recipe.parse(recipe.dump(values), "recipe.yaml", overrides), Path.cwd()) if overrides else values
 
 
 def require(run: Run, stage: str) -> None:

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from mipo_mlx import checks, cli, recipe, run
 from mipo_mlx.errors import Failure, UserError
+from mipo_mlx.overrides import load_recipe
 from mipo_mlx.progress import Reporter
 from tests.test_bad_input import home, refused  # noqa: F401
 
@@ -32,7 +33,7 @@ EARLY = [
 @pytest.fixture
 def finished(home):  # noqa: F811
     """A folder that looks like the finished run of r.yaml."""
-    opened = run.open_run(run.load_recipe(home / "r.yaml", [], None), "r", home / "runs", fresh=False)
+    opened = run.open_run(load_recipe(home / "r.yaml", [], None), "r", home / "runs", fresh=False)
     run.prepare(opened, fresh=False)
     for name in ("pairs.jsonl", "eval.json", "r-f16.gguf"):
         (opened.folder / name).write_text("{}")

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from mipo_mlx import recipe, run
 from mipo_mlx.cli import main
 from mipo_mlx.files import read_json
+from mipo_mlx.overrides import load_recipe
 from mipo_mlx.records import Pair, read_records
 from tests.pairs.helpers import THINGS
 
@@ -139,7 +140,7 @@ def test_an_objective_that_needs_grids_is_refused_without_them(objective, home):
 
 
 def test_the_file_and_the_reference_are_relative_to_the_recipe(home):
-    values = run.load_recipe(home / "r.yaml", ["training.reference=./other"], None)
+    values = load_recipe(home / "r.yaml", ["training.reference=./other"], None)
     assert values.pairs.file == str(home / "mine" / "pairs.jsonl") and values.training.reference == str(home / "other")
-    assert run.load_recipe(home / "r.yaml", ["training.reference=owner/name"], None).training.reference == "owner/name"
+    assert load_recipe(home / "r.yaml", ["training.reference=owner/name"], None).training.reference == "owner/name"
     assert recipe.parse("model: x\n").training.reference == "base"

