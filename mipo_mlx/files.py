@@ -27,6 +27,15 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise
 
 
+def flush(path: Path) -> None:
+    """Wait until a file, or the list of names in a folder, is on the disk: a rename may get there before what it names."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success flush it and rename it over `path`, on failure remove it."""
@@ -36,20 +45,10 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         with disk_errors(path):
             yield temporary
-            with open(temporary, "rb+") as handle:
-                os.fsync(handle.fileno())
+            flush(temporary)
             os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def flush(path: Path) -> None:
-    """Wait until a file, or the list of names in a folder, is on the disk: a rename may get there before what it names."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:

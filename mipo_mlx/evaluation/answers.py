@@ -72,7 +72,7 @@ def evaluate(asked: Sequence[Asked], choices: Sequence[int], draws: int, seed: i
     where they were sampled at temperature 1 without top_p.
     embedder: texts -> (texts, dimensions) unit vectors, a judge of another family; None: none installed.
     """
-    clusters = clusters_of(asked)
+    clusters, told = clusters_of(asked), any(a.context for a in asked)
     both = ("base", "tuned")
     measures = Measures([_case(a) for a in asked], clusters, draws, seed)
 
@@ -98,7 +98,7 @@ def evaluate(asked: Sequence[Asked], choices: Sequence[int], draws: int, seed: i
     add("tokens", lambda a, s: len(s.tokens), relative=True)
     add("perplexity", lambda a, s: -s.own("base", a.own).sum(), weights=length, transform="exp", relative=True)
     add("cut_off", lambda a, s: s.finish == "length", share=True)
-    if any(a.context for a in asked):
+    if told:
         add("quotes_context", lambda a, s: quotes(s.text, a.context, RUN), share=True)
         add("role_confusion", lambda a, s: takes_users_part(s.text, a.context, a.prompt), share=True)
         add("parroting", lambda a, s: parrots(s.text, a.context, a.prompt), share=True)
@@ -119,7 +119,7 @@ def evaluate(asked: Sequence[Asked], choices: Sequence[int], draws: int, seed: i
         "answers": len(asked),
         "notes": len(set(clusters[0])),
         "prompts": len(set(clusters[1])),
-        "told_apart_by": "context" if any(a.context for a in asked) else "request",
+        "told_apart_by": "context" if told else "request",
         "choices": among,
         "choices_left_out": sorted(set(choices) - set(among)),
         "no_interval": enough(clusters),

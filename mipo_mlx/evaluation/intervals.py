@@ -140,11 +140,11 @@ def paired(
     found = {"before": estimate(first), "after": estimate(second), "change": estimate(change), "relative": relative}
     if share:
         for side, column in (("before", 0), ("after", 2)):
-            found[side]["interval"] = _of_share(found[side]["interval"], columns[:, column], clusters)
+            found[side]["interval"] = of_share(found[side]["interval"], columns[:, column], clusters)
     return found
 
 
-def _of_share(interval: list[float] | None, values: np.ndarray, clusters: Clusters) -> list[float] | None:
+def of_share(interval: list[float] | None, values: np.ndarray, clusters: Clusters) -> list[float] | None:
     """The interval of a mean of values from 0 to 1, which no end may leave."""
     exact = unanimous(values, clusters)
     if exact or interval is None:
@@ -168,7 +168,7 @@ def single(
     interval = bootstrap(columns, clusters, lambda sums: sums[..., 0] / sums[..., 1], draws, seed)
     return {
         "value": float(columns[:, 0].sum() / weight.sum()) if len(values) else None,
-        "interval": _of_share(interval, given, clusters) if share else interval,
+        "interval": of_share(interval, given, clusters) if share else interval,
     }
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .intervals import Clusters, bootstrap, unanimous
+from .intervals import Clusters, bootstrap, of_share
 
 RIDGE = np.array([1e-3, 1e-1])  # on the intercept and on the length: finite also where one side always wins
 STEPS = 50  # of Newton's method; it has converged after ten
@@ -23,11 +23,10 @@ def controlled(
     low, high = np.quantile(lengths, [OVERLAP, 1 - OVERLAP]) if len(lengths) else (1, 0)
     if not low <= 0 <= high:
         return None
-    exact = unanimous(np.asarray(outcomes, dtype=np.float64), clusters)
     # Resampled sums over the identity are how often each outcome was drawn.
     found = bootstrap(np.eye(len(outcomes)), clusters, lambda drawn: _fit(outcomes, lengths, drawn), draws, seed)
-    within = found and [max(0.0, found[0]), min(1.0, found[1])]
-    return {"value": float(_fit(outcomes, lengths, np.ones((1, len(outcomes))))[0]), "interval": exact or within}
+    interval = of_share(found, np.asarray(outcomes, dtype=np.float64), clusters)
+    return {"value": float(_fit(outcomes, lengths, np.ones((1, len(outcomes))))[0]), "interval": interval}
 
 
 def _fit(outcomes: Sequence[float], lengths: Sequence[float], weights: np.ndarray) -> np.ndarray:

@@ -57,7 +57,7 @@ def asked_over(fresh: dict[str, Any] | None) -> str:
     """What the fresh answers were asked about, in words."""
     if not fresh:
         return ""
-    notes = f"{fresh['notes']} notes and " if fresh["told_apart_by"] == "context" and "notes" in fresh else ""
+    notes = f"{fresh['notes']} notes and " if fresh["told_apart_by"] == "context" else ""
     return f"over {notes}{fresh['prompts']} prompts"
 
 
