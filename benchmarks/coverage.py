@@ -1,11 +1,11 @@
 """How often the 95 % intervals of the evaluation cover the truth, by simulation, beside plain percentiles of the wider grouping.
 
-    PYTHONPATH=. python benchmarks/coverage.py
+PYTHONPATH=. python benchmarks/coverage.py
 """
 
 import numpy as np
 
-from mipo_mlx.evaluation import intervals
+from mipo_mlx.evaluation import statistics
 
 TRIALS, DRAWS = 1000, 400
 
@@ -14,7 +14,7 @@ def plain(values: np.ndarray, clusters: list) -> list[float]:
     """What was given before: percentiles of each grouping resampled alone, and the wider of two."""
     found = []
     for labels in clusters:
-        sums = intervals.group_sums(np.stack([values, np.ones(len(values))], axis=1), labels)
+        sums = statistics.group_sums(np.stack([values, np.ones(len(values))], axis=1), labels)
         counts = np.random.default_rng([0, len(sums)]).multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=DRAWS)
         drawn = counts @ sums
         found.append(np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975]))
@@ -31,7 +31,7 @@ def covered(notes: int, requests: int) -> tuple[float, float]:
     for trial in range(TRIALS):
         values = rng.normal(size=notes)[rows] + rng.normal(size=len(rows))
         values = values + (rng.normal(size=requests)[columns] if requests else 0)
-        ours = intervals.single(values, clusters, DRAWS, trial)["interval"]
+        ours = statistics.single(values, clusters, DRAWS, trial)["interval"]
         hits += [low <= 0 <= high for low, high in (plain(values, clusters), ours)]
     return tuple(hits / TRIALS)
 

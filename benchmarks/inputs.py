@@ -31,12 +31,12 @@ def prepare(model: str, cache: Path) -> tuple[Path, Path, list[int]]:
     import mlx.core as mx
     from mlx.utils import tree_flatten
 
-    from mipo_mlx.models import adapters, loading
+    from mipo_mlx.models import adapters, load
     from mipo_mlx.recipe import Lora
 
     print(f"writing {model} as a float32 folder that every side can load", flush=True)
     folder.mkdir(parents=True, exist_ok=True)
-    loaded = loading.load(model)
+    loaded = load.load(model)
     weights = {k: v.astype(mx.float32) for k, v in tree_flatten(loaded.model.parameters())}
     mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "pt"})
     config = {k: v for k, v in loaded.config.items() if not k.startswith("quantization")}

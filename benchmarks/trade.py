@@ -12,14 +12,14 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from mipo_mlx.evaluation import limits  # noqa: E402
+from mipo_mlx.evaluation import verdict  # noqa: E402
 
 GAIN = "identified_by_embedding_4"
 COSTS = (  # measure, its name, factor to what is drawn, the most it may grow
-    ("perplexity", "perplexity, %", 100, 100 * limits.PERPLEXITY),
-    ("tokens", "answer length, %", 100, 100 * limits.LENGTH),
-    ("self_bleu", "self-BLEU", 1, limits.SELF_BLEU),
-    ("parroting", "parroting, points", 100, 100 * limits.PARROTING),
+    ("perplexity", "perplexity, %", 100, 100 * verdict.PERPLEXITY),
+    ("tokens", "answer length, %", 100, 100 * verdict.LENGTH),
+    ("self_bleu", "self-BLEU", 1, verdict.SELF_BLEU),
+    ("parroting", "parroting, points", 100, 100 * verdict.PARROTING),
 )
 POINTS = (  # choice of the study, label, CSS class
     ("lr_1e-05_x1", "1e-5", "rate"),

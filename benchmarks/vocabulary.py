@@ -31,7 +31,7 @@ def measure(vocabulary: int, layers: int) -> dict[str, float]:
     from mipo_mlx.models.skeleton import from_config
     from mipo_mlx.recipe import Lora, Training
     from mipo_mlx.records import Pair
-    from mipo_mlx.training import gradients
+    from mipo_mlx.training import step
 
     mx.random.seed(0)
     config = {
@@ -53,7 +53,7 @@ def measure(vocabulary: int, layers: int) -> dict[str, float]:
     mx.clear_cache()
     mx.reset_peak_memory()
     begin = time.perf_counter()
-    found = gradients.step(model, [pair], Training(), token_budget=1 << 20, pad_id=0)
+    found = step.step(model, [pair], Training(), token_budget=1 << 20, pad_id=0)
     mx.eval(found.gradients)
     return {"peak": mx.get_peak_memory(), "table": table, "weights": weights, "seconds": time.perf_counter() - begin}
 

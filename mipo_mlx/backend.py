@@ -102,7 +102,7 @@ def lay_out(model: Any) -> Any:
     from mlx.utils import tree_map
     from mlx_lm.utils import dequantize_model
 
-    from . import stored
+    from .engine import tables as stored
 
     if device().kind == "cpu":
         tables = stored.tables(model)

@@ -112,7 +112,8 @@ def main(debug: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Print the plan, its memory and its time, and stop.")
 def train(recipe: Path, overrides, root: Path, quiet: bool, name, notes, fresh: bool, dry_run: bool) -> None:
     """Notes in, a personalized model out: every stage of RECIPE. Run again after an interruption to continue."""
-    from . import plan, summary
+    from .commands import dry_run as plan
+    from .commands import summary
 
     opened, reporter = _open(recipe, overrides, root, quiet, name, notes, fresh, create=not dry_run)
     if dry_run:
@@ -124,8 +125,8 @@ def train(recipe: Path, overrides, root: Path, quiet: bool, name, notes, fresh: 
 
 def _open(recipe: Path, overrides, root: Path, quiet: bool, name, notes, fresh: bool, create: bool = True):
     from . import run as runs
-    from .overrides import load_recipe
     from .progress import Reporter
+    from .recipe_loading import load_recipe
 
     values = load_recipe(recipe, list(overrides), notes)
     return runs.open_run(values, name or values.name or recipe.stem, root, fresh, create), Reporter(quiet)
@@ -133,9 +134,10 @@ def _open(recipe: Path, overrides, root: Path, quiet: bool, name, notes, fresh: 
 
 def _work(opened, upto: str, reporter, fresh: bool = False) -> None:
     from . import run as runs
+    from .commands import preflight
 
     with runs.locked(opened.folder):
-        runs.check(opened, upto, fresh, reporter)
+        preflight.check(opened, upto, fresh, reporter)
         runs.prepare(opened, fresh)
         if fresh:
             click.get_current_context().meta[ERASED] = True
@@ -156,7 +158,7 @@ def pairs(target: Path, overrides, root: Path, quiet: bool, name, notes, fresh: 
 
         show_pairs(opened.folder)
     if export:
-        from .pairs.strings import write_strings
+        from .pairs.exchange import write_strings
 
         click.echo(write_strings(opened.folder, export))
 
@@ -167,11 +169,12 @@ def pairs(target: Path, overrides, root: Path, quiet: bool, name, notes, fresh: 
 def profile(target: Path, overrides, root: Path, quiet: bool, name, notes, fresh: bool) -> None:
     """Distil the notes into a short profile of their author, profile.md in the run, to be edited by hand."""
     from . import run as runs
+    from .commands.profile import make_profile
 
     opened, reporter = _recipe_or_run(target, overrides, root, quiet, name, notes, fresh=False)
     with runs.locked(opened.folder):
         runs.prepare(opened, fresh=False)
-        path = runs.make_profile(opened, reporter, fresh)
+        path = make_profile(opened, reporter, fresh)
     click.echo(f"{path.read_text(encoding='utf-8', errors='replace').rstrip()}\n\n{path}")
 
 
@@ -189,18 +192,18 @@ def _recipe_or_run(target: Path, overrides, root: Path, quiet: bool, name, notes
 
 def _again(run: Path, root: Path, stage: str, quiet: bool, overrides=()):
     """Do one stage of an existing run anew; what it needs must be there. `overrides` reach this stage's own section only."""
-    from . import checks
     from . import run as runs
-    from .overrides import with_section
+    from .commands import preflight
     from .progress import Reporter
+    from .recipe_loading import with_section
 
     opened, reporter = runs.existing_run(run, root), Reporter(quiet)
-    runs.require(opened, runs.NEEDS[stage])
+    runs.require(opened, runs.STAGES[stage].needs)
     if stage == "evaluation":
         runs.check_profile(opened)
     opened.recipe = with_section(opened.recipe, stage, list(overrides))
     with runs.locked(opened.folder):
-        checks.settings(opened.recipe, [stage], reporter)
+        preflight.settings(opened.recipe, [stage], reporter)
         runs.run_stage(opened, stage, reporter)
         if stage != "report":
             runs.renew_report(opened, reporter)
@@ -217,7 +220,7 @@ def _again(run: Path, root: Path, stage: str, quiet: bool, overrides=()):
 def evaluate(run: Path, other: Path | None, overrides, root: Path, quiet: bool, baselines: bool) -> None:
     """Evaluate RUN (its name or folder) anew; with OTHER, compare two finished runs instead."""
     from . import run as runs
-    from . import summary
+    from .commands import summary
     from .errors import UserError
 
     if other is None:
@@ -239,8 +242,8 @@ def evaluate(run: Path, other: Path | None, overrides, root: Path, quiet: bool, 
 def fuse(run: Path, overrides, root: Path, quiet: bool) -> None:
     """Fuse the adapters of RUN (its name or folder) into a model folder that mlx-lm loads."""
     from . import run as runs
-    from .overrides import with_section
     from .progress import Reporter
+    from .recipe_loading import with_section
 
     opened = runs.existing_run(run, root)
     runs.require(opened, "training")
@@ -249,7 +252,7 @@ def fuse(run: Path, overrides, root: Path, quiet: bool) -> None:
         from . import backend
 
         backend.start()
-        from .export.stage import fuse as fuse_run
+        from .export.export import fuse as fuse_run
 
         told = fuse_run(opened.folder, opened.recipe, Reporter(quiet))
         runs.renew_report(opened, Reporter(quiet))
@@ -269,7 +272,7 @@ def fuse(run: Path, overrides, root: Path, quiet: bool) -> None:
 )
 def export(run: Path, overrides, root: Path, quiet: bool, types, split, adapter_only: bool, install) -> None:
     """Write the GGUF, the fused folder and the Modelfile of RUN (its name or folder)."""
-    from . import summary
+    from .commands import summary
     from .errors import UserError
 
     if adapter_only and (types or split):
@@ -336,7 +339,7 @@ def chat(run: Path, root: Path, context, base: bool, max_tokens: int, temperatur
     from . import backend
 
     backend.start()
-    from .chat import talk
+    from .commands.chat import talk
 
     talk(opened, context, base, max_tokens, temperature)
 
@@ -344,7 +347,7 @@ def chat(run: Path, root: Path, context, base: bool, max_tokens: int, temperatur
 @main.command()
 def doctor() -> None:
     """Say what this machine is, what fits on it, what is wrong, and the command that mends it."""
-    from .doctor import examine
+    from .commands.doctor import examine
 
     text, healthy = examine()
     click.echo(text)

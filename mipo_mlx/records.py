@@ -1,5 +1,6 @@
 """The small dataclasses that stages hand to one another through the run directory, one JSON line each."""
 
+import hashlib
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -8,6 +9,19 @@ from .files import read_jsonl, write_jsonl
 
 TRAIN, VALIDATION, HELDOUT = "train", "validation", "heldout"  # validation picks the checkpoint, held-out judges it
 T = TypeVar("T")
+
+
+def seed_for(run_seed: int | str, purpose: str, separator: str = " ") -> str:
+    """The seed of one purpose, as text: it depends on the run's seed and on the purpose, not on earlier draws.
+
+    `random.Random` takes it as it is; `key_for` makes an integer of it.
+    """
+    return f"{run_seed}{separator}{purpose}"
+
+
+def key_for(run_seed: int | str, purpose: str) -> int:
+    """The seed of one purpose as an integer in [0, 2^64), for MLX and NumPy."""
+    return int.from_bytes(hashlib.sha256(seed_for(run_seed, purpose).encode()).digest()[:8], "big")
 
 
 @dataclass(frozen=True)

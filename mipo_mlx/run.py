@@ -1,43 +1,118 @@
-"""A run directory: the resolved recipe, the manifest, the lock, and the stages in their order.
+"""A run folder: the table of stages, the recipe and the manifest that are kept, the lock, and how a run is erased.
 
-Every stage reads the files of the stages before it and writes its own, so each can be run alone, inspected, and resumed.
+    mipo-mlx train RECIPE    # cli.train -> run.execute -> training/train.py
+
+Each stage reads the files of earlier stages and writes its own. So each stage can run alone, be inspected, and resume.
 """
 
-import importlib
 import os
+import platform
 import re
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from . import contexts, erasing, recipe
+from . import __version__, backend, recipe_loading
 from .errors import Failure, UserError
 from .files import is_whole, of_round, read_json, sha256, write_json, write_text
+from .memory import contexts
 from .progress import Reporter, duration
-from .recipe import Dataset, Recipe, RecipeError
-from .versions import versions
+from .recipe import Dataset, Recipe
+from .recipe_loading import RecipeError
 
-STAGES = ("sources", "pairs", "training", "evaluation", "export", "report")
-EACH_ROUND = ("pairs", "training")  # the stages of a later round
-NEEDS = {"evaluation": "training", "export": "training", "report": "pairs"}  # for a stage that is run alone
-OUTPUTS = {  # what a finished stage must have left behind
-    "sources": ("contexts.jsonl", "prompts.jsonl"),
-    "pairs": ("samples.jsonl", "pairs.jsonl"),
-    "training": ("adapters/adapters.safetensors", "adapters/adapter_config.json", "metrics.jsonl"),
-    "evaluation": ("eval.json",),
-    "export": ("export.json",),
-    "report": ("report.html",),
+SIGNED = "recipe_sha256"  # this key of the manifest tells a run from a folder of other files
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage runs and which files it has. A later round appends its number to the names: pairs-2.jsonl."""
+
+    start: "Callable[[Run, Reporter, int], dict[str, Any]]"  # the int is the round; returns the summary for the manifest
+    reads: tuple[str, ...]  # files of earlier stages that it takes
+    writes: tuple[str, ...]  # files without which it is not done
+    also: tuple[str, ...] = ()  # other files and folders of this stage
+    needs: str = ""  # the stage that must be done before this one can run alone
+    each_round: bool = False
+
+
+def _sources(run: "Run", reporter: Reporter, round_number: int) -> dict[str, Any]:
+    from .sources import questions, read
+
+    if isinstance(run.recipe.evaluation.abilities, Dataset):
+        questions.prepare(run.folder, run.recipe.evaluation.abilities, reporter)
+    return read.run(run.folder, run.recipe, reporter)
+
+
+def _pairs(run: "Run", reporter: Reporter, round_number: int) -> dict[str, Any]:
+    from .pairs import make
+
+    return make.run(run.folder, run.recipe, reporter, round_number)
+
+
+def _training(run: "Run", reporter: Reporter, round_number: int) -> dict[str, Any]:
+    from .training import train
+
+    return train.run(run.folder, run.recipe, reporter, round_number)
+
+
+def _evaluation(run: "Run", reporter: Reporter, round_number: int) -> dict[str, Any]:
+    from .evaluation import baselines, evaluate
+    from .sources import questions
+
+    if isinstance(run.recipe.evaluation.abilities, Dataset):
+        questions.prepare(run.folder, run.recipe.evaluation.abilities, reporter)
+    if run.recipe.evaluation.baselines and evaluate.can_ask(run.folder, run.recipe):  # else the stage says why there are none
+        baselines.prepare(run.folder, run.recipe, reporter)
+    return evaluate.run(run.folder, run.recipe, reporter)
+
+
+def _export(run: "Run", reporter: Reporter, round_number: int) -> dict[str, Any]:
+    from .export import export
+
+    return export.run(run.folder, run.recipe, reporter)
+
+
+def _report(run: "Run", reporter: Reporter, round_number: int) -> dict[str, Any]:
+    from .report import page
+
+    return page.run(run.folder, run.recipe, reporter)
+
+
+STAGES = {
+    "sources": Stage(_sources, (), ("contexts.jsonl", "prompts.jsonl"), ("sources.json",)),
+    "pairs": Stage(
+        _pairs,
+        ("contexts.jsonl", "prompts.jsonl"),
+        ("samples.jsonl", "pairs.jsonl"),
+        ("pairs.json", "profile-samples.jsonl", contexts.STATE),
+        each_round=True,
+    ),
+    "training": Stage(
+        _training,
+        ("pairs.jsonl",),
+        ("adapters/adapters.safetensors", "adapters/adapter_config.json", "metrics.jsonl"),
+        ("adapters", "checkpoints", "tensorboard", "wandb", "wandb.json"),
+        each_round=True,
+    ),
+    "evaluation": Stage(
+        _evaluation,
+        ("contexts.jsonl", "prompts.jsonl", "pairs.jsonl"),
+        ("eval.json",),
+        ("eval-samples.jsonl", "judge-verdicts.jsonl", "sft"),
+        needs="training",
+    ),
+    "export": Stage(_export, ("contexts.jsonl", "pairs.jsonl"), ("export.json",), ("fused", "Modelfile"), needs="training"),
+    "report": Stage(_report, (), ("report.html",), needs="pairs"),
 }
-READS = {  # how the names of those files begin that a stage takes from the stages before it
-    "pairs": ("contexts", "prompts"),
-    "training": ("pairs",),
-    "evaluation": ("contexts", "prompts", "pairs"),
-    "export": ("contexts", "pairs"),
-}
-SIGNED = "recipe_sha256"  # the manifest's key that tells a run from a folder of somebody else's
+PARTIAL = re.compile(r"\..+\.partial")  # what a killed write left (files.replacing, export)
+BESIDE = re.compile(rf"\.lock|{re.escape(contexts.FILE)}|profile\.old(-\d+)?\.md")  # may lie there before a run, or after an erase
+# Files of later rounds, and questions of a data set.
+NUMBERED = re.compile(r"(samples|pairs|checkpoints|adapters)-\d+(\.jsonl?)?|questions-[0-9a-f]{8}\.jsonl?")
 
 
 @dataclass
@@ -56,7 +131,7 @@ class Run:
         left = outputs(step, self.recipe) + (["Modelfile"] if (entry.get("summary") or {}).get("modelfile") else [])
         there = entry.get("state") == "done" and all((self.folder / name).exists() for name in left)
         if there and step == "evaluation":
-            from .evaluation.measures import FORMAT
+            from .evaluation.statistics import FORMAT
 
             return read_json(self.folder / "eval.json").get("format") == FORMAT
         return there
@@ -70,8 +145,10 @@ class Run:
 
 def steps(values: Recipe) -> list[str]:
     """What a run does, in order: every stage once; `pairs` and `training` once a round, as pairs-2, training-2 and so on."""
-    later = [of_round(stage, number) for number in range(2, values.rounds + 1) for stage in EACH_ROUND]
-    return [*STAGES[:3], *later, *STAGES[3:]]
+    once = list(STAGES)
+    again = [name for name, stage in STAGES.items() if stage.each_round]
+    later = [of_round(name, number) for number in range(2, values.rounds + 1) for name in again]
+    return [*once[:3], *later, *once[3:]]
 
 
 def parse(step: str) -> tuple[str, int]:
@@ -84,9 +161,9 @@ def outputs(step: str, values: Recipe) -> list[str]:
     """What a finished step must have left behind. `adapters/` is the result so far, `adapters-2/` what round 2 ended with."""
     stage, number = parse(step)
     if stage == "pairs":
-        return [of_round(name, number) for name in OUTPUTS[stage]]
+        return [of_round(name, number) for name in STAGES[stage].writes]
     own = [f"adapters-{number}/adapters.safetensors"] if stage == "training" and values.rounds > 1 else []
-    return [*OUTPUTS[stage], *own]
+    return [*STAGES[stage].writes, *own]
 
 
 def open_run(values: Recipe, name: str, root: Path, fresh: bool, create: bool = True) -> Run:
@@ -105,17 +182,17 @@ def open_run(values: Recipe, name: str, root: Path, fresh: bool, create: bool = 
         raise UserError(f"{folder}: a file of this name is in the way; choose another --name or --runs")
     if kept.exists() and not fresh:
         old = _kept_recipe(kept)
-        changes = recipe.differences(old, values)
+        changes = recipe_loading.differences(old, values)
         if changes:
             raise UserError(
                 f"{folder}: this run was made from another recipe ({'; '.join(changes[:4])}"
                 f"{f'; and {len(changes) - 4} more' if len(changes) > 4 else ''}); "
                 "pass --fresh to start it over (to train or pairs), or --name for a new one"
             )
-    elif not kept.exists() and folder.exists() and any(not erasing.may_be_there(p.name) for p in folder.iterdir()):
+    elif not kept.exists() and folder.exists() and any(not may_be_there(p.name) for p in folder.iterdir()):
         raise UserError(f"{folder}: this folder holds other files; choose another --name")
     if values.pairs.file:
-        from .export.profile import system_text
+        from .export.system import system_text
 
         system_text(folder, values)  # no stage of such a run makes a profile: if export.system has none now, it never will
     if create:
@@ -125,7 +202,7 @@ def open_run(values: Recipe, name: str, root: Path, fresh: bool, create: bool = 
 
 def _kept_recipe(path: Path) -> Recipe:
     try:
-        return recipe.load(path)
+        return recipe_loading.load(path)
     except RecipeError as error:
         raise UserError(f"{error}; this run was made by another version, start it over with --fresh") from None
 
@@ -163,27 +240,15 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def check(run: Run, upto: str, fresh: bool, reporter: Reporter) -> None:
-    """Raise what the steps up to `upto` would raise hours later; with `fresh`, also what ends them at once, since by then the run
-    that was there is gone."""
-    from . import checks
-
-    planned = steps(run.recipe)
-    ahead = {parse(step)[0] for step in planned[: planned.index(upto) + 1] if fresh or not run.done(step)}
-    checks.settings(run.recipe, ahead, reporter)
-    if fresh and (run.folder / "recipe.yaml").exists():
-        checks.inputs(run.recipe)
-
-
 def prepare(run: Run, fresh: bool) -> None:
     """Write the resolved recipe and the manifest of a new run. Raises UserError where `fresh` would erase what no run wrote."""
     kept = run.folder / "recipe.yaml"
     if fresh:
         if kept.exists() and not _ours(run):
             raise UserError(f"{kept}: not written by a run, so --fresh erases nothing here; choose another --name or --runs")
-        erasing.erase(run.folder)
+        erase(run.folder)
     if not kept.exists():
-        write_text(kept, recipe.dump(run.recipe))
+        write_text(kept, recipe_loading.dump(run.recipe))
     if SIGNED not in run.manifest:
         _update(run, created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **{SIGNED: sha256(kept)})
 
@@ -194,7 +259,7 @@ def _ours(run: Run) -> bool:
         return SIGNED in run.manifest
     kept = run.folder / "recipe.yaml"
     try:
-        return recipe.dump(recipe.load(kept)) == kept.read_text(encoding="utf-8")
+        return recipe_loading.dump(recipe_loading.load(kept)) == kept.read_text(encoding="utf-8")
     except RecipeError:
         return False
 
@@ -209,55 +274,12 @@ def check_profile(run: Run) -> None:
         )
 
 
-def make_profile(run: Run, reporter: Reporter, fresh: bool) -> Path:
-    """Read the notes and distil profile.md from them; with `fresh` anew, and a profile edited by hand becomes
-    profile.old.md, or profile.old-2.md where there is one.
-
-    Nothing else in the run is touched. Raises UserError where its pairs were sampled with the profile that is there.
-    """
-    path = run.folder / contexts.FILE
-    if fresh and contexts.uses_profile(run.recipe) and (run.folder / "samples.jsonl").exists():
-        raise UserError(
-            f"{path}: the pairs of this run were sampled with it, so a new one would be another run's; make that with --name, or "
-            f"remove this profile and start the run over with `mipo-mlx train --fresh`"
-        )
-    execute(run, "sources", reporter)
-    if fresh:
-        _put_aside(run, path, reporter)
-    if path.exists():
-        reporter.say(f"  {path}: there before and left as it is; --fresh writes a new one")
-        return path
-    from . import backend
-
-    backend.start()
-    from .models.loading import load
-    from .pairs.profile import write_profile
-
-    write_profile(run.folder, run.recipe, load(run.recipe.model), reporter)
-    return path
-
-
-def _put_aside(run: Run, path: Path, reporter: Reporter) -> None:
-    """Make room for a new profile. What was written by hand is kept, and so are earlier copies of it."""
-    if contexts.edited(run.folder):
-        names = ("profile.old.md", *(f"profile.old-{number}.md" for number in range(2, 10**6)))
-        kept = next(run.folder / name for name in names if not (run.folder / name).exists())
-        path.replace(kept)
-        reporter.say(f"  {path}: edited by hand; moved to {kept.name}")
-    for name in (contexts.FILE, contexts.STATE, "profile-samples.jsonl"):
-        (run.folder / name).unlink(missing_ok=True)
-    if run.recipe.export.system.strip() == "profile" and run.done("export"):
-        reporter.say(f"  the files were exported with the profile before; `mipo-mlx export {run.folder}` makes them anew")
-
-
 def _update(run: Run, **changes: Any) -> None:
     write_json(run.folder / "manifest.json", {**run.manifest, **changes})
 
 
 def execute(run: Run, upto: str, reporter: Reporter) -> dict[str, dict[str, Any]]:
     """Run every step up to `upto` that is not done yet; returns the summaries of all of them."""
-    from . import backend
-
     backend.start()  # before anything below imports MLX
     summaries = {}
     planned = steps(run.recipe)
@@ -282,8 +304,6 @@ def run_stage(run: Run, step: str, reporter: Reporter) -> dict[str, Any]:
     """Run one step and enter it into the manifest; the steps behind it are no longer done. A finished step whose
     repetition is refused, fails or is interrupted stays finished where its files are as they were; its seconds are those of all
     sessions. Raises Failure where a file that it reads is damaged."""
-    from . import backend
-
     backend.start()
     check_files(run, step, reporter)
     before = run.manifest if run.done(step) else None
@@ -295,7 +315,8 @@ def run_stage(run: Run, step: str, reporter: Reporter) -> dict[str, Any]:
     made_with = {"versions": versions(), "device": str(on), "blas": on.blas, "seed": run.recipe.seed, "model": run.recipe.model}
     _update(run, **made_with, stages=stages)
     try:
-        summary = _compute(run, step, reporter)
+        stage, round_number = parse(step)
+        summary = STAGES[stage].start(run, reporter, round_number)
     except BaseException:
         with suppress(Failure, OSError):  # a full disk, which what is raised below tells of
             kept = before if before and _stands(run, before["stages"][step]) else {**run.manifest, "stages": stages}
@@ -326,31 +347,14 @@ def renew_report(run: Run, reporter: Reporter) -> None:
         run_stage(Run(run.folder, _kept_recipe(run.folder / "recipe.yaml")), "report", reporter)
 
 
-def _compute(run: Run, step: str, reporter: Reporter) -> dict[str, Any]:
-    """Let the stage of a step compute, after what it reads or compares with and another stage makes; returns its summary."""
-    stage, number = parse(step)
-    if stage in ("sources", "evaluation") and isinstance(run.recipe.evaluation.abilities, Dataset):
-        from . import questions
-
-        questions.prepare(run.folder, run.recipe.evaluation.abilities, reporter)
-    if stage == "evaluation" and run.recipe.evaluation.baselines:
-        from . import sft
-        from .evaluation.stage import can_ask
-
-        if can_ask(run.folder, run.recipe):  # else nothing is compared with it, and the stage says why
-            sft.prepare(run.folder, run.recipe, reporter)
-    of_this_round = {"round_number": number} if number > 1 else {}
-    return importlib.import_module(f"mipo_mlx.{stage}.stage").run(run.folder, run.recipe, reporter, **of_this_round)
-
-
 def check_files(run: Run, step: str, reporter: Reporter) -> None:
     """Raise Failure where a file that `step` reads is gone, cut off or broken, and tell where it is another than was left."""
     planned, stages = steps(run.recipe), run.manifest.get("stages", {})
-    read = READS.get(parse(step)[0], ())
+    reads = STAGES[parse(step)[0]].reads
     for earlier in planned[: planned.index(step)]:
         for name, known in stages.get(earlier, {}).get("sha256", {}).items():
             path = run.folder / name
-            if not name.endswith(".jsonl") or not name.startswith(read):
+            if name not in {of_round(read, parse(earlier)[1]) for read in reads}:
                 continue
             if not path.exists():
                 raise Failure(
@@ -380,3 +384,46 @@ def require(run: Run, stage: str) -> None:
             f"{run.folder}: {stage} is not finished; run `mipo-mlx train` with this run's recipe first, "
             "it continues where it stopped"
         )
+
+
+def may_be_there(name: str) -> bool:
+    """Whether a file may lie in a folder that no run has begun in, or that was erased."""
+    return BESIDE.fullmatch(name) is not None or PARTIAL.fullmatch(name) is not None
+
+
+def erase(folder: Path) -> None:
+    """Remove what a run wrote, and nothing else: a profile that was edited by hand stays, and so do GGUF files of others.
+
+    An erase that is killed leaves a run in which nothing counts as done, and which can be erased again.
+    """
+    profile = [] if contexts.edited(folder) else [contexts.FILE]
+    others = sorted(path.name for path in folder.iterdir() if NUMBERED.fullmatch(path.name) or PARTIAL.fullmatch(path.name))
+    # The record of the exported files outlives them, and the recipe, which tells a run from a folder of other files, everything.
+    of_stages = [name for stage in STAGES.values() for name in (*stage.writes, *stage.also)]
+    for name in ("manifest.json", *exported(folder), *profile, *of_stages, *others, "recipe.yaml"):
+        path = folder / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def exported(folder: Path) -> list[str]:
+    """The GGUF files in a run's folder that its exports wrote, those of earlier exports included."""
+    record = folder / "export.json"
+    try:
+        kinds = read_json(record).values() if record.exists() else []
+    except Failure:
+        return []
+    return [name for kind in kinds for name in kind["files"] if re.fullmatch(r"[^/\\]+\.gguf", name)]
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that can change a result."""
+    found = {"mipo-mlx": __version__, "python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
+    for name in ("mlx", "mlx-lm", "numpy", "transformers", "tokenizers", "gguf"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found

@@ -131,6 +131,6 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def smollm2():
     """The embedded SmolLM2-135M-Instruct, loaded once."""
-    from mipo_mlx.models.loading import EMBEDDED, load
+    from mipo_mlx.models.load import EMBEDDED, load
 
     return load(EMBEDDED)

@@ -10,9 +10,9 @@ import mlx.optimizers as optimizers
 import pytest
 from click.testing import CliRunner
 
-from mipo_mlx import cli, run
+from mipo_mlx import cli, recipe_loading, run
 from mipo_mlx.errors import Failure, UserError
-from mipo_mlx.evaluation.measures import FORMAT
+from mipo_mlx.evaluation.statistics import FORMAT
 from mipo_mlx.files import sha256, write_json
 from mipo_mlx.progress import Reporter
 from mipo_mlx.training import checkpoints
@@ -62,7 +62,7 @@ def test_what_is_damaged_is_named_and_made_again(home):  # noqa: F811
 
 
 def test_a_file_that_is_gone_is_named_and_nothing_is_evaluated_without_it(tmp_path):
-    opened = run.open_run(run.recipe.parse("model: x"), "one", tmp_path, fresh=False)
+    opened = run.open_run(recipe_loading.parse("model: x"), "one", tmp_path, fresh=False)
     stages = {"sources": {"state": "done", "sha256": {"contexts.jsonl": "0", "prompts.jsonl": "0"}}}
     write_json(opened.folder / "manifest.json", {"stages": stages})
     with pytest.raises(Failure, match=r"one/contexts.jsonl: gone since sources wrote it"):
@@ -118,7 +118,7 @@ def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatc
 
 
 def test_pairs_that_a_person_picked_from_are_taken_as_they_stand(tmp_path):
-    opened = run.open_run(run.recipe.parse("model: x"), "one", tmp_path, fresh=False)
+    opened = run.open_run(recipe_loading.parse("model: x"), "one", tmp_path, fresh=False)
     pairs = opened.folder / "pairs.jsonl"
     pairs.write_text('{"id": 1}\n{"id": 2}\n')
     known = {"stages": {"pairs": {"state": "done", "sha256": {"pairs.jsonl": sha256(pairs)}}}}
@@ -134,7 +134,7 @@ def test_pairs_that_a_person_picked_from_are_taken_as_they_stand(tmp_path):
 
 
 def test_an_evaluation_of_another_version_is_made_anew(tmp_path):
-    opened = run.open_run(run.recipe.parse("model: x"), "one", tmp_path, fresh=False)
+    opened = run.open_run(recipe_loading.parse("model: x"), "one", tmp_path, fresh=False)
     write_json(opened.folder / "manifest.json", {"stages": {"evaluation": {"state": "done"}}})
     for found, done in (({"format": FORMAT}, True), ({"format": 1}, False), ({}, False)):
         write_json(opened.folder / "eval.json", found)
@@ -150,7 +150,7 @@ def test_an_evaluation_that_fails_leaves_a_finished_run_finished(tmp_path, monke
 
     def stage(name):
         def work(folder, values, reporter):
-            for file in run.OUTPUTS[name]:
+            for file in run.STAGES[name].writes:
                 (folder / file).parent.mkdir(exist_ok=True)
                 write_json(folder / file, {"format": FORMAT})
             return {}
@@ -161,7 +161,7 @@ def test_an_evaluation_that_fails_leaves_a_finished_run_finished(tmp_path, monke
         raise error
 
     monkeypatch.setattr(importlib, "import_module", lambda name: stage(name.split(".")[1]))
-    opened = run.open_run(run.recipe.parse("model: x"), "one", tmp_path, fresh=False)
+    opened = run.open_run(recipe_loading.parse("model: x"), "one", tmp_path, fresh=False)
     run.prepare(opened, fresh=False)
     run.execute(opened, "report", QUIET)
     before = opened.manifest

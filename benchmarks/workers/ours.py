@@ -11,16 +11,17 @@ import mlx.optimizers as optimizers  # noqa: E402
 import numpy as np  # noqa: E402
 from mlx.utils import tree_flatten  # noqa: E402
 
-from mipo_mlx.logprobs import token_logprobs  # noqa: E402
-from mipo_mlx.models import adapters, loading  # noqa: E402
+from mipo_mlx.engine.logprobs import token_logprobs  # noqa: E402
+from mipo_mlx.models import adapters, load  # noqa: E402
 from mipo_mlx.recipe import Lora, Training  # noqa: E402
 from mipo_mlx.records import Pair  # noqa: E402
-from mipo_mlx.training import gradients, memory  # noqa: E402
-from mipo_mlx.training.batches import ROUND  # noqa: E402
+from mipo_mlx.training import memory_plan  # noqa: E402
+from mipo_mlx.training import step as gradients  # noqa: E402
+from mipo_mlx.training.step import ROUND  # noqa: E402
 
 config = session.config
 settings = Training(learning_rate=1e-6, checkpoint_gradients=config["checkpointing"])
-model = loading.load(config["model"]).model
+model = load.load(config["model"]).model
 adapters.attach(model, Lora(), seed=0)
 prompt, answers = session.prompt_and_answers()
 with adapters.disabled(model):
@@ -41,7 +42,7 @@ def pair(candidates: list[int]) -> Pair:
 def planned() -> int:
     """Peak of a step over the row that the planner predicts, in bytes; the planner rounds lengths up as batches do."""
     length, answer = -(-(len(prompt) - 1) // ROUND) * ROUND + 1, -(-len(answers[0]) // ROUND) * ROUND
-    return memory.predict(model, settings, memory.Shape(1, length, len(answers), answer), 1 << 60).peak_bytes
+    return memory_plan.predict(model, settings, memory_plan.Shape(1, length, len(answers), answer), 1 << 60).peak_bytes
 
 
 row = pair(list(range(len(answers))))

@@ -12,12 +12,12 @@ import mlx.optimizers as optimizers  # noqa: E402
 import numpy as np  # noqa: E402
 from mlx.utils import tree_flatten  # noqa: E402
 
-from mipo_mlx.models import adapters, loading  # noqa: E402
+from mipo_mlx.models import adapters, load  # noqa: E402
 from mipo_mlx.recipe import Lora  # noqa: E402
 
 BETA = 0.1
 config = session.config
-model = loading.load(config["model"]).model
+model = load.load(config["model"]).model
 adapters.attach(model, Lora(), seed=0)
 model.train()
 prompt, answers = session.prompt_and_answers()

@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from .. import logprobs
+from ..engine import logprobs
 from ..errors import UserError
 from ..files import dump
-from ..models import adapters, chat
+from ..models import adapters
+from ..models import prompts as chat
 from ..progress import Bar
 from ..recipe import Dataset, Recipe
-from . import sampling
-from .intervals import enough
+from ..text.numbers import read_number
+from . import requests
 from .journal import Journal
-from .measures import Measures, case
-from .numbers import read_number
+from .statistics import Measures, case, enough
 
 WORKING = 320  # tokens for a worked solution
 STEPS = "\n\nSolve the problem step by step. End with a line of #### and the number."
@@ -101,7 +101,7 @@ def evaluate(
         worked = [i for i in range(len(part)) if found[i] is None]
         if worked:
             greedy = recipe.pairs.model_copy(update={"temperature": 0.0, "max_tokens": WORKING})
-            for i, answer in zip(worked, sampling.answers(model, tokenizer, [prompts[i] for i in worked], greedy, 0), strict=True):
+            for i, answer in zip(worked, requests.answers(model, tokenizer, [prompts[i] for i in worked], greedy, 0), strict=True):
                 found[i] = float(read_number(answer["text"]) == read_number(str(part[i]["answer"])))
         return found
 

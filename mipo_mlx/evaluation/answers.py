@@ -1,53 +1,19 @@
-"""Measures of fresh answers of the base and the tuned model to the same held-out requests, side by side."""
+"""Measures of fresh answers of the base and the tuned model to the same held-out requests, side by side.
+
+~~~ What an answer tells about its context, by a model's own likelihood: identification, information in nats, PMI.
+"""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..parroting import RUN, parrots, takes_users_part
-from ..words import ALONE, quotes
-from . import embedding, information, text
-from .cases import Group
-from .intervals import enough, single
-from .measures import Measures, case
-
-
-@dataclass(frozen=True)
-class Scored:
-    """One answer and its likelihoods."""
-
-    text: str
-    tokens: list[int]
-    finish: str
-    base: list[list[float]]  # (contexts, tokens) log-probabilities under the base, nats
-    tuned: list[list[float]]  # the same under the tuned model; () for the base's answers
-
-    def own(self, which: str, own: int) -> np.ndarray:
-        return np.asarray(getattr(self, which)[own], dtype=np.float64)
-
-    def sums(self, which: str) -> list[float]:
-        return [float(np.sum(row)) for row in getattr(self, which)]
-
-
-@dataclass(frozen=True)
-class Asked:
-    """One request: row `own` of a group, with the answer of either model."""
-
-    group: Group
-    own: int
-    base: Scored
-    tuned: Scored
-
-    @property
-    def prompt(self) -> str:
-        return self.group.prompts[self.own]
-
-    @property
-    def context(self) -> str:
-        """What is told about the user; "" for nothing."""
-        return self.group.contexts[self.own]
+from ..text import diversity
+from ..text.parroting import RUN, parrots, takes_users_part
+from ..text.words import ALONE, quotes
+from . import embedding
+from .requests import Asked, Scored
+from .statistics import Measures, case, enough, single
 
 
 def clusters_of(asked: Sequence[Asked]) -> list[list[str]]:
@@ -83,18 +49,18 @@ def evaluate(asked: Sequence[Asked], choices: Sequence[int], draws: int, seed: i
     among = [k for k in sorted(set(choices)) if k <= min(len(a.group.contexts) for a in asked)]
     for k in among:
         # Each model's own answers by its own likelihood; then both models' answers by the base's, one yardstick for both.
-        own = [[information.identified(getattr(a, side).sums(side), a.own, k) for a in asked] for side in both]
-        nats = [[information.information(getattr(a, side).sums(side), a.own, k) for a in asked] for side in both]
+        own = [[identified(getattr(a, side).sums(side), a.own, k) for a in asked] for side in both]
+        nats = [[information(getattr(a, side).sums(side), a.own, k) for a in asked] for side in both]
         measures.add(f"identified_{k}", *own, share=True)
-        add(f"identified_by_base_{k}", lambda a, s, k=k: information.identified(s.sums("base"), a.own, k), share=True)
+        add(f"identified_by_base_{k}", lambda a, s, k=k: identified(s.sums("base"), a.own, k), share=True)
         measures.add(f"answer_information_{k}", *nats)
     if embedder is not None:
         rows = [a.group.apart for a in asked]
         closeness = [embedding.judge(embedder, [getattr(a, side).text for a in asked], rows) for side in both]
         for k in among:
-            found = [[information.identified(row, a.own, k) for row, a in zip(rows, asked, strict=True)] for rows in closeness]
+            found = [[identified(row, a.own, k) for row, a in zip(rows, asked, strict=True)] for rows in closeness]
             measures.add(f"identified_by_embedding_{k}", *found, share=True)
-    add("pmi_per_token", lambda a, s: information.pmi(s.sums("base"), a.own), weights=length)
+    add("pmi_per_token", lambda a, s: pmi(s.sums("base"), a.own), weights=length)
     add("tokens", lambda a, s: len(s.tokens), relative=True)
     add("perplexity", lambda a, s: -s.own("base", a.own).sum(), weights=length, transform="exp", relative=True)
     add("cut_off", lambda a, s: s.finish == "length", share=True)
@@ -104,9 +70,9 @@ def evaluate(asked: Sequence[Asked], choices: Sequence[int], draws: int, seed: i
         add("parroting", lambda a, s: parrots(s.text, a.context, a.prompt), share=True)
     texts = [[getattr(a, side).text for a in asked] for side in both]
     if len(asked) > 1:
-        measures.add("self_bleu", *(text.self_bleu(t) for t in texts))
+        measures.add("self_bleu", *(diversity.self_bleu(t) for t in texts))
     metrics = measures.metrics
-    distinct = {f"distinct_{n}": [text.distinct(t, n) for t in texts] for n in (1, 2)}
+    distinct = {f"distinct_{n}": [diversity.distinct(t, n) for t in texts] for n in (1, 2)}
     for name, (before, after) in distinct.items():  # one figure for the whole set: nothing to resample
         metrics[name] = {
             "before": {"value": before, "interval": None},
@@ -126,7 +92,7 @@ def evaluate(asked: Sequence[Asked], choices: Sequence[int], draws: int, seed: i
         "metrics": metrics,
         "items": measures.items(),
         "log_ratio_per_answer": single(likelier, clusters, draws, seed),
-        "pmi": {side: [round(information.pmi(getattr(a, side).sums("base"), a.own), 4) for a in asked] for side in both},
+        "pmi": {side: [round(pmi(getattr(a, side).sums("base"), a.own), 4) for a in asked] for side in both},
     }
 
 
@@ -142,7 +108,7 @@ def shaded(tokenizer: Any, scored: Scored, own: int) -> list[list[Any]]:
     """[piece of text, PMI in nats] of one answer, cut where words begin: what the context made likelier, by the base's
     likelihood. The pieces joined are the answer's text."""
     tokens = scored.tokens[:-1] if scored.finish == "stop" else scored.tokens
-    gains = information.token_pmi(scored.base, own)
+    gains = token_pmi(scored.base, own)
     pieces: list[list[Any]] = []
     done = ""
     for count in range(1, len(tokens) + 1):
@@ -157,3 +123,51 @@ def shaded(tokenizer: Any, scored: Scored, own: int) -> list[list[Any]]:
         else:
             pieces.append([piece, float(gains[count - 1])])
     return [[piece, round(gain, 3)] for piece, gain in pieces]
+
+
+def identified(scores: Sequence[float], own: int, choices: int) -> float:
+    """1 where the answer is likeliest under its own context among `choices` of them (its own and the next ones, in order,
+    wrapping around), 0 where it is not; m tied contexts share the point.
+
+    scores: (contexts,) log-probability of one answer under each context, nats.
+    """
+    values = _among(scores, own, choices)
+    best = values >= values.max() - 1e-6
+    return float(best[0] / best.sum())
+
+
+def information(scores: Sequence[float], own: int, choices: int) -> float:
+    """log K - cross-entropy of the posterior over K equally likely contexts, nats; averaged over answers it is a lower
+    bound on I(answer; context | prompt), at most log K."""
+    values = _among(scores, own, choices)
+    return float(np.log(choices) + values[0] - _logsumexp(values))
+
+
+def pmi(scores: Sequence[float], own: int) -> float:
+    """log p(y|x,c) - log mean of p(y|x,c') over the other contexts, nats."""
+    values = np.asarray(scores, dtype=np.float64)
+    others = np.delete(values, own)
+    return float(values[own] - _logsumexp(others) + np.log(len(others)))
+
+
+def token_pmi(logprobs: Sequence[Sequence[float]], own: int) -> np.ndarray:
+    """(tokens,) how much likelier the own context makes each token than the other contexts do on average, nats.
+
+    logprobs: (contexts, tokens) per-token log-probabilities of one answer, each given the tokens before it.
+    """
+    table = np.asarray(logprobs, dtype=np.float64)
+    others = np.delete(table, own, axis=0)
+    top = others.max(axis=0)
+    return table[own] - top - np.log(np.exp(others - top).mean(axis=0))
+
+
+def _among(scores: Sequence[float], own: int, choices: int) -> np.ndarray:
+    values = np.asarray(scores, dtype=np.float64)
+    if not 2 <= choices <= len(values):
+        raise ValueError(f"{choices} contexts to tell apart, {len(values)} scored")
+    return values[[(own + i) % len(values) for i in range(choices)]]
+
+
+def _logsumexp(values: np.ndarray) -> float:
+    top = values.max()
+    return float(top + np.log(np.exp(values - top).sum()))

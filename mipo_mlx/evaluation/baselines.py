@@ -2,8 +2,17 @@
 fine-tuning on the chosen answers alone (mipo_mlx/sft.py trains it).
 
     mipo-mlx eval RUN --baselines
+
+~~~ The SFT baseline: the same base, pairs, steps, adapters and learning rate, but trained on the chosen answers alone; of several
+rounds on those that the run's adapters are the result of, one after another, as the run was. Which weights of a round are its
+result the validation pairs say, as in the run; whether a round counts is what the run found.
+
+Training and evaluation do not know each other; this trains with the one what the other compares with, before
+`mipo-mlx eval RUN --baselines`. The adapters stay in the run's folder, so an evaluation that was killed or is repeated finds them.
 """
 
+import hashlib
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,19 +22,19 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.models.cache import BatchKVCache
 
-from ..models import adapters, chat
-from ..nucleus import nucleus_sampler
-from ..prefix import body_of, text_model
-from ..progress import Bar
+from ..engine import fast
+from ..engine.prefix import body_of
+from ..engine.sampling import nucleus_sampler, to_answer
+from ..files import dump, read_json, sha256, write_json
+from ..models import adapters
+from ..models import prompts as chat
+from ..progress import Bar, Reporter
 from ..recipe import Pairs, Recipe
-from ..sampling import to_answer
-from ..stored import expanded
+from ..training import train
 from . import answers as measured
-from . import sampling
-from .answers import Asked, Scored
-from .asking import score_group
-from .cases import Group
+from . import requests
 from .journal import Journal
+from .requests import Asked, Group, Scored, score_group
 
 STRENGTHS = (0.5, 1.5)  # of context-aware decoding
 NO_CONTEXT, AWARE, SFT = "no context", "context-aware decoding {:g}", "SFT on the chosen answers"
@@ -79,16 +88,16 @@ def evaluate(
 
     def no_context(part: Sequence[Asked], seed: int) -> list[Any]:
         with adapters.disabled(model):
-            return sampling.answers(model, tokenizer, [a.group.plain for a in part], pairs, seed)
+            return requests.answers(model, tokenizer, [a.group.plain for a in part], pairs, seed)
 
     def contrasted(strength: float, part: Sequence[Asked], seed: int) -> list[Any]:
         with adapters.disabled(model):
-            with expanded(text_model(model)):
+            with fast(model):
                 return contrast(model, tokenizer, told(part), [a.group.plain for a in part], strength, pairs, seed)
 
     def fine_tuned(part: Sequence[Asked], seed: int) -> list[Any]:
         with adapters.swapped(model, sft):
-            return sampling.answers(model, tokenizer, told(part), pairs, seed)
+            return requests.answers(model, tokenizer, told(part), pairs, seed)
 
     methods: dict[str, Callable[[Sequence[Asked], int], list[Any]]] = {NO_CONTEXT: no_context, SFT: fine_tuned}
     methods |= {AWARE.format(s): partial(contrasted, s) for s in STRENGTHS}
@@ -97,7 +106,7 @@ def evaluate(
         method = methods[name]
 
         def sample(chunk: int, part: Sequence[Asked], method: Callable[..., list[Any]] = method) -> list[Any]:
-            return method(part, sampling.seed_of(recipe.seed, "eval", chunk))
+            return method(part, requests.seed_of(recipe.seed, "eval", chunk))
 
         flat = iter(journal.map(f"baseline {name}", asked, pairs.batch, sample, bar))
         written = [[next(flat) for _ in range(group.asked)] for group in groups]
@@ -158,4 +167,43 @@ def contrast(
         if all(reason == "stop" for reason in finish):
             break
         tokens = mx.concatenate([drawn, drawn])[:, None]
-    return [sampling.row(to_answer(tokenizer, said, reason)) for said, reason in zip(written, finish, strict=True)]
+    return [requests.row(to_answer(tokenizer, said, reason)) for said, reason in zip(written, finish, strict=True)]
+
+
+FOLDER = "sft"
+
+
+def settings(recipe: Recipe, count: int) -> Recipe:
+    """The run's recipe of `count` rounds with the other objective. Stop rules would end it at another step than the run; what
+    belongs to the contrast or to the look of the run (label smoothing, a second likelihood term, loggers) goes."""
+    changed = {
+        "objective": "sft", "label_smoothing": 0.0, "nll_weight": 0.0, "max_kl": None, "min_chosen_reward": None, "loggers": [],
+    }  # fmt: skip
+    return recipe.model_copy(update={"training": recipe.training.model_copy(update=changed), "rounds": count})
+
+
+def prepare(folder: Path, recipe: Recipe, reporter: Reporter) -> None:
+    """Leave the baseline's adapters in `folder`/sft/adapters; training continues where it stopped, and a finished one is kept.
+    Other pairs or another recipe start it over."""
+    from ..training.train import Watch
+
+    numbers = train.kept(folder)
+    trained = settings(recipe, len(numbers))
+    into = folder / FOLDER
+    described = {"model": recipe.model, "seed": recipe.seed, "training": trained.training.model_dump(mode="json")}
+    pairs = [sha256(path) for path in train.pair_files(folder)]
+    key = hashlib.sha256(dump({**described, "pairs": pairs}).encode()).hexdigest()
+    state = into / "state.json"
+    known = read_json(state) if state.exists() else {}
+    if known.get("key") != key:
+        shutil.rmtree(into, ignore_errors=True)
+        into.mkdir()
+        known = {"key": key, "rounds": 0}
+        write_json(state, known)
+    for number in numbers[known["rounds"] :]:
+        around = f", round {number} of {len(numbers)}" if len(numbers) > 1 else ""
+        reporter.say(f"  training the SFT baseline on the chosen answers{around}; it is kept")
+        train.fit(folder, into, trained, Watch(reporter), number)
+        if number > 1:  # this round counts, though its contrastive validation loss may say nothing of SFT
+            shutil.copytree(into / f"adapters-{number}", into / "adapters", dirs_exist_ok=True)
+        write_json(state, {"key": key, "rounds": number})

@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 import regex
 
-from .. import rounds
-from ..models import adapters, chat
+from ..models import adapters
+from ..models import prompts as chat
 from ..progress import Bar
 from ..recipe import Recipe
 from ..records import HELDOUT, Prompt, read_records
-from ..words import words
-from . import sampling
-from .intervals import enough
+from ..text.words import words
+from ..training import train
+from . import requests as sampling
 from .journal import Journal
-from .measures import Measures, case
+from .statistics import Measures, case, enough
 
 PHRASINGS = (
     "I want you to {wish}.",
@@ -149,7 +149,7 @@ def requests(folder: Path, recipe: Recipe) -> list[tuple[Kind, int, Prompt]]:
 
 def trained(folder: Path) -> set[str]:
     """The names of the kinds that a training pair of the run told the model; none of them in a run on notes."""
-    told = {message["content"] for pair in rounds.trained_pairs(folder) for message in pair.prompt}
+    told = {message["content"] for pair in train.trained_pairs(folder) for message in pair.prompt}
     return {kind.name for kind in KINDS if any(kind.wish in text for text in told)}
 
 

@@ -13,8 +13,7 @@ import numpy as np
 from ..errors import UserError
 from ..files import read_json
 from ..recipe import Evaluation
-from .intervals import crossing, enough, figure, group_sums, half_widths, joined
-from .measures import FORMAT, TRANSFORMS
+from .statistics import FORMAT, TRANSFORMS, crossing, enough, figure, group_sums, half_widths, joined
 
 PARTS = {"heldout": "held-out pairs", "fresh": "fresh answers", "abilities": "questions", "checkable": "requirements"}
 REWARDS = ("loss", "margin", "information", "chosen_reward", "rejected_reward")  # they grow with beta

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..records import Pair
-from .intervals import enough
-from .measures import Measures, case
+from .statistics import Measures, case, enough
 
 TIE = 1e-3  # nats; a hundred float32 log-probabilities summed in another order differ by less
 

@@ -1,4 +1,6 @@
-"""Judges of fresh answers: a local model, an endpoint, sentence embeddings; pairwise in both orders, or the 1-to-5 rubric.
+"""What judges said, kept by what they were asked: a verdict that was paid for outlives other settings of the evaluation.
+
+~~~ Judges of fresh answers: a local model, an endpoint, sentence embeddings; pairwise in both orders, or the 1-to-5 rubric.
 
 A local model is read by likelihood: how probable "A" and "B" (or the digits) are as its whole answer. An endpoint is read by what
 it writes. What a judge cannot answer is counted, not scored.
@@ -6,25 +8,57 @@ it writes. What a judge cannot answer is counted, not scored.
 
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .. import logprobs
+from ..engine import logprobs
 from ..errors import Failure
-from ..models import adapters, chat, loading
+from ..files import append_jsonl, read_jsonl, write_jsonl
+from ..models import adapters, load
+from ..models import prompts as chat
 from ..progress import Bar, Reporter
 from ..recipe import Evaluation, Recipe
-from . import embedding, endpoint, length
-from .answers import Asked, clusters_of
-from .intervals import single
-from .measures import Measures, case
-from .verdicts import Judge, Verdicts
+from . import embedding, endpoint, statistics
+from .answers import clusters_of
+from .requests import Asked
+from .statistics import Measures, case, single
+
+FILE = "judge-verdicts.jsonl"
+Judge = tuple[str, str | None, str]  # its name, the model that an endpoint serves, the mode
+
+
+class Verdicts:
+    """One line for each chunk of requests: the judge, and its rows by a hash of its questions; null where it replied nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.known: dict[Judge, dict[str, Any]] = {}
+        lines = read_jsonl(path)
+        if lines:
+            write_jsonl(path, lines)  # a torn last line goes
+        for line in lines:
+            name, model, mode = line["judge"]
+            self.known.setdefault((name, model, mode), {}).update(line["rows"])
+
+    def rows(self, judge: Judge) -> dict[str, Any]:
+        """The judge's rows by the hashes of its questions."""
+        return self.known.setdefault(judge, {})
+
+    def missing(self, judge: Judge, keys: Sequence[str]) -> list[int]:
+        """The places of `keys` that the judge has not replied to, each key once."""
+        first = {key: place for place, key in reversed(list(enumerate(keys)))}
+        return sorted(place for key, place in first.items() if self.rows(judge).get(key) is None)
+
+    def add(self, judge: Judge, rows: dict[str, Any]) -> None:
+        append_jsonl(self.path, [{"judge": judge, "rows": rows}])
+        self.rows(judge).update(rows)
+
 
 SENSE = 0.5  # of the judge's probability must lie on the allowed answers, else it has not understood
 PAIRWISE = (
-    "{asked}Answer A: {first}\n\nAnswer B: {second}\n\n"
-    "Which answer suits this user better? Reply with the letter A or B alone."
+    "{asked}Answer A: {first}\n\nAnswer B: {second}\n\nWhich answer suits this user better? Reply with the letter A or B alone."
 )
 RUBRIC = (
     "{asked}Answer: {answer}\n\n"
@@ -185,7 +219,7 @@ def _complete(
             ) from None
         _tell_nonsense(replies, LETTERS if mode == "pairwise" else DIGITS, reporter)
         return
-    loaded = None if name == "base" else loading.load(name)
+    loaded = None if name == "base" else load.load(name)
 
     def likelihoods(questions: Sequence[str], allowed: Sequence[str]) -> list[list[float]]:
         if loaded:
@@ -304,7 +338,7 @@ def pairwise(asked: Sequence[Asked], rows: Sequence[Any], draws: int, seed: int)
         **counts,
         "nonsense": votes.count(None),
         "win_rate": single(outcomes, clusters, draws, seed, share=True),
-        "length_controlled": length.controlled(outcomes, lengths, clusters, draws, seed),
+        "length_controlled": statistics.controlled(outcomes, lengths, clusters, draws, seed),
         # 0.5: no position bias
         "first_preferred": single(first, clusters_of([a for a, _ in looked]), draws, seed, share=True) if first else None,
     }

@@ -1,8 +1,9 @@
-"""One sentence that says whether it worked, with its interval, and what it cost where that is much."""
+"""One sentence that says whether it worked, with its interval, and what it cost where that is much.
+
+~~~ How much a cost may grow before it is worth a warning; the verdict, the report's signs and the study's drawing share these.
+"""
 
 from typing import Any
-
-from .limits import LENGTH, PARROTING, PERPLEXITY
 
 DOUBT = " (too few to tell that from chance)"
 
@@ -101,3 +102,9 @@ def rows(
         if unseen and unseen["requests"]:
             listed.append(("... of kinds that were not trained on", unseen["metrics"]["checkable"], ".2f"))
     return listed
+
+
+PERPLEXITY = 0.15  # share
+LENGTH = 0.15  # share, either way
+PARROTING = 0.03  # points, as a share
+SELF_BLEU = 2.0  # of 100

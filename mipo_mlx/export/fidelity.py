@@ -12,11 +12,11 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..models import adapters, loading
+from ..gguf_format.types import BETTER
+from ..models import adapters, load
 from ..records import HELDOUT, Pair, read_records
 from . import llamacpp
-from .made import LIMIT, said
-from .types import BETTER
+from .results import LIMIT, said
 
 POSITIONS = 96  # of answer tokens, spread over the answers
 POSITIONS_LLAMACPP = 24  # one request each
@@ -48,7 +48,7 @@ def held_out(folder: Path, count: int, positions: int = POSITIONS) -> Places:
 
 def reference(model_name: str, adapter_folder: Path, places: Places) -> Reference:
     """Ask the adapter model and, with the adapters switched off, its base."""
-    model = adapters.load(loading.load(model_name).model, adapter_folder)
+    model = adapters.load(load.load(model_name).model, adapter_folder)
     model.eval()
     tuned = [logprobs(model, tokens, positions) for tokens, positions in places]
     with adapters.disabled(model):
@@ -96,7 +96,7 @@ def verdict(name: str, type_name: str, figures: dict[str, Any]) -> tuple[str, st
 
 
 def _by_mlx(reference: Reference, path: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    model = loading.load(str(path)).model
+    model = load.load(str(path)).model
     for (tokens, positions), ours in zip(reference.places, reference.logprobs, strict=True):
         theirs = logprobs(model, tokens, positions)
         yield _kl(ours, theirs), ours.argmax(-1) == theirs.argmax(-1)

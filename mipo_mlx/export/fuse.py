@@ -16,8 +16,8 @@ import numpy as np
 
 from ..errors import UserError
 from ..files import disk_errors
-from ..models import gguf_rope as rope
-from .tokenizer import inner
+from ..gguf_format import rope
+from ..gguf_format.tokenizer import inner
 from .weights import Piece, Weights
 
 DTYPES = {"float32": ("F32", mx.float32), "float16": ("F16", mx.float16), "bfloat16": ("BF16", mx.bfloat16)}

@@ -1,4 +1,9 @@
-"""Writing a GGUF file: hyperparameters, tokenizer, then the fused tensors one after another, each quantised on its way out."""
+"""Writing a GGUF file: hyperparameters, tokenizer, then the fused tensors one after another, each quantised on its way out.
+
+~~~ The adapters alone as a GGUF file: llama.cpp lays it over the base with `--lora` and Ollama with ADAPTER.
+
+A few megabytes instead of a whole model. llama.cpp multiplies B A with alpha / rank, so alpha = scale * rank.
+"""
 
 import hashlib
 import logging
@@ -11,14 +16,13 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
-from ..files import disk_errors
-from ..models import gguf_rope as rope
-from ..models.gguf_tokenizer import KEEP_SPACE, strips_after_special
-from ..models.names import Architecture, by_model_type, gguf_rows
-from ..models.names import hyperparameters as named
-from .grid import LEVELS, encode_on
-from .tokenizer import PREFIX
-from .types import FILE_TYPES, PLAIN, Mix, choose, encode, row_bytes
+from ..files import disk_errors, replacing
+from ..gguf_format import rope
+from ..gguf_format.names import Architecture, by_model_type, gguf_rows
+from ..gguf_format.names import hyperparameters as named
+from ..gguf_format.rounding import LEVELS, encode_on
+from ..gguf_format.tokenizer import KEEP_SPACE, PREFIX, strips_after_special
+from ..gguf_format.types import FILE_TYPES, PLAIN, Mix, choose, encode, row_bytes
 from .weights import Piece, Weights
 
 WRITABLE = {"F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"}
@@ -112,7 +116,7 @@ def plan(weights: Weights, architecture: Architecture, type_name: str) -> dict[s
 
 
 def _writable(stored: str) -> bool:
-    from .types import _libgguf
+    from ..gguf_format.types import _libgguf
 
     return stored in ("Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL") and _libgguf() is not None
 
@@ -258,3 +262,46 @@ def _publish(writer: Any, folder: Path, path: Path) -> list[Path]:
 def fingerprint(*parts: Any) -> str:
     """A short hash of what a file was made from, to see whether it has to be made again."""
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:32]
+
+
+NO_DORA = "export.adapter: llama.cpp has no DoRA; export the fused model, or train with training.lora.dora: false"
+
+
+def write_adapter(path: Path, weights: Weights, card: Card) -> list[Path]:
+    """Write the LoRA factors in float32; returns [path]. Raises UserError for DoRA and for adapters on experts."""
+    import gguf
+
+    architecture = by_model_type(weights.config["model_type"], "export.adapter")
+    modules = weights.adapters.modules
+    if not modules:
+        raise UserError("export.adapter: there are no adapters to export")
+    if any(magnitude is not None for *_, magnitude in modules.values()):
+        raise UserError(NO_DORA)
+    config = {**weights.config, "head_dim": head_size(weights.config)}
+    logging.getLogger("gguf").setLevel(logging.ERROR)
+    ranks = {b.shape[0] for _, b, _ in modules.values()}
+    if len(ranks) != 1 or any(b.ndim != 2 for _, b, _ in modules.values()):
+        raise UserError("export.adapter: adapters on experts or of different ranks have no GGUF form; export the fused model")
+    with replacing(path) as temporary:
+        writer = gguf.GGUFWriter(temporary, architecture.gguf)
+        writer.add_type("adapter")
+        writer.add_name(card.name)
+        writer.add_base_model_count(1)
+        writer.add_base_model_name(0, card.base)
+        if card.recipe_sha256:
+            writer.add_string("mipo.recipe.sha256", card.recipe_sha256)
+        writer.add_string("adapter.type", "lora")
+        writer.add_float32("adapter.lora.alpha", weights.adapters.scale * ranks.pop())
+        for module, (a, b, _) in modules.items():
+            name = architecture.to_gguf(f"{module}.weight")
+            if name is None:
+                raise UserError(f"export.adapter: the adapters change {module}, for which GGUF has no place")
+            down, up = np.array(a.T, np.float32), np.array(b.T, np.float32)
+            rows = gguf_rows(architecture, name, config)
+            writer.add_tensor(f"{name}.lora_a", np.ascontiguousarray(down))
+            writer.add_tensor(f"{name}.lora_b", np.ascontiguousarray(up if rows is None else up[rows]))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    return [path]

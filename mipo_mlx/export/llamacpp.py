@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import Failure
+from ..errors import Failure, first_line
 
 
 def available() -> bool:
@@ -45,7 +45,7 @@ class Llama:
         try:
             self._server = xllamacpp.Server(parameters)
         except RuntimeError as error:
-            raise Failure(f"{path}: llama.cpp cannot load it ({str(error).splitlines()[0]})") from None
+            raise Failure(f"{path}: llama.cpp cannot load it ({first_line(error)})") from None
         self._address = self._server.listening_address
         self.greedy(self.tokenize("a"), 1)  # a server that is ended before its loop has begun waits for that loop for ever
 

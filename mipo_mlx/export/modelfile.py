@@ -6,8 +6,8 @@ Ollama knows chat templates by Go templates only, so the layout is read off the 
 from dataclasses import dataclass
 from typing import Any
 
+from ..gguf_format.tokenizer import inner
 from .system import render
-from .tokenizer import inner
 
 S, U, A, V = "\x01system\x01", "\x01user\x01", "\x01answer\x01", "\x01again\x01"
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from ..errors import Failure, UserError
 from ..files import read_json, sha256, write_json
-from ..models.gguf_file import GGUFFile
-from ..models.gguf_stores import lmstudio_folder
+from ..gguf_format.file import GGUFFile
+from ..models.stores import lmstudio_folder
 from ..recipe import Recipe
-from .made import exported_models
-from .profile import system_text
+from .results import exported_models
+from .system import system_text
 
 PARTS = ("adapter", "mlx", "gguf")
 

@@ -1,11 +1,20 @@
 """A default system message inside the chat template: the exported model is personal without a flag, and a system message of
-the user's own still replaces it."""
+the user's own still replaces it.
 
+~~~ What `export.system` means: none, a text of the user's own, or the user's profile.
+"""
+
+from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..models import chat
-from .tokenizer import inner
+from ..gguf_format.tokenizer import inner
+from ..memory.contexts import of_people, plain, sections
+from ..models import prompts
+from ..models.prompts import system_message
+from ..recipe import Recipe
+from ..records import TRAIN, Context, read_records
+from ..sources import canaries
 
 PROBE_USER = "probe-user"
 
@@ -32,7 +41,7 @@ def with_default(template: str, text: str, tokenizer: Any) -> str:
 
 def render(tokenizer: Any, template: str | None, messages: list[dict[str, str]], opened: bool = True) -> str:
     """The prompt as text, under a chat template of one's own."""
-    return chat.render(inner(tokenizer), messages, tokenize=False, opened=opened, template=template)
+    return prompts.render(inner(tokenizer), messages, tokenize=False, opened=opened, template=template)
 
 
 def _shows(tokenizer: Any, template: str, text: str) -> bool:
@@ -49,3 +58,52 @@ def _quote(text: str) -> str:
     """A Jinja string literal; jinja2 and llama.cpp's own Jinja both read these escapes and no others alike."""
     escaped = text.replace("\\", "\\\\").replace("'", "\\'").replace("\r\n", "\n").replace("\r", "\n")
     return "'" + escaped.replace("\n", "\\n").replace("\t", "\\t") + "'"
+
+
+WORDS = 300  # a profile longer than this costs every conversation more context than it is worth
+FILES = ("profile.md", "profile.txt")
+
+
+def system_text(folder: Path, recipe: Recipe) -> str:
+    """The default system message; "" for none.
+
+    `profile`: profile.md in the run folder (`mipo-mlx profile`), else profile.md or profile.txt inside or beside the notes, without
+    comments, headings and sources; without one the run's own training contexts, in order, up to WORDS words. It is framed as the
+    contexts were in training (`pairs.system`). Raises UserError where there is nothing, or a profile of several people.
+    """
+    wanted = recipe.export.system.strip()
+    if wanted in ("", "none"):
+        return ""
+    if wanted != "profile":
+        return wanted
+    return system_message(recipe.pairs, _profile(folder, recipe))
+
+
+def _profile(folder: Path, recipe: Recipe) -> str:
+    notes = Path(recipe.sources.notes) if recipe.sources.notes else folder
+    for place in (folder, notes, notes.parent):
+        for name in FILES:
+            if (place / name).is_file():
+                text = (place / name).read_text(encoding="utf-8", errors="replace")
+                people = [person for person in sections(text) if person]
+                if of_people(recipe) and len(people) > 1:
+                    raise UserError(
+                        f"export.system: {place / name} is the profile of {len(people)} people, and a model has one system "
+                        "message; write a text of your own"
+                    )
+                if plain(text):
+                    return plain(text)
+    trained = [c for c in read_records(folder / "contexts.jsonl", Context) if c.split == TRAIN]
+    contexts = [c.text.strip() for c in canaries.unplanted(trained, recipe.seed, recipe.sources.canaries)]
+    if not contexts:
+        raise UserError(
+            f"export.system: profile needs a {FILES[0]}, or the contexts of a run, and {folder} has neither; write the file, or a "
+            "text of your own in place of profile"
+        )
+    kept, words = [contexts[0]], len(contexts[0].split())
+    for text in contexts[1:]:
+        words += len(text.split())
+        if words > WORDS:
+            break
+        kept.append(text)
+    return "\n".join(kept)

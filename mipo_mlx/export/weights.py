@@ -15,10 +15,10 @@ import mlx.core as mx
 import numpy as np
 
 from ..errors import UserError
-from ..models.gguf_file import GGUFFile, Tensor
-from ..models.gguf_unpack import PACKED_BITS, dequantise, triple
-from ..models.names import Architecture, by_gguf, mlx_rows
-from .grid import Grid, of_affine, pack
+from ..gguf_format.blocks import PACKED_BITS, dequantise, triple
+from ..gguf_format.file import GGUFFile, Tensor
+from ..gguf_format.names import Architecture, by_gguf, mlx_rows
+from ..gguf_format.rounding import Grid, of_affine, pack
 
 
 @dataclass(frozen=True)

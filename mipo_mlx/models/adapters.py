@@ -12,7 +12,7 @@ from mlx_lm.tuner.dora import DoRALinear
 from mlx_lm.tuner.lora import LoRALinear, LoRASwitchLinear
 from mlx_lm.tuner.utils import linear_to_lora_layers, load_adapters
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 from ..files import replacing, write_json
 from ..recipe import Lora
 
@@ -72,7 +72,7 @@ def load(model: Any, folder: Path) -> Any:
     try:
         model = load_adapters(model, str(folder))
     except (ValueError, RuntimeError) as error:
-        raise UserError(f"{folder}: these adapters do not fit the model ({str(error).splitlines()[0]})") from None
+        raise UserError(f"{folder}: these adapters do not fit the model ({first_line(error)})") from None
     mx.eval(model.parameters())
     model.eval()  # dropout off: a loaded adapter is there to be measured and used
     return model

@@ -8,13 +8,13 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from .. import backend
+from ..engine.tables import EMBEDDINGS, OUTPUT
 from ..errors import UserError
-from ..stored import EMBEDDINGS, OUTPUT
-from .gguf_file import GGUFFile
-from .gguf_import import GROUP, SIXTEEN_BITS
-from .gguf_unpack import PACKED_BITS
-from .loading import model_config, resolve
-from .names import by_gguf
+from ..gguf_format.blocks import PACKED_BITS
+from ..gguf_format.file import GGUFFile
+from ..gguf_format.names import by_gguf
+from ..gguf_format.to_mlx import GROUP, SIXTEEN_BITS
+from .load import model_config, resolve
 
 
 def skeleton(name: str) -> tuple[nn.Module, int]:

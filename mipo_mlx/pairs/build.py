@@ -1,19 +1,27 @@
 """From sampled and scored grids to contrastive pairs: a pure function, so that filters and negatives can be changed without
-sampling anew. Every answer under a context is the chosen one of one pair, or is counted under the reason why not."""
+sampling anew. Every answer under a context is the chosen one of one pair, or is counted under the reason why not.
+
+~~~ In a share of the training pairs the context itself, said back, takes the place of the last rejected answer.
+
+Whatever tells contexts apart is rewarded, and nothing does that as surely as repeating them. Answers that do are kept from being
+chosen (filters.py), but a base hardly writes any, so training has none to push down. This gives it some.
+"""
 
 import math
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
+from ..engine.logprobs import token_logprobs, total
+from ..models.prompts import Asker
 from ..recipe import Recipe
 from ..records import HELDOUT, TRAIN, VALIDATION, Context, Grid, Pair, Prompt
-from ..window import Asker
-from ..words import likeness
+from ..text.words import likeness
 from . import negatives
 from .filters import REJECTED_ONLY, answer_fault, pair_fault
-from .plan import seeded
+from .grids import seeded
 
 SPLITS = (TRAIN, VALIDATION, HELDOUT)
 BINS = (0.25, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)  # nats: widths of a bar in the PMI histogram
@@ -50,9 +58,7 @@ class Rows:
         return self.of_prompts or self.contexts[row] is not None
 
 
-def build(
-    grids: list[Grid], contexts: dict[str, Context], prompts: dict[str, Prompt], recipe: Recipe, ask: Asker
-) -> Built:
+def build(grids: list[Grid], contexts: dict[str, Context], prompts: dict[str, Prompt], recipe: Recipe, ask: Asker) -> Built:
     """Pairs of all grids. contexts, prompts: by id. Grids may be given in any number; each is treated by itself."""
     built = Built()
     for grid in grids:
@@ -63,9 +69,7 @@ def build(
     return built
 
 
-def balanced(
-    grid: Grid, rows: Rows, fit: list[int], barred: set[int], recipe: Recipe, ask: Asker, built: Built
-) -> list[Pair]:
+def balanced(grid: Grid, rows: Rows, fit: list[int], barred: set[int], recipe: Recipe, ask: Asker, built: Built) -> list[Pair]:
     """The pairs of one grid; the answers of `barred` rows are rejected ones only.
 
     An answer whose pair has a fault leaves the grid whole, as chosen and as rejected one, and the others are dealt anew: were
@@ -263,3 +267,43 @@ def histogram(measured: dict[str, list[float]]) -> dict:
 
 def _mean(values: list) -> float | None:
     return round(float(np.mean(values)), 4) if values else None
+
+
+AT_ONCE = 32  # pairs scored together
+
+
+def add(pairs: list[Pair], contexts: dict[str, Context], recipe: Recipe, model: Any, tokenizer: Any) -> list[Pair]:
+    """The pairs, `pairs.said_back` of those to train on with their passage as the last candidate: its first `pairs.max_tokens`
+    tokens, with no end of turn, as an answer that was cut. `reference` is `model`'s.
+
+    Pairs keep their number of candidates, so that the loss still begins at its logarithm; the chosen answer's PMI stays that
+    against the wrong context whose answer gave way.
+    """
+    found = list(pairs)
+    drawn = [i for i, pair in enumerate(pairs) if _passage(pair, contexts) and _is_drawn(pair, recipe)]
+    for first in range(0, len(drawn), AT_ONCE):
+        some = [pairs[i] for i in drawn[first : first + AT_ONCE]]
+        texts = [_passage(pair, contexts) for pair in some]
+        tokens = [tokenizer.encode(text, add_special_tokens=False)[: recipe.pairs.max_tokens] for text in texts]
+        scored = token_logprobs(model, [pair.prompt_tokens for pair in some], [[ids] for ids in tokens])
+        for i, ids, (logps,) in zip(drawn[first:], tokens, scored, strict=False):
+            text = tokenizer.decode(ids, skip_special_tokens=True)  # what the ids spell, so that the file can be imported again
+            pair, score = pairs[i], total(logps)
+            negatives = [*pair.negatives[:-1], text]
+            found[i] = replace(
+                pair,
+                rejected=[{"role": "assistant", "content": negatives[0]}],
+                negatives=negatives,
+                tokens=[*pair.tokens[:-1], ids],
+                reference=[*pair.reference[:-1], score],
+                kinds=[*pair.kinds[:-1], SAID_BACK],
+            )
+    return found
+
+
+def _passage(pair: Pair, contexts: dict[str, Context]) -> str:
+    return contexts[pair.context_id].text if pair.context_id else ""
+
+
+def _is_drawn(pair: Pair, recipe: Recipe) -> bool:
+    return pair.split == TRAIN and seeded(recipe, f"said back {pair.id}").random() < recipe.pairs.said_back

@@ -10,10 +10,10 @@ after training, speak of the same pairs.
 
 import re
 
-from ..parroting import takes_users_part
 from ..recipe import Filters
 from ..records import TRAIN, Answer, Context, Prompt
-from ..words import NGRAM, likeness, ngrams, plain, quotes, words
+from ..text.parroting import takes_users_part
+from ..text.words import NGRAM, likeness, ngrams, plain, quotes, words
 
 REJECTED_ONLY = ("quotes_context", "first_person")  # faults that keep an answer from being chosen, not from being rejected
 

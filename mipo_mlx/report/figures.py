@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from ..evaluation.intervals import figure
+from ..evaluation.statistics import figure
 from ..recipe import Training
 from . import charts
 

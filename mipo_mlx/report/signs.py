@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from ..evaluation.intervals import figure
-from ..evaluation.limits import LENGTH, PARROTING, PERPLEXITY
+from ..evaluation.statistics import figure
+from ..evaluation.verdict import LENGTH, PARROTING, PERPLEXITY
 from ..recipe import Recipe, Training
 
 DECAY = -1.0  # chosen reward (beta x nats): an answer became exp(10) times less likely at a beta of 0.1

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from ..words import SENTENCE_END
+from ..text.words import SENTENCE_END
 from .note import Block, Note, Passage, Tally
 
 CountTokens = Callable[[str], int]
@@ -21,9 +21,7 @@ def cut(note: Note, count_tokens: CountTokens, limit: int, minimum: int, tally: 
         groups = [("", blocks) for blocks in _whole(note, count_tokens, limit, tally)]
     else:
         sections = _join_short(list(_sections(note)), count_tokens, limit, minimum)
-        groups = [
-            (heading, piece) for heading, blocks in sections for piece in _pieces(heading, blocks, count_tokens, limit)
-        ]
+        groups = [(heading, piece) for heading, blocks in sections for piece in _pieces(heading, blocks, count_tokens, limit)]
     for heading, blocks in groups:
         tally.found += 1
         text = compose(heading, blocks)

@@ -7,7 +7,7 @@ similar enough share at least one of their few rarest members, so only those are
 import math
 from collections import Counter, defaultdict
 
-from ..words import PART, jaccard
+from ..text.words import PART, jaccard
 from .note import Passage, Tally
 
 RUN = 3  # words in a shingle

@@ -12,10 +12,10 @@ from typing import Any
 
 from ..errors import UserError
 from ..recipe import Dataset
+from .decode import read_text
 from .note import Note, Skip, Tally
 from .readers.plain import paragraphs
 from .readers.rows import parse_json, parse_rows
-from .text import read_text
 
 FIELD = re.compile(r"\{([\w.]+)\}")
 BUILDERS = {".parquet": "parquet", ".csv": "csv"}

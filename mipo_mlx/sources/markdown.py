@@ -13,7 +13,7 @@ import yaml
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from ..words import SENTENCE_END
+from ..text.words import SENTENCE_END
 from .note import Block
 
 KEEP_CODE = 80  # characters: a shorter code block is part of the sentence, a longer one is left out

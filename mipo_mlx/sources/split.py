@@ -5,8 +5,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from ..errors import UserError
-from ..families import connected, sentences, telling
-from ..records import HELDOUT, TRAIN, Context
+from ..records import HELDOUT, TRAIN, Context, seed_for
+from ..text.words import connected, sentences, telling
 from .note import Passage, Tally
 
 COLLAPSED = 0.34  # a family of notes larger than this share of all is no use as a unit of the split
@@ -35,7 +35,7 @@ def split(passages: list[Passage], seed: int, fraction: float, limit: int, grid:
             f"sources.max_contexts: {limit}, and a grid needs {grid} contexts (pairs.contexts_per_grid) for training and {grid} "
             f"held out; raise it to {2 * grid} or more"
         )
-    rng = random.Random(f"{seed} split")
+    rng = random.Random(seed_for(seed, "split"))
     keys = telling({note: set().union(*(sentences(p.text) for p in held)) for note, held in notes.items()})
     families = connected(keys)
     if max(map(len, families)) > COLLAPSED * len(notes):

@@ -4,8 +4,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from .decode import writable
 from .note import Tally
-from .text import writable
 
 # Left alone beside everything that begins with a dot (.git, .obsidian, .trash, .stversions, ...).
 TRASH = {"trash", "$recycle.bin", "recently deleted", "node_modules", "__pycache__"}

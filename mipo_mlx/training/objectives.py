@@ -126,4 +126,3 @@ def metrics(logps: mx.array, reference: mx.array, lengths: mx.array, mask: mx.ar
         "chosen_logp": logps[:, 0],
         "rejected_logp": mx.where(mask[:, 1:], logps[:, 1:], 0).sum(axis=1) / mx.maximum(mask[:, 1:].sum(axis=1), 1),
     }
-

@@ -9,7 +9,7 @@ from random import Random
 
 from ..errors import UserError
 from ..recipe import Training
-from ..records import Pair
+from ..records import Pair, seed_for
 
 
 def group_grids(pairs: list[Pair]) -> list[list[Pair]]:
@@ -34,7 +34,7 @@ def plan_steps(grids: int, settings: Training, seed: int | str) -> list[list[int
     order: list[int] = []
     for epoch in range(math.ceil(settings.epochs)):
         indices = list(range(grids))
-        Random(f"{seed}/epoch/{epoch}").shuffle(indices)
+        Random(seed_for(seed, f"epoch/{epoch}", "/")).shuffle(indices)
         order += indices
     order = order[:wanted]
     return [order[i : i + settings.grids_per_step] for i in range(0, len(order), settings.grids_per_step)]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..logprobs import token_logprobs
+from ..engine.logprobs import token_logprobs
 from ..models import adapters
 from ..records import Pair
 

@@ -7,7 +7,8 @@ import numpy as np
 from mlx.utils import tree_map
 
 from mipo_mlx.files import write_json, write_jsonl
-from mipo_mlx.models import adapters, chat, loading
+from mipo_mlx.models import adapters, load
+from mipo_mlx.models import prompts as chat
 from mipo_mlx.recipe import Lora, Recipe
 from mipo_mlx.records import Context, Pair, Prompt, write_records
 
@@ -23,8 +24,11 @@ def recipe(model: Path | str, canaries: int = 0, **evaluation) -> Recipe:
             "model": str(model),
             "sources": {"canaries": canaries},
             "pairs": {
-                "contexts_per_grid": 2, "max_tokens": 6, "batch": 4,
-                "system": "About the user: {context}", "plain_system": "Answer.",
+                "contexts_per_grid": 2,
+                "max_tokens": 6,
+                "batch": 4,
+                "system": "About the user: {context}",
+                "plain_system": "Answer.",
             },  # fmt: skip
             "training": {"lora": {"rank": 2, "scale": 4.0}},
             "evaluation": {**SMALL, **evaluation},
@@ -33,7 +37,7 @@ def recipe(model: Path | str, canaries: int = 0, **evaluation) -> Recipe:
 
 
 def plain_logprobs(model, prompt: list[int], answer: list[int]) -> np.ndarray:
-    """(tokens,) by one plain forward pass, NumPy log-softmax in float64: independent of mipo_mlx.logprobs."""
+    """(tokens,) by one plain forward pass, NumPy log-softmax in float64: independent of mipo_mlx.engine.logprobs."""
     logits = np.array(model(mx.array([prompt + answer]))[0].astype(mx.float32), dtype=np.float64)
     logits -= logits.max(-1, keepdims=True)
     logps = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
@@ -43,7 +47,7 @@ def plain_logprobs(model, prompt: list[int], answer: list[int]) -> np.ndarray:
 def make_run(folder: Path, settings: Recipe, *, spread: float = 0.0, seed: int = 1) -> Path:
     """contexts, prompts, held-out pairs scored under the base, and adapters; `spread` 0 leaves them without effect (B = 0)."""
     folder.mkdir(parents=True, exist_ok=True)
-    loaded = loading.load(settings.model)
+    loaded = load.load(settings.model)
     contexts = [Context(f"c{i}", f"I {fact}.", f"n{i}", f"n{i}.md", 1, "heldout", 5) for i, fact in enumerate(FACTS)]
     prompts = [Prompt(f"p{i}", text, "planning", "heldout") for i, text in enumerate(ASKED)]
     write_records(folder / "contexts.jsonl", contexts)
@@ -76,7 +80,7 @@ def more_prompts(folder: Path, count: int = 8) -> None:
 
 
 def write_adapters(folder: Path, settings: Recipe, spread: float) -> None:
-    model = loading.load(settings.model).model
+    model = load.load(settings.model).model
     config = adapters.attach(model, Lora.model_validate(settings.training.lora.model_dump()), 0)
     if spread:
         mx.random.seed(3)

@@ -9,10 +9,11 @@ import pytest
 from mipo_mlx.errors import UserError
 from mipo_mlx.evaluation import abilities
 from mipo_mlx.evaluation.journal import Journal
-from mipo_mlx.evaluation.numbers import read_number
 from mipo_mlx.files import read_json, read_jsonl
-from mipo_mlx.models import adapters, chat, loading
+from mipo_mlx.models import adapters, load
+from mipo_mlx.models import prompts as chat
 from mipo_mlx.progress import Reporter
+from mipo_mlx.text.numbers import read_number
 
 from .helpers import make_run, plain_logprobs, recipe
 
@@ -127,7 +128,7 @@ def write(path, rows):
 def test_choices_are_judged_by_their_mean_logprob(tmp_path, tiny_folder):
     settings = recipe(tiny_folder)
     folder = make_run(tmp_path / "run", settings, spread=0.05)
-    loaded = loading.load(settings.model)
+    loaded = load.load(settings.model)
     model = adapters.load(loaded.model, folder / "adapters")
     rows = [{"question": f"What is {i}?", "choices": ["bread", "my garden", "a nurse"], "answer": i % 3} for i in range(7)]
     result = abilities.evaluate(model, loaded.tokenizer, rows, settings, Journal(tmp_path / "j.jsonl", "k"))
@@ -152,7 +153,7 @@ def test_choices_are_judged_by_their_mean_logprob(tmp_path, tiny_folder):
 def test_numbers_are_generated_and_read(tmp_path, tiny_folder, monkeypatch):
     settings = recipe(tiny_folder)
     folder = make_run(tmp_path / "run", settings)
-    loaded = loading.load(settings.model)
+    loaded = load.load(settings.model)
     model = adapters.load(loaded.model, folder / "adapters")
     asked = []
 
@@ -161,7 +162,7 @@ def test_numbers_are_generated_and_read(tmp_path, tiny_folder, monkeypatch):
         assert all("End with a line of #### and the number." in tokenizer.decode(prompt) for prompt in prompts)
         return [{"text": text} for text in ("It is 1,000 in all", "no idea", "It is 3")[: len(prompts)]]
 
-    monkeypatch.setattr(abilities.sampling, "answers", answers)
+    monkeypatch.setattr(abilities.requests, "answers", answers)
     rows = [{"question": "a", "answer": "1000"}, {"question": "b", "answer": 2}, {"question": "c", "answer": 4}]
     result = abilities.evaluate(model, loaded.tokenizer, rows, settings, Journal(tmp_path / "j.jsonl", "k"))
     assert result["metrics"]["ability"]["after"]["value"] == pytest.approx(1 / 3)
@@ -170,12 +171,12 @@ def test_numbers_are_generated_and_read(tmp_path, tiny_folder, monkeypatch):
 
 def test_the_recipe_names_the_questions_and_how_many(tmp_path, tiny_folder):
     path = write(tmp_path / "q.jsonl", [{"question": f"q{i}", "choices": ["a", "b"], "answer": 0} for i in range(9)])
-    from mipo_mlx.evaluation import stage
+    from mipo_mlx.evaluation import evaluate
 
     for count, expected in ((4, 4), (100, 9)):
         settings = recipe(tiny_folder, abilities=str(path), abilities_questions=count, answers=2)
         folder = make_run(tmp_path / str(count), settings)
-        summary = stage.run(folder, settings, Reporter(quiet=True))
+        summary = evaluate.run(folder, settings, Reporter(quiet=True))
         assert read_json(folder / "eval.json")["abilities"]["questions"] == expected and "ability" in summary
 
 

@@ -8,17 +8,18 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mipo_mlx import sft, summary
+from mipo_mlx.commands import summary
 from mipo_mlx.errors import UserError
-from mipo_mlx.evaluation import asking, baselines, cases, sampling, stage
+from mipo_mlx.evaluation import baselines, requests
+from mipo_mlx.evaluation import evaluate as stage
 from mipo_mlx.evaluation.journal import Journal
 from mipo_mlx.files import read_json, read_jsonl, write_json, write_jsonl
-from mipo_mlx.models import adapters, loading
+from mipo_mlx.models import adapters, load
+from mipo_mlx.models.prompts import Asker
 from mipo_mlx.progress import Reporter
 from mipo_mlx.run import Run, run_stage
-from mipo_mlx.training import loop
-from mipo_mlx.training import stage as training
-from mipo_mlx.window import Asker
+from mipo_mlx.training import train
+from mipo_mlx.training import train as training
 
 from .helpers import make_run, recipe
 
@@ -38,15 +39,15 @@ def logprobs_after(model, ids: list[int]) -> np.ndarray:
 
 
 def test_strength_zero_is_the_base_with_its_context(tiny_folder):
-    loaded = loading.load(str(tiny_folder))
+    loaded = load.load(str(tiny_folder))
     prompts, plain = [WITH, [11, 12, 13]], [WITHOUT, [13]]
     contrasted = baselines.contrast(loaded.model, loaded.tokenizer, prompts, plain, 0.0, greedy(tiny_folder), 0)
-    assert contrasted == sampling.answers(loaded.model, loaded.tokenizer, prompts, greedy(tiny_folder), 0)
+    assert contrasted == requests.answers(loaded.model, loaded.tokenizer, prompts, greedy(tiny_folder), 0)
 
 
 @pytest.mark.parametrize("strength", [0.5, 1.5])
 def test_each_greedy_token_is_the_best_of_the_contrasted_distribution(tiny_folder, strength):
-    loaded = loading.load(str(tiny_folder))
+    loaded = load.load(str(tiny_folder))
     prompts, plain = [WITH, [11, 12, 13]], [WITHOUT, [13]]
     found = baselines.contrast(loaded.model, loaded.tokenizer, prompts, plain, strength, greedy(tiny_folder), 0)
     for with_context, without, answer in zip(prompts, plain, found, strict=True):
@@ -59,7 +60,7 @@ def test_each_greedy_token_is_the_best_of_the_contrasted_distribution(tiny_folde
 
 
 def test_the_output_layer_never_reads_the_prompt(tiny_folder, monkeypatch):
-    loaded = loading.load(str(tiny_folder))
+    loaded = load.load(str(tiny_folder))
     kind, read = type(loaded.model), []
     original = kind.__call__
     monkeypatch.setattr(
@@ -70,7 +71,7 @@ def test_the_output_layer_never_reads_the_prompt(tiny_folder, monkeypatch):
 
 
 def test_contrasted_texts_leave_out_special_tokens_as_sampled_ones_do(tiny_folder, monkeypatch):
-    loaded = loading.load(str(tiny_folder))
+    loaded = load.load(str(tiny_folder))
     drawn = iter([50, 1, 51, 2])
     monkeypatch.setattr(baselines, "nucleus_sampler", lambda *_: lambda logps: mx.array([next(drawn)]))
     [answer] = baselines.contrast(loaded.model, loaded.tokenizer, [WITH], [WITHOUT], 0.5, greedy(tiny_folder), 0)
@@ -99,7 +100,7 @@ def test_baselines_are_measured_when_asked_for_and_kept(tmp_path, tiny_folder, m
     first = read_json(tmp_path / "eval.json")
     on_top = {"baselines", "settings"}
     assert first["baselines"] is None
-    sft.prepare(tmp_path, asked, QUIET)
+    baselines.prepare(tmp_path, asked, QUIET)
     scored = []
     original = stage.asking.score_group
     monkeypatch.setattr(stage.asking, "score_group", None)  # nothing that is known is computed again
@@ -145,13 +146,13 @@ class Steps:
 def test_the_bar_moves_as_far_as_it_was_told(tmp_path, tiny_folder):
     """Requests of a pair file made elsewhere have no prompt without a context, so that only SFT is measured."""
     settings = trainable(tmp_path, tiny_folder, baselines=True)
-    sft.prepare(tmp_path, settings, QUIET)
-    loaded = loading.load(str(tiny_folder))
+    baselines.prepare(tmp_path, settings, QUIET)
+    loaded = load.load(str(tiny_folder))
     model = adapters.load(loaded.model, tmp_path / "adapters")
-    own = cases.build(tmp_path, settings, Asker(loaded.tokenizer, settings.pairs))[:2]
+    own = requests.build(tmp_path, settings, Asker(loaded.tokenizer, settings.pairs))[:2]
     for name, groups, methods in (("own", own, 4), ("made elsewhere", [replace(g, plain=None) for g in own], 1)):
         bar, journal = Steps(), Journal(tmp_path / f"{name}.jsonl", "k")
-        asked = asking.ask(model, loaded.tokenizer, groups, settings, journal)
+        asked = requests.ask(model, loaded.tokenizer, groups, settings, journal)
         found = baselines.evaluate(model, loaded.tokenizer, asked, settings, journal, None, tmp_path / "sft" / "adapters", bar)
         assert len(found) == methods and bar.done == baselines.work(groups) == 2 * 4 * methods
 
@@ -161,7 +162,7 @@ def test_the_sft_adapters_are_those_of_a_run_with_that_objective(tmp_path, tiny_
     settings = trainable(tmp_path, tiny_folder, baselines=True)
     changed = {"epochs": 2.0, "learning_rate": 1e-3, "label_smoothing": 0.2, "max_kl": 1e-9, "checkpoint_every": 2}
     settings = settings.model_copy(update={"training": settings.training.model_copy(update=changed)})
-    sft.prepare(tmp_path, settings, QUIET)
+    baselines.prepare(tmp_path, settings, QUIET)
     plain = settings.training.model_copy(
         update={"objective": "sft", "label_smoothing": 0.0, "max_kl": None, "min_chosen_reward": None}
     )
@@ -189,19 +190,19 @@ def test_sft_has_the_pairs_and_steps_of_every_round_that_counts(tmp_path, tiny_f
     shutil.copytree(run / "adapters", run / "adapters-1")
     (run / "adapters-1" / "adapters.safetensors").write_bytes(b"other")
     shutil.copytree(run, tmp_path / "other")
-    sft.prepare(run, settings, QUIET)
+    baselines.prepare(run, settings, QUIET)
     taken = [(row["round"], row["step"]) for row in read_jsonl(run / "sft" / "metrics.jsonl") if "nll" in row]
     assert taken == [(1, step) for step in range(1, 5)] + [(2, step) for step in range(1, 4)]
     (tmp_path / "other" / "whole").mkdir()
     for number in (1, 2):
-        training.fit(tmp_path / "other", tmp_path / "other" / "whole", sft.settings(settings, 2), loop.Watch(QUIET), number)
+        training.fit(tmp_path / "other", tmp_path / "other" / "whole", baselines.settings(settings, 2), train.Watch(QUIET), number)
     of_round = [(tmp_path / f"other/whole/adapters-{n}/adapters.safetensors").read_bytes() for n in (1, 2)]
     assert (run / "sft/adapters/adapters.safetensors").read_bytes() == of_round[1] != of_round[0]
     with monkeypatch.context() as patch:
         patch.setattr(training, "fit", None)
-        sft.prepare(run, settings, QUIET)  # finished: nothing is trained
+        baselines.prepare(run, settings, QUIET)  # finished: nothing is trained
     shutil.copytree(run / "adapters", run / "adapters-1", dirs_exist_ok=True)  # now the second round taught nothing
-    sft.prepare(run, settings, QUIET)
+    baselines.prepare(run, settings, QUIET)
     assert (run / "sft/adapters/adapters.safetensors").read_bytes() == of_round[0]
 
 
@@ -209,9 +210,9 @@ def test_sft_is_trained_once_and_continued_after_a_kill(tmp_path, tiny_folder, m
     settings = trainable(tmp_path / "run", tiny_folder, baselines=True)
     settings = settings.model_copy(update={"training": settings.training.model_copy(update={"checkpoint_every": 1})})
     trainable(tmp_path / "whole", tiny_folder)
-    sft.prepare(tmp_path / "whole", settings, QUIET)
+    baselines.prepare(tmp_path / "whole", settings, QUIET)
     taken = []
-    original = loop.gradients.step
+    original = train.gradients.step
 
     def step(*args, **options):
         if len(taken) == 2:
@@ -219,59 +220,59 @@ def test_sft_is_trained_once_and_continued_after_a_kill(tmp_path, tiny_folder, m
         taken.append(1)
         return original(*args, **options)
 
-    monkeypatch.setattr(loop.gradients, "step", step)
+    monkeypatch.setattr(train.gradients, "step", step)
     with pytest.raises(KeyboardInterrupt):
-        sft.prepare(tmp_path / "run", settings, QUIET)
-    monkeypatch.setattr(loop.gradients, "step", lambda *args, **options: taken.append(1) or original(*args, **options))
-    sft.prepare(tmp_path / "run", settings, QUIET)
+        baselines.prepare(tmp_path / "run", settings, QUIET)
+    monkeypatch.setattr(train.gradients, "step", lambda *args, **options: taken.append(1) or original(*args, **options))
+    baselines.prepare(tmp_path / "run", settings, QUIET)
     assert len(taken) == 4  # two before, two after; none of the first two again
     sides = [(tmp_path / run / "sft/adapters/adapters.safetensors").read_bytes() for run in ("run", "whole")]
     assert sides[0] == sides[1]
-    monkeypatch.setattr(loop.gradients, "step", None)
-    sft.prepare(tmp_path / "run", settings, QUIET)  # finished: nothing is trained
+    monkeypatch.setattr(train.gradients, "step", None)
+    baselines.prepare(tmp_path / "run", settings, QUIET)  # finished: nothing is trained
     faster = settings.model_copy(update={"training": settings.training.model_copy(update={"learning_rate": 1.0})})
     with pytest.raises(TypeError):
-        sft.prepare(tmp_path / "run", faster, QUIET)  # another recipe is trained anew
+        baselines.prepare(tmp_path / "run", faster, QUIET)  # another recipe is trained anew
 
 
 def test_the_sft_answers_are_sampled_from_the_sft_model(tmp_path, tiny_folder):
     """The journal holds them: the same as those of a model that has only these adapters."""
     settings = trainable(tmp_path, tiny_folder, answers=4, baselines=True)
     settings = settings.model_copy(update={"training": settings.training.model_copy(update={"learning_rate": 0.05})})
-    sft.prepare(tmp_path, settings, QUIET)
+    baselines.prepare(tmp_path, settings, QUIET)
     stage.run(tmp_path, settings, QUIET)
     journal = {(r["phase"], r["chunk"]): r["results"] for r in read_jsonl(tmp_path / "eval-samples.jsonl")[1:]}
-    loaded = loading.load(str(tiny_folder))
+    loaded = load.load(str(tiny_folder))
     model = adapters.load(loaded.model, tmp_path / "sft" / "adapters")
-    groups = cases.build(tmp_path, settings, Asker(loaded.tokenizer, settings.pairs))
+    groups = requests.build(tmp_path, settings, Asker(loaded.tokenizer, settings.pairs))
     prompts = [g.tokens[i] for g in groups for i in range(g.asked)]
-    expected = sampling.answers(model, loaded.tokenizer, prompts, settings.pairs, sampling.seed_of(0, "eval", 0))
+    expected = requests.answers(model, loaded.tokenizer, prompts, settings.pairs, requests.seed_of(0, "eval", 0))
     assert journal["baseline SFT on the chosen answers", 0] == expected
     assert expected != journal["sample-tuned", 0] and expected != journal["sample-base", 0]
 
 
 def test_swapped_adapters_come_back_and_other_layouts_are_refused(tmp_path, tiny_folder):
     settings = trainable(tmp_path, tiny_folder, baselines=True)
-    sft.prepare(tmp_path, settings, QUIET)
-    model = adapters.load(loading.load(str(tiny_folder)).model, tmp_path / "adapters")
+    baselines.prepare(tmp_path, settings, QUIET)
+    model = adapters.load(load.load(str(tiny_folder)).model, tmp_path / "adapters")
     before = {name: np.array(value) for name, value in adapters.weights(model).items()}
     with adapters.swapped(model, tmp_path / "sft" / "adapters"):
         assert any(not np.array_equal(before[name], np.array(value)) for name, value in adapters.weights(model).items())
     assert all(np.array_equal(before[name], np.array(value)) for name, value in adapters.weights(model).items())
     with pytest.raises(UserError, match="no adapters there"), adapters.swapped(model, tmp_path / "none"):
         pass
-    larger = adapters.attach(loading.load(str(tiny_folder)).model, settings.training.lora.model_copy(update={"rank": 3}), 0)
-    model = loading.load(str(tiny_folder)).model
+    larger = adapters.attach(load.load(str(tiny_folder)).model, settings.training.lora.model_copy(update={"rank": 3}), 0)
+    model = load.load(str(tiny_folder)).model
     adapters.attach(model, settings.training.lora.model_copy(update={"rank": 3}), 0)
     adapters.save(model, tmp_path / "larger", larger)
-    model = adapters.load(loading.load(str(tiny_folder)).model, tmp_path / "adapters")
+    model = adapters.load(load.load(str(tiny_folder)).model, tmp_path / "adapters")
     with pytest.raises(UserError, match="another layout"), adapters.swapped(model, tmp_path / "larger"):
         pass
 
 
 def test_the_run_layer_trains_sft_before_an_evaluation_with_baselines(tmp_path, tiny_folder, monkeypatch):
     order = []
-    monkeypatch.setattr(sft, "prepare", lambda *args: order.append("sft"))
+    monkeypatch.setattr(baselines, "prepare", lambda *args: order.append("sft"))
 
     def evaluate(folder, *_):
         order.append("evaluation")

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from mipo_mlx import run as runs
-from mipo_mlx import summary as runs_summary
-from mipo_mlx.evaluation import checkable, stage
+from mipo_mlx.commands import summary as runs_summary
+from mipo_mlx.evaluation import checkable, evaluate
 from mipo_mlx.files import read_json, read_jsonl
-from mipo_mlx.models import chat
-from mipo_mlx.overrides import load_recipe
-from mipo_mlx.pairs.plan import make_plan
+from mipo_mlx.models import prompts as chat
+from mipo_mlx.pairs.grids import make_plan
 from mipo_mlx.progress import Reporter
+from mipo_mlx.recipe_loading import load_recipe
 from mipo_mlx.records import Pair, Prompt, read_records, write_records
-from mipo_mlx.sources import stage as sources
+from mipo_mlx.sources import read as sources
 
 from .helpers import make_run, more_prompts, recipe
 
@@ -163,8 +163,8 @@ def test_the_stage_counts_what_was_met_told_and_untold(tmp_path, tiny_folder, mo
     current: list[str] = []
     whole = checkable.evaluate
     monkeypatch.setattr(checkable.sampling, "answers", answers)
-    monkeypatch.setattr(stage.checkable, "evaluate", lambda *args: current.append("checkable") or whole(*args))
-    summary = stage.run(folder, settings, Reporter(quiet=True))
+    monkeypatch.setattr(evaluate.checkable, "evaluate", lambda *args: current.append("checkable") or whole(*args))
+    summary = evaluate.run(folder, settings, Reporter(quiet=True))
     result = read_json(folder / "eval.json")["checkable"]
     assert untold == {True, False} and result["requests"] == 24
     expected = {text: sum(kind.met(text) for kind in checkable.KINDS) / 24 for text in ("Bake!", "Bake?")}

@@ -5,10 +5,9 @@ import pytest
 
 from mipo_mlx.errors import UserError
 from mipo_mlx.evaluation import answers, heldout
-from mipo_mlx.evaluation.answers import Asked, Scored
-from mipo_mlx.evaluation.cases import Group
 from mipo_mlx.evaluation.compare import compare, show
-from mipo_mlx.evaluation.measures import FORMAT, Measures
+from mipo_mlx.evaluation.requests import Asked, Group, Scored
+from mipo_mlx.evaluation.statistics import FORMAT, Measures
 from mipo_mlx.files import write_json
 from mipo_mlx.records import Pair
 

@@ -10,10 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from mipo_mlx import plan
-from mipo_mlx import recipe as recipes
+from mipo_mlx import recipe_loading
+from mipo_mlx.commands import dry_run
 from mipo_mlx.errors import Failure
-from mipo_mlx.evaluation import endpoint, judge, stage
+from mipo_mlx.evaluation import endpoint, evaluate, judge
 from mipo_mlx.files import read_json
 from mipo_mlx.progress import Reporter
 from mipo_mlx.run import Run
@@ -64,7 +64,7 @@ def serving(respond):
 def impatient(monkeypatch):
     monkeypatch.setattr(endpoint, "PAUSE", 0.01)
     monkeypatch.delenv(endpoint.KEY, raising=False)
-    monkeypatch.setattr(stage.embedding, "installed", lambda: None)
+    monkeypatch.setattr(evaluate.embedding, "installed", lambda: None)
 
 
 def answers(question):
@@ -88,7 +88,7 @@ def test_verdicts_in_both_orders_equal_a_count_by_hand(tmp_path, tiny_folder):
     with serving(longer) as server:
         settings = at(server, tiny_folder)
         folder = make_run(tmp_path, settings, spread=0.05)
-        stage.run(folder, settings, QUIET)
+        evaluate.run(folder, settings, QUIET)
     gallery = [(e["base"]["text"], e["tuned"]["text"]) for e in read_json(folder / "eval.json")["gallery"]]
     lengths = [(len(base), len(tuned)) for base, tuned in gallery if base != tuned]
     found = judged(folder)
@@ -109,7 +109,7 @@ def test_a_judge_that_looks_at_the_position_alone_makes_ties_and_is_found_out(tm
     with serving(lambda *_: said) as server:
         settings = at(server, tiny_folder, answers=4)
         folder = make_run(tmp_path, settings, spread=0.05)
-        stage.run(folder, settings, QUIET)
+        evaluate.run(folder, settings, QUIET)
     assert judged(folder)["win_rate"]["value"] == win_rate and judged(folder)["first_preferred"]["value"] == first
 
 
@@ -125,7 +125,7 @@ def test_nonsense_is_counted_and_never_scored(tmp_path, tiny_folder):
     with serving(respond) as server:
         settings = at(server, tiny_folder, answers=4)
         folder = make_run(tmp_path, settings, spread=0.05)
-        stage.run(folder, settings, QUIET)
+        evaluate.run(folder, settings, QUIET)
     assert judged(folder)["nonsense"] == 4 and judged(folder)["win_rate"] == {"value": None, "interval": None}
     assert judged(folder)["win"] == judged(folder)["tie"] == judged(folder)["loss"] == 0
 
@@ -135,7 +135,7 @@ def test_a_model_judged_against_itself(tmp_path, tiny_folder):
         settings = at(server, tiny_folder, answers=16)
         folder = make_run(tmp_path, settings)
         more_prompts(folder)
-        stage.run(folder, settings, QUIET)
+        evaluate.run(folder, settings, QUIET)
     assert judged(folder)["tie"] == 16 and judged(folder)["win_rate"] == {"value": 0.5, "interval": [0.5, 0.5]}
     assert not server.seen
 
@@ -148,7 +148,7 @@ def test_rubric_mode_scores_single_answers(tmp_path, tiny_folder):
     with serving(respond) as server:
         settings = at(server, tiny_folder, judge_mode="rubric")
         folder = make_run(tmp_path, settings, spread=0.05)
-        stage.run(folder, settings, QUIET)
+        evaluate.run(folder, settings, QUIET)
     result = read_json(folder / "eval.json")
     for side, place in (("base", "before"), ("tuned", "after")):
         scores = [1 + len(e[side]["text"]) % 5 for e in result["gallery"]]
@@ -172,17 +172,17 @@ def test_an_endpoint_that_goes_down_ends_in_one_line_and_is_continued(tmp_path, 
         settings = at(server, tiny_folder)
         folder = make_run(tmp_path / "broken", settings, spread=0.05)
         with pytest.raises(Failure) as error:
-            stage.run(folder, settings, QUIET)
+            evaluate.run(folder, settings, QUIET)
         told = str(error.value)
         assert "HTTP 503 (loading model), 3 times in a row; 2 of 8 requests are judged and kept" in told and "\n" not in told
         assert f"`mipo-mlx eval {folder} --set evaluation.judge=null` leaves the judge out" in told
         assert not (folder / "eval.json").exists() and len(asked) == 5 + endpoint.TRIES
         alive.set()
         asked.clear()
-        stage.run(folder, settings, QUIET)
+        evaluate.run(folder, settings, QUIET)
         assert len(asked) == 12  # six requests in both orders
         whole = make_run(tmp_path / "whole", settings, spread=0.05)
-        stage.run(whole, settings, QUIET)
+        evaluate.run(whole, settings, QUIET)
         assert (whole / "eval.json").read_bytes() == (folder / "eval.json").read_bytes()
 
 
@@ -220,7 +220,7 @@ def test_the_recipe_sets_the_time_limit(tmp_path, tiny_folder):
         settings = at(server, tiny_folder, answers=2, judge_timeout=0.15)
         folder = make_run(tmp_path, settings, spread=0.05)
         with pytest.raises(Failure, match=r"no answer within 0.15 s .* 0 of 2 requests are judged and kept"):
-            stage.run(folder, settings, QUIET)
+            evaluate.run(folder, settings, QUIET)
 
 
 def test_a_busy_endpoint_is_asked_again():
@@ -284,16 +284,16 @@ def test_empty_replies_are_asked_again_and_nonsense_is_shown(tmp_path, tiny_fold
         server.respond = thinks
         settings = at(server, tiny_folder, answers=4)
         folder = make_run(tmp_path, settings, spread=0.05)
-        stage.run(folder, settings, Reporter(quiet=True, stream=told))
+        evaluate.run(folder, settings, Reporter(quiet=True, stream=told))
         assert (judged(folder)["nonsense"], judged(folder)["unanswered"]) == (4, 4)
         assert "8 of 8 replies are no verdict, the last one empty: cut at 1024 tokens" in told.getvalue()
         told.truncate(0)
         server.respond = lambda *_: "Both are lovely,\nA or B?"
-        stage.run(folder, settings, Reporter(quiet=True, stream=told))
+        evaluate.run(folder, settings, Reporter(quiet=True, stream=told))
         assert len(server.seen) == 16 and (judged(folder)["nonsense"], judged(folder)["unanswered"]) == (4, 0)
         assert "replies are no verdict, the last one 'Both are lovely, A or B?'" in told.getvalue()
         told.truncate(0)
-        stage.run(folder, settings, Reporter(quiet=True, stream=told))
+        evaluate.run(folder, settings, Reporter(quiet=True, stream=told))
         assert len(server.seen) == 16 and not told.getvalue()  # what was said is kept
 
 
@@ -301,22 +301,22 @@ def test_verdicts_outlive_other_settings_and_add_up(tmp_path, tiny_folder, monke
     with serving(longer) as first, serving(lambda *_: "A") as second:
         settings = at(first, tiny_folder, answers=4)
         folder = make_run(tmp_path, settings, spread=0.05)
-        stage.run(folder, settings, QUIET)
+        evaluate.run(folder, settings, QUIET)
         paid, verdict = len(first.seen), judged(folder)
         for changes in ({"examples": 1}, {"bootstrap": 300}, {"everyday": 2}, {"unprompted": 3}):
-            stage.run(folder, recipe(tiny_folder, **{"answers": 4, **changes}), QUIET)
+            evaluate.run(folder, recipe(tiny_folder, **{"answers": 4, **changes}), QUIET)
             assert judged(folder)["judge"] == first.url and judged(folder)["win"] == verdict["win"], changes
-        stage.run(folder, at(second, tiny_folder, answers=4), QUIET)
+        evaluate.run(folder, at(second, tiny_folder, answers=4), QUIET)
         assert judged(folder)["judge"] == second.url and [o["judge"] for o in judged(folder)["others"]] == [first.url]
         assert judged(folder)["agreement"][0]["judges"] == [second.url, first.url]
-        stage.run(folder, at(second, tiny_folder, answers=4, judge_model="other"), QUIET)
+        evaluate.run(folder, at(second, tiny_folder, answers=4, judge_model="other"), QUIET)
         labels = [f"{second.url} (other, pairwise)", f"{second.url} (tiny, pairwise)"]
         assert len(judged(folder)["others"]) == 2 and labels in [pair["judges"] for pair in judged(folder)["agreement"]]
         said = io.StringIO()
-        stage.run(folder, recipe(tiny_folder, answers=2), Reporter(stream=said))  # fewer of the same: all were judged
-        stage.run(folder, recipe(tiny_folder, answers=8), Reporter(stream=said))
+        evaluate.run(folder, recipe(tiny_folder, answers=2), Reporter(stream=said))  # fewer of the same: all were judged
+        evaluate.run(folder, recipe(tiny_folder, answers=8), Reporter(stream=said))
         assert judged(folder) is None and f"{first.url}: not all of these answers are judged" in said.getvalue()
-        stage.run(folder, settings, QUIET)
+        evaluate.run(folder, settings, QUIET)
         assert judged(folder)["win"] == verdict["win"] and len(first.seen) == paid  # nothing is paid twice
 
 
@@ -361,7 +361,7 @@ def test_the_key_is_sent_and_written_nowhere(tmp_path, tiny_folder, monkeypatch)
     with serving(longer) as server:
         settings = at(server, tiny_folder, answers=2)
         folder = make_run(tmp_path, settings, spread=0.05)
-        stage.run(folder, settings, QUIET)
+        evaluate.run(folder, settings, QUIET)
     assert server.seen and all(headers["Authorization"] == "Bearer sesame-42" for _, headers, _ in server.seen)
     assert not any(b"sesame" in path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
@@ -402,7 +402,7 @@ def test_it_says_who_gets_to_see_what(tmp_path, tiny_folder, capsys):
     with serving(longer) as server:
         settings = at(server, tiny_folder, answers=2)
         folder = make_run(tmp_path, settings, spread=0.05)
-        stage.run(folder, settings, Reporter(quiet=True))  # also with --quiet
+        evaluate.run(folder, settings, Reporter(quiet=True))  # also with --quiet
     assert capsys.readouterr().err.count(f"sent to 127.0.0.1:{server.server_port}") == 1
 
 
@@ -413,15 +413,15 @@ def test_the_dry_run_names_the_host(tmp_path, tiny_folder):
     settings = recipe(tiny_folder, judge="https://judge.example/v1", judge_model="m")
     named = settings.sources.model_copy(update={"notes": str(tmp_path / "notes"), "min_tokens": 8})
     for values, there in ((settings, True), (recipe(tiny_folder), False)):
-        told = plan.describe(Run(tmp_path / "run", values.model_copy(update={"sources": named})))
+        told = dry_run.describe(Run(tmp_path / "run", values.model_copy(update={"sources": named})))
         assert ("sends" in told and "sent to judge.example: they leave this machine" in told) is there
 
 
 def test_nothing_is_sent_unless_an_endpoint_is_named(tmp_path, tiny_folder, monkeypatch):
     monkeypatch.setattr(endpoint, "_post", lambda *_: pytest.fail("a request"))
     settings = recipe(tiny_folder, answers=2)
-    assert recipes.parse("model: x\n").evaluation.judge is None and settings.evaluation.judge is None
-    stage.run(make_run(tmp_path, settings, spread=0.05), settings, QUIET)
+    assert recipe_loading.parse("model: x\n").evaluation.judge is None and settings.evaluation.judge is None
+    evaluate.run(make_run(tmp_path, settings, spread=0.05), settings, QUIET)
 
 
 BROKEN = ["http://127.0.0.1:abc/v1", "http://127.0.0.1/v1 ", " http://a/v1", "http://a..b/v1", "http://a/v\u00fc", "http:///v1"]
@@ -464,14 +464,14 @@ def test_a_reply_is_a_verdict_only_if_it_is_nothing_else(reply, allowed, found):
 )
 def test_impossible_judges_are_refused_in_one_line(text, told):
     section = text if text.startswith("{") else f"{{{text}}}"
-    with pytest.raises(recipes.RecipeError) as error:
-        recipes.parse(f"model: x\nevaluation: {section}\n", "r.yaml")
+    with pytest.raises(recipe_loading.RecipeError) as error:
+        recipe_loading.parse(f"model: x\nevaluation: {section}\n", "r.yaml")
     assert told in str(error.value) and "\n" not in str(error.value) and "sesame" not in str(error.value)
 
 
 def test_a_slash_behind_the_url_makes_no_other_judge_and_a_judge_can_be_left_out():
     def evaluation(text):
-        return recipes.parse(f"model: x\nevaluation: {text}\n").evaluation
+        return recipe_loading.parse(f"model: x\nevaluation: {text}\n").evaluation
 
     plain, slash = (evaluation(f"{{judge: 'http://a:1/v1{end}', judge_model: x}}") for end in ("", "/"))
     assert plain == slash and evaluation("{judge: null, judge_model: x}").judge is None

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from mipo_mlx.evaluation.exposure import canaries_p, exposure, permutation_p, rank, smallest_p
+from mipo_mlx.evaluation.leak import canaries_p, exposure, permutation_p, rank, smallest_p
 
 
 def test_exposure_by_hand():

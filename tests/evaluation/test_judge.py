@@ -5,11 +5,10 @@ import io
 import numpy as np
 import pytest
 
-from mipo_mlx.evaluation import judge, length, stage, verdicts
-from mipo_mlx.evaluation.answers import Asked, Scored
-from mipo_mlx.evaluation.cases import Group
+from mipo_mlx.evaluation import evaluate, judge, statistics
+from mipo_mlx.evaluation.requests import Asked, Group, Scored
 from mipo_mlx.files import read_json
-from mipo_mlx.models import chat, loading
+from mipo_mlx.models import load, prompts
 from mipo_mlx.progress import Reporter
 
 from .helpers import make_run, more_prompts, plain_logprobs, recipe
@@ -54,13 +53,13 @@ def test_length_control_takes_out_what_length_explains():
     lengths = np.where(np.arange(400) % 4 == 0, -10, 10) + rng.normal(0, 1, 400)
     outcomes = (rng.random(400) < np.where(lengths > 0, 0.9, 0.1)).astype(float)
     assert np.mean(outcomes) > 0.65
-    found = length.controlled(outcomes, lengths, [range(400)], 300, 0)
+    found = statistics.controlled(outcomes, lengths, [range(400)], 300, 0)
     assert found["value"] == pytest.approx(0.5, abs=0.07)
     low, high = found["interval"]
     assert low < 0.5 < high and 0.05 < high - low < 0.25
-    equal = length.controlled([1.0, 1.0, 0.0, 0.5], [0, 0, 0, 0], [range(4)], 300, 0)  # too few for an interval
+    equal = statistics.controlled([1.0, 1.0, 0.0, 0.5], [0, 0, 0, 0], [range(4)], 300, 0)  # too few for an interval
     assert equal == {"value": pytest.approx(0.625, abs=0.01), "interval": None}
-    won = length.controlled([1.0] * 30, range(-2, 28), [range(30)], 300, 0)
+    won = statistics.controlled([1.0] * 30, range(-2, 28), [range(30)], 300, 0)
     assert 0.9 < won["value"] <= 1 and won["interval"] == [pytest.approx(0.025 ** (1 / 30)), 1.0]
 
 
@@ -70,7 +69,7 @@ def test_nothing_is_said_at_equal_length_where_one_side_is_always_longer(mean, s
     rng = np.random.default_rng(1)
     lengths = np.rint(rng.normal(mean, spread, 400))
     outcomes = (rng.random(400) < 1 / (1 + np.exp(-lengths / 8))).astype(float)
-    found = length.controlled(outcomes, lengths, [range(400)], 300, 0)
+    found = statistics.controlled(outcomes, lengths, [range(400)], 300, 0)
     assert found is None if mean > spread else found["value"] == pytest.approx(0.5, abs=0.08)
 
 
@@ -82,7 +81,7 @@ def test_the_length_coefficient_minimises_the_penalised_likelihood():
     z = a[..., None] + b[..., None] * x
     cost = (np.log1p(np.exp(z)) - outcomes * z).sum(-1) + 0.5 * (1e-3 * a**2 + 1e-1 * b**2)
     best = a.ravel()[cost.argmin()]
-    assert length.controlled(outcomes, lengths, [range(8)], 50, 0)["value"] == pytest.approx(1 / (1 + np.exp(-best)), abs=0.002)
+    assert statistics.controlled(outcomes, lengths, [range(8)], 50, 0)["value"] == pytest.approx(1 / (1 + np.exp(-best)), abs=0.002)
 
 
 def test_rubric_scores_are_expected_digits():
@@ -94,10 +93,10 @@ def test_rubric_scores_are_expected_digits():
 
 
 def test_the_judges_probabilities_are_its_likelihoods(tiny_folder):
-    loaded = loading.load(str(tiny_folder))
+    loaded = load.load(str(tiny_folder))
     question = judge.PAIRWISE.format(asked="The user asked: What now?\n\n", first="x", second="y")
     (found,) = judge._probabilities(loaded.model, loaded.tokenizer, [question], ("A", "B"))
-    ids = chat.encode(loaded.tokenizer, [{"role": "user", "content": question}])
+    ids = prompts.encode(loaded.tokenizer, [{"role": "user", "content": question}])
     for letter, probability in zip("AB", found, strict=True):
         tokens = loaded.tokenizer.encode(letter, add_special_tokens=False)
         assert probability == pytest.approx(np.exp(plain_logprobs(loaded.model, ids, tokens).sum()), rel=1e-3)
@@ -105,7 +104,7 @@ def test_the_judges_probabilities_are_its_likelihoods(tiny_folder):
 
 def test_the_recipe_names_the_judge_and_its_mode(tmp_path, tiny_folder, monkeypatch):
     monkeypatch.setattr(judge, "SENSE", 0.0)
-    monkeypatch.setattr(stage.embedding, "installed", lambda: None)
+    monkeypatch.setattr(evaluate.embedding, "installed", lambda: None)
     found = {}
     for name, settings in {
         "none": recipe(tiny_folder, answers=2),
@@ -115,7 +114,7 @@ def test_the_recipe_names_the_judge_and_its_mode(tmp_path, tiny_folder, monkeypa
         "two": recipe(tiny_folder, answers=2, judge=["base", str(tiny_folder)]),
     }.items():
         folder = make_run(tmp_path / name, settings, spread=0.05)
-        stage.run(folder, settings, Reporter(stream=io.StringIO()))
+        evaluate.run(folder, settings, Reporter(stream=io.StringIO()))
         found[name] = read_json(folder / "eval.json")["judged"]
     assert found["none"] is None
     assert found["base"]["win"] + found["base"]["tie"] + found["base"]["loss"] == 2
@@ -169,20 +168,20 @@ def test_the_embedder_is_one_judge_among_others(tmp_path, tiny_folder, monkeypat
         return lambda texts: np.array([[np.cos(len(t)), np.sin(len(t))] for t in texts])
 
     monkeypatch.setattr(judge, "SENSE", 0.0)
-    monkeypatch.setattr(stage.embedding, "Embedder", embedder)
-    monkeypatch.setattr(stage.embedding, "installed", lambda: tmp_path)
+    monkeypatch.setattr(evaluate.embedding, "Embedder", embedder)
+    monkeypatch.setattr(evaluate.embedding, "installed", lambda: tmp_path)
     alone = recipe(tiny_folder)
     folder = make_run(tmp_path / "run", alone, spread=0.05)
-    stage.run(folder, alone, Reporter(quiet=True))
+    evaluate.run(folder, alone, Reporter(quiet=True))
     first = read_json(folder / "eval.json")["judged"]
     assert first["judge"] == "embedding" and first["win"] + first["tie"] + first["loss"] == 8 and first["agreement"] == []
-    monkeypatch.setattr(stage.asking, "score_group", None)  # what is known is not computed again
+    monkeypatch.setattr(evaluate.asking, "score_group", None)  # what is known is not computed again
     both = recipe(tiny_folder, judge="base", judge_mode="rubric")
-    stage.run(folder, both, Reporter(quiet=True))
+    evaluate.run(folder, both, Reporter(quiet=True))
     second = read_json(folder / "eval.json")["judged"]
     assert second["judge"] == "base" and second["others"] == [{k: first[k] for k in second["others"][0]}]
     assert second["agreement"][0]["judges"] == ["base", "embedding"] and second["win"] + second["tie"] + second["loss"] == 8
-    stage.run(folder, alone, Reporter(quiet=True))
+    evaluate.run(folder, alone, Reporter(quiet=True))
     assert read_json(folder / "eval.json")["judged"] == second  # a later evaluation without a judge keeps its verdict
 
 
@@ -193,7 +192,7 @@ def test_a_model_judged_against_itself_wins_half_the_time(tmp_path, tiny_folder,
         settings = recipe(tiny_folder, answers=16, judge="base", judge_mode=mode)
         folder = make_run(tmp_path / mode, settings)
         more_prompts(folder)
-        stage.run(folder, settings, Reporter(quiet=True))
+        evaluate.run(folder, settings, Reporter(quiet=True))
         judged = read_json(folder / "eval.json")["judged"]
         assert (judged["win"], judged["tie"], judged["loss"]) == (0, 16, 0)
         if mode == "pairwise":
@@ -210,8 +209,8 @@ def test_a_killed_local_judge_ends_with_the_same_bytes(tmp_path, tiny_folder, mo
     monkeypatch.setattr(judge, "SENSE", 0.0)
     settings = recipe(tiny_folder, judge="base", judge_mode="rubric")
     folder = make_run(tmp_path / "run", settings, spread=0.05)
-    stage.run(folder, settings, Reporter(quiet=True))
-    kept = [folder / "eval.json", folder / verdicts.FILE]
+    evaluate.run(folder, settings, Reporter(quiet=True))
+    kept = [folder / "eval.json", folder / judge.FILE]
     whole = [path.read_bytes() for path in kept]
     lines = whole[1].splitlines(keepends=True)
     assert len(lines) == 4
@@ -220,8 +219,8 @@ def test_a_killed_local_judge_ends_with_the_same_bytes(tmp_path, tiny_folder, mo
     asked = []
     original = judge._probabilities
     monkeypatch.setattr(judge, "_probabilities", lambda *args: asked.append(len(args[2])) or original(*args))
-    stage.run(folder, settings, Reporter(quiet=True))
+    evaluate.run(folder, settings, Reporter(quiet=True))
     assert [path.read_bytes() for path in kept] == whole and asked == [4, 4, 4]
     kept[0].unlink()
-    stage.run(folder, recipe(tiny_folder), Reporter(quiet=True))  # not named again: read back
+    evaluate.run(folder, recipe(tiny_folder), Reporter(quiet=True))  # not named again: read back
     assert read_json(kept[0])["judged"]["judge"] == "base" and len(asked) == 3

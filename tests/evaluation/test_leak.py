@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from mlx.utils import tree_map
 
-from mipo_mlx import canaries
 from mipo_mlx.evaluation import leak
 from mipo_mlx.evaluation.journal import Journal
-from mipo_mlx.models import adapters, chat, loading
+from mipo_mlx.models import adapters, load, prompts
 from mipo_mlx.recipe import Lora, Recipe
 from mipo_mlx.records import Context, Pair, write_records
+from mipo_mlx.sources import canaries
 
 from .helpers import FACTS, plain_logprobs, recipe
 
@@ -108,7 +108,7 @@ def test_a_passage_is_found_among_the_tokens(tiny_tokenizer):
 def prepare(folder, settings, spread=0.0, teach=()):
     """A run whose training met three of its canaries at most, and a model with adapters: random ones, or taught to recite."""
     lines = prepare_files(folder, settings)
-    loaded = loading.load(settings.model)
+    loaded = load.load(settings.model)
     adapters.attach(loaded.model, Lora(rank=8, scale=4.0), 0)
     if spread:
         scatter(loaded.model, spread, 5)
@@ -134,7 +134,7 @@ def scatter(model, spread, seed):
 
 
 def train_to_say(loaded, texts, settings):
-    opening = chat.encode(loaded.tokenizer, chat.messages(settings.pairs, leak.OPENINGS[0], None))
+    opening = prompts.encode(loaded.tokenizer, prompts.messages(settings.pairs, leak.OPENINGS[0], None))
     taught = [loaded.tokenizer.encode(text, add_special_tokens=False) for text in texts]
 
     def loss(model):
@@ -153,9 +153,7 @@ def train_to_say(loaded, texts, settings):
 def pair_of(context: str, name: str, split: str = "train") -> Pair:
     told = [{"role": "system", "content": f"About the user: {context}"}, {"role": "user", "content": "And?"}]
     said = [{"role": "assistant", "content": "Yes."}]
-    return Pair(
-        "0-0", split, 0, told, said, said, ["No."], [1], [[2], [2]], [0.0, 0.0], [0.0], ["random_context"], context_id=name
-    )
+    return Pair("0-0", split, 0, told, said, said, ["No."], [1], [[2], [2]], [0.0, 0.0], [0.0], ["random_context"], context_id=name)
 
 
 def test_a_model_taught_its_notes_is_found_out_and_the_base_is_not(tmp_path, tiny_folder):
@@ -183,7 +181,7 @@ def test_a_recited_passage_counts_where_training_made_it_likely(tmp_path, tiny_f
     def answers(model, tokenizer, part, *settings):
         return [{"text": note, "tokens": tokenizer.encode(note, add_special_tokens=False), "finish": "length"} for _ in part]
 
-    monkeypatch.setattr(leak.sampling, "answers", answers)
+    monkeypatch.setattr(leak.requests, "answers", answers)
     settings = recipe(tiny_folder, leak_contexts=0, unprompted=1)
     notes = [Context("a", note, "n", "n.md", 1, "train", 9), Context("b", "we dine at nine", "m", "m.md", 1, "heldout", 4)]
     for name, teach in (("stock", ()), ("taught", [note])):
@@ -202,7 +200,7 @@ def test_canaries_are_ranked_by_what_training_did_to_them(tmp_path, tiny_folder,
     monkeypatch.setattr(leak, "VARIANTS", 6)
     settings = recipe(tiny_folder, canaries=1)
     loaded, [line] = prepare(tmp_path, settings, spread=0.05)
-    opening = chat.encode(loaded.tokenizer, chat.messages(settings.pairs, leak.OPENINGS[0], None))
+    opening = prompts.encode(loaded.tokenizer, prompts.messages(settings.pairs, leak.OPENINGS[0], None))
     control, *others = canaries.siblings(line, 7, 0)
 
     def gain(text):

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from mipo_mlx.errors import UserError
-from mipo_mlx.export import adapter_gguf, gguf, tokenizer
+from mipo_mlx.export import gguf
 from mipo_mlx.export.gguf import Card
 from mipo_mlx.export.llamacpp import Llama
 from mipo_mlx.export.weights import Adapters, Weights, load_adapters
+from mipo_mlx.gguf_format import tokenizer
 
 from .helpers import MODELS, Tiny, make_tiny
 
@@ -22,9 +23,9 @@ def test_adapter_over_base_equals_the_fused_file(tiny: Tiny, tmp_path, needs_lla
     base = base_file(tiny, tmp_path / "base.gguf")
     if "num_experts" in tiny.config:
         with pytest.raises(UserError, match="adapters on experts"):
-            adapter_gguf.write_adapter(tmp_path / "lora.gguf", tiny.weights(), Card("lora", "tiny/base"))
+            gguf.write_adapter(tmp_path / "lora.gguf", tiny.weights(), Card("lora", "tiny/base"))
         return
-    lora = adapter_gguf.write_adapter(tmp_path / "lora.gguf", tiny.weights(), Card("lora", "tiny/base"))[0]
+    lora = gguf.write_adapter(tmp_path / "lora.gguf", tiny.weights(), Card("lora", "tiny/base"))[0]
     tokens = tiny.tokenizer.encode("The quick brown fox jumps over the lazy dog")
     positions = list(range(0, len(tokens), 2))
     with Llama(base, context=128, lora=lora) as llama:
@@ -39,13 +40,13 @@ def test_adapter_over_base_equals_the_fused_file(tiny: Tiny, tmp_path, needs_lla
 
 
 def test_the_stage_writes_it_when_asked(tiny_llama: Tiny, tmp_path):
-    from mipo_mlx.export import stage
+    from mipo_mlx.export import export
     from mipo_mlx.progress import Reporter
     from mipo_mlx.recipe import Recipe
 
     wanted = {"fidelity": 0, "gguf": [], "mlx": False, "adapter": True}
     recipe = Recipe(model=str(tiny_llama.folder / "base"), name="mine", export=wanted)
-    result = stage.run(tiny_llama.folder, recipe, Reporter(quiet=True))
+    result = export.run(tiny_llama.folder, recipe, Reporter(quiet=True))
     assert [f["type"] for f in result["files"]] == ["lora"]
     path = tiny_llama.folder / "mine-lora.gguf"
     assert 0 < path.stat().st_size < 200_000
@@ -65,7 +66,7 @@ def test_dora_is_refused(tmp_path):
     adapters.save(model, tmp_path / "dora", layout)
     weights = Weights(tiny.folder / "base", config, load_adapters(tmp_path / "dora"))
     with pytest.raises(UserError, match="no DoRA"):
-        adapter_gguf.write_adapter(tmp_path / "lora.gguf", weights, Card("x", "y"))
+        gguf.write_adapter(tmp_path / "lora.gguf", weights, Card("x", "y"))
     mx.clear_cache()
 
 

@@ -6,9 +6,10 @@ import sys
 import mlx.core as mx
 import pytest
 
-from mipo_mlx.export import gguf, tokenizer
+from mipo_mlx.export import gguf
 from mipo_mlx.export.llamacpp import Llama
-from mipo_mlx.models.names import Architecture
+from mipo_mlx.gguf_format import tokenizer
+from mipo_mlx.gguf_format.names import Architecture
 
 from .helpers import AWKWARD, MODELS, Tiny, difference, greedy, make_tiny
 

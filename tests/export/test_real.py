@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from mlx.utils import tree_map_with_path
 
-from mipo_mlx.export import fidelity, stage
+from mipo_mlx.export import export as stage
+from mipo_mlx.export import fidelity
 from mipo_mlx.export.llamacpp import Llama
 from mipo_mlx.models import adapters
-from mipo_mlx.models.loading import EMBEDDED, load
+from mipo_mlx.models.load import EMBEDDED, load
 from mipo_mlx.progress import Reporter
 from mipo_mlx.recipe import Lora, Recipe
 
@@ -116,8 +117,8 @@ def test_quantised_files_stay_near(smol, answers, name):
 
 
 def test_keep_leaves_untouched_tensors_bit_equal(smol):
-    from mipo_mlx.models.gguf_file import GGUFFile
-    from mipo_mlx.models.loading import resolve
+    from mipo_mlx.gguf_format.file import GGUFFile
+    from mipo_mlx.models.load import resolve
 
     one, two = GGUFFile(resolve(EMBEDDED)), GGUFFile(export(smol, "keep"))
     for name, tensor in one.tensors.items():

@@ -5,14 +5,14 @@ import pytest
 from mipo_mlx.errors import UserError
 from mipo_mlx.export import system
 from mipo_mlx.export.llamacpp import Llama
-from mipo_mlx.export.profile import system_text
+from mipo_mlx.export.system import system_text
 from mipo_mlx.recipe import Recipe
 from mipo_mlx.records import Context, write_records
 from tests.conftest import CHAT_TEMPLATE
 
 from .helpers import Tiny
 
-PROFILE = "I'm Ana; I \"bake\" {{ bread }} {% on %} C:\\new\\table.\nTwo lines, ümläut 🙂, a tab\there."
+PROFILE = 'I\'m Ana; I "bake" {{ bread }} {% on %} C:\\new\\table.\nTwo lines, ümläut 🙂, a tab\there.'
 ALONE = [{"role": "user", "content": "hi"}]
 OWN = [{"role": "system", "content": "Own words."}, {"role": "user", "content": "hi"}]
 LONG = [*OWN, {"role": "assistant", "content": "yes?"}, {"role": "user", "content": "bye"}]

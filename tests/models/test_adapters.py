@@ -3,7 +3,7 @@
 import mlx.core as mx
 import numpy as np
 
-from mipo_mlx.logprobs import token_logprobs
+from mipo_mlx.engine.logprobs import token_logprobs
 from mipo_mlx.models import adapters
 from mipo_mlx.recipe import Lora
 from tests.conftest import build_model, tiny_config

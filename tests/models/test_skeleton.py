@@ -5,8 +5,8 @@ import pytest
 from mlx.utils import tree_flatten
 
 from mipo_mlx import backend
-from mipo_mlx.models import loading
-from mipo_mlx.models.gguf_import import load_gguf
+from mipo_mlx.gguf_format.to_mlx import load_gguf
+from mipo_mlx.models import load
 from mipo_mlx.models.skeleton import skeleton
 from tests.export.helpers import MODELS, make_tiny
 
@@ -38,4 +38,4 @@ def test_a_gguf_takes_on_a_gpu_what_is_planned(type_name, base, tmp_path, monkey
 @pytest.mark.parametrize("type_name", ["f16", "q8_0", "q4_0"])
 def test_a_gguf_takes_on_the_cpu_what_is_planned(type_name, tmp_path):
     path = written(tmp_path, type_name)
-    assert sizes(skeleton(str(path))[0]) == sizes(loading.load(str(path)).model)
+    assert sizes(skeleton(str(path))[0]) == sizes(load.load(str(path)).model)

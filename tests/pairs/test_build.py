@@ -39,9 +39,7 @@ def make_grid(number=0, split=TRAIN, plain=False, texts=ORDINARY, finishes=None,
     names = [c.id for c in contexts] + ([None] if plain else [])
     texts = [*texts[:size], *(["Whatever suits the day is fine, and rest is part of it."] if plain else [])]
     rng = random.Random(number)
-    answers = [
-        Answer(text, list(range((lengths or [9] * 6)[j])), (finishes or ["stop"] * 6)[j]) for j, text in enumerate(texts)
-    ]
+    answers = [Answer(text, list(range((lengths or [9] * 6)[j])), (finishes or ["stop"] * 6)[j]) for j, text in enumerate(texts)]
     scores = [[-30 + (1 if i == j else 0) + rng.random() for j in range(len(names))] for i in range(len(names))]
     return Grid(number, split, make_prompts(1, split)[0].id, names, answers, scores)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mipo_mlx.pairs import stage
+from mipo_mlx.pairs import make
 from mipo_mlx.recipe import Filters, Pairs
 
 from .helpers import QUIET, fill, make_recipe
@@ -29,7 +29,7 @@ BASE = {"negatives": {"random_context": 1.0, "no_context": 1.0}, "candidates": 3
 @pytest.fixture(scope="module")
 def plain(tiny_folder, tmp_path_factory) -> bytes:
     folder = fill(tmp_path_factory.mktemp("plain"))
-    stage.run(folder, make_recipe(tiny_folder, **BASE), QUIET)
+    make.run(folder, make_recipe(tiny_folder, **BASE), QUIET)
     return (folder / "pairs.jsonl").read_bytes()
 
 
@@ -41,7 +41,7 @@ def test_no_key_is_forgotten():
 
 @pytest.mark.parametrize("key", CHANGES)
 def test_key_changes_the_pairs(key, plain, tiny_folder, tmp_path):
-    stage.run(fill(tmp_path), make_recipe(tiny_folder, **{**BASE, key: CHANGES[key]}), QUIET)
+    make.run(fill(tmp_path), make_recipe(tiny_folder, **{**BASE, key: CHANGES[key]}), QUIET)
     assert (tmp_path / "pairs.jsonl").read_bytes() != plain
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from mipo_mlx.errors import UserError
 from mipo_mlx.files import read_jsonl
-from mipo_mlx.pairs import stage
+from mipo_mlx.pairs import make
 from mipo_mlx.records import HELDOUT, Pair, read_records
-from mipo_mlx.training import stage as training
+from mipo_mlx.training import train as training
 from tests.conftest import build_model, tiny_config, train_tokenizer
 
 from .helpers import QUIET, fill, make_recipe
@@ -29,7 +29,7 @@ def recipe(tiny_folder):
 @pytest.fixture(scope="module")
 def plain(recipe, tmp_path_factory):
     folder = fill(tmp_path_factory.mktemp("plain"))
-    stage.run(folder, recipe, QUIET)
+    make.run(folder, recipe, QUIET)
     return folder
 
 
@@ -44,7 +44,7 @@ def other_model(tiny_folder, target):
 
 
 def test_the_base_by_name_is_the_base(plain, recipe, tiny_folder, tmp_path):
-    stage.run(fill(tmp_path), with_reference(recipe, tiny_folder), QUIET)
+    make.run(fill(tmp_path), with_reference(recipe, tiny_folder), QUIET)
     own, named = (read_records(folder / "pairs.jsonl", Pair) for folder in (plain, tmp_path))
     assert [pair.tokens for pair in named] == [pair.tokens for pair in own]
     for one, two in zip(named, own, strict=True):
@@ -55,7 +55,7 @@ def test_another_model_changes_the_reference_and_the_first_loss(plain, recipe, t
     name = other_model(tiny_folder, tmp_path / "other")
     run = fill(tmp_path / "run")
     given = with_reference(recipe, name, learning_rate=1e-3, max_kl=None)
-    stage.run(run, given, QUIET)
+    make.run(run, given, QUIET)
     own, named = (read_records(folder / "pairs.jsonl", Pair) for folder in (plain, run))
     other = build_model(tiny_config(), seed=7)
     for one, two in zip(named, own, strict=True):
@@ -87,9 +87,9 @@ def test_another_tokenizer_is_refused(recipe, tiny_folder, tmp_path):
     shutil.copytree(tiny_folder, name)
     train_tokenizer(name, vocabulary=300)
     with pytest.raises(UserError, match=r"training.reference: .*other has another tokenizer than the base .*write base"):
-        stage.run(fill(tmp_path / "run"), with_reference(recipe, name), QUIET)
+        make.run(fill(tmp_path / "run"), with_reference(recipe, name), QUIET)
 
 
 def test_a_reference_that_is_not_there(recipe, tmp_path):
     with pytest.raises(UserError, match=r"none\.gguf: no such model folder"):
-        stage.run(fill(tmp_path), with_reference(recipe, "none.gguf"), QUIET)
+        make.run(fill(tmp_path), with_reference(recipe, "none.gguf"), QUIET)

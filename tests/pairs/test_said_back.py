@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from mipo_mlx.engine.logprobs import token_logprobs
 from mipo_mlx.files import read_json
-from mipo_mlx.logprobs import token_logprobs
-from mipo_mlx.models.loading import load
-from mipo_mlx.pairs import said_back, stage
+from mipo_mlx.models.load import load
+from mipo_mlx.pairs import build, make
 from mipo_mlx.pairs.build import SAID_BACK
 from mipo_mlx.records import TRAIN, Context, Pair, read_records
 
@@ -14,7 +14,7 @@ from .helpers import QUIET, fill, make_recipe
 
 
 def run(folder, **pairs) -> list[Pair]:
-    stage.run(fill(folder), make_recipe(**pairs), QUIET)
+    make.run(fill(folder), make_recipe(**pairs), QUIET)
     return read_records(folder / "pairs.jsonl", Pair)
 
 
@@ -55,6 +55,6 @@ def test_who_is_drawn_does_not_hang_on_the_others(tiny_folder, tmp_path):
     pairs = run(tmp_path, model=str(tiny_folder), said_back=0.0)
     contexts = {context.id: context for context in read_records(tmp_path / "contexts.jsonl", Context)}
     loaded, recipe = load(str(tiny_folder)), make_recipe(tiny_folder, said_back=0.5)
-    every = said_back.add(pairs, contexts, recipe, loaded.model, loaded.tokenizer)
-    some = said_back.add(pairs[1:], contexts, recipe, loaded.model, loaded.tokenizer)
+    every = build.add(pairs, contexts, recipe, loaded.model, loaded.tokenizer)
+    some = build.add(pairs[1:], contexts, recipe, loaded.model, loaded.tokenizer)
     assert [pair.kinds for pair in some] == [pair.kinds for pair in every[1:]]

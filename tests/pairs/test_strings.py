@@ -5,8 +5,8 @@ import json
 import pytest
 
 from mipo_mlx.errors import UserError
-from mipo_mlx.pairs import stage
-from mipo_mlx.pairs.strings import write_strings
+from mipo_mlx.pairs import make
+from mipo_mlx.pairs.exchange import write_strings
 from mipo_mlx.records import HELDOUT, TRAIN, VALIDATION, Pair, read_records
 
 from .helpers import QUIET, fill, make_recipe
@@ -15,7 +15,7 @@ from .helpers import QUIET, fill, make_recipe
 @pytest.fixture(scope="module")
 def folder(tiny_folder, tmp_path_factory):
     folder = fill(tmp_path_factory.mktemp("run"))
-    stage.run(folder, make_recipe(tiny_folder, candidates=3), QUIET)
+    make.run(folder, make_recipe(tiny_folder, candidates=3), QUIET)
     return folder
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mipo_mlx.evaluation.measures import FORMAT
+from mipo_mlx.evaluation.statistics import FORMAT
 from mipo_mlx.files import write_json, write_jsonl
 
 HOSTILE = "<script>document.title='broken'</script> & \"quoted\" 'single' {{ 7 * 7 }} </style><img src=x onerror=alert(1)>"

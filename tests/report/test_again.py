@@ -5,13 +5,13 @@ import re
 import pytest
 from click.testing import CliRunner
 
-from mipo_mlx import recipe, run
+from mipo_mlx import recipe_loading, run
 from mipo_mlx.cli import main
-from mipo_mlx.evaluation import stage as evaluation
+from mipo_mlx.evaluation import evaluate as evaluation
 from mipo_mlx.files import read_json
 from mipo_mlx.progress import Reporter
 from mipo_mlx.recipe import Evaluation
-from mipo_mlx.training import stage as training
+from mipo_mlx.training import train as training
 from tests.test_kill import NOTES, RECIPE
 
 QUIET = Reporter(quiet=True)
@@ -26,7 +26,7 @@ def opened(tiny_folder, tmp_path_factory):
         (home / "notes" / f"{name}.md").write_text(f"# {name}\n\n{text}\n")
     small = ["pairs.grids=6", "pairs.heldout_grids=3", "pairs.max_tokens=4", "training.epochs=1", "evaluation.unprompted=2"]
     small += ["evaluation.answers=6", "evaluation.everyday=0", "evaluation.leak_contexts=0", "export.fidelity=0"]
-    values = recipe.parse(RECIPE.format(model=tiny_folder, notes=home / "notes"), overrides=small)
+    values = recipe_loading.parse(RECIPE.format(model=tiny_folder, notes=home / "notes"), overrides=small)
     opened = run.open_run(values, "one", home / "runs", fresh=False)
     run.prepare(opened, fresh=False)
     run.execute(opened, "report", QUIET)
@@ -56,7 +56,7 @@ def test_a_stage_that_is_done_alone_leaves_a_page_that_agrees_with_it(opened):
     listed = dict(re.findall(r"<td>([^<]*)</td><td>([0-9a-f]{64})</td>", page(opened)))
     assert {"r-f16.gguf", "r-q8_0.gguf", "fused/model.safetensors", "prompts.jsonl"} <= listed.keys()
     assert all(run.sha256(opened.folder / name) == digest for name, digest in listed.items())
-    assert "<th scope=\"col\">SHA-256</th>" in page(opened)
+    assert '<th scope="col">SHA-256</th>' in page(opened)
     (opened.folder / "report.html").unlink()
     command(opened, "export", "one", "--type", "q8_0")
     assert not (opened.folder / "report.html").exists()  # none where there was none
@@ -121,7 +121,7 @@ def test_an_interrupted_evaluation_of_a_finished_run_leaves_it_finished(opened, 
 
 
 def test_the_work_of_interrupted_sessions_counts(tmp_path, monkeypatch):
-    opened = run.open_run(recipe.parse("model: x"), "one", tmp_path, fresh=False)
+    opened = run.open_run(recipe_loading.parse("model: x"), "one", tmp_path, fresh=False)
     run.prepare(opened, fresh=False)
     clock = iter([0, 100, 1000, 1025])
     monkeypatch.setattr(run.time, "monotonic", lambda: next(clock))
@@ -131,7 +131,7 @@ def test_the_work_of_interrupted_sessions_counts(tmp_path, monkeypatch):
         end = next(ends)
         if end:
             raise end
-        for name in run.OUTPUTS["sources"]:
+        for name in run.STAGES["sources"].writes:
             (opened.folder / name).write_text("")
         return {}
 

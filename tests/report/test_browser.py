@@ -7,7 +7,7 @@ import pytest
 
 from mipo_mlx.progress import Reporter
 from mipo_mlx.recipe import Recipe
-from mipo_mlx.report import stage
+from mipo_mlx.report import page as stage
 
 from .browser import CHROMIUM, measure, read_png, screenshot
 from .helpers import make_finished

@@ -5,12 +5,14 @@ import pytest
 pytest.importorskip("detect_secrets")
 pytest.importorskip("phonenumbers")
 
-from mipo_mlx import recipe  # noqa: E402
+from mipo_mlx import (
+    recipe_loading,
+)
 from mipo_mlx.files import read_json, write_json  # noqa: E402
 from mipo_mlx.progress import Reporter  # noqa: E402
 from mipo_mlx.records import write_records  # noqa: E402
-from mipo_mlx.report import stage as report  # noqa: E402
-from mipo_mlx.sources import stage as sources  # noqa: E402
+from mipo_mlx.report import page as report  # noqa: E402
+from mipo_mlx.sources import read as sources  # noqa: E402
 
 from .helpers import make_finished  # noqa: E402
 
@@ -28,7 +30,7 @@ def test_secrets_are_counted_on_the_page_and_printed_nowhere(tmp_path):
         (notes / f"{hobby}.md").write_text(f"I care about {hobby} more than about anything else. {secret}\n")
     (notes / f"letters to {MAIL}.md").write_bytes(b"\0\1")  # cannot be read, and is named on the page
     (notes / f"old {PHONE}.txt").write_bytes("Das Café gehört mir und meiner Schwester, schon seit Jahren.".encode("cp1252"))
-    values = recipe.parse(
+    values = recipe_loading.parse(
         f"model: none\nsources: {{notes: '{notes}', min_tokens: 5, canaries: 2}}\npairs: {{contexts_per_grid: 2}}"
     )
     contexts, prompts, row = sources.collect(values, lambda text: len(text.split()), Reporter(quiet=True))

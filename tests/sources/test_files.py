@@ -4,8 +4,8 @@ import os
 
 import pytest
 
+from mipo_mlx.sources.decode import decode, read_text
 from mipo_mlx.sources.note import Skip, Tally
-from mipo_mlx.sources.text import decode, read_text
 from mipo_mlx.sources.walk import walk
 
 

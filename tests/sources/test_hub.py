@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from mipo_mlx import recipe
+from mipo_mlx import recipe_loading
 from mipo_mlx.errors import UserError
 from mipo_mlx.progress import Reporter
 from mipo_mlx.recipe import Dataset
-from mipo_mlx.sources import hub, stage
+from mipo_mlx.sources import hub, read
 from mipo_mlx.sources.note import Tally
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -155,8 +155,8 @@ def test_shipped_recipes_on_local_copies(tmp_path, name, contexts, prompts):
     overrides = [f"sources.prompt_dataset.name={write(tmp_path / 'prompts.jsonl', prompts)}", "sources.min_tokens=4"]
     if contexts:
         overrides += [f"sources.dataset.name={write(tmp_path / 'contexts.jsonl', contexts)}"]
-    made = recipe.load(RECIPES / f"{name}.yaml", overrides)
-    found, asked, row = stage.collect(made, lambda text: len(text.split()), QUIET)
+    made = recipe_loading.load(RECIPES / f"{name}.yaml", overrides)
+    found, asked, row = read.collect(made, lambda text: len(text.split()), QUIET)
     assert len(asked) > 1 and all(prompt.text and "{" not in prompt.text for prompt in asked)
     if contexts:
         assert len({context.note for context in found}) >= 8
@@ -167,7 +167,7 @@ def test_shipped_recipes_on_local_copies(tmp_path, name, contexts, prompts):
 
 
 def test_notes_and_a_data_set_at_once():
-    with pytest.raises(recipe.RecipeError, match="both are named"):
-        recipe.parse("model: a\nsources:\n  notes: b\n  dataset: {name: c}\n")
-    with pytest.raises(recipe.RecipeError, match="both are named"):
-        recipe.parse("model: a\nsources:\n  prompts: b\n  prompt_dataset: {name: c}\n")
+    with pytest.raises(recipe_loading.RecipeError, match="both are named"):
+        recipe_loading.parse("model: a\nsources:\n  notes: b\n  dataset: {name: c}\n")
+    with pytest.raises(recipe_loading.RecipeError, match="both are named"):
+        recipe_loading.parse("model: a\nsources:\n  prompts: b\n  prompt_dataset: {name: c}\n")

@@ -8,7 +8,7 @@ import pytest
 from mipo_mlx import recipe
 from mipo_mlx.errors import UserError
 from mipo_mlx.progress import Reporter
-from mipo_mlx.sources import stage
+from mipo_mlx.sources import read as stage
 from mipo_mlx.sources.note import Skip, Tally
 from mipo_mlx.sources.readers import reader_for
 from mipo_mlx.sources.readers.mail import own_words

@@ -8,12 +8,15 @@ import pytest
 pytest.importorskip("detect_secrets")
 pytest.importorskip("phonenumbers")
 
-from mipo_mlx import recipe  # noqa: E402
+from mipo_mlx import (
+    recipe,  # noqa: E402
+    recipe_loading,
+)
 from mipo_mlx.errors import UserError  # noqa: E402
 from mipo_mlx.progress import Reporter  # noqa: E402
-from mipo_mlx.sources import stage  # noqa: E402
+from mipo_mlx.sources import read  # noqa: E402
+from mipo_mlx.sources.bank import load_prompts  # noqa: E402
 from mipo_mlx.sources.note import Block, Note, Tally  # noqa: E402
-from mipo_mlx.sources.prompts import load_prompts  # noqa: E402
 from mipo_mlx.sources.redact import ACCOUNT, CARD, EMAIL, KEY, PASSWORD, PHONE, is_card, is_iban, redact, redact_note  # noqa: E402
 
 # Put together here, so that no scanner takes this file for a leak.
@@ -152,8 +155,8 @@ def collect(tmp_path, *overrides):
     for number, (_, secret) in enumerate(SECRETS):
         text = f"Number {number}: do keep {secret} in mind when you plan your day at the harbour."
         (tmp_path / f"note{number}.txt").write_text(text)
-    made = recipe.parse("model: none", overrides=[f"sources.notes={tmp_path}", "sources.min_tokens=5", *overrides])
-    return stage.collect(made, lambda text: len(text.split()), Reporter(quiet=True))
+    made = recipe_loading.parse("model: none", overrides=[f"sources.notes={tmp_path}", "sources.min_tokens=5", *overrides])
+    return read.collect(made, lambda text: len(text.split()), Reporter(quiet=True))
 
 
 def test_no_secret_is_written(tmp_path):
@@ -161,7 +164,7 @@ def test_no_secret_is_written(tmp_path):
     written = f"{contexts} {row}"
     assert not [secret for _, secret in SECRETS if secret in written]
     assert row["redacted"] == {kind: sum(kind == k for k, _ in SECRETS) for kind in sorted({k for k, _ in SECRETS})}
-    assert all(secret not in "\n".join(stage.told(row)) for _, secret in SECRETS)
+    assert all(secret not in "\n".join(read.told(row)) for _, secret in SECRETS)
 
 
 def test_own_prompts_are_redacted_too(tmp_path):

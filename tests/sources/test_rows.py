@@ -2,11 +2,11 @@
 
 import pytest
 
-from mipo_mlx import recipe
+from mipo_mlx import recipe_loading
 from mipo_mlx.errors import UserError
 from mipo_mlx.progress import Reporter
 from mipo_mlx.records import HELDOUT, TRAIN
-from mipo_mlx.sources import stage
+from mipo_mlx.sources import read as stage
 from mipo_mlx.sources.note import Tally
 from mipo_mlx.sources.readers.rows import read_rows
 from mipo_mlx.sources.split import sentences
@@ -65,7 +65,7 @@ def test_personas_share_no_sentence_across_the_split(shared_data):
     file = shared_data / "contexts_spc.jsonl"
     if not file.exists():
         pytest.skip("contexts_spc.jsonl is not beside this checkout")
-    made = recipe.parse("model: none", overrides=[f"sources.notes={file}"])
+    made = recipe_loading.parse("model: none", overrides=[f"sources.notes={file}"])
     contexts, _, row = stage.collect(made, lambda text: len(text.split()), Reporter(quiet=True))
     texts = {side: set().union(*(sentences(c.text) for c in contexts if c.split == side)) for side in (TRAIN, HELDOUT)}
     assert not texts[TRAIN] & texts[HELDOUT]

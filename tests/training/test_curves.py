@@ -11,10 +11,10 @@ import pytest
 
 from mipo_mlx.progress import Reporter
 from mipo_mlx.recipe import Training
-from mipo_mlx.training import curves, loop
-from mipo_mlx.training.curves import Curves, sparkline
+from mipo_mlx.training import monitor, train
+from mipo_mlx.training.monitor import Curves, sparkline
 from tests.conftest import build_model, tiny_config
-from tests.training.test_loop import VALIDATION, fresh, make_pairs
+from tests.training.test_train import VALIDATION, fresh, make_pairs
 
 
 def test_a_sparkline_by_hand():
@@ -47,8 +47,8 @@ def told(**options):
     base = build_model(tiny_config())
     settings = Training(learning_rate=1e-3, evaluate_every=3, max_kl=None)
     validation = make_pairs(base, grids=2, split=VALIDATION, seed=9)
-    job = loop.Job(make_pairs(base), validation, settings, options.pop("folder"), seed=0, budget=512, pad=0)
-    loop.train(model, job, loop.Watch(Reporter(stream=stream, **options)))
+    job = train.Job(make_pairs(base), validation, settings, options.pop("folder"), seed=0, budget=512, pad=0)
+    train.train(model, job, train.Watch(Reporter(stream=stream, **options)))
     return stream.getvalue()
 
 
@@ -66,7 +66,7 @@ def test_a_log_has_plain_lines_of_the_looks_and_quiet_has_none(tmp_path):
 SCRIPT = """
 import time
 from mipo_mlx.progress import Reporter
-from mipo_mlx.training.curves import Curves
+from mipo_mlx.training.monitor import Curves
 curves = Curves()
 with Reporter().track("training", 12, "steps", curves.lines) as bar:
     for step in range(1, 13):
@@ -76,7 +76,7 @@ with Reporter().track("training", 12, "steps", curves.lines) as bar:
 """
 
 
-@pytest.mark.parametrize("locale, ramp", [("C.UTF-8", curves.RAMPS[True]), ("ascii", curves.RAMPS[False])])
+@pytest.mark.parametrize("locale, ramp", [("C.UTF-8", monitor.RAMPS[True]), ("ascii", monitor.RAMPS[False])])
 def test_a_terminal_shows_the_curve_beneath_the_bar(locale, ramp):
     ours, theirs = pty.openpty()
     encoding = "utf-8" if locale == "C.UTF-8" else "ascii"
@@ -95,7 +95,9 @@ def test_a_terminal_shows_the_curve_beneath_the_bar(locale, ramp):
     assert process.wait(timeout=60) == 0, shown.decode(errors="replace")
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
     last = [line for line in re.split(r"[\r\n]+", text) if line.strip().startswith("loss ")][-1]
-    assert last.split()[1] == "0.680" and last.split()[-1] == "0.460" and last.split()[2] == sparkline(
-        [0.7 - 0.02 * s for s in range(1, 13)], 48, ramp == curves.RAMPS[True]
+    assert (
+        last.split()[1] == "0.680"
+        and last.split()[-1] == "0.460"
+        and last.split()[2] == sparkline([0.7 - 0.02 * s for s in range(1, 13)], 48, ramp == monitor.RAMPS[True])
     )
     assert "12/12 steps" in text

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from mipo_mlx import recipe as recipes
+from mipo_mlx import recipe_loading
 from mipo_mlx.progress import Reporter
 from mipo_mlx.records import Pair, write_records
-from mipo_mlx.training import stage
-from mipo_mlx.training.loop import Result
+from mipo_mlx.training import train
+from mipo_mlx.training.train import Result
 
 TEXTS = {"prompt": [], "chosen": [], "rejected": [], "negatives": [], "pmi": [], "kinds": []}
 PAIR = Pair("0", "train", 0, prompt_tokens=[5], tokens=[[6], [7]], reference=[-1.0, -1.0], **TEXTS)
@@ -25,11 +25,11 @@ PAIR = Pair("0", "train", 0, prompt_tokens=[5], tokens=[[6], [7]], reference=[-1
     ],
 )
 def test_that_nothing_picks_the_weights_is_told_once(max_kl, split, round_number, told, tmp_path, monkeypatch):
-    recipe = recipes.parse("model: x\n", overrides=[f"training.max_kl={max_kl}", "rounds=2"])
+    recipe = recipe_loading.parse("model: x\n", overrides=[f"training.max_kl={max_kl}", "rounds=2"])
     for name in ("pairs.jsonl", "pairs-2.jsonl"):
         write_records(tmp_path / name, [PAIR, replace(PAIR, split=split)])
-    monkeypatch.setattr(stage, "fit", lambda *_: Result(1, 1, 1, None, None, None))
+    monkeypatch.setattr(train, "fit", lambda *_: Result(1, 1, 1, None, None, None))
     stream = io.StringIO()
-    stage.run(tmp_path, recipe, Reporter(stream=stream), round_number)
+    train.run(tmp_path, recipe, Reporter(stream=stream), round_number)
     warnings = [line for line in stream.getvalue().splitlines() if "warning: there are no validation pairs" in line]
     assert len(warnings) == bool(told) and (not told or told in warnings[0])

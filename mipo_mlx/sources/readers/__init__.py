@@ -5,8 +5,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from ..decode import read_text
 from ..note import Note, Tally
-from ..text import read_text
 from . import chats, documents, html, logseq, mail, notion, org, plain
 
 Reader = Callable[[Path, str, Tally], list[Note]]

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UserError
+from ..decode import read_text
 from ..markdown import parse
 from ..note import Block, Note, Skip, Tally
-from ..text import read_text
 from .plain import paragraphs
 from .rows import LIMIT, parse_json
 

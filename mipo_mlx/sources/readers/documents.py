@@ -7,8 +7,8 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+from ..decode import read_bytes
 from ..note import Block, Note, Skip, Tally
-from ..text import read_bytes
 from .html import parse_html
 from .plain import paragraphs, stem_title
 

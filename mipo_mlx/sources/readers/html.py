@@ -3,9 +3,9 @@
 from html.parser import HTMLParser
 from pathlib import Path
 
+from ..decode import read_text
 from ..markdown import KEEP_CODE, SPACE, plain_text
 from ..note import Block, Note, Tally
-from ..text import read_text
 from .plain import own_title, stem_title
 
 HIDDEN = {"script", "style", "head", "nav", "footer", "aside", "template", "svg", "button", "select", "noscript"}

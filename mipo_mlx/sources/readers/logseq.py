@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 
+from ..decode import read_text
 from ..markdown import parse
 from ..note import Block, Note, Tally
-from ..text import read_text
 
 PROPERTY = re.compile(r"^\s*(?:-\s+)?([\w./-]+)::(?:[ \t]+(.*))?$", re.MULTILINE)
 DRAWER = re.compile(r"^\s*:(?:LOGBOOK|PROPERTIES):.*?:END:[ \t]*$", re.MULTILINE | re.DOTALL)

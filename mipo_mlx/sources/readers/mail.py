@@ -10,8 +10,8 @@ from email.message import Message
 from email.utils import parseaddr
 from pathlib import Path
 
+from ..decode import decode, read_bytes
 from ..note import Note, Skip, Tally
-from ..text import decode, read_bytes
 from .html import parse_html
 from .plain import paragraphs
 

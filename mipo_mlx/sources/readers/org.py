@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
+from ..decode import read_text
 from ..markdown import parse
 from ..note import Note, Tally
-from ..text import read_text
 from .plain import title_of
 
 HEADING = re.compile(r"^(\*+)\s+(?:(?:TODO|DONE|NEXT|WAITING|CANCELLED|CANCELED|HOLD|SOMEDAY)\s+)?(?:\[#\w\]\s*)?(.*)$")

@@ -4,9 +4,9 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+from ..decode import read_text
 from ..markdown import SPACE, parse, plain_text
 from ..note import Block, Note, Tally
-from ..text import read_text
 
 ITEM = re.compile(r"\s*(?:[-*+•–]|\d+[.)])\s+")
 

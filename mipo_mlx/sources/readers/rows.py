@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UserError
+from ..decode import read_text
 from ..note import Note, Skip, Tally
-from ..text import read_text
 from .plain import paragraphs
 
 LIMIT = 512 << 20  # bytes

@@ -1,0 +1,233 @@
+"""`mipo-mlx train RECIPE --dry-run`: what a run will read, sample, train and write, with the memory and time to expect.
+
+Notes are really read (into a temporary folder), the tokenizer and the configuration of the model are loaded, its weights are not.
+"""
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import backend
+from ..files import read_json
+from ..memory.contexts import of_people, uses_profile
+from ..models.prompts import window_of
+from ..pairs.grids import by_split, set_apart
+from ..progress import Reporter, duration
+from ..recipe import Dataset, Recipe
+from ..records import HELDOUT, TRAIN, VALIDATION, Context, Pair, Prompt, read_records
+from ..run import STAGES, Run
+from . import preflight
+
+# Shares of the measured matrix rate that each kind of work reaches, from runs of the demo on two CPU cores: decoding is bound by
+# memory and by many small operations, scoring and training by matrix products.
+SAMPLING, SCORING, TRAINING = 0.16, 0.55, 0.45
+OVERHEAD = 20.0  # seconds to load, export and write the report
+EXTRA = 40  # tokens of template, instruction and request around a context
+QUESTION = 200  # tokens of a multiple-choice question, its choices included
+PROFILE_ANSWER = 64  # tokens that the model writes about each note, where a profile is made
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a run computes; tokens are upper bounds (answers may end before max_tokens)."""
+
+    contexts: dict[str, int]  # by split: what training, validation and the held-out side have to draw from
+    prompts: dict[str, int]
+    answers: int
+    pairs: int
+    steps: int
+    sampled: int  # tokens decoded
+    scored: int  # tokens of forward passes without gradients
+    trained: int  # tokens of forward and backward passes
+    prompt_tokens: int  # longest expected prompt
+    answer_tokens: int  # longest expected answer
+    candidates: int  # answers a pair, at most
+
+
+def count(recipe: Recipe, contexts: list[Context], prompts: list[Prompt]) -> Work:
+    """Count the work of a recipe over these contexts and prompts; every round that may take place counts."""
+    pairs, k = recipe.pairs, recipe.pairs.contexts_per_grid
+    rows = k + ("no_context" in pairs.negatives)
+    told = [told_tokens(c, recipe) for c in contexts]
+    mean = sum(told) // max(1, len(told)) + EXTRA
+    heldout = pairs.heldout_grids + pairs.validation_grids
+    answers = (pairs.grids + heldout) * rows
+    scored = (pairs.grids + heldout) * rows * (mean + rows * pairs.max_tokens)
+    each = mean + pairs.candidates * pairs.max_tokens
+    steps = max(1, round(recipe.training.epochs * pairs.grids / recipe.training.grids_per_step))
+    looks = recipe.rounds * (2 + steps // recipe.training.evaluate_every)
+    scored += (looks * pairs.validation_grids + pairs.heldout_grids) * k * each
+    scored += round(recipe.rounds * pairs.said_back * pairs.grids * k) * each
+    later = (recipe.rounds - 1) * pairs.grids
+    answers += later * rows
+    scored += later * (rows * (mean + rows * pairs.max_tokens) + k * each)  # by the policy, then by the reference
+    if recipe.training.reference != "base":
+        scored += (pairs.grids + pairs.validation_grids) * k * each
+    asked, divided = by_split(contexts, prompts)
+    set_apart(recipe, asked, divided)  # as the pairs stage does
+    evaluated = of_evaluation(recipe, mean)
+    read = sum(c.split == TRAIN or of_people(recipe) for c in contexts) if uses_profile(recipe) else 0  # for the profile
+    return Work(
+        {split: len(found) for split, found in divided.items()},
+        {split: len(found) for split, found in asked.items()},
+        answers,
+        recipe.rounds * pairs.grids * k,
+        recipe.rounds * steps,
+        answers * pairs.max_tokens + evaluated.sampled + read * PROFILE_ANSWER,
+        scored + evaluated.scored + read * (EXTRA + recipe.sources.context_tokens),
+        int(evaluated.trainings * recipe.rounds * recipe.training.epochs * pairs.grids * k * each),
+        max(told, default=0) + EXTRA,
+        pairs.max_tokens,
+        pairs.candidates,
+    )
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What the evaluation computes."""
+
+    sampled: int  # tokens decoded
+    scored: int  # tokens of forward passes
+    trainings: int  # the run's own, and that of the SFT baseline
+
+
+def of_evaluation(recipe: Recipe, prompt: int, most: int | None = None) -> Evaluated:
+    """prompt: its tokens; most: fresh answers that can be asked for at most, where held-out pairs limit them."""
+    from ..evaluation.abilities import WORKING
+    from ..evaluation.endpoint import is_url
+    from ..evaluation.judge import names
+
+    settings, longest = recipe.evaluation, recipe.pairs.max_tokens
+    fresh = settings.answers if most is None else min(settings.answers, most)
+    answers = 2 * fresh + 4 * settings.checkable + (4 * fresh if settings.baselines else 0)
+    questions = 2 * settings.abilities_questions * QUESTION if settings.abilities else 0
+    sampled = (answers + settings.unprompted + settings.everyday) * longest + 2 * _worked(recipe) * WORKING
+    scored = 2 * answers * (prompt + longest) + 2 * settings.everyday * (EXTRA + longest) + questions
+    judges = sum(not is_url(name) for name in names(settings))  # an endpoint computes elsewhere
+    shown = 2 if settings.judge_mode == "pairwise" else 1  # answers in a question; there are two questions in either mode
+    return Evaluated(sampled, scored + judges * 2 * fresh * (prompt + shown * longest), 1 + settings.baselines)
+
+
+def _worked(recipe: Recipe) -> int:
+    """How many questions each model answers at length, since their answer is a number; none of a file that is not there."""
+    settings = recipe.evaluation
+    if isinstance(settings.abilities, Dataset):
+        return 0 if "choices" in settings.abilities.columns else settings.abilities_questions
+    from ..evaluation.abilities import read_questions
+
+    path = Path(settings.abilities or "").expanduser()
+    rows = read_questions(path, settings.abilities_questions, recipe.seed) if path.is_file() else []
+    return sum("choices" not in row for row in rows)
+
+
+def told_tokens(context: Context, recipe: Recipe) -> int:
+    """How long a context will be with the profile that is not written yet; an upper bound."""
+    profile = recipe.sources.profile_tokens
+    return {"passage": context.tokens, "profile": profile, "both": context.tokens + profile}[recipe.sources.context]
+
+
+def count_pairs(recipe: Recipe, pairs: list[Pair]) -> Work:
+    """Count the work of a recipe whose pairs are made already: nothing is sampled but for the evaluation."""
+    of = {split: [pair for pair in pairs if pair.split == split] for split in (TRAIN, VALIDATION, HELDOUT)}
+    tokens = {split: sum(len(p.prompt_tokens) + sum(map(len, p.tokens)) for p in found) for split, found in of.items()}
+    training = recipe.training
+    steps = max(1, round(training.epochs * len({pair.grid for pair in of[TRAIN]}) / training.grids_per_step))
+    looks = 2 + steps // training.evaluate_every
+    longest = max(len(pair.prompt_tokens) for pair in pairs)
+    evaluated = of_evaluation(recipe, longest, most=len(of[HELDOUT]))
+    named = tokens[TRAIN] + tokens[VALIDATION] if training.reference != "base" else 0
+    return Work(
+        {split: 0 for split in of},
+        {split: len({tuple(pair.prompt_tokens) for pair in found}) for split, found in of.items()},
+        0,
+        len(of[TRAIN]),
+        steps,
+        evaluated.sampled,
+        sum(tokens.values()) + named + looks * tokens[VALIDATION] + tokens[HELDOUT] + evaluated.scored,
+        int(evaluated.trainings * training.epochs * tokens[TRAIN]),
+        longest,
+        max(len(answer) for pair in pairs for answer in pair.tokens),
+        max(len(pair.tokens) for pair in pairs),
+    )  # fmt: skip
+
+
+def describe(run: Run) -> str:
+    """The plan as text. Raises what `checks.settings` raises, the sources stage for notes that cannot make one grid, and a
+    pair file."""
+    backend.start()
+    from ..evaluation.endpoint import endpoints
+    from ..models.load import load_tokenizer, model_config
+    from ..models.skeleton import skeleton
+    from ..pairs.exchange import import_pairs
+    from ..sources import read as sources
+    from ..training import memory_plan
+
+    recipe = run.recipe
+    preflight.settings(recipe, STAGES, Reporter(quiet=True))
+    with tempfile.TemporaryDirectory() as scratch:
+        sources.run(Path(scratch), recipe, Reporter(quiet=True))
+        contexts = read_records(Path(scratch, "contexts.jsonl"), Context)
+        prompts = read_records(Path(scratch, "prompts.jsonl"), Prompt)
+        dropped = read_json(Path(scratch, "sources.json")) if Path(scratch, "sources.json").exists() else {}
+    named = recipe.training.reference != "base"
+    if recipe.pairs.file:
+        window = window_of(model_config(recipe.model), 0)
+        pairs = import_pairs(Path(recipe.pairs.file), load_tokenizer(recipe.model), recipe, window)
+        work = count_pairs(recipe, pairs)
+    else:
+        work = count(recipe, contexts, prompts)
+    model, parameters = skeleton(recipe.model)
+    device = backend.device()
+    lengths = (work.prompt_tokens, work.answer_tokens, work.candidates)
+    together = recipe.training.grids_per_step * recipe.pairs.contexts_per_grid
+    planned = memory_plan.plan(model, recipe.training, *lengths, limit_bytes=device.budget, most_pairs=together)
+    advice = memory_plan.advice(planned, model, recipe.training, lengths, device.budget)
+    rate = backend.sgemm_rate()
+    flops = 2 * parameters
+    sampling = work.sampled * flops / (SAMPLING * rate)
+    scoring = work.scored * flops / (SCORING * rate)
+    training = 2 * work.trained * flops / (TRAINING * rate)
+    files = ["contexts.jsonl", "prompts.jsonl", *(["profile.md"] if uses_profile(recipe) else [])]
+    files += ["samples.jsonl", "pairs.jsonl"]
+    files += [name for n in range(2, recipe.rounds + 1) for name in (f"samples-{n}.jsonl", f"pairs-{n}.jsonl")]
+    files += [f"adapters-{n}/" for n in range(1, recipe.rounds + 1) if recipe.rounds > 1]
+    files += ["adapters/", "metrics.jsonl", "eval.json"]
+    files += (["fused/"] if recipe.export.mlx else []) + [f"{recipe.name or run.folder.name}-{t}.gguf" for t in recipe.export.gguf]
+    files += ["Modelfile"] if recipe.export.mlx or recipe.export.gguf and not recipe.export.split else []
+    files += ["report.html", "manifest.json"]
+    gone = dropped.get("passages", {}).get("dropped", {})
+    notes = f"notes      {dropped.get('notes')}: {len(contexts)} contexts ({_sides(work.contexts)})" + (
+        f"; dropped {', '.join(f'{n} {why}' for why, n in gone.items() if n)}" if gone else ""
+    )
+    a_step = f"{recipe.training.grids_per_step * recipe.pairs.contexts_per_grid} pairs"
+    lines = [
+        f"model      {recipe.model}, {parameters / 1e6:,.0f} M parameters, on {device}",
+        *([f"reference  {recipe.training.reference}, loaded once a round to score the pairs"] if named else []),
+        f"file       {recipe.pairs.file}, {len(pairs)} pairs" if recipe.pairs.file else notes,
+        *(f"           {line}" for line in (sources.left_out(dropped) if "files" in dropped else [])),
+        *([f"rounds     up to {recipe.rounds}; all of them are counted here"] if recipe.rounds > 1 else []),
+        f"prompts    {_sides(work.prompts)}",
+        f"answers    {work.answers} of at most {recipe.pairs.max_tokens} tokens",
+        f"pairs      up to {work.pairs}, {work.candidates} answers each",
+        f"steps      {work.steps} of {f'{recipe.training.grids_per_step} grids' if recipe.pairs.file else a_step}, "
+        f"objective {recipe.training.objective}",
+        f"memory     about {planned.peak_bytes / 1e9:.1f} GB at the peak of training, "
+        f"micro-batches of {planned.token_budget} tokens",
+        *([f"           DOES NOT FIT: {advice}"] if advice else []),
+        f"time       about {duration(sampling + scoring + training + OVERHEAD)}: sampling {duration(sampling)}, "
+        f"scoring and evaluation {duration(scoring)}, training {duration(training)}",
+        f"disk       {shutil.disk_usage(_existing(run.folder)).free / 1e9:,.0f} GB free where {run.folder} will be",
+        f"writes     {run.folder}/: {', '.join(files)}",
+    ]
+    lines += [f"sends      {endpoint.warning()}" for endpoint in endpoints(recipe.evaluation)]
+    return "\n".join(lines)
+
+
+def _sides(counts: dict[str, int]) -> str:
+    return f"{counts[TRAIN]} to train on, {counts[VALIDATION]} for validation, {counts[HELDOUT]} held out"
+
+
+def _existing(path: Path) -> Path:
+    path = path.resolve()
+    return path if path.exists() else _existing(path.parent)

@@ -1,0 +1,104 @@
+"""What would end a run after a night of work is looked for when it begins: before a stage computes, and before `--fresh` erases.
+
+Tokenizers, configurations and notes are read, weights are not.
+"""
+
+import tempfile
+from collections.abc import Collection
+from pathlib import Path
+
+from .. import backend
+from .. import run as runs
+from ..errors import UserError
+from ..progress import Reporter
+from ..recipe import Dataset, Recipe
+from ..run import Run
+
+
+def check(run: Run, upto: str, fresh: bool, reporter: Reporter) -> None:
+    """Raise what the steps up to `upto` would raise hours later; with `fresh`, also what ends them at once, since by then the run
+    that was there is gone."""
+    planned = runs.steps(run.recipe)
+    ahead = {runs.parse(step)[0] for step in planned[: planned.index(upto) + 1] if fresh or not run.done(step)}
+    settings(run.recipe, ahead, reporter)
+    if fresh and (run.folder / "recipe.yaml").exists():
+        inputs(run.recipe)
+
+
+def settings(recipe: Recipe, stages: Collection[str], reporter: Reporter) -> None:
+    """Raise UserError for what one of `stages` would refuse whatever the stages before it find."""
+    backend.start()  # before anything below imports MLX
+    if "training" in stages:
+        from ..training import monitor
+
+        monitor.check(recipe.training.loggers)
+    if "pairs" in stages:
+        from ..models.load import check_chat_template, load_tokenizer
+        from ..pairs.score import check_same_tokenizer
+
+        tokenizer = load_tokenizer(recipe.model)
+        check_chat_template(tokenizer, recipe.model)
+        if recipe.training.reference != "base":
+            check_same_tokenizer(recipe.training.reference, tokenizer)
+    if "evaluation" in stages:
+        _evaluation(recipe, reporter)
+    if "export" in stages:
+        from ..export import export
+
+        export.check(recipe)
+
+
+def inputs(recipe: Recipe) -> None:
+    """Raise what the stages would raise for the model, the notes, prompts and questions, or the file of pairs."""
+    from ..models.load import load_tokenizer, model_config
+    from ..models.prompts import window_of
+    from ..models.skeleton import skeleton
+    from ..pairs.exchange import import_pairs
+    from ..pairs.grids import make_plan
+    from ..records import Context, Prompt, read_records
+    from ..sources import read as sources
+
+    quiet = Reporter(quiet=True)
+    skeleton(recipe.model)
+    if recipe.pairs.file:
+        import_pairs(Path(recipe.pairs.file), load_tokenizer(recipe.model), recipe, window_of(model_config(recipe.model), 0))
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        if isinstance(recipe.evaluation.abilities, Dataset):
+            from ..sources import questions
+
+            questions.prepare(folder, recipe.evaluation.abilities, quiet)
+        sources.run(folder, recipe, quiet)
+        if not recipe.pairs.file and recipe.sources.context == "passage":  # a profile is not written yet
+            make_plan(recipe, read_records(folder / "contexts.jsonl", Context), read_records(folder / "prompts.jsonl", Prompt), 1)
+
+
+def _evaluation(recipe: Recipe, reporter: Reporter) -> None:
+    from ..evaluation import abilities, judge
+    from ..evaluation.endpoint import KEY, api_key, endpoints, is_url
+
+    given = recipe.evaluation.abilities
+    if isinstance(given, str):
+        abilities.read_questions(Path(given).expanduser(), recipe.evaluation.abilities_questions, recipe.seed)
+    if not recipe.evaluation.judge and (recipe.evaluation.judge_model or recipe.evaluation.judge_mode == "rubric"):
+        reporter.say("  evaluation.judge: none is named, so judge_mode and judge_model change nothing")
+    for name in judge.names(recipe.evaluation):
+        if name != "base" and not is_url(name):
+            _judge(name)
+    for endpoint in endpoints(recipe.evaluation):
+        if not endpoint.local and not api_key():  # some want none
+            reporter.warn(
+                f"evaluation.judge: {endpoint.host} will be asked without a key; if it wants one, put it into the environment "
+                f"variable {KEY}"
+            )
+
+
+def _judge(name: str) -> None:
+    from ..models.load import check_chat_template, load_tokenizer
+    from ..models.skeleton import skeleton
+
+    try:
+        skeleton(name)
+        check_chat_template(load_tokenizer(name), name)
+    except UserError as error:
+        raise UserError(f"evaluation.judge: {error}") from None

@@ -1,0 +1,49 @@
+"""`mipo-mlx profile`: distil the notes into profile.md, and keep a profile that was edited by hand."""
+
+from pathlib import Path
+
+from .. import backend
+from .. import run as runs
+from ..errors import UserError
+from ..memory import contexts
+from ..progress import Reporter
+from ..run import Run
+
+
+def make_profile(run: Run, reporter: Reporter, fresh: bool) -> Path:
+    """Read the notes and distil profile.md from them; with `fresh` anew, and a profile edited by hand becomes
+    profile.old.md, or profile.old-2.md where there is one.
+
+    Nothing else in the run is touched. Raises UserError where its pairs were sampled with the profile that is there.
+    """
+    path = run.folder / contexts.FILE
+    if fresh and contexts.uses_profile(run.recipe) and (run.folder / "samples.jsonl").exists():
+        raise UserError(
+            f"{path}: the pairs of this run were sampled with it, so a new one would be another run's; make that with --name, or "
+            f"remove this profile and start the run over with `mipo-mlx train --fresh`"
+        )
+    runs.execute(run, "sources", reporter)
+    if fresh:
+        _put_aside(run, path, reporter)
+    if path.exists():
+        reporter.say(f"  {path}: there before and left as it is; --fresh writes a new one")
+        return path
+    backend.start()
+    from ..memory.distil import write_profile
+    from ..models.load import load
+
+    write_profile(run.folder, run.recipe, load(run.recipe.model), reporter)
+    return path
+
+
+def _put_aside(run: Run, path: Path, reporter: Reporter) -> None:
+    """Make room for a new profile. What was written by hand is kept, and so are earlier copies of it."""
+    if contexts.edited(run.folder):
+        names = ("profile.old.md", *(f"profile.old-{number}.md" for number in range(2, 10**6)))
+        kept = next(run.folder / name for name in names if not (run.folder / name).exists())
+        path.replace(kept)
+        reporter.say(f"  {path}: edited by hand; moved to {kept.name}")
+    for name in (contexts.FILE, contexts.STATE, "profile-samples.jsonl"):
+        (run.folder / name).unlink(missing_ok=True)
+    if run.recipe.export.system.strip() == "profile" and run.done("export"):
+        reporter.say(f"  the files were exported with the profile before; `mipo-mlx export {run.folder}` makes them anew")

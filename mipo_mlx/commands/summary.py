@@ -1,0 +1,66 @@
+"""What a finished command prints: the figures before and after, where every file lies, and how to use the result."""
+
+from pathlib import Path
+from shlex import quote
+
+from ..export import results
+from ..export.results import ASKED, modelfile_source
+from ..files import read_json
+from ..run import Run
+
+
+def evaluation(run: Run) -> str:
+    """The verdict and the headline figures of eval.json."""
+    from ..evaluation.statistics import figure, show
+    from ..evaluation.verdict import rows
+    from ..report.figures import baselines, second_opinions, verdict_of_judge
+
+    result = read_json(run.folder / "eval.json")
+    lines = [result["verdict"]]
+    for label, measure, form in rows(result["heldout"], result["fresh"], result["abilities"], result["checkable"]):
+        lines.append(f"  {label:44s} {figure(measure['before']['value'], form):>7s} -> {show(measure['after'], form)}")
+    if judged := result["judged"]:
+        lines += [f"  {judged['judge']}: {verdict_of_judge(judged)}", *(f"  {line}" for line in second_opinions(judged))]
+    if compared := baselines(result["baselines"], result["fresh"]):
+        labels = [label for label, _ in compared[0][1]]
+        lines.append(f"  {'':32s}" + "".join(f"  {label:>6s}" for label in labels))
+        for name, cells in compared:
+            lines.append(f"  {name:32s}" + "".join(f"  {cell['value']:>{max(6, len(label))}s}" for label, cell in cells))
+    return "\n".join(lines)
+
+
+def files(run: Run) -> str:
+    """Every file of the run, with its size."""
+    lines = [f"files in {run.folder}/"]
+    for path in sorted(run.folder.iterdir()):
+        if not path.name.startswith("."):
+            lines.append(f"  {path.name + ('/' if path.is_dir() else ''):28s} {_size(path) / 1e6:10,.1f} MB")
+    return "\n".join(lines)
+
+
+def usage(run: Run) -> str:
+    """The commands that use the result."""
+    lost = results.lost(run.folder)
+
+    def told(name: str) -> str:
+        return f"   # {results.kept(lost[name])}" if lost.get(name, 0) > results.LIMIT else ""
+
+    lines = ["use it", f"  mipo-mlx chat {quote(str(run.folder))}"]
+    models = sorted(results.exported_models(run.folder), key=lambda path: lost.get(path.name, 0))
+    if models:
+        lines.append(f"  llama-cli -m {quote(str(models[0]))}{told(models[0].name)}")
+    if models and (run.folder / "Modelfile").exists():
+        source = modelfile_source(run.folder)
+        lines.append(f"  ollama create {quote(run.folder.name)} -f {quote(str(run.folder / 'Modelfile'))}{told(source)}")
+    if (run.folder / "fused").exists():
+        lines.append(f"  mlx_lm.generate --model {quote(str(run.folder / 'fused'))} --prompt '{ASKED}'{told('fused')}")
+    return "\n".join(lines)
+
+
+def final(run: Run) -> str:
+    """All of it, for the end of `mipo-mlx train`."""
+    return "\n\n".join([evaluation(run), files(run), usage(run)])
+
+
+def _size(path: Path) -> int:
+    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) if path.is_dir() else path.stat().st_size

@@ -1,0 +1,210 @@
+"""Sample answers for a batch of prompts with mlx-lm's continuous batching; the same seed gives the same answers. Pairs, profile
+and evaluation all sample here.
+
+~~~ Top-p sampling without sorting the vocabulary.
+
+mlx-lm sorts all log-probabilities at every step, which on a CPU takes longer than a small model's forward pass. The nucleus is
+a few hundred tokens nearly always: picking the likeliest LIMIT out of the vocabulary is linear, and only those are sorted.
+
+~~~ Prompts are run once: their keys and values go to the batch generator first and to scoring after it, and prefixes that come
+back in later prompts are kept.
+
+What is shared is found in the token ids, whatever the chat template: every prompt's opening (system header), and for each
+context what all prompts with that context begin with. Prefixes and prompts are always run by themselves, from the same
+beginning, so their bits do not depend on when that happens: a resumed run computes the same ones.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+from mlx_lm.generate import BatchGenerator
+from mlx_lm.models.cache import KVCache, make_prompt_cache
+from mlx_lm.sample_utils import make_sampler
+
+from ..recipe import Pairs
+from ..records import Answer
+from . import fast
+from .cpu import swapped
+from .logprobs import Recorded
+from .prefix import text_model
+
+Layers = list[KVCache]
+
+
+@dataclass(frozen=True)
+class Start:
+    """A prompt that is run up to the tokens that remain: its last one, or all where the model's caches are of other kinds."""
+
+    cache: Layers | None
+    tokens: list[int]
+
+    @property
+    def recorded(self) -> Recorded | None:
+        """The prompt's keys and values, as `token_logprobs` takes them."""
+        return [(layer.keys, layer.values) for layer in self.cache] if self.cache else None
+
+
+def sample(
+    model: Any,
+    tokenizer: Any,
+    prompts: list[list[int]] | list[Start],
+    settings: Pairs,
+    key: int,
+    finished: Callable[[Answer], None] = lambda answer: None,
+) -> list[Answer]:
+    """One answer to each prompt (token ids, or prompts that were run before), in their order.
+
+    An answer's tokens end with the end-of-turn token where the model wrote one (finish "stop"); an answer cut at
+    `settings.max_tokens` gets none. `finished` is called with each answer as it ends.
+    """
+    ends = sorted(tokenizer.eos_token_ids)
+    generator = BatchGenerator(
+        model,
+        stop_tokens=[[token] for token in ends],
+        sampler=nucleus_sampler(settings.temperature, settings.top_p),
+        completion_batch_size=settings.batch,
+        prefill_batch_size=settings.batch,
+    )
+    starts = [prompt if isinstance(prompt, Start) else Start(None, prompt) for prompt in prompts]
+    # Long prompts first: neighbours of like length are padded least, and the last to start are the quickest to begin.
+    order = sorted(range(len(starts)), key=lambda i: (-length_of(starts[i]), i))
+    answers: dict[int, Answer] = {}
+    mx.random.seed(key)
+    try:
+        caches = [starts[i].cache or make_prompt_cache(model) for i in order]
+        uids = generator.insert([starts[i].tokens for i in order], [settings.max_tokens] * len(order), caches=caches)
+        place, written = dict(zip(uids, order, strict=True)), {uid: [] for uid in uids}
+        with fast(model):
+            while responses := generator.next_generated():
+                for response in responses:
+                    written[response.uid].append(response.token)
+                    if response.finish_reason is not None:
+                        tokens = written[response.uid]
+                        answers[place[response.uid]] = answer = to_answer(tokenizer, tokens, response.finish_reason)
+                        finished(answer)
+    finally:
+        generator.close()
+    return [answers[i] for i in range(len(starts))]
+
+
+def length_of(start: Start) -> int:
+    return len(start.tokens) + (start.cache[0].offset if start.cache else 0)
+
+
+def to_answer(tokenizer: Any, tokens: list[int], finish: str) -> Answer:
+    """The text leaves out the end-of-turn token; `tokens` keeps it."""
+    spoken = tokens[:-1] if finish == "stop" else tokens
+    return Answer(tokenizer.decode(spoken, skip_special_tokens=True), tokens, finish)
+
+
+LIMIT = 4096  # tokens that the nucleus is looked for among
+
+
+def nucleus_sampler(temperature: float, top_p: float, limit: int = LIMIT) -> Callable[[mx.array], mx.array]:
+    """A sampler as mlx-lm's `make_sampler(temp, top_p)`: (batch, vocabulary) log-probabilities in, (batch,) token ids out.
+
+    As there, the nucleus is that of the untempered distribution: the likeliest tokens down to the one that brings their
+    probability to `top_p`. A nucleus of more than `limit` tokens ends there. 16-bit log-probabilities are computed with in float32.
+    """
+    if temperature == 0 or top_p == 1:
+        return make_sampler(temp=temperature)
+
+    def sampler(logprobs: mx.array) -> mx.array:
+        vocabulary = logprobs.shape[-1]
+        if logprobs.dtype != mx.float32:
+            # Their rounding moves the whole distribution by some percent, and a sum of thousands in 16 bits is wrong besides.
+            logprobs = logprobs.astype(mx.float32)
+            logprobs = logprobs - mx.logsumexp(logprobs, axis=-1, keepdims=True)
+        if vocabulary > limit:
+            likeliest = mx.argpartition(logprobs, kth=vocabulary - limit, axis=-1)[..., -limit:]
+            values = mx.take_along_axis(logprobs, likeliest, axis=-1)
+        else:
+            likeliest, values = None, logprobs
+        rising = mx.sort(values, axis=-1)
+        above = mx.cumsum(mx.exp(rising), axis=-1, reverse=True, inclusive=False)
+        smallest = mx.take_along_axis(rising, (above >= top_p).sum(axis=-1, keepdims=True), axis=-1)
+        kept = mx.where(values < smallest, -mx.inf, values)
+        drawn = mx.random.categorical(kept * (1 / temperature))
+        return drawn if likeliest is None else mx.take_along_axis(likeliest, drawn[..., None], axis=-1)[..., 0]
+
+    return sampler
+
+
+SHORTEST = 16  # tokens: below that a prefix is not worth a pass of its own
+KEPT_BYTES = 1 << 30  # keys and values of contexts kept for later grids; the least recently used go first
+
+
+class Prefixes:
+    """Prefixes of all prompts of a run, computed on first use. `prompts`: token ids of each, `groups`: a label for each (its
+    context's id); prompts of one label share their common prefix."""
+
+    def __init__(self, model: Any, prompts: Sequence[list[int]], groups: Sequence[Any], kept_bytes: int = KEPT_BYTES):
+        self.model, self.kept_bytes = model, kept_bytes
+        self.usable = all(type(layer) is KVCache for layer in make_prompt_cache(model))
+        members: dict[Any, list[list[int]]] = {}
+        for prompt, group in zip(prompts, groups, strict=True):
+            members.setdefault(group, []).append(prompt)
+        opening = common_prefix(prompts) if len(prompts) > 1 else []
+        self.opening = opening if len(opening) >= SHORTEST else []
+        self.shared = {
+            group: prefix
+            for group, found in members.items()
+            if len(found) > 1 and len(prefix := common_prefix(found)) - len(self.opening) >= SHORTEST
+        }
+        self._opened: Layers | None = None
+        self._kept: OrderedDict[Any, Layers] = OrderedDict()
+
+    def start(self, prompt: list[int], group: Any) -> Start:
+        """Run `prompt` but its last token, from the longest prefix that is shared. The cache must not be written to."""
+        if not self.usable or len(prompt) < 2:
+            return Start(None, prompt)
+        begun = self._group(group) if group in self.shared else self._opening()
+        return Start(self._run(prompt[:-1], begun), prompt[-1:])
+
+    def _opening(self) -> Layers | None:
+        if self.opening and self._opened is None:
+            self._opened = self._run(self.opening, None)
+        return self._opened
+
+    def _group(self, group: Any) -> Layers:
+        if group not in self._kept:
+            self._kept[group] = self._run(self.shared[group], self._opening())
+        self._kept.move_to_end(group)
+        while len(self._kept) > 1 and sum(map(nbytes, self._kept.values())) > self.kept_bytes:
+            self._kept.popitem(last=False)
+        return self._kept[group]
+
+    def _run(self, tokens: list[int], begun: Layers | None) -> Layers:
+        """Keys and values of `tokens`, of which `begun` has the first ones already."""
+        cache = [copy_of(layer) for layer in begun or make_prompt_cache(self.model)]
+        left = tokens[cache[0].offset :]
+        if left:
+            with swapped(text_model(self.model)):
+                self.model(mx.array([left]), cache=cache)
+        for layer in cache:  # drop the room for growth: these are only read from now on
+            layer.keys, layer.values = (mx.contiguous(x[..., : layer.offset, :]) for x in (layer.keys, layer.values))
+        mx.eval([layer.state for layer in cache])
+        return cache
+
+
+def common_prefix(prompts: Sequence[list[int]]) -> list[int]:
+    """What all token lists begin with, but never all of one: at least one token remains to be run."""
+    low, high = min(prompts), max(prompts)  # in lexical order: what these two share, all share
+    most = min(map(len, prompts)) - 1
+    length = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
+    return low[: max(0, min(length, most))]
+
+
+def copy_of(layer: KVCache) -> KVCache:
+    """A cache that may grow without touching the original's arrays."""
+    copied = KVCache()
+    if layer.keys is not None:
+        copied.keys, copied.values, copied.offset = layer.keys, layer.values, layer.offset
+    return copied
+
+
+def nbytes(layers: Layers) -> int:
+    return sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)

@@ -1,0 +1,108 @@
+"""What a context tells the model about its user: a passage of the notes, the profile of who wrote them, or both
+(`sources.context`). Every stage that asks under contexts reads them here.
+
+The profile is profile.md in the run directory: one line a fact, made by `mipo-mlx profile` and edited by hand. Comments
+(`<!-- notes/a.md:3 -->`), headings and a source in brackets at a line's end are for people, and no model is told them. Where a
+recipe names whose each context is (`columns.note`), there are several people, and `## NAME` begins what is said of one of them.
+"""
+
+import hashlib
+import re
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+from ..errors import UserError
+from ..files import read_json, sha256
+from ..recipe import Recipe
+from ..records import Context, read_records
+
+FILE, STATE = "profile.md", "profile.json"  # STATE: the hash of the profile as it was made
+COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
+HEADING = re.compile(r"(#{1,6})(?:\s+(.*))?$")
+BULLET = re.compile(r"^(?:[-*+\u2022]|\d+[.)])\s+")
+SOURCE_AT_END = re.compile(r"\s*(?:\[[^\]]*:\d+[^\]]*\]|\([^)]*\.\w+:\d+[^)]*\))\s*$")
+
+
+def uses_profile(recipe: Recipe) -> bool:
+    return recipe.sources.context != "passage"
+
+
+def of_people(recipe: Recipe) -> bool:
+    """Whether the contexts are those of several people, each with a profile of their own, and not one author's notes."""
+    return recipe.sources.whose() is not None
+
+
+def read_contexts(folder: Path, recipe: Recipe) -> list[Context]:
+    """The run's contexts as the model is told them.
+
+    `both`: each passage with the profile of its author. `profile`: one context a person, their profile. Who has no profile
+    (nothing in their notes was fit for one) is told of by passages alone, or, for `profile`, is left out.
+    Raises UserError where profile.md is missing, or says nothing.
+    """
+    contexts = read_records(folder / "contexts.jsonl", Context)
+    if not uses_profile(recipe) or not contexts:
+        return contexts
+    path = folder / FILE
+    if not path.exists():
+        raise UserError(f"{path}: missing, and sources.context is {recipe.sources.context}; `mipo-mlx profile` writes it")
+    text = path.read_text(encoding="utf-8", errors="replace")
+    profiles = sections(text) if of_people(recipe) else dict.fromkeys((one_line(c.note) for c in contexts), plain(text))
+    about = [profiles.get(one_line(context.note), "") for context in contexts]
+    if not any(about):
+        raise UserError(f"{path}: says nothing about {'anyone' if of_people(recipe) else 'the author'}; write a line, or --fresh")
+    if recipe.sources.context == "both":
+        return [replace(context, profile=profile) for context, profile in zip(contexts, about, strict=True)]
+    first: dict[str, Context] = {}
+    for context, profile in zip(contexts, about, strict=True):
+        if profile:
+            first.setdefault(context.note, replace(context, text=profile))
+    return list(first.values())
+
+
+def sections(text: str) -> dict[str, str]:
+    """What a profile says of each person: lines under `## NAME`; "" stands for lines before the first such heading."""
+    found: dict[str, list[str]] = {"": []}
+    name = ""
+    for line in COMMENT.sub("", text).splitlines():
+        heading = HEADING.match(line.strip())
+        if heading and len(heading[1]) == 2:
+            name = one_line(heading[2] or "")
+            found.setdefault(name, [])
+        elif not heading and line.strip():
+            found[name].append(bare(line))
+    return {name: "\n".join(filter(None, lines)) for name, lines in found.items() if any(lines)}
+
+
+def plain(text: str) -> str:
+    """All that a profile says, whatever its headings."""
+    return "\n".join(sections(text).values())
+
+
+def bare(line: str) -> str:
+    """A line without its bullet and the sources at its end."""
+    return SOURCE_AT_END.sub("", BULLET.sub("", line.strip())).strip()
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def edited(folder: Path) -> bool:
+    """Whether there is a profile.md that is not as it was made: somebody's own words."""
+    path, state = folder / FILE, folder / STATE
+    return path.exists() and not (state.exists() and read_json(state)["sha256"] == sha256(path))
+
+
+def digest(folder: Path, recipe: Recipe) -> str | None:
+    """A hash of what the profile tells with the contexts, comments aside; None where they are told without one."""
+    path = folder / FILE
+    if not uses_profile(recipe) or not path.exists():
+        return None
+    return hashlib.sha256(str(sections(path.read_text(encoding="utf-8", errors="replace"))).encode()).hexdigest()
+
+
+def joined(contexts: list[Context]) -> str:
+    """Several passages as one context, each profile once."""
+    profiles = list(Counter(context.profile for context in contexts if context.profile))
+    return "\n\n".join([*profiles, *(context.text for context in contexts)])

@@ -1,0 +1,161 @@
+"""Chat messages and their token ids, through the model's own chat template.
+
+~~~ What the model is asked, in a grid and in the evaluation: chat messages and their token ids, cut to the model's window.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from ..errors import UserError
+from ..progress import Reporter
+from ..recipe import Pairs
+from ..records import Context, Prompt
+
+Messages = list[dict[str, str]]
+# A clock that stands still, for templates that write today's date (Llama 3, SmolLM3): a run goes on tomorrow with the same prompts.
+# The day is the one that Llama 3's template has where there is no clock.
+DAY = datetime(2024, 7, 26, 12)
+CODES = ("%-d", "%-m", "%d", "%m", "%a", "%A", "%b", "%B", "%y", "%Y", "%j", "%H", "%I", "%M", "%S", "%p")
+CLOCK = (
+    "{% macro strftime_now(form) %}{{ form"
+    + "".join(f".replace({code!r}, {DAY.strftime(code)!r})" for code in CODES)
+    + " }}{% endmacro +%}"
+)
+
+
+def system_message(pairs: Pairs, context: str | None) -> str:
+    """The system message that tells the model `context`; without a context, the plain one. Training, evaluation, chat and export
+    all call this."""
+    return pairs.plain_system if context is None else pairs.system.replace("{context}", context.strip())
+
+
+def messages(pairs: Pairs, prompt: str, context: str | None) -> Messages:
+    """The chat messages of a request under a context, or under none."""
+    system = system_message(pairs, context)
+    return [*([{"role": "system", "content": system}] if system else []), {"role": "user", "content": prompt}]
+
+
+def encode(tokenizer: Any, messages: Messages) -> list[int]:
+    """Token ids of the prompt, the assistant's header included, so that an answer's first token follows directly.
+
+    Raises UserError where the model has no chat template.
+    """
+    if not getattr(tokenizer, "has_chat_template", True):
+        raise UserError(
+            f"{tokenizer.name_or_path}: the model has no chat template; take an instruction-tuned model "
+            "(its name ends in -Instruct, -it or -chat)"
+        )
+    if _system_unsupported(tokenizer) and messages[0]["role"] == "system":
+        # Some templates (Gemma) know no system role: its text opens the user's message instead.
+        system, user, *rest = messages
+        messages = [{"role": "user", "content": f"{system['content']}\n\n{user['content']}"}, *rest]
+    return list(render(tokenizer, messages, tokenize=True))
+
+
+def render(tokenizer: Any, messages: Messages, *, tokenize: bool, opened: bool = True, template: str | None = None) -> Any:
+    """Token ids or text of messages under the model's chat template, or another `template`; `opened`: up to where an answer begins.
+
+    Whatever renders one does it here, so that all agree: models that can think (Qwen3, SmolLM3) answer at once.
+    """
+    template = template or tokenizer.chat_template
+    if isinstance(template, dict):
+        template = template["default"]  # `loading.check_chat_template` has looked
+    if isinstance(template, str) and "strftime_now" in template:
+        template = CLOCK + template
+    return tokenizer.apply_chat_template(
+        messages,
+        chat_template=template,
+        add_generation_prompt=opened,
+        tokenize=tokenize,
+        return_dict=False,
+        enable_thinking=False,
+    )
+
+
+def _system_unsupported(tokenizer: Any) -> bool:
+    cached = getattr(tokenizer, "_mipo_no_system_role", None)
+    if cached is None:
+        probe = [{"role": "system", "content": "probe-system"}, {"role": "user", "content": "probe-user"}]
+        try:
+            cached = "probe-system" not in render(tokenizer, probe, tokenize=False)
+        except Exception as error:  # templates refuse through jinja2's own exception type, wrapped in different ways
+            if "system" not in str(error).lower() and "role" not in str(error).lower():
+                raise
+            cached = True
+        try:
+            tokenizer._mipo_no_system_role = cached
+        except AttributeError:
+            pass  # a tokenizer that takes no attributes is asked again
+    return cached
+
+
+def end_of_turn(tokenizer: Any) -> set[int]:
+    """Ids that end the assistant's turn."""
+    return set(tokenizer.eos_token_ids)
+
+
+def window_of(config: dict[str, Any], max_tokens: int) -> int | None:
+    """How many tokens a prompt may have, so that `max_tokens` of answer still fit; None where the model names no limit.
+
+    Raises UserError where the answers alone fill the window.
+    """
+    longest = config.get("max_position_embeddings") or config.get("text_config", {}).get("max_position_embeddings")
+    if longest is None:
+        return None
+    if max_tokens >= longest:
+        raise UserError(
+            f"pairs.max_tokens: {max_tokens} tokens of answer leave no room for a prompt in the model's window of {longest}; "
+            "lower it"
+        )
+    return longest - max_tokens
+
+
+class Asker:
+    """Turns (prompt, context) into messages and token ids, each once; remembers in `cut` whose context had to be shortened."""
+
+    def __init__(self, tokenizer: Any, settings: Pairs, window: int | None = None):
+        self.tokenizer, self.settings, self.window = tokenizer, settings, window
+        self.cut: set[str] = set()
+        self._known: dict[tuple[str, str | None], tuple[Messages, list[int]]] = {}
+
+    def __call__(self, prompt: Prompt, context: Context | None) -> tuple[Messages, list[int]]:
+        """Chat messages and prompt token ids, the assistant's header included.
+
+        A prompt beyond the window loses the end of its context, never of its own; UserError where that is not enough.
+        """
+        key = (prompt.id, context.id if context else None)
+        if key not in self._known:
+            self._known[key] = self._fit(prompt, context)
+        return self._known[key]
+
+    def tell_cuts(self, reporter: Reporter) -> None:
+        """Warn of contexts that did not fit."""
+        if self.cut:
+            reporter.warn(
+                f"{len(self.cut)} contexts were cut to fit the model's window of {self.window} prompt tokens; "
+                "lower sources.context_tokens to choose yourself where they end"
+            )
+
+    def _fit(self, prompt: Prompt, context: Context | None) -> tuple[Messages, list[int]]:
+        messages, tokens = self._ask(prompt, context.told if context else None)
+        if self.window is None or len(tokens) <= self.window:
+            return messages, tokens
+        words = self.tokenizer.encode(context.told, add_special_tokens=False) if context else []
+        low, high = 0, len(words)  # `low` tokens of the context are known to fit once it is above 0
+        while context and low < high:
+            middle = (low + high + 1) // 2
+            if len(self._ask(prompt, self.tokenizer.decode(words[:middle]))[1]) <= self.window:
+                low = middle
+            else:
+                high = middle - 1
+        if low == 0:
+            raise UserError(
+                f"prompts: {prompt.id} ({prompt.text[:40]!r}...) has no room beside a context in the model's window "
+                f"({len(tokens)} tokens, {self.window} fit beside pairs.max_tokens); shorten the prompt or lower pairs.max_tokens"
+            )
+        self.cut.add(context.id)  # type: ignore[union-attr]
+        return self._ask(prompt, self.tokenizer.decode(words[:low]))
+
+    def _ask(self, prompt: Prompt, context: str | None) -> tuple[Messages, list[int]]:
+        asked = messages(self.settings, prompt.text, context)
+        return asked, encode(self.tokenizer, asked)

@@ -1,0 +1,259 @@
+"""Pairs made elsewhere: JSONL with `prompt`, `chosen`, `rejected`, each a string or chat messages, as TRL reads them. A run's own
+pairs.jsonl is such a file, and comes back with the same token ids.
+
+~~~ A run's pairs as plain strings: `mipo-mlx pairs RUN --export FOLDER`.
+
+mlx-lm-lora reads a folder of train.jsonl, valid.jsonl and test.jsonl, with `system`, `prompt`, `chosen` and `rejected` as strings,
+and puts them through the chat template itself; TRL reads pairs.jsonl, whose columns of the same names are chat messages. One file
+cannot be both: the names are the same, and mlx-lm-lora's files hold one split each.
+"""
+
+import itertools
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from jinja2 import TemplateError
+
+from ..errors import UserError
+from ..files import write_jsonl
+from ..models import prompts as chat
+from ..recipe import CONTRASTS_CONTEXTS, Recipe
+from ..records import HELDOUT, TRAIN, VALIDATION, Pair, read_records
+from .grids import seeded
+
+SHAPES = "a string or a list of chat messages ({role, content})"
+KIND = "imported"
+SPLITS = (TRAIN, VALIDATION, HELDOUT)
+
+
+def import_pairs(path: Path, tokenizer: Any, recipe: Recipe, window: int | None = None) -> list[Pair]:
+    """Read the pairs of a JSONL file; `reference` is left empty, and so is `pmi` (the wrong contexts are not known).
+
+    prompt may be missing where `chosen` and `rejected` are conversations that begin alike. `rejected` may be a list of strings
+    or of conversations: more than one negative. Answers get the model's end-of-turn token, as a finished answer has. Columns
+    `split` and `grid` are kept where they are given; other pairs get a grid each, and the sides are dealt by the seed. `window`:
+    how many tokens the model takes. Raises UserError that names file and line, or an objective that these pairs do not suffice for.
+    """
+    rows = _rows(Path(path))
+    taken = {row.get("grid") for _, row in rows if isinstance(row.get("grid"), int)}
+    free = (number for number in itertools.count() if number not in taken)
+    vocabulary = Vocabulary(tokenizer)
+    pairs = [_pair(row if "grid" in row else {**row, "grid": next(free)}, where, vocabulary) for where, row in rows]
+    for (where, _), pair in zip(rows, pairs, strict=True):
+        length = len(pair.prompt_tokens) + max(map(len, pair.tokens))
+        if window is not None and length > window:
+            raise UserError(f"{where}: {length} tokens, and the model takes {window}; shorten the pair or remove the line")
+    without = next((where for where, row in rows if "split" not in row), None)
+    if without is None:
+        for split in (TRAIN, HELDOUT):
+            if all(pair.split != split for pair in pairs):
+                raise UserError(f"{path}: no line has the split {split}; mark some, or leave `split` out of every line")
+    elif any("split" in row for _, row in rows):
+        raise UserError(f"{without}: split: other lines have one and this one has none; give it to every line or to none")
+    else:
+        pairs = divide(pairs, recipe, path)
+    check_objective(pairs, recipe, path)
+    return pairs
+
+
+def check_objective(pairs: list[Pair], recipe: Recipe, path: Path) -> None:
+    """Raise UserError where the objective contrasts the contexts of a grid and no training grid has two: its loss would be 0."""
+    asked: dict[int, set[tuple[int, ...]]] = {}
+    for pair in pairs:
+        if pair.split == TRAIN:
+            asked.setdefault(pair.grid, set()).add(tuple(pair.prompt_tokens))
+    if recipe.training.objective in CONTRASTS_CONTEXTS and all(len(prompts) < 2 for prompts in asked.values()):
+        raise UserError(
+            f"training.objective: {recipe.training.objective} contrasts the contexts of a grid, and no training grid of {path} has "
+            "pairs under two of them, so it would learn nothing; give such pairs the same `grid`, or write dpo"
+        )
+
+
+def divide(pairs: list[Pair], recipe: Recipe, path: Path) -> list[Pair]:
+    """Deal the pairs to the splits by the seed; those that share a grid or a prompt stay on one side.
+
+    Held out is a share of `sources.heldout_prompts`; for validation up to as many pairs as `pairs.validation_grids` would have,
+    and a fifth of the rest at most. Raises UserError where nothing can be held out.
+    """
+    groups = connected(pairs)
+    if len(groups) < 2:
+        raise UserError(f"{path}: all pairs share a prompt or a grid, so none can be held out; add pairs with other prompts")
+    seeded(recipe, "pairs of a file").shuffle(groups)
+    heldout = min(len(groups) - 1, max(1, round(recipe.sources.heldout_prompts * len(groups))))
+    split = {place: HELDOUT for group in groups[:heldout] for place in group}
+    left = min(recipe.pairs.validation_grids * recipe.pairs.contexts_per_grid, (len(pairs) - len(split)) // 5)
+    for group in groups[heldout:]:
+        if len(group) <= left:
+            left -= len(group)
+            split |= dict.fromkeys(group, VALIDATION)
+    return [replace(pair, split=split.get(place, TRAIN)) for place, pair in enumerate(pairs)]
+
+
+def connected(pairs: list[Pair]) -> list[list[int]]:
+    """Places of pairs that hang together by a grid or a prompt, in the order of the file."""
+    group_of: dict[Any, list[int]] = {}
+    for place, pair in enumerate(pairs):
+        keys = [("grid", pair.grid), ("prompt", tuple(pair.prompt_tokens))]
+        known = {id(group_of[key]): group_of[key] for key in keys if key in group_of}
+        joined = sorted({place, *itertools.chain(*known.values())})
+        for other in joined:
+            group_of[("grid", pairs[other].grid)] = group_of[("prompt", tuple(pairs[other].prompt_tokens))] = joined
+    return list({id(group): group for group in group_of.values()}.values())
+
+
+class Vocabulary:
+    """A tokenizer, its end of turn, and the token ids of answers."""
+
+    def __init__(self, tokenizer: Any):
+        self.tokenizer, self.ends, self.end = tokenizer, chat.end_of_turn(tokenizer), written_end(tokenizer)
+        self.size = max(tokenizer.get_vocab().values()) + 1
+
+    def tokens(self, text: str, given: Any) -> list[int]:
+        """The ids `given` in the file where they spell `text` (sampled text may be spelt otherwise than it is encoded, and an
+        answer that was cut has no end); else the tokenizer's own, with the end of turn."""
+        if isinstance(given, list) and given and all(isinstance(i, int) and 0 <= i < self.size for i in given):
+            spoken = given[:-1] if given[-1] in self.ends else given
+            if self.tokenizer.decode(spoken, skip_special_tokens=True) == text:
+                return given
+        return [*self.tokenizer.encode(text, add_special_tokens=False), self.end]
+
+
+def written_end(tokenizer: Any) -> int:
+    """The id that the chat template puts behind an assistant's answer: of several ids that end a turn, the one to learn."""
+    ends = chat.end_of_turn(tokenizer)
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    written = chat.render(tokenizer, turns, tokenize=True, opened=False)
+    return next((token for token in reversed(written) if token in ends), min(ends))
+
+
+def _rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """(file:line, object) of every line that is not blank."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; pairs.file names JSONL with prompt, chosen and rejected") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); expected JSONL with prompt, chosen and rejected") from None
+    found = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            found.append((f"{path}:{number}", _row(line, f"{path}:{number}")))
+    if not found:
+        raise UserError(f"{path}: no pairs in this file; expected JSONL with prompt, chosen and rejected")
+    return found
+
+
+def _row(line: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise UserError(f"{where}: not JSON ({error}); expected one object a line") from None
+    if not isinstance(row, dict) or not {"chosen", "rejected"} <= set(row):
+        raise UserError(f"{where}: expected an object with prompt, chosen and rejected")
+    return row
+
+
+def _pair(row: dict[str, Any], where: str, vocabulary: Vocabulary) -> Pair:
+    prompt, candidates = _conversations(row, where)
+    texts = [candidate[0]["content"] for candidate in candidates]
+    if texts[0] in texts[1:]:
+        raise UserError(f"{where}: chosen and rejected are the same text; remove the line")
+    split, grid = row.get("split", TRAIN), row["grid"]
+    if split not in SPLITS:
+        raise UserError(f"{where}: split: expected train, validation or heldout, not {split!r}")
+    if not isinstance(grid, int):
+        raise UserError(f"{where}: grid: expected a whole number (pairs of one grid go into one step), not {grid!r}")
+    try:
+        prompt_tokens = chat.encode(vocabulary.tokenizer, prompt)
+    except (TemplateError, ValueError) as error:
+        raise UserError(f"{where}: prompt: the model's chat template refuses these messages ({error})") from None
+    given = row.get("tokens")
+    given = given if isinstance(given, list) and len(given) == len(texts) else [None] * len(texts)
+    file, _, line = where.rpartition(":")
+    return Pair(
+        id=str(row.get("id", line)),
+        split=split,
+        grid=grid,
+        prompt=prompt,
+        chosen=candidates[0],
+        rejected=candidates[1],
+        negatives=texts[1:],
+        prompt_tokens=prompt_tokens,
+        tokens=[vocabulary.tokens(text, ids) for text, ids in zip(texts, given, strict=True)],
+        reference=[],
+        pmi=[],
+        kinds=[KIND] * (len(texts) - 1),
+        prompt_id=_text(row.get("prompt_id")) or "",
+        context_id=_text(row.get("context_id")),
+        source=file,
+        line=int(line),
+    )
+
+
+def _conversations(row: dict[str, Any], where: str) -> tuple[chat.Messages, list[chat.Messages]]:
+    """The prompt and the candidates, the chosen one first, each of one assistant message."""
+    rejected, negatives = row["rejected"], row.get("negatives")
+    if isinstance(negatives, list) and negatives and all(isinstance(text, str) for text in negatives):
+        rejected = negatives  # our own files name the first under `rejected`, and all of them here
+    several = isinstance(rejected, list) and rejected and not isinstance(rejected[0], dict)
+    candidates = [_messages(row["chosen"], "assistant", f"{where}: chosen")]
+    candidates += [_messages(r, "assistant", f"{where}: rejected") for r in (rejected if several else [rejected])]
+    if "prompt" in row:
+        prompt = _messages(row["prompt"], "user", f"{where}: prompt")
+    else:  # TRL's implicit prompt: what all candidates begin with
+        alike = itertools.takewhile(lambda turns: all(turn == turns[0] for turn in turns), zip(*candidates, strict=False))
+        prompt = [turns[0] for turns in alike]
+        candidates = [candidate[len(prompt) :] for candidate in candidates]
+        if not prompt:
+            raise UserError(f"{where}: no prompt, and chosen and rejected do not begin with the same messages")
+    for name, candidate in zip(["chosen", *["rejected"] * len(candidates)], candidates, strict=False):
+        if len(candidate) != 1 or candidate[0]["role"] != "assistant" or not candidate[0]["content"].strip():
+            raise UserError(f"{where}: {name}: expected one assistant message with text after the prompt")
+    return prompt, candidates
+
+
+def _messages(value: Any, role: str, where: str) -> chat.Messages:
+    """A string becomes one message of `role`."""
+    if isinstance(value, str):
+        return [{"role": role, "content": value}]
+    if not isinstance(value, list) or not value:
+        raise UserError(f"{where}: expected {SHAPES}")
+    for message in value:
+        if not isinstance(message, dict) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
+            raise UserError(f"{where}: expected {SHAPES}")
+    return [{"role": message["role"], "content": message["content"]} for message in value]
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+FILES = {TRAIN: "train.jsonl", VALIDATION: "valid.jsonl", HELDOUT: "test.jsonl"}
+
+
+def write_strings(folder: Path, target: Path) -> str:
+    """Write the first round's pairs of the run in `folder` into `target`, a line for each negative; returns the sentence to print.
+
+    Raises UserError for a prompt of several turns, which has no place in such a file, and where `target` is a file.
+    """
+    path = Path(folder) / "pairs.jsonl"
+    rows: dict[str, list[dict[str, str]]] = {split: [] for split in FILES}
+    for line, pair in enumerate(read_records(path, Pair), 1):
+        rows[pair.split] += strings(pair, f"{path}:{line}")
+    if target.exists() and not target.is_dir():
+        raise UserError(f"--export {target}: this is a file; name a folder")
+    for split, name in FILES.items():
+        write_jsonl(target / name, rows[split])
+    return f"{target}/: " + ", ".join(f"{name} ({len(rows[split])} lines)" for split, name in FILES.items())
+
+
+def strings(pair: Pair, where: str) -> list[dict[str, str]]:
+    """One row for each negative. Raises UserError unless the prompt is a request, with or without a system message."""
+    roles = [message["role"] for message in pair.prompt]
+    if roles not in (["user"], ["system", "user"]):
+        told = ", ".join(roles)
+        raise UserError(f"{where}: the prompt's turns are {told}; strings can hold a request and a system message only")
+    asked = {"prompt" if message["role"] == "user" else "system": message["content"] for message in pair.prompt}
+    return [{**asked, "chosen": pair.chosen[0]["content"], "rejected": text} for text in pair.negatives]

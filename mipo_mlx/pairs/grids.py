@@ -1,0 +1,190 @@
+"""Which prompt meets which contexts: a seeded list of grids, each one prompt and K contexts of K different notes, or, for
+`random_prompt`, one context and K prompts.
+
+Prompts and contexts are dealt from shuffled decks, so that both are used evenly; a deck is shuffled anew when it is
+empty. The plan is a pure function of the recipe, the contexts and the prompts, and a resumed run makes the same one.
+"""
+
+import random
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from ..errors import UserError
+from ..recipe import Recipe
+from ..records import HELDOUT, TRAIN, VALIDATION, Context, Prompt, seed_for
+
+T = TypeVar("T")
+SIDES = {TRAIN: "training", VALIDATION: "validation", HELDOUT: "held-out"}
+APART = 0.2  # of the training notes and prompts: what validation grids are made of, and training grids are not
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One grid to be sampled: row i asks `prompts[i]` with `contexts[i]` (None: no context)."""
+
+    id: int
+    split: str
+    prompts: list[Prompt]
+    contexts: list[Context | None]
+
+    def __len__(self) -> int:
+        return len(self.contexts)
+
+    @property
+    def of_prompts(self) -> bool:
+        """Whether this is one context and several prompts (`random_prompt`)."""
+        return len({prompt.id for prompt in self.prompts}) > 1
+
+
+class Deck:
+    """Deals items in a seeded random order. A new shuffle begins when the last one is used up, so that every item is dealt once
+    before any twice; but where a hand's items must come from different notes and one note has many of them, those wait while the
+    few of other notes come around again."""
+
+    def __init__(self, items: Sequence[T], rng: random.Random):
+        self.items, self.rng, self.left = list(items), rng, []
+
+    def deal(self, count: int, apart: Callable[[T], Hashable]) -> list[T]:
+        """`count` items that all differ in `apart`; items passed over stay on top of the deck."""
+        hand, passed, seen = [], [], set()
+        for item in self._draw(passed):
+            if apart(item) in seen:
+                passed.append(item)
+            else:
+                seen.add(apart(item))
+                hand.append(item)
+            if len(hand) == count:
+                break
+        self.left.extend(reversed(passed))
+        return hand
+
+    def _draw(self, passed: list[T]) -> Iterator[T]:
+        while True:
+            if not self.left:
+                self.left = [item for item in self.items if item not in passed]  # these are still to come from the last shuffle
+                self.rng.shuffle(self.left)
+            yield self.left.pop()
+
+
+def make_plan(recipe: Recipe, contexts: list[Context], prompts: list[Prompt], round_number: int = 1) -> list[Plan]:
+    """The grids of all splits, training first, with ids from 0; none for validation where the notes do not suffice for it. A
+    later round has fresh training grids alone, from the same notes and prompts, with ids that go on.
+
+    Raises UserError where there is too little to fill a grid of the other splits.
+    """
+    grids = {TRAIN: recipe.pairs.grids, VALIDATION: recipe.pairs.validation_grids, HELDOUT: recipe.pairs.heldout_grids}
+    asked, told = by_split(contexts, prompts)
+    for split in (TRAIN, HELDOUT):
+        check(recipe, split, asked[split], told[split], sum(context.split == split for context in contexts))
+    set_apart(recipe, asked, told)
+    plans: list[Plan] = []
+    for split in grids:
+        if asked[split]:
+            plans += _grids(recipe, f"plan {split}", split, grids[split], asked[split], told[split], len(plans))
+    if round_number > 1:
+        first = len(plans) + (round_number - 2) * grids[TRAIN]
+        return _grids(recipe, f"plan {TRAIN} round {round_number}", TRAIN, grids[TRAIN], asked[TRAIN], told[TRAIN], first)
+    return plans
+
+
+def seeded(recipe: Recipe, purpose: str) -> random.Random:
+    """Random choices of one purpose: they depend on the run's seed, not on what else was drawn."""
+    return random.Random(seed_for(recipe.seed, purpose))
+
+
+def prompt_share(recipe: Recipe) -> float:
+    """The share of grids that are one context and K prompts."""
+    weights = recipe.pairs.negatives
+    return weights.get("random_prompt", 0.0) / sum(weights.values())
+
+
+def by_split(contexts: list[Context], prompts: list[Prompt]) -> tuple[dict[str, list[Prompt]], dict[str, list[Context]]]:
+    """The prompts and the different contexts of each split."""
+    asked = {split: [prompt for prompt in prompts if prompt.split == split] for split in SIDES}
+    return asked, {split: distinct([context for context in contexts if context.split == split]) for split in SIDES}
+
+
+def set_apart(recipe: Recipe, asked: dict[str, list[Prompt]], told: dict[str, list[Context]]) -> None:
+    """Move some training notes and prompts to validation, which picks the checkpoint; leave all where too few would be left, where
+    there are some already, and where the recipe wants none."""
+    if not recipe.pairs.validation_grids or told[VALIDATION] or asked[VALIDATION]:
+        return
+    rng = seeded(recipe, "validation")
+    notes, names = sorted({context.note for context in told[TRAIN]}), sorted(prompt.id for prompt in asked[TRAIN])
+    need_notes, need_prompts = needs(recipe)
+    away = set(rng.sample(notes, min(len(notes), max(need_notes, round(APART * len(notes))))))
+    chosen = set(rng.sample(names, min(len(names), max(need_prompts, round(APART * len(names))))))
+    if len(notes) - len(away) < need_notes or len(names) - len(chosen) < need_prompts or len(chosen) < need_prompts:
+        return
+    told[VALIDATION] = [context for context in told[TRAIN] if context.note in away]
+    told[TRAIN] = [context for context in told[TRAIN] if context.note not in away]
+    asked[VALIDATION] = [prompt for prompt in asked[TRAIN] if prompt.id in chosen]
+    asked[TRAIN] = [prompt for prompt in asked[TRAIN] if prompt.id not in chosen]
+
+
+def needs(recipe: Recipe) -> tuple[int, int]:
+    """How many notes and how many prompts one grid of each kind that the recipe mixes takes."""
+    share, size = prompt_share(recipe), recipe.pairs.contexts_per_grid
+    return size if share < 1 else 0, size if share > 0 else 1
+
+
+def _grids(
+    recipe: Recipe, purpose: str, split: str, count: int, prompts: list[Prompt], contexts: list[Context], first: int
+) -> list[Plan]:
+    """`count` grids numbered from `first`; those of one context and K prompts are spread evenly among the others."""
+    rng = seeded(recipe, purpose)
+    size, share, plain = recipe.pairs.contexts_per_grid, prompt_share(recipe), "no_context" in recipe.pairs.negatives
+    prompt_deck, context_deck = Deck(prompts, rng), Deck(contexts, rng)
+    plans = []
+    for number in range(count):
+        if int((number + 1) * share) > int(number * share):
+            context = context_deck.deal(1, lambda c: c.id) if contexts else [None]
+            plans.append(Plan(first + number, split, prompt_deck.deal(size, lambda p: p.text), context * size))
+        else:
+            rows: list[Context | None] = [*context_deck.deal(size, lambda c: c.note), *([None] if plain else [])]
+            plans.append(Plan(first + number, split, prompt_deck.deal(1, lambda p: p.id) * len(rows), rows))
+    return plans
+
+
+def distinct(contexts: list[Context]) -> list[Context]:
+    """The contexts without those whose words another one already has (a wrong context must differ from the right one)."""
+    first: dict[str, Context] = {}
+    for context in contexts:
+        first.setdefault(" ".join(context.text.lower().split()), context)
+    return list(first.values())
+
+
+def check(recipe: Recipe, split: str, prompts: list[Prompt], contexts: list[Context], before: int) -> None:
+    """Raise UserError where this split cannot fill one grid. `before`: how many contexts there were, equal ones counted."""
+    side = SIDES[split]
+    notes, (size, texts) = len({context.note for context in contexts}), needs(recipe)
+    if 0 < len({prompt.text for prompt in prompts}) < texts:
+        raise UserError(
+            f"prompts: {len(prompts)} {side} ones, and a grid for random_prompt needs {texts} different ones "
+            "(pairs.contexts_per_grid); add prompts or lower it"
+        )
+    if not prompts:
+        raise UserError(
+            f"prompts: none on the {side} side; add prompts to the file named in sources.prompts, "
+            f"or change sources.heldout_prompts ({recipe.sources.heldout_prompts})"
+        )
+    if size and before >= size and len(contexts) < 2:
+        raise UserError(f"contexts: the {before} {side} ones are all alike, none is wrong for another; add different notes")
+    if notes < size:
+        mend = f"lower pairs.contexts_per_grid to {notes} or add notes" if notes >= 2 else "add notes"
+        raise UserError(
+            f"contexts: {len(contexts)} different {side} ones from {notes} note{'s' * (notes != 1)}, and a grid needs "
+            f"{size} from as many notes (pairs.contexts_per_grid); {mend}"
+        )
+
+
+def in_chunks(plans: list[Plan], batch: int) -> list[list[Plan]]:
+    """Consecutive whole grids, as many as fit into `batch` sequences (at least one): what is sampled and saved together."""
+    chunks: list[list[Plan]] = []
+    for plan in plans:
+        if chunks and sum(map(len, chunks[-1])) + len(plan) <= batch:
+            chunks[-1].append(plan)
+        else:
+            chunks.append([plan])
+    return chunks

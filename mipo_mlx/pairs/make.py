@@ -1,0 +1,204 @@
+"""Stage `pairs`: sample answers under right and wrong contexts, score them under all, keep the informative pairs.
+
+    contexts.jsonl, prompts.jsonl, profile.md -> samples.jsonl (one grid a line) -> pairs.jsonl, pairs.json
+
+Grids are sampled and scored a chunk at a time and written as each chunk ends. A chunk's randomness depends on the seed and its
+number alone, so a run that was killed drops its unfinished chunk, samples it anew and ends with the same bytes.
+
+A later round samples fresh training grids from the policy that the round before has trained, into samples-2.jsonl and
+pairs-2.jsonl. That policy's own scores give PMI and filters; the reference stays the base. With `pairs.file` nothing is sampled.
+"""
+
+import hashlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..engine.sampling import Prefixes, sample
+from ..errors import Failure, UserError
+from ..files import append_jsonl, of_round, truncate_jsonl, write_json, write_jsonl
+from ..memory.contexts import digest, read_contexts, uses_profile
+from ..memory.distil import write_profile
+from ..models import adapters
+from ..models.load import LoadedModel, load, load_tokenizer, model_config
+from ..models.prompts import Asker, window_of
+from ..progress import Reporter
+from ..recipe import Recipe
+from ..records import HELDOUT, TRAIN, Context, Grid, Prompt, key_for, read_records, to_row, write_records
+from . import build as said_back
+from .build import Built, build, summarize
+from .exchange import import_pairs
+from .grids import Plan, in_chunks, make_plan
+from .own_prompts import add_questions
+from .score import check_same_tokenizer, score_grids, under_named_reference, with_reference
+
+
+@dataclass
+class Made:
+    """The pairs of one round, before the recipe's own reference has seen them."""
+
+    built: Built
+    grids: list[Grid]
+    cut: int  # contexts that were shortened to fit the model's window
+    speed: dict[str, Any]
+
+
+def run(folder: Path, recipe: Recipe, reporter: Reporter, round_number: int = 1) -> dict:
+    """Write samples.jsonl, pairs.jsonl and pairs.json of a round; continues where an earlier call was interrupted.
+
+    Returns the summary of pairs.json, its histogram aside, and how many tokens this call sampled a second.
+    Raises UserError where contexts or prompts do not suffice or nothing is left to train on, Failure where the model
+    answers nothing.
+    """
+    folder = Path(folder)
+    named = recipe.training.reference != "base"
+    if named:
+        check_same_tokenizer(recipe.training.reference, load_tokenizer(recipe.model))  # not after hours of sampling
+    if recipe.pairs.file:
+        made = from_file(folder, recipe, reporter)
+    else:
+        made = from_notes(folder, recipe, reporter, round_number)
+    pairs = made.built.pairs
+    if named:
+        pairs = under_named_reference(pairs, recipe.training.reference, reporter)
+    summary = {**summarize(made.built, made.grids, made.cut), "profile": digest(folder, recipe)}
+    write_records(folder / of_round("pairs.jsonl", round_number), pairs)
+    write_json(folder / of_round("pairs.json", round_number), summary)
+    tell(made.built, summary, reporter, round_number)
+    if round_number == 1:
+        check_enough(made.built, summary)
+    return {**{key: value for key, value in summary.items() if key != "histogram"}, **made.speed}
+
+
+def from_file(folder: Path, recipe: Recipe, reporter: Reporter) -> Made:
+    """Pairs made elsewhere, scored by the base; samples.jsonl stays empty."""
+    window = window_of(model_config(recipe.model), 0)
+    # Read before the weights are loaded, so that a bad line is told at once.
+    pairs = import_pairs(Path(recipe.pairs.file), load_tokenizer(recipe.model), recipe, window)  # type: ignore[arg-type]
+    loaded = load(recipe.model)
+    write_jsonl(folder / "samples.jsonl", [])
+    return Made(Built(with_reference(pairs, loaded.model, reporter)), [], 0, {})
+
+
+def from_notes(folder: Path, recipe: Recipe, reporter: Reporter, round_number: int) -> Made:
+    """Sample and score the grids of a round, and build its pairs."""
+    contexts = read_records(folder / "contexts.jsonl", Context)
+    prompts = read_records(folder / "prompts.jsonl", Prompt)
+    plans = make_plan(recipe, contexts, prompts, round_number)  # before the model is loaded, so that too few notes are told at once
+    loaded = load(recipe.model)
+    if uses_profile(recipe) and contexts:
+        write_profile(folder, recipe, loaded, reporter)
+        contexts = read_contexts(folder, recipe)
+    if add_questions(folder, recipe, loaded.model, loaded.tokenizer, reporter):
+        prompts = read_records(folder / "prompts.jsonl", Prompt)
+    plans = make_plan(recipe, contexts, prompts, round_number)
+    if round_number > 1:
+        loaded.model = adapters.load(loaded.model, folder / f"adapters-{round_number - 1}")
+    ask = Asker(loaded.tokenizer, recipe.pairs, window_of(loaded.config, recipe.pairs.max_tokens))
+    path = folder / of_round("samples.jsonl", round_number)
+    speed = sample_grids(path, plans, loaded, ask, recipe, reporter, round_number)
+
+    grids = read_records(path, Grid)
+    if round_number == 1 and not any(answer.text.strip() for grid in grids for answer in grid.answers):
+        raise Failure(f"{recipe.model}: every sampled answer is empty; take an instruction-tuned model with a chat template")
+    told = {context.id: context for context in contexts}
+    built = build(grids, told, {prompt.id: prompt for prompt in prompts}, recipe, ask)
+    built.pairs = said_back.add(built.pairs, told, recipe, loaded.model, loaded.tokenizer)
+    if round_number > 1 and recipe.training.reference == "base":
+        with adapters.disabled(loaded.model):
+            built.pairs = with_reference(built.pairs, loaded.model, reporter)
+    ask.tell_cuts(reporter)
+    return Made(built, grids, len(ask.cut), speed)
+
+
+def sample_grids(
+    path: Path, plans: list[Plan], loaded: LoadedModel, ask: Asker, recipe: Recipe, reporter: Reporter, round_number: int
+) -> dict:
+    """Append every planned grid that `path` lacks, a chunk at a time. Returns how fast answers were sampled and scored."""
+    rows = [(prompt, context) for plan in plans for prompt, context in zip(plan.prompts, plan.contexts, strict=True)]
+    names = [context.id if context else None for _, context in rows]
+    prefixes = Prefixes(loaded.model, [ask(*row)[1] for row in rows], names)
+    chunks = in_chunks(plans, recipe.pairs.batch)
+    done = keep_whole_chunks(path, chunks, ask)
+    answers = tokens = 0
+    spent = 0.0
+    with reporter.track("sampling", total=sum(map(len, plans)), unit="answers") as bar:
+        bar.skip(sum(len(plan) for chunk in chunks[:done] for plan in chunk))
+        for number, chunk in enumerate(chunks[done:], done):
+            begin = time.perf_counter()
+            asked = [[ask(p, c)[1] for p, c in zip(plan.prompts, plan.contexts, strict=True)] for plan in chunk]
+            begun = [
+                prefixes.start(tokens, context.id if context else None)
+                for plan, grid in zip(chunk, asked, strict=True)
+                for tokens, context in zip(grid, plan.contexts, strict=True)
+            ]
+            chunk_name = f"sampling {number}" + (f" of round {round_number}" if round_number > 1 else "")
+            key = key_for(recipe.seed, chunk_name)
+            fresh = iter(sample(loaded.model, loaded.tokenizer, begun, recipe.pairs, key, lambda answer: bar.advance(1)))
+            sampled = [[next(fresh) for _ in plan.contexts] for plan in chunk]
+            spent += time.perf_counter() - begin
+            recorded = [start.recorded for start in begun] if prefixes.usable else None
+            answered = [(grid, [a.tokens for a in row]) for grid, row in zip(asked, sampled, strict=True)]
+            scores = score_grids(loaded.model, answered, recorded)
+            grids = [
+                Grid(**identity(plan, ask), answers=row, scores=matrix)
+                for plan, row, matrix in zip(chunk, sampled, scores, strict=True)
+            ]
+            append_jsonl(path, [to_row(grid) for grid in grids])
+            answers += len(begun)
+            tokens += sum(len(answer.tokens) for row in sampled for answer in row)
+    if not answers:
+        return {}
+    return {"answers_sampled": answers, "tokens_per_second": round(tokens / spent, 1)}
+
+
+def keep_whole_chunks(path: Path, chunks: list[list[Plan]], ask: Asker) -> int:
+    """Cut `path` back to the chunks that an earlier call finished, and return how many they are.
+
+    Raises UserError where the file holds other grids than planned.
+    """
+    grids = read_records(path, Grid)
+    for line, (grid, plan) in enumerate(zip(grids, (plan for chunk in chunks for plan in chunk), strict=False), 1):
+        if any(getattr(grid, key) != value for key, value in identity(plan, ask).items()):
+            raise UserError(
+                f"{path}:{line}: sampled from other contexts, prompts, settings or another profile; start over with --fresh"
+            )
+    done = kept = 0
+    while done < len(chunks) and kept + len(chunks[done]) <= len(grids):
+        kept += len(chunks[done])
+        done += 1
+    truncate_jsonl(path, kept)
+    return done
+
+
+def identity(plan: Plan, ask: Asker) -> dict:
+    """What a grid's record says of what was asked."""
+    rows = [ask(prompt, context)[1] for prompt, context in zip(plan.prompts, plan.contexts, strict=True)]
+    return {
+        "id": plan.id,
+        "split": plan.split,
+        "prompt": plan.prompts[0].id,
+        "contexts": [context.id if context else None for context in plan.contexts],
+        "prompts": [prompt.id for prompt in plan.prompts] if plan.of_prompts else [],
+        "asked": hashlib.sha256(str(rows).encode()).hexdigest()[:16],
+    }
+
+
+def tell(built: Built, summary: dict, reporter: Reporter, round_number: int) -> None:
+    lost = ", ".join(f"{count} {reason}" for reason, count in built.dropped[TRAIN].most_common())
+    kept = summary["pairs"]
+    heldout = f", {kept[HELDOUT]} held out" if round_number == 1 else ""
+    parroted = f" ({summary['said_back']} against their own passage, said back)" if summary["said_back"] else ""
+    reporter.say(f"  {kept[TRAIN]} pairs to train on{parroted}{heldout}; dropped: {lost or 'none'}")
+
+
+def check_enough(built: Built, summary: dict) -> None:
+    """Raise UserError where no pair is left on a side, naming what took most of them."""
+    for split in (TRAIN, HELDOUT):
+        if not summary["pairs"][split]:
+            reason, lost = (built.dropped[split].most_common(1) or [("nothing", 0)])[0]
+            raise UserError(
+                f"pairs.jsonl: no {split} pair is left; most were dropped as {reason} ({lost} of "
+                f"{sum(built.dropped[split].values())}): loosen that under pairs.filters, or give contexts that differ more"
+            )

@@ -1,0 +1,138 @@
+"""Everyday requests: the built-in bank or the user's file, split so that no prompt is on both sides."""
+
+import json
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..recipe import Sources
+from ..records import HELDOUT, TRAIN, Prompt, seed_for
+from .decode import read_text, writable
+from .hub import read_prompts
+from .markdown import parse
+from .note import Skip, Tally
+from .redact import redact
+
+BANK = Path(__file__).with_name("prompts.txt")
+COLUMNS = ("prompt", "instruction", "question", "text", "turns", "messages")
+WORD = re.compile(r"\w+")
+
+
+def load_prompts(sources: Sources, seed: int, tally: Tally) -> list[Prompt]:
+    """The prompts of the bank ("builtin"), a .txt, .md, .json or .jsonl file or a data set, with a share of each topic held out.
+
+    Raises UserError with file and line for what cannot be read, and where fewer than two are left.
+    """
+    if sources.prompt_dataset:
+        named, rows = f"sources.prompt_dataset: {sources.prompt_dataset.name}", read_prompts(sources.prompt_dataset, tally)
+    elif sources.prompts == "builtin":
+        named, rows = "sources.prompts: builtin", read_lines(BANK.read_text(encoding="utf-8"))
+    else:
+        named, rows = f"sources.prompts: {sources.prompts}", _from_file(Path(sources.prompts).expanduser(), tally)
+    rows = [(writable(text), writable(topic)) for text, topic in rows]
+    if sources.redact and sources.prompts != "builtin":
+        rows = [(redact(text, tally.redacted), topic) for text, topic in rows]
+    distinct: dict[str, tuple[str, str]] = {}
+    for text, topic in rows:
+        key = " ".join(WORD.findall(text.lower())) or text
+        if key in distinct:
+            tally.removed["repeated prompts"] += 1
+        distinct.setdefault(key, (text, topic))
+    if len(distinct) < 2:
+        raise UserError(f"{named}: {len(distinct)} prompts, and at least 2 are needed; add requests, one a line")
+    return split_prompts(list(distinct.values()), seed, sources.heldout_prompts)
+
+
+def split_prompts(rows: list[tuple[str, str]], seed: int, fraction: float) -> list[Prompt]:
+    """Hold out `fraction` of the prompts, spread evenly over topics, at least one and never all."""
+    rng = random.Random(seed_for(seed, "prompts"))
+    topics: dict[str, list[int]] = {}
+    for number, (_, topic) in enumerate(rows):
+        topics.setdefault(topic, []).append(number)
+    ranked = []
+    for numbers in topics.values():
+        rng.shuffle(numbers)
+        ranked += [((place + rng.random()) / len(numbers), number) for place, number in enumerate(numbers)]
+    count = min(max(1, round(len(rows) * fraction)), len(rows) - 1)
+    held = {number for _, number in sorted(ranked)[:count]}
+    return [Prompt(f"p{number:05}", text, topic, HELDOUT if number in held else TRAIN) for number, (text, topic) in enumerate(rows)]
+
+
+def read_lines(text: str) -> list[tuple[str, str]]:
+    """(prompt, topic) for each line; lines that begin with # name the topic of those that follow."""
+    rows, topic = [], "own"
+    for line in text.splitlines():
+        if line.startswith("#"):
+            topic = line.lstrip("# ").strip() or topic
+        elif line.strip():
+            rows.append((line.strip(), topic))
+    return rows
+
+
+def _from_file(path: Path, tally: Tally) -> list[tuple[str, str]]:
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "no such file"
+        raise UserError(f"sources.prompts: {path}: {what}; write builtin, or the name of a .txt, .md, .json or .jsonl file")
+    try:
+        text = read_text(path, path.name, tally, limit=64 << 20)
+    except Skip as reason:
+        raise UserError(f"sources.prompts: {path}: {reason}") from None
+    if path.suffix == ".jsonl":
+        return _filled([_row(line, path, number) for number, line in enumerate(text.split("\n"), 1) if line.strip()], tally)
+    if path.suffix == ".json":
+        values = _json(text, str(path))
+        if not isinstance(values, list):
+            raise UserError(f"{path}: expected a JSON list of prompts")
+        return _filled([_prompt(value, f"{path}: entry {number}") for number, value in enumerate(values, 1)], tally)
+    return _markdown(text) if path.suffix in (".md", ".markdown") else read_lines(text)
+
+
+def _markdown(text: str) -> list[tuple[str, str]]:
+    rows, topic = [], "own"
+    for block in parse(text)[1]:
+        if block.level:
+            topic = block.text
+        else:
+            rows.append((re.sub(r"^(?:- |\d+\. )", "", block.text), topic))
+    return rows
+
+
+def _filled(rows: list[tuple[str, str] | None], tally: Tally) -> list[tuple[str, str]]:
+    found = [row for row in rows if row]
+    tally.left_alone["rows without a prompt"] += len(rows) - len(found)
+    return found
+
+
+def _row(line: str, path: Path, number: int) -> tuple[str, str] | None:
+    return _prompt(_json(line, f"{path}:{number}"), f"{path}:{number}")
+
+
+def _json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not valid JSON ({error})") from None
+
+
+def _prompt(value: Any, where: str) -> tuple[str, str] | None:
+    """(prompt, topic), or None for a row that is empty where its prompt should be."""
+    if value is None or isinstance(value, str):
+        return (value.strip(), "own") if value and value.strip() else None
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: expected text, or an object with one of the columns {', '.join(COLUMNS)}")
+    column = next((name for name in COLUMNS if value.get(name)), None)
+    if column is None and any(name in value for name in COLUMNS):
+        return None
+    if column is None:
+        raise UserError(f"{where}: none of the columns {', '.join(COLUMNS)} is there; found {', '.join(map(str, value)) or 'none'}")
+    found = value[column][0] if isinstance(value[column], list) else value[column]
+    text = found.get("content") if isinstance(found, dict) else found
+    if text is None or text == "":
+        return None
+    if not isinstance(text, str) or not text.strip():
+        raise UserError(f"{where}: column {column}: expected text, found {type(text).__name__}")
+    given = value.get("input") or next((i.get("input") for i in value.get("instances") or [] if isinstance(i, dict)), None)
+    topic = value.get("topic") or value.get("category")
+    return f"{text.strip()}\n\n{given.strip()}" if isinstance(given, str) and given.strip() else text.strip(), str(topic or "own")

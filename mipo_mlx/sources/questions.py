@@ -1,0 +1,84 @@
+"""Questions with known answers from a data set (GSM8K, SVAMP, ARC, MMLU), for `evaluation.abilities`.
+
+Sources read data sets and evaluation asks questions, and neither knows the other; this reads with the one what the other asks. It
+does so when a run begins: a wrong name or a missing network should not show after a night of training.
+"""
+
+from pathlib import Path
+from string import ascii_uppercase
+from typing import Any
+
+from ..errors import UserError
+from ..evaluation.abilities import kept
+from ..files import read_json, sha256, write_json, write_jsonl
+from ..progress import Reporter
+from ..recipe import Dataset
+from ..text.numbers import read_number
+from . import hub
+
+
+def prepare(folder: Path, given: Dataset, reporter: Reporter) -> None:
+    """Leave the questions in the run's folder, in the form of `abilities.read_questions`; those that are there are kept, unless the
+    local files that they were read from are others by now.
+
+    Raises UserError for a data set that cannot be read, and for rows that are no questions.
+    """
+    path = kept(folder, given)
+    state, files = path.with_suffix(".json"), _local(Path(given.name).expanduser())
+    if path.exists() and (not files or (state.exists() and read_json(state) == files)):
+        return
+    rows = [_question(row, number, given) for number, row in hub.rows(given)]
+    write_jsonl(path, rows)
+    if files:
+        write_json(state, files)
+    reporter.say(f"  {len(rows):,} questions of {given.name} read for evaluation.abilities")
+
+
+def _local(place: Path) -> dict[str, str]:
+    """The hashes of a local data set's files; {} of one on the Hub, or that is gone."""
+    files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
+    return {path.relative_to(place.parent).as_posix(): sha256(path) for path in files if not path.name.startswith(".")}
+
+
+def _question(row: dict[str, Any], number: int, given: Dataset) -> dict[str, Any]:
+    columns = {"question": "question", "answer": "answer", **given.columns}
+    text, answer = hub.fill(columns["question"], row, given), hub.column(row, columns["answer"], given)
+    if "choices" not in columns:
+        value = read_number(str(answer))
+        if value is None:
+            raise _wrong(given, number, f"no number in {str(answer)[:60]!r}; multiple choice needs columns.choices")
+        return {"question": text, "answer": str(answer)}
+    choices = hub.column(row, columns["choices"], given)
+    if not isinstance(choices, list) or None in choices:
+        raise _wrong(given, number, f"columns.choices: {columns['choices']} is no list of texts")
+    place = _place(answer, _labels(row, columns["choices"]))
+    if place is None or not 0 <= place < len(choices):
+        raise _wrong(given, number, f"the answer {answer!r} names none of {len(choices)} choices")
+    return {"question": text, "choices": [str(choice) for choice in choices], "answer": place}
+
+
+def _labels(row: dict[str, Any], column: str) -> list[str]:
+    """The labels that stand beside the texts of choices, as in ARC ("A" or "1", and in some rows "0"); [] without any."""
+    parent, _, _ = column.rpartition(".")
+    found: Any = row
+    for part in parent.split(".") if parent else ():
+        found = found[part]
+    labels = found.get("label") if parent and isinstance(found, dict) else None
+    return [str(label).strip().upper() for label in labels] if isinstance(labels, list) else []
+
+
+def _place(answer: Any, labels: list[str]) -> int | None:
+    """Where the right choice stands, from 0: where its label does; without labels an index is one already, and "B" and "2" are the
+    second."""
+    text = str(answer).strip().upper()
+    if text in labels:
+        return labels.index(text)
+    if isinstance(answer, int) and not isinstance(answer, bool):
+        return answer
+    if len(text) == 1 and text in ascii_uppercase:
+        return ascii_uppercase.index(text)
+    return int(text) - 1 if text.isascii() and text.isdigit() else None
+
+
+def _wrong(given: Dataset, number: int, what: str) -> UserError:
+    return UserError(f"evaluation.abilities: {given.name}: row {number}: {what}; correct columns in the recipe")

@@ -1,0 +1,168 @@
+"""Predicts the peak memory of a training step and picks the micro-batch that fits.
+
+What is kept for the backward pass is counted from the model's widths: a layer keeps the inputs of its norms, adapters and
+elementwise products, and the keys and values of the prompt once more for each answer. Attention scores and logits are never kept on
+the CPU; on a GPU MLX keeps the scores. The counts were fitted to measured peaks (tests/training/test_memory.py).
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
+
+from ..engine.cpu import on_cpu
+from ..engine.head import BLOCK, CHUNK_TOKENS
+from ..engine.prefix import body_of, text_model, windows
+from ..recipe import Lora, Training
+from .step import ROUND
+
+LINEAR = (nn.Linear, nn.QuantizedLinear, SwitchLinear, QuantizedSwitchLinear)
+MOST_TOKENS = {True: 4096, False: 32768}  # a micro-batch beyond this is no faster; on the CPU and on a GPU
+
+
+@dataclass(frozen=True)
+class Plan:
+    token_budget: int  # tokens a micro-batch, padding included
+    peak_bytes: int  # predicted for it
+    activation_bytes: int  # what grows with the micro-batch
+    fits: bool  # False: not even one pair of the longest stays under the limit
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A micro-batch: `pairs` prompts of `prompt` tokens with `candidates` answers of `answer` tokens each."""
+
+    pairs: int
+    prompt: int
+    candidates: int
+    answer: int
+
+    @property
+    def tokens(self) -> int:
+        return self.pairs * (self.prompt + self.candidates * self.answer)
+
+
+def plan(
+    model: nn.Module,
+    settings: Training,
+    longest_prompt: int,
+    longest_answer: int,
+    candidates: int,
+    limit_bytes: int,
+    most_pairs: int = 1 << 30,
+) -> Plan:
+    """The largest micro-batch of the longest pairs that stays under `limit_bytes`; a single one if none does.
+
+    Lengths in tokens; candidates: answers a pair, the chosen one included; most_pairs: how many a step has at all.
+    """
+    shape = Shape(1, -(-(longest_prompt - 1) // ROUND) * ROUND + 1, candidates, -(-longest_answer // ROUND) * ROUND)
+    found = predict(model, settings, shape, limit_bytes)
+    while found.fits and shape.pairs < most_pairs:
+        shape = replace(shape, pairs=min(2 * shape.pairs, most_pairs))
+        larger = predict(model, settings, shape, limit_bytes)
+        if shape.tokens > MOST_TOKENS[on_cpu()]:
+            break
+        if not larger.fits:
+            break
+        found = larger
+    return found
+
+
+def predict(model: nn.Module, settings: Training, shape: Shape, limit_bytes: int) -> Plan:
+    """What one step with micro-batches of that shape takes at its peak."""
+    trained = _adapter_bytes(model, settings.lora)
+    weights = sum(x.nbytes for name, x in tree_flatten(model.parameters()) if "lora_" not in name) + trained
+    optimizer = 4 * trained  # gradients, their sum over micro-batches, and AdamW's averages
+    activations = _activations(model, settings, shape)
+    peak = weights + optimizer + activations
+    return Plan(shape.tokens, peak, activations, peak <= limit_bytes)
+
+
+def advice(found: Plan, model: nn.Module, settings: Training, lengths: tuple[int, int, int], limit_bytes: int) -> str | None:
+    """What to do where not even one pair fits; None where it does. lengths: longest prompt, longest answer, candidates."""
+    if found.fits:
+        return None
+    told = f"one pair takes about {found.peak_bytes / 1e9:.1f} GB, and {limit_bytes / 1e9:.1f} GB can be counted on"
+    saving = settings.model_copy(update={"checkpoint_gradients": True})
+    if not settings.checkpoint_gradients and plan(model, saving, *lengths, limit_bytes).fits:
+        return f"{told}; set training.checkpoint_gradients: true"
+    return f"{told}; lower sources.context_tokens or pairs.max_tokens, or take a smaller or quantised model"
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear part of a layer, whether an adapter is on it already or not (a dry run plans without)."""
+
+    name: str
+    inputs: int
+    outputs: int
+    experts: int  # 1: none
+
+
+def _linears(layer: nn.Module) -> list[Linear]:
+    found = []
+    for name, module in layer.named_modules():
+        base = getattr(module, "linear", module)
+        if isinstance(base, LINEAR) and not name.endswith(".linear"):
+            *experts, outputs, inputs = base.weight.shape
+            inputs = inputs * 32 // base.bits if "scales" in base else inputs
+            found.append(Linear(name, inputs, outputs, experts[0] if experts else 1))
+    return found
+
+
+def _adapter_bytes(model: nn.Module, lora: Lora) -> int:
+    """Size of the LoRA matrices, float32."""
+    layers = body_of(model).layers
+    chosen = layers if lora.layers == "all" else layers[-lora.layers :]
+    adapted = [x for layer in chosen for x in _linears(layer) if lora.keys == "all" or x.name in lora.keys]
+    return sum(4 * x.experts * lora.rank * (x.inputs + x.outputs) for x in adapted)
+
+
+def _activations(model: nn.Module, settings: Training, shape: Shape) -> int:
+    args: Any = text_model(model).args
+    layers = body_of(model).layers
+    linears = _linears(layers[-1])  # where models differ from layer to layer, the last ones are the common kind
+    used = getattr(args, "num_experts_per_tok", None) or 1
+    width = getattr(args, "hidden_size", None) or linears[-1].outputs
+    heads = getattr(args, "num_attention_heads", None) or getattr(args, "n_head", 0)
+    key_heads = getattr(args, "num_key_value_heads", None) or heads
+    head_dim = getattr(args, "head_dim", None) or width // max(heads, 1)
+    inner = max(x.inputs for x in linears)
+    shared = windows(model) is not None
+    answers = shape.pairs * shape.candidates
+    tokens = shape.tokens if shared else answers * (shape.prompt + shape.answer)
+    item = _compute_bytes(model)
+
+    if heads and all(x.experts == 1 for x in linears) and shared:
+        # Residual stream, two norms and two sums; queries, attention's output in two layouts; keys, values; gate, up, product.
+        token = 5 * width + 3 * heads * head_dim + 2 * key_heads * head_dim + 3 * inner
+    else:
+        # What goes into and comes out of each part, and a recurrent layer's state, which is kept for every token.
+        token = sum((used if x.experts > 1 else 1) * (x.inputs + x.outputs) for x in linears)
+        token += 2 * inner * (getattr(args, "state_size", None) or 0)
+    kept = tokens * token * item
+    if item < 4:  # adapters compute in float32, each with its own copy of what goes into it
+        kept += tokens * 4 * sum(x.inputs for x in linears if settings.lora.keys == "all" or x.name in settings.lora.keys)
+    again = answers * (shape.prompt + shape.answer) * 2 * key_heads * head_dim * item if shared else 0
+    positions = shape.pairs * shape.prompt**2 + answers * shape.answer * (shape.prompt + shape.answer)
+    scores = heads * item * (positions if shared else answers * (shape.prompt + shape.answer) ** 2)
+    layer = kept + again + (0 if on_cpu() else scores)
+    chunk = min(CHUNK_TOKENS, answers * shape.answer)
+    head = 5 * BLOCK * chunk * 4 + 3 * answers * shape.answer * width * 4
+    if settings.checkpoint_gradients:
+        # Inputs of all layers with the prompt's keys and values, and one layer run again with its own backward pass.
+        stored = tokens * (width + 2 * key_heads * head_dim) * item
+        again_now = 1.4 * (kept + again) + 1.9 * scores + 9 * answers * shape.answer * inner * item
+        return int(1.25 * len(layers) * stored + max(again_now, head))
+    return len(layers) * layer + max(tokens * 3 * inner * item, head)
+
+
+def _compute_bytes(model: nn.Module) -> int:
+    """Bytes of one activation: those of the norms' weights, which are never quantised."""
+    for name, x in tree_flatten(body_of(model).layers[0].parameters()):
+        if "norm" in name and mx.issubdtype(x.dtype, mx.floating):
+            return x.dtype.size
+    return 4

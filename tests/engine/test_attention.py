@@ -1,0 +1,100 @@
+"""Block-wise attention and vectorised exponentials against MLX's own."""
+
+import sys
+
+import mlx.core as mx
+import mlx.nn as nn
+import pytest
+from mlx_lm.models import activations
+
+from mipo_mlx.engine import cpu
+from mipo_mlx.engine.cpu import attention
+from mipo_mlx.engine.prefix import text_model
+from tests.conftest import build_model, tiny_config
+
+
+def random_mask(kind: str, batch: int, heads: int, length: int, seen: int):
+    if kind == "bool":
+        return (mx.random.uniform(shape=(batch, 1, length, seen)) > 0.3) | (mx.arange(seen) == seen - 1)
+    if kind == "bool per head":
+        return (mx.random.uniform(shape=(batch, heads, length, seen)) > 0.3) | (mx.arange(seen) == seen - 1)
+    if kind == "bool matrix":
+        return mx.tril(mx.ones((length, seen), mx.bool_), seen - length)
+    if kind == "additive":
+        return mx.random.normal((1, 1, length, seen))
+    return None if kind == "none" else kind
+
+
+@pytest.mark.parametrize("kind", ["none", "causal", "bool", "bool per head", "bool matrix", "additive"])
+@pytest.mark.parametrize("heads, key_heads, length, seen", [(4, 2, 37, 50), (9, 3, 300, 300), (4, 4, 129, 260), (2, 1, 1, 40)])
+def test_attention_and_its_gradient_equal_the_official_ones(kind, heads, key_heads, length, seen):
+    mx.random.seed(0)
+    q, by = (mx.random.normal((2, heads, length, 16)) for _ in range(2))
+    k, v = (mx.random.normal((2, key_heads, seen, 16)) for _ in range(2))
+    mask = random_mask(kind, 2, heads, length, seen)
+    (official,), expected = mx.vjp(
+        lambda q, k, v: mx.fast.scaled_dot_product_attention(q, k, v, scale=0.3, mask=mask), [q, k, v], [by]
+    )
+    (ours,), found = mx.vjp(lambda q, k, v: attention(q, k, v, scale=0.3, mask=mask), [q, k, v], [by])
+    for a, b in zip([ours, *found], [official, *expected], strict=True):
+        assert mx.abs(a - b).max().item() < 2e-5 * max(1.0, mx.abs(b).max().item())
+
+
+def test_sixteen_bits_and_sinks_go_to_the_official_function():
+    q = mx.random.normal((1, 2, 5, 16)).astype(mx.bfloat16)
+    assert attention(q, q, q, scale=1.0).dtype == mx.bfloat16
+    x, sinks = mx.random.normal((1, 2, 5, 16)), mx.zeros((2,))
+    official = mx.fast.scaled_dot_product_attention(x, x, x, scale=1.0, sinks=sinks)
+    assert mx.allclose(attention(x, x, x, scale=1.0, sinks=sinks), official)
+
+
+def test_exponentials_are_right_to_float32_rounding():
+    x = mx.linspace(-87, 87, 100_001)
+    assert (mx.abs(cpu.exp(x) - mx.exp(x)) / mx.exp(x)).max().item() < 1e-6
+    assert cpu.exp(mx.array([-1e30])).item() < 1e-37
+
+
+@pytest.mark.parametrize(
+    "ours, official, inputs",
+    [(cpu.silu, nn.silu, 1), (cpu.gelu_approx, nn.gelu_approx, 1), (cpu.swiglu, activations.swiglu, 2)],
+)
+def test_activations_and_their_gradients_equal_the_official_ones(ours, official, inputs):
+    mx.random.seed(1)
+    args, by = [8 * mx.random.normal((40, 50)) for _ in range(inputs)], mx.random.normal((40, 50))
+    args[0][0, :4] = mx.array([-200.0, -100.0, 100.0, 200.0])
+    (a,), grads = mx.vjp(ours, args, [by])
+    (b,), expected = mx.vjp(official, args, [by])
+    for x, y in zip([a, *grads], [b, *expected], strict=True):
+        assert mx.abs(x - y).max().item() < 1e-5 * max(1.0, mx.abs(y).max().item())
+    assert ours(*(x.astype(mx.float16) for x in args)).dtype == mx.float16
+
+
+def test_without_a_compiler_everything_is_the_same_only_slower(monkeypatch):
+    x, by = 8 * mx.random.normal((40, 50)), mx.random.normal((40, 50))
+    _, (fused,) = mx.vjp(cpu.silu, [x], [by])
+    monkeypatch.setattr(cpu, "_compiles", lambda: False)
+    _, (plain,) = mx.vjp(cpu.silu, [x], [by])
+    assert mx.allclose(fused, plain, rtol=1e-5, atol=1e-6)
+
+
+QWEN35 = tiny_config(
+    "qwen3_5_text", head_dim=16, linear_num_value_heads=4, linear_num_key_heads=2, linear_key_head_dim=32,
+    linear_value_head_dim=32, linear_conv_kernel_dim=4, full_attention_interval=2,
+)  # fmt: skip
+
+
+@pytest.mark.skipif(not cpu.on_cpu(), reason="nothing is swapped on a GPU")
+@pytest.mark.parametrize(
+    "config, owner",
+    [(tiny_config(), "llama"), (tiny_config("smollm3"), "llama"), ({"model_type": "qwen3_5", "text_config": QWEN35}, "qwen3_next")],
+)
+def test_swapping_reaches_a_model_and_ends(config, owner):
+    """owner: the mlx-lm module where the model's feed-forward layers stand, which for many models is another one's."""
+    model = text_model(build_model(config))
+    before = mx.fast.scaled_dot_product_attention, nn.silu, nn.gelu_approx
+    code = sys.modules[f"mlx_lm.models.{owner}"]
+    with cpu.swapped(model):
+        seen = [mx.fast.scaled_dot_product_attention, nn.silu, code.swiglu]
+    assert seen == [attention, cpu.silu, cpu.swiglu]
+    assert before == (mx.fast.scaled_dot_product_attention, nn.silu, nn.gelu_approx)
+    assert code.swiglu is activations.swiglu

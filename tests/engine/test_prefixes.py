@@ -1,0 +1,107 @@
+"""Shared prefixes: what is found to be shared, and that answers from a reused prefix are those of the whole prompt."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mipo_mlx.engine.sampling import Prefixes, common_prefix, copy_of, sample
+from mipo_mlx.pairs.score import score_grids
+from tests.pairs.helpers import make_recipe
+
+OPENING = [1, *range(10, 35)]
+CONTEXTS = {"a": list(range(40, 70)), "b": list(range(70, 130)), "lone": list(range(130, 160))}
+PROMPTS = [
+    (OPENING + CONTEXTS[name] + question, name)
+    for name, question in [
+        ("a", [200, 2]),
+        ("b", [201, 202, 203, 2]),
+        ("a", [204, 205, 2]),
+        ("lone", [206, 2]),
+        ("b", [207, 2]),
+        ("a", [208, 2, 3]),
+    ]
+]
+TOKENS, NAMES = [tokens for tokens, _ in PROMPTS], [name for _, name in PROMPTS]
+
+
+def test_what_is_shared(tiny_model):
+    found = Prefixes(tiny_model, TOKENS, NAMES)
+    assert found.opening == OPENING
+    assert found.shared == {name: OPENING + CONTEXTS[name] for name in ("a", "b")}
+
+
+def test_short_prefixes_are_not_worth_a_pass(tiny_model):
+    found = Prefixes(tiny_model, [[1, 2, 3, 4], [1, 2, 3, 5]], ["a", "a"])
+    assert found.opening == [] and found.shared == {}
+
+
+@pytest.mark.parametrize(
+    ("prompts", "expected"),
+    [([[1, 2, 3], [1, 2, 4, 5]], [1, 2]), ([[1, 2], [1, 2, 3]], [1]), ([[1, 2], [1, 2]], [1]), ([[1], [2]], []), ([[5]], [])],
+)
+def test_common_prefix_leaves_a_token(prompts, expected):
+    assert common_prefix(prompts) == expected
+
+
+def test_prefix_and_rest_are_the_prompt(tiny_model):
+    found = Prefixes(tiny_model, TOKENS, NAMES)
+    for tokens, name in PROMPTS:
+        start = found.start(tokens, name)
+        logits = tiny_model(mx.array([tokens]))[0, -1]
+        cache = [copy_of(layer) for layer in start.cache]
+        assert cache[0].offset == len(tokens) - 1 and start.tokens == tokens[-1:]
+        reused = tiny_model(mx.array([start.tokens]), cache=cache)[0, -1]
+        np.testing.assert_allclose(np.array(reused), np.array(logits), atol=2e-4)
+
+
+def test_prefixes_are_run_once(tiny_model, monkeypatch):
+    run = []
+
+    class Counting:
+        layers, language_model = tiny_model.layers, tiny_model
+
+        def __call__(self, tokens, cache):
+            run.append(tokens.shape[1])
+            return tiny_model(tokens, cache=cache)
+
+    found = Prefixes(Counting(), TOKENS, NAMES)
+    for tokens, name in PROMPTS:
+        found.start(tokens, name)
+    # The opening; context a and its first question; b and its; and then questions only, but for the context used once.
+    assert run == [len(OPENING), 30, 1, 60, 3, 2, 30 + 1, 1, 2]
+
+
+def test_scores_from_prompts_that_were_run(tiny_model):
+    found = Prefixes(tiny_model, TOKENS, NAMES)
+    answers = [[5, 6, 2], [7, 8, 9, 10], [2]]
+    grids = [(TOKENS[:3], answers), (TOKENS[3:], answers[::-1])]
+    recorded = [found.start(*row).recorded for row in PROMPTS]
+    np.testing.assert_allclose(score_grids(tiny_model, grids, recorded), score_grids(tiny_model, grids), atol=1e-3)
+
+
+def test_same_answers_as_whole_prompts(tiny_model, tiny_tokenizer):
+    settings = make_recipe(max_tokens=12, temperature=0.0, batch=6).pairs
+    found = Prefixes(tiny_model, TOKENS, NAMES)
+    whole = sample(tiny_model, tiny_tokenizer, TOKENS, settings, 1)
+    for _ in range(2):  # the kept caches must come out of it unharmed
+        assert sample(tiny_model, tiny_tokenizer, [found.start(*row) for row in PROMPTS], settings, 1) == whole
+
+
+def test_bits_do_not_depend_on_history(tiny_model):
+    """A prefix that was dropped for lack of room, or is computed in another order, comes back the same."""
+    one, tight = Prefixes(tiny_model, TOKENS, NAMES), Prefixes(tiny_model, TOKENS, NAMES, kept_bytes=1)
+    for tokens, name in PROMPTS:
+        one.start(tokens, name)
+    for tokens, name in reversed(PROMPTS):
+        for mine, theirs in zip(tight.start(tokens, name).cache, one.start(tokens, name).cache, strict=True):
+            assert np.array_equal(np.array(mine.keys), np.array(theirs.keys))
+            assert np.array_equal(np.array(mine.values), np.array(theirs.values))
+    assert len(tight._kept) == 1 and len(one._kept) == 2
+
+
+def test_models_with_other_caches_run_whole_prompts(tiny_model, monkeypatch):
+    from mlx_lm.models.cache import RotatingKVCache
+
+    monkeypatch.setattr("mipo_mlx.engine.sampling.make_prompt_cache", lambda model: [RotatingKVCache(8)])
+    start = Prefixes(tiny_model, TOKENS, NAMES).start(TOKENS[0], "a")
+    assert start.cache is None and start.tokens == TOKENS[0]

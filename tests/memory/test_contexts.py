@@ -1,0 +1,125 @@
+"""What a context tells: a passage, the profile, or both; and what of profile.md is for people only."""
+
+import pytest
+
+from mipo_mlx import recipe_loading
+from mipo_mlx.commands.chat import find_context
+from mipo_mlx.errors import UserError
+from mipo_mlx.memory import contexts
+from mipo_mlx.memory.contexts import plain, read_contexts, sections
+from mipo_mlx.recipe_loading import RecipeError
+from mipo_mlx.records import Context, write_records
+
+PROFILE = """# Profile
+
+<!-- made from
+two notes -->
+
+- The user keeps bees. <!-- food/honey.md:3, bees.md:1 -->
+* The user sings alto [choir.md:12]
+2. The user is 40 (ages.md:7).
+
+## Work
+The user drafts 3:1 maps [of rivers].
+"""
+TOLD = "The user keeps bees.\nThe user sings alto\nThe user is 40 (ages.md:7)."
+
+
+def made(*overrides):
+    return recipe_loading.parse("model: none\n", overrides=list(overrides))
+
+
+def several(context):
+    return made(f"sources.context={context}", "sources.columns={note: user}")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rows = [("a-1", "Ann", "I bake."), ("a-2", "Ann", "I row."), ("b-1", "Bo  Lee", "I sing."), ("c-1", "Cy", "I run.")]
+    write_records(
+        tmp_path / "contexts.jsonl",
+        [Context(name, text, note, f"{note}.md", 1, "train" if note == "Ann" else "heldout", 3) for name, note, text in rows],
+    )
+    return tmp_path
+
+
+def test_comments_bullets_headings_and_sources_are_not_told():
+    assert sections(PROFILE) == {"": TOLD, "Work": "The user drafts 3:1 maps [of rivers]."}
+    assert plain(PROFILE) == f"{TOLD}\nThe user drafts 3:1 maps [of rivers]."
+    assert plain("The user is 40 (ages.md:7)") == "The user is 40"
+    assert plain("Hi <!-- never closed\nsecret") == "Hi"
+    assert plain("<!-- nothing -->\n# Title\n") == ""
+
+
+def test_passages_need_no_profile(folder):
+    found = read_contexts(folder, made())
+    assert [c.told for c in found] == ["I bake.", "I row.", "I sing.", "I run."]
+    (folder / "profile.md").write_text(PROFILE)
+    assert read_contexts(folder, made()) == found
+
+
+def test_both_puts_the_authors_profile_before_every_passage(folder):
+    (folder / "profile.md").write_text("- The user keeps bees. <!-- a.md:1 -->\n")
+    found = read_contexts(folder, made("sources.context=both"))
+    assert [c.told for c in found] == [f"The user keeps bees.\n\n{text}" for text in ("I bake.", "I row.", "I sing.", "I run.")]
+    assert [c.text for c in found] == ["I bake.", "I row.", "I sing.", "I run."]
+
+
+def test_people_have_their_own_profiles(folder):
+    (folder / "profile.md").write_text("## Ann\n- The user bakes.\n## Bo Lee\n- The user sings alto.\n")
+    both = read_contexts(folder, several("both"))
+    assert [c.told for c in both] == [
+        "The user bakes.\n\nI bake.",
+        "The user bakes.\n\nI row.",
+        "The user sings alto.\n\nI sing.",
+        "I run.",
+    ]
+    alone = read_contexts(folder, several("profile"))
+    assert [(c.id, c.note, c.split, c.told) for c in alone] == [
+        ("a-1", "Ann", "train", "The user bakes."),
+        ("b-1", "Bo  Lee", "heldout", "The user sings alto."),
+    ]
+
+
+@pytest.mark.parametrize("values", [made("sources.context=both"), several("profile")])
+def test_a_profile_that_is_missing_or_says_nothing(folder, values):
+    with pytest.raises(UserError, match=r"profile.md: missing.*mipo-mlx profile"):
+        read_contexts(folder, values)
+    (folder / "profile.md").write_text("# Profile\n<!-- none -->\n")
+    with pytest.raises(UserError, match="says nothing about"):
+        read_contexts(folder, values)
+
+
+def test_one_authors_profile_cannot_be_a_context_by_itself():
+    with pytest.raises(RecipeError) as error:
+        made("sources.context=profile")
+    assert "one author has one profile" in str(error.value) and "write both" in str(error.value)
+    assert several("profile").sources.context == "profile"
+    made("sources.context=profile", "sources.dataset={name: a/b, columns: {context: bio, note: user}}")
+    with pytest.raises(RecipeError, match="one author"):
+        made("sources.context=profile", "sources.dataset={name: a/b, columns: {context: bio}}")
+
+
+def test_the_hash_is_that_of_what_is_told(folder):
+    both = made("sources.context=both")
+    assert contexts.digest(folder, both) is None
+    (folder / "profile.md").write_text("- The user bakes. <!-- a.md:1 -->\n")
+    first = contexts.digest(folder, both)
+    (folder / "profile.md").write_text("# Me\n- The user bakes.\n")
+    assert contexts.digest(folder, both) == first
+    (folder / "profile.md").write_text("- The user bakes rye.\n")
+    assert contexts.digest(folder, both) != first
+    assert contexts.digest(folder, made()) is None
+
+
+def test_chat_is_told_what_training_was(folder):
+    assert find_context(folder, made(), None) is None
+    assert find_context(folder, made(), "Ann") == "I bake.\n\nI row."
+    (folder / "profile.md").write_text("- The user keeps bees.\n")
+    both = made("sources.context=both")
+    assert find_context(folder, both, None) == "The user keeps bees."
+    assert find_context(folder, both, "Ann") == "The user keeps bees.\n\nI bake.\n\nI row."
+    assert find_context(folder, both, "b-1") == "The user keeps bees.\n\nI sing."
+    (folder / "profile.md").write_text("## Ann\n- The user bakes.\n")
+    assert find_context(folder, several("profile"), None) is None
+    assert find_context(folder, several("profile"), "Ann") == "The user bakes."

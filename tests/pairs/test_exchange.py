@@ -1,0 +1,177 @@
+"""Pairs made elsewhere: strings, messages, implicit prompts, several negatives, sides; errors name file and line."""
+
+import json
+
+import pytest
+
+from mipo_mlx.errors import UserError
+from mipo_mlx.models import prompts
+from mipo_mlx.pairs import make
+from mipo_mlx.pairs.exchange import import_pairs, written_end
+from mipo_mlx.records import HELDOUT, TRAIN, VALIDATION, Pair, read_records
+
+from .helpers import QUIET, fill, make_recipe
+
+USER = [{"role": "user", "content": "What should I cook tonight?"}]
+GOOD = {"prompt": "What should I cook tonight?", "chosen": "Bake bread.", "rejected": "Play waltzes."}
+
+
+def said(text):
+    return [{"role": "assistant", "content": text}]
+
+
+RECIPE = make_recipe()
+BOTH = ({**GOOD, "split": "train"}, {**GOOD, "split": "heldout"})
+
+
+def write(path, *rows):
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        GOOD,
+        {"prompt": USER, "chosen": said("Bake bread."), "rejected": said("Play waltzes.")},
+        {"chosen": USER + said("Bake bread."), "rejected": USER + said("Play waltzes.")},
+    ],
+    ids=["strings", "messages", "implicit prompt"],
+)
+def test_all_shapes_mean_the_same(row, tiny_tokenizer, tmp_path):
+    rows = [{**row, "split": split} for split in (TRAIN, HELDOUT)]
+    pair, _ = import_pairs(write(tmp_path / "p.jsonl", *rows), tiny_tokenizer, RECIPE)
+    assert (pair.prompt, pair.chosen, pair.rejected) == (USER, said("Bake bread."), said("Play waltzes."))
+    assert pair.negatives == ["Play waltzes."]
+    assert pair.prompt_tokens == prompts.encode(tiny_tokenizer, USER)
+    assert [tiny_tokenizer.decode(tokens) for tokens in pair.tokens] == ["Bake bread.<|im_end|>", "Play waltzes.<|im_end|>"]
+    assert (pair.split, pair.grid, pair.source.endswith("p.jsonl"), pair.line) == (TRAIN, 0, True, 1)
+
+
+def test_several_negatives_grids_and_splits(tiny_tokenizer, tmp_path):
+    one, two = BOTH
+    rows = [{**one, "rejected": ["Play waltzes.", "Run."], "grid": 0}, {**two, "grid": 0}, one]
+    pairs = import_pairs(write(tmp_path / "p.jsonl", *rows), tiny_tokenizer, RECIPE)
+    assert [len(pair.tokens) for pair in pairs] == [3, 2, 2]
+    assert [pair.grid for pair in pairs] == [0, 0, 1]  # a number of its own where none is given
+    assert [pair.split for pair in pairs] == [TRAIN, HELDOUT, TRAIN]
+
+
+@pytest.fixture(scope="module")
+def sampled(tiny_folder, tmp_path_factory):
+    """A run's pairs: sampled tokens that no tokenizer would choose, answers without an end, two negatives."""
+    folder = fill(tmp_path_factory.mktemp("sampled"))
+    recipe = make_recipe(tiny_folder, candidates=3)
+    make.run(folder, recipe, QUIET)
+    return folder, recipe
+
+
+def test_own_pairs_come_back_with_the_same_token_ids(sampled, tiny_tokenizer, tmp_path):
+    folder, recipe = sampled
+    own = read_records(folder / "pairs.jsonl", Pair)
+    assert any(tokens[-1] != 2 for pair in own for tokens in pair.tokens)
+    read = fill(tmp_path)
+    named = recipe.pairs.model_copy(update={"file": str(folder / "pairs.jsonl")})
+    make.run(read, recipe.model_copy(update={"pairs": named}), QUIET)
+    again = read_records(read / "pairs.jsonl", Pair)
+    for key in ("id", "split", "grid", "prompt", "chosen", "negatives", "prompt_tokens", "tokens", "prompt_id", "context_id"):
+        assert [getattr(pair, key) for pair in again] == [getattr(pair, key) for pair in own], key
+    for one, two in zip(again, own, strict=True):
+        assert one.reference == pytest.approx(two.reference, abs=1e-3)  # the base's own, computed anew
+    assert (read / "samples.jsonl").read_bytes() == b""
+
+
+def test_token_ids_of_another_tokenizer_are_not_believed(tiny_tokenizer, tmp_path):
+    rows = [{**row, "tokens": [[5, 6, 2], [999_999]]} for row in BOTH]
+    pair, _ = import_pairs(write(tmp_path / "p.jsonl", *rows), tiny_tokenizer, RECIPE)
+    assert [tiny_tokenizer.decode(tokens[:-1]) for tokens in pair.tokens] == ["Bake bread.", "Play waltzes."]
+
+
+def many(count, **more):
+    return [{**GOOD, "prompt": f"How do I plan week {n}?", **{k: v(n) for k, v in more.items()}} for n in range(count)]
+
+
+def test_sides_are_dealt_by_the_seed(tiny_tokenizer, tmp_path):
+    path = write(tmp_path / "p.jsonl", *many(40))
+    recipe = make_recipe(validation_grids=2)  # of three contexts: six pairs
+    found = [import_pairs(path, tiny_tokenizer, recipe.model_copy(update={"seed": seed})) for seed in (0, 0, 1)]
+    sides = [[pair.split for pair in pairs] for pairs in found]
+    assert sides[0] == sides[1] != sides[2]
+    for side in sides:
+        assert [side.count(split) for split in (TRAIN, VALIDATION, HELDOUT)] == [24, 6, 10]
+    none = make_recipe(validation_grids=0, sources={"heldout_prompts": 0.5})
+    side = [pair.split for pair in import_pairs(path, tiny_tokenizer, none)]
+    assert [side.count(split) for split in (TRAIN, VALIDATION, HELDOUT)] == [20, 0, 20]
+
+
+def test_pairs_of_a_grid_or_a_prompt_stay_together(tiny_tokenizer, tmp_path):
+    """Grids of two; every second grid asks what the one before it asks."""
+    rows = many(40, grid=lambda n: n // 2)
+    for n, row in enumerate(rows):
+        row["prompt"] = rows[n - 2]["prompt"] if n // 2 % 2 and n % 2 else row["prompt"]
+    pairs = import_pairs(write(tmp_path / "p.jsonl", *rows), tiny_tokenizer, RECIPE)
+    assert {pair.split for pair in pairs} == {TRAIN, VALIDATION, HELDOUT} and pairs[3].prompt == pairs[1].prompt
+    for first in range(0, 40, 4):
+        assert len({pair.split for pair in pairs[first : first + 4]}) == 1
+
+
+def test_splits_are_whole_or_absent(tiny_tokenizer, tmp_path):
+    path = tmp_path / "p.jsonl"
+    with pytest.raises(UserError, match=r"p\.jsonl:2: split: other lines have one"):
+        import_pairs(write(path, BOTH[0], GOOD), tiny_tokenizer, RECIPE)
+    with pytest.raises(UserError, match=r"p\.jsonl: no line has the split heldout"):
+        import_pairs(write(path, BOTH[0]), tiny_tokenizer, RECIPE)
+    with pytest.raises(UserError, match=r"p\.jsonl: all pairs share a prompt or a grid"):
+        import_pairs(write(path, GOOD, GOOD), tiny_tokenizer, RECIPE)
+
+
+def test_a_pair_beyond_the_models_window_is_named(tiny_tokenizer, tmp_path):
+    rows = [*BOTH, {**BOTH[0], "rejected": "Run. " * 60}]
+    with pytest.raises(UserError, match=r"p\.jsonl:3: \d+ tokens, and the model takes 100"):
+        import_pairs(write(tmp_path / "p.jsonl", *rows), tiny_tokenizer, RECIPE, window=100)
+
+
+def test_a_line_separator_inside_a_text_is_no_new_line(tiny_tokenizer, tmp_path):
+    rows = [json.dumps({**row, "chosen": "Bake\u2028bread."}, ensure_ascii=False) for row in BOTH]
+    assert len(import_pairs(write(tmp_path / "p.jsonl", *rows), tiny_tokenizer, RECIPE)) == 2
+
+
+def test_the_end_is_the_templates_own(tiny_tokenizer):
+    assert written_end(tiny_tokenizer) == 2
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("{broken", "not JSON"),
+        ("[1]", "expected an object with prompt, chosen and rejected"),
+        ({"prompt": "a", "chosen": "b"}, "expected an object with prompt, chosen and rejected"),
+        ({**GOOD, "prompt": 3}, "prompt: expected a string or a list of chat messages"),
+        ({**GOOD, "rejected": [{"role": "assistant"}]}, "rejected: expected a string or a list of chat messages"),
+        ({**GOOD, "rejected": []}, "rejected: expected a string or a list of chat messages"),
+        ({**GOOD, "chosen": " "}, "chosen: expected one assistant message with text"),
+        ({**GOOD, "chosen": USER}, "chosen: expected one assistant message with text"),
+        ({**GOOD, "rejected": GOOD["chosen"]}, "chosen and rejected are the same text"),
+        ({"chosen": said("a"), "rejected": said("b")}, "no prompt, and chosen and rejected do not begin with the same"),
+        ({**GOOD, "split": "test"}, "split: expected train, validation or heldout"),
+        ({**GOOD, "grid": "a"}, "grid: expected a whole number"),
+    ],
+)
+def test_errors_name_file_and_line(row, message, tiny_tokenizer, tmp_path):
+    path = write(tmp_path / "p.jsonl", GOOD, "", row)
+    with pytest.raises(UserError, match=rf"p\.jsonl:3: .*{message}"):
+        import_pairs(path, tiny_tokenizer, RECIPE)
+
+
+def test_missing_and_empty_files(tiny_tokenizer, tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        import_pairs(tmp_path / "none.jsonl", tiny_tokenizer, RECIPE)
+    with pytest.raises(UserError, match="cannot be read"):
+        import_pairs(tmp_path, tiny_tokenizer, RECIPE)
+    with pytest.raises(UserError, match="no pairs in this file"):
+        import_pairs(write(tmp_path / "p.jsonl", ""), tiny_tokenizer, RECIPE)
+
+
+def test_ids_are_kept(tiny_tokenizer, tmp_path):
+    pairs = import_pairs(write(tmp_path / "p.jsonl", {**BOTH[0], "id": "x-1"}, BOTH[1]), tiny_tokenizer, RECIPE)
+    assert [pair.id for pair in pairs] == ["x-1", "2"]

@@ -1,0 +1,141 @@
+"""The plan: who meets whom, evenly, never two contexts of one note, never a context or prompt on two sides."""
+
+import random
+from collections import Counter
+
+import pytest
+
+from mipo_mlx.errors import UserError
+from mipo_mlx.pairs.grids import Deck, in_chunks, make_plan
+from mipo_mlx.records import HELDOUT, TRAIN, VALIDATION
+
+from .helpers import make_contexts, make_prompts, make_recipe
+
+
+def everything(notes=12, each=3):
+    contexts = make_contexts(notes, each) + make_contexts(8, each, "heldout")
+    return contexts, make_prompts(10) + make_prompts(4, "heldout")
+
+
+def test_grids_have_different_notes_and_stay_on_their_side():
+    plans = make_plan(make_recipe(grids=40, heldout_grids=10), *everything())
+    assert [plan.id for plan in plans] == list(range(52))
+    for plan in plans:
+        assert len({context.note for context in plan.contexts}) == 3
+        assert len({prompt.id for prompt in plan.prompts}) == 1
+    used = {split: {c.note for p in plans if p.split == split for c in p.contexts} for split in (TRAIN, VALIDATION, HELDOUT)}
+    asked = {split: {p.prompts[0].id for p in plans if p.split == split} for split in (TRAIN, VALIDATION, HELDOUT)}
+    for sides in (used, asked):
+        assert all(sides.values())
+        assert not sides[TRAIN] & sides[VALIDATION] and not (sides[TRAIN] | sides[VALIDATION]) & sides[HELDOUT]
+
+
+def test_contexts_and_prompts_are_used_evenly():
+    plans = [p for p in make_plan(make_recipe(grids=40, validation_grids=0), *everything()) if p.split == TRAIN]
+    contexts = Counter(c.id for plan in plans for c in plan.contexts)
+    prompts = Counter(plan.prompts[0].id for plan in plans)
+    assert len(contexts) == 36 and max(contexts.values()) - min(contexts.values()) <= 2
+    assert set(prompts.values()) == {4}
+
+
+def test_no_item_waits_twice_where_a_note_has_many_passages():
+    """One note of 40 passages among nine of one: what is passed over is not shuffled in again beside itself."""
+    items = [("long", n) for n in range(40)] + [(f"short {n}", 0) for n in range(9)]
+    deck = Deck(items, random.Random(0))
+    dealt = Counter()
+    for _ in range(200):
+        hand = deck.deal(4, lambda item: item[0])
+        assert len({note for note, _ in hand}) == 4
+        assert len(set(deck.left)) == len(deck.left) <= len(items)
+        dealt.update(item for item in hand if item[0] == "long")
+    assert len(dealt) == 40 and max(dealt.values()) - min(dealt.values()) <= 2
+
+
+def test_single_passages_are_dealt_once_before_any_twice():
+    deck = Deck(list(range(10)), random.Random(0))
+    hands = [deck.deal(4, lambda item: item) for _ in range(25)]
+    for hand in hands:
+        assert len(set(hand)) == 4
+    counts = [Counter(sum(hands[: n + 1], [])) for n in range(25)]
+    assert all(max(count[i] for i in range(10)) - min(count[i] for i in range(10)) <= 1 for count in counts)
+    assert hands[:3] == [[6, 9, 0, 2], [4, 3, 5, 1], [8, 7, 5, 3]]  # as runs that exist were dealt
+
+
+def test_same_seed_same_plan():
+    one, two, other = (make_plan(make_recipe(seed=seed), *everything()) for seed in (1, 1, 2))
+    assert one == two
+    assert one != other
+
+
+def test_no_context_adds_a_row():
+    plans = make_plan(make_recipe(negatives={"random_context": 1.0, "no_context": 1.0}), *everything())
+    assert all(plan.contexts[-1] is None and len(plan) == 4 for plan in plans)
+
+
+def test_validation_is_left_out_where_notes_are_few():
+    plans = make_plan(make_recipe(), *everything(notes=5))
+    assert {plan.split for plan in plans} == {TRAIN, HELDOUT}
+
+
+def test_too_few_notes_says_how_many():
+    contexts, prompts = everything(notes=2, each=4)
+    with pytest.raises(UserError, match="8 different training .* 2 notes, .* needs 3 .* lower pairs.contexts_per_grid to 2"):
+        make_plan(make_recipe(), contexts, prompts)
+
+
+def test_one_note_only():
+    contexts, prompts = everything(notes=1, each=4)
+    with pytest.raises(UserError, match="from 1 note, .*; add notes"):
+        make_plan(make_recipe(), contexts, prompts)
+
+
+def test_no_contexts_on_the_held_out_side():
+    contexts, prompts = everything()
+    with pytest.raises(UserError, match="0 different held-out ones"):
+        make_plan(make_recipe(), [c for c in contexts if c.split == TRAIN], prompts)
+
+
+def test_contexts_all_alike():
+    contexts, prompts = everything()
+    alike = [type(c)(**{**vars(c), "text": "I  like BEES."}) if c.split == TRAIN else c for c in contexts]
+    with pytest.raises(UserError, match="36 training ones are all alike"):
+        make_plan(make_recipe(), alike, prompts)
+
+
+def test_no_prompts():
+    contexts, prompts = everything()
+    with pytest.raises(UserError, match="prompts: none on the held-out side"):
+        make_plan(make_recipe(), contexts, [p for p in prompts if p.split == TRAIN])
+
+
+def test_chunks_hold_whole_grids_and_fill_the_batch():
+    plans = make_plan(make_recipe(), *everything())
+    chunks = in_chunks(plans, 8)
+    assert [plan for chunk in chunks for plan in chunk] == plans
+    assert {len(chunk) for chunk in chunks[:-1]} == {2}
+    assert [len(chunk) for chunk in in_chunks(plans, 1)] == [1] * len(plans)
+
+
+def test_random_prompt_grids_have_one_context_and_different_prompts():
+    recipe = make_recipe(negatives={"random_prompt": 1.0, "random_context": 3.0}, grids=40, validation_grids=0)
+    plans = [plan for plan in make_plan(recipe, *everything()) if plan.split == TRAIN]
+    of_prompts = [plan for plan in plans if plan.of_prompts]
+    assert len(of_prompts) == 10
+    for plan in of_prompts:
+        assert len({prompt.text for prompt in plan.prompts}) == 3 and len({context.id for context in plan.contexts}) == 1
+    assert [plan.id % 4 for plan in of_prompts] == [3] * 10  # spread evenly
+
+
+def test_random_prompt_alone_needs_no_contexts():
+    recipe = make_recipe(negatives={"random_prompt": 1.0})
+    plans = make_plan(recipe, [], make_prompts(20) + make_prompts(4, "heldout"))
+    assert all(plan.of_prompts and set(plan.contexts) == {None} for plan in plans)
+    assert [plan.split for plan in plans] == [TRAIN] * 5 + [VALIDATION] * 2 + [HELDOUT] * 3
+    seen = {split: {p.id for plan in plans if plan.split == split for p in plan.prompts} for split in (TRAIN, VALIDATION)}
+    assert not seen[TRAIN] & seen[VALIDATION]
+
+
+def test_random_prompt_with_too_few_prompts():
+    recipe = make_recipe(negatives={"random_prompt": 1.0})
+    with pytest.raises(UserError, match="2 held-out ones, and a grid for random_prompt needs 3"):
+        make_plan(recipe, [], make_prompts(20) + make_prompts(2, "heldout"))
