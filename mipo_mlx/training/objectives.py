@@ -4,11 +4,12 @@ Everywhere: (pairs, candidates) arrays in nats, candidate 0 is the chosen one, `
 the log-probability minus the reference's; with `length_normalized`, and in ipo, both are means over tokens instead of sums.
 
 Two objectives contrast contexts and need a whole grid: `infonce_authors` and `sami`. Their input is one grid of K pairs with K
-candidates each, candidate j of pair i being the chosen answer of pair (i + j) mod K (`batches.contrast_contexts`).
+candidates each, candidate j of pair i being the chosen answer of pair (i + j) mod K (`step.contrast_contexts`).
 """
 
 import mlx.core as mx
 
+from .. import preference
 from ..recipe import CONTRASTS_CONTEXTS, Training
 
 _FAR = -1e30  # score of a candidate that is not there
@@ -101,26 +102,27 @@ def _contrast_contexts(logps: mx.array, settings: Training) -> mx.array:
 def metrics(logps: mx.array, reference: mx.array, lengths: mx.array, mask: mx.array, settings: Training) -> dict[str, mx.array]:
     """Figures of each pair, (pairs,) float32 each.
 
-    chosen_reward, rejected_reward (mean over rejected): beta x d, summed over tokens; margin: chosen - mean rejected;
-    correct: 1 where the chosen reward is above every rejected one; kl: nats a token from the reference to the policy, an estimate
-    on the chosen answer that is right for samples of the reference at temperature 1 (in a later round the policy drew it, and it is
-    no divergence); nll: of the chosen answer, nats a token; chosen_logp, rejected_logp (mean over rejected): log-probabilities of
-    whole answers, nats: where both fall, text decays.
-    Candidates whose reference is unknown (NaN) are left out of the means.
+    chosen_reward, rejected_reward (mean over rejected), margin and accuracy: as in `preference.py`, on sums over tokens; an
+    accuracy of 0.5 where no rejected candidate has a reference. kl: nats a token from the reference to the policy, estimated on
+    the chosen answer. That is right for samples of the reference at temperature 1; in a later round the policy drew the answer,
+    and it is no divergence. nll: of the chosen answer, nats a token. chosen_logp, rejected_logp (mean over rejected):
+    log-probabilities of whole answers, nats; where both fall, text decays. Candidates without a reference (NaN) are left out of
+    the means.
     """
     d = logps - reference
     known = mask & ~mx.isnan(d)
     reward = mx.where(known, settings.beta * d, 0)
-    count = mx.maximum(known[:, 1:].sum(axis=1), 1)
-    rejected = reward[:, 1:].sum(axis=1) / count
-    scored = reward / mx.maximum(lengths, 1) if settings.length_normalized else reward
-    beaten = mx.where(known[:, 1:], scored[:, :1] > scored[:, 1:], True)
+    rivals = known[:, 1:].sum(axis=1)
+    rejected = reward[:, 1:].sum(axis=1) / mx.maximum(rivals, 1)
+    difference = reward[:, :1] - reward[:, 1:]
+    won = mx.where(mx.abs(difference) <= settings.beta * preference.TIE, 0.5, difference > 0)
+    accuracy = mx.where(known[:, 1:], won, 0).sum(axis=1) / mx.maximum(rivals, 1)
     tokens = mx.maximum(lengths[:, 0], 1)
     return {
         "chosen_reward": reward[:, 0],
         "rejected_reward": rejected,
         "margin": reward[:, 0] - rejected,
-        "correct": beaten.all(axis=1).astype(mx.float32),
+        "accuracy": mx.where(rivals > 0, accuracy, 0.5),
         "kl": mx.where(known[:, 0], -d[:, 0], 0) / tokens,
         "nll": -logps[:, 0] / tokens,
         "chosen_logp": logps[:, 0],

@@ -125,7 +125,7 @@ def contrast_contexts(pairs: Sequence[Pair]) -> list[Pair]:
 class Step:
     loss: float  # mean over all pairs, nats
     gradients: Any  # tree like model.trainable_parameters()
-    metrics: dict[str, float]  # means over all pairs of objectives.metrics, with accuracy for correct
+    metrics: dict[str, float]  # means over all pairs of objectives.metrics
     token_budget: int  # what fitted: smaller than asked for after an out-of-memory error
     checkpointed: bool  # whether gradient checkpointing was on at the end: asked for, or a single pair did not fit without
 
@@ -149,7 +149,7 @@ def step(model: nn.Module, pairs: list[Pair], settings: Training, *, token_budge
     rows = run.rows(len(pairs))
     means = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
     loss = means.pop("loss")
-    return Step(loss, run.gradients, {**means, "accuracy": means.pop("correct")}, run.budget, run.checkpoint)
+    return Step(loss, run.gradients, means, run.budget, run.checkpoint)
 
 
 class _Run:

@@ -94,7 +94,7 @@ def train(model: Any, job: Job, watch: Watch) -> Result:
         learning_rate=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay, bias_correction=True
     )
     optimizer.init(model.trainable_parameters())
-    validation = Validation.make(model, job.validation, settings.reference != "base") if job.validation else None
+    validation = Validation.start(model, job.validation, settings.reference != "base") if job.validation else None
     begun = checkpoints.latest(job.checkpoints)
     state = _restore(model, optimizer, job, begun)
 
@@ -106,7 +106,7 @@ def train(model: Any, job: Job, watch: Watch) -> Result:
 
     def look(step: int) -> str | None:
         """Validate, remember the best step, and say why training must end, if it must."""
-        row = {"step": step, **validation.look(model, settings.beta)}
+        row = {"step": step, **validation.measure(model, settings.beta)}
         log(row)
         if not watch.reporter.terminal:
             watch.reporter.say(told(row))

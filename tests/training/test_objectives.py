@@ -151,7 +151,7 @@ def test_metrics_are_of_each_pair_against_all_its_negatives():
     np.testing.assert_allclose(found["chosen_reward"], [1.0, 1.0])
     np.testing.assert_allclose(found["rejected_reward"], [0.5, -1.5])  # the unknown reference is left out
     np.testing.assert_allclose(found["margin"], [0.5, 2.5])
-    assert found["correct"].tolist() == [1.0, 0.0]  # better than the mean of its negatives is not enough
+    assert found["accuracy"].tolist() == [1.0, 0.5]  # the share of the negatives that it beats
     np.testing.assert_allclose(found["kl"], [-0.5, -0.5])
     np.testing.assert_allclose(found["nll"], [2.0, 2.0])
     np.testing.assert_allclose(found["chosen_logp"], [-8.0, -8.0])
