@@ -1,5 +1,8 @@
-"""Files that survive a kill: whole files are written to a temporary name, flushed and renamed; JSONL is appended a
-line at a time, and a torn last line is dropped on reading."""
+"""Files that survive a kill.
+
+A whole file is written to a temporary name, flushed and renamed. JSONL is appended a line at a time, and a reader drops a torn
+last line.
+"""
 
 import hashlib
 import itertools
@@ -15,7 +18,7 @@ from .errors import DISK_FULL, Failure
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn 'disk full' and its kin into one clear line that names the file."""
+    """Turn "disk full" and similar errors into a Failure of one line that names the file."""
     try:
         yield
     except (OSError, RuntimeError) as error:
@@ -28,7 +31,7 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def flush(path: Path) -> None:
-    """Wait until a file, or the list of names in a folder, is on the disk: a rename may get there before what it names."""
+    """Wait until a file, or the list of names in a folder, is on the disk: a rename may reach the disk before its file."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -58,7 +61,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def dump(value: Any) -> str:
-    """One line of JSON, the same bytes for the same value."""
+    """`value` as one line of JSON: the same value gives the same bytes."""
     return json.dumps(value, ensure_ascii=False, separators=(", ", ": "), allow_nan=False)
 
 
@@ -67,20 +70,22 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The object in a file of a run. Raises Failure for a damaged one; whoever needs such a file makes it where it is missing.
-    With a `default`, that is what a missing or damaged file counts as."""
+    """The object in a JSON file of a run; the `default`, where one is given, for a missing or damaged file.
+
+    Raises Failure for a damaged file, and FileNotFoundError for a missing one.
+    """
     if default is not None:
         try:
             return read_json(path) if Path(path).exists() else default
         except Failure:
             return default
     try:
-        found = json.loads(Path(path).read_bytes())
+        value = json.loads(Path(path).read_bytes())
     except ValueError as error:
         raise Failure(f"{path}: broken JSON ({error}); remove this file and run the same command") from None
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise Failure(f"{path}: broken, no JSON object; remove this file and run the same command")
-    return found
+    return value
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
@@ -88,7 +93,7 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
 
 
 def append_jsonl(path: Path, rows: Iterable[Any]) -> None:
-    """Append rows and flush them to the disk; a kill in the middle leaves at most one torn last line."""
+    """Append rows and flush them to the disk; a kill leaves at most one torn last line."""
     with disk_errors(path), open(path, "ab") as handle:
         handle.write("".join(dump(row) + "\n" for row in rows).encode())
         handle.flush()
@@ -101,7 +106,7 @@ def read_jsonl(path: Path) -> list[Any]:
     if not path.exists():
         return []
     lines = path.read_bytes().split(b"\n")
-    lines.pop()  # what follows the last newline: nothing, or a torn line
+    lines.pop()  # the text behind the last newline: nothing, or a torn line
     rows = []
     for number, line in enumerate(lines, 1):
         try:
@@ -116,7 +121,7 @@ def read_jsonl(path: Path) -> list[Any]:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether every line of a .jsonl file is JSON, and none is cut off."""
+    """Whether every line of a .jsonl file is JSON and no line is torn."""
     *lines, rest = Path(path).read_bytes().split(b"\n")
     try:
         return not rest and all(json.loads(line) is not None for line in lines)
@@ -125,13 +130,13 @@ def is_whole(path: Path) -> bool:
 
 
 def of_round(name: str, round_number: int) -> str:
-    """A file or folder of one round of sampling and training: pairs.jsonl, in the second round pairs-2.jsonl."""
+    """The name of a file or folder in one round of sampling and training: pairs.jsonl, in the second round pairs-2.jsonl."""
     stem, dot, ending = name.partition(".")
     return name if round_number == 1 else f"{stem}-{round_number}{dot}{ending}"
 
 
 def rounds(folder: Path, name: str) -> list[Path]:
-    """The first round's file, whether it is there or not, and those of the later rounds that there are."""
+    """The first round's file, whether it exists or not, and the existing files of the later rounds."""
     later = (folder / of_round(name, number) for number in itertools.count(2))
     return [folder / name, *itertools.takewhile(Path.exists, later)]
 

@@ -129,6 +129,6 @@ def test_the_pairs_stage_reads_real_notes(shared_data, tmp_path):
     row = read.run(tmp_path, values, Reporter(quiet=True))
     assert time.process_time() - begin < 10
     assert row["files"]["read"] == len(list((shared_data / "notes_til").rglob("*.md"))) and not row["files"]["skipped"]
-    assert row["passages"]["found"] == row["passages"]["kept"] + sum(row["passages"]["dropped"].values())
+    assert row["passages"]["all"] == row["passages"]["kept"] + sum(row["passages"]["dropped"].values())
     contexts = read_records(tmp_path / "contexts.jsonl", Context)
     assert len(contexts) > 100 and {c.split for c in contexts} == {"train", "heldout"}

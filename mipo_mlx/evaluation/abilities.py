@@ -1,7 +1,6 @@
 """Whether abilities are kept: questions with a known answer, to the base and to the tuned model. Multiple choice is judged by
 likelihood, a number by a greedy answer that is read to its end."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +10,10 @@ import numpy as np
 
 from ..engine import logprobs
 from ..errors import UserError
-from ..files import dump
 from ..models import adapters
 from ..models import prompts as chat
 from ..progress import Bar
-from ..recipe import Dataset, Recipe
+from ..recipe import Recipe
 from ..text.numbers import read_number
 from . import requests
 from .journal import Journal
@@ -23,12 +21,6 @@ from .statistics import Measures, case, enough
 
 WORKING = 320  # tokens for a worked solution
 STEPS = "\n\nSolve the problem step by step. End with a line of #### and the number."
-
-
-def kept(folder: Path, given: Dataset) -> Path:
-    """Where a run keeps the questions of a data set; another data set, or other columns, is another file."""
-    digest = hashlib.sha256(dump(given.model_dump(mode="json")).encode()).hexdigest()[:8]
-    return folder / f"questions-{digest}.jsonl"
 
 
 def read_questions(path: Path, count: int, seed: int) -> list[dict[str, Any]]:

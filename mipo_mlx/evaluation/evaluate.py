@@ -17,6 +17,7 @@ from ..models.prompts import Asker, window_of
 from ..progress import Reporter
 from ..recipe import Evaluation, Recipe
 from ..records import HELDOUT, Pair, read_records
+from ..sources import questions
 from . import abilities, answers, baselines, checkable, drift, embedding, heldout, judge, leak, verdict
 from . import requests as asking
 from . import requests as cases
@@ -98,7 +99,7 @@ def _questions_file(folder: Path, recipe: Recipe) -> Path | None:
     given = recipe.evaluation.abilities
     if not given:
         return None
-    return Path(given).expanduser() if isinstance(given, str) else abilities.kept(folder, given)
+    return Path(given).expanduser() if isinstance(given, str) else questions.path_in(folder, given)
 
 
 def can_ask(folder: Path, recipe: Recipe) -> bool:

@@ -1,4 +1,4 @@
-"""Everyday requests: the built-in bank or the user's file, split so that no prompt is on both sides."""
+"""Everyday requests: the built-in bank or the user's file, split so that no request is on both sides."""
 
 import json
 import random
@@ -21,9 +21,9 @@ WORD = re.compile(r"\w+")
 
 
 def load_prompts(sources: Sources, seed: int, tally: Tally) -> list[Prompt]:
-    """The prompts of the bank ("builtin"), a .txt, .md, .json or .jsonl file or a data set, with a share of each topic held out.
+    """The requests of the bank ("builtin"), of a .txt, .md, .json or .jsonl file or of a data set, each on a side of the split.
 
-    Raises UserError with file and line for what cannot be read, and where fewer than two are left.
+    Raises UserError with file and line for a file that cannot be read, and where fewer than two requests are left.
     """
     if sources.prompt_dataset:
         named, rows = f"sources.prompt_dataset: {sources.prompt_dataset.name}", read_prompts(sources.prompt_dataset, tally)
@@ -46,7 +46,7 @@ def load_prompts(sources: Sources, seed: int, tally: Tally) -> list[Prompt]:
 
 
 def split_prompts(rows: list[tuple[str, str]], seed: int, fraction: float) -> list[Prompt]:
-    """Hold out `fraction` of the prompts, spread evenly over topics, at least one and never all."""
+    """Hold out `fraction` of the (text, topic) rows, spread evenly over topics, at least one row and never all."""
     rng = random.Random(seed_for(seed, "prompts"))
     topics: dict[str, list[int]] = {}
     for number, (_, topic) in enumerate(rows):
@@ -61,7 +61,7 @@ def split_prompts(rows: list[tuple[str, str]], seed: int, fraction: float) -> li
 
 
 def read_lines(text: str) -> list[tuple[str, str]]:
-    """(prompt, topic) for each line; lines that begin with # name the topic of those that follow."""
+    """(request, topic) for each line; a line that begins with # names the topic of the lines behind it."""
     rows, topic = [], "own"
     for line in text.splitlines():
         if line.startswith("#"):
@@ -100,9 +100,9 @@ def _markdown(text: str) -> list[tuple[str, str]]:
 
 
 def _filled(rows: list[tuple[str, str] | None], tally: Tally) -> list[tuple[str, str]]:
-    found = [row for row in rows if row]
-    tally.left_alone["rows without a prompt"] += len(rows) - len(found)
-    return found
+    filled = [row for row in rows if row]
+    tally.left_alone["rows without a prompt"] += len(rows) - len(filled)
+    return filled
 
 
 def _row(line: str, path: Path, number: int) -> tuple[str, str] | None:
@@ -117,7 +117,7 @@ def _json(text: str, where: str) -> Any:
 
 
 def _prompt(value: Any, where: str) -> tuple[str, str] | None:
-    """(prompt, topic), or None for a row that is empty where its prompt should be."""
+    """(request, topic), or None for a row whose request is empty."""
     if value is None or isinstance(value, str):
         return (value.strip(), "own") if value and value.strip() else None
     if not isinstance(value, dict):
@@ -127,12 +127,13 @@ def _prompt(value: Any, where: str) -> tuple[str, str] | None:
         return None
     if column is None:
         raise UserError(f"{where}: none of the columns {', '.join(COLUMNS)} is there; found {', '.join(map(str, value)) or 'none'}")
-    found = value[column][0] if isinstance(value[column], list) else value[column]
-    text = found.get("content") if isinstance(found, dict) else found
+    first = value[column][0] if isinstance(value[column], list) else value[column]
+    text = first.get("content") if isinstance(first, dict) else first
     if text is None or text == "":
         return None
     if not isinstance(text, str) or not text.strip():
         raise UserError(f"{where}: column {column}: expected text, found {type(text).__name__}")
+    # self-instruct keeps the text that a request is about apart from it.
     given = value.get("input") or next((i.get("input") for i in value.get("instances") or [] if isinstance(i, dict)), None)
     topic = value.get("topic") or value.get("category")
     return f"{text.strip()}\n\n{given.strip()}" if isinstance(given, str) and given.strip() else text.strip(), str(topic or "own")

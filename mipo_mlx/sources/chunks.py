@@ -1,4 +1,4 @@
-"""Notes to passages: cut by heading, then by paragraph and sentence to a token length, scraps counted and dropped."""
+"""Notes to passages: cut at headings, then at paragraphs and sentences to a token length. Scraps are dropped and counted."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -9,12 +9,12 @@ from .note import Block, Note, Passage, Tally
 
 CountTokens = Callable[[str], int]
 DATE_OR_NUMBER = re.compile(r"[\d\s./:,_-]*(?:(?:mon|tues|wednes|thurs|fri|satur|sun)day)?[\d\s./:,_-]*", re.IGNORECASE)
-HEADING_WORDS = 12  # a longer heading is a paragraph: CommonMark makes one of any paragraph that has --- right beneath it
-MOSTLY = 0.5  # share of a passage's characters that makes it a link list, or code
+HEADING_WORDS = 12  # a longer heading is a paragraph: CommonMark makes a heading of any paragraph right above ---
+MOSTLY = 0.5  # share of a passage's characters from which it counts as a link list, or as code
 
 
 def cut(note: Note, count_tokens: CountTokens, limit: int, minimum: int, tally: Tally) -> list[Passage]:
-    """The passages of one note, each of `minimum` to `limit` tokens; what is dropped is counted in `tally`."""
+    """The passages of one note, each of `minimum` to `limit` tokens; `tally` counts those that are dropped."""
     passages = []
     note = _with_short_headings(note, count_tokens, limit // 4)
     if note.whole:
@@ -23,7 +23,7 @@ def cut(note: Note, count_tokens: CountTokens, limit: int, minimum: int, tally: 
         sections = _join_short(list(_sections(note)), count_tokens, limit, minimum)
         groups = [(heading, piece) for heading, blocks in sections for piece in _pieces(heading, blocks, count_tokens, limit)]
     for heading, blocks in groups:
-        tally.found += 1
+        tally.passages += 1
         text = compose(heading, blocks)
         tokens = count_tokens(text)
         reason = "too short" if tokens < minimum else scrap(blocks)
@@ -35,7 +35,7 @@ def cut(note: Note, count_tokens: CountTokens, limit: int, minimum: int, tally: 
 
 
 def scrap(blocks: list[Block]) -> str | None:
-    """Why a passage is not worth keeping, whatever its length; None for one that is."""
+    """The reason to drop a passage, whatever its length; None to keep it."""
     characters = max(1, sum(len(block.text) for block in blocks))
     if sum(block.linked for block in blocks) > MOSTLY * characters:
         return "link list"
@@ -46,7 +46,7 @@ def scrap(blocks: list[Block]) -> str | None:
 
 
 def compose(heading: str, blocks: list[Block]) -> str:
-    """The heading as a first sentence, then the blocks; list items and table rows stay on lines of their own."""
+    """The heading as a first sentence, then the blocks, each on a line of its own."""
     text = "\n".join(block.text for block in blocks)
     if not heading or text.lower().startswith(heading.lower()):
         return text
@@ -54,12 +54,12 @@ def compose(heading: str, blocks: list[Block]) -> str:
 
 
 def title_words(title: str) -> str:
-    """A heading that says something: '' for dates, numbers and empty ones."""
+    """The heading without spaces around it; '' for a date or a number."""
     return "" if DATE_OR_NUMBER.fullmatch(title) else title.strip()
 
 
 def _with_short_headings(note: Note, count_tokens: CountTokens, room: int) -> Note:
-    """The note with headings that are really paragraphs turned into text, and a title of at most `room` tokens."""
+    """The note with a title of at most `room` tokens, and with text in place of headings that are really paragraphs."""
 
     def is_text(block: Block) -> bool:
         words = len(block.text.split())
@@ -71,7 +71,7 @@ def _with_short_headings(note: Note, count_tokens: CountTokens, room: int) -> No
 
 
 def _sections(note: Note) -> Iterator[tuple[str, list[Block]]]:
-    """(title and innermost heading, blocks) for each stretch between headings; sections without text are passed over."""
+    """(title and innermost heading, blocks) for each stretch between headings that has text."""
     title, heading, blocks = title_words(note.title), "", []
     for block in note.blocks:
         if not block.level:
@@ -91,7 +91,7 @@ def _joined(title: str, heading: str) -> str:
 
 
 def _join_short(sections: list, count_tokens: CountTokens, limit: int, minimum: int) -> list[tuple[str, list[Block]]]:
-    """A section below the minimum goes together with the next one, if both fit into one passage."""
+    """A section below the minimum is joined with the next one, if both fit into one passage."""
     joined: list[tuple[str, list[Block]]] = []
     for heading, blocks in sections:
         if joined and count_tokens(compose(*joined[-1])) < minimum:
@@ -107,7 +107,7 @@ def _join_short(sections: list, count_tokens: CountTokens, limit: int, minimum: 
 
 
 def _pieces(heading: str, blocks: list[Block], count_tokens: CountTokens, limit: int) -> Iterator[list[Block]]:
-    """`blocks` in runs whose text, heading included, has at most `limit` tokens."""
+    """Runs of `blocks`: the text of each, heading included, has at most `limit` tokens."""
     if count_tokens(compose(heading, blocks)) <= limit:
         yield blocks
         return
@@ -126,7 +126,7 @@ def _pieces(heading: str, blocks: list[Block], count_tokens: CountTokens, limit:
 
 
 def _small(blocks: list[Block], count_tokens: CountTokens, room: int) -> Iterator[Block]:
-    """The same blocks, those that do not fit cut at sentence ends, and endless sentences at words."""
+    """The blocks; one of more than `room` tokens is cut at sentence ends, and an endless sentence at words."""
     for block in blocks:
         if count_tokens(block.text) <= room:
             yield block
@@ -152,7 +152,7 @@ def fill(sentences: list[str], count_tokens: CountTokens, room: int) -> Iterator
             words = sentence.split()
             if len(words) > 1:
                 *full, held = fill(_halves(words), count_tokens, room)
-            else:  # one endless word: a token is rarely less than a character, so this many fit
+            else:  # one endless word: a token rarely has less than a character, so `room` characters fit
                 full, held = [sentence[at : at + room] for at in range(0, len(sentence), room)], ""
             yield from full
     if held:

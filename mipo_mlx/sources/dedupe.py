@@ -1,7 +1,7 @@
-"""Exact and near duplicates: passages that share most of their three-word runs.
+"""Drop exact and near duplicates: passages that share most of their three-word runs.
 
-Jaccard similarity, exact, found through prefix filtering (Chaudhuri et al. 2006; Bayardo et al. 2007): two sets that are
-similar enough share at least one of their few rarest members, so only those are indexed.
+The measure is the exact Jaccard similarity. Prefix filtering (Chaudhuri et al. 2006; Bayardo et al. 2007) makes it fast: two
+sets that are similar enough share at least one of their few rarest members, so only these are indexed.
 """
 
 import math
@@ -22,7 +22,7 @@ def shingles(text: str) -> frozenset[str]:
 
 
 def drop_duplicates(passages: list[Passage], threshold: float, tally: Tally) -> list[Passage]:
-    """`passages` without those that repeat an earlier one, or share `threshold` (Jaccard) of their three-word runs."""
+    """`passages` without those that repeat an earlier one or reach the `threshold` (Jaccard) with it."""
     seen: set[str] = set()
     distinct = []
     for passage in passages:
@@ -43,13 +43,16 @@ def drop_duplicates(passages: list[Passage], threshold: float, tally: Tally) -> 
 
 
 def near_duplicates(sets: list[frozenset[str]], threshold: float) -> list[int | None]:
-    """For each set the earlier one that it repeats (Jaccard >= threshold), or None; repeats are compared with no later set."""
+    """For each set the index of the earlier set that it repeats (Jaccard >= threshold), or None.
+
+    A set that repeats another one is not compared with later sets.
+    """
     frequency = Counter(member for members in sets for member in members)
     index: dict[str, list[int]] = defaultdict(list)
     twins: list[int | None] = []
     for number, members in enumerate(sets):
         rarest = sorted(members, key=lambda member: (frequency[member], member))
-        # Sets that reach the threshold share at least ceil(threshold * size) members, so at least one of these.
+        # Two sets that reach the threshold share at least ceil(threshold * size) members, so at least one of the prefix.
         prefix = rarest[: len(rarest) - math.ceil(threshold * len(rarest) - 1e-9) + 1]
         candidates = sorted({other for member in prefix for other in index[member]})
         twin = next((other for other in candidates if jaccard(members, sets[other]) >= threshold), None)

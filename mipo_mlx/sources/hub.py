@@ -1,16 +1,17 @@
-"""Data sets: by name from the Hub through the `datasets` library, or a local copy (.json, .jsonl, .parquet, .csv, a folder).
+"""Data sets: from the Hub through the `datasets` library, or a local copy (.json, .jsonl, .parquet, .csv, a folder).
 
-The recipe's `columns` say which columns make a context, whose it is, and which make a prompt. A value is a column's name or
-a template: `{question}` and `{choices.text}` stand for columns, and lists become lettered lines (A. ..., B. ...).
+The recipe's `columns` name the columns for the context, for its author and for the request. A value is a column's name or a
+template: `{question}` and `{choices.text}` stand for columns, and lists become lettered lines (A. ..., B. ...).
 """
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 from ..recipe import Dataset
 from .decode import read_text
 from .note import Note, Skip, Tally
@@ -24,7 +25,7 @@ LOCAL = "without a network, write the path of a local copy (.json, .jsonl, .parq
 
 
 def read_contexts(given: Dataset, tally: Tally) -> list[Note]:
-    """One whole note for each row that has a context; rows of one `note` value are the same person's."""
+    """One whole note for each row that has a context; rows with the same `note` value belong to one person."""
     template = given.columns.get("context")
     if template is None:
         raise UserError("sources.dataset.columns: key context is missing; name the column that tells about the user")
@@ -35,7 +36,7 @@ def read_contexts(given: Dataset, tally: Tally) -> list[Note]:
             tally.left_alone["rows without a context"] += 1
             continue
         owner = fill(given.columns["note"], row, given) if "note" in given.columns else ""
-        blocks = [type(block)(block.text, number, linked=block.linked) for block in paragraphs(text)]
+        blocks = [replace(block, line=number) for block in paragraphs(text)]
         notes.append(Note(owner or f"{given.name}:{number}", given.name, "", blocks, whole=True))
     tally.read += 1
     return notes
@@ -46,18 +47,18 @@ def read_prompts(given: Dataset, tally: Tally) -> list[tuple[str, str]]:
     template = given.columns.get("prompt")
     if template is None:
         raise UserError("sources.prompt_dataset.columns: key prompt is missing; name the column with the request")
-    found = []
+    prompts = []
     for _, row in rows(given):
         text = fill(template, row, given)
         if text:
-            found.append((text, fill(given.columns["topic"], row, given) if "topic" in given.columns else given.name))
+            prompts.append((text, fill(given.columns["topic"], row, given) if "topic" in given.columns else given.name))
         else:
             tally.left_alone["rows without a prompt"] += 1
-    return found
+    return prompts
 
 
 def fill(template: str, row: dict[str, Any], given: Dataset) -> str:
-    """A column, or a template over columns; '' where any of them is empty in this row."""
+    """The text of a column, or of a template over columns; '' where one of its columns is empty in this row."""
     names = FIELD.findall(template)
     if not names:
         return as_text(column(row, template, given))
@@ -84,9 +85,9 @@ def column(row: dict[str, Any], name: str, given: Dataset) -> Any:
 def rows(given: Dataset) -> Iterator[tuple[int, dict[str, Any]]]:
     """(number from 1, row) of the rows that meet `where`."""
     path = Path(given.name).expanduser()
-    found = _json_rows(path) if path.suffix in (".json", ".jsonl") else enumerate(_load(given, path), 1)
+    every = _json_rows(path) if path.suffix in (".json", ".jsonl") else enumerate(_load(given, path), 1)
     any_left = False
-    for number, row in found:
+    for number, row in every:
         if all(column(row, name, given) == wanted for name, wanted in given.where.items()):
             any_left = True
             yield number, row
@@ -100,18 +101,18 @@ def _json_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
         text = read_text(path, path.name, Tally(), LIMIT)
     except Skip as reason:
         raise UserError(f"{path}: {reason}") from None
-    found = parse_rows(text, path) if path.suffix == ".jsonl" else list(enumerate(parse_json(text, str(path)), 1))
-    wrong = next((number for number, row in found if not isinstance(row, dict)), None)
+    numbered = parse_rows(text, path) if path.suffix == ".jsonl" else list(enumerate(parse_json(text, str(path)), 1))
+    wrong = next((number for number, row in numbered if not isinstance(row, dict)), None)
     if wrong is not None:
         raise UserError(f"{path}:{wrong}: expected an object with named columns")
-    return found
+    return numbered
 
 
 def _load(given: Dataset, path: Path) -> Any:
     """The rows as the `datasets` library gives them."""
     import datasets
 
-    datasets.disable_progress_bars()  # they know nothing of --quiet; what was read is told
+    datasets.disable_progress_bars()  # they ignore --quiet, and the stage reports what it read
     if path.suffix and path.parent != Path(".") and not path.exists() and path.suffix in BUILDERS:
         raise UserError(f"{path}: no such file")
     try:
@@ -123,10 +124,6 @@ def _load(given: Dataset, path: Path) -> Any:
     except datasets.exceptions.DatasetNotFoundError:
         raise UserError(f"{given.name}: the Hub has no such data set, or cannot be reached; {LOCAL}") from None
     except (ConnectionError, OSError) as error:
-        raise UserError(f"{given.name}: cannot be loaded ({_line(error)}); {LOCAL}") from None
+        raise UserError(f"{given.name}: cannot be loaded ({first_line(error)}); {LOCAL}") from None
     except (ValueError, datasets.exceptions.DatasetsError) as error:
-        raise UserError(f"{given.name}: cannot be loaded ({_line(error)}); check subset and split, or, {LOCAL}") from None
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{given.name}: cannot be loaded ({first_line(error)}); check subset and split, or, {LOCAL}") from None

@@ -1,4 +1,4 @@
-"""What every reader makes of a file: notes of cleaned blocks, each block with the line it came from."""
+"""The records of this folder: notes of cleaned blocks, passages, and the counts that become sources.json."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class Skip(Exception):
-    """This file cannot be used; the text says why, in a few words, for the list of skipped files."""
+    """A file that cannot be used; the text gives the reason in a few words, for the list of skipped files."""
 
 
 @dataclass(frozen=True)
@@ -24,16 +24,16 @@ class Block:
 class Note:
     """One piece of writing: a file, a conversation, a mail, a row of a table."""
 
-    name: str  # contexts of one name never count as wrong ones for each other, and stay on one side of the split
+    name: str  # contexts of one name are never wrong contexts for each other, and are on one side of the split
     source: str  # file, relative to the notes folder
     title: str
     blocks: list[Block]
-    whole: bool = False  # True: one context, shortened at a sentence's end if need be (rows of a table)
+    whole: bool = False  # True: one context (a row of a table), cut at the end of a sentence where it is too long
 
 
 @dataclass(frozen=True)
 class Passage:
-    """A context in the making: not yet on a side of the split."""
+    """A context before the split gives it a side."""
 
     text: str
     note: str
@@ -44,16 +44,16 @@ class Passage:
 
 @dataclass
 class Tally:
-    """What was read, left out and why; becomes sources.json."""
+    """Counts of files, passages and secrets, with reasons for all that is left out; becomes sources.json."""
 
     read: int = 0  # files
-    skipped: list[dict[str, str]] = field(default_factory=list)  # files that should be notes and could not be read
+    skipped: list[dict[str, str]] = field(default_factory=list)  # files that look like notes and cannot be read
     left_alone: Counter = field(default_factory=Counter)  # hidden folders, links that loop, files of other kinds
-    recoded: list[dict[str, str]] = field(default_factory=list)  # files that are not UTF-8, and what they were read as
+    recoded: list[dict[str, str]] = field(default_factory=list)  # files that are not UTF-8, and their encodings
     removed: Counter = field(default_factory=Counter)  # images, code blocks and the like, cut out of notes
-    found: int = 0  # passages, before any was dropped
-    dropped: Counter = field(default_factory=Counter)  # passages, under each reason
-    redacted: Counter = field(default_factory=Counter)  # secrets, under each kind
+    passages: int = 0  # before any is dropped
+    dropped: Counter = field(default_factory=Counter)  # passages, by reason
+    redacted: Counter = field(default_factory=Counter)  # secrets, by kind
 
     def skip(self, file: str, why: str) -> None:
         self.skipped.append({"file": file, "why": why})
@@ -68,7 +68,7 @@ class Tally:
             },
             "removed": _sorted(self.removed),
             "redacted": _sorted(self.redacted),
-            "passages": {"found": self.found, "dropped": _sorted(self.dropped)},
+            "passages": {"all": self.passages, "dropped": _sorted(self.dropped)},
         }
 
 

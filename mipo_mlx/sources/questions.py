@@ -1,16 +1,15 @@
 """Questions with known answers from a data set (GSM8K, SVAMP, ARC, MMLU), for `evaluation.abilities`.
 
-Sources read data sets and evaluation asks questions, and neither knows the other; this reads with the one what the other asks. It
-does so when a run begins: a wrong name or a missing network should not show after a night of training.
+They are read when a run begins: a wrong name or a missing network must not appear after a night of training.
 """
 
+import hashlib
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
 from ..errors import UserError
-from ..evaluation.abilities import kept
-from ..files import read_json, sha256, write_json, write_jsonl
+from ..files import dump, read_json, sha256, write_json, write_jsonl
 from ..progress import Reporter
 from ..recipe import Dataset
 from ..text.numbers import read_number
@@ -18,12 +17,12 @@ from . import hub
 
 
 def prepare(folder: Path, given: Dataset, reporter: Reporter) -> None:
-    """Leave the questions in the run's folder, in the form of `abilities.read_questions`; those that are there are kept, unless the
-    local files that they were read from are others by now.
+    """Write the questions into the run's folder, in the form that `abilities.read_questions` takes.
 
-    Raises UserError for a data set that cannot be read, and for rows that are no questions.
+    Questions that are there stay, unless the local files that they come from have changed. Raises UserError for a data set
+    that cannot be read, and for rows that are no questions.
     """
-    path = kept(folder, given)
+    path = path_in(folder, given)
     state, files = path.with_suffix(".json"), _local(Path(given.name).expanduser())
     if path.exists() and (not files or (state.exists() and read_json(state) == files)):
         return
@@ -34,8 +33,14 @@ def prepare(folder: Path, given: Dataset, reporter: Reporter) -> None:
     reporter.say(f"  {len(rows):,} questions of {given.name} read for evaluation.abilities")
 
 
+def path_in(folder: Path, given: Dataset) -> Path:
+    """The file of a data set's questions in a run's folder; another data set, or other columns, has another file."""
+    digest = hashlib.sha256(dump(given.model_dump(mode="json")).encode()).hexdigest()[:8]
+    return folder / f"questions-{digest}.jsonl"
+
+
 def _local(place: Path) -> dict[str, str]:
-    """The hashes of a local data set's files; {} of one on the Hub, or that is gone."""
+    """The hashes of a local data set's files; {} for one on the Hub or a missing one."""
     files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
     return {path.relative_to(place.parent).as_posix(): sha256(path) for path in files if not path.name.startswith(".")}
 
@@ -58,18 +63,17 @@ def _question(row: dict[str, Any], number: int, given: Dataset) -> dict[str, Any
 
 
 def _labels(row: dict[str, Any], column: str) -> list[str]:
-    """The labels that stand beside the texts of choices, as in ARC ("A" or "1", and in some rows "0"); [] without any."""
+    """The labels beside the texts of choices, as in ARC ("A" or "1", in some rows "0"); [] where there are none."""
     parent, _, _ = column.rpartition(".")
-    found: Any = row
+    value: Any = row
     for part in parent.split(".") if parent else ():
-        found = found[part]
-    labels = found.get("label") if parent and isinstance(found, dict) else None
+        value = value[part]
+    labels = value.get("label") if parent and isinstance(value, dict) else None
     return [str(label).strip().upper() for label in labels] if isinstance(labels, list) else []
 
 
 def _place(answer: Any, labels: list[str]) -> int | None:
-    """Where the right choice stands, from 0: where its label does; without labels an index is one already, and "B" and "2" are the
-    second."""
+    """The place of the right choice, from 0: that of its label; without labels an index as it is, and "B" and "2" are second."""
     text = str(answer).strip().upper()
     if text in labels:
         return labels.index(text)

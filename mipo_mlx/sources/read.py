@@ -1,6 +1,10 @@
-"""The sources stage: what the recipe names becomes contexts.jsonl, prompts.jsonl and sources.json, the same for the same seed."""
+"""The sources stage: the recipe's notes and requests become contexts.jsonl, prompts.jsonl and sources.json.
+
+The same seed gives the same files.
+"""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -27,11 +31,11 @@ from .walk import walk
 
 
 def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
-    """Read, cut, clean and split; sources.json is written last and marks the stage as done."""
+    """Read, clean, cut and split the notes; sources.json is written last and marks the stage as done."""
     report = folder / "sources.json"
     if report.exists() and all((folder / name).exists() for name in ("contexts.jsonl", "prompts.jsonl")):
         return read_json(report)
-    if recipe.pairs.file:  # a run from pairs that are made already needs neither contexts nor prompts
+    if recipe.pairs.file:  # a run from a file of pairs needs neither contexts nor requests
         for name in ("contexts.jsonl", "prompts.jsonl"):
             write_records(folder / name, [])
         write_json(report, {"pairs": recipe.pairs.file})
@@ -43,18 +47,18 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
     write_records(folder / "contexts.jsonl", contexts)
     write_records(folder / "prompts.jsonl", prompts)
     write_json(report, row)
-    for line in told(row):
+    for line in summary(row):
         reporter.say(line)
     return row
 
 
 def collect(recipe: Recipe, count_tokens: CountTokens, reporter: Reporter) -> tuple[list[Context], list[Prompt], dict[str, Any]]:
-    """(contexts, prompts, the row of sources.json). Raises UserError where there is too little to work with."""
+    """(contexts, requests, the content of sources.json). Raises UserError where there are too few of either."""
     sources, tally = recipe.sources, Tally()
     count_tokens = lru_cache(4096)(count_tokens)  # a passage is measured as a section, as a piece and as a whole
     prompts = load_prompts(sources, recipe.seed, tally)
     if not _name(sources) and set(recipe.pairs.negatives) == {"random_prompt"}:
-        return [], prompts, _row(recipe, tally, [], prompts)  # answers differ by question alone: no contexts
+        return [], prompts, _row(recipe, tally, [], prompts)  # answers differ by request alone, so no context is needed
     notes = read_notes(sources, tally, reporter)
     passages: list[Passage] = []
     for note in notes:
@@ -63,7 +67,8 @@ def collect(recipe: Recipe, count_tokens: CountTokens, reporter: Reporter) -> tu
     if not passages:
         raise UserError(f"{_name(sources)}: {_nothing(tally)}")
     if len(passages) == 1 and tally.dropped["duplicate"] + tally.dropped["near-duplicate"]:
-        raise UserError(f"{_name(sources)}: the {tally.found} passages are all alike, so none can be wrong for another; add others")
+        every = f"the {tally.passages} passages"
+        raise UserError(f"{_name(sources)}: {every} are all alike, so none can be a wrong context for another; add others")
     grid = recipe.pairs.contexts_per_grid
     contexts = split(passages, recipe.seed, sources.heldout_contexts, sources.max_contexts, grid, tally)
     contexts = plant(contexts, recipe.seed, sources.canaries, count_tokens)
@@ -72,8 +77,8 @@ def collect(recipe: Recipe, count_tokens: CountTokens, reporter: Reporter) -> tu
 
 def _row(recipe: Recipe, tally: Tally, contexts: list[Context], prompts: list[Prompt]) -> dict[str, Any]:
     sources = recipe.sources
-    asked = sources.prompt_dataset.name if sources.prompt_dataset else sources.prompts
-    row = {"notes": _name(sources), "prompts": asked} | tally.to_row()
+    bank = sources.prompt_dataset.name if sources.prompt_dataset else sources.prompts
+    row = {"notes": _name(sources), "prompts": bank} | tally.to_row()
     row["passages"]["kept"] = len(contexts)
     row["canaries"] = sources.canaries if contexts else 0
     for side in (TRAIN, HELDOUT):
@@ -102,8 +107,7 @@ def read_notes(sources: Sources, tally: Tally, reporter: Reporter) -> list[Note]
     if sources.columns and root.exists() and not _has_rows(root):
         raise UserError(f"sources.columns: only rows of a .jsonl or .json file have columns, and {root} has none; remove columns")
     if root.is_file():
-        reader = _file_reader(root, sources)
-        notes = _read(root, writable(root.name), reader, tally, sources.redact)
+        notes = _read(root, writable(root.name), _file_reader(root, sources), tally, sources.redact)
         if not notes and tally.skipped:
             raise UserError(f"{root}: {tally.skipped[0]['why']}")
         return headings_as_notes(notes)
@@ -111,8 +115,7 @@ def read_notes(sources: Sources, tally: Tally, reporter: Reporter) -> list[Note]
         raise UserError(f"{root}: no such folder or file; name your notes with --notes PATH or sources.notes in the recipe")
     files = []
     for path, source in walk(root, tally):
-        reader = reader_for(path, sources.me)
-        if reader:
+        if reader := reader_for(path, sources.me):
             files.append((path, source, reader))
         else:
             tally.left_alone[f"{path.suffix.lower()} files" if path.suffix else "files without an ending"] += 1
@@ -120,8 +123,8 @@ def read_notes(sources: Sources, tally: Tally, reporter: Reporter) -> list[Note]
         raise UserError(f"{root}: no notes in this folder ({ENDINGS}); name another with --notes PATH")
     notes = []
     with reporter.track("reading notes", total=len(files), unit="files") as bar:
-        for path, source, reader in files:
-            notes += _read(path, source, reader, tally, sources.redact)
+        for path, source, by in files:
+            notes += _read(path, source, by, tally, sources.redact)
             bar.advance(1)
     return headings_as_notes(notes)
 
@@ -130,7 +133,7 @@ def _file_reader(path: Path, sources: Sources) -> Reader:
     """How to read a file that the recipe names itself: tables of rows too."""
     if _has_rows(path):
         return partial(read_rows, columns=sources.columns)
-    reader = read_conversations if path.suffix.lower() == ".json" else reader_for(path, sources.me)
+    reader: Reader | None = read_conversations if path.suffix.lower() == ".json" else reader_for(path, sources.me)
     if reader is None:
         raise UserError(f"{path}: no kind of note that can be read; take a folder, or a file of one of {ENDINGS}, .json, .jsonl")
     return reader
@@ -142,9 +145,11 @@ def _has_rows(path: Path) -> bool:
 
 
 def _read(path: Path, source: str, reader: Reader, tally: Tally, redacting: bool) -> list[Note]:
-    """The notes of a file, secrets replaced from the start, so that nothing after this line sees one. A file that its reader
-    stumbles over is skipped: one odd note among hundreds does not end a run."""
-    hide = partial(redact, found=Counter()) if redacting else str
+    """The notes of a file, with secrets replaced, so that no later code has one.
+
+    A file that makes its reader fail is skipped: one odd note among hundreds does not end a run.
+    """
+    hide: Callable[[str], str] = partial(redact, counts=Counter()) if redacting else str
     recoded = len(tally.recoded)
     try:
         notes = [_writable(note) for note in reader(path, source, tally)]
@@ -170,22 +175,22 @@ def _writable(note: Note) -> Note:
 
 
 def _nothing(tally: Tally) -> str:
-    """Why nothing was left, in one line."""
+    """The reason why no passage is left, in one line."""
     dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(tally.dropped.items()) if count)
     if dropped:
-        return f"none of the {tally.found} passages can be used ({dropped}); add notes, or lower sources.min_tokens"
+        return f"none of the {tally.passages} passages can be used ({dropped}); add notes, or lower sources.min_tokens"
     if tally.skipped:
         first = tally.skipped[0]
         return f"none of the {len(tally.skipped) + tally.read} files can be read (first {first['file']}: {first['why']})"
     return f"the {tally.read} files have no text; add notes"
 
 
-def told(row: dict[str, Any]) -> list[str]:
-    """The summary for the terminal."""
+def summary(row: dict[str, Any]) -> list[str]:
+    """The content of sources.json as lines for the terminal."""
     files, passages = row["files"], row["passages"]
     dropped = ", ".join(f"{count:,} {reason}" for reason, count in passages["dropped"].items())
     lines = [
-        f"{files['read']:,} files read, {len(files['skipped'])} skipped; {passages['found']:,} passages, "
+        f"{files['read']:,} files read, {len(files['skipped'])} skipped; {passages['all']:,} passages, "
         f"{passages['kept']:,} kept{f' (dropped: {dropped})' if dropped else ''}",
         "; ".join(
             f"{name}: {row[side]['contexts']} contexts of {row[side]['notes']} notes, {row[side]['prompts']} prompts"
@@ -196,7 +201,7 @@ def told(row: dict[str, Any]) -> list[str]:
 
 
 def left_out(row: dict[str, Any]) -> list[str]:
-    """What of the notes is not read, or not as it stands."""
+    """Lines on skipped files, files left alone, canaries and secrets."""
     files = row["files"]
     lines = [f"skipped {skip['file']}: {skip['why']}" for skip in files["skipped"][:5]]
     if len(files["skipped"]) > 5:

@@ -1,8 +1,8 @@
 """Secrets in notes: keys and tokens, passwords, card and account numbers, e-mail addresses, phone numbers.
 
-detect-secrets knows the forms of keys and tokens, phonenumbers those of phone numbers; both work offline. What is found is
-replaced by its kind in brackets and counted; it is never printed or written. The detectors are patterns: they miss secrets
-that look like ordinary words, and now and then take a harmless number for a phone number.
+detect-secrets knows the forms of keys and tokens, phonenumbers knows phone numbers; both work offline. A secret is replaced by
+its kind in brackets and counted, and is never printed or written. The detectors are patterns: they miss secrets that look
+like ordinary words, and sometimes take a harmless number for a phone number.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 from ..errors import UserError
 from .note import Note
@@ -39,11 +40,11 @@ ISSUER = re.compile(r"[3-6]|(?=\d{16}$)2(?:22[1-9]|2[3-9]|[3-6]|7[01]|720)")  # 
 IBAN = re.compile(r"[A-Z]{2}\d{2}[A-Z0-9]{11,30}")
 CALL = re.compile(r"(?<![\w.,:#])(?:\+|00)?\(?\d[\d \u00a0\u202f().\-/–]{5,20}\d(?![\w])")
 OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
-NO_CALL = re.compile(  # a date, a computer's address, a long decimal
+NO_CALL = re.compile(  # a date, an IP address, a long decimal
     r"\b\d{4}([-./])\d{1,2}\1\d{1,2}\b|\b\d{1,2}([-./])\d{1,2}\2\d{4}\b"
     rf"|(?<![\d.]){OCTET}(?:\.{OCTET}){{3}}(?!\.?\d)|^\d{{1,3}}\.\d{{5,}}"
 )
-TOLD = re.compile(
+ANNOUNCED = re.compile(
     r"(?<![^\W_])(?:pass(?:word|code|phrase|wd|wort)?|pwd|kennwort|(?<!_)pin|mot de passe|contraseña|token|secret"
     r"|(?:api|access|secret)[ _-]?key)"
     r"(?:\s+(?:is|ist|lautet|est|es|for \w+ is)(?:\s*[:=]\s*|\s+)|\s*[:=]\s*)[\"'`]?([^\s\"'`,;]{4,})",
@@ -52,31 +53,31 @@ TOLD = re.compile(
 CHUNK = re.compile(r"[\w+/=~.-]{16,}")
 TOKEN_END = re.compile(r"[\w+/=~.-]*")
 HEX = re.compile(r"[0-9a-fA-F]{32,}")
-# Numbers written without a country's code are tried as numbers of these; with the code, those of every country are known.
+# A number without a country's code is tried as one of these regions; with the code, every country is known.
 REGIONS = ("US", "GB", "DE", "FR", "ES", "IT", "NL", "CH", "IN", "AU", "BR")
 OTHER_TOKENS = re.compile(  # newer than the detector's last release
     r"\b(?:sk-[A-Za-z0-9_-]{20,}|hf_[A-Za-z0-9]{30,}|github_pat_\w{50,}|AIza[\w-]{35}|npm_[A-Za-z0-9]{36}|xai-\w{40,}|gsk_\w{40,})"
 )
 
 
-def redact_note(note: Note, found: Counter) -> Note:
-    """The note with every secret in its text, title, name and file name replaced by its kind; `found` counts them."""
-    blocks = [replace(block, text=redact(block.text, found)) for block in note.blocks]
+def redact_note(note: Note, counts: Counter) -> Note:
+    """The note with every secret in its text, title, name and file name replaced by its kind; `counts` counts them by kind."""
+    blocks = [replace(block, text=redact(block.text, counts)) for block in note.blocks]
     name = redact(note.name, Counter())
     if name != note.name:  # two notes named after two addresses stay two notes
         name = hashlib.sha256(note.name.encode()).hexdigest()[:12]
-    return replace(note, name=name, source=redact(note.source, Counter()), title=redact(note.title, found), blocks=blocks)
+    return replace(note, name=name, source=redact(note.source, Counter()), title=redact(note.title, counts), blocks=blocks)
 
 
-def redact(text: str, found: Counter) -> str:
-    """`text` with each secret replaced by its kind in brackets."""
+def redact(text: str, counts: Counter) -> str:
+    """`text` with each secret replaced by its kind in brackets; `counts` counts them by kind."""
     if not MIGHT.search(text):
         return text
     parts, end = [], 0
     for begin, stop, kind in _apart(sorted(spans(text), key=lambda span: (span[0], -span[1]))):
         parts += [text[end:begin], f"[{kind}]"]
         end = stop
-        found[kind] += 1
+        counts[kind] += 1
     return "".join([*parts, text[end:]])
 
 
@@ -86,14 +87,13 @@ def spans(text: str) -> Iterator[Span]:
     yield from ((*match.span(), EMAIL) for match in MAIL.finditer(text))
     yield from ((*span, CARD) for span in _stretches(DIGITS, text) if _printed(text[slice(*span)]) and is_card(text[slice(*span)]))
     yield from ((*span, ACCOUNT) for span in _stretches(CAPITALS, text) if is_iban(text[slice(*span)]))
-    yield from ((*match.span(1), PASSWORD) for match in TOLD.finditer(text) if _is_told(text, match))
+    yield from ((*match.span(1), PASSWORD) for match in ANNOUNCED.finditer(text) if _is_password(text, match))
     yield from _tokens(text)
     yield from _phones(text)
 
 
 def _stretches(run: re.Pattern, text: str) -> Iterator[tuple[int, int]]:
-    """(begin, end) of whole groups in a row, each such part of a run: a card's number is followed by its date and code, an
-    IBAN by the bank's."""
+    """(begin, end) of every stretch of whole groups in a run: a date may follow a card's number, a bank's code an IBAN."""
     for match in run.finditer(text):
         groups = [group.span() for group in GROUP.finditer(text, *match.span())]
         for place, (begin, _) in enumerate(groups):
@@ -104,7 +104,7 @@ def _stretches(run: re.Pattern, text: str) -> Iterator[tuple[int, int]]:
 
 
 def _printed(text: str) -> bool:
-    """Whether digits stand in groups as on a card; of other rows of numbers, one in ten would have a right check digit."""
+    """Whether digits stand in groups as on a card: one in ten of other rows of numbers has a right check digit."""
     lengths = [len(group) for group in GROUP.findall(text)]
     return len(lengths) == 1 or lengths in CARDS
 
@@ -123,9 +123,12 @@ def is_iban(text: str) -> bool:
     return bool(IBAN.fullmatch(letters)) and int("".join(str(int(char, 36)) for char in letters[4:] + letters[:4])) % 97 == 1
 
 
-def _is_told(text: str, match: re.Match) -> bool:
-    """Whether what follows a word for secrets is one. Of a variable's name (DB_PASSWORD, eos_token) also code and settings follow:
-    there neither a number, a call nor a placeholder counts."""
+def _is_password(text: str, match: re.Match) -> bool:
+    """Whether the value behind a word for secrets is one.
+
+    Code and settings may stand behind a variable's name (DB_PASSWORD, eos_token): there a number, a call and a placeholder do
+    not count.
+    """
     value = match[1]
     if not text.startswith("_", max(match.start() - 1, 0)):
         return _looks_made_up(value)
@@ -147,12 +150,12 @@ def _tokens(text: str) -> Iterator[Span]:
     if chunks or "://" in text:
         for pattern in (OTHER_TOKENS, *_patterns()):
             for match in pattern.finditer(text):
-                end = TOKEN_END.match(text, match.end()).end()
-                yield match.start(), match.end() + len(text[match.end() : end].rstrip(".")), KEY
+                rest = TOKEN_END.match(text, match.end())
+                yield match.start(), match.end() + (len(rest[0].rstrip(".")) if rest else 0), KEY
 
 
 def is_random(word: str) -> bool:
-    """Whether letters of both cases and digits are mixed as no language mixes them (Shannon entropy, bits a character)."""
+    """Whether a word mixes letters of both cases and digits as no language does: over 3.8 bits of entropy a character."""
     digits = sum(map(str.isdigit, word))
     if len(word) < 20 or digits < (1 if len(word) >= 32 else 3) or word in (word.upper(), word.lower()):
         return False
@@ -162,13 +165,13 @@ def is_random(word: str) -> bool:
 
 @cache
 def _patterns() -> tuple[re.Pattern, ...]:
-    """The forms of keys and tokens that detect-secrets knows, without addresses of computers and keys announced by a word."""
+    """The forms of keys and tokens that detect-secrets knows, without IP addresses and keys announced by a word."""
     try:
         from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
         from detect_secrets.plugins.base import RegexBasedDetector
     except ImportError:
         raise UserError(MISSING.format("detect-secrets")) from None
-    known = get_mapping_from_secret_type_to_class()
+    known: dict[str, Any] = get_mapping_from_secret_type_to_class()
     chosen = [plugin for kind, plugin in sorted(known.items()) if issubclass(plugin, RegexBasedDetector) and "IP" not in kind]
     return tuple(pattern for plugin in chosen for pattern in plugin().denylist)
 
@@ -176,13 +179,13 @@ def _patterns() -> tuple[re.Pattern, ...]:
 def _phones(text: str) -> Iterator[Span]:
     for candidate in CALL.finditer(text):
         if 7 <= sum(char.isdigit() for char in candidate[0]) <= 15 and not NO_CALL.search(candidate[0]):
-            found = _phone(candidate[0])
-            if found:
-                yield candidate.start() + found[0], candidate.start() + found[1], PHONE
+            span = _phone(candidate[0])
+            if span:
+                yield candidate.start() + span[0], candidate.start() + span[1], PHONE
 
 
 def _phone(text: str) -> tuple[int, int] | None:
-    """Where in `text` a phone number is, by the rules of its country or of one of REGIONS."""
+    """(begin, end) of a phone number in `text`, by the rules of its country or of one of REGIONS; None without one."""
     try:
         from phonenumbers import Leniency, PhoneNumberMatcher
     except ImportError:
@@ -202,7 +205,7 @@ def _phone(text: str) -> tuple[int, int] | None:
 
 
 def _apart(spans: list[Span]) -> Iterator[Span]:
-    """Spans in order; of two that overlap, the one that begins first (and is longer) takes in the other."""
+    """The spans in order; of two that overlap, the first (and longer) one takes in the other."""
     held: Span | None = None
     for span in spans:
         if held and span[0] < held[1]:

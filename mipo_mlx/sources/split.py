@@ -1,7 +1,8 @@
-"""Train and held-out: whole notes on one side, and texts that share a sentence never on both."""
+"""Train and held-out: each note is on one side, and notes that share a sentence are on the same side."""
 
 import random
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..errors import UserError
@@ -9,21 +10,21 @@ from ..records import HELDOUT, TRAIN, Context, seed_for
 from ..text.words import connected, sentences, telling
 from .note import Passage, Tally
 
-COLLAPSED = 0.34  # a family of notes larger than this share of all is no use as a unit of the split
+COLLAPSED = 0.34  # a family of more than this share of the notes cannot be a unit of the split
 
 
 @dataclass(frozen=True)
 class Unit:
-    """Notes that go to one side together."""
+    """Notes that stay together on one side."""
 
     notes: list[str]
     size: int  # passages
 
 
 def split(passages: list[Passage], seed: int, fraction: float, limit: int, grid: int, tally: Tally) -> list[Context]:
-    """At most `limit` contexts in the order of `passages`, about `fraction` of them held out, at least `grid` notes a side.
+    """At most `limit` contexts in the order of `passages`: about `fraction` of them held out, at least `grid` notes on each side.
 
-    Raises UserError where there are too few notes for that.
+    Raises UserError where there are too few notes.
     """
     notes = defaultdict(list)
     for passage in passages:
@@ -77,14 +78,14 @@ def too_few(contexts: int, notes: int, grid: int, tally: Tally) -> UserError:
 
 
 def _deal(families: list[list[str]], notes: dict, rng: random.Random, fraction: float, grid: int) -> dict[str, None]:
-    """Notes to hold out: shuffled families until their passages are `fraction` of all, and both sides can fill a grid."""
+    """The notes to hold out: shuffled families, until their passages are `fraction` of all and both sides can fill a grid."""
     units = [Unit(family, sum(len(notes[note]) for note in family)) for family in families]
     rng.shuffle(units)
     total = sum(unit.size for unit in units)
     target, most = max(grid, round(total * fraction)), len(notes) - grid
     held: dict[str, None] = {}
     size = 0
-    # A family that overshoots by more than half waits until the smaller ones have had their turn.
+    # The families above half of the target come last.
     for unit in [*(u for u in units if u.size <= target / 2), *(u for u in units if u.size > target / 2)]:
         if size >= target and len(held) >= grid:
             break
@@ -104,8 +105,8 @@ def _apart(train: list[str], heldout: dict[str, None], keys: dict[str, set[str]]
     return [note for note in train if not keys[note] & taken]
 
 
-def _spread(chosen, notes: dict[str, list[Passage]], rng: random.Random, count: int) -> list[Passage]:
-    """`count` passages from as many notes as possible: one of each note in turn, in a seeded order."""
+def _spread(chosen: Iterable[str], notes: dict[str, list[Passage]], rng: random.Random, count: int) -> list[Passage]:
+    """`count` passages of as many notes as possible: one of each note in turn, in a seeded order."""
     order = list(chosen)
     rng.shuffle(order)
     hands = [rng.sample(notes[note], len(notes[note])) for note in order]

@@ -15,7 +15,7 @@ def walk(root: Path, tally: Tally) -> Iterator[tuple[Path, str]]:
     """(path, name relative to `root`) of every file, sorted; links are followed once, and never into a folder above."""
     above = [root.resolve(), *root.resolve().parents]
     seen = {identity(folder) for folder in above}
-    folders, links = [root], []
+    folders, links = [root], list[Path]()
     while folders or links:
         folder = folders.pop() if folders else _enter(links, seen, tally)
         if folder is None:

@@ -24,7 +24,7 @@ def self_bleu(texts: Sequence[str]) -> list[float]:
     tokens = [TOKEN.findall(text) for text in texts]
     counts = [[ngrams(t, order) for order in range(1, ORDER + 1)] for t in tokens]
     scores = []
-    # The two highest counts of each n-gram and whose the highest is: the best count among the *other* texts in one look.
+    # (highest count, its text, second highest count) of each n-gram: they give the best count among the other texts at once.
     best: list[dict[tuple, tuple[int, int, int]]] = [{} for _ in range(ORDER)]
     for index, grams in enumerate(counts):
         for order in range(ORDER):

@@ -1,12 +1,14 @@
-"""Read the number that an answer ends in: "70,000", "10 000", "3,5", "-3", "1/2", "2 1/2 hours", "$4.50", "15%", "1.5e3",
-"#### 72", "\\boxed{72}"."""
+"""Read the number that an answer ends in.
+
+Examples: "70,000", "10 000", "3,5", "-3", "1/2", "2 1/2 hours", "$4.50", "15%", "1.5e3", "#### 72", "\\boxed{72}".
+"""
 
 import re
 import unicodedata
 from fractions import Fraction
 
-# A minus is a sign where it touches its number and no digit, letter or closing bracket stands before it: neither 5-3 nor 5 - 3
-# has a -3, and "- 3 apples" is an item of a list.
+# A minus is a sign where it touches its number and no digit, letter or closing bracket stands before it.
+# So neither 5-3 nor 5 - 3 has a -3, and "- 3 apples" is an item of a list.
 NUMBER = re.compile(
     r"(?<![\w.,/])(?P<sign>(?<![\w)\]])(?<![\d)\]%] )[-\u2212\u2013])?(?:[$\u20ac\u00a3]\s?)?"
     r"(?:(?P<mixed>\d+)\s+(?P<a>\d+)/(?P<b>\d+)|(?P<top>\d+)\s?/\s?(?P<bottom>\d+)"
@@ -25,7 +27,7 @@ MARKED = re.compile(
     re.IGNORECASE,
 )
 WORDS = re.compile(r"[^\W\d]+\W+[^\W\d]")
-LONGEST = 100  # characters; a model that repeats one digit to the end has given no number
+LONGEST = 100  # characters: a model that repeats one digit to the end gives no number
 WHEN = re.compile(r"(?:in|after|within|at|by) [\d.,]*\d [^\W\d]+, (?!not\b)[^\W\d]+ [^\W\d]", re.IGNORECASE)  # in 5 years, he will
 SUM = re.compile(r"[\d.,]*\d [-+*\u2212\u2013\u00d7\u00f7] \d")
 SENTENCES = re.compile(r"(?<=[.!?])\s+|\n+")
@@ -45,10 +47,12 @@ PLAIN = (
 
 
 def read_number(text: str) -> Fraction | None:
-    """The answer of a worked solution: the number behind the last mark ("####", "\\boxed", "the answer is") that has one; without
-    a mark, that of the last sentence that has one. Of an equation, what stands behind the last "=" counts; else the first number
-    behind a mark, and the last of a sentence. What is worked out behind a mark ("Answer: She earns 5 an hour ...") is read as
-    without one, to the end of its paragraph. None where there is no number. Units, currency and per cent signs are left aside.
+    """The number that a worked solution ends in; None where it has no number.
+
+    A mark is "####", "\\boxed" or "the answer is". The first number behind the last mark counts. Without a mark, the last number
+    of the last sentence with one counts. In an equation, the number behind the last "=" counts. Text behind a mark may work
+    out the answer ("Answer: She earns 5 an hour ..."): it is read like text without a mark, to the end of its paragraph.
+    Units, currency and per cent signs are ignored.
     """
     for pattern, plain in PLAIN:
         text = pattern.sub(plain, text)
@@ -62,13 +66,13 @@ def read_number(text: str) -> Fraction | None:
 
 
 def _ending(text: str) -> Fraction | None:
-    """That of the last sentence that has a number."""
-    found = (_sentence(sentence, -1) for sentence in reversed(SENTENCES.split(text)))
-    return next((value for value in found if value is not None), None)
+    """The number of the last sentence that has one."""
+    values = (_sentence(sentence, -1) for sentence in reversed(SENTENCES.split(text)))
+    return next((value for value in values if value is not None), None)
 
 
 def _sentence(text: str, which: int) -> Fraction | None:
-    """What stands behind the last "=" that has a number behind it; without one, the first (0) or the last (-1) number."""
+    """The first number behind the last "=" that has one behind it; without such a "=", the first (0) or last (-1) number."""
     for equals in reversed([match.end() for match in re.finditer("=", text)]):
         if values := _values(text[equals:]):
             return values[0]
@@ -77,8 +81,8 @@ def _sentence(text: str, which: int) -> Fraction | None:
 
 
 def _values(text: str) -> list[Fraction]:
-    found = [match for match in NUMBER.finditer(text) if len(match[0]) <= LONGEST]
-    return [value for match in found if (value := _value(match)) is not None]
+    matches = [match for match in NUMBER.finditer(text) if len(match[0]) <= LONGEST]
+    return [value for match in matches if (value := _value(match)) is not None]
 
 
 def _value(match: re.Match) -> Fraction | None:

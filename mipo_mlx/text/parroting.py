@@ -1,13 +1,13 @@
-"""Parroting: an answer that hands the user's context back, or that takes the user's part ("I'm a handyman who also ...").
+"""Parroting: an answer that repeats the user's context, or that takes the user's part ("I'm a handyman who also ...").
 
-One measure for both ends of a run: the filter that keeps such answers out of training, and the evaluation that counts them.
-METHOD: a run of six or more words of the context, or a first-person fact of the user's claimed as the assistant's own.
+The filter of the training pairs and the evaluation use this one measure. An answer parrots where six or more words in a row
+are the context's, or where it claims a fact of the user as the assistant's own.
 
 A claim is a statement in the first person about the speaker: "I am ...", "I keep ...", "my sister ...", "as a retired teacher,
-I ...". It counts when at least half of its first telling words are the context's, whatever person the context is written
-in. What an assistant says of itself never counts: offers ("I can help", "I'd suggest"), thoughts ("I think", "I hope"),
-feelings about the request ("I'm glad to"), what it did with the answer ("I left out dairy"), clauses that address the user,
-quoted speech, and texts written for the user to sign.
+I ...". It counts where at least half of its first telling words are the context's, in whatever person the context is written.
+An assistant's words about itself never count: offers ("I can help"), thoughts ("I think"), feelings about the request ("I'm
+glad to"), reports on the answer ("I left out dairy"). Nor do clauses that address the user, quoted speech, and texts written
+for the user to sign.
 """
 
 import re
@@ -15,10 +15,10 @@ import re
 from .words import plain, quotes, words
 
 RUN = 6  # words in a row that count as quoting the context
-TELLING = 4  # words of a claim that decide: those next to its subject
+TELLING = 4  # words of a claim that decide: the first ones behind its subject
 
 QUOTED = re.compile(r"\"[^\"\n]*\"|\u201c[^\u201d\n]*\u201d")
-TOLD_TO_SAY = re.compile(r"\b(?:say|tell|write|reply|answer|text|ask|begin|start)\b[^.!?:\n]{0,40}:[^\n]*", re.IGNORECASE)
+DICTATED = re.compile(r"\b(?:say|tell|write|reply|answer|text|ask|begin|start)\b[^.!?:\n]{0,40}:[^\n]*", re.IGNORECASE)
 IN_USERS_VOICE = re.compile(  # a request to write, not a prompt about toast, a letter that came or writing for a living
     r"(?:(?:^|[.!?:;,\n])\s*(?:(?:and|then|now|just|quickly) )?|\b(?:please|kindly|you|me|us|let'?s|(?<!read )and|should|must|"
     r"(?:you|me|us|need|have|required) to|(?:should|could|can|do|would) (?:i|we)) )"
@@ -34,7 +34,7 @@ AS_ONE = re.compile(  # at the beginning of a clause: "use honey as a glaze" say
     r"(?:^|[.!?;:,\n(]\s*|\b(?:and|but|so|well)\s+)(?:speaking )?(?:as|being) (?:an?|someone|somebody|one) "
     r"([^.!?;:\n]{1,80}?),?\s+(?:i|my|we|i'\w+)\b"
 )
-AT_WORK = re.compile(  # on the answer: "I've kept it gluten-free", but not "I kept it in the garden"
+AT_WORK = re.compile(  # a report on the answer: "I've kept it gluten-free", but not "I kept it in the garden"
     r"(?:kept|made) (?:it|this|these|everything|(?:the|my) (?:plan|list|menu|recipe|answer|suggestion)s?)\b"
     r"(?! (?:in|at|on|to|from|with|for|by|as|through|into|back|home|myself|ourselves)\b)"
     r"|based (?:it|this|these|everything|(?:the|this|my) \w+) (?:on|around)\b"
@@ -45,7 +45,7 @@ APOSTROPHE = re.compile(r"\b(i|we)('m|'ve|'d|'ll|'re)\b")
 
 
 def stem(word: str) -> str:
-    """Good enough to let 'bakes', 'baking' and 'bake' be one word."""
+    """The word without its ending: 'bakes', 'baking' and 'bake' become one word."""
     for ending in ("'s", "ing", "ed", "es", "s", "e", "y"):
         if word.endswith(ending) and len(word) - len(ending) >= 3:
             return word[: -len(ending)]
@@ -59,7 +59,7 @@ ADVERBS = frozenset(
     "especially particularly mostly mainly too have had been has do did don't didn't haven't not both all".split()
 )
 MODALS = frozenset("can could would will should may might must shall won't wouldn't shouldn't couldn't cannot can't let".split())
-# What an assistant does: none of these verbs tells a fact of anybody's life.
+# Verbs of what an assistant does: none of them states a fact of a person's life.
 SPEECH = frozenset(
     stem(word)
     for word in (
@@ -78,7 +78,7 @@ OFFERS = frozenset(
     "suggestion suggestions idea ideas tip tips recommendation recommendations question questions advice thought thoughts "
     "option options recipe recipes plan plans list example examples answer answers way ways few couple".split()
 )
-# Words that anybody's sentence has; the rest of a claim has to tell.
+# Words that stand in anyone's sentences: only the other words of a claim are telling.
 EVERYDAY = frozenset(
     "a able about advice after again all also always am an and any anything are around as assist assistance assistant at be "
     "because been before being best better but by can could day days did do does each easy else enjoy enjoyed enjoying "
@@ -106,16 +106,18 @@ def parrots(answer: str, context: str, prompt: str = "") -> bool:
 
 
 def takes_users_part(answer: str, context: str, prompt: str = "") -> bool:
-    """Whether the answer states a fact of the user's as the assistant's own. A prompt that asks for a text in the user's
-    voice (a letter, a toast) makes the first person right."""
+    """Whether the answer states a fact of the user as the assistant's own.
+
+    Never where the prompt asks for a text in the user's voice (a letter, a toast): there the first person is right.
+    """
     if IN_USERS_VOICE.search(plain(prompt)):
         return False
     known_words = words(context)
-    told = {stem(word) for word in known_words if word not in EVERYDAY}
+    stated = {stem(word) for word in known_words if word not in EVERYDAY}
     denied = {stem(w) for i, word in enumerate(known_words) if word in NEGATIONS for w in known_words[i + 1 : i + 4]}
     for claim, strict in claims(answer):
         telling = [stem(word) for word in claim if len(word) > 2 and word not in EVERYDAY and word not in NEGATIONS][:TELLING]
-        facts = denied if NEGATIONS & set(claim[:2]) else told  # "I have no kids" is not told by a context with kids
+        facts = denied if NEGATIONS & set(claim[:2]) else stated  # a context with kids does not state "I have no kids"
         known = sum(word in facts for word in telling)
         if telling and (known == len(telling) if strict else 2 * known >= len(telling)):
             return True
@@ -123,10 +125,12 @@ def takes_users_part(answer: str, context: str, prompt: str = "") -> bool:
 
 
 def claims(text: str) -> list[tuple[list[str], bool]]:
-    """(words, strict) of each statement in the first person. Strict ones ("we ...", "I can't ...") may be about anybody, so every
-    telling word of theirs has to be the context's."""
-    text = plain(TOLD_TO_SAY.sub(" ", QUOTED.sub(" ", text)))
-    found = [(said, False) for said in map(words, AS_ONE.findall(text)) if not ADDRESS & set(said)]
+    """(words, strict) of each statement in the first person.
+
+    A strict one ("we ...", "I can't ...") may be about anyone, so all of its telling words have to be the context's.
+    """
+    text = plain(DICTATED.sub(" ", QUOTED.sub(" ", text)))
+    statements = [(claim, False) for claim in map(words, AS_ONE.findall(text)) if not ADDRESS & set(claim)]
     for clause in CLAUSES.split(APOSTROPHE.sub(lambda match: match[1] + CONTRACTED[match[2]], text)):
         spoken = words(clause)
         if ADDRESS & set(spoken):
@@ -136,18 +140,18 @@ def claims(text: str) -> list[tuple[list[str], bool]]:
             if word in ("i", "we"):
                 claim = _statement(rest)
                 if claim:
-                    found.append((claim, word == "we" or rest[0] in MODALS))
+                    statements.append((claim, word == "we" or rest[0] in MODALS))
             elif word in ("my", "our"):
                 end = next((i for i, other in enumerate(rest[:4]) if other in NOUN_END), 3)
-                found.append((rest[:end], word == "our"))
-    return found
+                statements.append((rest[:end], word == "our"))
+    return statements
 
 
 def _statement(rest: list[str]) -> list[str]:
-    """What follows "I", from its verb on, a negation kept; [] where that is an assistant's own saying."""
+    """The words behind "I" from its verb on, a negation kept; [] for an assistant's words about itself."""
     if not rest:
         return []
-    if rest[0] in MODALS:  # "I can't eat gluten" may be the user's; every other modal makes an offer or a condition
+    if rest[0] in MODALS:  # "I can't eat gluten" may be a fact of the user; every other modal makes an offer or a condition
         return rest if rest[0] in ("can't", "cannot") and rest[1:] and stem(rest[1]) not in SPEECH else []
     if rest[0] in ("have", "had") and OFFERS & set(rest[1:5]):
         return []
@@ -163,6 +167,6 @@ def _statement(rest: list[str]) -> list[str]:
 
 
 def _skip_adverbs(rest: list[str]) -> tuple[list[str], list[str]]:
-    """(negations among the leading adverbs and auxiliaries, what comes after them)."""
+    """(negations among the leading adverbs and auxiliaries, the words after these)."""
     count = next((i for i, word in enumerate(rest) if word not in ADVERBS), len(rest))
     return [word for word in rest[:count] if word in NEGATIONS], rest[count:]

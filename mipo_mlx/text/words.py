@@ -1,23 +1,25 @@
-"""Words of a text, runs of them that two texts share, and how alike two texts are: what the filters of the pairs, the
-evaluation and the leak test count with.
+"""Words of a text, runs of words that two texts share, and families of notes that share a sentence.
 
-~~~ Families of notes: those that share a telling sentence. Splits keep a family on one side, and the leak test shuffles it whole.
+The filters of the pairs, the evaluation and the leak test count with these words. The split keeps a family of notes on one
+side, and the leak test shuffles it whole.
 """
 
 import re
 from collections import Counter, defaultdict
 from collections.abc import Set
 
-# Thai, Lao, Burmese, Khmer, kana and Chinese characters are written without spaces: each counts as a word of its own.
+# Thai, Lao, Burmese, Khmer, kana and Chinese are written without spaces: each of their characters counts as a word.
 UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
     "\uff66-\uff9f\U00020000-\U0003ffff"
 )
 WORD = re.compile(rf"(?=\w)[{UNSPACED}]|[^\W_{UNSPACED}]+(?:'[^\W_{UNSPACED}]+)*")
-PART = re.compile(rf"(?=\w)[{UNSPACED}]|[^\W{UNSPACED}]+")  # of a word: what an apostrophe parts; for telling notes apart
+PART = re.compile(rf"(?=\w)[{UNSPACED}]|[^\W{UNSPACED}]+")  # a word, or the part of one before or after an apostrophe
 ALONE = re.compile(f"[{UNSPACED}]")
 SENTENCE_END = re.compile(r"(?:(?<=[.!?…])|(?<=[.!?…][\"'”’)\]]))\s+|(?<=[。！？])")
-NGRAM = 3  # words; the unit of "says the same as"
+NGRAM = 3  # words: the unit by which two texts are compared
+MIN_WORDS = 3  # a shorter sentence ("Sounds good.") does not show whose text it is
+BOILERPLATE = 0.25  # share of all notes from which a sentence counts as boilerplate
 
 
 def plain(text: str) -> str:
@@ -50,54 +52,50 @@ def jaccard(a: Set, b: Set) -> float:
 
 
 def quotes(text: str, source: str, size: int) -> bool:
-    """Whether `size` words in a row of the text stand in the source; of characters that count as words, twice as many."""
-    told = words(source)
-    if 2 * sum(len(word) == 1 and bool(ALONE.match(word)) for word in told) > len(told):
-        size *= 2  # a Chinese or Japanese word has about two
-    known = set(ngrams(told, size))
-    return any(gram in known for gram in ngrams(words(text), size))
+    """Whether `size` words in a row of the text stand in the source; twice as many where most characters count as words."""
+    known = words(source)
+    if 2 * sum(len(word) == 1 and bool(ALONE.match(word)) for word in known) > len(known):
+        size *= 2  # a Chinese or Japanese word has about two characters
+    runs = set(ngrams(known, size))
+    return any(gram in runs for gram in ngrams(words(text), size))
 
 
 def joined(*sources: str) -> str:
-    """Sources made ready for `longest_passage`: their words between spaces, a bar between two sources, which no run crosses."""
+    """Sources for `longest_passage`: their words between spaces. A bar stands between two sources, and no run crosses it."""
     return "".join(f" {' '.join(words(source))} |" for source in sources)
 
 
 def longest_passage(text: str, source: str) -> tuple[int, int]:
-    """(begin, end) among the words of `text`: the longest passage that stands in one of the `joined` sources, the first of these.
+    """(begin, end) among the words of `text`: the longest passage that stands in one of the `joined` sources.
 
-    The passage under test grows at its end while it is found and loses its first word when it is not: two searches a word,
-    each at the speed of `in`, so that hundreds of answers are compared with all notes in seconds.
+    The first of several equally long ones counts. The passage grows at its end while the source has it, and else loses its
+    first word. This takes two searches a word, each at the speed of `in`: hundreds of answers and all notes take seconds.
     """
-    said = words(text)
+    own = words(text)
     longest, begin = (0, 0), 0
-    for end in range(1, len(said) + 1):
-        while begin < end and f" {' '.join(said[begin:end])} " not in source:
+    for end in range(1, len(own) + 1):
+        while begin < end and f" {' '.join(own[begin:end])} " not in source:
             begin += 1
         if end - begin > longest[1] - longest[0]:
             longest = (begin, end)
     return longest
 
 
-MIN_WORDS = 3  # a shorter sentence ("Sounds good.") says nothing about whose text it is
-BOILERPLATE = 0.25  # share of all notes that makes a sentence boilerplate
-
-
 def sentences(text: str) -> set[str]:
-    """The sentences of a text that are long enough to tell, lower case, without punctuation."""
-    found = (" ".join(PART.findall(part.lower())) for line in text.split("\n") for part in SENTENCE_END.split(line))
-    return {sentence for sentence in found if sentence.count(" ") >= MIN_WORDS - 1}
+    """The sentences of a text with at least MIN_WORDS words, lower case, without punctuation."""
+    every = (" ".join(PART.findall(part.lower())) for line in text.split("\n") for part in SENTENCE_END.split(line))
+    return {sentence for sentence in every if sentence.count(" ") >= MIN_WORDS - 1}
 
 
 def telling(keys: dict[str, set[str]]) -> dict[str, set[str]]:
-    """`keys` without boilerplate: a sentence of every fourth note (a footer, a template's line) tells no note from another."""
-    count = Counter(sentence for found in keys.values() for sentence in found)
+    """`keys` (the sentences of each note) without boilerplate, such as a footer or a line of a template."""
+    count = Counter(sentence for own in keys.values() for sentence in own)
     common = {sentence for sentence, times in count.items() if times > max(8, BOILERPLATE * len(keys))}
-    return {note: found - common for note, found in keys.items()}
+    return {note: own - common for note, own in keys.items()}
 
 
 def connected(keys: dict[str, set[str]]) -> list[list[str]]:
-    """Notes connected through shared sentences, in the notes' order."""
+    """Groups of notes that share sentences, directly or through other notes, in the notes' order."""
     parent: dict[str, str] = {note: note for note in keys}
 
     def root(note: str) -> str:
@@ -107,8 +105,8 @@ def connected(keys: dict[str, set[str]]) -> list[list[str]]:
         return note
 
     owner: dict[str, str] = {}
-    for note, found in keys.items():
-        for sentence in found:
+    for note, own in keys.items():
+        for sentence in own:
             parent[root(note)] = root(owner.setdefault(sentence, note))
     groups: dict[str, list[str]] = defaultdict(list)
     for note in keys:

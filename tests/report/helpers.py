@@ -142,7 +142,7 @@ def make_finished(folder: Path, *, half: float | None = 0.06, hostile: bool = Tr
             "removed": {"images": 4},
             "redacted": {"e-mail addresses": 3},
             "canaries": 4,
-            "passages": {"found": 60, "dropped": {"too short": 9, "near-duplicate": 3}, "kept": 48},
+            "passages": {"all": 60, "dropped": {"too short": 9, "near-duplicate": 3}, "kept": 48},
             "train": {"contexts": 36, "notes": 22, "tokens": 2000, "prompts": 150},
             "heldout": {"contexts": 12, "notes": 8, "tokens": 700, "prompts": 50},
         },

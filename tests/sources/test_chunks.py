@@ -21,7 +21,7 @@ def passages(markdown: str, limit: int = 20, minimum: int = 3, title: str = ""):
 def test_one_passage_for_each_heading_with_its_line():
     found, tally = passages("# Bees\n\nI keep two hives.\n\n## Honey\n\nThirty jars a year.\n")
     assert [(p.text, p.line, p.tokens) for p in found] == [("Bees. I keep two hives.", 3, 5), ("Honey. Thirty jars a year.", 7, 5)]
-    assert tally.found == 2
+    assert tally.passages == 2
 
 
 def test_title_and_heading_open_the_passage_dates_do_not():
@@ -84,7 +84,7 @@ def test_short_sections_go_together():
 )
 def test_scraps_are_dropped_under_a_reason(markdown, reason):
     found, tally = passages(markdown)
-    assert (found, dict(tally.dropped), tally.found) == ([], {reason: 1}, 1)
+    assert (found, dict(tally.dropped), tally.passages) == ([], {reason: 1}, 1)
 
 
 def test_a_row_is_one_context_shortened_at_a_sentence():

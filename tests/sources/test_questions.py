@@ -47,7 +47,7 @@ def test_the_columns_of_the_shipped_recipes_read_the_published_rows(tmp_path, na
     assert given.split == "test"
     copy = local(tmp_path / "copy.jsonl", rows, **given.columns)
     questions.prepare(tmp_path, copy, QUIET)
-    [found] = abilities.read_questions(abilities.kept(tmp_path, copy), 5, 0)
+    [found] = abilities.read_questions(questions.path_in(tmp_path, copy), 5, 0)
     if "choices" in expected:
         assert found == expected
     else:
@@ -59,7 +59,7 @@ def test_numbers_from_one_name_choices_too(tmp_path):
     row = {"question": "q", "choices": {"text": list("wxyz"), "label": list("1234")}, "answerKey": "3"}
     given = local(tmp_path / "c.jsonl", [row], choices="choices.text", answer="answerKey")
     questions.prepare(tmp_path, given, QUIET)
-    assert read_jsonl(abilities.kept(tmp_path, given))[0]["answer"] == 2
+    assert read_jsonl(questions.path_in(tmp_path, given))[0]["answer"] == 2
 
 
 def test_they_are_read_once_and_other_columns_are_another_file(tmp_path):
@@ -67,11 +67,11 @@ def test_they_are_read_once_and_other_columns_are_another_file(tmp_path):
     questions.prepare(tmp_path, given, QUIET)
     (tmp_path / "c.jsonl").unlink()
     questions.prepare(tmp_path, given, QUIET)  # the network may be gone by now
-    assert read_jsonl(abilities.kept(tmp_path, given)) == [{"question": "a", "answer": "1"}]
+    assert read_jsonl(questions.path_in(tmp_path, given)) == [{"question": "a", "answer": "1"}]
     other = given.model_copy(update={"columns": {"question": "other"}})
-    assert abilities.kept(tmp_path, other) != abilities.kept(tmp_path, given)
+    assert questions.path_in(tmp_path, other) != questions.path_in(tmp_path, given)
     run.erase(tmp_path)
-    assert not abilities.kept(tmp_path, given).exists()
+    assert not questions.path_in(tmp_path, given).exists()
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_a_local_copy_that_was_edited_is_read_again(tmp_path, monkeypatch):
         questions.prepare(tmp_path, given, QUIET)  # as it was: not read again
     local(tmp_path / "c.jsonl", [{"question": "2 + 3?", "answer": "5"}])
     questions.prepare(tmp_path, given, QUIET)
-    assert read_jsonl(abilities.kept(tmp_path, given)) == [{"question": "2 + 3?", "answer": "5"}]
+    assert read_jsonl(questions.path_in(tmp_path, given)) == [{"question": "2 + 3?", "answer": "5"}]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_an_answer_is_found_by_the_label_of_its_choice(tmp_path, labels, answer,
     row = {"question": "?", "choices": {"text": ["x", "y"], "label": labels}, "answerKey": answer}
     given = local(tmp_path / "c.jsonl", [row], choices="choices.text", answer="answerKey")
     questions.prepare(tmp_path, given, QUIET)
-    assert read_jsonl(abilities.kept(tmp_path, given))[0]["answer"] == place
+    assert read_jsonl(questions.path_in(tmp_path, given))[0]["answer"] == place
 
 
 def test_a_truth_value_is_no_index(tmp_path):

@@ -67,7 +67,7 @@ def test_every_passage_is_kept_or_dropped_under_a_reason(notes):
     contexts, _, row = collect(notes, "pairs.contexts_per_grid=3", "sources.max_contexts=10")
     passages = row["passages"]
     assert passages["dropped"] == {"duplicate": 1, "link list": 1, "over max_contexts": 3, "too short": 1}
-    assert passages["found"] == 16 == passages["kept"] + sum(passages["dropped"].values())
+    assert passages["all"] == 16 == passages["kept"] + sum(passages["dropped"].values())
     assert row["files"] == {
         "read": 16,
         "skipped": [{"file": "binary.md", "why": "not text (binary)"}],
@@ -113,7 +113,7 @@ def test_what_is_left_alone_is_told(notes):
     (notes / "new.rtf").write_text("{\\rtf1}")
     (notes / ".hidden").mkdir()
     row = collect(notes, "pairs.contexts_per_grid=3")[2]
-    assert "left alone: 2 .rtf files, 1 hidden or trash" in read.told(row)
+    assert "left alone: 2 .rtf files, 1 hidden or trash" in read.summary(row)
 
 
 def test_a_journal_in_one_file(tmp_path):
@@ -210,7 +210,7 @@ def test_a_vault_of_five_hundred_files_in_seconds(shared_data):
     assert not row["files"]["skipped"]
     passages = row["passages"]
     assert len(contexts) == 400 == passages["kept"]
-    assert passages["found"] == passages["kept"] + sum(passages["dropped"].values())
+    assert passages["all"] == passages["kept"] + sum(passages["dropped"].values())
     assert all("](" not in c.text for c in contexts)
 
 

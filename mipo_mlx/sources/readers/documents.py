@@ -40,7 +40,7 @@ def read_pdf(path: Path, source: str, tally: Tally) -> list[Note]:
         import pypdf
     except ImportError:
         raise Skip(EXTRA) from None
-    logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # it tells of every oddity of a file that it reads all the same
+    logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # it logs every oddity of a file that it can read
     data = read_bytes(path, LIMIT)
     try:
         reader = pypdf.PdfReader(io.BytesIO(data))
@@ -63,11 +63,11 @@ def page_blocks(text: str, number: int) -> list[Block]:
 
 
 def _without_heads(pages: list[str]) -> list[str]:
-    """Pages without lines that stand on more than half of them (numbers apart): running heads and page numbers."""
+    """The pages without running heads and page numbers: lines that, but for numbers, stand on more than half of the pages."""
 
     def shape(line: str) -> str:
         return re.sub(r"\d+", "#", line.strip())
 
-    count = Counter(found for page in pages for found in {shape(line) for line in page.split("\n")})
+    count = Counter(line for page in pages for line in {shape(line) for line in page.split("\n")})
     heads = {line for line, times in count.items() if times > len(pages) / 2} if len(pages) >= MIN_PAGES else set()
     return ["\n".join(line for line in page.split("\n") if not line.strip() or shape(line) not in heads) for page in pages]

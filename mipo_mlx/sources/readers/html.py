@@ -23,7 +23,7 @@ def read_html(path: Path, source: str, tally: Tally) -> list[Note]:
 
 
 def parse_html(text: str, tally: Tally) -> tuple[str, list[Block]]:
-    """(title, blocks) of a page; what is not writing (scripts, menus, forms) is left out."""
+    """(title, blocks) of a page, without scripts, menus and forms."""
     parser = _Blocks(tally)
     parser.feed(text)
     parser.close()
@@ -35,7 +35,8 @@ def parse_html(text: str, tally: Tally) -> tuple[str, list[Block]]:
 class _Blocks(HTMLParser):
     def __init__(self, tally: Tally) -> None:
         super().__init__(convert_charrefs=True)
-        self.tally, self.blocks, self.title = tally, [], ""
+        self.tally, self.title = tally, ""
+        self.blocks: list[Block] = []
         self.parts: list[str] = []
         self.line = 1
         self.linked = self.code = self.level = self.length = 0
@@ -55,7 +56,7 @@ class _Blocks(HTMLParser):
         self.parts, self.linked, self.code, self.length = [], 0, 0, 0
 
     def _inside_cell(self, tag: str) -> bool:
-        """Whether this break is within a table's cell of a few words; in a page laid out by tables, paragraphs stay apart."""
+        """Whether this break is inside a table's cell of a few words; paragraphs of a page laid out by tables stay apart."""
         return self.in_row > 0 and tag in ("p", "div") and self.length < CELL
 
     def handle_starttag(self, tag: str, attrs: list) -> None:

@@ -1,10 +1,11 @@
-"""Mail: mbox folders and .eml files. The user's own mails, without quotes and signatures; a note for each."""
+"""Mail: mbox folders and .eml files. Each mail of the user becomes a note, without quotes and signature."""
 
 import email
 import email.policy
 import mailbox
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from email.header import decode_header, make_header
 from email.message import Message
 from email.utils import parseaddr
@@ -38,7 +39,8 @@ def read_eml(path: Path, source: str, tally: Tally, me: str | None) -> list[Note
     return _notes([(1, message)], source, tally, me, bool(SENT.search(path.parent.name)))
 
 
-def _notes(messages, source: str, tally: Tally, me: str | None, sent: bool) -> list[Note]:
+def _notes(messages: Iterable[tuple[int, Message]], source: str, tally: Tally, me: str | None, sent: bool) -> list[Note]:
+    """`sent`: the folder's name says that the user wrote these mails."""
     notes, others = [], 0
     for number, message in messages:
         labels = _header(message, "X-Gmail-Labels")
@@ -48,7 +50,7 @@ def _notes(messages, source: str, tally: Tally, me: str | None, sent: bool) -> l
         blocks = paragraphs(own_words(body(message, tally)))
         if blocks:
             title = REPLY.sub("", _header(message, "Subject")).strip()
-            notes.append(Note(f"{source}#{number}", source, title, [type(b)(b.text, number, linked=b.linked) for b in blocks]))
+            notes.append(Note(f"{source}#{number}", source, title, [replace(block, line=number) for block in blocks]))
     if others and not notes:
         raise Skip(f"no mail from {me} (sources.me)" if me else "whose mails are yours? write your address as sources.me")
     tally.left_alone["mails of others"] += others
@@ -84,7 +86,9 @@ def _texts(message: Message) -> Iterator[Message]:
 
 
 def _text(part: Message) -> str:
-    data = part.get_payload(decode=True) or b""
+    data = part.get_payload(decode=True)
+    if not isinstance(data, bytes):
+        return ""
     try:
         text = data.decode(part.get_content_charset() or "utf-8")
     except (LookupError, UnicodeDecodeError):
@@ -96,7 +100,7 @@ def _text(part: Message) -> str:
 
 
 def own_words(text: str) -> str:
-    """A mail's text without what it quotes, the line that announces the quote, and the signature."""
+    """A mail's text without quotes, the lines that announce them, and the signature."""
     lines = text.split("\n")
     end = len(lines)
     for number, line in enumerate(lines):
@@ -104,7 +108,7 @@ def own_words(text: str) -> str:
         if line.rstrip("\n") in ("-- ", "--") or (FORWARDED.match(line) and ("@" in line or ":" in headers)):
             end = number
             break
-    kept = []
+    kept: list[str] = []
     for line in lines[:end]:
         if line.lstrip().startswith(">"):
             # "On Monday, Ana wrote:" in whatever language, on one line or wrapped over two or three.

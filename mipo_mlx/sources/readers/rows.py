@@ -1,6 +1,7 @@
-"""Rows of a JSONL or JSON file, one context each: a column with the text, perhaps one with whom it belongs to."""
+"""Rows of a JSONL or JSON file, one context each: one column has the text, another may name its author."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ TEXT = ("context", "text", "profile", "persona")
 OWNER = ("note", "user", "user_id", "persona_id", "id")
 
 
-def read_rows(path: Path, source: str, tally: Tally, columns: dict[str, str] | None = None) -> list[Note]:
-    """One whole note a row. `columns` maps `context` and `note` to the file's own names.
+def read_rows(path: Path, source: str, tally: Tally, columns: Mapping[Any, str] | None = None) -> list[Note]:
+    """One whole note a row. `columns` maps `context` and `note` to the file's own column names.
 
     Raises UserError with file and line for broken JSON and for rows without the column.
     """
@@ -36,7 +37,7 @@ def read_rows(path: Path, source: str, tally: Tally, columns: dict[str, str] | N
     return notes
 
 
-def row_note(row: Any, number: int, path: Path, source: str, columns: dict[str, str]) -> Note | None:
+def row_note(row: Any, number: int, path: Path, source: str, columns: Mapping[Any, str]) -> Note | None:
     """The note of one row; None for a row whose text is empty or null."""
     if not isinstance(row, dict):
         raise UserError(f"{path}:{number}: expected an object with a column context or text, found {type(row).__name__}")
@@ -63,7 +64,7 @@ def row_note(row: Any, number: int, path: Path, source: str, columns: dict[str, 
 
 
 def parse_rows(text: str, path: Path) -> list[tuple[int, Any]]:
-    """(line, value) of each line of a JSONL file that is not empty."""
+    """(line, value) of each filled line of a JSONL file."""
     numbered = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     return [(number, parse_json(line, f"{path}:{number}")) for number, line in numbered]
 
