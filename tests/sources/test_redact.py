@@ -164,7 +164,7 @@ def test_no_secret_is_written(tmp_path):
     written = f"{contexts} {row}"
     assert not [secret for _, secret in SECRETS if secret in written]
     assert row["redacted"] == {kind: sum(kind == k for k, _ in SECRETS) for kind in sorted({k for k, _ in SECRETS})}
-    assert all(secret not in "\n".join(read.told(row)) for _, secret in SECRETS)
+    assert all(secret not in "\n".join(read.summary(row)) for _, secret in SECRETS)
 
 
 def test_own_prompts_are_redacted_too(tmp_path):
