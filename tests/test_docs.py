@@ -1,0 +1,187 @@
+"""What the documents name exists: files, headings, commands, options, recipe keys. Generated parts are what the code says."""
+
+import re
+import struct
+import sys
+import zlib
+from pathlib import Path
+from urllib.parse import unquote
+
+import click
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "docs"))
+
+import generate  # noqa: E402
+import picture  # noqa: E402
+
+from mipo_mlx import cli  # noqa: E402
+from mipo_mlx.recipe import Dataset, Recipe  # noqa: E402
+
+PAGES = [path for path in sorted((*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")))]
+FENCE = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
+SPAN = re.compile(r"`([^`\n]+)`")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+KEY = re.compile(r"(?<![\w/.])(?:sources|pairs|training|evaluation|export)\.[a-z_.]*[a-z_]")
+FILES = (".json", ".jsonl", ".py")  # pairs.jsonl is no key
+OTHERS = {"--lora", "--no-deps", "--adapter-path", "--force-reinstall"}  # options of other programs
+
+
+@pytest.fixture(params=PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def page(request) -> Path:
+    return request.param
+
+
+def code(page: Path) -> list[str]:
+    """The lines of a page's code blocks without their comments, and its code spans."""
+    text = page.read_text(encoding="utf-8")
+    lines = [line.split(" #")[0].strip() for block in FENCE.findall(text) for line in block.splitlines()[1:-1]]
+    return [*lines, *SPAN.findall(FENCE.sub("", text))]
+
+
+def headings(path: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    text = FENCE.sub("", path.read_text(encoding="utf-8"))
+    titles = [re.sub(r"[`*]|\]\([^)]*\)|\[", "", title).strip().lower() for title in re.findall(r"^#+ (.*)$", text, re.MULTILINE)]
+    return {re.sub(r"[^\w\- ]", "", title).replace(" ", "-") for title in titles}
+
+
+def missing_links(page: Path) -> list[str]:
+    found = []
+    for link in LINK.findall(FENCE.sub("", page.read_text(encoding="utf-8"))):
+        if "://" in link:
+            continue
+        name, _, anchor = unquote(link).partition("#")
+        target = (page.parent / name).resolve() if name else page
+        if not target.exists() or anchor and anchor not in headings(target):
+            found.append(link)
+    return found
+
+
+def unknown_commands(page: Path) -> list[str]:
+    """What a page calls `mipo-mlx` with and click does not know."""
+    found = []
+    for text in code(page):
+        for call in re.findall(r"\bmipo-mlx ([^|&>]*)", text):
+            words = call.split()
+            names = [word for word in words if not word.startswith("-")]
+            command: click.Command = cli.main
+            if names and names[0] != "COMMAND":
+                if names[0] not in cli.main.commands:
+                    found.append(call)
+                    continue
+                command = cli.main.commands[names[0]]
+            known = options(command) | options(cli.main)
+            found += [f"{call}: {word}" for word in words if word.startswith("--") and word.split("=")[0] not in known]
+    return found
+
+
+def options(command: click.Command) -> set[str]:
+    return {"--help", *(name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts))}
+
+
+def unknown_options(page: Path) -> list[str]:
+    """Options that stand alone in a code span and belong to no command."""
+    known = set().union(*(options(command) for command in (cli.main, *cli.main.commands.values()))) | OTHERS
+    return [
+        text for text in SPAN.findall(page.read_text(encoding="utf-8")) if text.startswith("--") and text.split()[0] not in known
+    ]
+
+
+def unknown_keys(page: Path) -> list[str]:
+    """Recipe keys, as a.b, that the schema does not have."""
+    named = [key for text in code(page) for key in KEY.findall(text) if not key.endswith(FILES)]
+    return [key for key in named if not exists(Recipe, key.split("."))]
+
+
+def exists(section, path: list[str]) -> bool:
+    if path[0] not in section.model_fields:
+        return False
+    held = section.model_fields[path[0]].annotation
+    inner = next(iter(generate.sections(held)), None)
+    if len(path) == 1:
+        return True
+    return exists(inner, path[1:]) if inner else path[0] == "negatives"
+
+
+def test_every_relative_link_leads_to_a_file_and_a_heading(page):
+    assert not missing_links(page)
+
+
+def test_every_command_and_option_exists(page):
+    if page.name != "CHANGELOG.md":  # which also names what is gone
+        assert not unknown_commands(page)
+        assert page.parent == ROOT / "benchmarks" or not unknown_options(page)
+
+
+def test_every_recipe_key_exists(page):
+    assert not unknown_keys(page)
+
+
+def test_what_does_not_exist_is_noticed(tmp_path):
+    wrong = tmp_path / "page.md"
+    wrong.write_text(
+        "# A title\n[a](nowhere.md) [b](#a-title) [c](#other) `mipo-mlx trian x` `--nonsense` `pairs.grids` `pairs.gridz=3`\n"
+        "```\nmipo-mlx train x --fast   # mipo-mlx nothing\nmipo-mlx eval RUN --set training.lora.rank=3\n```\n"
+    )
+    assert missing_links(wrong) == ["nowhere.md", "#other"]
+    assert unknown_commands(wrong) == ["train x --fast: --fast", "trian x"]
+    assert unknown_options(wrong) == ["--nonsense"]
+    assert unknown_keys(wrong) == ["pairs.gridz"]
+
+
+def test_the_readme_is_one_page():
+    assert (ROOT / "README.md").stat().st_size <= 7000
+
+
+def test_the_generated_parts_are_fresh():
+    assert not [path.name for path in generate.stale()], "run `python docs/generate.py`"
+
+
+def test_every_block_of_the_generator_is_in_a_page():
+    text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md"))
+    assert all(f"<!-- generated: {name} -->" in text and f"<!-- end of {name} -->" in text for name in generate.BLOCKS)
+
+
+def test_every_key_stands_in_the_generated_table():
+    table = generate.keys_block()
+    keys = {f"sources.dataset.{name}" for name in Dataset.model_fields}
+    keys |= {
+        f"training.lora.{name}" for name in Recipe.model_fields["training"].annotation.model_fields["lora"].annotation.model_fields
+    }
+    keys |= {f"pairs.{name}" for name in Recipe.model_fields["pairs"].annotation.model_fields if name != "filters"}
+    assert all(f"| `{key}` |" in table for key in keys | {"model", "seed", "rounds", "name", "pairs.filters.refusals"})
+    assert "| `training.beta` | `0.1` | number, above 0 | lower follows" in table
+    assert "| `pairs.negatives.no_context` |" in table and "`{context}`" not in table
+
+
+def test_comments_are_read_above_behind_and_below_a_key(tmp_path):
+    (tmp_path / "r.yaml").write_text(
+        "# A head.\n\n# Above.\nmodel: x    # behind\n# model: y    # an example\n\npairs:\n  # me: z     # unset\n"
+        "  grids: 3                  # first\n                            # 0: second\n  file: null\n"
+    )
+    found = generate.comments(tmp_path / "r.yaml")
+    assert found["model"].text == "Above. behind" and found["model"].examples == [("y", "an example")]
+    assert found["pairs.me"] == generate.Explained("unset", [("z", "")])
+    assert found["pairs.grids"].text == "first 0: second" and found["pairs.file"].text == ""
+
+
+def test_the_picture_is_small():
+    assert (ROOT / "docs" / "report.png").stat().st_size < 150_000
+
+
+def test_a_picture_keeps_its_pixels_and_many_colours_become_256(tmp_path):
+    pixels = np.zeros((5, 7, 3), np.uint8)
+    pixels[1:3, 2:6] = (255, 128, 3)
+    picture.write_png(tmp_path / "p.png", pixels)
+    data = (tmp_path / "p.png").read_bytes()
+    size, colours, rows = (data[data.index(kind) + 4 :] for kind in (b"IHDR", b"PLTE", b"IDAT"))
+    assert struct.unpack(">IIBB", size[:10]) == (7, 5, 8, 3)
+    assert colours[:6] == bytes([0, 0, 0, 255, 128, 3])
+    indices = np.frombuffer(zlib.decompressobj().decompress(rows), np.uint8).reshape(5, 8)
+    assert not indices[:, 0].any() and np.array_equal(indices[:, 1:], pixels[..., 0] // 255)
+    many = np.random.default_rng(0).integers(0, 256, (40, 40, 3)).astype(np.uint8)
+    colours, indices = picture.palette(many)
+    assert len(colours) <= 256 and np.abs(colours[indices].astype(int) - many).max() <= 32
