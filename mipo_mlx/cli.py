@@ -283,13 +283,14 @@ def export(run: Path, overrides, root: Path, quiet: bool, types, split, adapter_
     opened = _again(run, root, "export", quiet, sets)
     click.echo(summary.files(opened))
     if install:
-        from .export import publish
+        from .export import install as programs
+        from .export.results import run_name
 
-        name = opened.recipe.name or opened.folder.name
+        name = run_name(opened.folder, opened.recipe)
         done = (
-            publish.install_ollama(opened.folder, name)
+            programs.install_ollama(opened.folder, name)
             if install == "ollama"
-            else publish.install_lmstudio(opened.folder, opened.recipe, name)
+            else programs.install_lmstudio(opened.folder, opened.recipe, name)
         )
         click.echo(done)
 
@@ -320,7 +321,8 @@ def push(run: Path, repository: str, root: Path, what, public: bool) -> None:
 
     opened = runs.existing_run(run, root)
     runs.require(opened, "export")
-    click.echo(publish.push(opened.folder, opened.recipe, repository, what, click.confirm, public=public))
+    upload = publish.Upload(opened.folder, opened.recipe, repository, what, public)
+    click.echo(publish.push(upload, click.confirm))
 
 
 @main.command()

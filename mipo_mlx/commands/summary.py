@@ -4,7 +4,7 @@ from pathlib import Path
 from shlex import quote
 
 from ..export import results
-from ..export.results import ASKED, modelfile_source
+from ..export.results import REQUEST, modelfile_source
 from ..files import read_json
 from ..run import Run
 
@@ -53,7 +53,7 @@ def usage(run: Run) -> str:
         source = modelfile_source(run.folder)
         lines.append(f"  ollama create {quote(run.folder.name)} -f {quote(str(run.folder / 'Modelfile'))}{told(source)}")
     if (run.folder / "fused").exists():
-        lines.append(f"  mlx_lm.generate --model {quote(str(run.folder / 'fused'))} --prompt '{ASKED}'{told('fused')}")
+        lines.append(f"  mlx_lm.generate --model {quote(str(run.folder / 'fused'))} --prompt '{REQUEST}'{told('fused')}")
     return "\n".join(lines)
 
 

@@ -1,15 +1,16 @@
 """The fused MLX folder: base + adapters as one model that `mlx_lm.generate` loads, written tensor by tensor.
 
-Fusing happens in float32. A quantised base is quantised again only when asked: what LoRA learned is smaller than the noise of
-4-bit rounding, so requantising can wash it out.
+Fusing happens in float32. A quantised base is quantised again only on request: the noise of 4-bit rounding is larger than what
+LoRA learned and can wash it out.
 """
 
 import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import mlx.core as mx
 import numpy as np
@@ -21,29 +22,46 @@ from ..gguf_format.tokenizer import inner
 from .weights import Piece, Weights
 
 DTYPES = {"float32": ("F32", mx.float32), "float16": ("F16", mx.float16), "bfloat16": ("BF16", mx.bfloat16)}
-SHARD = 5 << 30  # bytes a file, as the Hub likes them
 Part = tuple[str, str, tuple[int, ...], int]  # array name, safetensors dtype, shape, bytes
 
 
-def fuse(folder: Path, weights: Weights, tokenizer: Any, template: str | None, *, dtype: str = "bfloat16",
-         quantize: int | None = None, generation: dict[str, Any] | None = None, advance: Callable[[int], None] = lambda count: None,
-         shard: int = SHARD) -> list[Path]:  # fmt: skip
-    """Write the model folder; an existing one is replaced when the new one is whole. Returns its files.
+@dataclass(frozen=True)
+class Form:
+    """How the weights are stored."""
 
-    dtype: of the weights, or of scales and biases where `quantize` (bits, 4 or 8) is given. `template`: the chat template to write.
+    dtype: str = "bfloat16"  # of the weights; of scales and biases where `bits` is given
+    bits: int | None = None  # 4 or 8 quantises the weights
+    shard: int = 5 << 30  # bytes of the largest file, as the Hub advises
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What the folder holds beside the weights."""
+
+    tokenizer: Any
+    template: str | None = None  # the chat template
+    generation: dict[str, Any] = field(default_factory=dict)  # generation_config.json
+
+
+def fuse(
+    folder: Path, weights: Weights, beside: Beside, form: Form, advance: Callable[[int], None] = lambda count: None
+) -> list[Path]:
+    """Write the model folder and return its files. A complete new folder replaces an existing one.
+
+    `advance(parameters)` follows each tensor. Raises UserError for an unknown dtype, Failure when the disk is full.
     """
-    if dtype not in DTYPES:
-        raise UserError(f"export.fuse.dtype: there is no {dtype!r}; expected one of {', '.join(DTYPES)}")
+    if form.dtype not in DTYPES:
+        raise UserError(f"export.fuse.dtype: there is no {form.dtype!r}; expected one of {', '.join(DTYPES)}")
     fresh = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     try:
         with disk_errors(folder):
-            config = _write_weights(fresh, weights, dtype, quantize, advance, shard)
+            config = _write_weights(fresh, weights, form, advance)
             (fresh / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False, sort_keys=True), encoding="utf-8")
-            if generation:
-                (fresh / "generation_config.json").write_text(json.dumps(generation, indent=2), encoding="utf-8")
-            save_tokenizer(fresh, tokenizer, template)
+            if beside.generation:
+                (fresh / "generation_config.json").write_text(json.dumps(beside.generation, indent=2), encoding="utf-8")
+            save_tokenizer(fresh, beside.tokenizer, beside.template)
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(fresh, folder)
     finally:
@@ -52,7 +70,7 @@ def fuse(folder: Path, weights: Weights, tokenizer: Any, template: str | None, *
 
 
 def save_tokenizer(folder: Path, tokenizer: Any, template: str | None) -> None:
-    """The tokenizer's files with `template` as its chat template; the tokenizer itself stays as it was."""
+    """Write the tokenizer's files with `template` as the chat template. The tokenizer itself stays unchanged."""
     fast = inner(tokenizer)
     before = fast.chat_template
     try:
@@ -62,52 +80,48 @@ def save_tokenizer(folder: Path, tokenizer: Any, template: str | None) -> None:
         fast.chat_template = before
 
 
-def _write_weights(folder: Path, weights: Weights, dtype: str, quantize: int | None, advance: Callable[[int], None],
-                   shard: int) -> dict[str, Any]:  # fmt: skip
-    """model*.safetensors and their index; returns the config that describes them."""
-    groups = {name: _group(name, shape) if quantize else 0 for name, (shape, _) in weights.stored.items()}
-    layout = {name: _layout(name, shape, groups[name], quantize, dtype) for name, (shape, _) in weights.stored.items()}
-    shards = _shards(layout, shard)
+def _write_weights(folder: Path, weights: Weights, form: Form, advance: Callable[[int], None]) -> dict[str, Any]:
+    """Write model*.safetensors and their index; return the config that describes them."""
+    groups = {name: _group(name, shape) if form.bits else 0 for name, (shape, _) in weights.stored.items()}
+    layout = {name: _layout(name, shape, groups[name], form) for name, (shape, _) in weights.stored.items()}
+    shards = _shards(layout, form.shard)
     files = [f"model-{index + 1:05d}-of-{len(shards):05d}.safetensors" for index in range(len(shards))]
     files = files if len(shards) > 1 else ["model.safetensors"]
     place = {name: index for index, names in enumerate(shards) for name in names}
-    handle, current = None, -1
+    handle, current = _open(folder / files[0], shards[0], layout), 0
     try:
         for piece in weights.base:
             if place[piece.name] != current:
+                _finish(handle)
                 current = place[piece.name]
-                if handle:
-                    _finish(handle)
-                handle = open(folder / files[current], "wb")
-                handle.write(_header({n: layout[n] for n in shards[current]}))
-            for array in _arrays(weights, piece, groups[piece.name], quantize, dtype):
-                handle.write(memoryview(array))
+                handle = _open(folder / files[current], shards[current], layout)
+            for array in _arrays(weights, piece, groups[piece.name], form):
+                handle.write(array.data)
             advance(int(np.prod(piece.shape)))
         _finish(handle)
     finally:
-        if handle:
-            handle.close()
+        handle.close()
     index = {part: files[place[name]] for name, parts in layout.items() for part, *_ in parts}
     total = sum(size for parts in layout.values() for *_, size in parts)
     (folder / "model.safetensors.index.json").write_text(
         json.dumps({"metadata": {"total_size": total}, "weight_map": dict(sorted(index.items()))}, indent=2), encoding="utf-8"
     )
-    return describe(weights.config, dtype, quantize, groups)
+    return describe(weights.config, form, groups)
 
 
-def describe(config: dict[str, Any], dtype: str, quantize: int | None, groups: dict[str, int]) -> dict[str, Any]:
-    """config.json of the fused model: rotary settings where both mlx-lm and transformers read them, quantisation as it is now."""
+def describe(config: dict[str, Any], form: Form, groups: dict[str, int]) -> dict[str, Any]:
+    """config.json of the fused model: the new quantisation, and rotary settings where both mlx-lm and transformers read them."""
     theta, scaling = rope.settings(config)
     config = {k: v for k, v in config.items() if k not in ("quantization", "quantization_config", "torch_dtype", "dtype")}
-    config.update(rope_theta=theta, rope_scaling=scaling, torch_dtype=dtype)
+    config.update(rope_theta=theta, rope_scaling=scaling, torch_dtype=form.dtype)
     if "rope_parameters" in config and "full_attention" not in config["rope_parameters"]:
         config["rope_parameters"] = {**(scaling or {"rope_type": "default"}), "rope_theta": theta}
-    if quantize:
+    if form.bits:
         common = max(sorted({g for g in groups.values() if g}), key=list(groups.values()).count)
-        quantization: dict[str, Any] = {"group_size": common, "bits": quantize, "mode": "affine"}
+        quantization: dict[str, Any] = {"group_size": common, "bits": form.bits, "mode": "affine"}
         for name, group in groups.items():
             if group and group != common:
-                quantization[name.removesuffix(".weight")] = {"group_size": group, "bits": quantize, "mode": "affine"}
+                quantization[name.removesuffix(".weight")] = {"group_size": group, "bits": form.bits, "mode": "affine"}
         config["quantization"] = config["quantization_config"] = quantization
     return config
 
@@ -119,13 +133,13 @@ def _group(name: str, shape: tuple[int, ...]) -> int:
     return next((group for group in (64, 32) if shape[-1] % group == 0), 0)
 
 
-def _layout(name: str, shape: tuple[int, ...], group: int, bits: int | None, dtype: str) -> list[Part]:
-    """What one parameter becomes."""
-    code, kind = DTYPES[dtype]
-    if not group:
+def _layout(name: str, shape: tuple[int, ...], group: int, form: Form) -> list[Part]:
+    """The arrays that one parameter becomes."""
+    code, kind = DTYPES[form.dtype]
+    if not group or not form.bits:
         return [(name, code, shape, int(np.prod(shape)) * kind.size)]
     module = name.removesuffix(".weight")
-    packed, few = (*shape[:-1], shape[-1] * bits // 32), (*shape[:-1], shape[-1] // group)
+    packed, few = (*shape[:-1], shape[-1] * form.bits // 32), (*shape[:-1], shape[-1] // group)
     size = int(np.prod(few)) * kind.size
     return [
         (f"{module}.weight", "U32", packed, int(np.prod(packed)) * 4),
@@ -134,12 +148,12 @@ def _layout(name: str, shape: tuple[int, ...], group: int, bits: int | None, dty
     ]
 
 
-def _arrays(weights: Weights, piece: Piece, group: int, bits: int | None, dtype: str) -> list[np.ndarray]:
-    """The bytes of what `_layout` announced."""
-    value, kind = weights.fused(piece), DTYPES[dtype][1]
+def _arrays(weights: Weights, piece: Piece, group: int, form: Form) -> list[np.ndarray]:
+    """The bytes of the arrays that `_layout` announces."""
+    value, kind = weights.fused(piece), DTYPES[form.dtype][1]
     if not group:
         return [_raw(value.astype(kind))]
-    packed, scales, biases = mx.quantize(value, group_size=group, bits=bits)
+    packed, scales, biases = mx.quantize(value, group_size=group, bits=form.bits)
     return [_raw(packed), _raw(scales.astype(kind)), _raw(biases.astype(kind))]
 
 
@@ -160,19 +174,22 @@ def _shards(layout: dict[str, list[Part]], limit: int) -> list[list[str]]:
     return shards
 
 
-def _header(layout: dict[str, list[Part]]) -> bytes:
-    """safetensors: eight bytes of length, then JSON with each array's dtype, shape and place (padded to eight bytes)."""
-    at, entries = 0, {"__metadata__": {"format": "mlx"}}
-    for parts in layout.values():
-        for name, code, shape, size in parts:
-            entries[name] = {"dtype": code, "shape": list(shape), "data_offsets": [at, at + size]}
-            at += size
+def _open(path: Path, names: list[str], layout: dict[str, list[Part]]) -> BinaryIO:
+    """A new safetensors file with its header: eight bytes of length, then JSON, padded to eight bytes, with each array's dtype,
+    shape and place."""
+    at = 0
+    entries: dict[str, dict[str, Any]] = {"__metadata__": {"format": "mlx"}}
+    for name, code, shape, size in (part for parameter in names for part in layout[parameter]):
+        entries[name] = {"dtype": code, "shape": list(shape), "data_offsets": [at, at + size]}
+        at += size
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
+    handle = open(path, "wb")
+    handle.write(len(text).to_bytes(8, "little") + text)
+    return handle
 
 
-def _finish(handle: Any) -> None:
+def _finish(handle: BinaryIO) -> None:
     handle.flush()
     os.fsync(handle.fileno())
     handle.close()

@@ -1,6 +1,6 @@
-"""The real llama.cpp, where the package `xllamacpp` is installed: to ask a GGUF file for tokens, templates and probabilities.
+"""The real llama.cpp, from the package `xllamacpp`: it gives the tokens, templates and probabilities of a GGUF file.
 
-One thread, a float32 KV cache and no flash attention, so that a difference comes from the file and from nothing else.
+It runs with one thread, a float32 KV cache and no flash attention, so that every difference comes from the file.
 """
 
 import json
@@ -22,7 +22,7 @@ def available() -> bool:
 
 
 class Llama:
-    """A GGUF file inside llama.cpp; use it as a context manager."""
+    """A GGUF file inside llama.cpp, as a context manager. Raises Failure where llama.cpp cannot load the file."""
 
     def __init__(self, path: Path, context: int = 1024, lora: Path | None = None, threads: int = 1) -> None:
         import xllamacpp
@@ -47,7 +47,7 @@ class Llama:
         except RuntimeError as error:
             raise Failure(f"{path}: llama.cpp cannot load it ({first_line(error)})") from None
         self._address = self._server.listening_address
-        self.greedy(self.tokenize("a"), 1)  # a server that is ended before its loop has begun waits for that loop for ever
+        self.greedy(self.tokenize("a"), 1)  # an idle server that ends before its loop begins waits for ever
 
     def __enter__(self) -> "Llama":
         return self
@@ -55,15 +55,15 @@ class Llama:
     def __exit__(self, *_: Any) -> None:
         self._server = None
 
-    def _post(self, where: str, body: dict[str, Any] | None) -> dict[str, Any]:
+    def _post(self, where: str, body: dict[str, Any] | None) -> Any:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self._address}/{where}", data, {"Content-Type": "application/json"})
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # the address is this machine's own
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy: the server runs on this machine
         with opener.open(request, timeout=600) as answer:
             return json.loads(answer.read())
 
     def tokenize(self, text: str, special: bool = False) -> list[int]:
-        """Token ids; `special` adds what the file says belongs before a text."""
+        """Token ids. `special` adds the tokens that the file names for the begin of a text."""
         return self._post("tokenize", {"content": text, "add_special": special, "parse_special": True})["tokens"]
 
     def template(self, messages: list[dict[str, str]]) -> str:
@@ -71,18 +71,18 @@ class Llama:
         return self._post("apply-template", {"messages": messages})["prompt"]
 
     def defaults(self) -> dict[str, Any]:
-        """How it samples where nobody says otherwise."""
+        """The sampling settings that the file brings."""
         return self._post("props", None)["default_generation_settings"]["params"]
 
     def greedy(self, tokens: Sequence[int], count: int) -> list[int]:
-        """The `count` likeliest next tokens, one after another (fewer where the model ends its answer)."""
+        """Up to `count` tokens, each the likeliest next one; fewer where the model ends its answer."""
         body = {"prompt": list(tokens), "n_predict": count, "temperature": 0.0, "return_tokens": True, "cache_prompt": False}
         return self._post("completion", body)["tokens"]
 
     def logprobs(self, tokens: Sequence[int], positions: Sequence[int], vocabulary: int, top: int | None = None) -> np.ndarray:
         """(len(positions), vocabulary) float64: log p(next token | tokens[: position + 1]); -inf outside the `top` likeliest."""
         rows = np.full((len(positions), vocabulary), -np.inf)
-        # Probabilities are taken before sampling, but told only with a token that shows: so a plain letter is forced.
+        # llama.cpp takes probabilities before sampling but returns them with visible tokens only. So a plain letter is forced.
         forced = [[self.tokenize("a")[-1], 1e6]]
         for row, position in enumerate(positions):
             body = {"prompt": list(tokens[: position + 1]), "n_predict": 1, "temperature": 0.0, "n_probs": top or vocabulary}

@@ -1,32 +1,73 @@
-"""What exports left in a run's folder: the models to run, and how much of what was trained each file keeps."""
+"""What exports left in a run's folder: the models to run, and how much of what was trained each file keeps (export.json)."""
 
 import re
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
-from ..files import read_json
+from ..files import read_json, write_json
+from ..recipe import Recipe
 
 STATE = "export.json"
 LIMIT = 0.25  # of the trained change lost: above it, a warning
-ASKED = "What should I cook tonight?"  # of a printed command
+REQUEST = "What should I cook tonight?"  # of a printed command
 SHARD = re.compile(r"-(\d{5})-of-\d{5}\.gguf$")
 
 
+@dataclass(frozen=True)
+class Fidelity:
+    """How far an exported file is from the adapter model, over held-out answers."""
+
+    lost: float  # KL(adapters || file) / KL(adapters || base): the share of the trained change that the file lost
+    kl: float = 0.0  # KL(adapters || file), nats a token
+    moved: float = 0.0  # KL(adapters || base), nats a token
+    argmax: float = 1.0  # share of positions with the same likeliest token
+    by: str = "mlx"  # what ran the file: llama.cpp or mlx
+    answers: int = 0
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One kind of exported file: a GGUF type, `fused` or `lora`."""
+
+    made_from: str = ""  # a hash of everything that the files are made from
+    files: dict[str, int] = field(default_factory=dict)  # name -> bytes
+    sha256: dict[str, str] = field(default_factory=dict)
+    fidelity: Fidelity | None = None
+
+
+def run_name(folder: Path, recipe: Recipe) -> str:
+    """The name in the exported files' names: the recipe's, or that of the folder where it is no plain file name."""
+    return recipe.name if recipe.name and re.fullmatch(r"\w[\w.\- ]*", recipe.name) else folder.name
+
+
+def read_state(folder: Path) -> dict[str, Exported]:
+    """export.json as kind -> entry; {} where there is none."""
+    state = {}
+    for kind, row in read_json(folder / STATE, {}).items():
+        measured = row.get("fidelity")
+        known = Fidelity(**measured) if measured else None
+        state[kind] = Exported(row.get("made_from", ""), row.get("files", {}), row.get("sha256", {}), known)
+    return state
+
+
+def write_state(folder: Path, state: dict[str, Exported]) -> None:
+    rows = {kind: asdict(entry) for kind, entry in state.items()}
+    write_json(folder / STATE, {kind: {k: v for k, v in row.items() if v is not None} for kind, row in rows.items()})
+
+
 def exported_models(folder: Path, shards: bool = False) -> list[Path]:
-    """The GGUF models of a run, adapters left out; of a split one the first file, which names the others to whoever opens it,
-    or with `shards` all of them."""
+    """The GGUF models of a run, without adapters. A split model is its first file, which names the others; with `shards`, all."""
     models = [path for path in sorted(folder.glob("*.gguf")) if not path.name.endswith("-lora.gguf")]
     return [path for path in models if shards or not (part := SHARD.search(path.name)) or int(part[1]) == 1]
 
 
 def lost(folder: Path) -> dict[str, float]:
-    """The share of the trained change that each measured file has lost, by its name; a folder under its own."""
-    found = {}
-    for kind, entry in _state(folder).items():
-        if "lost" in entry.get("fidelity", {}):
-            names = ["fused"] if kind == "fused" else entry.get("files", {})
-            found.update(dict.fromkeys(names, entry["fidelity"]["lost"]))
-    return found
+    """The share of the trained change that each measured file lost, by the file's name; a folder under its own name."""
+    shares: dict[str, float] = {}
+    for kind, entry in read_state(folder).items():
+        if entry.fidelity:
+            shares.update(dict.fromkeys(["fused"] if kind == "fused" else entry.files, entry.fidelity.lost))
+    return shares
 
 
 def modelfile_source(folder: Path) -> str:
@@ -37,21 +78,17 @@ def modelfile_source(folder: Path) -> str:
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of the exported files that are still there, as they were written."""
-    known = {name: digest for entry in _state(folder).values() for name, digest in entry.get("sha256", {}).items()}
+    """SHA-256 of the exported files that still exist, as export recorded them."""
+    known = {name: digest for entry in read_state(folder).values() for name, digest in entry.sha256.items()}
     return {name: digest for name, digest in known.items() if (folder / name).exists()}
 
 
 def kept(share: float) -> str:
     """What a file keeps, from the share that it lost: 'keeps 93% of what was trained'."""
-    return f"keeps {said(1 - share)} of what was trained"
+    return f"keeps {percent(1 - share)} of what was trained"
 
 
-def said(share: float) -> str:
-    """A share as a percentage, or nothing or all where it rounds to them: noise may be larger than what was trained."""
+def percent(share: float) -> str:
+    """A share as a percentage; 'nothing' or 'all' where it rounds to them, since noise may be larger than what was trained."""
     text = f"{min(max(share, 0.0), 1.0):.0%}"
     return {"0%": "nothing", "100%": "all"}.get(text, text)
-
-
-def _state(folder: Path) -> dict[str, Any]:
-    return read_json(folder / STATE, {})

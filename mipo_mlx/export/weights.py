@@ -1,7 +1,7 @@
 """The weights of base + adapters, fused in float32, one tensor at a time.
 
-Nothing is kept: each tensor is read from the disk, dequantised, fused and handed on, so that an export needs the memory of the
-largest tensor, not of the model. A base is an MLX or Hugging Face folder, or a GGUF file.
+Each tensor is read from the disk, dequantised, fused and passed on; nothing is kept. So an export needs the memory of the largest
+tensor, not of the model. A base is an MLX or Hugging Face folder, or a GGUF file.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 from ..gguf_format.blocks import PACKED_BITS, dequantise, triple
 from ..gguf_format.file import GGUFFile, Tensor
 from ..gguf_format.names import Architecture, by_gguf, mlx_rows
@@ -33,16 +33,15 @@ class Adapters:
         module = name.removesuffix(".weight")
         if module not in self.modules or not name.endswith(".weight"):
             return weight
-        a, b, magnitude = self.modules[module]
-        weight = weight + self.delta(module)
+        weight, magnitude = weight + self.delta(module), self.modules[module][2]
         if magnitude is not None:
             weight = weight * (magnitude.astype(mx.float32) / mx.linalg.norm(weight, axis=1))[:, None]
         return weight
 
     def delta(self, module: str) -> mx.array:
         """scale * (A B)^T in the weight's own shape, float32."""
-        a, b, _ = (x if x is None else x.astype(mx.float32) for x in self.modules[module])
-        if b.ndim == 3:  # one pair of factors an expert: a (experts, rank, in), b (experts, out, rank)
+        a, b = (factor.astype(mx.float32) for factor in self.modules[module][:2])
+        if b.ndim == 3:  # each expert has its own factors: a (experts, rank, in), b (experts, out, rank)
             return self.scale * (b @ a.reshape(b.shape[0], -1, a.shape[-1]))
         return self.scale * (b.T @ a.T)
 
@@ -57,25 +56,24 @@ def load_adapters(folder: Path | None) -> Adapters:
         arrays = mx.load(str(folder / "adapters.safetensors"))
         scale = float(config["lora_parameters"]["scale"])
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{folder}: adapters cannot be read ({reason}); run `mipo-mlx train` to the end first") from None
+        raise UserError(f"{folder}: adapters cannot be read ({first_line(error)}); run `mipo-mlx train` to the end first") from None
     names = {name.removesuffix(".lora_a") for name in arrays if name.endswith(".lora_a")}
     unknown = [n for n in arrays if n.rsplit(".", 1)[0] not in names]
     if config.get("fine_tune_type") not in ("lora", "dora") or unknown:
-        raise UserError(f"{folder}: expected LoRA or DoRA adapters, found {config.get('fine_tune_type')!r} {unknown[:1]}")
+        raise UserError(f"{folder}: expected LoRA or DoRA adapters, not {config.get('fine_tune_type')!r} {unknown[:1]}")
     return Adapters(scale, {n: (arrays[f"{n}.lora_a"], arrays[f"{n}.lora_b"], arrays.get(f"{n}.m")) for n in sorted(names)})
 
 
 @dataclass(frozen=True)
 class Piece:
-    """One parameter of the base; nothing is read until asked for."""
+    """One parameter of the base. Nothing is read before one of the functions is called."""
 
     name: str
     shape: tuple[int, ...]
-    stored: str  # the ggml type that holds it as it is stored now: F32, F16, BF16, Q4_1, ...
+    stored: str  # the ggml type that matches how the base stores it: F32, F16, BF16, Q4_1, ...
     values: Callable[[], mx.array]  # float32, the parameter's shape
-    exact: Callable[[], np.ndarray | None]  # its bytes in the type `stored`, (..., bytes a row), where that is exact
-    grid: Callable[[], Grid | None] = lambda: None  # the levels of a base of four or five bits
+    exact: Callable[[], np.ndarray | None]  # its bytes in the type `stored`, (..., bytes a row); None where they are not exact
+    grid: Callable[[], Grid | None] = lambda: None  # the levels of a four-bit or five-bit base
 
 
 class FolderBase:
@@ -86,7 +84,7 @@ class FolderBase:
         self.stored = {piece.name: (piece.shape, piece.stored) for piece in self}
 
     def _arrays(self) -> dict[str, mx.array]:
-        """Every array of the folder by mlx-lm's own names, unread until used."""
+        """Every array of the folder by mlx-lm's own names. MLX reads an array when it is used."""
         from mlx_lm.utils import _get_classes
 
         shards = sorted(self.path.glob("model*.safetensors"))
@@ -100,7 +98,7 @@ class FolderBase:
         return model.sanitize(arrays) if hasattr(model, "sanitize") else arrays
 
     def __iter__(self) -> Iterator[Piece]:
-        # Arrays read from the disk stay in memory as long as they are referenced, so each is let go with its piece.
+        # MLX keeps an array in memory as long as something refers to it, so each array leaves the dictionary with its piece.
         arrays = self._arrays()
         for name in sorted(arrays, key=_natural):
             if name in arrays and not name.endswith((".scales", ".biases")):
@@ -135,8 +133,8 @@ class GGUFBase:
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
         self.path, self.config, self.file = path, config, GGUFFile(path)
         self.architecture: Architecture = by_gguf(self.file.get("general.architecture", str, "?"), str(path))
-        found = {self.architecture.to_mlx(t.name): t for t in self.file.tensors.values()}
-        self.tensors: dict[str, Tensor] = {name: found[name] for name in sorted(filter(None, found), key=_natural)}
+        named = {self.architecture.to_mlx(t.name): t for t in self.file.tensors.values()}
+        self.tensors: dict[str, Tensor] = {name: named[name] for name in sorted(filter(None, named), key=_natural)}
         self.stored = {name: (tensor.shape, tensor.type_name) for name, tensor in self.tensors.items()}
 
     def __iter__(self) -> Iterator[Piece]:
@@ -161,8 +159,9 @@ class GGUFBase:
             if tensor.type_name not in ("Q4_0", "Q4_1", "Q5_0", "Q5_1") or len(tensor.shape) < 2:
                 return None
             _, scales, biases = triple(self.file, tensor)
-            own = (scales, biases) if rows is None else (scales[rows], biases[rows])
-            return Grid(*own, PACKED_BITS[tensor.type])
+            if rows is not None:
+                scales, biases = scales[rows], biases[rows]
+            return Grid(scales, biases, PACKED_BITS[tensor.type])
 
         return Piece(name, tensor.shape, tensor.type_name, values, exact, grid)
 
@@ -171,13 +170,13 @@ class Weights:
     """Base + adapters; `path` is a model folder or a .gguf file. `stored`: parameter name -> (shape, ggml type of the base)."""
 
     def __init__(self, path: Path, config: dict[str, Any], adapters: Adapters) -> None:
-        self.base = GGUFBase(path, config) if path.suffix == ".gguf" else FolderBase(path, config)
+        self.base: GGUFBase | FolderBase = GGUFBase(path, config) if path.suffix == ".gguf" else FolderBase(path, config)
         self.path, self.config, self.adapters = path, config, adapters
         self.stored = self.base.stored
         for module, (a, b, _) in adapters.modules.items():
             shape, _ = self.stored.get(f"{module}.weight", ((), ""))
             if (b.shape[-1] if b.ndim == 2 else b.shape[1], a.shape[0] if a.ndim == 2 else a.shape[-1]) != shape[-2:]:
-                raise UserError(f"{path}: the adapters change {module}, which it has not in that size: they are another base's")
+                raise UserError(f"{path}: has no {module} of the size that the adapters change; they belong to another base")
 
     def changed(self, name: str) -> bool:
         """Whether the adapters touch this parameter."""
@@ -191,7 +190,7 @@ class Weights:
 
 
 def blocks(weight: mx.array, scales: mx.array, biases: mx.array, bits: int, group: int) -> np.ndarray | None:
-    """An affine MLX triple as Q4_1, Q5_1 or Q8_0 bytes (rows..., bytes a row); None where those cannot hold it exactly."""
+    """An affine MLX triple as Q4_1, Q5_1 or Q8_0 bytes (rows..., bytes a row); None where no such type holds it exactly."""
     own = of_affine(scales, biases, bits, group)
     if own is None:
         return None
@@ -202,27 +201,27 @@ def blocks(weight: mx.array, scales: mx.array, biases: mx.array, bits: int, grou
         return pack(codes, own.scale.astype(np.float16), own.bias.astype(np.float16), {4: "Q4_1", 5: "Q5_1"}[bits])
     if bits != 8 or not np.array_equal(own.bias, -128 * own.scale):
         return None
-    codes = packed.reshape(*own.scale.shape, 32) ^ 0x80  # unsigned around 128 -> int8
-    out = np.concatenate([own.scale.astype(np.float16)[..., None].view(np.uint8), codes], axis=-1)
+    signed = packed.reshape(*own.scale.shape, 32) ^ 0x80  # unsigned around 128 -> int8
+    out = np.concatenate([own.scale.astype(np.float16)[..., None].view(np.uint8), signed], axis=-1)
     return out.reshape(*own.scale.shape[:-1], -1)
 
 
-def _natural(name: str) -> tuple:
-    """Embeddings first, then layers by number, then what follows them: the order in which a reader wants the tensors."""
+def _natural(name: str) -> tuple[int, str]:
+    """A key to sort by: embeddings first, then layers by number, then what follows the layers."""
     parts = name.split(".")
     number = next((int(part) for part in parts if part.isdecimal()), -1 if "embed" in name else 1 << 30)
     return number, name
 
 
 def packing(weight: mx.array, scales: mx.array, biases: mx.array | None, config: dict[str, Any], module: str) -> tuple[str, int]:
-    """(mode, bits) of a packed weight. config.json says it; a layer may differ from the rest."""
+    """(mode, bits) of a packed weight, from config.json; a layer may differ from the rest. Raises UserError where neither fits."""
     quantization = config.get("quantization") or config.get("quantization_config") or {}
     own = quantization.get(module)
     if isinstance(own, dict):
         return own.get("mode", "affine"), own["bits"]
     if biases is None:
         return quantization.get("mode", "mxfp4"), quantization.get("bits", 4)
-    # A layer that config.json does not name may still have other bits: of both readings only one gives a known group size.
+    # A layer that config.json does not name may still have other bits. Only the right number gives the known group size.
     for bits in (quantization.get("bits"), 4, 8, 6, 5, 3, 2):
         if bits and (weight.shape[-1] * 32 // bits) % scales.shape[-1] == 0:
             if (weight.shape[-1] * 32 // bits) // scales.shape[-1] == quantization.get("group_size", 64):

@@ -209,7 +209,7 @@ def _commands(folder: Path) -> list[dict[str, Any]]:
         commands.append(way("Ollama", f"ollama create {name} -f {path} && ollama run {name}", results.modelfile_source(folder)))
     if (folder / "fused").exists():
         fused = quote(str(folder / "fused"))
-        commands.append(way("MLX", f"mlx_lm.generate --model {fused} --prompt '{results.ASKED}'", "fused"))
+        commands.append(way("MLX", f"mlx_lm.generate --model {fused} --prompt '{results.REQUEST}'", "fused"))
     return commands
 
 

@@ -103,7 +103,8 @@ class Tiny:
 
     def write(self, path: Path, type_name: str = "f32", template: str | None = CHAT_TEMPLATE, **options) -> Path:
         keys = tokenizer.from_transformers(self.tokenizer, self.config["vocab_size"])
-        return gguf.write(path, self.weights(), type_name, keys, gguf.Card(self.name, "tiny/base"), template, **options)[0]
+        content = gguf.Content(keys, gguf.Card(self.name, "tiny/base", hub=True), template)
+        return gguf.write(path, self.weights(), type_name, content, **options)[0]
 
     def logprobs(self, tokens: list[int]) -> np.ndarray:
         logits = self.model(mx.array([tokens]))[0]

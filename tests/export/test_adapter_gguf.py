@@ -5,7 +5,8 @@ import pytest
 
 from mipo_mlx.errors import UserError
 from mipo_mlx.export import gguf
-from mipo_mlx.export.gguf import Card
+from mipo_mlx.export.adapter_gguf import write_adapter
+from mipo_mlx.export.gguf import Card, Content
 from mipo_mlx.export.llamacpp import Llama
 from mipo_mlx.export.weights import Adapters, Weights, load_adapters
 from mipo_mlx.gguf_format import tokenizer
@@ -16,16 +17,16 @@ from .helpers import MODELS, Tiny, make_tiny
 def base_file(tiny: Tiny, path):
     keys = tokenizer.from_transformers(tiny.tokenizer, tiny.config["vocab_size"])
     bare = Weights(tiny.folder / "base", tiny.config, Adapters(1.0, {}))
-    return gguf.write(path, bare, "f32", keys, Card("base", "tiny/base"), None)[0]
+    return gguf.write(path, bare, "f32", Content(keys, Card("base", "tiny/base")))[0]
 
 
 def test_adapter_over_base_equals_the_fused_file(tiny: Tiny, tmp_path, needs_llamacpp, gelu_of_llamacpp):
     base = base_file(tiny, tmp_path / "base.gguf")
     if "num_experts" in tiny.config:
         with pytest.raises(UserError, match="adapters on experts"):
-            gguf.write_adapter(tmp_path / "lora.gguf", tiny.weights(), Card("lora", "tiny/base"))
+            write_adapter(tmp_path / "lora.gguf", tiny.weights(), Card("lora", "tiny/base"))
         return
-    lora = gguf.write_adapter(tmp_path / "lora.gguf", tiny.weights(), Card("lora", "tiny/base"))[0]
+    lora = write_adapter(tmp_path / "lora.gguf", tiny.weights(), Card("lora", "tiny/base"))[0]
     tokens = tiny.tokenizer.encode("The quick brown fox jumps over the lazy dog")
     positions = list(range(0, len(tokens), 2))
     with Llama(base, context=128, lora=lora) as llama:
@@ -66,7 +67,7 @@ def test_dora_is_refused(tmp_path):
     adapters.save(model, tmp_path / "dora", layout)
     weights = Weights(tiny.folder / "base", config, load_adapters(tmp_path / "dora"))
     with pytest.raises(UserError, match="no DoRA"):
-        gguf.write_adapter(tmp_path / "lora.gguf", weights, Card("x", "y"))
+        write_adapter(tmp_path / "lora.gguf", weights, Card("x", "y"))
     mx.clear_cache()
 
 

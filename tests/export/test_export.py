@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from mipo_mlx.errors import UserError
 from mipo_mlx.export import export as stage
+from mipo_mlx.export.results import Fidelity
 from mipo_mlx.gguf_format.file import GGUFFile
 from mipo_mlx.gguf_format.to_mlx import load_gguf
 from mipo_mlx.models.load import load
@@ -53,7 +55,7 @@ def test_fused_folder_loads_in_shards(run):
     from mipo_mlx.export import fuse
 
     tiny, folder = run
-    files = fuse.fuse(folder / "sharded", tiny.weights(), tiny.tokenizer, None, dtype="float32", shard=100_000)
+    files = fuse.fuse(folder / "sharded", tiny.weights(), fuse.Beside(tiny.tokenizer), fuse.Form("float32", shard=100_000))
     assert sum(f.name.startswith("model-") for f in files) > 2
     index = json.loads((folder / "sharded" / "model.safetensors.index.json").read_text())
     assert set(index["weight_map"]) == set(tiny.weights().stored)
@@ -203,7 +205,7 @@ def test_the_card_is_in_the_file(run):
     stage.run(folder, recipe(tiny), QUIET)
     keys = GGUFFile(folder / "mine-f32.gguf").metadata
     assert keys["general.license"] == "apache-2.0" and keys["general.finetune"] == "mipo"
-    assert keys["general.base_model.0.name"] == str(tiny.folder / "base") and len(keys["mipo.recipe.sha256"]) == 64
+    assert keys["general.base_model.0.name"] == "base" and len(keys["mipo.recipe.sha256"]) == 64
     assert keys["general.sampling.top_k"] == 20 and keys["general.sampling.temp"] == pytest.approx(0.7)
     assert "PARAMETER temperature 0.7" in (folder / "Modelfile").read_text()
 
@@ -297,10 +299,10 @@ def test_fidelity_zero_measures_nothing(run):
 def test_a_quarter_lost_is_a_warning_with_something_better(kind, better):
     from mipo_mlx.export.fidelity import verdict
 
-    figures = {"kl": 0.1, "moved": 0.4, "argmax": 0.9, "lost": 0.25}
+    figures = Fidelity(kl=0.1, moved=0.4, argmax=0.9, lost=0.25)
     said, warning = verdict("x", kind, figures)
     assert "x: 75% of the trained change survives" in said and warning is None
-    _, warning = verdict("x", kind, {**figures, "lost": 0.251})
+    _, warning = verdict("x", kind, replace(figures, lost=0.251))
     assert re.search(rf"x loses 25% of what was trained; {better} keeps more", warning)
 
 
@@ -325,7 +327,7 @@ def test_sampling_defaults_of_a_gguf_base_are_handed_on(run, tmp_path):
     keys = tokenizer.from_transformers(tiny.tokenizer, tiny.config["vocab_size"])
     card = gguf.Card("base", "tiny/base", license="mit", sampling={"temp": 0.5, "top_k": 12})
     weights = Weights(tiny.folder / "base", tiny.config, Adapters(1.0, {}))
-    base = gguf.write(tmp_path / "base.gguf", weights, "f16", keys, card, None)[0]
+    base = gguf.write(tmp_path / "base.gguf", weights, "f16", gguf.Content(keys, card))[0]
     stage.run(folder, recipe(tiny).model_copy(update={"model": str(base)}), QUIET)
     found = GGUFFile(folder / "mine-f32.gguf").metadata
     assert (found["general.sampling.temp"], found["general.sampling.top_k"], found["general.license"]) == (0.5, 12, "mit")

@@ -133,6 +133,6 @@ def test_shards_are_one_model(tiny_llama: Tiny, tmp_path):
 def test_sampling_defaults_are_taken_from_the_file(tiny_llama: Tiny, tmp_path):
     keys = tokenizer.from_transformers(tiny_llama.tokenizer, tiny_llama.config["vocab_size"])
     card = gguf.Card("tiny", "tiny/base", sampling={"temp": 0.35, "top_p": 0.7, "top_k": 17})
-    with Llama(gguf.write(tmp_path / "tiny.gguf", tiny_llama.weights(), "f16", keys, card, None)[0], context=64) as llama:
+    with Llama(gguf.write(tmp_path / "tiny.gguf", tiny_llama.weights(), "f16", gguf.Content(keys, card))[0], context=64) as llama:
         settings = llama.defaults()
     assert settings["top_k"] == 17 and settings["temperature"] == pytest.approx(0.35) and settings["top_p"] == pytest.approx(0.7)

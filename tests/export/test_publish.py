@@ -8,7 +8,7 @@ import gguf
 import pytest
 
 from mipo_mlx.errors import Failure, UserError
-from mipo_mlx.export import publish
+from mipo_mlx.export import card, install, publish
 from mipo_mlx.recipe import Recipe
 from mipo_mlx.records import Context, write_records
 
@@ -51,7 +51,7 @@ class Hub:
 
 def test_push_asks_first_and_uploads_what_was_named(run):
     hub, asked = Hub(), []
-    address = publish.push(run, RECIPE, "ana/mine", ("adapter", "gguf"), lambda q: asked.append(q) or True, api=hub)
+    address = publish.push(publish.Upload(run, RECIPE, "ana/mine", ("adapter", "gguf")), lambda q: asked.append(q) or True, hub)
     assert address == "https://huggingface.co/ana/mine" and hub.made == [("ana/mine", True)]
     assert set(hub.files) == {"README.md", "adapters/adapters.safetensors", "adapters/adapter_config.json", "mine-q8_0.gguf"}
     assert "private repository ana/mine" in asked[0] and "mine-q8_0.gguf" in asked[0]
@@ -60,14 +60,14 @@ def test_push_asks_first_and_uploads_what_was_named(run):
 
 def test_push_of_the_model_folder_in_public(run):
     hub, asked = Hub(), []
-    publish.push(run, RECIPE, "ana/mine", ("mlx",), lambda q: asked.append(q) or True, public=True, api=hub)
+    publish.push(publish.Upload(run, RECIPE, "ana/mine", ("mlx",), public=True), lambda q: asked.append(q) or True, hub)
     assert "model.safetensors" in hub.files and hub.made == [("ana/mine", False)] and "PUBLIC" in asked[0]
 
 
 def test_a_no_uploads_nothing(run):
     hub = Hub()
     with pytest.raises(UserError, match="nothing was uploaded"):
-        publish.push(run, RECIPE, "ana/mine", ("gguf",), lambda q: False, api=hub)
+        publish.push(publish.Upload(run, RECIPE, "ana/mine", ("gguf",)), lambda q: False, hub)
     assert not hub.made and not hub.files
 
 
@@ -77,42 +77,42 @@ def test_a_hub_that_refuses_is_one_line(run):
             raise OSError("401 Client Error\nmore")
 
     with pytest.raises(Failure, match="401 Client Error.*hf auth login"):
-        publish.push(run, RECIPE, "ana/mine", ("gguf",), lambda q: True, api=Closed())
+        publish.push(publish.Upload(run, RECIPE, "ana/mine", ("gguf",)), lambda q: True, Closed())
 
 
 @pytest.mark.parametrize("repository, parts, said", [("mine", ("gguf",), "owner/name"), ("a/b", ("soup",), "adapter, mlx, gguf")])
 def test_bad_words(run, repository, parts, said):
     with pytest.raises(UserError, match=said):
-        publish.push(run, RECIPE, repository, parts, lambda q: True, api=Hub())
+        publish.push(publish.Upload(run, RECIPE, repository, parts), lambda q: True, Hub())
 
 
 def test_the_card_has_base_method_and_figures_but_no_note(run):
-    card = publish.model_card(run, RECIPE, "ana/mine")
-    assert card.startswith("---\n") and "base_model: owner/base" in card and "2603.19294" in card and "LoRA rank 8" in card
-    assert "\nlicense: apache-2.0\n" in card and re.search("recipe [0-9a-f]{64}", card)
-    assert "| q8_0 | 0.002 | 98% | 90% |" in card and "secret" not in card and "bees" not in card
+    text = card.model_card(run, RECIPE, "ana/mine")
+    assert text.startswith("---\n") and "base_model: owner/base" in text and "2603.19294" in text and "LoRA rank 8" in text
+    assert "\nlicense: apache-2.0\n" in text and re.search("recipe [0-9a-f]{64}", text)
+    assert "| q8_0 | 0.002 | 98% | 90% |" in text and "secret" not in text and "bees" not in text
 
 
 def test_ollama_is_called_in_the_run_folder(run, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="ollama is not on this machine"):
-        publish.install_ollama(run, "mine")
+        install.install_ollama(run, "mine")
     program = tmp_path / "ollama"
     program.write_text('#!/bin/sh\necho "$@" > called; [ -f Modelfile ] || exit 1\n')
     program.chmod(program.stat().st_mode | stat.S_IEXEC)
-    assert publish.install_ollama(run, "mine") == "ollama run mine"
+    assert install.install_ollama(run, "mine") == "ollama run mine"
     assert (run / "called").read_text().split() == ["create", "mine", "-f", "Modelfile"]
     program.write_text("#!/bin/sh\necho broken >&2; exit 3\n")
     with pytest.raises(Failure, match="failed: broken"):
-        publish.install_ollama(run, "mine")
+        install.install_ollama(run, "mine")
 
 
 def test_lmstudio_gets_links_and_a_preset(run, tmp_path):
     with pytest.raises(UserError, match="start it once first"):
-        publish.install_lmstudio(run, RECIPE, "mine")
+        install.install_lmstudio(run, RECIPE, "mine")
     home = tmp_path / "home" / ".lmstudio"
     home.mkdir()
-    assert "mipo/mine" in publish.install_lmstudio(run, RECIPE, "mine")
+    assert "mipo/mine" in install.install_lmstudio(run, RECIPE, "mine")
     assert (home / "models" / "mipo" / "mine" / "mine-q8_0.gguf").samefile(run / "mine-q8_0.gguf")
     assert not (home / "models" / "mipo" / "mine" / "mine-lora.gguf").exists()
     preset = json.loads((home / "config-presets" / "mine.preset.json").read_text())
@@ -121,4 +121,4 @@ def test_lmstudio_gets_links_and_a_preset(run, tmp_path):
 
 def test_nothing_exported_yet(tmp_path):
     with pytest.raises(UserError, match="no GGUF file"):
-        publish.ggufs(tmp_path)
+        install.ggufs(tmp_path)

@@ -131,7 +131,7 @@ MEASURE = """
 from mipo_mlx import backend; backend.start()
 import sys, threading, time
 from pathlib import Path
-from mipo_mlx.export import stage, gguf
+from mipo_mlx.export import export as stage, gguf
 from mipo_mlx.recipe import Recipe
 import gguf as _, transformers
 folder, model, kind = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
@@ -143,7 +143,7 @@ def watch():
     while True:
         peak[0] = max(peak[0], resident()); time.sleep(0.002)
 threading.Thread(target=watch, daemon=True).start()
-gguf.write(folder / "measured.gguf", job.weights, kind, keys, job.card, job.template)
+gguf.write(folder / "measured.gguf", job.weights, kind, gguf.Content(keys, job.card, job.template))
 print(peak[0] - base, time.process_time() - begin)
 """
 

@@ -55,10 +55,10 @@ def test_the_terminal_names_the_file_that_keeps_most_and_warns_of_others(folder)
 
 
 def test_more_than_all_is_all():
-    figures = {"kl": 3.0, "moved": 2.0, "lost": 1.53, "argmax": 0.5}
+    figures = results.Fidelity(kl=3.0, moved=2.0, lost=1.53, argmax=0.5)
     found, warning = fidelity.verdict("x.gguf", "q2_k", figures)
     assert "0% of the trained change survives" in found and "x.gguf loses all of what was trained" in warning
-    assert results.said(0.004) == "nothing" and results.said(0.2) == "20%" and results.said(-1) == "nothing"
+    assert results.percent(0.004) == "nothing" and results.percent(0.2) == "20%" and results.percent(-1) == "nothing"
 
 
 def test_hashes_are_those_of_files_that_are_there(folder):

@@ -139,7 +139,7 @@ def test_keep_is_bit_equal_for_untouched_tensors(tmp_path, name, source):
     _, _, config = load_gguf(first)
     weights = Weights(first, config, Adapters(1.0, {}))
     keys = tokenizer.from_gguf(GGUFFile(first))
-    second = writing.write(tmp_path / "second.gguf", weights, "keep", keys, writing.Card("x", "y"), None)[0]
+    second = writing.write(tmp_path / "second.gguf", weights, "keep", writing.Content(keys, writing.Card("x", "y")))[0]
     one, two = GGUFFile(first), GGUFFile(second)
     assert {n: t.type for n, t in one.tensors.items()} == {n: t.type for n, t in two.tensors.items()}
     for name, tensor in one.tensors.items():

@@ -1,6 +1,7 @@
 """The page of a real run of a tiny model: written anew when a stage is done alone, and whenever it is asked for."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -135,7 +136,7 @@ def test_the_work_of_interrupted_sessions_counts(tmp_path, monkeypatch):
             (opened.folder / name).write_text("")
         return {}
 
-    monkeypatch.setattr(run, "_compute", compute)
+    monkeypatch.setitem(run.STAGES, "sources", replace(run.STAGES["sources"], start=compute))
     with pytest.raises(KeyboardInterrupt):
         run.run_stage(opened, "sources", QUIET)
     assert opened.manifest["stages"]["sources"] == {"state": "started", "seconds": 100}
