@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def fast(model: "nn.Module") -> Iterator[None]:
-    """Decode and score `model` in here: on the CPU it takes fast exponentials and attention, and whole float32 tables.
+    """Decode and score `model` in here. It is the one way to do so on the CPU, and it changes nothing on a GPU.
 
-    On a GPU it changes nothing.
+    On the CPU the model takes the exponentials and the attention of `cpu.py`, and whole float32 tables (`tables.py`).
     """
     from .cpu import swapped
     from .prefix import text_model

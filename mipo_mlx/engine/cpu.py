@@ -1,25 +1,59 @@
-"""Exponentials for MLX's Linux CPU build, which computes them one by one through the C library: 10 to 20 ns each, more than
-the matrix products around them. Here they are a few multiplications and additions, which vectorise: 1.5 ns each once fused.
+"""Exponentials and attention for MLX's Linux CPU build, which `swapped` puts in place of MLX's own.
 
-`swapped()` puts these functions in place of mlx's and mlx-lm's own while a model is traced on the CPU; on a GPU it does nothing.
-Their results differ from MLX's by float32 rounding, about 1e-6.
+That build computes exponentials one by one through the C library: 10 to 20 ns each, more than the matrix products around them.
+Here an exponential is a few multiplications and additions, which vectorise: 1.5 ns each once fused. Results differ from MLX's
+by float32 rounding, about 1e-6.
 
-~~~ Attention in blocks of queries, with a backward pass that recomputes the scores: none of them is kept.
-
-Against `mx.fast.scaled_dot_product_attention` on the CPU: key heads are not repeated for their query heads, causal blocks skip
-the keys that they cannot see, and exponentials come from fastmath.py. The equations are FlashAttention's (Dao et al. 2022).
+Attention works in blocks of queries. Its backward pass computes the scores again, so none of them is kept. It does not repeat
+key heads for their query heads, and causal blocks skip the keys that they cannot see. The equations are FlashAttention's
+(Dao et al. 2022).
 """
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
-from unittest.mock import patch
 
 import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.models import activations
+
+
+def on_cpu() -> bool:
+    return bool(mx.default_device().type == mx.cpu)
+
+
+@contextmanager
+def swapped(model: nn.Module) -> Iterator[None]:
+    """Within this, `model` is traced with the functions of this module, if it runs on the CPU."""
+    if not on_cpu():
+        yield
+        return
+    with ExitStack() as stack:
+        stack.enter_context(_set(mx.fast, "scaled_dot_product_attention", attention))
+        stack.enter_context(_set(nn, "silu", silu))
+        stack.enter_context(_set(nn, "gelu_approx", gelu_approx))
+        # Models take parts from one another (SmolLM3 is made of Llama's): swiglu is swapped in the module of each part.
+        names = {kind.__module__ for part in model.modules() for kind in type(part).__mro__}
+        official = activations.swiglu
+        for code in (sys.modules[name] for name in sorted(names)):
+            if getattr(code, "swiglu", None) is official:
+                stack.enter_context(_set(code, "swiglu", swiglu))
+        yield
+
+
+@contextmanager
+def _set(module: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
+    """Within this, `module.name` is `function`. mlx-lm looks its functions up by name in modules and takes no others."""
+    kept = getattr(module, name)
+    setattr(module, name, function)
+    try:
+        yield
+    finally:
+        setattr(module, name, kept)
+
 
 LOG2_E = 1.4426950408889634
 # 2^f for f in [-1/2, 1/2], a minimax polynomial: relative error below 1e-7.
@@ -52,8 +86,10 @@ def _compiles() -> bool:
 
 
 def fused(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` as one loop over its elements where MLX can compile one, else as it is. New shapes are only traced anew: the
-    C++ compiler sees each function once a machine."""
+    """`function` as one loop over its elements where MLX can compile one, else as it is.
+
+    A new shape is only traced again: the C++ compiler sees each function once a machine.
+    """
     compiled = mx.compile(function)
 
     def call(*args: mx.array) -> Any:
@@ -93,7 +129,7 @@ def _gelu_vjp(x: mx.array, by: mx.array) -> mx.array:
     return by * (s + x * s * (1 - s) * slope)
 
 
-def _replacement(original: Callable, forward: Callable, backward: Callable) -> Callable:
+def _replacement(original: Callable[..., Any], forward: Callable[..., Any], backward: Callable[..., Any]) -> Callable[..., Any]:
     """`forward` with the gradient `backward`, for float32; `original` for everything else."""
     function = mx.custom_function(forward)
     function.vjp(lambda primals, by, _: backward(*(primals if isinstance(primals, tuple | list) else (primals,)), by))
@@ -108,30 +144,6 @@ silu = _replacement(nn.silu, _silu, _silu_vjp)
 gelu_approx = _replacement(nn.gelu_approx, _gelu, _gelu_vjp)
 swiglu = _replacement(activations.swiglu, _swiglu, _swiglu_vjp)
 
-
-def on_cpu() -> bool:
-    return mx.default_device().type == mx.cpu
-
-
-@contextmanager
-def swapped(model: nn.Module) -> Iterator[None]:
-    """Within this, `model` is traced with the functions of this module and of attention.py, if it runs on the CPU."""
-    if not on_cpu():
-        yield
-        return
-    with ExitStack() as stack:
-        stack.enter_context(patch.object(mx.fast, "scaled_dot_product_attention", attention))
-        stack.enter_context(patch.object(nn, "silu", silu))
-        stack.enter_context(patch.object(nn, "gelu_approx", gelu_approx))
-        # Models take parts from one another (SmolLM3 is made of Llama's): swiglu is swapped where the code of each part stands.
-        names = {kind.__module__ for part in model.modules() for kind in type(part).__mro__}
-        theirs = activations.swiglu
-        for code in (sys.modules[name] for name in sorted(names)):
-            if getattr(code, "swiglu", None) is theirs:
-                stack.enter_context(patch.object(code, "swiglu", swiglu))
-        yield
-
-
 BLOCK = 128  # queries at a time
 HIDDEN = -1e30  # score of a key that a query does not see
 _official = mx.fast.scaled_dot_product_attention
@@ -140,8 +152,8 @@ _official = mx.fast.scaled_dot_product_attention
 def attention(q: mx.array, k: mx.array, v: mx.array, *, scale: float, mask: Any = None, **kwargs: Any) -> mx.array:
     """As `mx.fast.scaled_dot_product_attention`: q (B, heads, L, D), k, v (B, key heads, S, D) -> (B, heads, L, D).
 
-    mask: None, "causal", or bool (true: seen) or additive, broadcast to (B, heads, L, S). What this is not made for (attention
-    sinks, 16 bits) goes to the official function.
+    mask: None, "causal", or bool (true: seen) or additive, broadcast to (B, heads, L, S). Attention sinks and 16 bits go to
+    the official function.
     """
     if any(x is not None for x in kwargs.values()) or q.dtype != mx.float32 or k.dtype != mx.float32:
         return _official(q, k, v, scale=scale, mask=mask, **kwargs)
@@ -150,52 +162,9 @@ def attention(q: mx.array, k: mx.array, v: mx.array, *, scale: float, mask: Any 
         mask = mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
         mask = mask.reshape(mask.shape[0], *((1, 1) if mask.shape[1] == 1 else (key_heads, heads // key_heads)), *mask.shape[2:])
 
-    function = mx.custom_function(lambda q, k, v: _forward(q, k, v, scale, mask))
-    function.vjp(lambda primals, by, outputs: _backward(*primals, *outputs, by[0], scale, mask))
+    function = mx.custom_function(lambda q, k, v: _Attention(scale, mask, q, k, v).forward())
+    function.vjp(lambda primals, by, outputs: _Attention(scale, mask, *primals).backward(by[0], *outputs))
     return function(q, k, v)[0]
-
-
-def _blocks(length: int, seen: int, causal: bool) -> list[tuple[slice, int]]:
-    """Blocks of queries, and how many keys each may see; the last query sees the last key."""
-    starts = range(0, length, BLOCK)
-    return [(slice(i, min(i + BLOCK, length)), seen - length + min(i + BLOCK, length) if causal else seen) for i in starts]
-
-
-def _rows(x: mx.array, block: slice, key_heads: int) -> mx.array:
-    """(B, heads, L, D) -> (B, key heads, groups x block, D): the queries that share a key head, as rows of one matrix."""
-    x = x[:, :, block]
-    return x.reshape(x.shape[0], key_heads, -1, x.shape[-1])
-
-
-def _scores(q: mx.array, k: mx.array, block: slice, end: int, mask: Any) -> mx.array:
-    """Masked scores of one block, (B, key heads, groups x block, end); q: its rows, scaled."""
-    scores = q @ k[:, :, :end].swapaxes(-1, -2)
-    if mask is None:
-        return scores
-    n = block.stop - block.start
-    grid = scores.reshape(*scores.shape[:2], -1, n, end)
-    if isinstance(mask, str):
-        seen = mx.arange(end) <= (mx.arange(n) + (end - n))[:, None]
-    else:
-        seen = mask[..., block if mask.shape[-2] > 1 else slice(None), :]
-        if seen.dtype != mx.bool_:
-            return (grid + seen).reshape(scores.shape)
-    return mx.where(seen, grid, HIDDEN).reshape(scores.shape)
-
-
-def _forward(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: Any) -> tuple[mx.array, mx.array]:
-    """Output (B, heads, L, D), and the log-sum-exp of each query's scores (B, heads, L, 1)."""
-    length, key_heads = q.shape[2], k.shape[1]
-    outs, sums = [], []
-    for block, end in _blocks(length, k.shape[2], isinstance(mask, str)):
-        scores = _scores(_rows(q, block, key_heads) * scale, k, block, end, mask)
-        top = scores.max(axis=-1, keepdims=True)
-        weights = exp_minus(scores, top)
-        total = weights.sum(axis=-1, keepdims=True)
-        n = block.stop - block.start
-        outs.append(((weights @ v[:, :, :end]) / total).reshape(q.shape[0], q.shape[1], n, -1))
-        sums.append((top + mx.log(total)).reshape(q.shape[0], q.shape[1], n, 1))
-    return mx.concatenate(outs, axis=2), mx.concatenate(sums, axis=2)
 
 
 @fused
@@ -205,20 +174,68 @@ def _backward_block(scores: mx.array, lse: mx.array, by_p: mx.array, delta: mx.a
     return p, p * (by_p - delta)
 
 
-def _backward(
-    q: mx.array, k: mx.array, v: mx.array, out: mx.array, lse: mx.array, by: mx.array, scale: float, mask: Any
-) -> tuple[mx.array, mx.array, mx.array]:
-    key_heads = k.shape[1]
-    delta = (by * out).sum(axis=-1, keepdims=True)
-    by_q, by_k, by_v = [], None, None
-    # Last block first: it sees the most keys, so the sums over blocks begin at full size.
-    for block, end in reversed(_blocks(q.shape[2], k.shape[2], isinstance(mask, str))):
-        rows, by_rows = _rows(q, block, key_heads) * scale, _rows(by, block, key_heads)
-        scores = _scores(rows, k, block, end, mask)
-        by_p = by_rows @ v[:, :, :end].swapaxes(-1, -2)
-        p, by_scores = _backward_block(scores, _rows(lse, block, key_heads), by_p, _rows(delta, block, key_heads))
-        by_q.append((scale * (by_scores @ k[:, :, :end])).reshape(*q.shape[:2], block.stop - block.start, -1))
-        more_k, more_v = by_scores.swapaxes(-1, -2) @ rows, p.swapaxes(-1, -2) @ by_rows
-        by_k = more_k if by_k is None else by_k.at[:, :, :end].add(more_k)
-        by_v = more_v if by_v is None else by_v.at[:, :, :end].add(more_v)
-    return mx.concatenate(by_q[::-1], axis=2), by_k, by_v
+@dataclass
+class _Attention:
+    """One call of `attention`; the mask has an axis for key heads and one for their groups of query heads."""
+
+    scale: float
+    mask: Any
+    q: mx.array
+    k: mx.array
+    v: mx.array
+
+    def forward(self) -> tuple[mx.array, mx.array]:
+        """Output (B, heads, L, D), and the log-sum-exp of each query's scores (B, heads, L, 1)."""
+        outs, sums = [], []
+        for block, end in self._blocks():
+            scores = self._scores(self._rows(self.q, block) * self.scale, block, end)
+            top = scores.max(axis=-1, keepdims=True)
+            weights = exp_minus(scores, top)
+            total = weights.sum(axis=-1, keepdims=True)
+            shape = (*self.q.shape[:2], block.stop - block.start, -1)
+            outs.append(((weights @ self.v[:, :, :end]) / total).reshape(shape))
+            sums.append((top + mx.log(total)).reshape(shape))
+        return mx.concatenate(outs, axis=2), mx.concatenate(sums, axis=2)
+
+    def backward(self, by: mx.array, out: mx.array, lse: mx.array) -> tuple[mx.array, mx.array, mx.array]:
+        """The loss's derivatives by q, k and v. `by` is the one by `out`; `forward` gave `out` and `lse`."""
+        delta = (by * out).sum(axis=-1, keepdims=True)
+        by_q, by_k, by_v = [], None, None
+        # The last block comes first: it sees the most keys, so the sums over blocks begin at full size.
+        for block, end in reversed(self._blocks()):
+            rows, by_rows = self._rows(self.q, block) * self.scale, self._rows(by, block)
+            scores = self._scores(rows, block, end)
+            by_p = by_rows @ self.v[:, :, :end].swapaxes(-1, -2)
+            p, by_scores = _backward_block(scores, self._rows(lse, block), by_p, self._rows(delta, block))
+            shape = (*self.q.shape[:2], block.stop - block.start, -1)
+            by_q.append((self.scale * (by_scores @ self.k[:, :, :end])).reshape(shape))
+            more_k, more_v = by_scores.swapaxes(-1, -2) @ rows, p.swapaxes(-1, -2) @ by_rows
+            by_k = more_k if by_k is None else by_k.at[:, :, :end].add(more_k)
+            by_v = more_v if by_v is None else by_v.at[:, :, :end].add(more_v)
+        return mx.concatenate(by_q[::-1], axis=2), by_k, by_v
+
+    def _blocks(self) -> list[tuple[slice, int]]:
+        """Blocks of queries, and how many keys each may see; the last query sees the last key."""
+        length, seen, causal = self.q.shape[2], self.k.shape[2], isinstance(self.mask, str)
+        blocks = [slice(start, min(start + BLOCK, length)) for start in range(0, length, BLOCK)]
+        return [(block, seen - length + block.stop if causal else seen) for block in blocks]
+
+    def _rows(self, x: mx.array, block: slice) -> mx.array:
+        """(B, heads, L, D) -> (B, key heads, groups x block, D): the queries that share a key head are rows of one matrix."""
+        x = x[:, :, block]
+        return x.reshape(x.shape[0], self.k.shape[1], -1, x.shape[-1])
+
+    def _scores(self, rows: mx.array, block: slice, end: int) -> mx.array:
+        """Masked scores of one block, (B, key heads, groups x block, end); rows: its queries, scaled."""
+        scores = rows @ self.k[:, :, :end].swapaxes(-1, -2)
+        if self.mask is None:
+            return scores
+        n = block.stop - block.start
+        grid = scores.reshape(*scores.shape[:2], -1, n, end)
+        if isinstance(self.mask, str):
+            seen = mx.arange(end) <= (mx.arange(n) + (end - n))[:, None]
+        else:
+            seen = self.mask[..., block if self.mask.shape[-2] > 1 else slice(None), :]
+            if seen.dtype != mx.bool_:
+                return (grid + seen).reshape(scores.shape)
+        return mx.where(seen, grid, HIDDEN).reshape(scores.shape)

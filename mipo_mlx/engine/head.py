@@ -1,14 +1,12 @@
 """Log-probabilities from hidden states: the (tokens x vocabulary) matrix never exists whole.
 
-The output layer is taken a block of the vocabulary at a time, with the running maximum and sum of FlashAttention. The gradient
-of a token's log-probability with respect to its hidden state needs nothing from outside but one scalar, the loss's derivative
-by that log-probability, so the forward pass accumulates it beside the sum and the backward pass only scales it: the logits are
-computed once, and two matrix products do instead of three.
+The output layer is computed one block of the vocabulary at a time, with the running maximum and sum of FlashAttention. The
+gradient of a token's log-probability by its hidden state needs one scalar from outside: the loss's derivative by that
+log-probability. So the forward pass accumulates the gradient beside the sum, and the backward pass only scales it. The logits
+are computed once, and two matrix products do instead of three.
 """
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import mlx.core as mx
@@ -18,32 +16,19 @@ from mlx.utils import tree_flatten
 from ..errors import UserError
 from .cpu import exp_minus, on_cpu
 from .prefix import body_name, text_model
-from .tables import EMBEDDINGS, OUTPUT, STORED, expanded_rows
+from .tables import EMBEDDINGS, OUTPUT, STORED, expanded_rows, replaced
 
 BLOCK = 2048  # vocabulary entries at a time, whatever the batch, so that a token's result does not depend on its company
 CHUNK_TOKENS = 512  # tokens at a time
 
 
-class _Stand:
-    """Stands in for a model's body: returns hidden states that are already there; parts can be swapped."""
-
-    def __init__(self, body: nn.Module, hidden: mx.array, parts: dict[str, nn.Module]):
-        self._body, self._hidden, self._parts = body, hidden, parts
-
-    def __call__(self, *args: Any, **kwargs: Any) -> mx.array:
-        return self._hidden
-
-    def __getattr__(self, name: str) -> Any:
-        return self._parts.get(name) or getattr(self._body, name)
-
-
 class OutputHead:
     """All that a model does after its body: hidden (tokens, width) -> float32 logits of all or some vocabulary entries.
 
-    It runs the model's own `__call__` around hidden states that are already there, with the output layer `cut` to the wanted
-    rows. So tied and untied, plain and quantised layers, soft-capping and logit scales are the model's own.
+    It runs the model's own `__call__` around hidden states that are already there. `cut` gives the output layer with the wanted
+    rows only. So tied and untied, plain and quantised layers, soft-capping and logit scales are the model's own.
 
-    frozen: nothing in it is trained, so only hidden states need gradients. size: vocabulary entries.
+    frozen: nothing in it is trained, so only hidden states need gradients.
     """
 
     def __init__(self, model: nn.Module):
@@ -56,66 +41,67 @@ class OutputHead:
         self.layers = self.layers or {name: (body, name) for name in EMBEDDINGS if isinstance(body.get(name), nn.Module)}
 
     def cut(self, rows: Any, after: mx.array | None = None) -> dict[str, nn.Module]:
-        """The output layer of some vocabulary entries, in float32 where it is stored otherwise; `after`: see `stored.py`."""
+        """The output layer of some vocabulary entries, in float32 where it is stored otherwise; `after`: see `expanded_rows`."""
         return {name: _rows(owner[name], rows, after) for name, (owner, _) in self.layers.items()}
 
     def __call__(self, hidden: mx.array, cut: dict[str, nn.Module] | None = None) -> mx.array:
         cut = cut or {name: owner[name] for name, (owner, _) in self.layers.items()}
-        with _replaced(self.text, {self.name: _Stand(self.text[self.name], hidden[None], cut)}):
-            with _replaced(self.text, {name: layer for name, layer in cut.items() if name in self.text}):
+        with replaced(self.text, {self.name: _Stand(self.text[self.name], hidden[None], cut)}):
+            with replaced(self.text, {name: layer for name, layer in cut.items() if name in self.text}):
                 return self.text(mx.zeros((1, hidden.shape[0]), mx.int32))[0].astype(mx.float32)
 
     def size(self, hidden: mx.array) -> int:
-        """Vocabulary entries; only shapes are computed. Raises UserError for a model whose output layer `cut` does not find."""
+        """The number of vocabulary entries; only shapes are computed. Raises UserError where the output layer is not known."""
         if self(hidden[:1], self.cut(slice(0, 1))).shape[-1] != 1:
             raise UserError(
                 f"{type(self.text).__module__}: its output layer is not found (expected {' or '.join(OUTPUT)}, or the embedding), "
                 "so answers cannot be scored; choose another base model"
             )
-        return self(hidden[:1]).shape[-1]
+        return int(self(hidden[:1]).shape[-1])
 
 
-@contextmanager
-def _replaced(module: nn.Module, parts: dict[str, Any]) -> Iterator[None]:
-    """Within this, `module` has other parts. (An nn.Module is a dict of its parts; setting attributes would copy state.)"""
-    kept = {name: module[name] for name in parts}
-    dict.update(module, parts)
-    try:
-        yield
-    finally:
-        dict.update(module, kept)
+def token_logprobs(head: OutputHead, hidden: mx.array, targets: mx.array) -> mx.array:
+    """log p(target) of each token in nats: hidden (tokens, width), targets (tokens,) -> (tokens,) float32; differentiable.
+
+    A head that is trained itself is differentiated as it stands, which keeps all logits.
+    """
+    if not head.frozen:
+        logits = head(hidden.astype(mx.float32))
+        return mx.take_along_axis(logits, targets[:, None], axis=-1)[:, 0] - mx.logsumexp(logits, axis=-1)
+    size = head.size(hidden)
+
+    def forward(hidden: mx.array, targets: mx.array) -> tuple[mx.array, mx.array]:
+        logps: list[mx.array] = []
+        directions: list[mx.array] = []
+        for begin in range(0, targets.size, CHUNK_TOKENS):
+            part, wanted = _part(hidden, targets, begin)
+            if logps:
+                part = mx.depends([part], [logps[-1], directions[-1]])[0]
+            logp, direction = _chunk(head, part, wanted, size, gradient=True)
+            logps.append(logp)
+            directions.append(direction.astype(hidden.dtype))
+        return mx.concatenate(logps), mx.concatenate(directions)
+
+    function = mx.custom_function(forward)
+    function.vjp(lambda primals, by, outputs: (by[0][:, None].astype(outputs[1].dtype) * outputs[1], mx.zeros_like(primals[1])))
+    return function(hidden, targets)[0]
 
 
-def _rows(layer: nn.Module, rows: Any, after: mx.array | None) -> nn.Module:
-    """A linear or embedding layer, plain, quantised or stored, with some of its outputs only."""
-    if isinstance(layer, STORED):
-        return expanded_rows(layer, rows, after)
-    cut = copy.copy(layer)
-    dict.update(cut, {name: x[rows] for name, x in layer.items() if isinstance(x, mx.array)})
-    return cut
+def token_logprobs_without_gradient(head: OutputHead, hidden: mx.array, targets: mx.array) -> mx.array:
+    """As `token_logprobs`, for values only."""
+    size = head.size(hidden)
+    logps = []
+    for begin in range(0, targets.size, CHUNK_TOKENS):
+        part, wanted = _part(hidden, targets, begin)
+        logps.append(_chunk(head, part, wanted, size, gradient=False)[0])
+        mx.eval(logps[-1])
+    return mx.concatenate(logps)
 
 
-def _exp(x: mx.array, shift: mx.array) -> mx.array:
-    return exp_minus(x, shift) if on_cpu() else mx.exp(x - shift)
-
-
-def _sum(x: mx.array) -> mx.array:
-    """Sums of the rows, (rows, 1), in two levels: MLX's CPU build adds one after the other, which loses digits in long rows."""
-    rows, length = x.shape
-    rest = length % 64
-    total = x[:, length - rest :].sum(axis=-1, keepdims=True)
-    if length == rest:
-        return total
-    return x[:, : length - rest].reshape(rows, -1, 64).sum(axis=-1).sum(axis=-1, keepdims=True) + total
-
-
-def _targets(head: OutputHead, hidden: mx.array, targets: mx.array, gradient: bool) -> tuple[mx.array, mx.array]:
-    """Logit of each token's own target (tokens,), and its derivative by the token's hidden state (tokens, width)."""
-    own, cut = mx.eye(targets.size), head.cut(targets, after=hidden)
-    if not gradient:
-        return (head(hidden, cut) * own).sum(axis=-1), hidden
-    (logits,), (direction,) = mx.vjp(lambda h: head(h, cut), [hidden], [own])
-    return (logits * own).sum(axis=-1), direction
+def _part(hidden: mx.array, targets: mx.array, begin: int) -> tuple[mx.array, mx.array]:
+    """One chunk of tokens, in float32: logits in bf16 would be off by about 0.03 nat a token."""
+    chunk = slice(begin, begin + CHUNK_TOKENS)
+    return hidden[chunk].astype(mx.float32), targets[chunk]
 
 
 def _chunk(head: OutputHead, hidden: mx.array, targets: mx.array, size: int, gradient: bool) -> tuple[mx.array, mx.array]:
@@ -139,44 +125,47 @@ def _chunk(head: OutputHead, hidden: mx.array, targets: mx.array, size: int, gra
     return logit - (top + mx.log(total))[:, 0], direction - pull / total
 
 
-def _part(hidden: mx.array, targets: mx.array, begin: int) -> tuple[mx.array, mx.array]:
-    """One chunk of tokens, in float32: logits in bf16 would be off by about 0.03 nat a token."""
-    chunk = slice(begin, begin + CHUNK_TOKENS)
-    return hidden[chunk].astype(mx.float32), targets[chunk]
+def _targets(head: OutputHead, hidden: mx.array, targets: mx.array, gradient: bool) -> tuple[mx.array, mx.array]:
+    """Logit of each token's own target (tokens,), and its derivative by the token's hidden state (tokens, width)."""
+    own, cut = mx.eye(targets.size), head.cut(targets, after=hidden)
+    if not gradient:
+        return (head(hidden, cut) * own).sum(axis=-1), hidden
+    (logits,), (direction,) = mx.vjp(lambda h: head(h, cut), [hidden], [own])
+    return (logits * own).sum(axis=-1), direction
 
 
-def token_logprobs(head: OutputHead, hidden: mx.array, targets: mx.array) -> mx.array:
-    """log p(target) of each token in nats: hidden (tokens, width), targets (tokens,) -> (tokens,) float32; differentiable.
+class _Stand:
+    """Stands in for a model's body: it returns hidden states that are already there, and some of its parts are others."""
 
-    A head that is trained itself is differentiated through as it stands, which keeps all logits.
-    """
-    if not head.frozen:
-        logits = head(hidden.astype(mx.float32))
-        return mx.take_along_axis(logits, targets[:, None], axis=-1)[:, 0] - mx.logsumexp(logits, axis=-1)
-    size = head.size(hidden)
+    def __init__(self, body: nn.Module, hidden: mx.array, parts: dict[str, nn.Module]):
+        self._body, self._hidden, self._parts = body, hidden, parts
 
-    def forward(hidden: mx.array, targets: mx.array) -> tuple[mx.array, mx.array]:
-        found, directions = [], []
-        for begin in range(0, targets.size, CHUNK_TOKENS):
-            part, wanted = _part(hidden, targets, begin)
-            if found:
-                part = mx.depends([part], [found[-1], directions[-1]])[0]
-            logp, direction = _chunk(head, part, wanted, size, gradient=True)
-            found.append(logp)
-            directions.append(direction.astype(hidden.dtype))
-        return mx.concatenate(found), mx.concatenate(directions)
+    def __call__(self, *args: Any, **kwargs: Any) -> mx.array:
+        return self._hidden
 
-    function = mx.custom_function(forward)
-    function.vjp(lambda primals, by, outputs: (by[0][:, None].astype(outputs[1].dtype) * outputs[1], mx.zeros_like(primals[1])))
-    return function(hidden, targets)[0]
+    def __getattr__(self, name: str) -> Any:
+        return self._parts.get(name) or getattr(self._body, name)
 
 
-def token_logprobs_without_gradient(head: OutputHead, hidden: mx.array, targets: mx.array) -> mx.array:
-    """As `token_logprobs`, for values only."""
-    size = head.size(hidden)
-    found = []
-    for begin in range(0, targets.size, CHUNK_TOKENS):
-        part, wanted = _part(hidden, targets, begin)
-        found.append(_chunk(head, part, wanted, size, gradient=False)[0])
-        mx.eval(found[-1])
-    return mx.concatenate(found)
+def _rows(layer: nn.Module, rows: Any, after: mx.array | None) -> nn.Module:
+    """A linear or embedding layer, plain, quantised or stored, with some of its outputs only."""
+    if isinstance(layer, STORED):
+        return expanded_rows(layer, rows, after)
+    cut = copy.copy(layer)
+    dict.update(cut, {name: x[rows] for name, x in layer.items() if isinstance(x, mx.array)})
+    return cut
+
+
+def _exp(x: mx.array, shift: mx.array) -> mx.array:
+    return exp_minus(x, shift) if on_cpu() else mx.exp(x - shift)
+
+
+def _sum(x: mx.array) -> mx.array:
+    """Sums of the rows, (rows, 1), in two levels. MLX's CPU build adds one number after the other, which loses digits in long
+    rows."""
+    rows, length = x.shape
+    rest = length % 64
+    total = x[:, length - rest :].sum(axis=-1, keepdims=True)
+    if length == rest:
+        return total
+    return x[:, : length - rest].reshape(rows, -1, 64).sum(axis=-1).sum(axis=-1, keepdims=True) + total

@@ -1,14 +1,14 @@
 """The one place that turns (prompt, answers) into log-probabilities: training, scoring and evaluation all call it.
 
-`batch_logprobs` is differentiable and works on padded arrays; `token_logprobs` takes lists of any lengths, makes batches of
-them and gives NumPy arrays back. Both run a prompt once for all its answers (`prefix.py`), and compute logits only where an
-answer token is predicted (`head.py`). Models whose layers keep something else than keys and values (recurrent ones) are run
-the plain way, prompt and answer in one row.
+`batch_logprobs` is differentiable and takes padded arrays. `token_logprobs` takes lists of any lengths, makes batches of them
+and returns NumPy arrays. Both run a prompt once for all its answers (`prefix.py`), and compute logits only where an answer token
+is predicted (`head.py`). Some models keep something else than keys and values in their layers (recurrent ones). They run prompt
+and answer in one row.
 """
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -16,38 +16,46 @@ import numpy as np
 
 from . import head as heads
 from .cpu import swapped
-from .prefix import Layout, Prefix, Recorder, body_of, checkpointed, grouped_scores, text_model, windows
+from .prefix import Layout, Prefix, Recorder, body_of, checkpointed, grouped_scores, sliding_windows, text_model
 
 Recorded = list[tuple[mx.array, mx.array]]  # keys and values of each layer, (prompts, heads, tokens, head_dim)
 TOKEN_BUDGET = 4096  # tokens, padding included, that a batch without gradients may hold
-_told: set[type] = set()  # model classes whose fallback was said
+_warned: set[type] = set()  # model classes whose fallback was reported
 
 
-def shares_prompts(model: nn.Module) -> bool:
-    """Whether `model` can run a prompt once for all its answers; says so, once, if it cannot."""
-    if windows(model) is not None:
-        return True
-    if type(model) not in _told:
-        _told.add(type(model))
-        warnings.warn(
-            f"{type(model).__module__.rsplit('.', 1)[-1]}: its layers keep more than keys and values, so the prompt cannot be "
-            "shared by its answers; each answer is run with its own copy of the prompt, which is slower",
-            stacklevel=2,
-        )
-    return False
+@dataclass
+class Padded:
+    """Right-padded token ids of prompts with their answers, all int32; prompts have at least one token."""
+
+    prompts: mx.array  # (pairs, prompt length)
+    prompt_lengths: mx.array  # (pairs,)
+    answers: mx.array  # (pairs, candidates, answer length)
+    answer_lengths: mx.array  # (pairs, candidates)
 
 
-def batch_logprobs(model: nn.Module, batch: Any, *, checkpoint: bool = False, gradient: bool = True) -> mx.array:
+def batch_logprobs(
+    model: nn.Module, batch: Padded, *, checkpoint: bool = False, gradient: bool = True, recorded: Recorded | None = None
+) -> mx.array:
     """Log-probability of each answer token, in nats: (pairs, candidates, answer length) float32, 0 at padding.
 
-    Differentiable in the model's trainable parameters. `batch` (see training/batches.py) has right-padded
-    `prompts` (pairs, prompt length), `prompt_lengths` (pairs,), `answers` (pairs, candidates, answer length) and
-    `answer_lengths` (pairs, candidates), all int32; prompts have at least one token. `checkpoint` trades a second forward
-    pass through each layer for the memory of its activations; `gradient=False` is cheaper where only values are needed.
+    Differentiable in the model's trainable parameters. `checkpoint` trades a second forward pass through each layer for the memory
+    of its activations. `gradient=False` is cheaper where only values are needed. `recorded`: keys and values of the prompts but
+    their last tokens, padded to prompt length - 1, where there are some already.
     """
-    return _padded_logprobs(
-        model, batch.prompts, batch.prompt_lengths, batch.answers, batch.answer_lengths, checkpoint=checkpoint, gradient=gradient
-    )
+    with swapped(text_model(model)):
+        if shares_prompts(model):
+            hidden = _shared_hidden(model, batch, checkpoint, recorded)
+        else:
+            hidden = _plain_hidden(model, batch, checkpoint)
+    valid = mx.arange(batch.answers.shape[-1]) < batch.answer_lengths[..., None]
+    # Padding is dropped before the output head: it needs neither logits nor gradients.
+    kept = np.flatnonzero(np.array(valid).reshape(-1))
+    places = mx.array(kept, dtype=mx.int32)
+    targets = batch.answers.reshape(-1)[places]
+    hidden = hidden.reshape(-1, hidden.shape[-1])[places]
+    compute = heads.token_logprobs if gradient else heads.token_logprobs_without_gradient
+    logps = compute(heads.OutputHead(model), hidden, targets)
+    return mx.zeros((batch.answers.size,)).at[places].add(logps).reshape(batch.answers.shape)
 
 
 def token_logprobs(
@@ -60,13 +68,13 @@ def token_logprobs(
 ) -> list[list[np.ndarray]]:
     """Log-probability of each token of answers[i][j] after prompts[i], in nats, float32, not differentiable.
 
-    Prompts must not be empty; answers may be, and are of any number a prompt. A prompt runs once for its answers. Batches hold
-    up to `token_budget` tokens, padding included (one prompt with its answers at least). `recorded[i]`: keys and values of
-    prompts[i] but its last token, where they are there already (from sampling, say); the prompts are not run again then.
+    Prompts must not be empty (ValueError). Answers may be, and a prompt may have any number of them. Batches hold up to
+    `token_budget` tokens, padding included (one prompt with its answers at least). `recorded[i]`: keys and values of prompts[i]
+    but its last token, where there are some already (from sampling, say); then the prompts do not run again.
     """
     if any(not prompt for prompt in prompts):
         raise ValueError("token_logprobs: an empty prompt; a prompt needs at least one token to predict the first one from")
-    found: list[list[np.ndarray]] = [[np.zeros(0, np.float32)] * len(some) for some in answers]
+    logps: list[list[np.ndarray]] = [[np.zeros(0, np.float32)] * len(some) for some in answers]
     work = [i for i, some in enumerate(answers) if any(some)]
     for rows in _batches(work, prompts, answers, token_budget):
         most = max(len(answers[i]) for i in rows)
@@ -76,19 +84,31 @@ def token_logprobs(
         for r, i in enumerate(rows):
             for j, answer in enumerate(answers[i]):
                 padded[r, j, : len(answer)], lengths[r, j] = answer, len(answer)
-        asked, sizes = pad([prompts[i] for i in rows])
-        known = _stacked([recorded[i] for i in rows], asked.shape[1] - 1) if recorded is not None else None
-        logps = _padded_logprobs(model, asked, sizes, mx.array(padded), mx.array(lengths), gradient=False, recorded=known)
-        values = np.array(logps)
+        batch = Padded(*pad([prompts[i] for i in rows]), mx.array(padded), mx.array(lengths))
+        known = _stacked([recorded[i] for i in rows], batch.prompts.shape[1] - 1) if recorded is not None else None
+        values = np.array(batch_logprobs(model, batch, gradient=False, recorded=known))
         for r, i in enumerate(rows):
             for j, answer in enumerate(answers[i]):
-                found[i][j] = values[r, j, : len(answer)].copy()
-    return found
+                logps[i][j] = values[r, j, : len(answer)].copy()
+    return logps
+
+
+def shares_prompts(model: nn.Module) -> bool:
+    """Whether `model` can run a prompt once for all its answers; warns, once, if it cannot."""
+    if sliding_windows(model) is not None:
+        return True
+    if type(model) not in _warned:
+        _warned.add(type(model))
+        warnings.warn(
+            f"{type(model).__module__.rsplit('.', 1)[-1]}: its layers keep more than keys and values, so the prompt cannot be "
+            "shared by its answers; each answer is run with its own copy of the prompt, which is slower",
+            stacklevel=2,
+        )
+    return False
 
 
 def total(tokens: np.ndarray) -> float:
-    """Log-probability of an answer in nats from those of its tokens; rounded to 1e-5, below what float32 resolves in a sum of this
-    size."""
+    """Log-probability of an answer in nats, rounded to 1e-5: float32 resolves no less in a sum of this size."""
     return round(float(np.sum(tokens, dtype=np.float64)), 5)
 
 
@@ -114,7 +134,7 @@ def _batches(work: list[int], prompts: list[list[int]], answers: list[list[list[
     """Longest first, as many prompts a batch as fit with their padding."""
     size = {i: (len(answers[i]), max(len(a) for a in answers[i]), len(prompts[i])) for i in work}
     batches: list[list[int]] = []
-    shape = (0, 0, 0)
+    shape: tuple[int, ...] = (0, 0, 0)
     for i in sorted(work, key=lambda i: (size[i][0] * size[i][1] + size[i][2], i), reverse=True):
         grown = tuple(map(max, shape, size[i]))
         if batches and (len(batches[-1]) + 1) * (grown[0] * grown[1] + grown[2]) <= budget:
@@ -126,60 +146,33 @@ def _batches(work: list[int], prompts: list[list[int]], answers: list[list[list[
     return batches
 
 
-def _padded_logprobs(
-    model: nn.Module,
-    prompts: mx.array,
-    prompt_lengths: mx.array,
-    answers: mx.array,
-    answer_lengths: mx.array,
-    *,
-    checkpoint: bool = False,
-    gradient: bool,
-    recorded: Recorded | None = None,
-) -> mx.array:
-    with swapped(text_model(model)):
-        if shares_prompts(model):
-            hidden = _shared_hidden(model, prompts, prompt_lengths, answers, checkpoint, recorded)
-        else:
-            hidden = _plain_hidden(model, prompts, prompt_lengths, answers, checkpoint)
-    valid = mx.arange(answers.shape[-1]) < answer_lengths[..., None]
-    # Padding is dropped before the output head: it needs neither logits nor gradients.
-    kept = np.flatnonzero(np.array(valid).reshape(-1))
-    places = mx.array(kept, dtype=mx.int32)
-    targets = answers.reshape(-1)[places]
-    hidden = hidden.reshape(-1, hidden.shape[-1])[places]
-    compute = heads.token_logprobs if gradient else heads.token_logprobs_without_gradient
-    logps = compute(heads.OutputHead(model), hidden, targets)
-    return mx.zeros((answers.size,)).at[places].add(logps).reshape(answers.shape)
+def _shared_hidden(model: nn.Module, batch: Padded, checkpoint: bool, recorded: Recorded | None) -> mx.array:
+    """The body's output where answer tokens are predicted, (pairs, candidates, answer length, width).
 
-
-def _shared_hidden(
-    model: nn.Module, prompts: mx.array, lengths: mx.array, answers: mx.array, checkpoint: bool, recorded: Recorded | None
-) -> mx.array:
-    """The body's output where answer tokens are predicted, (pairs, candidates, answer length, width); prompts run once, and
-    not at all where their keys and values are `recorded`."""
-    body, seen = body_of(model), windows(model)
-    (pairs, width), (_, candidates, length) = prompts.shape, answers.shape
-    last = mx.take_along_axis(prompts, lengths[:, None] - 1, axis=1)
-    inputs = mx.concatenate([mx.broadcast_to(last[:, None], (pairs, candidates, 1)), answers[..., :-1]], axis=-1)
-    layout = Layout(lengths - 1, width - 1, candidates, grouped_scores(model))
+    Prompts run once, and not at all where their keys and values are `recorded`.
+    """
+    body, sliding, prompts = body_of(model), sliding_windows(model) or [], batch.prompts
+    (pairs, width), (_, candidates, length) = prompts.shape, batch.answers.shape
+    last = mx.take_along_axis(prompts, batch.prompt_lengths[:, None] - 1, axis=1)
+    inputs = mx.concatenate([mx.broadcast_to(last[:, None], (pairs, candidates, 1)), batch.answers[..., :-1]], axis=-1)
+    layout = Layout(batch.prompt_lengths - 1, width - 1, candidates, grouped_scores(model))
     with checkpointed(body, checkpoint):
         if recorded is None and width > 1:
-            recorders = [Recorder(window) for window in seen]
+            recorders = [Recorder(one) for one in sliding]
             body(prompts[:, :-1], cache=recorders)
             recorded = [(r.keys, r.values) for r in recorders]
-        known = recorded or [(None, None)] * len(seen)
-        caches = [Prefix(*kv, layout, window) for kv, window in zip(known, seen, strict=True)]
+        known = recorded or [(None, None)] * len(sliding)
+        caches = [Prefix(*kv, layout, one) for kv, one in zip(known, sliding, strict=True)]
         hidden = body(inputs.reshape(pairs * candidates, length), cache=caches)
     return hidden.reshape(pairs, candidates, length, -1)
 
 
-def _plain_hidden(model: nn.Module, prompts: mx.array, lengths: mx.array, answers: mx.array, checkpoint: bool) -> mx.array:
+def _plain_hidden(model: nn.Module, batch: Padded, checkpoint: bool) -> mx.array:
     """As `_shared_hidden`, each answer in a row with its own copy of the prompt: for models that cannot share it."""
-    body = body_of(model)
-    (pairs, width), (_, candidates, length) = prompts.shape, answers.shape
-    # Row: the prompt, its answer right behind it, padding. Gathered from [prompt | answer] side by side.
-    side = mx.concatenate([mx.broadcast_to(prompts[:, None], (pairs, candidates, width)), answers], axis=-1)
+    body, lengths = body_of(model), batch.prompt_lengths
+    (pairs, width), (_, candidates, length) = batch.prompts.shape, batch.answers.shape
+    # A row is the prompt, its answer right behind it, and padding. It is gathered from [prompt | answer] side by side.
+    side = mx.concatenate([mx.broadcast_to(batch.prompts[:, None], (pairs, candidates, width)), batch.answers], axis=-1)
     place = mx.arange(width + length - 1)
     source = mx.where(place < lengths[:, None], place, place - lengths[:, None] + width)
     source = mx.minimum(source, width + length - 1)

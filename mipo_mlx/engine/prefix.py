@@ -1,13 +1,12 @@
 """Run a prompt once and all its answers against it, differentiably, on stock mlx-lm models.
 
 mlx-lm's attention layers take any object with `offset`, `update_and_fetch` and `make_mask` as their KV cache. The prompt pass
-hands them `Recorder`s, which keep each layer's keys and values as ordinary differentiable arrays; the answer pass hands them
+gives them `Recorder`s, which keep each layer's keys and values as ordinary differentiable arrays. The answer pass gives them
 `Prefix`es, which put those before each answer's own.
 
-~~~ Gradient checkpointing of a model's layers that is exact together with prefix sharing.
-
-A checkpointed function is run a second time in the backward pass, so it must not change anything outside. Here a layer gets
-its prompt's keys and values as inputs and returns the ones it records as outputs; the caches it sees are made afresh inside.
+`checkpointed` adds gradient checkpointing of the layers. A checkpointed function runs a second time in the backward pass, so it
+must change nothing outside. A layer gets its prompt's keys and values as inputs and returns those that it records as outputs.
+The caches that it sees are new ones, made inside.
 """
 
 from collections.abc import Iterator
@@ -21,55 +20,24 @@ from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
 from ..errors import UserError
 from .cpu import swapped
+from .tables import replaced
 
 
-def windows(model: nn.Module) -> list[int | None] | None:
-    """Each layer's attention window (None: sees everything), or None where the prompt cannot be shared.
+def sliding_windows(model: nn.Module) -> list[int | None] | None:
+    """Each layer's sliding window (None: it sees everything), or None where the prompt cannot be shared.
 
     Shareable: one cache of plain keys and values a layer, whole (`KVCache`) or the last w positions (`RotatingKVCache`).
     Recurrent and chunked caches, and caches nested in lists, are not.
     """
-    found: list[int | None] = []
+    layers: list[int | None] = []
     for cache in make_prompt_cache(model):
         if type(cache) is KVCache:
-            found.append(None)
+            layers.append(None)
         elif type(cache) is RotatingKVCache and cache.keep == 0:
-            found.append(cache.max_size)
+            layers.append(cache.max_size)
         else:
             return None
-    return found if len(found) == len(text_model(model).layers) else None
-
-
-def text_model(model: nn.Module) -> nn.Module:
-    """The language model inside a wrapper of several modalities, else the model itself."""
-    return getattr(model, "language_model", model)
-
-
-def body_name(text: nn.Module) -> str:
-    """The attribute of a language model that holds its body, all that comes before the output head."""
-    for name in ("model", "backbone", "transformer"):
-        if isinstance(text.get(name), nn.Module) and hasattr(text[name], "layers"):
-            return name
-    raise UserError(
-        f"{type(text).__module__}: no model, backbone or transformer part with layers was found, so its hidden states cannot be "
-        "read; choose another base model"
-    )
-
-
-def body_of(model: nn.Module) -> nn.Module:
-    text = text_model(model)
-    return text[body_name(text)]
-
-
-def grouped_scores(model: nn.Module) -> bool:
-    """Gemma 2 computes its soft-capped attention itself, with scores of (rows, key heads, query groups, queries, keys)."""
-    return text_model(model).model_type == "gemma2" and text_model(model).layers[0].self_attn.repeats > 1
-
-
-def causal(queries: mx.array, keys: mx.array, window: int | None) -> mx.array:
-    """Which key positions a query position sees: bool, broadcast of queries[..., :, None] against keys[..., None, :]."""
-    distance = queries[..., :, None] - keys[..., None, :]
-    return distance >= 0 if window is None else (distance >= 0) & (distance < window)
+    return layers if len(layers) == len(text_model(model).layers) else None
 
 
 class Recorder:
@@ -77,23 +45,23 @@ class Recorder:
 
     offset = 0
 
-    def __init__(self, window: int | None):
-        self.window = window
+    def __init__(self, sliding: int | None):
+        self.sliding = sliding
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         self.keys, self.values = keys, values
         return keys, values
 
     def make_mask(self, n: int, return_array: bool = False, window_size: int | None = None) -> Any:
-        window = self.window or window_size
-        if not return_array and (window is None or n <= window):
+        sliding = self.sliding or window_size
+        if not return_array and (sliding is None or n <= sliding):
             return "causal"
-        return causal(mx.arange(n), mx.arange(n), window)
+        return causal(mx.arange(n), mx.arange(n), sliding)
 
 
 @dataclass
 class Layout:
-    """Where everything lies in the answer pass: rows = prompts x answers, each row's queries at positions start + 0, 1, ..."""
+    """The positions of the answer pass: rows = prompts x answers, each row's queries at positions start + 0, 1, ..."""
 
     start: mx.array  # (prompts,) int32: position of the last prompt token, which is each row's first query
     width: int  # recorded prompt tokens, padding included
@@ -103,16 +71,14 @@ class Layout:
     def offset(self) -> mx.array:
         return mx.repeat(self.start, self.answers)
 
-    def mask(self, n: int, window: int | None) -> mx.array:
+    def mask(self, n: int, sliding: int | None) -> mx.array:
         """(rows, 1, n, width + n) bool; (rows, 1, 1, n, width + n) where attention scores are grouped."""
-        own = mx.arange(n)
-        recorded = mx.arange(self.width)
-        before = mx.broadcast_to(
-            (recorded < self.start[:, None])[:, None], (self.start.size, n, self.width)
-        )  # padding of shorter prompts is hidden
-        if window is not None:
-            before = before & causal(self.start[:, None] + own, recorded[None], window)
-        among = mx.broadcast_to(causal(own, own, window), (self.start.size, n, n))
+        own, recorded = mx.arange(n), mx.arange(self.width)
+        real = recorded < self.start[:, None]  # padding of shorter prompts is hidden
+        before = mx.broadcast_to(real[:, None], (self.start.size, n, self.width))
+        if sliding is not None:
+            before = before & causal(self.start[:, None] + own, recorded[None], sliding)
+        among = mx.broadcast_to(causal(own, own, sliding), (self.start.size, n, n))
         mask = mx.repeat(mx.concatenate([before, among], axis=-1)[:, None], self.answers, axis=0)
         return mask[:, None] if self.grouped else mask
 
@@ -120,8 +86,8 @@ class Layout:
 class Prefix:
     """Cache of one layer in the answer pass: puts the recorded prompt before each answer's own keys and values."""
 
-    def __init__(self, keys: mx.array | None, values: mx.array | None, layout: Layout, window: int | None):
-        self.keys, self.values, self.layout, self.window = keys, values, layout, window
+    def __init__(self, keys: mx.array | None, values: mx.array | None, layout: Layout, sliding: int | None):
+        self.keys, self.values, self.layout, self.sliding = keys, values, layout, sliding
         self.offset = layout.offset()
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
@@ -134,11 +100,29 @@ class Prefix:
         )
 
     def make_mask(self, n: int, return_array: bool = False, window_size: int | None = None) -> mx.array:
-        return self.layout.mask(n, self.window or window_size)
+        return self.layout.mask(n, self.sliding or window_size)
+
+
+def causal(queries: mx.array, keys: mx.array, sliding: int | None) -> mx.array:
+    """Which keys a query sees, by their positions (None: no sliding window): bool, queries[..., :, None] x keys[..., None, :]."""
+    distance = queries[..., :, None] - keys[..., None, :]
+    return distance >= 0 if sliding is None else (distance >= 0) & (distance < sliding)
+
+
+def grouped_scores(model: nn.Module) -> bool:
+    """Gemma 2 computes its soft-capped attention itself, with scores of (rows, key heads, query groups, queries, keys)."""
+    return bool(text_model(model).model_type == "gemma2" and text_model(model).layers[0].self_attn.repeats > 1)
+
+
+@contextmanager
+def checkpointed(body: nn.Module, on: bool) -> Iterator[None]:
+    """Within this, `body`'s layers are checkpointed one by one (if `on`)."""
+    with replaced(body, {"layers": [_Checkpointed(layer) for layer in body.layers]} if on else {}):
+        yield
 
 
 class _Checkpointed:
-    """A layer that keeps only its inputs for the backward pass; everything but the call is the layer's own."""
+    """A layer that keeps only its inputs for the backward pass. All but the call is the layer's own."""
 
     def __init__(self, layer: nn.Module):
         self._layer = layer
@@ -150,21 +134,22 @@ class _Checkpointed:
         layer = self._layer
         cache = next((x for x in (*args, *kwargs.values()) if isinstance(x, (Recorder, Prefix))), None)
         prefix = (cache.keys, cache.values) if isinstance(cache, Prefix) and cache.keys is not None else ()
+        # Dropout must draw the same numbers when the layer runs again, and the same as without checkpointing.
+        high, low = mx.random.state[0].tolist()
 
-        high, low = mx.random.state[0].tolist()  # dropout must draw the same numbers when the layer runs again, and without us
-
-        def run(parameters: dict, h: mx.array, *prefix: mx.array) -> tuple[mx.array, ...]:
-            fresh = None
+        def run(parameters: dict[str, Any], h: mx.array, *prefix: mx.array) -> tuple[mx.array, ...]:
+            fresh: Recorder | Prefix | None = None
             if isinstance(cache, Recorder):
-                fresh = Recorder(cache.window)
+                fresh = Recorder(cache.sliding)
             elif isinstance(cache, Prefix):
-                fresh = Prefix(*(prefix or (None, None)), cache.layout, cache.window)
+                keys, values = prefix or (None, None)
+                fresh = Prefix(keys, values, cache.layout, cache.sliding)
             kept = layer.trainable_parameters()
             layer.update(parameters)
             mx.random.seed(high << 32 | low)
             try:
                 swap = {id(cache): fresh}
-                with swapped(layer):  # the second run comes when the tracing of the whole is long over
+                with swapped(layer):  # the second run comes after the tracing of the whole is over
                     out = layer(h, *(swap.get(id(x), x) for x in args), **{k: swap.get(id(x), x) for k, x in kwargs.items()})
             finally:
                 layer.update(kept)
@@ -176,13 +161,22 @@ class _Checkpointed:
         return out[0]
 
 
-@contextmanager
-def checkpointed(body: nn.Module, on: bool) -> Iterator[None]:
-    """Within this, `body`'s layers are checkpointed one by one (if `on`)."""
-    layers = body.layers
-    if on:
-        dict.__setitem__(body, "layers", [_Checkpointed(layer) for layer in layers])
-    try:
-        yield
-    finally:
-        dict.__setitem__(body, "layers", layers)
+def text_model(model: nn.Module) -> nn.Module:
+    """The language model inside a wrapper of several modalities, else the model itself."""
+    return getattr(model, "language_model", model)
+
+
+def body_of(model: nn.Module) -> nn.Module:
+    text = text_model(model)
+    return text[body_name(text)]
+
+
+def body_name(text: nn.Module) -> str:
+    """The attribute of a language model that holds its body: all that comes before the output head."""
+    for name in ("model", "backbone", "transformer"):
+        if isinstance(text.get(name), nn.Module) and hasattr(text[name], "layers"):
+            return name
+    raise UserError(
+        f"{type(text).__module__}: no model, backbone or transformer part with layers was found, so its hidden states cannot be "
+        "read; choose another base model"
+    )

@@ -1,17 +1,13 @@
-"""Sample answers for a batch of prompts with mlx-lm's continuous batching; the same seed gives the same answers. Pairs, profile
-and evaluation all sample here.
+"""Sample answers for a batch of prompts with mlx-lm's continuous batching; the same seed gives the same answers.
 
-~~~ Top-p sampling without sorting the vocabulary.
+Top-p sampling does not sort the vocabulary. mlx-lm sorts all log-probabilities at every step, which on a CPU takes longer than
+a small model's forward pass. The nucleus is nearly always a few hundred tokens. So the likeliest LIMIT tokens are picked, which
+takes linear time, and only those are sorted.
 
-mlx-lm sorts all log-probabilities at every step, which on a CPU takes longer than a small model's forward pass. The nucleus is
-a few hundred tokens nearly always: picking the likeliest LIMIT out of the vocabulary is linear, and only those are sorted.
-
-~~~ Prompts are run once: their keys and values go to the batch generator first and to scoring after it, and prefixes that come
-back in later prompts are kept.
-
-What is shared is found in the token ids, whatever the chat template: every prompt's opening (system header), and for each
-context what all prompts with that context begin with. Prefixes and prompts are always run by themselves, from the same
-beginning, so their bits do not depend on when that happens: a resumed run computes the same ones.
+`Prefixes` runs each prompt once. Its keys and values go to the batch generator first and to scoring after it. Token ids alone
+say what prompts share, whatever the chat template: every prompt's opening (system header), and what all prompts of one context
+begin with. Prefixes and prompts always run by themselves, from the same beginning. So their bits do not depend on when they
+run, and a resumed run computes the same ones.
 """
 
 from collections import OrderedDict
@@ -36,7 +32,7 @@ Layers = list[KVCache]
 
 @dataclass(frozen=True)
 class Start:
-    """A prompt that is run up to the tokens that remain: its last one, or all where the model's caches are of other kinds."""
+    """A prompt that ran up to the `tokens` that remain: its last one, or all where the model's caches are of other kinds."""
 
     cache: Layers | None
     tokens: list[int]
@@ -55,9 +51,9 @@ def sample(
     key: int,
     finished: Callable[[Answer], None] = lambda answer: None,
 ) -> list[Answer]:
-    """One answer to each prompt (token ids, or prompts that were run before), in their order.
+    """One answer to each prompt (token ids, or prompts that ran before), in their order.
 
-    An answer's tokens end with the end-of-turn token where the model wrote one (finish "stop"); an answer cut at
+    An answer's tokens end with the end-of-turn token where the model wrote one (finish "stop"). An answer that is cut at
     `settings.max_tokens` gets none. `finished` is called with each answer as it ends.
     """
     ends = sorted(tokenizer.eos_token_ids)
@@ -69,14 +65,15 @@ def sample(
         prefill_batch_size=settings.batch,
     )
     starts = [prompt if isinstance(prompt, Start) else Start(None, prompt) for prompt in prompts]
-    # Long prompts first: neighbours of like length are padded least, and the last to start are the quickest to begin.
+    # Long prompts first: neighbours of like length need least padding, and the last prompts are the quickest to begin.
     order = sorted(range(len(starts)), key=lambda i: (-length_of(starts[i]), i))
     answers: dict[int, Answer] = {}
     mx.random.seed(key)
     try:
         caches = [starts[i].cache or make_prompt_cache(model) for i in order]
         uids = generator.insert([starts[i].tokens for i in order], [settings.max_tokens] * len(order), caches=caches)
-        place, written = dict(zip(uids, order, strict=True)), {uid: [] for uid in uids}
+        place = dict(zip(uids, order, strict=True))
+        written: dict[int, list[int]] = {uid: [] for uid in uids}
         with fast(model):
             while responses := generator.next_generated():
                 for response in responses:
@@ -100,22 +97,23 @@ def to_answer(tokenizer: Any, tokens: list[int], finish: str) -> Answer:
     return Answer(tokenizer.decode(spoken, skip_special_tokens=True), tokens, finish)
 
 
-LIMIT = 4096  # tokens that the nucleus is looked for among
+LIMIT = 4096  # tokens that may be in the nucleus
 
 
 def nucleus_sampler(temperature: float, top_p: float, limit: int = LIMIT) -> Callable[[mx.array], mx.array]:
     """A sampler as mlx-lm's `make_sampler(temp, top_p)`: (batch, vocabulary) log-probabilities in, (batch,) token ids out.
 
     As there, the nucleus is that of the untempered distribution: the likeliest tokens down to the one that brings their
-    probability to `top_p`. A nucleus of more than `limit` tokens ends there. 16-bit log-probabilities are computed with in float32.
+    probability to `top_p`. A nucleus has at most `limit` tokens. 16-bit log-probabilities are taken to float32 first.
     """
     if temperature == 0 or top_p == 1:
-        return make_sampler(temp=temperature)
+        plain: Callable[[mx.array], mx.array] = make_sampler(temp=temperature)
+        return plain
 
     def sampler(logprobs: mx.array) -> mx.array:
         vocabulary = logprobs.shape[-1]
         if logprobs.dtype != mx.float32:
-            # Their rounding moves the whole distribution by some percent, and a sum of thousands in 16 bits is wrong besides.
+            # Their rounding moves the whole distribution by some percent, and 16 bits cannot hold a sum of thousands.
             logprobs = logprobs.astype(mx.float32)
             logprobs = logprobs - mx.logsumexp(logprobs, axis=-1, keepdims=True)
         if vocabulary > limit:
@@ -133,13 +131,15 @@ def nucleus_sampler(temperature: float, top_p: float, limit: int = LIMIT) -> Cal
     return sampler
 
 
-SHORTEST = 16  # tokens: below that a prefix is not worth a pass of its own
+SHORTEST = 16  # tokens: a shorter prefix is not worth a pass of its own
 KEPT_BYTES = 1 << 30  # keys and values of contexts kept for later grids; the least recently used go first
 
 
 class Prefixes:
-    """Prefixes of all prompts of a run, computed on first use. `prompts`: token ids of each, `groups`: a label for each (its
-    context's id); prompts of one label share their common prefix."""
+    """Prefixes of all prompts of a run, computed on first use.
+
+    prompts: token ids of each. groups: a label for each (its context's id); prompts of one label share their common prefix.
+    """
 
     def __init__(self, model: Any, prompts: Sequence[list[int]], groups: Sequence[Any], kept_bytes: int = KEPT_BYTES):
         self.model, self.kept_bytes = model, kept_bytes
@@ -151,14 +151,14 @@ class Prefixes:
         self.opening = opening if len(opening) >= SHORTEST else []
         self.shared = {
             group: prefix
-            for group, found in members.items()
-            if len(found) > 1 and len(prefix := common_prefix(found)) - len(self.opening) >= SHORTEST
+            for group, some in members.items()
+            if len(some) > 1 and len(prefix := common_prefix(some)) - len(self.opening) >= SHORTEST
         }
         self._opened: Layers | None = None
         self._kept: OrderedDict[Any, Layers] = OrderedDict()
 
     def start(self, prompt: list[int], group: Any) -> Start:
-        """Run `prompt` but its last token, from the longest prefix that is shared. The cache must not be written to."""
+        """Run `prompt` but its last token, from the longest shared prefix. Callers must not write to the cache."""
         if not self.usable or len(prompt) < 2:
             return Start(None, prompt)
         begun = self._group(group) if group in self.shared else self._opening()
@@ -191,7 +191,7 @@ class Prefixes:
 
 
 def common_prefix(prompts: Sequence[list[int]]) -> list[int]:
-    """What all token lists begin with, but never all of one: at least one token remains to be run."""
+    """What all token lists begin with, but never all of one: at least one token remains to run."""
     low, high = min(prompts), max(prompts)  # in lexical order: what these two share, all share
     most = min(map(len, prompts)) - 1
     length = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))

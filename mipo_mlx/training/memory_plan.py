@@ -15,7 +15,7 @@ from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
 
 from ..engine.cpu import on_cpu
 from ..engine.head import BLOCK, CHUNK_TOKENS
-from ..engine.prefix import body_of, text_model, windows
+from ..engine.prefix import body_of, sliding_windows, text_model
 from ..recipe import Lora, Training
 from .step import ROUND
 
@@ -131,7 +131,7 @@ def _activations(model: nn.Module, settings: Training, shape: Shape) -> int:
     key_heads = getattr(args, "num_key_value_heads", None) or heads
     head_dim = getattr(args, "head_dim", None) or width // max(heads, 1)
     inner = max(x.inputs for x in linears)
-    shared = windows(model) is not None
+    shared = sliding_windows(model) is not None
     answers = shape.pairs * shape.candidates
     tokens = shape.tokens if shared else answers * (shape.prompt + shape.answer)
     item = _compute_bytes(model)

@@ -13,7 +13,7 @@ import numpy as np
 from mlx.utils import tree_map
 
 from .. import backend
-from ..engine.logprobs import batch_logprobs
+from ..engine.logprobs import Padded, batch_logprobs
 from ..errors import Failure
 from ..recipe import CONTRASTS_CONTEXTS, Training
 from ..records import Pair
@@ -23,13 +23,9 @@ ROUND = 16  # widths are multiples of this: fewer shapes, so fewer buffers of od
 
 
 @dataclass
-class Batch:
+class Batch(Padded):
     """Right-padded token ids of pairs; `reference` and `mask` are those of `objectives.losses`."""
 
-    prompts: mx.array  # (pairs, prompt length) int32
-    prompt_lengths: mx.array  # (pairs,) int32
-    answers: mx.array  # (pairs, candidates, answer length) int32
-    answer_lengths: mx.array  # (pairs, candidates) int32
     reference: mx.array  # (pairs, candidates) float32, nats
     mask: mx.array  # (pairs, candidates) bool: there is such a candidate
 

@@ -207,7 +207,7 @@ def test_finite_differences():
 def test_recurrent_models_run_the_plain_way_and_say_so_once():
     config = tiny_config("mamba", state_size=8, conv_kernel=4, use_bias=False, use_conv_bias=True, time_step_rank=4)
     model = build_model(config, spread=1.0)
-    logprobs._told.clear()
+    logprobs._warned.clear()
     with pytest.warns(UserWarning, match="mamba.*the prompt cannot be shared"):
         assert not logprobs.shares_prompts(model)
     with warnings.catch_warnings():

@@ -161,7 +161,7 @@ def test_rank_stabilized_is_the_scale_over_the_root_of_the_rank():
 def test_recurrent_layers_train_the_plain_way_and_can_be_planned():
     model = adapted(tiny_config("mamba", **MAMBA))
     with pytest.warns(UserWarning, match="the prompt cannot be shared"):
-        logprobs._told.clear()
+        logprobs._warned.clear()
         check(model, make_pairs([3, 5], [[4, 2], [3, 1]]))
     plan = memory_plan.plan(model, Training(), 64, 32, 2, 10 << 30)
     assert plan.fits and plan.peak_bytes > plan.activation_bytes
