@@ -8,7 +8,7 @@ from mlx.utils import tree_flatten, tree_map
 from mlx_lm.utils import dequantize_model
 
 from mipo_mlx import backend
-from mipo_mlx.engine import logprobs
+from mipo_mlx.engine import fast, logprobs
 from mipo_mlx.engine.cpu import on_cpu
 from mipo_mlx.engine.tables import STORED, expanded, tables
 from mipo_mlx.pairs.make import sample
@@ -113,3 +113,13 @@ def test_the_tables_take_what_the_file_takes():
     sizes = {name: x.nbytes for name, x in tree_flatten(model.parameters())}
     assert sizes["model.embed_tokens.stored"] == sizes["lm_head.stored"] == 2 * 384 * 64
     assert sizes["model.layers.0.mlp.up_proj.weight"] == 4 * 64 * 96
+
+
+def test_everything_is_put_back_after_an_error():
+    model = backend.prepare(made("untied", "bf16"))
+    tables, official = [model.model.embed_tokens, model.lm_head], [mx.fast.scaled_dot_product_attention, nn.silu]
+    with pytest.raises(RuntimeError, match="in the middle"), fast(model):
+        assert model.lm_head is not tables[1] and model.lm_head.stored.dtype == mx.float32 and nn.silu is not official[1]
+        raise RuntimeError("in the middle")
+    assert model.model.embed_tokens is tables[0] and model.lm_head is tables[1]
+    assert [mx.fast.scaled_dot_product_attention, nn.silu] == official
