@@ -228,7 +228,7 @@ def borrow(folder: Path, recipe: Any, base: Path) -> None:
 
 def decode(recipe: Any, folder: Path, strength: float, base: Path) -> None:
     """The base under context-aware decoding: its answers in the tuned model's place."""
-    from mipo_mlx.evaluation import answers, baselines, embedding
+    from mipo_mlx.evaluation import answers, baselines
     from mipo_mlx.evaluation import requests as asking
     from mipo_mlx.evaluation import requests as cases
     from mipo_mlx.evaluation import requests as sampling
@@ -236,6 +236,7 @@ def decode(recipe: Any, folder: Path, strength: float, base: Path) -> None:
     from mipo_mlx.evaluation.requests import Asked, Scored
     from mipo_mlx.evaluation.statistics import FORMAT
     from mipo_mlx.files import read_jsonl, write_json
+    from mipo_mlx.models import embedding
     from mipo_mlx.models import load as loading
     from mipo_mlx.models.prompts import Asker, window_of
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from ..models import embedding
 from ..text import diversity
 from ..text.parroting import RUN, parrots, takes_users_part
 from ..text.words import ALONE, quotes
-from . import embedding
 from .requests import Asked, Scored
 from .statistics import Measures, case, enough, single
 
@@ -56,7 +56,7 @@ def evaluate(asked: Sequence[Asked], choices: Sequence[int], draws: int, seed: i
         measures.add(f"answer_information_{k}", *nats)
     if embedder is not None:
         rows = [a.group.apart for a in asked]
-        closeness = [embedding.judge(embedder, [getattr(a, side).text for a in asked], rows) for side in both]
+        closeness = [embedding.cosines(embedder, [getattr(a, side).text for a in asked], rows) for side in both]
         for k in among:
             found = [[identified(row, a.own, k) for row, a in zip(rows, asked, strict=True)] for rows in closeness]
             measures.add(f"identified_by_embedding_{k}", *found, share=True)

@@ -12,13 +12,13 @@ from ..engine import logprobs
 from ..errors import UserError
 from ..files import dump, read_json, sha256, write_json
 from ..memory import contexts
-from ..models import adapters, load
+from ..models import adapters, embedding, load
 from ..models.prompts import Asker, window_of
 from ..progress import Reporter
 from ..recipe import Evaluation, Recipe
 from ..records import HELDOUT, Pair, read_records
 from ..sources import questions
-from . import abilities, answers, baselines, checkable, drift, embedding, heldout, judge, leak, verdict
+from . import abilities, answers, baselines, checkable, drift, heldout, judge, leak, verdict
 from . import requests as asking
 from . import requests as cases
 from .journal import Journal
@@ -208,7 +208,7 @@ def _spread(asked: list[Asked], count: int) -> list[Asked]:
     return [asked[i] for i in order[:count]]
 
 
-def _embedder(recipe: Recipe) -> embedding.Embedder | None:
+def _embedder(recipe: Recipe) -> embedding.Embed | None:
     folder = embedding.installed() if recipe.evaluation.embedding_judge else None
     return embedding.Embedder(folder) if folder else None
 

@@ -16,11 +16,11 @@ import numpy as np
 from ..engine import logprobs
 from ..errors import Failure
 from ..files import append_jsonl, read_jsonl, write_jsonl
-from ..models import adapters, load
+from ..models import adapters, embedding, load
 from ..models import prompts as chat
 from ..progress import Bar, Reporter
 from ..recipe import Evaluation, Recipe
-from . import embedding, endpoint, statistics
+from . import endpoint, statistics
 from .answers import clusters_of
 from .requests import Asked
 from .statistics import Measures, case, single
@@ -295,7 +295,7 @@ def closer(embedder: Any, asked: Sequence[Asked]) -> list[Any]:
     """The embedder's verdicts in the form of `_judge`: the answer that is closer to its own context than to the others."""
     margins = []
     for side in ("base", "tuned"):
-        rows = embedding.judge(embedder, [getattr(a, side).text for a in asked], [a.group.apart for a in asked])
+        rows = embedding.cosines(embedder, [getattr(a, side).text for a in asked], [a.group.apart for a in asked])
         margins.append([row[a.own] - float(np.mean(np.delete(row, a.own))) for row, a in zip(rows, asked, strict=True)])
     found = []
     for base, tuned in zip(*margins, strict=True):
