@@ -134,7 +134,7 @@ def prepare(options: argparse.Namespace, seed: int) -> Path:
     """Contexts, requests and sampled grids of a seed: K answers under contexts and one without, so that every kind of negative
     can be built from them."""
     from mipo_mlx.models.load import load
-    from mipo_mlx.models.prompts import Asker, window_of
+    from mipo_mlx.models.prompts import PromptBuilder, window_of
     from mipo_mlx.pairs.grids import make_plan
     from mipo_mlx.pairs.make import sample_grids
     from mipo_mlx.progress import Reporter
@@ -146,7 +146,7 @@ def prepare(options: argparse.Namespace, seed: int) -> Path:
     sources.run(folder, recipe, Reporter(quiet=True))
     plans = make_plan(recipe, read_records(folder / "contexts.jsonl", Context), read_records(folder / "prompts.jsonl", Prompt))
     loaded = load(recipe.model)
-    ask = Asker(loaded.tokenizer, recipe.pairs, window_of(loaded.config, recipe.pairs.max_tokens))
+    ask = PromptBuilder(loaded.tokenizer, recipe.pairs, window_of(loaded.config, recipe.pairs.max_tokens))
     sample_grids(folder / "samples.jsonl", plans, loaded, ask, recipe, Reporter(quiet=True), 1)
     return folder
 
@@ -187,7 +187,7 @@ def cell(options: argparse.Namespace, name: str, seed: int) -> None:
 def build_pairs(grids: Path, recipe: Any, plain: Any, folder: Path) -> int:
     """pairs.jsonl: training pairs as the choice has them, validation and held-out pairs as the default has them."""
     from mipo_mlx.models.load import load
-    from mipo_mlx.models.prompts import Asker
+    from mipo_mlx.models.prompts import PromptBuilder
     from mipo_mlx.pairs import build as said_back
     from mipo_mlx.pairs.build import build
     from mipo_mlx.records import TRAIN, Context, Grid, Prompt, read_records, write_records
@@ -197,7 +197,7 @@ def build_pairs(grids: Path, recipe: Any, plain: Any, folder: Path) -> int:
     sampled = read_records(grids / "samples.jsonl", Grid)
     loaded, found = load(recipe.model), []
     for values, of_training in ((recipe, True), (plain, False)):
-        ask = Asker(loaded.tokenizer, values.pairs)
+        ask = PromptBuilder(loaded.tokenizer, values.pairs)
         some = [grid for grid in sampled if (grid.split == TRAIN) == of_training]
         pairs = build(some, contexts, prompts, values, ask).pairs
         found += said_back.add(pairs, contexts, values, loaded.model, loaded.tokenizer)
@@ -238,10 +238,10 @@ def decode(recipe: Any, folder: Path, strength: float, base: Path) -> None:
     from mipo_mlx.files import read_jsonl, write_json
     from mipo_mlx.models import embedding
     from mipo_mlx.models import load as loading
-    from mipo_mlx.models.prompts import Asker, window_of
+    from mipo_mlx.models.prompts import PromptBuilder, window_of
 
     loaded = loading.load(recipe.model)
-    ask = Asker(loaded.tokenizer, recipe.pairs, window_of(loaded.config, recipe.pairs.max_tokens))
+    ask = PromptBuilder(loaded.tokenizer, recipe.pairs, window_of(loaded.config, recipe.pairs.max_tokens))
     groups = cases.build(folder, recipe, ask)
     requests = [(group, own) for group in groups for own in range(group.asked)]
     journal = Journal(folder / "eval-samples.jsonl", f"{strength}")

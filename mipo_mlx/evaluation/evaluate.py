@@ -13,7 +13,7 @@ from ..errors import UserError
 from ..files import dump, read_json, sha256, write_json
 from ..memory import contexts
 from ..models import adapters, embedding, load
-from ..models.prompts import Asker, window_of
+from ..models.prompts import PromptBuilder, window_of
 from ..progress import Reporter
 from ..recipe import Evaluation, Recipe
 from ..records import HELDOUT, Pair, read_records
@@ -155,9 +155,9 @@ def _evaluate(
     model = adapters.load(loaded.model, folder / "adapters")
     # Pairs made elsewhere bring their prompts as token ids, which were measured when they were read.
     window = None if recipe.pairs.file else window_of(loaded.config, recipe.pairs.max_tokens)
-    ask = Asker(loaded.tokenizer, recipe.pairs, window)
+    ask = PromptBuilder(loaded.tokenizer, recipe.pairs, window)
     groups = cases.build(folder, recipe, ask)
-    ask.tell_cuts(reporter)
+    ask.warn_of_cuts(reporter)
     requests = sum(group.asked for group in groups)
     settings = recipe.evaluation
     total = len(pairs) + 4 * requests + drift.work(folder, recipe) + abilities.work(questions) + judge.work(recipe, requests)

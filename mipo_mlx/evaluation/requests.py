@@ -18,7 +18,7 @@ from ..engine import logprobs
 from ..engine.sampling import sample
 from ..memory.contexts import read_contexts
 from ..models import adapters
-from ..models.prompts import Asker
+from ..models.prompts import PromptBuilder
 from ..progress import Bar
 from ..recipe import Pairs, Recipe
 from ..records import HELDOUT, Answer, Context, Pair, Prompt, read_records
@@ -80,7 +80,7 @@ class Asked:
         return self.group.contexts[self.own]
 
 
-def build(folder: Path, recipe: Recipe, ask: Asker) -> list[Group]:
+def build(folder: Path, recipe: Recipe, ask: PromptBuilder) -> list[Group]:
     """Groups for `evaluation.answers` answers from contexts.jsonl and prompts.jsonl, or from the held-out pairs where a run
     started from a pair file made elsewhere. [] where fewer than two contexts are held out."""
     contexts = [c for c in read_contexts(folder, recipe) if c.split == HELDOUT]

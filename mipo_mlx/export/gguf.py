@@ -17,7 +17,7 @@ from ..files import disk_errors
 from ..gguf_format import rope
 from ..gguf_format.names import Architecture, by_model_type, gguf_rows
 from ..gguf_format.names import hyperparameters as named
-from ..gguf_format.rounding import LEVELS, encode_on
+from ..gguf_format.rounding import COUNTS, encode_on
 from ..gguf_format.tokenizer import KEEP_SPACE, PREFIX, strips_after_special
 from ..gguf_format.types import FILE_TYPES, PLAIN, Mix, choose, encode, row_bytes
 from .card import Card
@@ -241,8 +241,8 @@ def _bytes(weights: Weights, piece: Piece, tensor: Planned, architecture: Archit
     data = piece.exact() if tensor.exact and tensor.type == piece.stored and not weights.changed(piece.name) else None
     if data is None:
         values = np.asarray(weights.fused(piece)) + np.float32(architecture.shift(tensor.name))
-        grid = piece.grid() if tensor.type in LEVELS else None
-        data = encode_on(grid, values, tensor.type, tensor.name) if grid else None
+        levels = piece.levels() if tensor.type in COUNTS else None
+        data = encode_on(levels, values, tensor.type, tensor.name) if levels else None
         data = encode(values, tensor.type) if data is None else data
     rows = gguf_rows(architecture, tensor.name, {**weights.config, "head_dim": head_size(weights.config)})
     return np.ascontiguousarray(data if rows is None else data[rows])

@@ -18,7 +18,7 @@ from ..errors import UserError, first_line
 from ..gguf_format.blocks import PACKED_BITS, dequantise, triple
 from ..gguf_format.file import GGUFFile, Tensor
 from ..gguf_format.names import Architecture, by_gguf, mlx_rows
-from ..gguf_format.rounding import Grid, of_affine, pack
+from ..gguf_format.rounding import Levels, of_affine, pack
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Piece:
     stored: str  # the ggml type that matches how the base stores it: F32, F16, BF16, Q4_1, ...
     values: Callable[[], mx.array]  # float32, the parameter's shape
     exact: Callable[[], np.ndarray | None]  # its bytes in the type `stored`, (..., bytes a row); None where they are not exact
-    grid: Callable[[], Grid | None] = lambda: None  # the levels of a four-bit or five-bit base
+    levels: Callable[[], Levels | None] = lambda: None  # those of a four-bit or five-bit base
 
 
 class FolderBase:
@@ -155,15 +155,15 @@ class GGUFBase:
             raw = self.file.bytes(tensor).reshape(*tensor.shape[:-1], -1)
             return raw if rows is None else raw[rows]
 
-        def grid() -> Grid | None:
+        def levels() -> Levels | None:
             if tensor.type_name not in ("Q4_0", "Q4_1", "Q5_0", "Q5_1") or len(tensor.shape) < 2:
                 return None
             _, scales, biases = triple(self.file, tensor)
             if rows is not None:
                 scales, biases = scales[rows], biases[rows]
-            return Grid(scales, biases, PACKED_BITS[tensor.type])
+            return Levels(scales, biases, PACKED_BITS[tensor.type])
 
-        return Piece(name, tensor.shape, tensor.type_name, values, exact, grid)
+        return Piece(name, tensor.shape, tensor.type_name, values, exact, levels)
 
 
 class Weights:

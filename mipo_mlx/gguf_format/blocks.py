@@ -1,7 +1,7 @@
 """ggml's blocks as MLX's affine triples (packed weight, scales, biases), and as plain arrays where MLX has no such packing.
 
-A value of an affine group is `scale * q + bias`. ggml keeps a block's quants as two halves side by side in the low and
-high nibbles; MLX packs them in order, the first in the lowest bits. Formats: ggml's ggml-common.h.
+A value of an affine group is `scale * q + bias`. ggml keeps a block's quants as two halves, one in the low nibbles and one in
+the high ones. MLX packs them in order, the first in the lowest bits. Formats: ggml's ggml-common.h.
 """
 
 import math
@@ -24,7 +24,7 @@ def triple(file: GGUFFile, tensor: Tensor) -> tuple[np.ndarray, np.ndarray, np.n
 
 
 def dequantise(file: GGUFFile, tensor: Tensor) -> np.ndarray:
-    """The tensor's values in its own shape: float16 or float32 as stored, float32 for everything quantised and BF16."""
+    """The tensor's values in its shape: float16 or float32 as stored, else float32. Raises UserError for an unreadable type."""
     raw = file.bytes(tensor)
     if tensor.type_name in ("F32", "F16"):
         return raw.view(np.float32 if tensor.type_name == "F32" else np.float16).reshape(tensor.shape)
@@ -41,7 +41,7 @@ def dequantise(file: GGUFFile, tensor: Tensor) -> np.ndarray:
 
 
 def wide(flat: np.ndarray, block: int) -> np.ndarray:
-    """Whole blocks as few long rows: the gguf package works through its rows in Python, sixteen at a time."""
+    """Whole blocks as few long rows: the gguf package takes its rows in Python, sixteen at a time."""
     return flat.reshape(-1, block * math.gcd(flat.size // block, 1 << 12))
 
 
@@ -51,9 +51,9 @@ def _half(blocks: np.ndarray, column: int) -> np.ndarray:
 
 
 def _nibbles(qs: np.ndarray) -> np.ndarray:
-    """(..., 2h) bytes, values i and i + 2h in the low and high nibble of byte i -> the same bytes' worth, in order.
+    """(..., 2h) bytes, values i and i + 2h in the low and high nibble of byte i -> as many bytes with the values in order.
 
-    Works on 16-bit words: each holds two neighbours of the low half and two of the high half.
+    It works on 16-bit words: each holds two neighbours of the low half and two of the high half.
     """
     words = np.ascontiguousarray(qs).view("<u2")
     out = np.empty((*words.shape[:-1], 2 * words.shape[-1]), np.uint8)

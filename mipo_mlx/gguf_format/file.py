@@ -1,7 +1,7 @@
-"""Reading a GGUF file's header strictly: metadata, tensor names, shapes, types, offsets. The bytes stay on the disk (mmap).
+"""Reads a GGUF file's header strictly: metadata, tensor names, shapes, types, offsets. The bytes stay on the disk (mmap).
 
-Every count, length, offset and type is checked against the size of the file before it is used, so a truncated or hostile file
-ends in one clear line, in time and memory bounded by the file's own size. Layout: ggml's docs/gguf.md, versions 2 and 3.
+Every count, length, offset and type is checked against the size of the file before it is used. So a truncated or hostile file
+ends in one clear line, and the file's own size limits time and memory. Layout: ggml's docs/gguf.md, versions 2 and 3.
 """
 
 import math
@@ -70,7 +70,7 @@ class Tensor:
 class GGUFFile:
     """A checked GGUF file: `metadata` (key -> Python value; lists for arrays) and `tensors` (name -> Tensor).
 
-    Of a split model (`name-00001-of-00003.gguf`) name the first file; the others beside it are opened too.
+    Of a split model (`name-00001-of-00003.gguf`) name the first file; the others are opened too. Raises UserError for a bad file.
     """
 
     def __init__(self, path: str | Path, part: int = 0) -> None:
@@ -106,7 +106,7 @@ class GGUFFile:
             other = GGUFFile(path, part)
             for name, tensor in other.tensors.items():
                 if name in self.tensors:
-                    raise other.refuse(f"tensor {_shown(name)} stands in two parts")
+                    raise other.refuse(f"tensor {_shown(name)} is in two parts")
                 self.tensors[name] = tensor
             self._maps.append(other._map)
 
@@ -128,7 +128,7 @@ class GGUFFile:
     # ---- the header, front to back
 
     def _take(self, count: int, what: str) -> int:
-        """The offset of the next `count` bytes, which are consumed."""
+        """The offset of the next `count` bytes; reading goes on after them."""
         at = self._at
         if count > self.size - at:
             raise self.refuse(f"it ends inside {what} (byte {at:,} of {self.size:,})")
@@ -169,9 +169,9 @@ class GGUFFile:
         return self._strings(count, what)
 
     def _strings(self, count: int, what: str) -> list[str]:
-        # Vocabularies hold hundreds of thousands of strings: a tight loop over local names.
+        # Vocabularies hold hundreds of thousands of strings, so the loop is tight and uses local names.
         data, at, end, unpack = self._map, self._at, self.size, struct.Struct("<Q").unpack_from
-        strings = []
+        strings: list[str] = []
         try:
             for _ in range(count):
                 start = at + 8
@@ -200,7 +200,7 @@ class GGUFFile:
         for index in range(keys):
             key = self._string(f"key {index}", MAX_NAME)
             if key in self.metadata:
-                raise self.refuse(f"key {_shown(key)} stands there twice")
+                raise self.refuse(f"key {_shown(key)} is there twice")
             self.metadata[key] = self._value(self._number("I", f"key {_shown(key)}"), f"key {_shown(key)}")
         entries = [self._entry(index) for index in range(tensors)]
         alignment = self.get("general.alignment", int, 32)
@@ -238,7 +238,7 @@ class GGUFFile:
                     f"truncated: tensor {_shown(name)} ends at byte {base + offset + size:,} of a file of {self.size:,} bytes"
                 )
             if name in self.tensors:
-                raise self.refuse(f"tensor {_shown(name)} stands there twice")
+                raise self.refuse(f"tensor {_shown(name)} is there twice")
             self.tensors[name] = Tensor(name, shape, kind, base + offset, size, self._part)
             end = offset + size
 

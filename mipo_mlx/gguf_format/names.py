@@ -1,4 +1,4 @@
-"""Names and hyperparameters of one architecture in both worlds: MLX / Hugging Face and GGUF."""
+"""Names and hyperparameters of each architecture in both formats: MLX / Hugging Face and GGUF."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,9 +74,9 @@ class Architecture:
     layer: dict[str, str] = field(default_factory=lambda: LAYER)
     extra: dict[str, tuple[str, type]] = field(default_factory=dict)  # further hyperparameters, as HYPERPARAMETERS
     fixed: dict[str, Any] = field(default_factory=dict)  # what the family always is, in config.json's words
-    defaults: dict[str, Any] = field(default_factory=dict)  # what a key missing in config.json means
+    defaults: dict[str, Any] = field(default_factory=dict)  # values of keys that are missing
     top: dict[str, str] = field(default_factory=lambda: TOP)
-    norm_shift: float = 0.0  # GGUF stores w + shift: Gemma multiplies with 1 + w, llama.cpp with what the file says
+    norm_shift: float = 0.0  # GGUF stores w + shift: Gemma multiplies with 1 + w, llama.cpp with the file's number
     gelu: bool = False
     wide_layers: int = 0  # see attention_scalar
 
@@ -91,12 +91,11 @@ class Architecture:
         return None
 
     def shift(self, tensor: str) -> float:
-        """What GGUF adds to this tensor's values."""
+        """The number that GGUF adds to this tensor's values."""
         return self.norm_shift if tensor.endswith("_norm.weight") else 0.0
 
     def attention_scalar(self, config: dict[str, Any]) -> float:
-        """The query_pre_attn_scalar that llama.cpp takes: the head size, but a head's share of the width in Gemma 27B,
-        which it knows by its number of layers."""
+        """llama.cpp's query_pre_attn_scalar: the head size, but a head's share of the width in Gemma 27B (known by its layers)."""
         if config["num_hidden_layers"] == self.wide_layers:
             return config["hidden_size"] // config["num_attention_heads"]
         return config["head_dim"]
@@ -164,12 +163,12 @@ def hyperparameters(architecture: Architecture) -> dict[str, tuple[str, type]]:
 
 
 def by_gguf(name: str, where: str) -> Architecture:
-    """The architecture of a GGUF file. Raises UserError, naming what exists."""
+    """The architecture of a GGUF file. Raises UserError for an unknown one; it lists the others."""
     return _find(name, where, {a.gguf: a for a in ARCHITECTURES})
 
 
 def by_model_type(name: str, where: str) -> Architecture:
-    """The architecture of an MLX or Hugging Face model. Raises UserError, naming what exists."""
+    """The architecture of an MLX or Hugging Face model. Raises UserError for an unknown one; it lists the others."""
     return _find(name, where, {t: a for a in ARCHITECTURES for t in a.model_types})
 
 

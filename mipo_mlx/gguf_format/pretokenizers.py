@@ -1,12 +1,10 @@
-"""How text is cut before byte-pair merges: llama.cpp's names (`tokenizer.ggml.pre`) and the same thing as tokenizer.json says it.
+"""How text is cut before byte-pair merges: llama.cpp's names (`tokenizer.ggml.pre`) and the same in tokenizer.json's words.
 
-llama.cpp knows pre-tokenizers by name only, so a wrong or missing name tokenizes text wrongly without a word. Both directions
-use this table: import builds the tokenizer from the name, export finds the name by structure.
+llama.cpp knows pre-tokenizers by name only, so a wrong or missing name tokenizes text wrongly without a word. Import builds the
+tokenizer from the name (BY_NAME). Export finds the name by a hash of a fixed text's token ids (NAMES), else by structure.
 
-~~~ Pre-tokenizers known by what they do: a fixed text's token ids, hashed, and llama.cpp's name for the tokenizer that gives them.
-
-llama.cpp's own converter recognises tokenizers so; text and hashes are its public facts, kept here for the architectures that
-we write. The ids go into the hash, so a tokenizer with one token more or less may miss: then the structure is compared.
+llama.cpp's own converter recognises tokenizers by this hash. Text and hashes are its public facts, kept here for the
+architectures that we write. The hash is over ids, so it may miss a tokenizer with one token more or less.
 """
 
 import hashlib
@@ -30,8 +28,8 @@ def _split(pattern: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class PreTokenizer:
-    """One way of cutting. `nfc`: Hugging Face normalizes first (llama.cpp never does). `whole`: a piece that is in the
-    vocabulary as it stands is not merged (BPE's ignore_merges)."""
+    """One way to cut text. `nfc`: Hugging Face normalizes first (llama.cpp never does). `whole`: a piece that is in the
+    vocabulary already is not merged (BPE's ignore_merges)."""
 
     layout: dict[str, Any]
     nfc: bool = False
@@ -111,5 +109,5 @@ def fingerprint(tokenizer: Any) -> str:
 
 
 def name(tokenizer: Any) -> str | None:
-    """llama.cpp's name for this tokenizer's way of cutting text; None where it is none of the known ones."""
+    """llama.cpp's name for this tokenizer's way to cut text, by its fingerprint; None for an unknown one."""
     return NAMES.get(fingerprint(tokenizer))

@@ -9,8 +9,50 @@ import numpy as np
 from ..errors import UserError
 from .file import GGUFFile
 
-LONGROPE = ("longrope", "su")  # one thing under two names
-CONTEXT = 8192  # low / high factors have meaning only against an original context; Llama 3's own is taken
+LONGROPE = ("longrope", "su")  # two names of one thing
+CONTEXT = 8192  # low and high factors have a meaning only beside an original context: this is Llama 3's own
+
+
+def settings(config: dict[str, Any]) -> tuple[float, dict[str, Any] | None]:
+    """(theta, scaling) of a config, wherever it keeps them; scaling is None where it changes nothing."""
+    config = flattened(config)
+    theta = config.get("rope_theta") or (1e6 if config.get("model_type") == "gemma3_text" else 1e4)
+    scaling = config.get("rope_scaling") or {}
+    kind = scaling.get("rope_type") or scaling.get("type") or "default"
+    return float(theta), None if kind == "default" else {**scaling, "rope_type": "longrope" if kind in LONGROPE else kind}
+
+
+def flattened(config: dict[str, Any]) -> dict[str, Any]:
+    """The config with its rotary settings at the top level, where mlx-lm reads them. transformers 5 keeps them in
+    `rope_parameters`, where mlx-lm misses them without a word. A model of several modalities has a config within its config."""
+    if isinstance(config.get("text_config"), dict):
+        config = {**config, "text_config": flattened(config["text_config"])}
+    parameters = config.get("rope_parameters")
+    if not isinstance(parameters, dict):
+        return config
+    main = parameters.get("full_attention", parameters)  # Gemma 3 has others for its sliding layers
+    kind = main.get("rope_type", "default")
+    names = ("rope_theta", "partial_rotary_factor", *(["original_max_position_embeddings"] if kind in LONGROPE else []))
+    lifted = {name: main[name] for name in names if name in main}
+    if kind != "default":
+        lifted["rope_scaling"] = {"type": kind, **{name: value for name, value in main.items() if name != "rope_theta"}}
+    if "sliding_attention" in parameters:
+        lifted["rope_local_base_freq"] = parameters["sliding_attention"].get("rope_theta")
+    return {**config, **{name: value for name, value in lifted.items() if config.get(name) is None}}
+
+
+def tables(config: dict[str, Any], head_dim: int) -> dict[str, np.ndarray]:
+    """The rotary tensors of a GGUF file, float32. Raises UserError for longrope factors of another number than the model's."""
+    theta, scaling = settings(config)
+    if scaling and scaling["rope_type"] == "llama3":
+        return {"rope_freqs.weight": llama3_factors(head_dim, theta, scaling)}
+    if not scaling or scaling["rope_type"] != "longrope":
+        return {}
+    factors = {f"rope_factors_{part}.weight": np.array(scaling[f"{part}_factor"], np.float32) for part in ("long", "short")}
+    wanted = rotated(config, head_dim) // 2
+    if any(table.shape != (wanted,) for table in factors.values()):
+        raise UserError(f"export.gguf: the model's longrope factors are not the {wanted} numbers that its rotary size needs")
+    return factors
 
 
 def llama3_factors(head_dim: int, theta: float, scaling: dict[str, Any]) -> np.ndarray:
@@ -22,63 +64,20 @@ def llama3_factors(head_dim: int, theta: float, scaling: dict[str, Any]) -> np.n
     return (1 / ((1 - smooth) / factor + smooth)).astype(np.float32)
 
 
-def flattened(config: dict[str, Any]) -> dict[str, Any]:
-    """The config with its rotary settings at the top level, where mlx-lm looks for them: transformers 5 keeps them in
-    `rope_parameters`, and mlx-lm would silently compute with its defaults. Models of several modalities have a config within it."""
-    if isinstance(config.get("text_config"), dict):
-        config = {**config, "text_config": flattened(config["text_config"])}
-    parameters = config.get("rope_parameters")
-    if not isinstance(parameters, dict):
-        return config
-    main = parameters.get("full_attention", parameters)  # Gemma 3 has others for its sliding layers
-    kind = main.get("rope_type", "default")
-    names = ("rope_theta", "partial_rotary_factor", *(["original_max_position_embeddings"] if kind in LONGROPE else []))
-    found = {name: main[name] for name in names if name in main}
-    if kind != "default":
-        found["rope_scaling"] = {"type": kind, **{name: value for name, value in main.items() if name != "rope_theta"}}
-    if "sliding_attention" in parameters:
-        found["rope_local_base_freq"] = parameters["sliding_attention"].get("rope_theta")
-    return {**config, **{name: value for name, value in found.items() if config.get(name) is None}}
-
-
-def settings(config: dict[str, Any]) -> tuple[float, dict[str, Any] | None]:
-    """(theta, scaling) of a config, wherever it keeps them; no scaling where it changes nothing."""
-    config = flattened(config)
-    theta = config.get("rope_theta") or (1e6 if config.get("model_type") == "gemma3_text" else 1e4)
-    scaling = config.get("rope_scaling") or {}
-    kind = scaling.get("rope_type") or scaling.get("type") or "default"
-    return float(theta), None if kind == "default" else {**scaling, "rope_type": "longrope" if kind in LONGROPE else kind}
-
-
-def tables(config: dict[str, Any], head_dim: int) -> dict[str, np.ndarray]:
-    """The rotary tensors of a GGUF file, float32."""
-    theta, scaling = settings(config)
-    kind = scaling["rope_type"] if scaling else None
-    if kind == "llama3":
-        return {"rope_freqs.weight": llama3_factors(head_dim, theta, scaling)}
-    if kind != "longrope":
-        return {}
-    found = {f"rope_factors_{part}.weight": np.array(scaling[f"{part}_factor"], np.float32) for part in ("long", "short")}
-    wanted = rotated(config, head_dim) // 2
-    if any(table.shape != (wanted,) for table in found.values()):
-        raise UserError(f"export.gguf: the model's longrope factors are not the {wanted} numbers that its rotary size needs")
-    return found
-
-
 def rotated(config: dict[str, Any], head_dim: int) -> int:
     """How many of a head's elements are rotated."""
     return int(head_dim * (flattened(config).get("partial_rotary_factor") or 1.0))
 
 
 def longrope_factor(config: dict[str, Any]) -> float:
-    """What longrope multiplies queries and keys with (Ding et al. 2024, as Phi-3's own code has it)."""
+    """Longrope's factor of queries and keys (Ding et al. 2024, as in Phi-3's own code)."""
     original = config["original_max_position_embeddings"]
     scale = config["max_position_embeddings"] / original
     return math.sqrt(1 + math.log(scale) / math.log(original)) if scale > 1 else 1.0
 
 
 def rope_scaling(file: GGUFFile, prefix: str, config: dict[str, Any]) -> dict[str, Any] | None:
-    """config.json's rope_scaling. Raises UserError for a scaling that mlx-lm cannot compute."""
+    """A GGUF file's scaling as config.json's rope_scaling. Raises UserError for one that mlx-lm cannot compute."""
     tensor = file.tensors.get("rope_freqs.weight")
     if tensor is not None:
         if tensor.type_name != "F32" or tensor.shape != (config["head_dim"] // 2,):
@@ -112,9 +111,9 @@ def _longrope(file: GGUFFile, prefix: str, config: dict[str, Any]) -> dict[str, 
         scaling[f"{part}_factor"] = [float(str(factor)) for factor in factors]
     if prefix != "phi3":
         raise UserError(f"{file.path}: longrope in a {prefix} model is not supported; expected it in phi3 only")
-    told = file.get(f"{prefix}.rope.scaling.attn_factor", (int, float), 1.0)
-    if config["original_max_position_embeddings"] < 2 or not math.isclose(told, longrope_factor(config), rel_tol=1e-4):
-        raise file.refuse(f"its {prefix}.rope.scaling.attn_factor is {told}, which its context lengths do not give")
+    given = file.get(f"{prefix}.rope.scaling.attn_factor", (int, float), 1.0)
+    if config["original_max_position_embeddings"] < 2 or not math.isclose(given, longrope_factor(config), rel_tol=1e-4):
+        raise file.refuse(f"its {prefix}.rope.scaling.attn_factor is {given}, which its context lengths do not give")
     return scaling
 
 
@@ -130,7 +129,7 @@ def _recover(file: GGUFFile, factors: np.ndarray, config: dict[str, Any]) -> dic
     between = (factors > 1) & (factors < factor)
     smooth = (1 / factors[between] - 1 / factor) / (1 - 1 / factor)
     candidates = [(1.0, 4.0)]
-    if between.any():  # one frequency between the ends is enough where the ends stand 1 to 4, as they always have
+    if between.any():  # one frequency between the ends is enough where the ends are 1 to 4, as in all known models
         low = float(turns[between][0] / (3 * smooth[0] + 1))
         candidates.append((low, 4 * low))
     if between.sum() >= 2:

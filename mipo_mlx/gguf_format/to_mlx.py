@@ -1,7 +1,7 @@
 """A GGUF file as an mlx-lm model: weights, tokenizer, chat template and a Hugging Face style config.
 
-Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K and Q5_K blocks are affine with groups of 32, exactly what MLX computes with, so such
-tensors stay quantised; everything else is dequantised. The bytes are repacked with NumPy from the memory-mapped file.
+Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K and Q5_K blocks are affine with groups of 32, as MLX computes, so such tensors stay quantised.
+All others are dequantised. NumPy repacks the bytes from the memory-mapped file.
 """
 
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 from .blocks import PACKED_BITS, dequantise, triple
 from .file import GGUFFile
 from .names import Architecture, by_gguf, hyperparameters, mlx_rows
+from .rope import rope_scaling
 from .tokenizer import eos_ids, load_tokenizer
 
 GROUP = 32
@@ -24,9 +25,8 @@ TABLES = ("token_embd.weight", "output.weight")
 def load_gguf(path: Path) -> tuple[nn.Module, Any, dict[str, Any]]:
     """(model, mlx_lm TokenizerWrapper, config). Quantised tensors become MLX quantised layers (affine, group 32).
 
-    Norms, biases, scales and tensors that MLX cannot hold packed are of config's torch_dtype (bfloat16 for a BF16 file, whose
-    numbers may be too large for float16), and of float32 on the CPU, where the embedding and the output layer keep the 16 bits that
-    they are stored in, if they are.
+    Norms, biases, scales and tensors that MLX cannot hold packed have config's torch_dtype: bfloat16 for a BF16 file, whose numbers
+    may be too large for float16. On the CPU they are float32, but an embedding and an output layer in 16 bits keep these.
     Raises UserError for a damaged file, an unsupported architecture or tensor type.
     """
     file = GGUFFile(path)
@@ -51,8 +51,6 @@ def load_config_gguf(path: Path) -> dict[str, Any]:
 
 def read_config(file: GGUFFile, architecture: Architecture) -> dict[str, Any]:
     """The file's hyperparameters under their Hugging Face names, with top-level rope_theta and rope_scaling."""
-    from .rope import rope_scaling
-
     config: dict[str, Any] = {"model_type": architecture.model_types[0], "architectures": [architecture.hf_class]}
     config |= architecture.fixed
     prefix, wanted = architecture.gguf, hyperparameters(architecture)
@@ -92,23 +90,23 @@ def read_config(file: GGUFFile, architecture: Architecture) -> dict[str, Any]:
 
 
 def _check_family(file: GGUFFile, architecture: Architecture) -> None:
-    """Keys that would make the model another one than mlx-lm computes."""
+    """Raise UserError for keys that would make the model another one than mlx-lm computes."""
     pattern = architecture.fixed.get("sliding_window_pattern")
-    told = file.get(f"{architecture.gguf}.attention.sliding_window_pattern", int, pattern)
-    if pattern and told != pattern:
-        raise file.refuse(f"its attention.sliding_window_pattern is {told}, expected {pattern}")
+    given = file.get(f"{architecture.gguf}.attention.sliding_window_pattern", int, pattern)
+    if pattern and given != pattern:
+        raise file.refuse(f"its attention.sliding_window_pattern is {given}, expected {pattern}")
     cap = f"{architecture.gguf}.final_logit_softcapping"
     if "final_logit_softcapping" in architecture.fixed and file.get(cap, (int, float), 0.0):
         raise file.refuse(f"{cap} is set, which mlx-lm does not compute in this architecture")
 
 
 def tidy(value: float) -> float:
-    """The shortest decimal that a float32 of the file stands for: 9.999999747378752e-06 -> 1e-05."""
+    """The shortest decimal of a float32 of the file: 9.999999747378752e-06 -> 1e-05."""
     return float(str(np.float32(value)))
 
 
 def _check_sizes(file: GGUFFile, config: dict[str, Any], head_dim: int) -> None:
-    """Sizes are checked before a model of that size is built: every layer and width must be there as tensors."""
+    """Raise UserError unless every layer and width has its tensors, before a model of that size is built."""
     heads, shared, hidden = config["num_attention_heads"], config["num_key_value_heads"], config["hidden_size"]
     for name, value in config.items():
         if type(value) is int and name.startswith(("hidden", "intermediate", "moe_", "num_", "max_")) and not 1 <= value <= 1 << 24:
@@ -120,7 +118,7 @@ def _check_sizes(file: GGUFFile, config: dict[str, Any], head_dim: int) -> None:
         raise file.refuse(f"it claims {layers} layers, and not all are there")
     if heads % shared or head_dim < 2 or head_dim % 2:
         raise file.refuse(f"{heads} attention heads, {shared} key-value heads and a head size of {head_dim} do not fit together")
-    sides: dict[str, tuple] = {
+    sides: dict[str, tuple[int | None, ...]] = {
         "token_embd.weight": (None, hidden),
         f"blk.0.{first}.weight": ((heads + 2 * shared if fused else heads) * head_dim, hidden),
     }
@@ -142,7 +140,7 @@ def build(file: GGUFFile, architecture: Architecture, config: dict[str, Any]) ->
     from mlx_lm.utils import _get_classes
 
     on_cpu = mx.default_device().type == mx.cpu
-    kept = SIXTEEN_BITS if on_cpu else {}  # see stored.py
+    kept = SIXTEEN_BITS if on_cpu else {}  # see engine/tables.py
     dtype = mx.float32 if on_cpu else getattr(mx, config["torch_dtype"])
     model_class, args_class = _get_classes(config)
     model = model_class(args_class.from_dict(config))
@@ -152,10 +150,10 @@ def build(file: GGUFFile, architecture: Architecture, config: dict[str, Any]) ->
     weights: dict[str, mx.array] = {}
     packed: dict[str, int] = {}
     for tensor in file.tensors.values():
-        if "rope_f" in tensor.name:  # rope_freqs and rope_factors_*: in the config by now
+        if "rope_f" in tensor.name:  # rope_freqs and rope_factors_*: the config has them already
             continue
         name = architecture.to_mlx(tensor.name)
-        if name not in expected:
+        if name is None or name not in expected:
             raise file.refuse(f"tensor {tensor.name[:64]!r} has no place in a {config['model_type']} model of this size")
         if tensor.shape != tuple(expected[name]):
             raise file.refuse(f"tensor {tensor.name} has the shape {list(tensor.shape)}, expected {list(expected[name])}")
@@ -188,7 +186,7 @@ def _layer(bits: int) -> dict[str, Any]:
 
 
 def _quantization(packed: dict[str, int]) -> dict[str, Any]:
-    """config.json's `quantization`: the most common kind, and each layer that differs from it by name."""
+    """config.json's `quantization`: the most common kind, and each other layer by its name."""
     kinds = list(packed.values())
     common = max(sorted(set(kinds)), key=kinds.count)
     return {**_layer(common), **{name: _layer(bits) for name, bits in packed.items() if bits != common}}

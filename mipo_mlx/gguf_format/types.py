@@ -1,4 +1,4 @@
-"""GGUF types as users know them (q8_0, q4_k_m, ...), which type each tensor gets, and its bytes.
+"""GGUF types by their usual names (q8_0, q4_k_m, ...), the type of each tensor, and its bytes.
 
 The mixes of the K types follow llama.cpp's quantize tool: more bits for the first and last layers' values and down
 projections, Q6_K or Q8_0 for the output, and a fallback where a row does not divide into blocks of 256.
@@ -6,6 +6,7 @@ projections, Q6_K or Q8_0 for the output, and a fallback where a row does not di
 
 import difflib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ BETTER = {  # the next type that keeps more
 
 
 def check(name: str, key: str = "export.gguf") -> str:
-    """The type's own spelling. Raises UserError, listing what exists; K types need the package libgguf."""
+    """The type's own spelling. Raises UserError for an unknown type, and for K types without the package libgguf."""
     wanted = name.lower().strip()
     if wanted not in NAMES:
         near = difflib.get_close_matches(wanted, NAMES, 1)
@@ -39,7 +40,7 @@ def check(name: str, key: str = "export.gguf") -> str:
     return wanted
 
 
-def _libgguf():
+def _libgguf() -> Any:
     try:
         import libgguf
     except ImportError:
@@ -49,7 +50,7 @@ def _libgguf():
 
 @dataclass(frozen=True)
 class Mix:
-    """What decides a tensor's type besides its own name."""
+    """What decides a tensor's type, beside its own name."""
 
     type: str  # a user-facing name out of FILE_TYPES
     layers: int
@@ -66,7 +67,7 @@ def choose(mix: Mix, name: str, shape: tuple[int, ...]) -> str:
         return mix.type.upper()
     output = name == "output.weight" or (mix.tied and name == "token_embd.weight")
     if mix.type in PLAIN:
-        # llama.cpp gives the output Q6_K; Q8_0 is nearer to the original and needs no further package.
+        # llama.cpp gives the output Q6_K. Q8_0 is nearer to the original and needs no further package.
         wanted = "Q8_0" if output else mix.type.upper()
         return wanted if shape[-1] % 32 == 0 else "F16"
     wanted = ("Q6_K" if shape[-1] % BLOCK == 0 else "Q8_0") if output else _k_type(mix, name)
@@ -126,7 +127,7 @@ def encode(values: np.ndarray, ggml_type: str) -> np.ndarray:
     if ggml_type.endswith("_K") or ggml_type == "IQ4_NL":
         library = _libgguf()
         if library is None:
-            raise UserError(f"export: {ggml_type} needs one more package, run: pip install libgguf")
+            raise UserError(f"export.gguf: {ggml_type} needs one more package; run: pip install libgguf")
         data = library.quantize_rows(flat, int(kind))
     else:
         data = gguf.quants.quantize(flat, kind)

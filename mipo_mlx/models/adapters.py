@@ -18,15 +18,15 @@ from ..recipe import Lora
 
 
 def effective_scale(lora: Lora) -> float:
-    """What multiplies A @ B. rank_stabilized: scale / sqrt(rank) (Kalajdzievski 2023, rsLoRA) in place of scale."""
+    """The factor of A @ B. rank_stabilized: scale / sqrt(rank) in place of scale (Kalajdzievski 2023, rsLoRA)."""
     return lora.scale / math.sqrt(lora.rank) if lora.rank_stabilized else lora.scale
 
 
 def layout(model: Any, lora: Lora) -> dict[str, Any]:
-    """The contents of adapter_config.json: what `mlx_lm.generate --adapter-path` needs to rebuild the layers."""
+    """The contents of adapter_config.json, in mlx-lm's words. Raises UserError for layers or keys that the model does not have."""
     layers = len(model.layers) if lora.layers == "all" else lora.layers
     if layers > len(model.layers):
-        raise UserError(f"training.lora.layers: the model has {len(model.layers)} layers, and {layers} were asked for")
+        raise UserError(f"training.lora.layers: the model has {len(model.layers)} layers, not {layers}; lower it, or write all")
     parameters: dict[str, Any] = {"rank": lora.rank, "scale": effective_scale(lora), "dropout": lora.dropout}
     if lora.keys != "all":
         names = {name for layer in model.layers for name, module in layer.named_modules() if hasattr(module, "weight")}
@@ -44,7 +44,7 @@ def attach(model: Any, lora: Lora, seed: int) -> dict[str, Any]:
     mx.random.seed(seed)
     model.freeze()
     linear_to_lora_layers(model, config["num_layers"], dict(config["lora_parameters"]), use_dora=lora.dora)
-    model.eval()  # new layers begin in training mode: dropout is for the training step alone, which switches it on itself
+    model.eval()  # new layers begin in training mode, but dropout is for the training step alone, which switches it on itself
     return config
 
 
@@ -65,7 +65,7 @@ def save(model: Any, folder: Path, config: dict[str, Any]) -> None:
 
 
 def load(model: Any, folder: Path) -> Any:
-    """Put the adapters of `folder` on a base model."""
+    """Put the adapters of `folder` on a base model. Raises UserError where there are none, or where they do not fit."""
     if not (folder / "adapters.safetensors").exists():
         raise UserError(f"{folder}: no adapters there; run `mipo-mlx train` to the end first")
     model.freeze()
@@ -74,18 +74,18 @@ def load(model: Any, folder: Path) -> Any:
     except (ValueError, RuntimeError) as error:
         raise UserError(f"{folder}: these adapters do not fit the model ({first_line(error)})") from None
     mx.eval(model.parameters())
-    model.eval()  # dropout off: a loaded adapter is there to be measured and used
+    model.eval()  # dropout off: a loaded adapter is measured and used
     return model
 
 
 def restore(model: Any, folder: Path) -> None:
-    """Put the weights of `folder` on adapters that are attached already, to train on from there."""
+    """Put the weights of `folder` on adapters that are attached already, to go on with training from there."""
     model.load_weights(str(folder / "adapters.safetensors"), strict=False)
 
 
 @contextmanager
 def swapped(model: Any, folder: Path) -> Iterator[Any]:
-    """The model under other adapters of the same layout, those of `folder`; its own come back afterwards."""
+    """Within this, the model has the adapters of `folder`, which must have the same layout; afterwards it has its own again."""
     own = weights(model)
     if not (folder / "adapters.safetensors").exists():
         raise UserError(f"{folder}: no adapters there")
@@ -101,7 +101,7 @@ def swapped(model: Any, folder: Path) -> Iterator[Any]:
 
 @contextmanager
 def disabled(model: Any) -> Iterator[Any]:
-    """The base under switched-off adapters: the reference, without a second model in memory."""
+    """Within this, the adapters are off, so the model is the base: the reference, without a second model in memory."""
     layers = [(m, m.scale) for _, m in model.named_modules() if isinstance(m, (LoRALinear, LoRASwitchLinear))]
     magnitudes = [m for _, m in model.named_modules() if isinstance(m, DoRALinear)]
     saved = [(m, m.scale, m.m) for m in magnitudes]

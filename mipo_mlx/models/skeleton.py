@@ -18,7 +18,7 @@ from .load import model_config, resolve
 
 
 def skeleton(name: str) -> tuple[nn.Module, int]:
-    """The model's modules as this device would keep them, with lazy, never computed arrays, and its number of parameters.
+    """The model's modules as this device would keep them, and its number of parameters. Its arrays are never computed.
 
     Raises UserError for a model that mlx-lm does not know.
     """
@@ -27,7 +27,7 @@ def skeleton(name: str) -> tuple[nn.Module, int]:
     try:
         model, count = from_config({**config, "torch_dtype": "float32"} if is_gguf and on_cpu else config)
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{name}: this model cannot be built from its configuration ({error})") from None
+        raise UserError(f"{name}: this model cannot be built from its configuration ({error}); choose another") from None
     if is_gguf and on_cpu:
         model = _store_tables(model, _types(path))
     elif is_gguf:
@@ -58,7 +58,7 @@ def _types(path: Path) -> dict[str, int]:
 
 
 def _pack(model: nn.Module, types: dict[str, int]) -> None:
-    """Quantise the modules of `types` that MLX can hold packed; what is left is in 16 bits then, Q6_K for one."""
+    """Quantise the modules of `types` that MLX can hold packed. The others (Q6_K, say) are in 16 bits then."""
 
     def packing(name: str, _: nn.Module) -> dict[str, int] | bool:
         bits = PACKED_BITS.get(types.get(name, -1))
@@ -68,7 +68,7 @@ def _pack(model: nn.Module, types: dict[str, int]) -> None:
 
 
 def _store_tables(model: nn.Module, types: dict[str, int]) -> nn.Module:
-    """The embedding and the output layer as they are in the file, which is how the CPU keeps them."""
+    """The embedding and the output layer as they are in the file: the CPU keeps them so."""
     tables = {name: kind for name, kind in types.items() if name.rsplit(".", 1)[-1] in EMBEDDINGS + OUTPUT}
     for name, module in model.named_modules():
         if tables.get(name) in SIXTEEN_BITS:

@@ -1,6 +1,7 @@
-"""Models that Ollama or LM Studio already keep on this machine, found by name; nothing is copied.
+"""Models that Ollama or LM Studio already keep on this machine, by their names there; nothing is copied.
 
-Ollama keeps a manifest for each name and the weights as blobs named by their hash; LM Studio keeps publisher/repository folders.
+Ollama keeps a manifest for each name, and the weights as blobs that are named by their hash. LM Studio keeps
+publisher/repository folders.
 """
 
 import json
@@ -16,11 +17,11 @@ ADAPTER_LAYER = "application/vnd.ollama.image.adapter"
 def find(name: str) -> Path:
     """`ollama:qwen2.5:1.5b` or `lmstudio:publisher/repository` -> a .gguf path or an MLX folder.
 
-    Raises UserError, naming what is there, where the store, the name or its file is missing.
+    Raises UserError where the store, the name or its file is missing; it lists what is there.
     """
     store, _, wanted = name.partition(":")
     if not wanted.strip():
-        raise UserError(f"{name}: no model named; write {store}:NAME")
+        raise UserError(f"{name}: the name of a model is missing; write {store}:NAME")
     return _ollama(wanted.strip()) if store == "ollama" else _lmstudio(wanted.strip())
 
 
@@ -62,7 +63,7 @@ def _ollama_name(path: Path) -> str:
 
 
 def _linked(blob: Path, name: str) -> Path:
-    """A link that ends in .gguf, as everything else expects of such a file."""
+    """A link that ends in .gguf: all other code knows a GGUF file by that."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mipo-mlx" / "ollama"
     folder.mkdir(parents=True, exist_ok=True)
     link = folder / f"{name}.gguf"
@@ -89,13 +90,13 @@ def _lmstudio(wanted: str) -> Path:
     direct = [p for p in root.glob("*/*/*.gguf") if str(p.relative_to(root)).lower() == wanted.lower()]
     if direct:
         return direct[0]
-    found = [p for name, p in entries.items() if wanted.lower() in (name.lower(), name.split("/", 1)[-1].lower())]
-    if len(found) != 1:
-        what = "stands there more than once" if found else "is not there"
+    matches = [p for name, p in entries.items() if wanted.lower() in (name.lower(), name.split("/", 1)[-1].lower())]
+    if len(matches) != 1:
+        what = "is there more than once" if matches else "is not there"
         raise UserError(f"lmstudio:{wanted}: {what}; {root} has {_few(sorted(entries))}")
-    if (found[0] / "config.json").exists():
-        return found[0]
-    files = [p for p in sorted(found[0].glob("*.gguf")) if not p.name.startswith("mmproj") and _first_part(p)]
+    if (matches[0] / "config.json").exists():
+        return matches[0]
+    files = [p for p in sorted(matches[0].glob("*.gguf")) if not p.name.startswith("mmproj") and _first_part(p)]
     if len(files) != 1:
         names = _few([f"lmstudio:{p.relative_to(root)}" for p in files])
         raise UserError(f"lmstudio:{wanted}: it holds {len(files)} GGUF models; name one of {names}")
@@ -103,7 +104,7 @@ def _lmstudio(wanted: str) -> Path:
 
 
 def _first_part(path: Path) -> bool:
-    """Of a model in several files only the first stands for it."""
+    """Of a model in several files, the first names it."""
     return "-of-" not in path.name or "-00001-of-" in path.name
 
 

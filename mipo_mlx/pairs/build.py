@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..engine.logprobs import token_logprobs, total
-from ..models.prompts import Asker
+from ..models.prompts import PromptBuilder
 from ..recipe import Recipe
 from ..records import HELDOUT, TRAIN, VALIDATION, Context, Grid, Pair, Prompt
 from ..text.words import likeness
@@ -58,7 +58,7 @@ class Rows:
         return self.of_prompts or self.contexts[row] is not None
 
 
-def build(grids: list[Grid], contexts: dict[str, Context], prompts: dict[str, Prompt], recipe: Recipe, ask: Asker) -> Built:
+def build(grids: list[Grid], contexts: dict[str, Context], prompts: dict[str, Prompt], recipe: Recipe, ask: PromptBuilder) -> Built:
     """Pairs of all grids. contexts, prompts: by id. Grids may be given in any number; each is treated by itself."""
     built = Built()
     for grid in grids:
@@ -69,7 +69,9 @@ def build(grids: list[Grid], contexts: dict[str, Context], prompts: dict[str, Pr
     return built
 
 
-def balanced(grid: Grid, rows: Rows, fit: list[int], barred: set[int], recipe: Recipe, ask: Asker, built: Built) -> list[Pair]:
+def balanced(
+    grid: Grid, rows: Rows, fit: list[int], barred: set[int], recipe: Recipe, ask: PromptBuilder, built: Built
+) -> list[Pair]:
     """The pairs of one grid; the answers of `barred` rows are rejected ones only.
 
     An answer whose pair has a fault leaves the grid whole, as chosen and as rejected one, and the others are dealt anew: were
@@ -149,7 +151,7 @@ def closeness(grid: Grid, rows: Rows, own: list[int], recipe: Recipe) -> np.ndar
     return np.where(alike, highest, cost)
 
 
-def make_pair(grid: Grid, row: int, wrong: list[Negative], rows: Rows, ask: Asker) -> Pair:
+def make_pair(grid: Grid, row: int, wrong: list[Negative], rows: Rows, ask: PromptBuilder) -> Pair:
     """The pair whose chosen answer is that of `row`; all its scores come from the grid's matrix."""
     prompt, context = rows.prompts[row], rows.contexts[row]
     messages, prompt_tokens = ask(prompt, context)

@@ -22,7 +22,7 @@ from ..memory.contexts import digest, read_contexts, uses_profile
 from ..memory.distil import write_profile
 from ..models import adapters
 from ..models.load import LoadedModel, load, load_tokenizer, model_config
-from ..models.prompts import Asker, window_of
+from ..models.prompts import PromptBuilder, window_of
 from ..progress import Reporter
 from ..recipe import Recipe
 from ..records import HELDOUT, TRAIN, Context, Grid, Prompt, key_for, read_records, to_row, write_records
@@ -95,7 +95,7 @@ def from_notes(folder: Path, recipe: Recipe, reporter: Reporter, round_number: i
     plans = make_plan(recipe, contexts, prompts, round_number)
     if round_number > 1:
         loaded.model = adapters.load(loaded.model, folder / f"adapters-{round_number - 1}")
-    ask = Asker(loaded.tokenizer, recipe.pairs, window_of(loaded.config, recipe.pairs.max_tokens))
+    ask = PromptBuilder(loaded.tokenizer, recipe.pairs, window_of(loaded.config, recipe.pairs.max_tokens))
     path = folder / of_round("samples.jsonl", round_number)
     speed = sample_grids(path, plans, loaded, ask, recipe, reporter, round_number)
 
@@ -108,12 +108,12 @@ def from_notes(folder: Path, recipe: Recipe, reporter: Reporter, round_number: i
     if round_number > 1 and recipe.training.reference == "base":
         with adapters.disabled(loaded.model):
             built.pairs = with_reference(built.pairs, loaded.model, reporter)
-    ask.tell_cuts(reporter)
+    ask.warn_of_cuts(reporter)
     return Made(built, grids, len(ask.cut), speed)
 
 
 def sample_grids(
-    path: Path, plans: list[Plan], loaded: LoadedModel, ask: Asker, recipe: Recipe, reporter: Reporter, round_number: int
+    path: Path, plans: list[Plan], loaded: LoadedModel, ask: PromptBuilder, recipe: Recipe, reporter: Reporter, round_number: int
 ) -> dict:
     """Append every planned grid that `path` lacks, a chunk at a time. Returns how fast answers were sampled and scored."""
     rows = [(prompt, context) for plan in plans for prompt, context in zip(plan.prompts, plan.contexts, strict=True)]
@@ -153,7 +153,7 @@ def sample_grids(
     return {"answers_sampled": answers, "tokens_per_second": round(tokens / spent, 1)}
 
 
-def keep_whole_chunks(path: Path, chunks: list[list[Plan]], ask: Asker) -> int:
+def keep_whole_chunks(path: Path, chunks: list[list[Plan]], ask: PromptBuilder) -> int:
     """Cut `path` back to the chunks that an earlier call finished, and return how many they are.
 
     Raises UserError where the file holds other grids than planned.
@@ -172,7 +172,7 @@ def keep_whole_chunks(path: Path, chunks: list[list[Plan]], ask: Asker) -> int:
     return done
 
 
-def identity(plan: Plan, ask: Asker) -> dict:
+def identity(plan: Plan, ask: PromptBuilder) -> dict:
     """What a grid's record says of what was asked."""
     rows = [ask(prompt, context)[1] for prompt, context in zip(plan.prompts, plan.contexts, strict=True)]
     return {

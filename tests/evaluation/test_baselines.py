@@ -15,7 +15,7 @@ from mipo_mlx.evaluation import evaluate as stage
 from mipo_mlx.evaluation.journal import Journal
 from mipo_mlx.files import read_json, read_jsonl, write_json, write_jsonl
 from mipo_mlx.models import adapters, load
-from mipo_mlx.models.prompts import Asker
+from mipo_mlx.models.prompts import PromptBuilder
 from mipo_mlx.progress import Reporter
 from mipo_mlx.run import Run, run_stage
 from mipo_mlx.training import train
@@ -149,7 +149,7 @@ def test_the_bar_moves_as_far_as_it_was_told(tmp_path, tiny_folder):
     baselines.prepare(tmp_path, settings, QUIET)
     loaded = load.load(str(tiny_folder))
     model = adapters.load(loaded.model, tmp_path / "adapters")
-    own = requests.build(tmp_path, settings, Asker(loaded.tokenizer, settings.pairs))[:2]
+    own = requests.build(tmp_path, settings, PromptBuilder(loaded.tokenizer, settings.pairs))[:2]
     for name, groups, methods in (("own", own, 4), ("made elsewhere", [replace(g, plain=None) for g in own], 1)):
         bar, journal = Steps(), Journal(tmp_path / f"{name}.jsonl", "k")
         asked = requests.ask(model, loaded.tokenizer, groups, settings, journal)
@@ -244,7 +244,7 @@ def test_the_sft_answers_are_sampled_from_the_sft_model(tmp_path, tiny_folder):
     journal = {(r["phase"], r["chunk"]): r["results"] for r in read_jsonl(tmp_path / "eval-samples.jsonl")[1:]}
     loaded = load.load(str(tiny_folder))
     model = adapters.load(loaded.model, tmp_path / "sft" / "adapters")
-    groups = requests.build(tmp_path, settings, Asker(loaded.tokenizer, settings.pairs))
+    groups = requests.build(tmp_path, settings, PromptBuilder(loaded.tokenizer, settings.pairs))
     prompts = [g.tokens[i] for g in groups for i in range(g.asked)]
     expected = requests.answers(model, loaded.tokenizer, prompts, settings.pairs, requests.seed_of(0, "eval", 0))
     assert journal["baseline SFT on the chosen answers", 0] == expected

@@ -15,7 +15,7 @@ from mipo_mlx.evaluation.journal import Journal
 from mipo_mlx.evaluation.requests import Asked
 from mipo_mlx.files import read_json, read_jsonl, write_jsonl
 from mipo_mlx.models import adapters, load, prompts
-from mipo_mlx.models.prompts import Asker
+from mipo_mlx.models.prompts import PromptBuilder
 from mipo_mlx.progress import Reporter
 from mipo_mlx.records import Context, Pair, read_records, write_records
 
@@ -53,7 +53,7 @@ def test_scores_of_fresh_answers_equal_plain_forward_passes(finished, tmp_path):
     folder, settings = finished
     loaded = load.load(settings.model)
     model = adapters.load(loaded.model, folder / "adapters")
-    groups = requests.build(folder, settings, Asker(loaded.tokenizer, settings.pairs))
+    groups = requests.build(folder, settings, PromptBuilder(loaded.tokenizer, settings.pairs))
     asked = requests.ask(model, loaded.tokenizer, groups, settings, Journal(tmp_path / "journal.jsonl", "k"))
     assert len(asked) == 8
     one = asked[3]
@@ -90,15 +90,15 @@ def test_scores_of_fresh_answers_equal_plain_forward_passes(finished, tmp_path):
 
 def test_groups_ask_about_every_context_equally_often_and_never_mix_one_note(finished, tiny_tokenizer):
     folder, settings = finished
-    groups = requests.build(folder, settings, Asker(tiny_tokenizer, settings.pairs))
+    groups = requests.build(folder, settings, PromptBuilder(tiny_tokenizer, settings.pairs))
     assert [g.asked for g in groups] == [2, 2, 2, 2] and len({g.prompts[0] for g in groups}) == 4
     assert sorted(n for g in groups for n in g.notes) == [f"n{i}" for i in range(8)]
     most = recipe(settings.model, choices=[8], answers=24)
-    all_notes = requests.build(folder, most, Asker(tiny_tokenizer, most.pairs))
+    all_notes = requests.build(folder, most, PromptBuilder(tiny_tokenizer, most.pairs))
     assert all(len(set(g.notes)) == 8 for g in all_notes)  # answers are told apart among all notes, and each is asked three times
     assert sorted(note for g in all_notes for note in g.notes[: g.asked]) == sorted([f"n{i}" for i in range(8)] * 3)
     more = recipe(settings.model, choices=[4], answers=5)
-    four = requests.build(folder, more, Asker(tiny_tokenizer, more.pairs))
+    four = requests.build(folder, more, PromptBuilder(tiny_tokenizer, more.pairs))
     assert [g.asked for g in four] == [2, 2, 1] and all(len(set(g.notes)) == 4 for g in four)
 
 
@@ -117,7 +117,7 @@ def test_contexts_beyond_the_window_lose_their_end_and_never_the_request(tmp_pat
     evaluate.run(folder, settings, Reporter(stream=said))
     assert "4 contexts were cut to fit the model's window of 66 prompt tokens" in said.getvalue()
     loaded = load.load(str(model))
-    ask = Asker(loaded.tokenizer, settings.pairs, 66)
+    ask = PromptBuilder(loaded.tokenizer, settings.pairs, 66)
     for group in requests.build(folder, settings, ask):
         for context, tokens in zip(group.contexts, group.tokens, strict=True):
             told, request = loaded.tokenizer.decode(tokens).split("<|im_end|>")[:2]
@@ -325,7 +325,7 @@ def test_without_contexts_every_answer_is_read_against_its_own_question(tmp_path
         changed.append(replace(pair, grid=number // 2, **asked, **named))
     write_records(folder / "pairs.jsonl", changed)
     (folder / "contexts.jsonl").unlink()
-    groups = requests.build(folder, settings, Asker(loaded.tokenizer, settings.pairs))
+    groups = requests.build(folder, settings, PromptBuilder(loaded.tokenizer, settings.pairs))
     rows = [(id_, prompt, tokens) for g in groups for id_, prompt, tokens in zip(g.prompt_ids, g.prompts, g.tokens, strict=True)]
     assert rows == [(p.prompt_id, p.prompt[-1]["content"], p.prompt_tokens) for p in changed]
     assert {context for g in groups for context in g.contexts} == {""} and all(g.apart == g.prompts for g in groups)

@@ -223,7 +223,7 @@ def test_pairs_are_told_profile_and_passage(both):
 
 def test_the_profile_is_run_once(both, loaded):
     folder, values = both
-    ask = make.Asker(loaded.tokenizer, values.pairs)
+    ask = make.PromptBuilder(loaded.tokenizer, values.pairs)
     told = contexts.read_contexts(folder, values)
     prompts = read_records(folder / "prompts.jsonl", Prompt)
     found = make.Prefixes(loaded.model, [ask(prompts[0], c)[1] for c in told[:4]], [c.id for c in told[:4]])
@@ -240,7 +240,7 @@ def test_an_edited_profile_is_another_run(both):
 def test_evaluation_asks_with_the_profile(both, loaded):
     folder, values = both
     said = contexts.plain((folder / "profile.md").read_text())
-    groups = requests.build(folder, values, make.Asker(loaded.tokenizer, values.pairs))
+    groups = requests.build(folder, values, make.PromptBuilder(loaded.tokenizer, values.pairs))
     assert groups
     for group in groups:
         assert group.contexts == [f"{said}\n\n{text}" for text in group.apart]
