@@ -284,9 +284,8 @@ def export(run: Path, overrides, root: Path, quiet: bool, types, split, adapter_
     click.echo(summary.files(opened))
     if install:
         from .export import install as programs
-        from .export.results import run_name
 
-        name = run_name(opened.folder, opened.recipe)
+        name = opened.folder.name
         done = (
             programs.install_ollama(opened.folder, name)
             if install == "ollama"

@@ -51,7 +51,9 @@ def usage(run: Run) -> str:
         lines.append(f"  llama-cli -m {quote(str(models[0]))}{told(models[0].name)}")
     if models and (run.folder / "Modelfile").exists():
         source = modelfile_source(run.folder)
-        lines.append(f"  ollama create {quote(run.folder.name)} -f {quote(str(run.folder / 'Modelfile'))}{told(source)}")
+        lines.append(
+            f"  ollama create {results.ollama_name(run.folder.name)} -f {quote(str(run.folder / 'Modelfile'))}{told(source)}"
+        )
     if (run.folder / "fused").exists():
         lines.append(f"  mlx_lm.generate --model {quote(str(run.folder / 'fused'))} --prompt '{REQUEST}'{told('fused')}")
     return "\n".join(lines)

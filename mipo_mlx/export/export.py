@@ -16,6 +16,7 @@ from ..gguf_format.file import GGUFFile
 from ..gguf_format.names import by_gguf, by_model_type
 from ..gguf_format.to_mlx import read_config
 from ..models import load
+from ..models.prompts import window_of
 from ..progress import Reporter
 from ..recipe import Recipe
 from . import fidelity, gguf, modelfile, system
@@ -35,7 +36,9 @@ class Job:
     recipe: Recipe
     weights: Weights
     tokenizer: Any
-    template: str | None
+    own_template: str | None  # the base's chat template
+    template: str | None  # the same with the default system message in it
+    system: str  # the default system message; "" for none
     card: Card
     generation: dict[str, Any]  # generation_config.json of the base
     inputs: str  # a hash of everything that the files are made from
@@ -64,12 +67,15 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
         written[type_name] = _once(job, type_name, partial(_gguf, job, type_name, reporter))
     if recipe.export.adapter:
         written["lora"] = _once(job, "lora", partial(_adapter, job))
-    text = _modelfile(job, written)
-    if text is None:
+    contents = _modelfile(job, written)
+    if contents is None:
         (folder / "Modelfile").unlink(missing_ok=True)  # of an earlier export, whose files are gone
         reporter.say("  no Modelfile: Ollama reads a GGUF file in one piece or fused/, and neither is here")
     else:
+        text, warnings = modelfile.modelfile(contents, job.tokenizer)
         write_text(folder / "Modelfile", text)
+        for warning in warnings:
+            reporter.warn(warning)
     files = [
         {"path": str(folder / file), "type": kind, "bytes": (folder / file).stat().st_size}
         for kind, names in written.items()
@@ -79,7 +85,7 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
     measured = {name: vars(figures) for name, figures in _fidelity(job, written, reporter).items()}
     if not (folder / STATE).exists():
         write_state(folder, {})  # where the recipe names no file: the run knows by it that export is finished
-    return {"files": files, "modelfile": text is not None, "fidelity": measured}
+    return {"files": files, "modelfile": contents is not None, "fidelity": measured}
 
 
 def fuse(folder: Path, recipe: Recipe, reporter: Reporter) -> str:
@@ -97,8 +103,9 @@ def check(recipe: Recipe) -> None:
     if export.adapter and recipe.training.lora.dora:
         raise UserError(NO_DORA)
     tokens = load.load_tokenizer(recipe.model)
-    if export.system.strip() not in ("", "none") and isinstance(tokens.chat_template, str):
-        system.with_default(tokens.chat_template, export.system, tokens)
+    text = system.clean(export.system)
+    if text not in ("", "none") and isinstance(tokens.chat_template, str):
+        system.with_default(tokens.chat_template, text, tokens)
     if load.resolve(recipe.model, weights=False).suffix == ".gguf":
         return  # what was read from a GGUF file can be written to one
     config = load.model_config(recipe.model)
@@ -121,7 +128,7 @@ def prepare(folder: Path, recipe: Recipe) -> Job:
     else:
         config = load.model_config(recipe.model)
     tokens = load.load_tokenizer(recipe.model)
-    template = tokens.chat_template if isinstance(tokens.chat_template, str) else None
+    template = own = tokens.chat_template if isinstance(tokens.chat_template, str) else None
     text = system_text(folder, recipe)
     if text:
         if template is None:
@@ -135,7 +142,7 @@ def prepare(folder: Path, recipe: Recipe) -> Job:
         path.resolve(), path.stat().st_mtime_ns, template, card, recipe.export.pretokenizer,
     )  # fmt: skip
     weights = Weights(path, config, load_adapters(adapters))
-    return Job(folder, recipe, weights, tokens, template, card, generation, inputs)
+    return Job(folder, recipe, weights, tokens, own, template, text, card, generation, inputs)
 
 
 def _once(job: Job, kind: str, write: Callable[[], list[str]]) -> list[str]:
@@ -208,9 +215,9 @@ def _tokenizer_keys(job: Job) -> dict[str, Any]:
     return tokenizer.from_transformers(job.tokenizer, rows, job.recipe.export.pretokenizer)
 
 
-def _modelfile(job: Job, written: Files) -> str | None:
-    """The Modelfile's text, from the first GGUF file of this or an earlier export; else from a GGUF base with the adapters on it;
-    else from the fused folder. None where there is none of them: Ollama does not read GGUF files in several parts."""
+def _modelfile(job: Job, written: Files) -> modelfile.Contents | None:
+    """What the Modelfile says. It starts from the first GGUF file of this or an earlier export; else from a GGUF base with the
+    adapters on it; else from the fused folder. None where there is none of them: Ollama reads no GGUF file in several parts."""
     earlier = {kind: list(entry.files) for kind, entry in read_state(job.folder).items()}
     kinds = [kind for kind in (*written, *earlier) if kind in types.NAMES]
     files = [{**earlier, **written}[kind] for kind in kinds]
@@ -219,13 +226,14 @@ def _modelfile(job: Job, written: Files) -> str | None:
     adapter = None
     if whole:
         source = f"./{whole[0]}"
-    elif "lora" in written and base.suffix == ".gguf":
+    elif "lora" in written and base.suffix == ".gguf" and str(base.resolve()).isprintable():
         source, adapter = str(base.resolve()), written["lora"][0]
     elif (job.folder / "fused").is_dir():
         source = "./fused"
     else:
         return None
-    return modelfile.modelfile(source, job.tokenizer, job.template, job.card.sampling, adapter)
+    window = window_of(job.weights.config, 0)
+    return modelfile.Contents(source, job.own_template, job.system, window, job.card.sampling, adapter)
 
 
 def _dtype(weights: Weights) -> str:

@@ -8,7 +8,7 @@ from ..errors import Failure, UserError
 from ..files import write_json
 from ..models.stores import lmstudio_folder
 from ..recipe import Recipe
-from .results import exported_models
+from .results import exported_models, ollama_name
 from .system import system_text
 
 
@@ -21,7 +21,7 @@ def ggufs(folder: Path) -> list[Path]:
 
 
 def install_ollama(folder: Path, name: str) -> str:
-    """`ollama create NAME` from the run's Modelfile; returns the command that talks to it."""
+    """`ollama create` from the run's Modelfile, under `name` in a form that Ollama takes; returns the command that talks to it."""
     program = shutil.which("ollama")
     if program is None:
         raise UserError("--install ollama: the program ollama is not on this machine; see https://ollama.com/download")
@@ -30,6 +30,7 @@ def install_ollama(folder: Path, name: str) -> str:
             f"{folder}: no Modelfile there, since no GGUF file is in one piece; run `mipo-mlx export {folder.name} --type q8_0 "
             "--set export.split=null` first"
         )
+    name = ollama_name(name)
     done = subprocess.run([program, "create", name, "-f", "Modelfile"], cwd=folder, capture_output=True, text=True)
     if done.returncode:
         reason = (done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()[-1]

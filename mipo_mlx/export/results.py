@@ -1,6 +1,8 @@
 """What exports left in a run's folder: the models to run, and how much of what was trained each file keeps (export.json)."""
 
+import hashlib
 import re
+import unicodedata
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -38,6 +40,20 @@ class Exported:
 def run_name(folder: Path, recipe: Recipe) -> str:
     """The name in the exported files' names: the recipe's, or that of the folder where it is no plain file name."""
     return recipe.name if recipe.name and re.fullmatch(r"\w[\w.\- ]*", recipe.name) else folder.name
+
+
+def ollama_name(name: str) -> str:
+    """A run's name as Ollama takes it: ASCII letters, digits, `_ - .`, at most 80.
+
+    Names that differ in more than spaces stay different.
+    """
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-.")[:70].rstrip("-.")
+    if plain == name:
+        return name
+    if re.sub(r"\s+", "-", name) == plain:  # only spaces changed
+        return plain
+    return f"{plain or 'run'}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
 def read_state(folder: Path) -> dict[str, Exported]:

@@ -3,6 +3,7 @@
 With it the exported model is personal without a flag. A system message of the user's own still replaces it.
 """
 
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,18 @@ def system_text(folder: Path, recipe: Recipe) -> str:
     comments, headings and sources; without one the run's own training contexts, in order, up to WORDS words. It is framed as the
     contexts were in training (`pairs.system`). Raises UserError where there is nothing, or a profile of several people.
     """
-    wanted = recipe.export.system.strip()
+    wanted = clean(recipe.export.system)
     if wanted in ("", "none"):
         return ""
     if wanted != "profile":
         return wanted
-    return system_message(recipe.pairs, _profile(folder, recipe))
+    return clean(system_message(recipe.pairs, _profile(folder, recipe)))
+
+
+def clean(text: str) -> str:
+    """`text` with "\\n" at the end of each line and without control characters: the same in every exported file."""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n")
+    return "".join(c for c in lines if c in "\n\t" or unicodedata.category(c) != "Cc").strip()
 
 
 def _profile(folder: Path, recipe: Recipe) -> str:
@@ -80,7 +87,7 @@ def with_default(template: str, text: str, tokenizer: Any) -> str:
     )
     for opening in attempts:
         candidate = opening + template
-        if _shows(tokenizer, candidate, text):
+        if _shows(tokenizer, candidate, text.strip()):
             return candidate
     raise UserError("export.system: the model's chat template has no place for a system message; write none")
 
@@ -95,12 +102,12 @@ def _shows(tokenizer: Any, template: str, text: str) -> bool:
 
     try:
         shown = render(tokenizer, template, [{"role": "user", "content": PROBE_USER}])
-        return text.strip() in shown and PROBE_USER in shown
+        return text in shown and PROBE_USER in shown
     except jinja2.TemplateError:  # a template refuses a role by raising
         return False
 
 
 def _quote(text: str) -> str:
     """A Jinja string literal; jinja2 and llama.cpp's own Jinja both read these escapes and no others alike."""
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'").replace("\r\n", "\n").replace("\r", "\n")
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     return "'" + escaped.replace("\n", "\\n").replace("\t", "\\t") + "'"

@@ -205,7 +205,7 @@ def _commands(folder: Path) -> list[dict[str, Any]]:
     for gguf in results.exported_models(folder):
         commands.append(way("llama.cpp", f"llama-cli -m {quote(str(gguf))}", gguf.name))
     if (folder / "Modelfile").exists():
-        name, path = quote(folder.name), quote(str(folder / "Modelfile"))
+        name, path = results.ollama_name(folder.name), quote(str(folder / "Modelfile"))
         commands.append(way("Ollama", f"ollama create {name} -f {path} && ollama run {name}", results.modelfile_source(folder)))
     if (folder / "fused").exists():
         fused = quote(str(folder / "fused"))

@@ -1,5 +1,7 @@
 """What exports left: the models to run, and how much of the training each keeps, in the terminal and on the page."""
 
+import re
+
 import pytest
 
 from mipo_mlx.commands.summary import usage
@@ -63,3 +65,25 @@ def test_more_than_all_is_all():
 
 def test_hashes_are_those_of_files_that_are_there(folder):
     assert results.hashes(folder) == {NAMES[0]: "ab"}
+
+
+@pytest.mark.parametrize(
+    ("name", "taken"),
+    [
+        ("demo", "demo"), ("two words", "two-words"), ("v1.2_x-3", "v1.2_x-3"), ("Notizen ü", r"Notizen-u-[0-9a-f]{6}"),
+        ("日記", r"run-[0-9a-f]{6}"), ("_x.", r"_x-[0-9a-f]{6}"), ("a" * 200, r"a{70}-[0-9a-f]{6}"),
+    ],
+)  # fmt: skip
+def test_a_name_as_ollama_takes_it(name, taken):
+    entered = results.ollama_name(name)
+    assert re.fullmatch(taken, entered) and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}", entered)
+
+
+def test_names_of_other_scripts_stay_apart():
+    names = ["日記", "笔记", "заметки", "café", "cafe", "a" * 200, "a" * 201]
+    assert len({results.ollama_name(name) for name in names}) == len(names)
+
+
+@pytest.mark.parametrize("name", ["../mine", "a/b", "", ".hidden", None, "x\ny"])
+def test_a_recipes_name_cannot_leave_the_runs_folder(tmp_path, name):
+    assert results.run_name(tmp_path / "folder", Recipe(model="x", name=name)) == "folder"
