@@ -5,7 +5,7 @@ The same seed gives the same files.
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,15 @@ from .readers.rows import read_rows
 from .redact import redact, redact_note
 from .split import split
 from .walk import walk
+
+
+@dataclass(frozen=True)
+class NoteFile:
+    """A file of notes, its name relative to the notes folder, and the reader for its kind."""
+
+    path: Path
+    source: str
+    reader: Reader
 
 
 def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
@@ -103,30 +112,38 @@ def read_notes(sources: Sources, tally: Tally, reporter: Reporter) -> list[Note]
         return [redact_note(note, tally.redacted) for note in notes] if sources.redact else notes
     if not sources.notes:
         raise UserError("sources.notes: no notes named; pass --notes PATH, or write `notes: ~/notes` under sources in the recipe")
-    root = Path(sources.notes).expanduser()
+    files = note_files(sources, tally)
+    if Path(sources.notes).expanduser().is_file():
+        notes = read_file(files[0], tally, sources.redact)
+        if not notes and tally.skipped:
+            raise UserError(f"{files[0].path}: {tally.skipped[0]['why']}")
+        return headings_as_notes(notes)
+    notes = []
+    with reporter.track("reading notes", total=len(files), unit="files") as bar:
+        for file in files:
+            notes += read_file(file, tally, sources.redact)
+            bar.advance(1)
+    return headings_as_notes(notes)
+
+
+def note_files(sources: Sources, tally: Tally) -> list[NoteFile]:
+    """The files of `sources.notes`, a folder or a single file. Raises UserError where there are none."""
+    root = Path(sources.notes or "").expanduser()
     if sources.columns and root.exists() and not _has_rows(root):
         raise UserError(f"sources.columns: only rows of a .jsonl or .json file have columns, and {root} has none; remove columns")
     if root.is_file():
-        notes = _read(root, writable(root.name), _file_reader(root, sources), tally, sources.redact)
-        if not notes and tally.skipped:
-            raise UserError(f"{root}: {tally.skipped[0]['why']}")
-        return headings_as_notes(notes)
+        return [NoteFile(root, writable(root.name), _file_reader(root, sources))]
     if not root.is_dir():
         raise UserError(f"{root}: no such folder or file; name your notes with --notes PATH or sources.notes in the recipe")
     files = []
     for path, source in walk(root, tally):
         if reader := reader_for(path, sources.me):
-            files.append((path, source, reader))
+            files.append(NoteFile(path, source, reader))
         else:
             tally.left_alone[f"{path.suffix.lower()} files" if path.suffix else "files without an ending"] += 1
     if not files and not tally.skipped:
         raise UserError(f"{root}: no notes in this folder ({ENDINGS}); name another with --notes PATH")
-    notes = []
-    with reporter.track("reading notes", total=len(files), unit="files") as bar:
-        for path, source, by in files:
-            notes += _read(path, source, by, tally, sources.redact)
-            bar.advance(1)
-    return headings_as_notes(notes)
+    return files
 
 
 def _file_reader(path: Path, sources: Sources) -> Reader:
@@ -144,7 +161,7 @@ def _has_rows(path: Path) -> bool:
     return path.is_file() and (ending == ".jsonl" or ending == ".json" and not is_chat(path))
 
 
-def _read(path: Path, source: str, reader: Reader, tally: Tally, redacting: bool) -> list[Note]:
+def read_file(file: NoteFile, tally: Tally, redacting: bool) -> list[Note]:
     """The notes of a file, with secrets replaced, so that no later code has one.
 
     A file that makes its reader fail is skipped: one odd note among hundreds does not end a run.
@@ -152,15 +169,15 @@ def _read(path: Path, source: str, reader: Reader, tally: Tally, redacting: bool
     hide: Callable[[str], str] = partial(redact, counts=Counter()) if redacting else str
     recoded = len(tally.recoded)
     try:
-        notes = [_writable(note) for note in reader(path, source, tally)]
+        notes = [_writable(note) for note in file.reader(file.path, file.source, tally)]
         notes = [redact_note(note, tally.redacted) for note in notes] if redacting else notes
     except Skip as reason:
-        tally.skip(hide(source), hide(str(reason)))
+        tally.skip(hide(file.source), hide(str(reason)))
         return []
     except (UserError, MemoryError):
         raise
     except Exception as error:
-        tally.skip(hide(source), f"cannot be read ({type(error).__name__})")  # the error's text may quote the note
+        tally.skip(hide(file.source), f"cannot be read ({type(error).__name__})")  # the error's text may quote the note
         return []
     finally:
         for entry in tally.recoded[recoded:]:
