@@ -1,12 +1,14 @@
-"""Each peer in a virtual environment of its own, made once under benchmarks/.envs."""
+"""Where benchmarks keep what they make: one virtual environment for each peer, and the cache of inputs and measurements."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
 ENVIRONMENTS = HERE / ".envs"
-# Each line is one `pip install`: torch goes first, in its CPU build, or trl would bring gigabytes of CUDA packages along.
+CACHE = Path(os.environ.get("MIPO_BENCHMARKS", HERE / ".cache"))
+# Each list is one `pip install`. torch comes first, in its CPU build: otherwise trl brings gigabytes of CUDA packages.
 PACKAGES = {
     "mlx_lm_lora": [["mlx-lm-lora", "mlx[cpu]" if sys.platform == "linux" else "mlx"]],
     "trl": [["torch==2.13.0"], ["trl", "peft"]],
@@ -14,7 +16,7 @@ PACKAGES = {
 
 
 def python(name: str) -> Path:
-    """The interpreter of an environment, which is made first if it is not there. "": the one that runs this."""
+    """The interpreter of an environment; a missing environment is made first. "": the interpreter that runs this."""
     if not name:
         return Path(sys.executable)
     folder = ENVIRONMENTS / name

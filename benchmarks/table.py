@@ -1,4 +1,4 @@
-"""From measurements to the table: medians, shares, ratios, and whether all sides started from the same place."""
+"""From measurements to the table: medians, shares, ratios, and whether all sides have the same loss and gradients at the start."""
 
 from pathlib import Path
 from statistics import median
@@ -11,9 +11,9 @@ GRADIENT_TOLERANCE = 1e-3  # relative norm of the difference
 
 
 def summarize(measurements: list[dict]) -> dict:
-    """One side's measurements of one row as one line: seconds a step, peaks. Empty where nothing was measured.
+    """The measurements of one side in one row: seconds a step, peaks. Empty without measurements.
 
-    A cold first step counts only where no other was taken.
+    A cold first step counts only where it is the only one.
     """
     steps = [m for m in measurements if m["event"] == "step"]
     checks = [m for m in measurements if m["event"] == "checked"]
@@ -32,7 +32,7 @@ def summarize(measurements: list[dict]) -> dict:
 
 
 def compare(mine: Path, theirs: Path) -> tuple[float, float]:
-    """Cosine of two sides' gradients, and the norm of their difference relative to ours; over all adapter matrices."""
+    """Cosine of two sides' gradients over all adapter matrices, and the norm of their difference relative to ours."""
     a, b = np.load(mine), np.load(theirs)
     if set(a.files) != set(b.files):
         return float("nan"), float("nan")
@@ -42,12 +42,12 @@ def compare(mine: Path, theirs: Path) -> tuple[float, float]:
 
 
 def pairs_per_second(row: Row, seconds: float, pairs_per_step: int) -> float:
-    """A step of ours is the whole row; a peer's is as many of the row's pairs as it takes at a time."""
+    """A step of ours is the whole row. A step of a peer is as many of the row's pairs as it takes at once."""
     return pairs_per_step / seconds
 
 
 def planned(summary: dict) -> str | None:
-    """The peak that the memory planner predicted, and how far off MLX's own measured peak it is."""
+    """The peak that the memory planner predicted, and its distance from MLX's measured peak."""
     bytes_ = (summary["check"] or {}).get("planned")
     if not bytes_ or not summary["mlx"]:
         return None
@@ -55,7 +55,7 @@ def planned(summary: dict) -> str | None:
 
 
 def lines(row: Row, found: dict[str, dict], shape: Shape, rate: float, gradients: dict[str, tuple[float, float]]) -> list[dict]:
-    """The row's table lines. found: side -> summary with `way` and `pairs`; gradients: side -> (cosine, difference)."""
+    """The table lines of a row. found: side -> summary with `way` and `pairs`; gradients: side -> (cosine, difference)."""
     ours = found.get("ours") or {}
     out = []
     for side, s in found.items():
@@ -108,7 +108,7 @@ COLUMNS = [
 
 
 def markdown(all_lines: list[dict]) -> str:
-    """A Markdown table, columns aligned so that it reads as well in a terminal."""
+    """A Markdown table with aligned columns, which also reads well in a terminal."""
     titles = [title for _, title, _ in COLUMNS]
     cells = [[form(line[key]) if line.get(key) is not None else "" for key, _, form in COLUMNS] for line in all_lines]
     widths = [max(len(row[i]) for row in [titles, *cells]) for i in range(len(COLUMNS))]

@@ -1,8 +1,8 @@
-"""The study's trade as a drawing: what is gained against each cost, over learning rates and epochs, for the README.
+"""Draw the study's trade: the gain against each cost, over learning rates and epochs, for docs/results.md.
 
-    PYTHONPATH=. python benchmarks/trade.py benchmarks/trade.svg       # from the cells that benchmarks/study.py left
+    PYTHONPATH=. python benchmarks/trade.py benchmarks/trade.svg       # from the cells of benchmarks/study.py
 
-One panel a cost; upwards is better, a cross is a 95 % interval on both axes, a dashed line the most that the cost may grow.
+Each cost has a panel. Upwards is better. A cross is a 95 % interval on both axes. A dashed line is the largest accepted cost.
 """
 
 import sys
@@ -15,7 +15,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 from mipo_mlx.evaluation import verdict  # noqa: E402
 
 GAIN = "identified_by_embedding_4"
-COSTS = (  # measure, its name, factor to what is drawn, the most it may grow
+COSTS = (  # measure, its name, factor of the drawing, the largest accepted growth
     ("perplexity", "perplexity, %", 100, 100 * verdict.PERPLEXITY),
     ("tokens", "answer length, %", 100, 100 * verdict.LENGTH),
     ("self_bleu", "self-BLEU", 1, verdict.SELF_BLEU),
@@ -43,7 +43,7 @@ text.rate,text.chosen,text.other{stroke:none}text.chosen{font-weight:600}
 
 
 def draw(found: list[tuple[str, str, dict[str, Any]]]) -> str:
-    """An SVG of (label, class, measures of compare()) points; measures without an interval are drawn without a cross."""
+    """An SVG of (label, class, measures of compare()) points. A measure without an interval gets no cross."""
     from mipo_mlx.report.charts import HEIGHT, WIDTH
 
     panels = []
@@ -58,7 +58,7 @@ def draw(found: list[tuple[str, str, dict[str, Any]]]) -> str:
 
 
 def panel(cost: tuple[str, str, int, int], found: list[tuple[str, str, dict[str, Any]]]) -> str:
-    """Gain (upright) against one cost."""
+    """Gain (upwards) against one cost."""
     from mipo_mlx.report.charts import BOTTOM, HEIGHT, TOP, Axes
 
     key, name, factor, limit = cost
@@ -74,7 +74,7 @@ def panel(cost: tuple[str, str, int, int], found: list[tuple[str, str, dict[str,
     edge = axes.px(limit)
     body = [axes.frame(), f'<line class="dash" x1="{edge:.1f}" x2="{edge:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>']
     marks = [(axes.px(x[0] * factor), axes.py(y[0] * 100)) for _, _, (x, y) in points]
-    taken = [(px - 5, 10.0, py + 5) for px, py in marks]  # (left, width, base line) of what must stay readable
+    taken = [(px - 5, 10.0, py + 5) for px, py in marks]  # (left, width, base line) of marks and labels so far
     for (label, style, (x, y)), (px, py) in sorted(
         zip(points, marks, strict=True), key=lambda point: ("chosen", "rate", "other").index(point[0][1])
     ):
@@ -92,7 +92,7 @@ def panel(cost: tuple[str, str, int, int], found: list[tuple[str, str, dict[str,
 
 
 def free(taken: list[tuple[float, float, float]], left: float, base: float, wide: float) -> bool:
-    """Whether a label fits there: within the panel, over no other label or mark."""
+    """Whether a label fits there: inside the panel, and not over another label or mark."""
     from mipo_mlx.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH
 
     within = left >= LEFT and left + wide <= WIDTH - RIGHT and TOP < base < HEIGHT - BOTTOM

@@ -2,9 +2,9 @@
 
     PYTHONPATH=. python benchmarks/vocabulary.py [--quick]
 
-Random weights of SmolLM2-135M's body (30 layers, 576 wide, 9 query and 3 key heads, 1536 inner) in bf16, as most models come, tied
-embeddings, LoRA rank 8 on all linear layers, one pair with a prompt of 512 tokens and two answers of 128. Peaks are MLX's own, of
-one `gradients.step`. Each vocabulary runs in a process of its own. `--quick` takes 3 layers.
+The model has SmolLM2-135M's body with random weights in bf16: 30 layers, 576 wide, 9 query and 3 key heads, 1536 inner, tied
+embeddings. LoRA has rank 8 on all linear layers. The step is `training.step.step` over one pair: a prompt of 512 tokens and two
+answers of 128. Peaks are MLX's own. Each vocabulary runs in its own process. `--quick` takes 3 layers.
 """
 
 import argparse
@@ -17,7 +17,7 @@ PROMPT, ANSWER, NEGATIVES = 512, 128, 1
 
 
 def measure(vocabulary: int, layers: int) -> dict[str, float]:
-    """Bytes at the peak of a step, of the embedding table and of all weights; seconds of the step."""
+    """Bytes at the peak of a step, of the embedding table, and of all weights; seconds of the step."""
     from mipo_mlx import backend
 
     backend.start()

@@ -1,10 +1,13 @@
-"""The parts of benchmarks/ that need no model: what counts as a pair, FLOPs, medians, the comparison of gradients, the table."""
+"""benchmarks/: pairs, FLOPs, medians, gradients, tables; and each documented command once, with its smallest setting."""
 
 import argparse
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
@@ -166,8 +169,6 @@ def test_every_side_has_a_worker():
 
 def test_a_worker_speaks_lines_of_json(tmp_path):
     """The protocol alone, with a worker that has no model."""
-    import subprocess
-
     worker = tmp_path / "worker.py"
     worker.write_text(
         "from protocol import Session, Stop, peak_resident, reset_peak\n"
@@ -276,3 +277,80 @@ def test_a_cell_made_from_something_else_is_refused(a_study, tmp_path, change):
 )
 def test_the_studys_cells(change, interval, form, shown):
     assert study.show({"change": change, "interval": interval}, *form) == shown
+
+
+def start(folder: Path, program: str, *arguments: str) -> str:
+    """What a command of benchmarks/ prints, with its cache in `folder`."""
+    environment = {**os.environ, "PYTHONPATH": str(BENCHMARKS.parent), "MIPO_BENCHMARKS": str(folder), "OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, str(BENCHMARKS / program), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+@pytest.mark.process
+def test_peers_run_with_the_default_model_and_start_from_the_same_place(tmp_path):
+    out = start(tmp_path, "peers.py", "--quick", "--sides", "ours,plain", "--threads", "1")
+    heads, _, *rows = [cells(line) for line in out.splitlines() if line.startswith("|")]
+    ours, plain = (dict(zip(heads, row, strict=True)) for row in rows)
+    assert (ours["side"], plain["side"], plain["same start"]) == ("ours", "plain", "yes")
+    assert ours["loss at B = 0"] == plain["loss at B = 0"] == "1.38629"  # log 4: one chosen answer among four
+    assert float(plain["ours is faster"].rstrip("x")) > 0 and float(ours["peak GB (MLX)"]) < float(plain["peak GB (MLX)"])
+
+
+def test_what_all_sides_read_has_the_weights_that_the_model_computes_with(tmp_path):
+    from mipo_mlx.engine.tables import STORED, tables
+    from mipo_mlx.models import load
+    from tests.export.helpers import MODELS, make_tiny
+
+    path = make_tiny("llama", *MODELS["llama"], tmp_path).write(tmp_path / "tiny.gguf", "q4_1")
+    stored = load.load(str(path))
+    assert any(isinstance(layer, STORED) for layer in stored.model.modules())  # the embedding stays as the file has it
+    inputs.write_model(tmp_path, stored.path, stored.config)
+    stored.tokenizer._tokenizer.save_pretrained(tmp_path)
+    written = load.load(str(tmp_path))
+    assert not tables(written.model)
+    tokens = mx.array([[1, 2, 3, 4]])
+    assert mx.allclose(written.model(tokens), stored.model(tokens), atol=1e-5)
+
+
+@pytest.mark.process
+def test_the_sampling_benchmark_runs(tmp_path):
+    out = start(tmp_path, "sampling.py", "--rounds", "1", "--answers", "4", "--max-tokens", "4")
+    ratios = {line.split()[0]: float(line.split()[-1].rstrip("x")) for line in out.splitlines()[1:]}
+    assert ratios.keys() == {"plain", "shared", "grid"} and min(ratios.values()) > 0
+
+
+@pytest.mark.process
+def test_the_vocabulary_benchmark_runs(tmp_path):
+    out = start(tmp_path, "vocabulary.py", "--quick")
+    growth = {
+        cells(line)[0]: float(cells(line)[-1].rstrip("%")) for line in out.splitlines() if line.startswith("| ") and "%" in line
+    }
+    assert growth["peak of the step"] > growth["without the embedding table"] and abs(growth["beside all weights"]) < 5
+
+
+def test_the_simulation_of_intervals_runs(tmp_path):
+    rows = [cells(line) for line in start(tmp_path, "coverage.py", "--trials", "20").splitlines()[2:]]
+    assert len(rows) == 7 and all(float(ours.rstrip("%")) >= float(plain.rstrip("%")) for _, plain, ours in rows)
+
+
+@pytest.mark.process
+def test_a_study_of_two_cells_runs_and_is_drawn(tmp_path):
+    tiny = {
+        "pairs.grids": 2, "pairs.validation_grids": 0, "pairs.heldout_grids": 1, "pairs.max_tokens": 8, "evaluation.answers": 4,
+        "evaluation.bootstrap": 100,
+    }  # fmt: skip
+    sets = [part for key, value in tiny.items() for part in ("--set", f"{key}={value}")]
+    out = start(tmp_path, "study.py", "--only", "sft", "--seeds", "1", "--workers", "1", *sets)
+    assert "prompting-0: done" in out and "sft-0: done" in out
+    shown = start(tmp_path, "study.py", "--table", "--seeds", "1")
+    assert out.endswith(shown) and [cells(line)[0] for line in shown.splitlines()[2:]] == [
+        study.ALL[name].label for name in (study.BASE, "sft")
+    ]
+    start(tmp_path, "trade.py", str(tmp_path / "trade.svg"))
+    assert ">SFT</text>" in (tmp_path / "trade.svg").read_text()

@@ -25,6 +25,8 @@ FENCE = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 KEY = re.compile(r"(?<![\w/.])(?:sources|pairs|training|evaluation|export)\.[a-z_.]*[a-z_]")
+PLACE = re.compile(r"(?<![\w/.])(?:mipo_mlx|tests|benchmarks|recipes|docs|examples)/[\w./-]*\w")
+UNMADE = ("/.cache", "NAME")  # made by a command, or a placeholder
 FILES = (".json", ".jsonl", ".py")  # pairs.jsonl is no key
 OTHERS = {"--lora", "--no-deps", "--adapter-path", "--force-reinstall"}  # options of other programs
 
@@ -96,6 +98,12 @@ def unknown_keys(page: Path) -> list[str]:
     return [key for key in named if not exists(Recipe, key.split("."))]
 
 
+def missing_files(page: Path) -> list[str]:
+    """Files of the repository that a page names in code and that are not there."""
+    named = [name for text in code(page) for name in PLACE.findall(text)]
+    return [name for name in named if not (ROOT / name).exists() and not any(part in name for part in UNMADE)]
+
+
 def exists(section, path: list[str]) -> bool:
     if path[0] not in section.model_fields:
         return False
@@ -120,6 +128,11 @@ def test_every_recipe_key_exists(page):
     assert not unknown_keys(page)
 
 
+def test_every_named_file_exists(page):
+    if page.name != "CHANGELOG.md":
+        assert not missing_files(page)
+
+
 def test_what_does_not_exist_is_noticed(tmp_path):
     wrong = tmp_path / "page.md"
     wrong.write_text(
@@ -130,6 +143,8 @@ def test_what_does_not_exist_is_noticed(tmp_path):
     assert unknown_commands(wrong) == ["train x --fast: --fast", "trian x"]
     assert unknown_options(wrong) == ["--nonsense"]
     assert unknown_keys(wrong) == ["pairs.gridz"]
+    wrong.write_text("`mipo_mlx/cli.py` `tests/nothing.py`\n")
+    assert missing_files(wrong) == ["tests/nothing.py"]
 
 
 def test_the_readme_is_one_page():

@@ -1,4 +1,4 @@
-"""Ours: one `gradients.step` over the row, clipping and AdamW, as `training/loop.py` does it."""
+"""Ours: one `training.step.step` over the row, clipping and AdamW, as in `training/train.py`."""
 
 import time
 
@@ -29,7 +29,7 @@ with adapters.disabled(model):
 
 
 def pair(candidates: list[int]) -> Pair:
-    """The row's answers of those numbers as one pair, chosen first."""
+    """The answers with those numbers as one pair, the chosen one first."""
     unused = [{"role": "assistant", "content": ""}]
     wrong = len(candidates) - 1
     return Pair(
@@ -40,7 +40,7 @@ def pair(candidates: list[int]) -> Pair:
 
 
 def planned() -> int:
-    """Peak of a step over the row that the planner predicts, in bytes; the planner rounds lengths up as batches do."""
+    """The planner's peak of a step over the row, in bytes. Lengths are rounded up as in batches."""
     length, answer = -(-(len(prompt) - 1) // ROUND) * ROUND + 1, -(-len(answers[0]) // ROUND) * ROUND
     return memory_plan.predict(model, settings, memory_plan.Shape(1, length, len(answers), answer), 1 << 60).peak_bytes
 
@@ -64,7 +64,7 @@ mx.eval(found.gradients)
 seconds = time.perf_counter() - begin
 save(found, "")
 losses = {"": found.loss}
-# What a side that knows one rejected answer a pair must find: the row's first pair, or the mean over all of them.
+# For a side with one rejected answer a pair: the loss of the row's first pair, or the mean over all its pairs.
 for name, pairs in (("-pair", [[0, 1]]), ("-pairs", [[0, j] for j in range(1, len(answers))])):
     if name in config["also"]:
         found = step([pair(candidates) for candidates in pairs])

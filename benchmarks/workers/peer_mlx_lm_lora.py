@@ -1,7 +1,7 @@
-"""mlx-lm-lora: its own loading, data set, batching and `train_dpo`, held between two steps by its progress callback.
+"""mlx-lm-lora: its own loading, data set, batching and `train_dpo`. Its progress callback waits between two steps.
 
-It knows one rejected answer a pair. The only thing changed is `mx.device_info`, which has no working-set size on a CPU and
-which it asks for one. Its compiled step is what it is; the gradients are read by an optimizer that keeps them.
+It takes one rejected answer a pair. One thing is changed: it reads a working-set size from `mx.device_info`, which has none on a
+CPU. Its compiled step stays as it is. An optimizer that keeps the gradients reads them.
 """
 
 import itertools
@@ -43,7 +43,7 @@ batch = len(data) if config["batched"] else 1
 
 
 class Keep(optimizers.Optimizer):
-    """Leaves the parameters alone and keeps their gradients in its state."""
+    """Keeps the gradients in its state and leaves the parameters unchanged."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class Check(TrainingCallback):
 
 
 class Timed(TrainingCallback):
-    """Called behind every step; blocks until the next one is wanted."""
+    """Called after every step; waits for the next word of the benchmark."""
 
     def __init__(self) -> None:
         self.next()
@@ -91,7 +91,7 @@ class Timed(TrainingCallback):
 
 weights = mx.load(config["adapters"])
 model.load_weights(list(weights.items()), strict=False)
-# It draws a batch at random each step; this seed's first draw is the first pair.
+# Each step draws a random batch. The first draw of this seed is the first pair.
 batches = len(data) // batch
 np.random.seed(next(s for s in itertools.count() if np.random.RandomState(s).permutation(batches)[0] == 0))
 keep, check = Keep(), Check()

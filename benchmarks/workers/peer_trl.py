@@ -1,5 +1,5 @@
-"""TRL on CPU torch: `DPOTrainer.train()` itself, held between two steps by a callback; the reference is the base under disabled
-adapters, as TRL does for a new PEFT adapter. It knows one rejected answer a pair."""
+"""TRL on CPU torch: `DPOTrainer.train()` itself. A callback waits between two steps. The reference is the base with disabled
+adapters, TRL's way for a new PEFT adapter. It takes one rejected answer a pair."""
 
 import sys
 import tempfile
@@ -26,14 +26,14 @@ batch = len(rows) if config["batched"] else 1
 
 
 class Trainer(DPOTrainer):
-    """On token ids that are there already, so that all sides train on the same ones."""
+    """Takes ready token ids, so that all sides train on the same ones."""
 
     def _prepare_dataset(self, dataset, *args, **kwargs):
         return dataset
 
 
 def names(model) -> dict:
-    """mlx-lm's name of each adapter matrix -> the parameter, which holds its transpose."""
+    """mlx-lm's name of each adapter matrix -> the parameter with its transpose."""
     found = {}
     for name, parameter in model.named_parameters():
         if ".lora_" in name:
@@ -43,7 +43,7 @@ def names(model) -> dict:
 
 
 class Timed(TrainerCallback):
-    """The first step is the check from perturbed adapters; each later one is taken when it is wanted."""
+    """The first step is the check from perturbed adapters. Each later step waits for the benchmark."""
 
     checked = False
 
@@ -94,7 +94,7 @@ arguments = DPOConfig(
     train_sampling_strategy="sequential",
     gradient_checkpointing=config["checkpointing"],
     precompute_ref_log_probs=config["precomputed"],
-    max_length=None,  # its default, 1024, would cut the longest rows
+    max_length=None,  # the default, 1024, would cut the longest rows
     bf16=False,
     use_cpu=True,
     beta=0.1,

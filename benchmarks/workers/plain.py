@@ -1,4 +1,4 @@
-"""The plain way, in our own code: every answer with its own copy of the prompt, logits everywhere, a reference forward a step."""
+"""The plain way in our own code: a copy of the prompt for every answer, logits everywhere, a reference forward pass a step."""
 
 import time
 

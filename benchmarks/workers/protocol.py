@@ -1,8 +1,8 @@
-"""How a worker talks to `peers.py`: a JSON line each way, on what was its standard output when it began.
+"""How a worker talks to `peers.py`: words on its standard input, JSON lines on the standard output that it began with.
 
-A worker is one side of the benchmark in a process of its own, in its own environment; this module needs nothing but Python. It
-loads the model, takes one step from perturbed adapters whose loss and gradients all sides must share, then sets B to zero
-and takes one step each time it is told to.
+A worker is one side of the benchmark in its own process and environment. It loads the model and takes one step from perturbed
+adapters; all sides must have its loss and gradients. Then it sets B to zero and takes one step for each word `step`. This
+module needs nothing but Python.
 """
 
 import ctypes
@@ -14,7 +14,7 @@ from typing import Any
 
 
 class Stop(Exception):
-    """The benchmark wants no more steps of this side."""
+    """The benchmark needs no more steps of this side."""
 
 
 class Session:
@@ -23,7 +23,7 @@ class Session:
     def __init__(self) -> None:
         self.config: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
         self._replies = os.fdopen(os.dup(1), "w")
-        os.dup2(2, 1)  # whatever a library prints goes to the log
+        os.dup2(2, 1)  # output of libraries goes to the log
         for library in self.config["blas"]:
             ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
 
@@ -32,7 +32,7 @@ class Session:
         self._replies.flush()
 
     def wait(self, trim: Any) -> None:
-        """Return when a step is wanted. `trim` frees what the side's allocator holds in store."""
+        """Return at the word `step`. `trim` frees the memory that the side's allocator keeps."""
         for line in sys.stdin:
             if line.strip() == "step":
                 return
@@ -44,12 +44,12 @@ class Session:
         raise Stop
 
     def prompt_and_answers(self) -> tuple[list[int], list[list[int]]]:
-        """Token ids: the prompt's, and each answer's, the chosen one first."""
+        """Token ids of the prompt and of each answer, the chosen one first."""
         return self.config["prompt"], self.config["answers"]
 
 
 def give_back_memory() -> None:
-    """Hand freed memory back to the system, so that the next peak is the next step's own."""
+    """Return freed memory to the system, so that the next peak belongs to the next step."""
     import gc
 
     gc.collect()
@@ -59,7 +59,7 @@ def give_back_memory() -> None:
 
 
 def reset_peak() -> None:
-    """Make the system's record of this process's largest resident size begin anew, where it can (Linux)."""
+    """Reset the system's record of this process's largest resident size (Linux only)."""
     give_back_memory()
     record = Path("/proc/self/clear_refs")
     if record.exists():
@@ -67,7 +67,7 @@ def reset_peak() -> None:
 
 
 def peak_resident() -> int:
-    """Largest resident size of this process in bytes: since `reset_peak` on Linux, else since it began."""
+    """Largest resident size of this process in bytes: since `reset_peak` on Linux, elsewhere since the start."""
     status = Path("/proc/self/status")
     for line in status.read_text().splitlines() if status.exists() else ():
         if line.startswith("VmHWM"):
