@@ -1,19 +1,20 @@
 """The only module that knows Metal, CUDA or CPU: a fast BLAS, the device, the compute dtype, memory.
 
-`start()` runs before anything imports `mlx.core`. MLX's Linux CPU wheel links the reference BLAS; symbols of an OpenBLAS that
-was loaded globally before win over it, which makes matrix products 30 to 50 times faster.
+`start()` runs before any code imports `mlx.core`. MLX's Linux CPU wheel links the reference BLAS. An OpenBLAS that is loaded
+globally before takes its place, and matrix products are 30 to 50 times faster.
 """
 
 import ctypes
 import os
 import platform
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 BLAS_PACKAGE = "sudo apt-get install libopenblas0-pthread"
-# mlx-cpu and mlx-cuda-12 own the same file, and pip may have written the CPU's last: the second command writes CUDA's last.
+# mlx-cpu and mlx-cuda-12 own the same file, and pip may write the CPU's last: the second command writes CUDA's last.
 CUDA_PACKAGE = """pip install -e '.[cuda]' && pip install --force-reinstall --no-deps "$(pip freeze | grep mlx-cuda)\""""
 BLAS_NAMES = ("libopenblas.so.0", "libopenblasp.so.0")  # Debian's and Fedora's names
 _blas: str | None = None
@@ -24,7 +25,7 @@ def start() -> None:
     global _blas
     if platform.system() != "Linux" or _blas or "mlx.core" in sys.modules:
         return
-    unpacked = Path(sys.prefix, "openblas")  # where `make` puts it without root, beside the libraries that it needs
+    unpacked = Path(sys.prefix, "openblas")  # `make` puts it there without root, beside the libraries that it needs
     if unpacked.exists():
         for library in ("libquadmath.so.0", "libgfortran.so.5"):
             for path in unpacked.rglob(library):
@@ -35,6 +36,11 @@ def start() -> None:
             return
 
 
+def has_fast_blas() -> bool:
+    """Whether `start` loaded one (Linux)."""
+    return _blas is not None
+
+
 def _load(library: str) -> bool:
     try:
         ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
@@ -43,17 +49,12 @@ def _load(library: str) -> bool:
     return True
 
 
-def has_fast_blas() -> bool:
-    """Whether `start` found one (Linux)."""
-    return _blas is not None
-
-
 @dataclass(frozen=True)
 class Device:
     kind: str  # "metal", "cuda" or "cpu"
     name: str
     memory: int  # bytes that the device can use: all of the machine's on Apple Silicon and the CPU
-    blas: str  # what multiplies matrices on the CPU
+    blas: str  # the library of matrix products on the CPU
 
     @property
     def budget(self) -> int:
@@ -65,12 +66,12 @@ class Device:
 
 
 def device() -> Device:
-    """What MLX computes on here."""
+    """The device that MLX computes on."""
     import mlx.core as mx
 
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if mx.default_device().type != mx.gpu:
-        # In a container the limit of its control group counts, not the machine's memory.
+        # In a container its control group's limit counts, not the machine's memory.
         limits = (Path(p) for p in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"))
         texts = (p.read_text().strip() for p in limits if p.exists())
         machine = min([machine, *(int(text) for text in texts if text.isdigit())])
@@ -78,13 +79,13 @@ def device() -> Device:
         return Device("cpu", platform.processor() or platform.machine(), machine, blas)
     info = mx.device_info()
     kind = "metal" if mx.metal.is_available() else "cuda"
-    # Metal: what the system lets one process wire down, about two thirds to three quarters of the unified memory.
+    # Metal: the system lets one process wire down about two thirds to three quarters of the unified memory.
     memory = int(info.get("max_recommended_working_set_size") or info.get("total_memory") or info.get("memory_size") or machine)
     return Device(kind, str(info.get("device_name", kind)), memory, "device")
 
 
 def prepare(model: Any) -> Any:
-    """The base as this device computes best (`lay_out`), in memory."""
+    """The base in the precisions of `lay_out`, computed and in memory."""
     import mlx.core as mx
 
     model = lay_out(model)
@@ -93,31 +94,31 @@ def prepare(model: Any) -> Any:
 
 
 def lay_out(model: Any) -> Any:
-    """The base in the precisions that this device computes best with; nothing is computed yet.
+    """The base in the precisions that suit this device; nothing is computed yet.
 
-    CPU: float32, since quantised and 16-bit products run at 0.1 to 2 GFLOP/s there, but embedding and output layer as they were
-    stored (`stored.py`). GPU: all as it was stored (quantised, bf16).
+    CPU: float32, since quantised and 16-bit products run at 0.1 to 2 GFLOP/s there; the embedding and the output layer stay as
+    stored (`engine/tables.py`). GPU: all stays as stored (quantised, bf16).
     """
     import mlx.core as mx
     from mlx.utils import tree_map
     from mlx_lm.utils import dequantize_model
 
-    from .engine import tables as stored
+    from .engine.tables import tables
 
     if device().kind == "cpu":
-        tables = stored.tables(model)
+        kept = tables(model)
         model = dequantize_model(model)
         model.update(tree_map(lambda p: p.astype(mx.float32) if mx.issubdtype(p.dtype, mx.floating) else p, model.parameters()))
-        for owner, name, layer in tables:
+        for owner, name, layer in kept:
             owner[name] = layer
     return model
 
 
 def peak_memory() -> int:
-    """Bytes that MLX's allocator held at most since `reset_peak_memory`."""
+    """The most bytes that MLX's allocator held since `reset_peak_memory`."""
     import mlx.core as mx
 
-    return mx.get_peak_memory()
+    return int(mx.get_peak_memory())
 
 
 def reset_peak_memory() -> None:
@@ -127,8 +128,8 @@ def reset_peak_memory() -> None:
 
 
 def settle(cache_bytes: int) -> None:
-    """Before many steps on a GPU: let MLX keep at most `cache_bytes` of freed memory for reuse, since every new length leaves
-    buffers of a size of its own behind; and on Metal keep what is used from being paged out, as mlx-lm's trainer does."""
+    """Before many steps on a GPU: MLX keeps at most `cache_bytes` of freed memory, since every new length leaves buffers of its
+    own size. On Metal, memory in use is not paged out, as in mlx-lm's trainer."""
     import mlx.core as mx
 
     mx.set_cache_limit(cache_bytes)
@@ -137,9 +138,7 @@ def settle(cache_bytes: int) -> None:
 
 
 def sgemm_rate(size: int = 1024) -> float:
-    """Measured float32 matrix products on the default device, in FLOP/s (best of three)."""
-    import time
-
+    """The measured speed of float32 matrix products on the default device, in FLOP/s (best of three)."""
     import mlx.core as mx
 
     a, b = mx.random.normal((size, size)), mx.random.normal((size, size))
@@ -153,7 +152,7 @@ def sgemm_rate(size: int = 1024) -> float:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether MLX raised because an allocation did not fit (it has no exception type of its own for that)."""
+    """Whether MLX raised because an allocation did not fit. It has no exception type of its own for that."""
     text = str(error).lower()
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(s in text for s in ("malloc", "out of memory", "allocat", "insufficient memory"))
