@@ -33,7 +33,7 @@ def covered(notes: int, requests: int, trials: int) -> tuple[float, float]:
     for trial in range(trials):
         values = rng.normal(size=notes)[rows] + rng.normal(size=len(rows))
         values = values + (rng.normal(size=requests)[columns] if requests else 0)
-        ours = statistics.single(values, clusters, DRAWS, trial)["interval"]
+        ours = statistics.Resampler(clusters, DRAWS, trial).mean(values).interval
         hits += [low <= 0 <= high for low, high in (plain(values, clusters), ours)]
     return tuple(hits / trials)
 

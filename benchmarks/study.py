@@ -230,40 +230,37 @@ def borrow(folder: Path, recipe: Any, base: Path) -> None:
 
 def decode(recipe: Any, folder: Path, strength: float, base: Path) -> None:
     """The base under context-aware decoding: its answers take the place of the tuned model's."""
-    from mipo_mlx.evaluation import answers, baselines
-    from mipo_mlx.evaluation import requests as asking
-    from mipo_mlx.evaluation import requests as cases
-    from mipo_mlx.evaluation import requests as sampling
+    from dataclasses import asdict
+
+    from mipo_mlx.evaluation import answers, outcome, requests
+    from mipo_mlx.evaluation.baselines import Contrast
     from mipo_mlx.evaluation.journal import Journal
-    from mipo_mlx.evaluation.requests import Asked, Scored
-    from mipo_mlx.evaluation.statistics import FORMAT
-    from mipo_mlx.files import read_jsonl, write_json
-    from mipo_mlx.models import embedding
+    from mipo_mlx.evaluation.requests import Answered, Scored
+    from mipo_mlx.evaluation.workbench import embedder_of
+    from mipo_mlx.files import read_jsonl
     from mipo_mlx.models import load as loading
     from mipo_mlx.models.prompts import PromptBuilder, window_of
+    from mipo_mlx.records import Answer, key_for
 
     loaded = loading.load(recipe.model)
     ask = PromptBuilder(loaded.tokenizer, recipe.pairs, window_of(loaded.config, recipe.pairs.max_tokens))
-    groups = cases.build(folder, recipe, ask)
-    requests = [(group, own) for group in groups for own in range(group.asked)]
+    rows = [(group, own) for group in requests.groups_of(folder, recipe, ask) for own in range(group.wanted)]
     journal = Journal(folder / "eval-samples.jsonl", f"{strength}")
 
     def contrast(chunk: int, part: Any) -> list[Any]:
-        seed = sampling.seed_of(recipe.seed, "eval", chunk)
-        asked, plain = [group.tokens[own] for group, own in part], [group.plain for group, _ in part]
-        return baselines.contrast(loaded.model, loaded.tokenizer, asked, plain, strength, recipe.pairs, seed)
+        way = Contrast(strength, recipe.pairs, key_for(recipe.seed, f"evaluation answers {chunk}"))
+        prompts = [(group.prompts[own], group.plain) for group, own in part]
+        return [asdict(answer) for answer in way.sample(loaded.model, loaded.tokenizer, prompts)]
 
-    written = journal.map("contrast", requests, recipe.pairs.batch, contrast)
+    contrasted = [Answer(**row) for row in journal.map("contrast", rows, recipe.pairs.batch, contrast)]
     known = [row for row in read_jsonl(base / "eval-samples.jsonl")[1:] if row["phase"] == "sample-base"]
-    own_answers = [answer for row in sorted(known, key=lambda row: row["chunk"]) for answer in row["results"]]
-    asked = []
-    for (group, own), new, old in zip(requests, written, own_answers, strict=True):
-        scores = asking.score_group(loaded.model, group, [new["tokens"], old["tokens"]])
-        asked.append(Asked(group, own, Scored(**old, base=scores[1], tuned=[]), Scored(**new, base=scores[0], tuned=scores[0])))
-    embedder = embedding.Embedder(embedding.installed()) if embedding.installed() else None
-    settings = recipe.evaluation
-    fresh = answers.evaluate(asked, settings.choices, settings.bootstrap, recipe.seed, embedder)
-    write_json(folder / "eval.json", {"format": FORMAT, "model": recipe.model, "fresh": fresh})
+    own_answers = [Answer(**answer) for row in sorted(known, key=lambda row: row["chunk"]) for answer in row["results"]]
+    answered = []
+    for (group, own), new, old in zip(rows, contrasted, own_answers, strict=True):
+        scores = requests.score_group(loaded.model, group, [new, old])
+        answered.append(Answered(group, own, Scored(old, scores[1], []), Scored(new, scores[0], scores[0])))
+    fresh = answers.evaluate(answered, recipe.evaluation, recipe.seed, embedder_of(recipe.evaluation))
+    outcome.write(folder, outcome.Outcome(recipe.model, fresh=fresh))
 
 
 def run_cells(options: argparse.Namespace, names: list[str]) -> None:
@@ -311,7 +308,7 @@ def changes(name: str, seeds: int) -> dict[str, Any] | None:
     if not there:
         return None
     result = compare([STUDY / f"{BASE}-{s}" for s in there], [STUDY / f"{name}-{s}" for s in there])
-    return {"seeds": len(there), **result["measures"]}
+    return {"seeds": len(there), **{name: vars(measure) for name, measure in result.measures.items()}}
 
 
 def table(seeds: int) -> str:

@@ -131,9 +131,9 @@ class Run:
         left = outputs(step, self.recipe) + (["Modelfile"] if (entry.get("summary") or {}).get("modelfile") else [])
         there = entry.get("state") == "done" and all((self.folder / name).exists() for name in left)
         if there and step == "evaluation":
-            from .evaluation.statistics import FORMAT
+            from .evaluation import outcome
 
-            return read_json(self.folder / "eval.json").get("format") == FORMAT
+            return outcome.is_current(self.folder)
         return there
 
     def rounds_ended(self, step: str) -> str | None:

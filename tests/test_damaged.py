@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from mipo_mlx import cli, recipe_loading, run
 from mipo_mlx.errors import Failure, UserError
-from mipo_mlx.evaluation.statistics import FORMAT
+from mipo_mlx.evaluation.outcome import FORMAT
 from mipo_mlx.files import sha256, write_json
 from mipo_mlx.progress import Reporter
 from mipo_mlx.training import checkpoints

@@ -5,20 +5,20 @@ from shlex import quote
 
 from ..export import results
 from ..export.results import REQUEST, modelfile_source
-from ..files import read_json
 from ..run import Run
 
 
 def evaluation(run: Run) -> str:
     """The verdict and the headline figures of eval.json."""
+    from ..evaluation import outcome
     from ..evaluation.statistics import figure, show
     from ..evaluation.verdict import rows
     from ..report.figures import baselines, second_opinions, verdict_of_judge
 
-    result = read_json(run.folder / "eval.json")
+    result = outcome.load(run.folder)
     lines = [result["verdict"]]
-    for label, measure, form in rows(result["heldout"], result["fresh"], result["abilities"], result["checkable"]):
-        lines.append(f"  {label:44s} {figure(measure['before']['value'], form):>7s} -> {show(measure['after'], form)}")
+    for row in rows(outcome.parse(result)):
+        lines.append(f"  {row.label:44s} {figure(row.measure.before.value, row.form):>7s} -> {show(row.measure.after, row.form)}")
     if judged := result["judged"]:
         lines += [f"  {judged['judge']}: {verdict_of_judge(judged)}", *(f"  {line}" for line in second_opinions(judged))]
     if compared := baselines(result["baselines"], result["fresh"]):

@@ -1,5 +1,7 @@
-"""Whether abilities are kept: questions with a known answer, to the base and to the tuned model. Multiple choice is judged by
-likelihood, a number by a greedy answer that is read to its end."""
+"""Whether abilities are kept: questions with a known answer, to the base and to the tuned model.
+
+Multiple choice is judged by likelihood, a number by a greedy answer that is read to its end.
+"""
 
 import json
 from collections.abc import Sequence
@@ -10,14 +12,12 @@ import numpy as np
 
 from ..engine import logprobs
 from ..errors import UserError
-from ..models import adapters
-from ..models import prompts as chat
-from ..progress import Bar
-from ..recipe import Recipe
+from ..models.prompts import encode
+from ..records import key_for
 from ..text.numbers import read_number
-from . import requests
-from .journal import Journal
-from .statistics import Measures, case, enough
+from .outcome import Abilities
+from .statistics import SHARE, Measures, key_of, too_few
+from .workbench import Side, Workbench
 
 WORKING = 320  # tokens for a worked solution
 STEPS = "\n\nSolve the problem step by step. End with a line of #### and the number."
@@ -49,7 +49,7 @@ def read_questions(path: Path, count: int, seed: int) -> list[dict[str, Any]]:
             )
     if not rows:
         raise UserError(f"evaluation.abilities: {path}: no question in this file")
-    order = np.random.default_rng([seed, 0xAB1]).permutation(len(rows))[:count]
+    order = np.random.default_rng(key_for(seed, "ability questions")).permutation(len(rows))[:count]
     return [rows[i] for i in sorted(order.tolist())]
 
 
@@ -68,45 +68,39 @@ def work(questions: Sequence[dict[str, Any]]) -> int:
     return 2 * len(questions)
 
 
-def evaluate(
-    model: Any, tokenizer: Any, questions: Sequence[dict[str, Any]], recipe: Recipe, journal: Journal, bar: Bar | None = None
-) -> dict[str, Any]:
-    """{"questions", "no_interval", "metrics": {"ability"}, "items"}: the share of right answers before and after, with intervals
-    over questions. `model` has adapters on it.
+def evaluate(bench: Workbench, questions: Sequence[dict[str, Any]]) -> Abilities:
+    """The share of right answers before and after, with intervals over questions.
 
     Of several choices the one of the highest mean log-probability per token is taken (length-normalised likelihood).
     """
-    size = recipe.pairs.batch
+    shares: list[list[float]] = []
+    sides: tuple[Side, Side] = ("base", "tuned")
+    for side in sides:
+        with bench.as_side(side):
+            phase, size = f"abilities-{side}", bench.recipe.pairs.batch
+            shares.append(bench.journal.map(phase, questions, size, lambda _, part: _right(bench, part), bench.bar))
+    keys = [key_of(row["question"], row.get("choices"), row["answer"]) for row in questions]
+    measures = Measures(keys, bench.resampler([list(range(len(keys)))]))
+    measures.add("ability", shares[0], shares[1], SHARE)
+    return Abilities(len(questions), too_few(measures.resampler.clusters), measures.metrics, measures.items())
 
-    def right(_: int, part: Sequence[dict[str, Any]]) -> list[Any]:
-        prompts = [
-            chat.encode(tokenizer, [{"role": "user", "content": row["question"] + ("" if "choices" in row else STEPS)}])
-            for row in part
-        ]
-        found: list[Any] = [None] * len(part)
-        chosen = [i for i, row in enumerate(part) if "choices" in row]
-        answers = [[tokenizer.encode(str(c), add_special_tokens=False) for c in part[i]["choices"]] for i in chosen]
-        scored = logprobs.token_logprobs(model, [prompts[i] for i in chosen], answers) if chosen else []
-        for i, row in zip(chosen, scored, strict=True):
-            means = [float(one.mean()) if len(one) else -np.inf for one in row]
-            found[i] = float(int(np.argmax(means)) == part[i]["answer"])
-        worked = [i for i in range(len(part)) if found[i] is None]
-        if worked:
-            greedy = recipe.pairs.model_copy(update={"temperature": 0.0, "max_tokens": WORKING})
-            for i, answer in zip(worked, requests.answers(model, tokenizer, [prompts[i] for i in worked], greedy, 0), strict=True):
-                found[i] = float(read_number(answer["text"]) == read_number(str(part[i]["answer"])))
-        return found
 
-    with adapters.disabled(model):
-        before = journal.map("abilities-base", questions, size, right, bar)
-    after = journal.map("abilities-tuned", questions, size, right, bar)
-    keys = [case(row["question"], row.get("choices"), row["answer"]) for row in questions]
-    clusters = [list(range(len(keys)))]
-    measures = Measures(keys, clusters, recipe.evaluation.bootstrap, recipe.seed)
-    measures.add("ability", before, after, share=True)
-    return {
-        "questions": len(questions),
-        "no_interval": enough(clusters),
-        "metrics": measures.metrics,
-        "items": measures.items(),
-    }
+def _right(bench: Workbench, part: Sequence[dict[str, Any]]) -> list[float]:
+    """1 for each question that the model answers right, else 0."""
+    prompts = [
+        encode(bench.tokenizer, [{"role": "user", "content": row["question"] + ("" if "choices" in row else STEPS)}])
+        for row in part
+    ]
+    right = [0.0] * len(part)
+    chosen = [i for i, row in enumerate(part) if "choices" in row]
+    answers = [[bench.tokenizer.encode(str(c), add_special_tokens=False) for c in part[i]["choices"]] for i in chosen]
+    scored = logprobs.token_logprobs(bench.model, [prompts[i] for i in chosen], answers) if chosen else []
+    for i, row in zip(chosen, scored, strict=True):
+        means = [float(one.mean()) if len(one) else -np.inf for one in row]
+        right[i] = float(int(np.argmax(means)) == part[i]["answer"])
+    worked = [i for i in range(len(part)) if i not in chosen]
+    if worked:
+        greedy = bench.recipe.pairs.model_copy(update={"temperature": 0.0, "max_tokens": WORKING})
+        for i, answer in zip(worked, bench.sample_now([prompts[i] for i in worked], "abilities", greedy), strict=True):
+            right[i] = float(read_number(answer.text) == read_number(str(part[i]["answer"])))
+    return right

@@ -1,7 +1,4 @@
-"""Measures of fresh answers of the base and the tuned model to the same held-out requests, side by side.
-
-~~~ What an answer tells about its context, by a model's own likelihood: identification, information in nats, PMI.
-"""
+"""Measures of fresh answers of the base and the tuned model to the same held-out requests, side by side."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,127 +6,109 @@ from typing import Any
 import numpy as np
 
 from ..models import embedding
+from ..models.embedding import Embed
+from ..recipe import Evaluation
 from ..text import diversity
 from ..text.parroting import RUN, parrots, takes_users_part
 from ..text.words import ALONE, quotes
-from .requests import Asked, Scored
-from .statistics import Measures, case, enough, single
+from .outcome import Fresh
+from .requests import Answered, Scored
+from .statistics import MEAN, RELATIVE, SHARE, Estimate, Form, Measure, Measures, Resampler, key_of, too_few
+from .workbench import Side
+
+SIDES: tuple[Side, Side] = ("base", "tuned")
 
 
-def clusters_of(asked: Sequence[Asked]) -> list[list[str]]:
-    """The notes and the prompts that the intervals are drawn over."""
-    return [[a.group.notes[a.own] for a in asked], [a.group.prompt_ids[a.own] for a in asked]]
-
-
-def _case(asked: Asked) -> str:
-    """The request in any run that has it. Answers are told apart among all rows of their group, their own first."""
-
-    def own_first(texts: list[str]) -> list[str]:
-        return texts[asked.own :] + texts[: asked.own]
-
-    prompts = own_first(asked.group.prompts)
-    return case(prompts if len(set(prompts)) > 1 else prompts[0], own_first(asked.group.contexts))
-
-
-def evaluate(asked: Sequence[Asked], choices: Sequence[int], draws: int, seed: int, embedder: Any = None) -> dict[str, Any]:
+def evaluate(answered: Sequence[Answered], settings: Evaluation, seed: int, embedder: Embed | None = None) -> Fresh:
     """All measures, each before (the base's answers) and after (the tuned model's), with paired intervals.
 
-    log_ratio_per_answer: how much likelier the tuned model finds its own answers than the base does, nats; a KL divergence only
-    where they were sampled at temperature 1 without top_p.
-    embedder: texts -> (texts, dimensions) unit vectors, a judge of another family; None: none installed.
+    embedder: a judge of another family than the model; None: none is installed.
     """
-    clusters, told = clusters_of(asked), any(a.context for a in asked)
-    both = ("base", "tuned")
-    measures = Measures([_case(a) for a in asked], clusters, draws, seed)
+    resampler = Resampler(clusters_of(answered), settings.bootstrap, seed)
+    has_contexts = any(a.context for a in answered)
+    choices = sorted(set(settings.choices))
+    among = [k for k in choices if k <= min(len(a.group.contexts) for a in answered)]
+    measures = Measures([_key(a) for a in answered], resampler)
 
-    def add(name: str, measure: Callable[[Asked, Scored], float], **options: Any) -> None:
-        measures.add(name, *([float(measure(a, getattr(a, side))) for a in asked] for side in both), **options)
+    def add(name: str, measure: Callable[[Answered, Scored], float], form: Form = MEAN, by_token: bool = False) -> None:
+        before, after = ([float(measure(a, a.by(side))) for a in answered] for side in SIDES)
+        lengths = tuple([float(a.by(side).length) for a in answered] for side in SIDES)
+        measures.add(name, before, after, form, (lengths[0], lengths[1]) if by_token else None)
 
-    length = tuple([len(getattr(a, side).tokens) for a in asked] for side in both)
-    among = [k for k in sorted(set(choices)) if k <= min(len(a.group.contexts) for a in asked)]
     for k in among:
-        # Each model's own answers by its own likelihood; then both models' answers by the base's, one yardstick for both.
-        own = [[identified(getattr(a, side).sums(side), a.own, k) for a in asked] for side in both]
-        nats = [[information(getattr(a, side).sums(side), a.own, k) for a in asked] for side in both]
-        measures.add(f"identified_{k}", *own, share=True)
-        add(f"identified_by_base_{k}", lambda a, s, k=k: identified(s.sums("base"), a.own, k), share=True)
-        measures.add(f"answer_information_{k}", *nats)
+        _identification(measures, answered, k, embedder)
+    add("pmi_per_token", lambda a, s: pmi(s.totals("base"), a.own), by_token=True)
+    add("tokens", lambda a, s: s.length, RELATIVE)
+    add("perplexity", lambda a, s: -s.total("base", a.own), Form("exp", relative=True), by_token=True)
+    add("cut_off", lambda a, s: s.answer.finish == "length", SHARE)
+    if has_contexts:
+        add("quotes_context", lambda a, s: quotes(s.text, a.context, RUN), SHARE)
+        add("role_confusion", lambda a, s: takes_users_part(s.text, a.context, a.request), SHARE)
+        add("parroting", lambda a, s: parrots(s.text, a.context, a.request), SHARE)
+    texts = [[a.by(side).text for a in answered] for side in SIDES]
+    if len(answered) > 1:
+        before, after = (diversity.self_bleu(t) for t in texts)
+        measures.add("self_bleu", before, after)
+    distinct = {f"distinct_{n}": _of_the_set(*(diversity.distinct(t, n) for t in texts)) for n in (1, 2)}
+    likelier = [a.tuned.total("tuned", a.own) - a.tuned.total("base", a.own) for a in answered]
+    return Fresh(
+        answers=len(answered),
+        notes=len(set(resampler.clusters[0])),
+        requests=len(set(resampler.clusters[1])),
+        apart_by="context" if has_contexts else "request",
+        choices=among,
+        choices_left_out=[k for k in choices if k not in among],
+        no_interval=too_few(resampler.clusters),
+        metrics={**measures.metrics, **distinct},
+        items=measures.items(),
+        log_ratio_per_answer=resampler.mean(likelier),
+        pmi={side: [round(pmi(a.by(side).totals("base"), a.own), 4) for a in answered] for side in SIDES},
+    )
+
+
+def _identification(measures: Measures, answered: Sequence[Answered], k: int, embedder: Embed | None) -> None:
+    """Whether an answer's own context is identified among k: by each model's likelihood, by the base's, by the embedder."""
+    own = [[a.by(side).totals(side) for a in answered] for side in SIDES]
+    by_base = [[a.by(side).totals("base") for a in answered] for side in SIDES]  # one yardstick for both models
+
+    def add(name: str, measure: Callable[[Sequence[float], int, int], float], scores: list[list[list[float]]], form: Form) -> None:
+        before, after = ([measure(row, a.own, k) for row, a in zip(rows, answered, strict=True)] for rows in scores)
+        measures.add(f"{name}_{k}", before, after, form)
+
+    add("identified", identified, own, SHARE)
+    add("identified_by_base", identified, by_base, SHARE)
+    add("answer_information", information, own, MEAN)
     if embedder is not None:
-        rows = [a.group.apart for a in asked]
-        closeness = [embedding.cosines(embedder, [getattr(a, side).text for a in asked], rows) for side in both]
-        for k in among:
-            found = [[identified(row, a.own, k) for row, a in zip(rows, asked, strict=True)] for rows in closeness]
-            measures.add(f"identified_by_embedding_{k}", *found, share=True)
-    add("pmi_per_token", lambda a, s: pmi(s.sums("base"), a.own), weights=length)
-    add("tokens", lambda a, s: len(s.tokens), relative=True)
-    add("perplexity", lambda a, s: -s.own("base", a.own).sum(), weights=length, transform="exp", relative=True)
-    add("cut_off", lambda a, s: s.finish == "length", share=True)
-    if told:
-        add("quotes_context", lambda a, s: quotes(s.text, a.context, RUN), share=True)
-        add("role_confusion", lambda a, s: takes_users_part(s.text, a.context, a.prompt), share=True)
-        add("parroting", lambda a, s: parrots(s.text, a.context, a.prompt), share=True)
-    texts = [[getattr(a, side).text for a in asked] for side in both]
-    if len(asked) > 1:
-        measures.add("self_bleu", *(diversity.self_bleu(t) for t in texts))
-    metrics = measures.metrics
-    distinct = {f"distinct_{n}": [diversity.distinct(t, n) for t in texts] for n in (1, 2)}
-    for name, (before, after) in distinct.items():  # one figure for the whole set: nothing to resample
-        metrics[name] = {
-            "before": {"value": before, "interval": None},
-            "after": {"value": after, "interval": None},
-            "change": {"value": after - before, "interval": None},
-            "relative": False,
-        }
-    likelier = [float((a.tuned.own("tuned", a.own) - a.tuned.own("base", a.own)).sum()) for a in asked]
-    return {
-        "answers": len(asked),
-        "notes": len(set(clusters[0])),
-        "prompts": len(set(clusters[1])),
-        "told_apart_by": "context" if told else "request",
-        "choices": among,
-        "choices_left_out": sorted(set(choices) - set(among)),
-        "no_interval": enough(clusters),
-        "metrics": metrics,
-        "items": measures.items(),
-        "log_ratio_per_answer": single(likelier, clusters, draws, seed),
-        "pmi": {side: [round(pmi(getattr(a, side).sums("base"), a.own), 4) for a in asked] for side in both},
-    }
+        rows = [a.group.apart for a in answered]
+        closeness = [embedding.cosines(embedder, [a.by(side).text for a in answered], rows) for side in SIDES]
+        add("identified_by_embedding", identified, closeness, SHARE)
 
 
-def _begins_word(piece: str, before: str) -> bool:
-    """Whether a piece of text begins a word: a space does, and a character of a script without spaces is one; so is what follows
-    such a character. A mark that is drawn over the character before it (a Thai vowel) begins none."""
-    first, last = piece[0], before[-1:]
-    alone = [bool(ALONE.match(character)) and character.isalnum() for character in (first, last)]
-    return first.isspace() or alone[0] or (alone[1] and first.isalnum())
+def clusters_of(answered: Sequence[Answered]) -> list[list[str]]:
+    """The notes and the requests that intervals are drawn over."""
+    return [[a.group.notes[a.own] for a in answered], [a.group.request_ids[a.own] for a in answered]]
 
 
-def shaded(tokenizer: Any, scored: Scored, own: int) -> list[list[Any]]:
-    """[piece of text, PMI in nats] of one answer, cut where words begin: what the context made likelier, by the base's
-    likelihood. The pieces joined are the answer's text."""
-    tokens = scored.tokens[:-1] if scored.finish == "stop" else scored.tokens
-    gains = token_pmi(scored.base, own)
-    pieces: list[list[Any]] = []
-    done = ""
-    for count in range(1, len(tokens) + 1):
-        decoded = tokenizer.decode(tokens[:count])
-        if decoded.endswith("\ufffd") and count < len(tokens):
-            piece = ""  # half of a character: its bytes go on in the next token
-        else:
-            piece, done = decoded[len(done) :], decoded
-        if pieces and not (piece and _begins_word(piece, pieces[-1][0])):
-            pieces[-1][0] += piece
-            pieces[-1][1] += float(gains[count - 1])
-        else:
-            pieces.append([piece, float(gains[count - 1])])
-    return [[piece, round(gain, 3)] for piece, gain in pieces]
+def _key(answered: Answered) -> str:
+    """The item's name in any run that has it. Answers are told apart among all rows of their group, their own first."""
+
+    def own_first(texts: list[str]) -> list[str]:
+        return texts[answered.own :] + texts[: answered.own]
+
+    requests = own_first(answered.group.requests)
+    return key_of(requests if len(set(requests)) > 1 else requests[0], own_first(answered.group.contexts))
+
+
+def _of_the_set(before: float, after: float) -> Measure:
+    """One figure for all answers together: there is nothing to resample."""
+    return Measure(Estimate(before, None), Estimate(after, None), Estimate(after - before, None), relative=False)
 
 
 def identified(scores: Sequence[float], own: int, choices: int) -> float:
-    """1 where the answer is likeliest under its own context among `choices` of them (its own and the next ones, in order,
-    wrapping around), 0 where it is not; m tied contexts share the point.
+    """1 where the answer is likeliest under its own context among `choices` of them, else 0; m tied ones share the point.
 
-    scores: (contexts,) log-probability of one answer under each context, nats.
+    scores: (contexts,) log-probability of one answer under each context, nats. The choices are its own context and the next ones
+    in order, wrapping around.
     """
     values = _among(scores, own, choices)
     best = values >= values.max() - 1e-6
@@ -137,8 +116,10 @@ def identified(scores: Sequence[float], own: int, choices: int) -> float:
 
 
 def information(scores: Sequence[float], own: int, choices: int) -> float:
-    """log K - cross-entropy of the posterior over K equally likely contexts, nats; averaged over answers it is a lower
-    bound on I(answer; context | prompt), at most log K."""
+    """log K - cross-entropy of the posterior over K equally likely contexts, nats, at most log K.
+
+    Its mean over answers is a lower bound on I(answer; context | request).
+    """
     values = _among(scores, own, choices)
     return float(np.log(choices) + values[0] - _logsumexp(values))
 
@@ -153,7 +134,7 @@ def pmi(scores: Sequence[float], own: int) -> float:
 def token_pmi(logprobs: Sequence[Sequence[float]], own: int) -> np.ndarray:
     """(tokens,) how much likelier the own context makes each token than the other contexts do on average, nats.
 
-    logprobs: (contexts, tokens) per-token log-probabilities of one answer, each given the tokens before it.
+    logprobs: (contexts, tokens) log-probability of each token of one answer, given the tokens before it.
     """
     table = np.asarray(logprobs, dtype=np.float64)
     others = np.delete(table, own, axis=0)
@@ -171,3 +152,38 @@ def _among(scores: Sequence[float], own: int, choices: int) -> np.ndarray:
 def _logsumexp(values: np.ndarray) -> float:
     top = values.max()
     return float(top + np.log(np.exp(values - top).sum()))
+
+
+def shaded(tokenizer: Any, scored: Scored, own: int) -> list[tuple[str, float]]:
+    """(piece of text, PMI in nats) of one answer, cut where words begin: what the context made likelier, by the base's likelihood.
+
+    The pieces join to the answer's text.
+    """
+    tokens = scored.answer.tokens[:-1] if scored.answer.finish == "stop" else scored.answer.tokens
+    gains = token_pmi(scored.base, own)
+    pieces: list[str] = []
+    nats: list[float] = []
+    done = ""
+    for count in range(1, len(tokens) + 1):
+        decoded = tokenizer.decode(tokens[:count])
+        if decoded.endswith("\ufffd") and count < len(tokens):
+            piece = ""  # half of a character: its bytes go on in the next token
+        else:
+            piece, done = decoded[len(done) :], decoded
+        if pieces and not (piece and _begins_word(piece, pieces[-1])):
+            pieces[-1] += piece
+            nats[-1] += float(gains[count - 1])
+        else:
+            pieces.append(piece)
+            nats.append(float(gains[count - 1]))
+    return [(piece, round(gain, 3)) for piece, gain in zip(pieces, nats, strict=True)]
+
+
+def _begins_word(piece: str, before: str) -> bool:
+    """Whether a piece of text begins a word: a space does, and a character of a script without spaces is one.
+
+    What follows such a character begins one too. A mark that is drawn over the character before it (a Thai vowel) begins none.
+    """
+    first, last = piece[0], before[-1:]
+    alone = [bool(ALONE.match(character)) and character.isalnum() for character in (first, last)]
+    return first.isspace() or alone[0] or (alone[1] and first.isalnum())

@@ -1,29 +1,26 @@
-"""Preferences that a program can check: does an answer do what the user said they want? Kinds of requirement, ten ways to say
-each, and base against tuned with the requirement as context and without it.
+"""Preferences that a program can check: does an answer do what the user wants?
 
-recipes/checkable.yaml trains on such requirements. Kinds that no training pair told the model are also counted by themselves: a
-third of all (`Kind.heldout`) is in no context there, and further ones are held out or pick the checkpoint."""
+There are kinds of requirement, ten ways to state each, and base against tuned with the requirement as context and without it.
+recipes/checkable.yaml trains on such requirements. Kinds that no training pair stated are also counted by themselves. A third of
+all kinds (`Kind.heldout`) is in no context there, and further ones are held out or pick the checkpoint.
+"""
 
 import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import regex
 
-from ..models import adapters
-from ..models import prompts as chat
-from ..progress import Bar
 from ..recipe import Recipe
-from ..records import HELDOUT, Prompt, read_records
+from ..records import HELDOUT, Prompt, key_for, read_records
 from ..text.words import words
 from ..training import train
-from . import requests as sampling
-from .journal import Journal
-from .statistics import Measures, case, enough
+from .outcome import Checkable, HeldoutKinds, KindShare
+from .statistics import SHARE, Measures, key_of, too_few
+from .workbench import Side, Workbench
 
 PHRASINGS = (
     "I want you to {wish}.",
@@ -134,89 +131,105 @@ def contexts() -> list[dict[str, str]]:
     return [{"context": p.format(wish=kind.wish), "note": kind.name} for kind in KINDS if not kind.heldout for p in PHRASINGS]
 
 
-def requests(folder: Path, recipe: Recipe) -> list[tuple[Kind, int, Prompt]]:
-    """`evaluation.checkable` of (kind, phrasing, held-out prompt): every kind in turn, phrasings and prompts by the seed."""
-    prompts = [p for p in read_records(folder / "prompts.jsonl", Prompt) if p.split == HELDOUT]
-    if not prompts:
+@dataclass(frozen=True)
+class Demand:
+    """A held-out request and the requirement that goes with it, in one of the PHRASINGS."""
+
+    kind: Kind
+    phrasing: int
+    request: Prompt
+
+    @property
+    def context(self) -> str:
+        return PHRASINGS[self.phrasing].format(wish=self.kind.wish)
+
+
+def demands(folder: Path, recipe: Recipe) -> list[Demand]:
+    """`evaluation.checkable` of them: every kind in turn, phrasings and requests by the seed."""
+    requests = [p for p in read_records(folder / "prompts.jsonl", Prompt) if p.split == HELDOUT]
+    if not requests:
         return []
-    rng = np.random.default_rng([recipe.seed, 0xC4EC])
-    found = []
-    for number in range(recipe.evaluation.checkable):
-        kind = KINDS[number % len(KINDS)]
-        found.append((kind, int(rng.integers(len(PHRASINGS))), prompts[int(rng.integers(len(prompts)))]))
-    return found
+    rng = np.random.default_rng(key_for(recipe.seed, "checkable requests"))
+    return [
+        Demand(KINDS[number % len(KINDS)], int(rng.integers(len(PHRASINGS))), requests[int(rng.integers(len(requests)))])
+        for number in range(recipe.evaluation.checkable)
+    ]
 
 
 def trained(folder: Path) -> set[str]:
-    """The names of the kinds that a training pair of the run told the model; none of them in a run on notes."""
-    told = {message["content"] for pair in train.trained_pairs(folder) for message in pair.prompt}
-    return {kind.name for kind in KINDS if any(kind.wish in text for text in told)}
+    """The names of the kinds that a training pair of the run stated; none of them in a run on notes."""
+    stated = {message["content"] for pair in train.trained_pairs(folder) for message in pair.prompt}
+    return {kind.name for kind in KINDS if any(kind.wish in text for text in stated)}
 
 
 def work(folder: Path, recipe: Recipe) -> int:
     """How much the bar moves in `evaluate`."""
-    return 4 * len(requests(folder, recipe))
+    return 4 * len(demands(folder, recipe))
 
 
-def evaluate(
-    model: Any, tokenizer: Any, folder: Path, recipe: Recipe, journal: Journal, bar: Bar | None = None
-) -> dict[str, Any] | None:
-    """{"requests", "metrics", "heldout_kinds", "kinds"}: the share of answers that meet the requirement, told it (checkable) and
-    not told it (checkable_without), and the difference that telling makes (checkable_gain), before and after; "heldout_kinds" has
-    the same of those kinds alone that were not trained on, and no requests where none of all was: those are all the requests.
-    `model` has adapters on it. None where nothing is asked.
+@dataclass(frozen=True)
+class Met:
+    """Which answers of one model meet their requirement, 1 or 0 each: with the requirement as context, and without it."""
+
+    stated: list[float]
+    unstated: list[float]
+
+    def of(self, places: Sequence[int]) -> "Met":
+        return Met([self.stated[i] for i in places], [self.unstated[i] for i in places])
+
+
+def evaluate(bench: Workbench) -> Checkable | None:
+    """The share of answers that meet the requirement, before and after. None where nothing is asked.
+
+    checkable: with the requirement stated; checkable_without: without it; checkable_gain: the difference. "heldout_kinds" has the
+    same for the kinds that were not trained on. It has no requests where none of all kinds was trained on: those are all requests.
     """
-    asked = requests(folder, recipe)
-    if not asked:
+    demanded = demands(bench.folder, bench.recipe)
+    if not demanded:
         return None
-
-    def answered(side: str, told: bool) -> list[float]:
-        def sample(chunk: int, part: Sequence[tuple[Kind, int, Prompt]]) -> list[Any]:
-            contexts = [PHRASINGS[phrasing].format(wish=kind.wish) if told else None for kind, phrasing, _ in part]
-            prompts = [
-                chat.encode(tokenizer, chat.messages(recipe.pairs, prompt.text, context))
-                for (_, _, prompt), context in zip(part, contexts, strict=True)
-            ]
-            return sampling.answers(model, tokenizer, prompts, recipe.pairs, sampling.seed_of(recipe.seed, "checkable", chunk))
-
-        rows = journal.map(f"checkable-{side}-{'told' if told else 'untold'}", asked, recipe.pairs.batch, sample, bar)
-        return [float(kind.met(row["text"])) for (kind, _, _), row in zip(asked, rows, strict=True)]
-
-    with adapters.disabled(model):
-        base = {told: answered("base", told) for told in (True, False)}
-    tuned = {told: answered("tuned", told) for told in (True, False)}
-    everything = _measures(asked, base, tuned, recipe)
-    seen = trained(folder)
-    unseen = [i for i, (kind, _, _) in enumerate(asked) if seen and kind.name not in seen]
-    part = [{told: [side[told][i] for i in unseen] for told in side} for side in (base, tuned)]
-    heldout = _measures([asked[i] for i in unseen], *part, recipe)
-    kinds: dict[str, list[float]] = {}
-    for index, (kind, _, _) in enumerate(asked):
-        row = kinds.setdefault(kind.name, [0.0, 0.0, 0.0])
-        for place, value in enumerate((1.0, base[True][index], tuned[True][index])):
-            row[place] += value
-    return {
-        "requests": len(asked),
-        "no_interval": enough(everything.clusters),
-        "metrics": everything.metrics,
-        "items": everything.items(),
-        "heldout_kinds": {
-            "requests": len(unseen),
-            "no_interval": enough(heldout.clusters),
-            "metrics": heldout.metrics if unseen else {},
+    base, tuned = (_met(bench, demanded, side) for side in ("base", "tuned"))
+    measures = _measures(demanded, base, tuned, bench)
+    seen = trained(bench.folder)
+    unseen = [i for i, demand in enumerate(demanded) if seen and demand.kind.name not in seen]
+    heldout = _measures([demanded[i] for i in unseen], base.of(unseen), tuned.of(unseen), bench)
+    places: dict[str, list[int]] = {}
+    for index, demand in enumerate(demanded):
+        places.setdefault(demand.kind.name, []).append(index)
+    return Checkable(
+        requests=len(demanded),
+        no_interval=too_few(measures.resampler.clusters),
+        metrics=measures.metrics,
+        items=measures.items(),
+        heldout_kinds=HeldoutKinds(len(unseen), too_few(heldout.resampler.clusters), heldout.metrics if unseen else {}),
+        kinds={
+            name: KindShare(len(of), float(np.mean(base.of(of).stated)), float(np.mean(tuned.of(of).stated)))
+            for name, of in places.items()
         },
-        "kinds": {name: {"requests": int(n), "before": b / n, "after": t / n} for name, (n, b, t) in kinds.items()},
-    }
+    )
 
 
-def _measures(
-    asked: Sequence[tuple[Kind, int, Prompt]], base: dict[bool, list[float]], tuned: dict[bool, list[float]], recipe: Recipe
-) -> Measures:
-    """Told and untold, and told - untold, over kinds and prompts."""
-    keys = [case(kind.name, phrasing, prompt.text) for kind, phrasing, prompt in asked]
-    clusters = [[kind.name for kind, _, _ in asked], [prompt.id for _, _, prompt in asked]]
-    measures = Measures(keys, clusters, recipe.evaluation.bootstrap, recipe.seed)
-    measures.add("checkable", base[True], tuned[True], share=True)
-    measures.add("checkable_without", base[False], tuned[False], share=True)
-    measures.add("checkable_gain", *([t - u for t, u in zip(side[True], side[False], strict=True)] for side in (base, tuned)))
+def _met(bench: Workbench, demanded: Sequence[Demand], side: Side) -> Met:
+    def shares(phase: str, prompts: list[list[int]]) -> list[float]:
+        answers = bench.sample(f"checkable-{side}-{phase}", prompts, "checkable")
+        return [float(demand.kind.met(answer.text)) for demand, answer in zip(demanded, answers, strict=True)]
+
+    with bench.as_side(side):
+        return Met(
+            shares("stated", [bench.prompt(demand.request.text, demand.context) for demand in demanded]),
+            shares("unstated", [bench.prompt(demand.request.text, None) for demand in demanded]),
+        )
+
+
+def _measures(demanded: Sequence[Demand], base: Met, tuned: Met, bench: Workbench) -> Measures:
+    """Stated and unstated, and the difference, over kinds and requests."""
+    clusters = [[demand.kind.name for demand in demanded], [demand.request.id for demand in demanded]]
+    measures = Measures([_key(demand) for demand in demanded], bench.resampler(clusters))
+    measures.add("checkable", base.stated, tuned.stated, SHARE)
+    measures.add("checkable_without", base.unstated, tuned.unstated, SHARE)
+    before, after = ([s - u for s, u in zip(met.stated, met.unstated, strict=True)] for met in (base, tuned))
+    measures.add("checkable_gain", before, after)
     return measures
+
+
+def _key(demand: Demand) -> str:
+    return key_of(demand.kind.name, demand.phrasing, demand.request.text)

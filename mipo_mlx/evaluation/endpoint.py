@@ -1,9 +1,9 @@
-"""A judge behind an OpenAI-compatible endpoint, where the user names one: chat completions over HTTP, one question at a time.
+"""A judge behind an OpenAI-compatible endpoint: chat completions over HTTP, one question at a time.
 
     mipo-mlx eval RUN --set evaluation.judge=http://127.0.0.1:8080/v1 --set evaluation.judge_model=NAME
 
-What is asked goes to the named host and nowhere else: redirects are not followed, and this machine is never reached by way of
-a proxy. The API key comes from the environment variable MIPO_JUDGE_KEY and is written nowhere.
+Questions go to the host that the user names and nowhere else: redirects are not followed, and this machine is never reached
+through a proxy. The API key comes from the environment variable MIPO_JUDGE_KEY and is written nowhere.
 """
 
 import http.client
@@ -36,7 +36,7 @@ def is_url(name: str) -> bool:
 
 
 class _Passing(Exception):
-    """What another try may mend: no connection, no answer in time, a server that is busy or broken."""
+    """Another try may mend it: no connection, no answer in time, a server that is busy or broken."""
 
     def __init__(self, reason: str, pause: float | None = None) -> None:
         super().__init__(reason)
@@ -45,11 +45,11 @@ class _Passing(Exception):
 
 @dataclass(frozen=True)
 class Reply:
-    text: str  # without what the judge says while thinking; '' for nothing
-    finish: str | None = None  # why the server says that it ended
+    text: str  # without what the judge writes while it thinks; '' for nothing
+    finish: str | None = None  # the server's reason for its end
 
     def shown(self) -> str:
-        """For a message: its beginning, or why it may be empty; without the key should the server echo it."""
+        """For a message: its beginning, or why it may be empty. The key is left out if the server echoes it."""
         why = f" (finish_reason {self.finish})" if self.finish else ""
         if not self.text:
             cut = f": cut at {REPLY_TOKENS} tokens, before or while it thought" if self.finish == "length" else ""
@@ -93,7 +93,7 @@ def endpoints(settings: Evaluation) -> list[Endpoint]:
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """What was meant for one host is not handed to another."""
+    """No request for one host goes to another."""
 
     def redirect_request(self, *args: Any) -> None:
         return None
@@ -102,8 +102,8 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 def ask(endpoint: Endpoint, question: str) -> Reply:
     """The judge's whole reply to one question.
 
-    Each try has `endpoint.seconds`; there are TRIES of them. Raises Failure, in one line, where none is answered, the endpoint
-    refuses, or what answers is no chat completion.
+    There are TRIES tries of `endpoint.seconds` each. Raises Failure, in one line, where none gets an answer, the endpoint refuses,
+    or the answer is no chat completion.
     """
     key = api_key()
     headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
@@ -167,15 +167,15 @@ def _post(request: urllib.request.Request, endpoint: Endpoint) -> bytes:
 
 def _refused(code: int, words: str, endpoint: Endpoint, pause: float | None = None) -> Exception:
     """What a server's refusal ends in: another try, or one line."""
-    told = f"HTTP {code} {words}".strip()
+    reason = f"HTTP {code} {words}".strip()
     if code in (408, 425, 429) or code >= 500:
-        return _Passing(told, pause)
+        return _Passing(reason, pause)
     hint = {
         401: f"; put the key into the environment variable {KEY}",
         403: f"; put the key into the environment variable {KEY}",
         404: "; the URL should end in /v1, and judge_model be one that it serves",
     }.get(code, "")
-    return Failure(f"evaluation.judge: {endpoint.url}: {told}{hint}")
+    return Failure(f"evaluation.judge: {endpoint.url}: {reason}{hint}")
 
 
 def _message(error: urllib.error.HTTPError) -> str:
@@ -185,10 +185,10 @@ def _message(error: urllib.error.HTTPError) -> str:
     except (OSError, http.client.HTTPException):
         return ""
     try:
-        found = json.loads(text)
-        return _words(found.get("error", found.get("message", "")))
+        row = json.loads(text)
+        return _words(row.get("error", row.get("message", "")))
     except (ValueError, AttributeError):
-        return "" if "<" in text else _words(text)  # a page of HTML tells nothing
+        return "" if "<" in text else _words(text)  # a page of HTML explains nothing
 
 
 def _words(error: Any) -> str:
@@ -197,25 +197,26 @@ def _words(error: Any) -> str:
 
 
 def _short(text: str, length: int) -> str:
-    """A server's own words in one line, without the key should it echo it."""
+    """A server's own words in one line, without the key."""
     key = api_key()
     return " ".join((text.replace(key, "***") if key else text).split())[:length]
 
 
 def _content(reply: bytes, endpoint: Endpoint) -> Reply:
-    """What a chat completion says; some servers give it in parts. Raises what `_refused` does for an error sent as HTTP 200."""
+    """A chat completion's text, which some servers send in parts. Raises what `_refused` does for an error sent as HTTP 200."""
     try:
-        found = json.loads(reply)
-        if isinstance(found, dict) and (error := found.get("error")) and not found.get("choices"):
-            code = error.get("code") if isinstance(error, dict) else None
-            raise _refused(int(code) if str(code).isascii() and str(code).isdigit() else 200, _words(error), endpoint)
-        choice = found["choices"][0]
-        said, finish = choice["message"].get("content"), choice.get("finish_reason")
+        row = json.loads(reply)
+        if isinstance(row, dict) and (error := row.get("error")) and not row.get("choices"):
+            code = str(error.get("code")) if isinstance(error, dict) else ""
+            raise _refused(int(code) if code.isascii() and code.isdigit() else 200, _words(error), endpoint)
+        choice = row["choices"][0]
+        content, finish = choice["message"].get("content"), choice.get("finish_reason")
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         raise Failure(
             f"evaluation.judge: {endpoint.url}: the reply is no chat completion; the URL should end in /v1, as in "
             "http://127.0.0.1:8080/v1"
         ) from None
-    if isinstance(said, list):
-        said = "".join(str(part.get("text", "")) for part in said if isinstance(part, dict))
-    return Reply(THINKING.sub("", said).strip() if isinstance(said, str) else "", finish if isinstance(finish, str) else None)
+    if isinstance(content, list):
+        content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    text = THINKING.sub("", content).strip() if isinstance(content, str) else ""
+    return Reply(text, finish if isinstance(finish, str) else None)

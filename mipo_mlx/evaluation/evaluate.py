@@ -5,12 +5,13 @@ mipo-mlx eval RUN
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..engine import logprobs
 from ..errors import UserError
-from ..files import dump, read_json, sha256, write_json
+from ..files import dump, sha256
 from ..memory import contexts
 from ..models import adapters, embedding, load
 from ..models.prompts import PromptBuilder, window_of
@@ -18,14 +19,13 @@ from ..progress import Reporter
 from ..recipe import Evaluation, Recipe
 from ..records import HELDOUT, Pair, read_records
 from ..sources import questions
-from . import abilities, answers, baselines, checkable, drift, heldout, judge, leak, verdict
-from . import requests as asking
-from . import requests as cases
+from . import abilities, answers, baselines, checkable, drift, heldout, judge, leak, outcome, requests, verdict
 from .journal import Journal
-from .judge import FILE, Verdicts
-from .requests import Asked
-from .statistics import FORMAT
+from .outcome import FORMAT, Example, Outcome, ShadedAnswer
+from .requests import Answered
+from .workbench import Workbench, embedder_of
 
+JOURNAL = "eval-samples.jsonl"
 PAIRS_AT_ONCE = 16  # held-out pairs scored between two entries of the journal
 ON_TOP = {"baselines", "judge", "judge_model", "judge_mode", "judge_timeout"}
 APART = {"everyday", "leak_contexts", "unprompted", "checkable", "abilities", "abilities_questions"}  # samples of their own
@@ -41,17 +41,18 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
     """
     pairs = _heldout_pairs(folder)
     key = fingerprint(folder, recipe)
-    known = read_json(folder / "eval.json") if (folder / "eval.json").exists() else {}
-    result = known if known.get("key") == key else {}
-    if not result or _asks_for_more(result, recipe.evaluation):
-        questions = _questions(folder, recipe)  # before the journal: a wrong path must not cost the samples
-        journal = Journal(folder / "eval-samples.jsonl", samples_key(folder, recipe))
-        made = _evaluate(folder, recipe, reporter, pairs, questions, journal)
-        result = {"key": key, "settings": made_with(recipe.evaluation, known.get("settings", {}), made), **made}
-        if known.get("baselines") and not result["baselines"]:
+    known = outcome.read(folder) if outcome.is_current(folder) else None
+    result = known if known and known.key == key else None
+    if result is None or _asks_for_more(result, recipe.evaluation):
+        known_answers = _questions(folder, recipe)  # before the journal: a wrong path must not cost the samples
+        journal = Journal(folder / JOURNAL, samples_key(folder, recipe))
+        result = _evaluate(folder, recipe, reporter, pairs, known_answers, journal)
+        settings = settings_of(recipe.evaluation, known.settings if known else {}, result)
+        result = replace(result, key=key, settings=settings)
+        if known and known.baselines and not result.baselines:
             reporter.say("  the baselines were those of other answers and are left out; --baselines measures them on these")
-        write_json(folder / "eval.json", result)
-    _tell(result, recipe, reporter)
+        outcome.write(folder, result)
+    _show(result, recipe, reporter)
     return summary(result)
 
 
@@ -68,7 +69,7 @@ def fingerprint(folder: Path, recipe: Recipe) -> str:
 
 
 def samples_key(folder: Path, recipe: Recipe) -> str:
-    """What the samples and scores of the journal depend on: the input files and the settings that they are made with."""
+    """What the samples and scores of the journal depend on: the input files and the settings that they are sampled with."""
     settings = {
         "format": FORMAT,
         "model": recipe.model,
@@ -83,11 +84,26 @@ def samples_key(folder: Path, recipe: Recipe) -> str:
     return hashlib.sha256(dump(settings).encode()).hexdigest()
 
 
-def made_with(settings: Evaluation, before: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
-    """The settings behind an evaluation: those of now and, of judges and baselines that were asked for earlier, those of then."""
-    taken = {"baselines"} if result["baselines"] is not None and not settings.baselines else set()
-    taken |= ON_TOP - {"baselines"} if result["judged"] and not settings.judge else set()
-    return {**settings.model_dump(mode="json"), **{name: before[name] for name in taken & before.keys()}}
+def settings_of(settings: Evaluation, before: dict[str, Any], result: Outcome) -> dict[str, Any]:
+    """The settings behind an evaluation: those of now and, of judges and baselines of an earlier one, those of then."""
+    earlier = {"baselines"} if result.baselines is not None and not settings.baselines else set()
+    earlier |= ON_TOP - {"baselines"} if result.judged and not settings.judge else set()
+    return {**settings.model_dump(mode="json"), **{name: before[name] for name in earlier & before.keys()}}
+
+
+def can_ask(folder: Path, recipe: Recipe) -> bool:
+    """Whether there are requests for judges and baselines; no model is loaded."""
+    return bool(requests.groups_of(folder, recipe, lambda *_: ([], [])))
+
+
+def summary(result: Outcome) -> dict[str, Any]:
+    """The headline of eval.json for the manifest: each measure's before, after and interval after."""
+    headline: dict[str, Any] = {"verdict": result.verdict, "heldout_pairs": result.heldout.pairs if result.heldout else 0}
+    for part in (result.heldout, result.fresh, result.abilities, result.checkable):
+        for name, measure in (part.metrics if part else {}).items():
+            after = measure.after
+            headline[name] = {"before": measure.before.value, "after": after.value, "interval": after.interval}
+    return headline
 
 
 def _digest_of_questions(folder: Path, recipe: Recipe) -> str | None:
@@ -102,29 +118,16 @@ def _questions_file(folder: Path, recipe: Recipe) -> Path | None:
     return Path(given).expanduser() if isinstance(given, str) else questions.path_in(folder, given)
 
 
-def can_ask(folder: Path, recipe: Recipe) -> bool:
-    """Whether there are requests for judges and baselines to look at; no model is loaded."""
-    return bool(cases.build(folder, recipe, lambda *_: (0, [])))  # type: ignore[arg-type]
+def _questions(folder: Path, recipe: Recipe) -> list[dict[str, Any]]:
+    path = _questions_file(folder, recipe)
+    return abilities.read_questions(path, recipe.evaluation.abilities_questions, recipe.seed) if path else []
 
 
-def _asks_for_more(result: dict[str, Any], settings: Evaluation) -> bool:
-    """Whether baselines or judges are wanted that a finished evaluation of the same key does not have."""
-    if not result["fresh"]:
+def _asks_for_more(result: Outcome, settings: Evaluation) -> bool:
+    """Whether the recipe wants baselines or judges that a finished evaluation of the same key does not have."""
+    if not result.fresh:
         return False  # nothing that could be judged or compared
-    return not judge.all_said(settings, result["judged"]) or (settings.baselines and result["baselines"] is None)
-
-
-def summary(result: dict[str, Any]) -> dict[str, Any]:
-    """The headline of eval.json: each measure's before, after and interval after."""
-    headline = {"verdict": result["verdict"], "heldout_pairs": result["heldout"]["pairs"]}
-    for part in filter(None, (result["heldout"], result["fresh"], result["abilities"], result["checkable"])):
-        for name, measure in part["metrics"].items():
-            headline[name] = {
-                "before": measure["before"]["value"],
-                "after": measure["after"]["value"],
-                "interval": measure["after"]["interval"],
-            }
-    return headline
+    return not judge.complete(settings, result.judged) or (settings.baselines and result.baselines is None)
 
 
 def _heldout_pairs(folder: Path) -> list[Pair]:
@@ -138,104 +141,86 @@ def _heldout_pairs(folder: Path) -> list[Pair]:
     return pairs
 
 
-def _questions(folder: Path, recipe: Recipe) -> list[dict[str, Any]]:
-    path = _questions_file(folder, recipe)
-    return abilities.read_questions(path, recipe.evaluation.abilities_questions, recipe.seed) if path else []
-
-
 def _evaluate(
     folder: Path,
     recipe: Recipe,
     reporter: Reporter,
     pairs: list[Pair],
-    questions: list[dict[str, Any]],
+    known_answers: list[dict[str, Any]],
     journal: Journal,
-) -> dict[str, Any]:
+) -> Outcome:
     loaded = load.load(recipe.model)
     model = adapters.load(loaded.model, folder / "adapters")
     # Pairs made elsewhere bring their prompts as token ids, which were measured when they were read.
     window = None if recipe.pairs.file else window_of(loaded.config, recipe.pairs.max_tokens)
     ask = PromptBuilder(loaded.tokenizer, recipe.pairs, window)
-    groups = cases.build(folder, recipe, ask)
+    groups = requests.groups_of(folder, recipe, ask)
     ask.warn_of_cuts(reporter)
-    requests = sum(group.asked for group in groups)
     settings = recipe.evaluation
-    total = len(pairs) + 4 * requests + drift.work(folder, recipe) + abilities.work(questions) + judge.work(recipe, requests)
-    total += checkable.work(folder, recipe) + leak.work(folder, recipe)
-    total += baselines.work(groups) if settings.baselines else 0
-    embedder = _embedder(recipe)
+    wanted = sum(group.wanted for group in groups)
+    with_baselines = settings.baselines or baselines.finished(groups, journal)
+    total = len(pairs) + 4 * wanted + drift.work(folder, recipe) + abilities.work(known_answers) + judge.work(recipe, wanted)
+    total += checkable.work(folder, recipe) + leak.work(folder, recipe) + (baselines.work(groups) if with_baselines else 0)
     with reporter.track("evaluating", total=total, unit="answers") as bar:
-        policy = journal.map("pairs", pairs, PAIRS_AT_ONCE, lambda _, part: _score_pairs(model, part), bar)
-        asked = asking.ask(model, loaded.tokenizer, groups, recipe, journal, bar)
-        alone = drift.evaluate(model, loaded.tokenizer, folder, recipe, journal.of(settings.everyday), bar)
-        asks = journal.of(settings.leak_contexts, settings.unprompted)
-        leaked = leak.evaluate(model, loaded.tokenizer, folder, recipe, asks, bar)
-        others = None
-        if settings.baselines or baselines.finished(groups, journal):
-            sft = folder / "sft" / "adapters"  # left there by mipo_mlx/sft.py
-            others = baselines.evaluate(model, loaded.tokenizer, asked, recipe, journal, embedder, sft, bar)
-        checked = checkable.evaluate(model, loaded.tokenizer, folder, recipe, journal.of(settings.checkable), bar)
-        kept = abilities.evaluate(model, loaded.tokenizer, questions, recipe, journal.of(questions), bar) if questions else None
-        # Last: an endpoint that fails takes nothing else with it.
-        verdicts = Verdicts(folder / FILE)
-        judged = judge.evaluate(model, loaded.tokenizer, asked, recipe, verdicts, embedder, reporter, bar)
-    notes = {context.id: context.note for context in contexts.read_contexts(folder, recipe)}
-    result: dict[str, Any] = {
-        "format": FORMAT,
-        "model": recipe.model,
-        "heldout": heldout.evaluate(pairs, policy, notes, recipe.training.beta, settings.bootstrap, recipe.seed),
-        "fresh": answers.evaluate(asked, settings.choices, settings.bootstrap, recipe.seed, embedder) if asked else None,
-        "judged": judged,
-        "baselines": others,
-        "unprompted": alone,
-        "leak": leaked,
-        "abilities": kept,
-        "checkable": checked,
-        "gallery": [_example(loaded.tokenizer, a) for a in _spread(asked, max(settings.gallery, settings.examples))],
-    }
-    result["verdict"] = verdict.sentence(result["heldout"], result["fresh"], leaked)
-    return result
+        bench = Workbench(model, loaded.tokenizer, folder, recipe, journal, reporter, bar, embedder_of(settings))
+        notes = {context.id: context.note for context in contexts.read_contexts(folder, recipe)}
+        of_pairs = heldout.evaluate(pairs, _score_pairs(bench, pairs), notes, recipe)
+        answered = requests.answer(bench, groups)
+        fresh = answers.evaluate(answered, settings, recipe.seed, bench.embedder) if answered else None
+        unprompted = drift.evaluate(bench.keyed_by(settings.everyday))
+        leaked = leak.evaluate(bench.keyed_by(settings.leak_contexts, settings.unprompted))
+        return Outcome(
+            model=recipe.model,
+            heldout=of_pairs,
+            fresh=fresh,
+            unprompted=unprompted,
+            leak=leaked,
+            baselines=baselines.evaluate(bench, answered) if with_baselines else None,
+            checkable=checkable.evaluate(bench.keyed_by(settings.checkable)),
+            abilities=abilities.evaluate(bench.keyed_by(known_answers), known_answers) if known_answers else None,
+            judged=judge.evaluate(bench, answered),  # last: an endpoint that fails takes nothing else with it
+            gallery=[_example(loaded.tokenizer, a) for a in _spread(answered, max(settings.gallery, settings.examples))],
+            verdict=verdict.sentence(of_pairs, fresh, leaked),
+        )
 
 
-def _score_pairs(model: Any, pairs: Sequence[Pair]) -> list[list[float]]:
-    scored = logprobs.token_logprobs(model, [pair.prompt_tokens for pair in pairs], [pair.tokens for pair in pairs])
-    return [[float(candidate.sum(dtype="float64")) for candidate in candidates] for candidates in scored]
+def _score_pairs(bench: Workbench, pairs: Sequence[Pair]) -> list[list[float]]:
+    """The candidates' summed log-probabilities under the tuned model, nats."""
+
+    def compute(_: int, part: Sequence[Pair]) -> list[Any]:
+        scored = logprobs.token_logprobs(bench.model, [pair.prompt_tokens for pair in part], [pair.tokens for pair in part])
+        return [[float(candidate.sum(dtype="float64")) for candidate in candidates] for candidates in scored]
+
+    return bench.journal.map("pairs", pairs, PAIRS_AT_ONCE, compute, bench.bar)
 
 
-def _spread(asked: list[Asked], count: int) -> list[Asked]:
+def _spread(answered: list[Answered], count: int) -> list[Answered]:
     """`count` requests, from as many groups as there are: the first of each, then the second; never picked by result."""
-    order = sorted(range(len(asked)), key=lambda i: (asked[i].own, i))
-    return [asked[i] for i in order[:count]]
+    order = sorted(range(len(answered)), key=lambda i: (answered[i].own, i))
+    return [answered[i] for i in order[:count]]
 
 
-def _embedder(recipe: Recipe) -> embedding.Embed | None:
-    folder = embedding.installed() if recipe.evaluation.embedding_judge else None
-    return embedding.Embedder(folder) if folder else None
+def _example(tokenizer: Any, a: Answered) -> Example:
+    base, tuned = (ShadedAnswer(side.text, answers.shaded(tokenizer, side, a.own)) for side in (a.base, a.tuned))
+    return Example(a.request, a.context, base, tuned)
 
 
-def _example(tokenizer: Any, asked: Asked) -> dict[str, Any]:
-    return {
-        "prompt": asked.prompt,
-        "context": asked.context,
-        "base": {"text": asked.base.text, "words": answers.shaded(tokenizer, asked.base, asked.own)},
-        "tuned": {"text": asked.tuned.text, "words": answers.shaded(tokenizer, asked.tuned, asked.own)},
-    }
-
-
-def _tell(result: dict[str, Any], recipe: Recipe, reporter: Reporter) -> None:
-    for part, what in (("heldout", "pairs"), ("fresh", "answers"), ("abilities", "abilities"), ("checkable", "requirements")):
-        if result[part] and result[part]["no_interval"]:
-            reporter.say(f"  no interval for {what}: {result[part]['no_interval']}")
-    if not result["fresh"]:
+def _show(result: Outcome, recipe: Recipe, reporter: Reporter) -> None:
+    parts = {"pairs": result.heldout, "answers": result.fresh, "abilities": result.abilities, "requirements": result.checkable}
+    for what, part in parts.items():
+        if part and part.no_interval:
+            reporter.say(f"  no interval for {what}: {part.no_interval}")
+    if not result.fresh:
         needed = "two rows with other prompts in one held-out grid" if recipe.pairs.file else "two held-out notes and one prompt"
         wanted = [f"evaluation.{name}" for name in ("judge", "baselines") if getattr(recipe.evaluation, name)]
         if wanted:
             reporter.warn(f"{' and '.join(wanted)}: left out, as there are no fresh answers, which need at least {needed}")
         else:
             reporter.say(f"  no fresh answers: they need at least {needed}")
-    elif left_out := result["fresh"]["choices_left_out"]:
-        reporter.say(f"  evaluation.choices: {', '.join(map(str, left_out))} left out, as fewer notes are held out")
-    for example in result["gallery"][: recipe.evaluation.examples]:
-        about = [f"  About the user: {example['context']}"] if example["context"] else []
-        reporter.say("\n".join(["", *about, f"  Asked:  {example['prompt']}"]))
-        reporter.say(f"  Base:   {example['base']['text']}\n  Tuned:  {example['tuned']['text']}")
+    elif result.fresh.choices_left_out:
+        left_out = ", ".join(map(str, result.fresh.choices_left_out))
+        reporter.say(f"  evaluation.choices: {left_out} left out, as fewer notes are held out")
+    for example in result.gallery[: recipe.evaluation.examples]:
+        about = [f"  About the user: {example.context}"] if example.context else []
+        reporter.say("\n".join(["", *about, f"  Asked:  {example.request}"]))
+        reporter.say(f"  Base:   {example.base.text}\n  Tuned:  {example.tuned.text}")

@@ -13,8 +13,8 @@ from ..progress import Bar
 class Journal:
     """Finished chunks of work, kept in `path` and read back instead of computed again.
 
-    The first line is a key; a file with another key (other adapters, other settings of the sampling) is started over. Chunks are
-    the unit of repetition. Results are what JSON gives back as it got it, so a run that was killed ends with the same bytes.
+    The first line is a key. A file with another key (other adapters, other settings of the sampling) is started over. Chunks are
+    the unit of repetition. Results come back as JSON gives them, so a run that was killed ends with the same bytes.
     """
 
     def __init__(self, path: Path, key: str) -> None:
@@ -26,7 +26,7 @@ class Journal:
         self.done = {(row["phase"], row["chunk"]): row["results"] for row in rows[1:]}
 
     def of(self, *settings: Any) -> "Journal":
-        """This journal for phases that depend on these settings besides the key: with others, the rest of the file stays."""
+        """This journal for phases that depend on these settings besides the key. With other settings the rest of the file stays."""
         view = copy.copy(self)
         view.suffix = f" {hashlib.sha256(dump(settings).encode()).hexdigest()[:8]}"
         return view
@@ -44,7 +44,7 @@ class Journal:
         bar: Bar | None = None,
         weigh: Callable[[Any], int] = lambda job: 1,
     ) -> list[Any]:
-        """compute(chunk number, its jobs) -> one JSON-able result a job, for chunks of `size` jobs; finished ones are kept.
+        """compute(chunk number, its jobs) -> one JSON-able result a job, for chunks of `size` jobs. Finished ones are kept.
 
         The bar moves by `weigh(job)` for each job.
         """

@@ -1,13 +1,10 @@
-"""Who is asked what in the evaluation: held-out prompts, each under several held-out contexts of different notes; without notes,
-several held-out prompts beside one another.
+"""The evaluation's requests: each held-out request under several held-out contexts of different notes, and both models' answers.
 
-~~~ Ask both models the same held-out requests, and score what they answered under every context of the group.
-
-~~~ Fresh answers of the model under test, in the form in which the journal keeps them; the same seeds for both models.
+Both models get the same requests and the same random numbers. Their answers are then scored under every context of the group.
+Without notes, several held-out requests of one grid stand beside one another.
 """
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,54 +12,65 @@ from typing import Any
 import numpy as np
 
 from ..engine import logprobs
-from ..engine.sampling import sample
 from ..memory.contexts import read_contexts
-from ..models import adapters
-from ..models.prompts import PromptBuilder
-from ..progress import Bar
-from ..recipe import Pairs, Recipe
-from ..records import HELDOUT, Answer, Context, Pair, Prompt, read_records
-from .journal import Journal
+from ..models.prompts import Messages
+from ..recipe import Recipe
+from ..records import HELDOUT, Answer, Context, Pair, Prompt, key_for, read_records
+from .workbench import Side, Workbench
+
+Ask = Callable[[Prompt, Context | None], tuple[Messages, list[int]]]  # as models.prompts.PromptBuilder
 
 
 @dataclass(frozen=True)
 class Group:
-    """K rows, as a rule one prompt under K contexts; the first `asked` are answered, and told apart among all K."""
+    """K rows, as a rule one request under K contexts. The first `wanted` get answers, which are told apart among all K."""
 
-    prompt_ids: list[str]
-    prompts: list[str]
+    request_ids: list[str]
+    requests: list[str]
     notes: list[str]  # whose contexts they are; a context without a note of its own stands for itself
-    contexts: list[str]  # "": nothing is told about a user, and the rows are told apart by their prompts
-    tokens: list[list[int]]  # what each row is asked, as token ids; a context's end is cut where the window is too small
-    asked: int
-    plain: list[int] | None = None  # the prompt's token ids without a context; None for pairs made elsewhere
-    bare: list[str] = field(default_factory=list)  # each context without a profile that others share; []: as `contexts`
+    contexts: list[str]  # "": nothing is said about a user, and the rows are told apart by their requests
+    prompts: list[list[int]]  # token ids of each row; a context's end is cut where the window is too small
+    wanted: int
+    plain: list[int] | None = None  # the prompt without a context; None for pairs made elsewhere
+    passages: list[str] = field(default_factory=list)  # each context without a profile that others share; []: as `contexts`
 
     @property
     def apart(self) -> list[str]:
         """The text by which a judge can tell each row from the others."""
-        return (self.bare or self.contexts) if any(self.contexts) else self.prompts
+        return (self.passages or self.contexts) if any(self.contexts) else self.requests
 
 
 @dataclass(frozen=True)
 class Scored:
     """One answer and its likelihoods."""
 
-    text: str
-    tokens: list[int]
-    finish: str
+    answer: Answer
     base: list[list[float]]  # (contexts, tokens) log-probabilities under the base, nats
-    tuned: list[list[float]]  # the same under the tuned model; () for the base's answers
+    tuned: list[list[float]]  # the same under the tuned model; [] for the base's answers
 
-    def own(self, which: str, own: int) -> np.ndarray:
-        return np.asarray(getattr(self, which)[own], dtype=np.float64)
+    @property
+    def text(self) -> str:
+        return self.answer.text
 
-    def sums(self, which: str) -> list[float]:
-        return [float(np.sum(row)) for row in getattr(self, which)]
+    @property
+    def length(self) -> int:
+        """Tokens, that of the end of the turn included."""
+        return len(self.answer.tokens)
+
+    def rows(self, by: Side) -> list[list[float]]:
+        return self.base if by == "base" else self.tuned
+
+    def total(self, by: Side, row: int) -> float:
+        """Log-probability under one context, nats."""
+        return float(np.sum(self.rows(by)[row]))
+
+    def totals(self, by: Side) -> list[float]:
+        """(contexts,) log-probability under each, nats."""
+        return [self.total(by, row) for row in range(len(self.rows(by)))]
 
 
 @dataclass(frozen=True)
-class Asked:
+class Answered:
     """One request: row `own` of a group, with the answer of either model."""
 
     group: Group
@@ -71,67 +79,77 @@ class Asked:
     tuned: Scored
 
     @property
-    def prompt(self) -> str:
-        return self.group.prompts[self.own]
+    def request(self) -> str:
+        return self.group.requests[self.own]
 
     @property
     def context(self) -> str:
-        """What is told about the user; "" for nothing."""
+        """What the model is told about the user; "" for nothing."""
         return self.group.contexts[self.own]
 
+    def by(self, side: Side) -> Scored:
+        """The answer of one model."""
+        return self.base if side == "base" else self.tuned
 
-def build(folder: Path, recipe: Recipe, ask: PromptBuilder) -> list[Group]:
-    """Groups for `evaluation.answers` answers from contexts.jsonl and prompts.jsonl, or from the held-out pairs where a run
-    started from a pair file made elsewhere. [] where fewer than two contexts are held out."""
-    contexts = [c for c in read_contexts(folder, recipe) if c.split == HELDOUT]
-    prompts = [p for p in read_records(folder / "prompts.jsonl", Prompt) if p.split == HELDOUT]
-    if not contexts or not prompts:
+
+def groups_of(folder: Path, recipe: Recipe, ask: Ask) -> list[Group]:
+    """Groups for `evaluation.answers` answers. [] where fewer than two contexts are held out.
+
+    They come from contexts.jsonl and prompts.jsonl, or from the held-out pairs where a run started from a pair file made elsewhere.
+    """
+    contexts, requests = heldout_of(folder, recipe)
+    if not contexts or not requests:
         return _from_pairs(read_records(folder / "pairs.jsonl", Pair), recipe.evaluation.answers)
-    notes = {context.note for context in contexts}
-    among = min(max(recipe.evaluation.choices), len(notes))
+    among = min(max(recipe.evaluation.choices), len({context.note for context in contexts}))
     if among < 2:
         return []
-    asked = min(recipe.pairs.contexts_per_grid, among)
-    rng = np.random.default_rng([recipe.seed, 0xE7A1])
-    order = rng.permutation(len(prompts))
+    wanted = min(recipe.pairs.contexts_per_grid, among)
+    rng = np.random.default_rng(key_for(recipe.seed, "evaluation requests"))
+    order = rng.permutation(len(requests))
     groups: list[Group] = []
     deck: list[int] = []
     left = recipe.evaluation.answers
     while left > 0:
-        prompt = prompts[order[len(groups) % len(prompts)]]
-        chosen = _deal(contexts, asked, deck, rng)
-        if among > asked:
-            chosen += _others(contexts, chosen, among - asked, rng)
+        request = requests[order[len(groups) % len(requests)]]
+        chosen = _deal(contexts, wanted, deck, rng)
+        if among > wanted:
+            chosen += _others(contexts, chosen, among - wanted, rng)
         groups.append(
             Group(
-                [prompt.id] * among,
-                [prompt.text] * among,
+                [request.id] * among,
+                [request.text] * among,
                 [c.note for c in chosen],
                 [c.told for c in chosen],
-                [ask(prompt, context)[1] for context in chosen],
-                min(asked, left),
-                ask(prompt, None)[1],
+                [ask(request, context)[1] for context in chosen],
+                min(wanted, left),
+                ask(request, None)[1],
                 [c.text for c in chosen],
             )
         )
-        left -= asked
+        left -= wanted
     return groups
+
+
+def heldout_of(folder: Path, recipe: Recipe) -> tuple[list[Context], list[Prompt]]:
+    """The held-out contexts and requests of a run; none of either where it started from a pair file."""
+    contexts = [context for context in read_contexts(folder, recipe) if context.split == HELDOUT]
+    return contexts, [prompt for prompt in read_records(folder / "prompts.jsonl", Prompt) if prompt.split == HELDOUT]
 
 
 def _others(contexts: list[Context], chosen: list[Context], count: int, rng: np.random.Generator) -> list[Context]:
     """`count` more contexts, all of different notes, that an answer may be mistaken for."""
-    found: dict[str, Context] = {}
+    others: dict[str, Context] = {}
     for index in rng.permutation(len(contexts)):
         if contexts[index].note not in {context.note for context in chosen}:
-            found.setdefault(contexts[index].note, contexts[index])
-    return list(found.values())[:count]
+            others.setdefault(contexts[index].note, contexts[index])
+    return list(others.values())[:count]
 
 
-def _deal(contexts: list[Context], among: int, deck: list[int], rng: np.random.Generator) -> list[Context]:
-    """`among` contexts of different notes from a shuffled deck, so that all contexts are asked about equally often."""
+def _deal(contexts: list[Context], count: int, deck: list[int], rng: np.random.Generator) -> list[Context]:
+    """`count` contexts of different notes from a shuffled deck, so that all contexts come up equally often."""
     chosen: list[Context] = []
     aside: list[int] = []
-    while len(chosen) < among:
+    while len(chosen) < count:
         if not deck:
             held = {*aside, *(contexts.index(c) for c in chosen)}
             deck += [i for i in rng.permutation(len(contexts)).tolist() if i not in held]
@@ -145,8 +163,10 @@ def _deal(contexts: list[Context], among: int, deck: list[int], rng: np.random.G
 
 
 def _from_pairs(pairs: list[Pair], answers: int) -> list[Group]:
-    """A grid's right prompts, in file order; its contexts are the system messages (or what stands before the last turn), and none
-    where all of them are the same."""
+    """A group for each grid, of its right prompts in file order.
+
+    Contexts are the system messages (or what stands before the last turn). There are none where all of a grid are the same.
+    """
     grids: dict[int, dict[tuple[int, ...], Pair]] = {}
     for pair in pairs:
         if pair.split == HELDOUT:
@@ -172,66 +192,50 @@ def _from_pairs(pairs: list[Pair], answers: int) -> list[Group]:
     return groups
 
 
-def ask(model: Any, tokenizer: Any, groups: list[Group], recipe: Recipe, journal: Journal, bar: Bar | None = None) -> list[Asked]:
-    """Sample one answer a request from the base and one from the tuned model; score all by the base and the tuned model's own
-    by itself too, under each context. `model` has adapters on it. The bar moves by four for each request."""
-    requests = [(number, own) for number, group in enumerate(groups) for own in range(group.asked)]
+def answer(bench: Workbench, groups: list[Group]) -> list[Answered]:
+    """One answer a request from the base and one from the tuned model. The bar moves by four for each request.
 
-    def sample(side: str) -> list[list[dict[str, Any]]]:
-        def compute(chunk: int, part: Sequence[tuple[int, int]]) -> list[Any]:
-            prompts = [groups[number].tokens[own] for number, own in part]
-            # The same seed for both models: what differs is the model.
-            return answers(model, tokenizer, prompts, recipe.pairs, seed_of(recipe.seed, "eval", chunk))
-
-        flat = iter(journal.map(f"sample-{side}", requests, recipe.pairs.batch, compute, bar))
-        return [[next(flat) for _ in range(group.asked)] for group in groups]
-
-    def score(side: str, written: list[list[dict[str, Any]]]) -> list[list[list[list[float]]]]:
-        def compute(_: int, part: Sequence[int]) -> list[Any]:
-            return [score_group(model, groups[i], [answer["tokens"] for answer in written[i]]) for i in part]
-
-        return journal.map(f"score-{side}", range(len(groups)), 1, compute, bar, lambda i: groups[i].asked)
-
-    with adapters.disabled(model):
-        base = sample("base")
-    tuned = sample("tuned")
-    with adapters.disabled(model):
-        by_base = score("base", [b + t for b, t in zip(base, tuned, strict=True)])
-    by_tuned = score("tuned", tuned)
+    The base scores all answers, and the tuned model its own, under each context of the group.
+    """
+    rows = [(number, own) for number, group in enumerate(groups) for own in range(group.wanted)]
+    prompts = [groups[number].prompts[own] for number, own in rows]
+    answers: dict[Side, list[list[Answer]]] = {}
+    sides: tuple[Side, Side] = ("base", "tuned")
+    for side in sides:
+        with bench.as_side(side):
+            # The same random numbers for both models: what differs is the model.
+            answers[side] = by_group(groups, bench.sample(f"sample-{side}", prompts, "answers"))
+    with bench.as_side("base"):
+        both = [base + tuned for base, tuned in zip(answers["base"], answers["tuned"], strict=True)]
+        by_base = score(bench, "score-base", groups, both)
+    by_tuned = score(bench, "score-tuned", groups, answers["tuned"])
     return [
-        Asked(
+        Answered(
             groups[i],
             own,
-            Scored(**base[i][own], base=by_base[i][own], tuned=[]),
-            Scored(**tuned[i][own], base=by_base[i][groups[i].asked + own], tuned=by_tuned[i][own]),
+            Scored(answers["base"][i][own], by_base[i][own], []),
+            Scored(answers["tuned"][i][own], by_base[i][groups[i].wanted + own], by_tuned[i][own]),
         )
-        for i, own in requests
+        for i, own in rows
     ]
 
 
-def score_group(model: Any, group: Group, written: list[list[int]]) -> list[list[list[float]]]:
-    """(answers, contexts, tokens) log-probabilities of token ids, nats."""
-    scored = logprobs.token_logprobs(model, group.tokens, [written] * len(group.tokens))
-    return [[[float(v) for v in context[i]] for context in scored] for i in range(len(written))]
+def by_group(groups: Sequence[Group], answers: Sequence[Answer]) -> list[list[Answer]]:
+    """The answers of each group, from one list of all."""
+    rest = iter(answers)
+    return [[next(rest) for _ in range(group.wanted)] for group in groups]
 
 
-def answers(model: Any, tokenizer: Any, prompts: Sequence[list[int]], settings: Pairs, seed: int) -> list[dict[str, Any]]:
-    """One sampled answer a prompt: {"text", "tokens", "finish"}, under the sampling settings of the pairs.
+def score(bench: Workbench, phase: str, groups: Sequence[Group], answers: list[list[Answer]]) -> list[list[list[list[float]]]]:
+    """For each group the log-probabilities of its answers (see `score_group`), kept in the journal."""
 
-    `tokens` ends with the end-of-turn token where the model wrote one (finish "stop"); "length" means cut at max_tokens.
-    The whole list is one batch: the same list and seed give the same answers.
-    """
-    one_batch = settings.model_copy(update={"batch": max(1, len(prompts))})
-    written = sample(model, tokenizer, [list(prompt) for prompt in prompts], one_batch, seed)
-    return [row(answer) for answer in written]
+    def compute(_: int, part: Sequence[int]) -> list[Any]:
+        return [score_group(bench.model, groups[i], answers[i]) for i in part]
+
+    return bench.journal.map(phase, range(len(groups)), 1, compute, bench.bar, lambda i: groups[i].wanted)
 
 
-def row(answer: Answer) -> dict[str, Any]:
-    """An answer as the journal keeps it."""
-    return {"text": answer.text.strip(), "tokens": answer.tokens, "finish": answer.finish}
-
-
-def seed_of(seed: int, *names: object) -> int:
-    """A seed of its own for each piece of work, the same on every machine."""
-    digest = hashlib.sha256(":".join(map(str, (seed, *names))).encode()).digest()
-    return int.from_bytes(digest[:4], "big") >> 1
+def score_group(model: Any, group: Group, answers: Sequence[Answer]) -> list[list[list[float]]]:
+    """(answers, contexts, tokens) log-probabilities, nats."""
+    scored = logprobs.token_logprobs(model, group.prompts, [[answer.tokens for answer in answers]] * len(group.prompts))
+    return [[[float(v) for v in context[i]] for context in scored] for i in range(len(answers))]

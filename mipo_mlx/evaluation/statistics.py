@@ -1,51 +1,216 @@
-"""Bootstrap intervals over whole groups: pairs of one grid share answers, and one note or request is asked about several times,
-so notes and requests are resampled, never single pairs. Two models are always compared on the same resampled groups (paired).
+"""Measures with 95 % intervals, by a bootstrap over whole groups of items.
 
-~~~ Measures gathered item by item: summed up with intervals for eval.json, and kept so that two runs can be compared later.
-
-~~~ The win rate that answers of equal length would have: judges like long answers, and a model that writes longer ones would win.
+The pairs of one grid share answers, and one note or request stands in several items. So notes and requests are resampled, never
+single items. Two models are always compared on the same resampled groups (paired).
 """
 
 import hashlib
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..files import dump
+from ..records import key_for
 
 FEWEST = 6  # groups; below that a resampled interval means nothing, and none is printed
 LEVEL = 0.95
 NORMAL = 1.959964  # its quantile of the standard normal distribution
+# What turns sum of values / sum of weights into the measure. The name stands in eval.json, which says how to compute it again.
+TRANSFORMS: dict[str, Callable[[Any], Any]] = {"mean": lambda x: x, "exp": np.exp}
 
 Clusters = Sequence[Sequence[Hashable]]  # one or two ways to group the items, each a label for every item
+Statistic = Callable[[np.ndarray], np.ndarray]  # (draws, m) sums -> (draws,) values
 
 
-def bootstrap(
-    columns: np.ndarray, clusters: Clusters, statistic: Callable[[np.ndarray], np.ndarray], draws: int, seed: int
-) -> list[float] | None:
-    """95 % interval of a statistic of column sums, resampling groups with replacement (Efron and Tibshirani 1993, chapter 13).
+@dataclass(frozen=True)
+class Estimate:
+    """A value and its interval; None where there is none."""
 
-    columns: (items, m) values; statistic maps (draws, m) resampled sums to (draws,). The percentiles of each grouping are stretched
-    for few groups, and what two groupings tell is joined (see `half_widths` and `joined`). None where a grouping has fewer than
-    FEWEST groups.
-    """
-    columns = np.asarray(columns, dtype=np.float64)
-    if enough(clusters):
-        return None
-    with np.errstate(divide="ignore", invalid="ignore"):
-        value = float(statistic(columns.sum(0, keepdims=True))[0])
+    value: float | None
+    interval: list[float] | None
 
-    def over(labels: Sequence[Hashable]) -> np.ndarray:
-        sums = group_sums(columns, labels)
-        groups = len(sums)
-        # Seeded afresh for each grouping: two metrics over the same groups see the same resamples.
-        counts = np.random.default_rng([seed, groups]).multinomial(groups, np.full(groups, 1 / groups), size=draws)
+
+@dataclass(frozen=True)
+class Measure:
+    """One measure of two models on the same items. `change` is after / before - 1 where `relative`, else after - before."""
+
+    before: Estimate
+    after: Estimate
+    change: Estimate
+    relative: bool
+
+
+@dataclass(frozen=True)
+class Form:
+    """How the values of the items become the measure: transform(sum of values / sum of weights)."""
+
+    transform: str = "mean"  # a name in TRANSFORMS
+    relative: bool = False
+    share: bool = False  # the values lie from 0 to 1, and so does their mean
+
+
+MEAN, SHARE, RELATIVE = Form(), Form(share=True), Form(relative=True)
+
+
+@dataclass(frozen=True)
+class ItemValues:
+    """The tuned model's values of one measure, an item each."""
+
+    transform: str
+    relative: bool
+    after: list[float]
+    weight: list[float] | None  # None: 1 for each item
+
+
+@dataclass(frozen=True)
+class Items:
+    """What `compare` needs of the tuned model: names of the items, their groups, and the values of each measure."""
+
+    keys: list[str]
+    clusters: list[list[str]]
+    values: dict[str, ItemValues]
+
+
+@dataclass(frozen=True)
+class Resampler:
+    """Draws whole groups of items, `draws` times."""
+
+    clusters: Clusters
+    draws: int
+    seed: int
+
+    def interval(self, columns: np.ndarray, statistic: Statistic) -> list[float] | None:
+        """95 % interval of a statistic of column sums, groups drawn with replacement (Efron and Tibshirani 1993, chapter 13).
+
+        columns: (items, m) values. The percentiles of each grouping are stretched for few groups (`half_widths`), and two groupings
+        are combined (`combined`). None where a grouping has fewer than FEWEST groups.
+        """
+        columns = np.asarray(columns, dtype=np.float64)
+        if too_few(self.clusters):
+            return None
         with np.errstate(divide="ignore", invalid="ignore"):
-            return half_widths(value, statistic(counts @ sums), groups)
+            value = float(statistic(columns.sum(0, keepdims=True))[0])
 
-    down, up = joined([over(labels) for labels in clusters], over(crossing(clusters)) if len(clusters) > 1 else None)
-    return [value - down, value + up] if np.isfinite(value + up + down) else None
+        def over(labels: Sequence[Hashable]) -> np.ndarray:
+            sums = group_sums(columns, labels)
+            groups = len(sums)
+            # Each grouping begins its own random numbers: two measures over the same groups see the same resamples.
+            rng = np.random.default_rng(key_for(self.seed, f"resample {groups} groups"))
+            counts = rng.multinomial(groups, np.full(groups, 1 / groups), size=self.draws)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                return half_widths(value, statistic(counts @ sums), groups)
+
+        crossed = over(crossing(self.clusters)) if len(self.clusters) > 1 else None
+        down, up = combined([over(labels) for labels in self.clusters], crossed)
+        return [float(value - down), float(value + up)] if np.isfinite(value + up + down) else None
+
+    def mean(self, values: Sequence[float], weights: Sequence[float] | None = None, share: bool = False) -> Estimate:
+        """A mean, weighted where weights are given. A `share` averages values from 0 to 1."""
+        weight = np.ones(len(values)) if weights is None else np.asarray(weights, dtype=np.float64)
+        given = np.asarray(values, dtype=np.float64)
+        columns = np.stack([given * weight, weight], axis=1)
+        interval = self.interval(columns, lambda sums: sums[..., 0] / sums[..., 1])
+        value = float(columns[:, 0].sum() / weight.sum()) if len(values) else None
+        return Estimate(value, self._of_share(interval, given) if share else interval)
+
+    def paired(
+        self,
+        before: Sequence[float],
+        after: Sequence[float],
+        form: Form = MEAN,
+        weights: tuple[Sequence[float], Sequence[float]] | None = None,
+    ) -> Measure:
+        """One measure of two models; weights: those of before and of after, 1 where they are not given."""
+        ones = np.ones(len(before))
+        of_before, of_after = weights if weights is not None else (ones, ones)
+        columns = np.stack([np.asarray(c, dtype=np.float64) for c in (before, of_before, after, of_after)], axis=1)
+        transform = TRANSFORMS[form.transform]
+
+        def first(sums: np.ndarray) -> np.ndarray:
+            return transform(sums[..., 0] / sums[..., 1])
+
+        def second(sums: np.ndarray) -> np.ndarray:
+            return transform(sums[..., 2] / sums[..., 3])
+
+        def change(sums: np.ndarray) -> np.ndarray:
+            return second(sums) / first(sums) - 1 if form.relative else second(sums) - first(sums)
+
+        def estimate(statistic: Statistic, share_of: int | None = None) -> Estimate:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                value = float(statistic(columns.sum(0)))
+            interval = self.interval(columns, statistic)
+            if form.share and share_of is not None:
+                interval = self._of_share(interval, columns[:, share_of])
+            return Estimate(value if np.isfinite(value) else None, interval)
+
+        return Measure(estimate(first, 0), estimate(second, 2), estimate(change), form.relative)
+
+    def at_equal_length(self, outcomes: Sequence[float], lengths: Sequence[float]) -> Estimate | None:
+        """The win rate that answers of equal length would have. Judges like long answers, so a model that writes longer ones wins.
+
+        It is sigmoid(a) of the logistic regression outcome ~ a + b tanh(d / rms(d)) over the difference d in tokens, b under a
+        light ridge (after Dubois et al. 2024, length-controlled AlpacaEval). outcomes: 1 win, 0.5 tie, 0 loss.
+        None where nearly all answers of one side are the longer ones: such answers say nothing about equal length.
+        """
+        low, high = np.quantile(lengths, [OVERLAP, 1 - OVERLAP]) if len(lengths) else (1, 0)
+        if not low <= 0 <= high:
+            return None
+        # Resampled sums over the identity are how often each outcome was drawn.
+        drawn = self.interval(np.eye(len(outcomes)), lambda weights: _win_rates(outcomes, lengths, weights))
+        value = float(_win_rates(outcomes, lengths, np.ones((1, len(outcomes))))[0])
+        return Estimate(value, self._of_share(drawn, np.asarray(outcomes, dtype=np.float64)))
+
+    def _of_share(self, interval: list[float] | None, values: np.ndarray) -> list[float] | None:
+        """The interval of a mean of values from 0 to 1, which no end may leave."""
+        exact = unanimous(values, self.clusters)
+        if exact or interval is None:
+            return exact
+        return [max(0.0, interval[0]), min(1.0, interval[1])]
+
+
+class Measures:
+    """Measures of the same items under two models. `keys` name the items across runs."""
+
+    def __init__(self, keys: Sequence[str], resampler: Resampler) -> None:
+        self.keys, self.resampler = list(keys), resampler
+        self.metrics: dict[str, Measure] = {}
+        self._values: dict[str, ItemValues] = {}
+
+    def add(
+        self,
+        name: str,
+        before: Sequence[float],
+        after: Sequence[float],
+        form: Form = MEAN,
+        weights: tuple[Sequence[float], Sequence[float]] | None = None,
+    ) -> None:
+        """One value an item and model; see Resampler.paired."""
+        self.metrics[name] = self.resampler.paired(before, after, form, weights)
+        weight = None if weights is None else _rounded(weights[1])
+        self._values[name] = ItemValues(form.transform, form.relative, _rounded(after), weight)
+
+    def items(self) -> Items:
+        """The tuned model's values for `compare`."""
+        return Items(self.keys, [[str(label) for label in labels] for labels in self.resampler.clusters], self._values)
+
+
+def _rounded(values: Sequence[float]) -> list[float]:
+    return [round(float(v), 6) for v in values]
+
+
+def key_of(*parts: Any) -> str:
+    """The name of an item in every run that has it: a short hash of its texts and token ids, since ids count within one run."""
+    return hashlib.sha256(dump(parts).encode()).hexdigest()[:16]
+
+
+def too_few(clusters: Clusters) -> str | None:
+    """One sentence that says why no interval can be given; None where it can."""
+    fewest = min((len(set(labels)) for labels in clusters), default=0)
+    if fewest >= FEWEST:
+        return None
+    return f"too few held-out groups for an interval: {fewest} independent ones, at least {FEWEST} needed"
 
 
 def group_sums(columns: np.ndarray, labels: Sequence[Hashable]) -> np.ndarray:
@@ -57,8 +222,11 @@ def group_sums(columns: np.ndarray, labels: Sequence[Hashable]) -> np.ndarray:
 
 
 def half_widths(value: float, drawn: np.ndarray, groups: int) -> np.ndarray:
-    """How far the percentiles of resampled values reach below and above the value, stretched by sqrt(n / (n - 1)) t(n - 1) / z:
-    resampling n groups understates their variance by (n - 1) / n, and knows it only as well as Student's t does."""
+    """(2,) how far the percentiles of resampled values reach below and above the value, stretched for few groups.
+
+    Resampling n groups understates their variance by (n - 1) / n, and knows it only as well as Student's t does. So the factor is
+    sqrt(n / (n - 1)) t(n - 1) / z.
+    """
     drawn = drawn[np.isfinite(drawn)]
     if not len(drawn):
         return np.full(2, np.nan)
@@ -67,9 +235,11 @@ def half_widths(value: float, drawn: np.ndarray, groups: int) -> np.ndarray:
     return stretch * np.maximum([value - low, high - value], 0)
 
 
-def joined(each: Sequence[np.ndarray], crossed: np.ndarray | None) -> np.ndarray:
-    """Half-widths over two groupings at once: their variances add, less that of the crossing, which both contain (Cameron, Gelbach
-    and Miller 2011); never narrower than the wider of the two."""
+def combined(each: Sequence[np.ndarray], crossed: np.ndarray | None) -> np.ndarray:
+    """(2,) half-widths over two groupings at once, never narrower than the wider of the two.
+
+    The variances add, less that of the crossing, which both contain (Cameron, Gelbach and Miller 2011).
+    """
     widest = np.max(each, axis=0)
     if crossed is None:
         return widest
@@ -82,8 +252,10 @@ def crossing(clusters: Clusters) -> list[str]:
 
 
 def student(freedom: int) -> float:
-    """The 97.5 % quantile of Student's t, by its expansion around the normal one (Abramowitz and Stegun 26.7.5); within 0.002 from
-    five degrees of freedom on."""
+    """The 97.5 % quantile of Student's t, by its expansion around the normal one (Abramowitz and Stegun 26.7.5).
+
+    The error is below 0.002 from five degrees of freedom on.
+    """
     z, v = NORMAL, freedom
     terms = (
         (z**3 + z) / 4,
@@ -95,8 +267,9 @@ def student(freedom: int) -> float:
 
 
 def unanimous(values: np.ndarray, clusters: Clusters) -> list[float] | None:
-    """The exact interval of a share where every item is 0, or every item 1: resampling cannot tell such a share from certainty
-    (Clopper and Pearson 1934, for as many trials as there are groups in the coarser grouping). None for anything else.
+    """The exact interval of a share where every item is 0, or every item 1; None for anything else.
+
+    Resampling cannot tell such a share from certainty. Groups of the coarser grouping are the trials (Clopper and Pearson 1934).
     """
     if not len(values) or not (np.all(values == 0) or np.all(values == 1)):
         return None
@@ -107,149 +280,21 @@ def unanimous(values: np.ndarray, clusters: Clusters) -> list[float] | None:
     return [edge, 1.0] if values[0] else [0.0, 1 - edge]
 
 
-def paired(
-    before: Sequence[float],
-    after: Sequence[float],
-    clusters: Clusters,
-    draws: int,
-    seed: int,
-    *,
-    weights: tuple[Sequence[float], Sequence[float]] | None = None,
-    transform: Callable[[Any], Any] = lambda x: x,
-    relative: bool = False,
-    share: bool = False,
-) -> dict[str, Any]:
-    """One measure of two models on the same items: {"before", "after", "change"}, each {"value", "interval"}.
-
-    The value is transform(sum of values / sum of weights); weights are 1 unless given as (before's, after's). `change` is
-    after - before, or after / before - 1 where `relative`. A `share` is a mean of values from 0 to 1 (see `unanimous`).
-    """
-    ones = np.ones(len(before))
-    base_weight, tuned_weight = weights if weights is not None else (ones, ones)
-    columns = np.stack([np.asarray(c, dtype=np.float64) for c in (before, base_weight, after, tuned_weight)], axis=1)
-
-    def first(sums: np.ndarray) -> np.ndarray:
-        return transform(sums[..., 0] / sums[..., 1])
-
-    def second(sums: np.ndarray) -> np.ndarray:
-        return transform(sums[..., 2] / sums[..., 3])
-
-    def change(sums: np.ndarray) -> np.ndarray:
-        return second(sums) / first(sums) - 1 if relative else second(sums) - first(sums)
-
-    def estimate(statistic: Callable[[np.ndarray], np.ndarray]) -> dict[str, Any]:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            value = float(statistic(columns.sum(0)))
-        return {
-            "value": value if np.isfinite(value) else None,
-            "interval": bootstrap(columns, clusters, statistic, draws, seed),
-        }
-
-    found = {"before": estimate(first), "after": estimate(second), "change": estimate(change), "relative": relative}
-    if share:
-        for side, column in (("before", 0), ("after", 2)):
-            found[side]["interval"] = of_share(found[side]["interval"], columns[:, column], clusters)
-    return found
-
-
-def of_share(interval: list[float] | None, values: np.ndarray, clusters: Clusters) -> list[float] | None:
-    """The interval of a mean of values from 0 to 1, which no end may leave."""
-    exact = unanimous(values, clusters)
-    if exact or interval is None:
-        return exact
-    return [max(0.0, interval[0]), min(1.0, interval[1])]
-
-
-def single(
-    values: Sequence[float],
-    clusters: Clusters,
-    draws: int,
-    seed: int,
-    *,
-    weights: Sequence[float] | None = None,
-    share: bool = False,
-) -> dict[str, Any]:
-    """A mean, weighted where weights are given, and its interval: {"value", "interval"}. A `share` averages values from 0 to 1."""
-    weight = np.ones(len(values)) if weights is None else np.asarray(weights, dtype=np.float64)
-    given = np.asarray(values, dtype=np.float64)
-    columns = np.stack([given * weight, weight], axis=1)
-    interval = bootstrap(columns, clusters, lambda sums: sums[..., 0] / sums[..., 1], draws, seed)
-    return {
-        "value": float(columns[:, 0].sum() / weight.sum()) if len(values) else None,
-        "interval": of_share(interval, given, clusters) if share else interval,
-    }
-
-
-def enough(clusters: Clusters) -> str | None:
-    """None, or one sentence that says why no interval can be given."""
-    fewest = min((len(set(labels)) for labels in clusters), default=0)
-    if fewest >= FEWEST:
-        return None
-    return f"too few held-out groups for an interval: {fewest} independent ones, at least {FEWEST} needed"
-
-
-def figure(value: float, form: str = ".2f") -> str:
-    """A number as text; what rounds to zero has no minus."""
+def figure(value: float | None, form: str = ".2f") -> str:
+    """A number as text, n/a for None; what rounds to zero has no minus."""
+    if value is None:
+        return "n/a"
     text = format(value, form)
     return text if any(digit in text for digit in "123456789") else text.replace("-", "", 1)
 
 
-def show(estimate: dict[str, Any], form: str = ".2f") -> str:
+def show(estimate: Estimate, form: str = ".2f") -> str:
     """'0.81 [0.74, 0.87]', or the value alone where there is no interval."""
-    if estimate["value"] is None:
-        return "n/a"
-    text = figure(estimate["value"], form)
-    if estimate["interval"] is None:
+    text = figure(estimate.value, form)
+    if estimate.value is None or estimate.interval is None:
         return text
-    low, high = (figure(v, form) for v in estimate["interval"])
+    low, high = (figure(v, form) for v in estimate.interval)
     return f"{text} [{low}, {high}]"
-
-
-FORMAT = 3  # of eval.json and of the samples behind it: what another version left is computed anew
-# What turns sum of values / sum of weights into the measure, by name, so that eval.json says how to compute it again.
-TRANSFORMS = {"mean": lambda x: x, "exp": np.exp}
-
-
-def case(*parts: Any) -> str:
-    """The name of a case in every run that has it: a short hash of its texts and token ids, since ids count within one run."""
-    return hashlib.sha256(dump(parts).encode()).hexdigest()[:16]
-
-
-class Measures:
-    """Measures of the same items under two models; items are grouped by `clusters`, and `keys` names them across runs."""
-
-    def __init__(self, keys: Sequence[str], clusters: Clusters, draws: int, seed: int) -> None:
-        self.keys, self.clusters, self.draws, self.seed = list(keys), clusters, draws, seed
-        self.metrics: dict[str, dict[str, Any]] = {}
-        self.values: dict[str, dict[str, Any]] = {}
-
-    def add(
-        self,
-        name: str,
-        before: Sequence[float],
-        after: Sequence[float],
-        *,
-        weights: tuple[Sequence[float], Sequence[float]] | None = None,
-        transform: str = "mean",
-        relative: bool = False,
-        share: bool = False,
-    ) -> None:
-        """One value an item and model; see intervals.paired."""
-        self.metrics[name] = paired(
-            before, after, self.clusters, self.draws, self.seed,
-            weights=weights, transform=TRANSFORMS[transform], relative=relative, share=share,
-        )  # fmt: skip
-        kept = {"after": after, **({"weight": weights[1]} if weights else {})}
-        self.values[name] = {
-            "transform": transform,
-            "relative": relative,
-            **{key: [round(float(v), 6) for v in values] for key, values in kept.items()},
-        }
-
-    def items(self) -> dict[str, Any]:
-        """The tuned model's values for `compare`: keys, groups, and for each measure its values and weights."""
-        clusters = [[str(label) for label in labels] for labels in self.clusters]
-        return {"keys": self.keys, "clusters": clusters, "values": self.values}
 
 
 RIDGE = np.array([1e-3, 1e-1])  # on the intercept and on the length: finite also where one side always wins
@@ -257,24 +302,7 @@ STEPS = 50  # of Newton's method; it has converged after ten
 OVERLAP = 0.05  # share of the requests in which either side must be the shorter one, else equal length is a guess
 
 
-def controlled(
-    outcomes: Sequence[float], lengths: Sequence[float], clusters: Clusters, draws: int, seed: int
-) -> dict[str, Any] | None:
-    """{"value", "interval"}: sigmoid(a) of the logistic regression outcome ~ a + b tanh(d / rms(d)) over the difference d in tokens
-    (after Dubois et al. 2024, length-controlled AlpacaEval), b under a light ridge. outcomes: 1 win, 0.5 tie, 0 loss.
-
-    None where nearly all answers of one side are the longer ones: how they would do at equal length cannot be seen from them.
-    """
-    low, high = np.quantile(lengths, [OVERLAP, 1 - OVERLAP]) if len(lengths) else (1, 0)
-    if not low <= 0 <= high:
-        return None
-    # Resampled sums over the identity are how often each outcome was drawn.
-    found = bootstrap(np.eye(len(outcomes)), clusters, lambda drawn: _fit(outcomes, lengths, drawn), draws, seed)
-    interval = of_share(found, np.asarray(outcomes, dtype=np.float64), clusters)
-    return {"value": float(_fit(outcomes, lengths, np.ones((1, len(outcomes))))[0]), "interval": interval}
-
-
-def _fit(outcomes: Sequence[float], lengths: Sequence[float], weights: np.ndarray) -> np.ndarray:
+def _win_rates(outcomes: Sequence[float], lengths: Sequence[float], weights: np.ndarray) -> np.ndarray:
     """(draws,) win rates at equal length for (draws, outcomes) weights, by Newton's method on the two coefficients."""
     y, d = np.asarray(outcomes, dtype=np.float64), np.asarray(lengths, dtype=np.float64)
     x = np.tanh(d / np.sqrt(np.mean(d * d))) if d.any() else np.zeros_like(d)

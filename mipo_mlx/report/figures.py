@@ -35,7 +35,7 @@ SHARES = ("ability", "checkable", "accuracy", "identified", "parroting", "quotes
 def information_rows(fresh: dict[str, Any] | None) -> tuple:
     """The measures of fresh answers that say what was gained."""
     rows: list[tuple] = []
-    right = f"Right {fresh['told_apart_by']}" if fresh else ""
+    right = f"Right {fresh['apart_by']}" if fresh else ""
     for k in fresh["choices"] if fresh else []:
         rows += [
             (f"identified_{k}", f"{right} of {k} found", ".2f", f"by each model's own likelihood; chance {1 / k:.2f}", 1),
@@ -57,8 +57,8 @@ def asked_over(fresh: dict[str, Any] | None) -> str:
     """What the fresh answers were asked about, in words."""
     if not fresh:
         return ""
-    notes = f"{fresh['notes']} notes and " if fresh["told_apart_by"] == "context" else ""
-    return f"over {notes}{fresh['prompts']} prompts"
+    notes = f"{fresh['notes']} notes and " if fresh["apart_by"] == "context" else ""
+    return f"over {notes}{fresh['requests']} prompts"
 
 
 def asked(result: dict[str, Any]) -> dict[str, int]:
@@ -152,7 +152,7 @@ def tiles(result: dict[str, Any]) -> list[dict[str, str]]:
         k = fresh["choices"][0] if fresh["choices"] else 0
         by = "embedding" if f"identified_by_embedding_{k}" in fresh["metrics"] else "base"
         wanted += [
-            (fresh, f"identified_by_{by}_{k}", f"Right {fresh['told_apart_by']} of {k} found, read by the {by}", ".0%", 1),
+            (fresh, f"identified_by_{by}_{k}", f"Right {fresh['apart_by']} of {k} found, read by the {by}", ".0%", 1),
             (fresh, "perplexity", "Perplexity of the answers", ".2f", -1),
             (fresh, "parroting", "Parroting", ".0%", -1),
         ]
@@ -300,7 +300,7 @@ def baselines(found: dict[str, Any] | None, fresh: dict[str, Any] | None) -> lis
         for key, label, form in BASELINE_COLUMNS:
             full = f"{key}_{fresh['choices'][0]}" if key.startswith("identified") and fresh["choices"] else key
             if full in measures:
-                cells.append((label.format(told=fresh["told_apart_by"]), _show(measures[full][side], form)))
+                cells.append((label.format(told=fresh["apart_by"]), _show(measures[full][side], form)))
         for k in fresh["choices"][:1]:
             more = _show(measures[f"identified_by_base_{k}"][lead], "+.2f") if lead else {"value": "", "interval": ""}
             cells.append(("Tuned finds", more))

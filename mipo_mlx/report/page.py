@@ -12,7 +12,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from .. import recipe_loading
-from ..evaluation import compare
+from ..evaluation import outcome
 from ..export import results
 from ..files import read_json, read_jsonl, rounds, write_text
 from ..progress import Reporter, duration
@@ -54,7 +54,7 @@ def contents(folder: Path, recipe: Recipe) -> dict[str, Any]:
     unfinished = bool(stages) and not ended
     # An eval.json whose stage the manifest has forgotten is of a training before.
     evaluated = (folder / "eval.json").exists() and not unfinished and (not stages or "evaluation" in stages)
-    result = compare.read(folder) if evaluated else {}
+    result = outcome.load(folder) if evaluated else {}
     heldout, fresh, judged = result.get("heldout"), result.get("fresh"), result.get("judged")
     answered = fresh["metrics"] if fresh else {}
     kept = (result.get("abilities") or {}).get("metrics", {})
@@ -98,7 +98,7 @@ def contents(folder: Path, recipe: Recipe) -> dict[str, Any]:
         "pmi": figures.pmi_charts(fresh, pairs),
         "gallery": [
             {
-                "prompt": example["prompt"],
+                "prompt": example["request"],
                 "context": example["context"],
                 "base": figures.shade(example["base"]["words"]),
                 "tuned": figures.shade(example["tuned"]["words"]),

@@ -6,9 +6,12 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_map
 
+from mipo_mlx.evaluation.journal import Journal
+from mipo_mlx.evaluation.workbench import Workbench
 from mipo_mlx.files import write_json, write_jsonl
 from mipo_mlx.models import adapters, load
 from mipo_mlx.models import prompts as chat
+from mipo_mlx.progress import Reporter
 from mipo_mlx.recipe import Lora, Recipe
 from mipo_mlx.records import Context, Pair, Prompt, write_records
 
@@ -34,6 +37,12 @@ def recipe(model: Path | str, canaries: int = 0, **evaluation) -> Recipe:
             "evaluation": {**SMALL, **evaluation},
         }
     )
+
+
+def bench(folder: Path, settings: Recipe, loaded, bar=None, embedder=None) -> Workbench:
+    """A workbench with a journal of its own in `folder`."""
+    journal = Journal(folder / "journal.jsonl", "k")
+    return Workbench(loaded.model, loaded.tokenizer, folder, settings, journal, Reporter(quiet=True), bar, embedder)
 
 
 def plain_logprobs(model, prompt: list[int], answer: list[int]) -> np.ndarray:

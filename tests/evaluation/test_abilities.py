@@ -8,14 +8,15 @@ import pytest
 
 from mipo_mlx.errors import UserError
 from mipo_mlx.evaluation import abilities
-from mipo_mlx.evaluation.journal import Journal
+from mipo_mlx.evaluation.workbench import Workbench
 from mipo_mlx.files import read_json, read_jsonl
 from mipo_mlx.models import adapters, load
 from mipo_mlx.models import prompts as chat
 from mipo_mlx.progress import Reporter
+from mipo_mlx.records import Answer
 from mipo_mlx.text.numbers import read_number
 
-from .helpers import make_run, plain_logprobs, recipe
+from .helpers import bench, make_run, plain_logprobs, recipe
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ def test_choices_are_judged_by_their_mean_logprob(tmp_path, tiny_folder):
     loaded = load.load(settings.model)
     model = adapters.load(loaded.model, folder / "adapters")
     rows = [{"question": f"What is {i}?", "choices": ["bread", "my garden", "a nurse"], "answer": i % 3} for i in range(7)]
-    result = abilities.evaluate(model, loaded.tokenizer, rows, settings, Journal(tmp_path / "j.jsonl", "k"))
+    result = abilities.evaluate(bench(tmp_path, settings, loaded), rows)
 
     def share() -> float:
         hits = 0
@@ -141,31 +142,31 @@ def test_choices_are_judged_by_their_mean_logprob(tmp_path, tiny_folder):
             hits += int(np.argmax([plain_logprobs(model, ids, t).mean() for t in tokens])) == row["answer"]
         return hits / len(rows)
 
-    assert result["metrics"]["ability"]["after"]["value"] == pytest.approx(share())
+    assert result.metrics["ability"].after.value == pytest.approx(share())
     other = [{**row, "choices": row["choices"][: 2 + (i < 3)]} for i, row in enumerate(rows) if row["answer"] < 2]
-    again = abilities.evaluate(model, loaded.tokenizer, other, settings, Journal(tmp_path / "other.jsonl", "k"))
-    shared = set(result["items"]["keys"]) & set(again["items"]["keys"])
+    again = abilities.evaluate(bench(tmp_path, settings, loaded).keyed_by("other"), other)
+    shared = set(result.items.keys) & set(again.items.keys)
     assert len(shared) == 2  # the two of the first three: a question with other choices is another case for `compare`
     with adapters.disabled(model):
-        assert result["metrics"]["ability"]["before"]["value"] == pytest.approx(share())
+        assert result.metrics["ability"].before.value == pytest.approx(share())
 
 
 def test_numbers_are_generated_and_read(tmp_path, tiny_folder, monkeypatch):
     settings = recipe(tiny_folder)
     folder = make_run(tmp_path / "run", settings)
     loaded = load.load(settings.model)
-    model = adapters.load(loaded.model, folder / "adapters")
+    adapters.load(loaded.model, folder / "adapters")
     asked = []
 
-    def answers(model, tokenizer, prompts, settings, seed):
+    def sample_now(self, prompts, purpose, settings):
         asked.append((settings.temperature, settings.max_tokens))
-        assert all("End with a line of #### and the number." in tokenizer.decode(prompt) for prompt in prompts)
-        return [{"text": text} for text in ("It is 1,000 in all", "no idea", "It is 3")[: len(prompts)]]
+        assert all("End with a line of #### and the number." in self.tokenizer.decode(prompt) for prompt in prompts)
+        return [Answer(text, [], "stop") for text in ("It is 1,000 in all", "no idea", "It is 3")[: len(prompts)]]
 
-    monkeypatch.setattr(abilities.requests, "answers", answers)
+    monkeypatch.setattr(Workbench, "sample_now", sample_now)
     rows = [{"question": "a", "answer": "1000"}, {"question": "b", "answer": 2}, {"question": "c", "answer": 4}]
-    result = abilities.evaluate(model, loaded.tokenizer, rows, settings, Journal(tmp_path / "j.jsonl", "k"))
-    assert result["metrics"]["ability"]["after"]["value"] == pytest.approx(1 / 3)
+    result = abilities.evaluate(bench(tmp_path, settings, loaded), rows)
+    assert result.metrics["ability"].after.value == pytest.approx(1 / 3)
     assert asked == [(0.0, abilities.WORKING)] * 2  # greedy: the base, then the tuned model
 
 

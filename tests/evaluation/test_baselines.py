@@ -2,7 +2,7 @@
 
 import io
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import mlx.core as mx
 import numpy as np
@@ -12,16 +12,16 @@ from mipo_mlx.commands import summary
 from mipo_mlx.errors import UserError
 from mipo_mlx.evaluation import baselines, requests
 from mipo_mlx.evaluation import evaluate as stage
-from mipo_mlx.evaluation.journal import Journal
+from mipo_mlx.evaluation.baselines import Contrast
 from mipo_mlx.files import read_json, read_jsonl, write_json, write_jsonl
-from mipo_mlx.models import adapters, load
+from mipo_mlx.models import adapters, embedding, load
 from mipo_mlx.models.prompts import PromptBuilder
 from mipo_mlx.progress import Reporter
 from mipo_mlx.run import Run, run_stage
 from mipo_mlx.training import train
 from mipo_mlx.training import train as training
 
-from .helpers import make_run, recipe
+from .helpers import bench, make_run, recipe
 
 QUIET = Reporter(quiet=True)
 
@@ -32,31 +32,36 @@ def greedy(tiny_folder):
     return recipe(tiny_folder).pairs.model_copy(update={"temperature": 0.0, "max_tokens": 5})
 
 
+def contrast(loaded, prompts, strength, settings):
+    return Contrast(strength, settings, 0).sample(loaded.model, loaded.tokenizer, prompts)
+
+
 def logprobs_after(model, ids: list[int]) -> np.ndarray:
     """(vocabulary,) of the next token, by a pass of its own."""
     logits = np.array(model(mx.array([ids]))[0, -1], dtype=np.float64)
     return logits - np.log(np.exp(logits - logits.max()).sum()) - logits.max()
 
 
-def test_strength_zero_is_the_base_with_its_context(tiny_folder):
+def test_strength_zero_is_the_base_with_its_context(tiny_folder, tmp_path):
     loaded = load.load(str(tiny_folder))
     prompts, plain = [WITH, [11, 12, 13]], [WITHOUT, [13]]
-    contrasted = baselines.contrast(loaded.model, loaded.tokenizer, prompts, plain, 0.0, greedy(tiny_folder), 0)
-    assert contrasted == requests.answers(loaded.model, loaded.tokenizer, prompts, greedy(tiny_folder), 0)
+    contrasted = contrast(loaded, list(zip(prompts, plain, strict=True)), 0.0, greedy(tiny_folder))
+    settings = recipe(tiny_folder).model_copy(update={"pairs": greedy(tiny_folder)})
+    assert contrasted == bench(tmp_path, settings, loaded).sample_now(prompts, "any")
 
 
 @pytest.mark.parametrize("strength", [0.5, 1.5])
 def test_each_greedy_token_is_the_best_of_the_contrasted_distribution(tiny_folder, strength):
     loaded = load.load(str(tiny_folder))
     prompts, plain = [WITH, [11, 12, 13]], [WITHOUT, [13]]
-    found = baselines.contrast(loaded.model, loaded.tokenizer, prompts, plain, strength, greedy(tiny_folder), 0)
+    found = contrast(loaded, list(zip(prompts, plain, strict=True)), strength, greedy(tiny_folder))
     for with_context, without, answer in zip(prompts, plain, found, strict=True):
         so_far: list[int] = []
-        for token in answer["tokens"]:
+        for token in answer.tokens:
             near, far = (logprobs_after(loaded.model, ids + so_far) for ids in (with_context, without))
             assert int(np.argmax((1 + strength) * near - strength * far)) == token
             so_far.append(token)
-        assert len(answer["tokens"]) == 5 or answer["finish"] == "stop"
+        assert len(answer.tokens) == 5 or answer.finish == "stop"
 
 
 def test_the_output_layer_never_reads_the_prompt(tiny_folder, monkeypatch):
@@ -66,7 +71,7 @@ def test_the_output_layer_never_reads_the_prompt(tiny_folder, monkeypatch):
     monkeypatch.setattr(
         kind, "__call__", lambda self, tokens, **kept: read.append(tokens.shape[1]) or original(self, tokens, **kept)
     )
-    baselines.contrast(loaded.model, loaded.tokenizer, [WITH], [WITHOUT], 0.5, greedy(tiny_folder), 0)
+    contrast(loaded, [(WITH, WITHOUT)], 0.5, greedy(tiny_folder))
     assert set(read) == {1}
 
 
@@ -74,9 +79,9 @@ def test_contrasted_texts_leave_out_special_tokens_as_sampled_ones_do(tiny_folde
     loaded = load.load(str(tiny_folder))
     drawn = iter([50, 1, 51, 2])
     monkeypatch.setattr(baselines, "nucleus_sampler", lambda *_: lambda logps: mx.array([next(drawn)]))
-    [answer] = baselines.contrast(loaded.model, loaded.tokenizer, [WITH], [WITHOUT], 0.5, greedy(tiny_folder), 0)
-    assert answer["tokens"] == [50, 1, 51, 2] and answer["finish"] == "stop"
-    assert answer["text"] == loaded.tokenizer.decode([50, 51]).strip() and "<|" not in answer["text"]
+    [answer] = contrast(loaded, [(WITH, WITHOUT)], 0.5, greedy(tiny_folder))
+    assert answer.tokens == [50, 1, 51, 2] and answer.finish == "stop"
+    assert answer.text == loaded.tokenizer.decode([50, 51]).strip() and "<|" not in answer.text
 
 
 NAMES = {"no context", "context-aware decoding 0.5", "context-aware decoding 1.5", "SFT on the chosen answers"}
@@ -95,16 +100,15 @@ def trainable(folder, tiny_folder, **evaluation):
 def test_baselines_are_measured_when_asked_for_and_kept(tmp_path, tiny_folder, monkeypatch):
     settings = trainable(tmp_path, tiny_folder, answers=4)
     asked = recipe(tiny_folder, answers=4, baselines=True)
-    monkeypatch.setattr(stage.embedding, "installed", lambda: None)
+    monkeypatch.setattr(embedding, "installed", lambda: None)
     stage.run(tmp_path, settings, QUIET)
     first = read_json(tmp_path / "eval.json")
     on_top = {"baselines", "settings"}
     assert first["baselines"] is None
     baselines.prepare(tmp_path, asked, QUIET)
     scored = []
-    original = stage.asking.score_group
-    monkeypatch.setattr(stage.asking, "score_group", None)  # nothing that is known is computed again
-    monkeypatch.setattr(baselines, "score_group", lambda *args: scored.append(1) or original(*args))
+    original = requests.score_group
+    monkeypatch.setattr(requests, "score_group", lambda *args: scored.append(1) or original(*args))
     stage.run(tmp_path, asked, QUIET)
     second = read_json(tmp_path / "eval.json")
     assert {k: v for k, v in first.items() if k not in on_top} == {k: v for k, v in second.items() if k not in on_top}
@@ -148,13 +152,13 @@ def test_the_bar_moves_as_far_as_it_was_told(tmp_path, tiny_folder):
     settings = trainable(tmp_path, tiny_folder, baselines=True)
     baselines.prepare(tmp_path, settings, QUIET)
     loaded = load.load(str(tiny_folder))
-    model = adapters.load(loaded.model, tmp_path / "adapters")
-    own = requests.build(tmp_path, settings, PromptBuilder(loaded.tokenizer, settings.pairs))[:2]
+    adapters.load(loaded.model, tmp_path / "adapters")
+    own = requests.groups_of(tmp_path, settings, PromptBuilder(loaded.tokenizer, settings.pairs))[:2]
     for name, groups, methods in (("own", own, 4), ("made elsewhere", [replace(g, plain=None) for g in own], 1)):
-        bar, journal = Steps(), Journal(tmp_path / f"{name}.jsonl", "k")
-        asked = requests.ask(model, loaded.tokenizer, groups, settings, journal)
-        found = baselines.evaluate(model, loaded.tokenizer, asked, settings, journal, None, tmp_path / "sft" / "adapters", bar)
-        assert len(found) == methods and bar.done == baselines.work(groups) == 2 * 4 * methods
+        bar, here = Steps(), bench(tmp_path, settings, loaded).keyed_by(name)
+        answered = requests.answer(here, groups)
+        measured = baselines.evaluate(replace(here, bar=bar), answered)
+        assert len(measured) == methods and bar.done == baselines.work(groups) == 2 * 4 * methods
 
 
 def test_the_sft_adapters_are_those_of_a_run_with_that_objective(tmp_path, tiny_folder):
@@ -243,10 +247,10 @@ def test_the_sft_answers_are_sampled_from_the_sft_model(tmp_path, tiny_folder):
     stage.run(tmp_path, settings, QUIET)
     journal = {(r["phase"], r["chunk"]): r["results"] for r in read_jsonl(tmp_path / "eval-samples.jsonl")[1:]}
     loaded = load.load(str(tiny_folder))
-    model = adapters.load(loaded.model, tmp_path / "sft" / "adapters")
-    groups = requests.build(tmp_path, settings, PromptBuilder(loaded.tokenizer, settings.pairs))
-    prompts = [g.tokens[i] for g in groups for i in range(g.asked)]
-    expected = requests.answers(model, loaded.tokenizer, prompts, settings.pairs, requests.seed_of(0, "eval", 0))
+    adapters.load(loaded.model, tmp_path / "sft" / "adapters")
+    groups = requests.groups_of(tmp_path, settings, PromptBuilder(loaded.tokenizer, settings.pairs))
+    prompts = [g.prompts[i] for g in groups for i in range(g.wanted)]
+    expected = [asdict(answer) for answer in bench(tmp_path, settings, loaded).sample_now(prompts, "answers 0")]
     assert journal["baseline SFT on the chosen answers", 0] == expected
     assert expected != journal["sample-tuned", 0] and expected != journal["sample-base", 0]
 

@@ -9,12 +9,14 @@ import pytest
 from mipo_mlx import run as runs
 from mipo_mlx.commands import summary as runs_summary
 from mipo_mlx.evaluation import checkable, evaluate
+from mipo_mlx.evaluation.checkable import Demand
+from mipo_mlx.evaluation.workbench import Workbench
 from mipo_mlx.files import read_json, read_jsonl
 from mipo_mlx.models import prompts as chat
 from mipo_mlx.pairs.grids import make_plan
 from mipo_mlx.progress import Reporter
 from mipo_mlx.recipe_loading import load_recipe
-from mipo_mlx.records import Pair, Prompt, read_records, write_records
+from mipo_mlx.records import Answer, Pair, Prompt, read_records, write_records
 from mipo_mlx.sources import read as sources
 
 from .helpers import make_run, more_prompts, recipe
@@ -120,9 +122,9 @@ def test_sentences_are_counted_as_a_person_would(text, count):
 def test_requests_take_every_kind_in_turn(tmp_path, tiny_folder):
     settings = recipe(tiny_folder, checkable=30)
     make_run(tmp_path, settings)
-    asked = checkable.requests(tmp_path, settings)
-    assert [kind.name for kind, _, _ in asked[:24]] == [kind.name for kind in checkable.KINDS] and len(asked) == 30
-    assert len({phrasing for _, phrasing, _ in asked}) > 5 and asked == checkable.requests(tmp_path, settings)
+    demands = checkable.demands(tmp_path, settings)
+    assert [demand.kind for demand in demands[:24]] == list(checkable.KINDS) and len(demands) == 30
+    assert len({demand.phrasing for demand in demands}) > 5 and demands == checkable.demands(tmp_path, settings)
     assert checkable.work(tmp_path, settings) == 120
 
 
@@ -149,20 +151,20 @@ def test_the_stage_counts_what_was_met_told_and_untold(tmp_path, tiny_folder, mo
     settings = recipe(tiny_folder, answers=2, checkable=24)
     folder = make_run(tmp_path, settings)
     more_prompts(folder)
-    told_in_training(folder, settings, checkable.KINDS[:16])
-    original = checkable.sampling.answers
+    told_in_training(folder, settings, checkable.KINDS[:19])
+    original = Workbench.sample_now
     untold = set()
 
-    def answers(model, tokenizer, prompts, pairs, seed):
+    def sample_now(self, prompts, *others):
         if "checkable" not in current:
-            return original(model, tokenizer, prompts, pairs, seed)
-        told = ["About the user" in tokenizer.decode(p) for p in prompts]
+            return original(self, prompts, *others)
+        told = ["About the user" in self.tokenizer.decode(p) for p in prompts]
         untold.update(map(bool, told))
-        return [{"text": "Bake!" if t else "Bake?", "tokens": [3], "finish": "stop"} for t in told]
+        return [Answer("Bake!" if t else "Bake?", [3], "stop") for t in told]
 
     current: list[str] = []
     whole = checkable.evaluate
-    monkeypatch.setattr(checkable.sampling, "answers", answers)
+    monkeypatch.setattr(Workbench, "sample_now", sample_now)
     monkeypatch.setattr(evaluate.checkable, "evaluate", lambda *args: current.append("checkable") or whole(*args))
     summary = evaluate.run(folder, settings, Reporter(quiet=True))
     result = read_json(folder / "eval.json")["checkable"]
@@ -173,9 +175,9 @@ def test_the_stage_counts_what_was_met_told_and_untold(tmp_path, tiny_folder, mo
     gain = result["metrics"]["checkable_gain"]["after"]
     assert gain["value"] == pytest.approx(expected["Bake!"] - expected["Bake?"])
     assert gain["interval"] and gain["interval"][0] <= gain["value"] <= gain["interval"][1]
-    unseen = checkable.KINDS[16:]
-    assert result["heldout_kinds"]["requests"] == len(unseen) == 8
-    met = sum(kind.met("Bake!") for kind in unseen) / 8
+    unseen = checkable.KINDS[19:]
+    assert result["heldout_kinds"]["requests"] == len(unseen) == 5
+    met = sum(kind.met("Bake!") for kind in unseen) / 5
     assert result["heldout_kinds"]["metrics"]["checkable"]["after"]["value"] == pytest.approx(met)
     assert result["no_interval"] is None and "independent ones" in result["heldout_kinds"]["no_interval"]
     assert result["kinds"]["a question"] == {"requests": 1, "before": 0.0, "after": 0.0} and summary["checkable"]["after"] > 0
@@ -187,9 +189,7 @@ def test_the_stage_counts_what_was_met_told_and_untold(tmp_path, tiny_folder, mo
 
 def test_requests_are_the_same_case_in_two_runs_by_their_text():
     def keys(*prompts: Prompt) -> list[str]:
-        told = {True: [1.0] * len(prompts), False: [0.0] * len(prompts)}
-        asked = [(checkable.KINDS[0], 0, prompt) for prompt in prompts]
-        return checkable._measures(asked, told, told, recipe("x")).keys
+        return [checkable._key(Demand(checkable.KINDS[0], 0, prompt)) for prompt in prompts]
 
     first, second = keys(Prompt("p0", "Cook?", "", "heldout"), Prompt("p1", "Read?", "", "heldout"))
     assert keys(Prompt("p1", "Cook?", "", "heldout"), Prompt("p0", "Sing?", "", "heldout"))[0] == first != second

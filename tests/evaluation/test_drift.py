@@ -11,7 +11,7 @@ from mipo_mlx.models import adapters, load, prompts
 from mipo_mlx.recipe import Lora
 from mipo_mlx.records import Prompt, write_records
 
-from .helpers import recipe
+from .helpers import bench, recipe
 
 
 def prepare(folder, settings):
@@ -35,21 +35,21 @@ def test_drift_is_summed_over_the_vocabulary_whatever_the_temperature(tmp_path, 
     settings = recipe(tiny_folder, everyday=3)
     settings = settings.model_copy(update={"pairs": settings.pairs.model_copy(update={"temperature": temperature})})
     loaded = prepare(tmp_path, settings)
-    result = drift.evaluate(loaded.model, loaded.tokenizer, tmp_path, settings, Journal(tmp_path / "j.jsonl", "k"))
-    assert len(result["answers"]) == 3
+    result = drift.evaluate(bench(tmp_path, settings, loaded))
+    assert len(result.answers) == 3
     expected = []
-    rows = Journal(tmp_path / "j.jsonl", "k").done["unprompted", 0]
-    for answer, row in zip(result["answers"], rows, strict=True):
-        ids = prompts.encode(loaded.tokenizer, prompts.messages(settings.pairs, answer["prompt"], None))
+    rows = Journal(tmp_path / "journal.jsonl", "k").done["unprompted", 0]
+    for answer, row in zip(result.answers, rows, strict=True):
+        ids = prompts.encode(loaded.tokenizer, prompts.messages(settings.pairs, answer.request, None))
         tuned = log_softmax(loaded.model, ids + row["tokens"])
         with adapters.disabled(loaded.model):
             base = log_softmax(loaded.model, ids + row["tokens"])
         expected.append((np.exp(tuned) * (tuned - base)).sum(-1)[len(ids) - 1 : -1].mean())
-    assert result["kl_per_token"]["value"] == pytest.approx(np.mean(expected), rel=1e-3) and np.mean(expected) > 1e-4
+    assert result.kl_per_token.value == pytest.approx(np.mean(expected), rel=1e-3) and np.mean(expected) > 1e-4
 
 
 def test_nothing_to_ask_is_no_result(tmp_path, tiny_folder):
     settings = recipe(tiny_folder, everyday=0)
     loaded = prepare(tmp_path, settings)
-    assert drift.evaluate(loaded.model, loaded.tokenizer, tmp_path, settings, Journal(tmp_path / "j.jsonl", "k")) is None
+    assert drift.evaluate(bench(tmp_path, settings, loaded)) is None
     assert drift.work(tmp_path, settings) == 0

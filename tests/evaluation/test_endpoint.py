@@ -15,6 +15,7 @@ from mipo_mlx.commands import dry_run
 from mipo_mlx.errors import Failure
 from mipo_mlx.evaluation import endpoint, evaluate, judge
 from mipo_mlx.files import read_json
+from mipo_mlx.models import embedding
 from mipo_mlx.progress import Reporter
 from mipo_mlx.run import Run
 from tests.test_kill import NOTES
@@ -64,7 +65,7 @@ def serving(respond):
 def impatient(monkeypatch):
     monkeypatch.setattr(endpoint, "PAUSE", 0.01)
     monkeypatch.delenv(endpoint.KEY, raising=False)
-    monkeypatch.setattr(evaluate.embedding, "installed", lambda: None)
+    monkeypatch.setattr(embedding, "installed", lambda: None)
 
 
 def answers(question):
@@ -315,7 +316,7 @@ def test_verdicts_outlive_other_settings_and_add_up(tmp_path, tiny_folder, monke
         said = io.StringIO()
         evaluate.run(folder, recipe(tiny_folder, answers=2), Reporter(stream=said))  # fewer of the same: all were judged
         evaluate.run(folder, recipe(tiny_folder, answers=8), Reporter(stream=said))
-        assert judged(folder) is None and f"{first.url}: not all of these answers are judged" in said.getvalue()
+        assert judged(folder) is None and f"{first.url}: left out, as it has not judged all of these answers" in said.getvalue()
         evaluate.run(folder, settings, QUIET)
         assert judged(folder)["win"] == verdict["win"] and len(first.seen) == paid  # nothing is paid twice
 

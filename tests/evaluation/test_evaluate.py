@@ -10,16 +10,15 @@ import numpy as np
 import pytest
 
 from mipo_mlx.errors import UserError
-from mipo_mlx.evaluation import answers, evaluate, judge, requests
-from mipo_mlx.evaluation.journal import Journal
-from mipo_mlx.evaluation.requests import Asked
+from mipo_mlx.evaluation import answers, evaluate, judge, requests, workbench
+from mipo_mlx.evaluation.requests import Answered
 from mipo_mlx.files import read_json, read_jsonl, write_jsonl
-from mipo_mlx.models import adapters, load, prompts
+from mipo_mlx.models import adapters, embedding, load, prompts
 from mipo_mlx.models.prompts import PromptBuilder
 from mipo_mlx.progress import Reporter
-from mipo_mlx.records import Context, Pair, read_records, write_records
+from mipo_mlx.records import Answer, Context, Pair, read_records, write_records
 
-from .helpers import ASKED, make_run, plain_logprobs, recipe, write_adapters
+from .helpers import ASKED, bench, make_run, plain_logprobs, recipe, write_adapters
 
 QUIET = Reporter(quiet=True)
 
@@ -53,26 +52,26 @@ def test_scores_of_fresh_answers_equal_plain_forward_passes(finished, tmp_path):
     folder, settings = finished
     loaded = load.load(settings.model)
     model = adapters.load(loaded.model, folder / "adapters")
-    groups = requests.build(folder, settings, PromptBuilder(loaded.tokenizer, settings.pairs))
-    asked = requests.ask(model, loaded.tokenizer, groups, settings, Journal(tmp_path / "journal.jsonl", "k"))
+    groups = requests.groups_of(folder, settings, PromptBuilder(loaded.tokenizer, settings.pairs))
+    asked = requests.answer(bench(tmp_path, settings, loaded), groups)
     assert len(asked) == 8
     one = asked[3]
-    for context, row in zip(one.group.tokens, one.tuned.tuned, strict=True):
-        assert row == pytest.approx(plain_logprobs(model, context, one.tuned.tokens).tolist(), abs=2e-3)
+    for prompt, row in zip(one.group.prompts, one.tuned.tuned, strict=True):
+        assert row == pytest.approx(plain_logprobs(model, prompt, one.tuned.answer.tokens).tolist(), abs=2e-3)
     with adapters.disabled(model):
         for side in (one.base, one.tuned):
-            expected = plain_logprobs(model, one.group.tokens[one.own], side.tokens)
+            expected = plain_logprobs(model, one.group.prompts[one.own], side.answer.tokens)
             assert side.base[one.own] == pytest.approx(expected.tolist(), abs=2e-3)
     # The file's perplexity of the base's answers, from plain forward passes alone.
     with adapters.disabled(model):
-        nats = -sum(plain_logprobs(model, a.group.tokens[a.own], a.base.tokens).sum() for a in asked)
+        nats = -sum(plain_logprobs(model, a.group.prompts[a.own], a.base.answer.tokens).sum() for a in asked)
     fresh = read_json(folder / "eval.json")["fresh"]
     perplexity = fresh["metrics"]["perplexity"]["before"]["value"]
-    assert perplexity == pytest.approx(math.exp(nats / sum(len(a.base.tokens) for a in asked)), rel=1e-3)
+    assert perplexity == pytest.approx(math.exp(nats / sum(a.base.length for a in asked)), rel=1e-3)
 
     # Identification, information, PMI and log-ratio of the tuned model's answers, from the same passes.
     def sums(a) -> np.ndarray:
-        return np.array([plain_logprobs(model, context, a.tuned.tokens).sum() for context in a.group.tokens])
+        return np.array([plain_logprobs(model, prompt, a.tuned.answer.tokens).sum() for prompt in a.group.prompts])
 
     by_tuned = [sums(a) for a in asked]
     with adapters.disabled(model):
@@ -82,7 +81,7 @@ def test_scores_of_fresh_answers_equal_plain_forward_passes(finished, tmp_path):
     assert metrics["identified_2"]["after"]["value"] == pytest.approx(hits)
     nats = np.mean([math.log(2) + s[i] - np.logaddexp(*s) for s, i in zip(by_tuned, own, strict=True)])
     assert metrics["answer_information_2"]["after"]["value"] == pytest.approx(nats, abs=1e-3)
-    pmi = sum(s[i] - s[1 - i] for s, i in zip(by_base, own, strict=True)) / sum(len(a.tuned.tokens) for a in asked)
+    pmi = sum(s[i] - s[1 - i] for s, i in zip(by_base, own, strict=True)) / sum(a.tuned.length for a in asked)
     assert metrics["pmi_per_token"]["after"]["value"] == pytest.approx(pmi, abs=1e-3)
     ratio = np.mean([t[i] - b[i] for t, b, i in zip(by_tuned, by_base, own, strict=True)])
     assert fresh["log_ratio_per_answer"]["value"] == pytest.approx(ratio, abs=1e-3) and abs(ratio) > 1e-3
@@ -90,16 +89,16 @@ def test_scores_of_fresh_answers_equal_plain_forward_passes(finished, tmp_path):
 
 def test_groups_ask_about_every_context_equally_often_and_never_mix_one_note(finished, tiny_tokenizer):
     folder, settings = finished
-    groups = requests.build(folder, settings, PromptBuilder(tiny_tokenizer, settings.pairs))
-    assert [g.asked for g in groups] == [2, 2, 2, 2] and len({g.prompts[0] for g in groups}) == 4
+    groups = requests.groups_of(folder, settings, PromptBuilder(tiny_tokenizer, settings.pairs))
+    assert [g.wanted for g in groups] == [2, 2, 2, 2] and len({g.requests[0] for g in groups}) == 4
     assert sorted(n for g in groups for n in g.notes) == [f"n{i}" for i in range(8)]
     most = recipe(settings.model, choices=[8], answers=24)
-    all_notes = requests.build(folder, most, PromptBuilder(tiny_tokenizer, most.pairs))
+    all_notes = requests.groups_of(folder, most, PromptBuilder(tiny_tokenizer, most.pairs))
     assert all(len(set(g.notes)) == 8 for g in all_notes)  # answers are told apart among all notes, and each is asked three times
-    assert sorted(note for g in all_notes for note in g.notes[: g.asked]) == sorted([f"n{i}" for i in range(8)] * 3)
+    assert sorted(note for g in all_notes for note in g.notes[: g.wanted]) == sorted([f"n{i}" for i in range(8)] * 3)
     more = recipe(settings.model, choices=[4], answers=5)
-    four = requests.build(folder, more, PromptBuilder(tiny_tokenizer, more.pairs))
-    assert [g.asked for g in four] == [2, 2, 1] and all(len(set(g.notes)) == 4 for g in four)
+    four = requests.groups_of(folder, more, PromptBuilder(tiny_tokenizer, more.pairs))
+    assert [g.wanted for g in four] == [2, 2, 1] and all(len(set(g.notes)) == 4 for g in four)
 
 
 def test_contexts_beyond_the_window_lose_their_end_and_never_the_request(tmp_path, tiny_folder):
@@ -118,11 +117,11 @@ def test_contexts_beyond_the_window_lose_their_end_and_never_the_request(tmp_pat
     assert "4 contexts were cut to fit the model's window of 66 prompt tokens" in said.getvalue()
     loaded = load.load(str(model))
     ask = PromptBuilder(loaded.tokenizer, settings.pairs, 66)
-    for group in requests.build(folder, settings, ask):
-        for context, tokens in zip(group.contexts, group.tokens, strict=True):
+    for group in requests.groups_of(folder, settings, ask):
+        for context, tokens in zip(group.contexts, group.prompts, strict=True):
             told, request = loaded.tokenizer.decode(tokens).split("<|im_end|>")[:2]
             told = told.partition("About the user: ")[2]
-            assert len(tokens) <= 66 and request.endswith(group.prompts[0])
+            assert len(tokens) <= 66 and request.endswith(group.requests[0])
             assert told == context if "clocks. I" not in context else told and context.startswith(told)
 
 
@@ -152,8 +151,8 @@ def test_a_killed_evaluation_ends_with_the_same_bytes(finished, tmp_path, monkey
     lines = (folder / "eval-samples.jsonl").read_bytes().splitlines(keepends=True)
     again = make_run(tmp_path, settings, spread=0.05)
     computed = []
-    original = evaluate.asking.score_group
-    monkeypatch.setattr(evaluate.asking, "score_group", lambda *args: computed.append(1) or original(*args))
+    original = requests.score_group
+    monkeypatch.setattr(requests, "score_group", lambda *args: computed.append(1) or original(*args))
     for kept in (0, 5, 9, len(lines) - 1):
         (again / "eval.json").unlink(missing_ok=True)
         (again / "eval-samples.jsonl").write_bytes(b"".join(lines[:kept]) + lines[kept][:20])
@@ -193,7 +192,7 @@ def test_samples_stay_where_only_what_is_computed_from_them_changes(finished, tm
     folder, settings = finished
     again = shutil.copytree(folder, tmp_path / "run")
     if kept:
-        monkeypatch.setattr(evaluate.asking, "answers", None)  # nothing is sampled again
+        monkeypatch.setattr(workbench.Workbench, "sample_now", None)  # nothing is sampled again
     evaluate.run(again, recipe(settings.model, **changes), QUIET)
     journals = [(place / "eval-samples.jsonl").read_bytes() for place in (folder, again)]
     assert (journals[0] == journals[1]) == kept
@@ -294,10 +293,10 @@ def test_the_embedding_judge_is_used_where_it_is_installed_and_asked_for(tmp_pat
         def __call__(self, texts):
             return np.array([[math.cos(len(t)), math.sin(len(t))] for t in texts])
 
-    monkeypatch.setattr(evaluate.embedding, "Embedder", Lengths)
+    monkeypatch.setattr(embedding, "Embedder", Lengths)
     found = {}
     for wanted, there in ((True, tmp_path), (False, tmp_path), (True, None)):
-        monkeypatch.setattr(evaluate.embedding, "installed", lambda there=there: there)
+        monkeypatch.setattr(embedding, "installed", lambda there=there: there)
         settings = recipe(tiny_folder, embedding_judge=wanted)
         folder = make_run(tmp_path / f"{wanted}-{there is None}", settings, spread=0.05)
         evaluate.run(folder, settings, QUIET)
@@ -325,17 +324,17 @@ def test_without_contexts_every_answer_is_read_against_its_own_question(tmp_path
         changed.append(replace(pair, grid=number // 2, **asked, **named))
     write_records(folder / "pairs.jsonl", changed)
     (folder / "contexts.jsonl").unlink()
-    groups = requests.build(folder, settings, PromptBuilder(loaded.tokenizer, settings.pairs))
-    rows = [(id_, prompt, tokens) for g in groups for id_, prompt, tokens in zip(g.prompt_ids, g.prompts, g.tokens, strict=True)]
+    groups = requests.groups_of(folder, settings, PromptBuilder(loaded.tokenizer, settings.pairs))
+    rows = [(id_, prompt, tokens) for g in groups for id_, prompt, tokens in zip(g.request_ids, g.requests, g.prompts, strict=True)]
     assert rows == [(p.prompt_id, p.prompt[-1]["content"], p.prompt_tokens) for p in changed]
-    assert {context for g in groups for context in g.contexts} == {""} and all(g.apart == g.prompts for g in groups)
+    assert {context for g in groups for context in g.contexts} == {""} and all(g.apart == g.requests for g in groups)
     evaluate.run(folder, settings, QUIET)
     result = read_json(folder / "eval.json")
     assert "held-out prompts it picks" in result["verdict"] and result["heldout"]["contexts"] == 0
-    assert result["fresh"]["prompts"] == 8 and result["fresh"]["told_apart_by"] == "request"
+    assert result["fresh"]["requests"] == 8 and result["fresh"]["apart_by"] == "request"
     assert not {"parroting", "quotes_context", "role_confusion"} & set(result["fresh"]["metrics"])
-    assert [(e["prompt"], e["context"]) for e in result["gallery"]][:2] == [(f"{ASKED[0]} 0", ""), (f"{ASKED[2]} 2", "")]
-    assert judge._opening(Asked(groups[1], 1, None, None)) == f"The user asked: {ASKED[3]} 3\n\n"
+    assert [(e["request"], e["context"]) for e in result["gallery"]][:2] == [(f"{ASKED[0]} 0", ""), (f"{ASKED[2]} 2", "")]
+    assert judge.opening(Answered(groups[1], 1, None, None)) == f"The user asked: {ASKED[3]} 3\n\n"
 
 
 class Spelled:
@@ -359,5 +358,5 @@ class Spelled:
 )
 def test_scripts_without_spaces_are_cut_too(pieces, cut):
     row = [0.0] * len(pieces)
-    scored = requests.Scored("".join(pieces), list(range(len(pieces))), "length", [row, row], [])
+    scored = requests.Scored(Answer("".join(pieces), list(range(len(pieces))), "length"), [row, row], [])
     assert [piece for piece, _ in answers.shaded(Spelled(*pieces), scored, 0)] == cut

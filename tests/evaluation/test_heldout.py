@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from mipo_mlx.evaluation import heldout
+from mipo_mlx.evaluation.statistics import Estimate
+from mipo_mlx.recipe import Recipe
 from mipo_mlx.records import Pair
+
+
+def measured(pairs, policy, notes=None, beta=0.1, draws=200, seed=0):
+    settings = Recipe.model_validate({"model": "x", "seed": seed, "training": {"beta": beta}, "evaluation": {"bootstrap": draws}})
+    return heldout.evaluate(pairs, policy, notes or {}, settings)
 
 
 def pair(number: int, reference: list[float]) -> Pair:
@@ -21,31 +28,31 @@ def pair(number: int, reference: list[float]) -> Pair:
 def test_the_reference_itself_has_accuracy_one_half_and_no_information(candidates):
     pairs = [pair(i, list(np.random.default_rng(i).normal(-40, 5, size=candidates))) for i in range(16)]
     noisy = [[r + 1e-5 * (j - 1) for j, r in enumerate(p.reference)] for p in pairs]  # what another summation order does
-    result = heldout.evaluate(pairs, noisy, {}, 0.1, 300, 0)
-    metrics = result["metrics"]
+    result = measured(pairs, noisy)
+    metrics = result.metrics
     for side in ("before", "after"):
-        assert metrics["accuracy"][side] == {"value": 0.5, "interval": [0.5, 0.5]}
-        assert metrics["loss"][side]["value"] == pytest.approx(math.log(candidates), abs=1e-5)
-        assert metrics["information"][side]["value"] == pytest.approx(0, abs=1e-5)
-    low, high = metrics["accuracy"]["change"]["interval"]
+        assert getattr(metrics["accuracy"], side) == Estimate(0.5, [0.5, 0.5])
+        assert getattr(metrics["loss"], side).value == pytest.approx(math.log(candidates), abs=1e-5)
+        assert getattr(metrics["information"], side).value == pytest.approx(0, abs=1e-5)
+    low, high = metrics["accuracy"].change.interval
     assert low <= 0 <= high
-    assert result["candidates"] == candidates and result["pairs"] == 16 and result["grids"] == 8 and result["contexts"] == 16
+    assert result.candidates == candidates and result.pairs == 16 and result.grids == 8 and result.contexts == 16
 
 
 def test_beta_scales_the_rewards_and_with_them_the_information():
     pairs = [pair(i, [-40.0, -40.0]) for i in range(16)]
     policy = [[-38.0 + 0.1 * i, -41.0] for i in range(16)]
-    small, large = (heldout.evaluate(pairs, policy, {}, beta, 200, 0)["metrics"] for beta in (0.1, 0.5))
-    assert large["margin"]["after"]["value"] == pytest.approx(5 * small["margin"]["after"]["value"])
-    assert large["information"]["after"]["value"] > small["information"]["after"]["value"] > 0
-    assert small["chosen_reward"]["after"]["value"] == pytest.approx(0.1 * 2.75)
-    assert small["rejected_reward"]["after"]["value"] == pytest.approx(-0.1)
+    small, large = (measured(pairs, policy, beta=beta).metrics for beta in (0.1, 0.5))
+    assert large["margin"].after.value == pytest.approx(5 * small["margin"].after.value)
+    assert large["information"].after.value > small["information"].after.value > 0
+    assert small["chosen_reward"].after.value == pytest.approx(0.1 * 2.75)
+    assert small["rejected_reward"].after.value == pytest.approx(-0.1)
 
 
 def test_the_number_of_draws_and_the_seed_change_the_interval():
     pairs = [pair(i, [-40.0, -40.0]) for i in range(24)]
     policy = [[-40 + (-1) ** i * 0.3 * i, -40.0] for i in range(24)]
-    found = [heldout.evaluate(pairs, policy, {}, 0.1, draws, seed)["metrics"]["loss"]["after"]["interval"] for draws, seed in
+    found = [measured(pairs, policy, draws=draws, seed=seed).metrics["loss"].after.interval for draws, seed in
              [(100, 0), (5000, 0), (100, 1)]]  # fmt: skip
     assert found[0] != found[1] and found[0] != found[2]
 
@@ -55,11 +62,11 @@ def test_passages_of_one_note_and_pairs_of_one_request_are_no_independent_cases(
     policy = [[-39.0 + (i % 6), -41.0] for i in range(24)]
 
     def width(pairs, notes):
-        low, high = heldout.evaluate(pairs, policy, notes, 0.1, 400, 0)["metrics"]["margin"]["after"]["interval"]
+        low, high = measured(pairs, policy, notes, draws=400).metrics["margin"].after.interval
         return high - low
 
     alone = width(pairs, {})
     assert width(pairs, {f"c{i}": f"n{i % 6}" for i in range(24)}) > 1.5 * alone
     assert width([replace(p, prompt_id=f"p{i % 6}") for i, p in enumerate(pairs)], {}) > 1.5 * alone
-    few = heldout.evaluate(pairs, policy, {f"c{i}": f"n{i % 5}" for i in range(24)}, 0.1, 400, 0)
-    assert "5 independent ones" in few["no_interval"] and few["metrics"]["margin"]["after"]["interval"] is None
+    few = measured(pairs, policy, {f"c{i}": f"n{i % 5}" for i in range(24)}, draws=400)
+    assert "5 independent ones" in few.no_interval and few.metrics["margin"].after.interval is None

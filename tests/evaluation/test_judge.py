@@ -5,19 +5,40 @@ import io
 import numpy as np
 import pytest
 
-from mipo_mlx.evaluation import evaluate, judge, statistics
-from mipo_mlx.evaluation.requests import Asked, Group, Scored
+from mipo_mlx.evaluation import evaluate as stage
+from mipo_mlx.evaluation import judge, requests, votes
+from mipo_mlx.evaluation.requests import Answered, Group, Scored
+from mipo_mlx.evaluation.statistics import Estimate, Resampler
+from mipo_mlx.evaluation.votes import Voting, pairwise_vote
 from mipo_mlx.files import read_json
-from mipo_mlx.models import load, prompts
+from mipo_mlx.models import embedding, load, prompts
 from mipo_mlx.progress import Reporter
+from mipo_mlx.recipe import Evaluation
+from mipo_mlx.records import Answer
 
 from .helpers import make_run, more_prompts, plain_logprobs, recipe
 
 
-def asked(number: int, base: str = "short", tuned: str = "tuned", lengths=(5, 5)) -> Asked:
+def answered(number: int, base: str = "short", tuned: str = "tuned", lengths=(5, 5)) -> Answered:
     group = Group([f"p{number}"] * 2, ["What now?"] * 2, [f"c{number}", "other"], ["I keep bees.", "I run."], [[1], [1]], 1)
-    sides = [Scored(text, [1] * n, "stop", [], []) for text, n in zip((base, tuned), lengths, strict=True)]
-    return Asked(group, 0, *sides)
+    sides = [Scored(Answer(text, [1] * n, "stop"), [], []) for text, n in zip((base, tuned), lengths, strict=True)]
+    return Answered(group, 0, *sides)
+
+
+def voting(cases) -> Voting:
+    return Voting(cases, Evaluation(bootstrap=200), 0)
+
+
+def pairwise(cases, rows):
+    return voting(cases).opinion(rows, "pairwise", "base")
+
+
+def at_equal_length(outcomes, lengths, clusters, draws):
+    return Resampler(clusters, draws, 0).at_equal_length(outcomes, lengths)
+
+
+def preferences(cases, rows):
+    return [pairwise_vote(a, row) for a, row in zip(cases, rows, strict=True)]
 
 
 # [P(A), P(B)] with the base first, then with the tuned model first
@@ -27,24 +48,24 @@ FIRST, NONSENSE = [[0.9, 0.1], [0.9, 0.1]], [[0.1, 0.1], [0.9, 0.1]]
 
 def test_a_win_needs_both_orders_and_nonsense_is_counted_and_left_out():
     rows = [WIN, WIN, WIN, LOSS, FIRST, FIRST, NONSENSE, NONSENSE]
-    result = judge.pairwise([asked(i) for i in range(8)], rows, 200, 0)
-    assert (result["win"], result["tie"], result["loss"], result["nonsense"]) == (3, 2, 1, 2)
-    assert result["win_rate"]["value"] == pytest.approx((3 + 2 * 0.5) / 6)
-    assert result["first_preferred"]["value"] == pytest.approx((4 * 1 + 2 * 2) / 12)  # once in each firm pair, always in the others
+    result = pairwise([answered(i) for i in range(8)], rows)
+    assert (result.win, result.tie, result.loss, result.nonsense) == (3, 2, 1, 2)
+    assert result.win_rate.value == pytest.approx((3 + 2 * 0.5) / 6)
+    assert result.first_preferred.value == pytest.approx((4 * 1 + 2 * 2) / 12)  # once in each firm pair, always in the others
 
 
 def test_a_model_compared_with_itself_has_a_win_rate_of_one_half():
     """Equal answers are ties whatever the judge says, and a judge that looks at the position alone makes ties."""
-    same = judge.pairwise([asked(i, "equal", "equal") for i in range(8)], [WIN, NONSENSE] * 4, 200, 0)
-    assert same["win_rate"] == {"value": 0.5, "interval": [0.5, 0.5]} and same["tie"] == 8 and same["first_preferred"] is None
-    blind = judge.pairwise([asked(i) for i in range(8)], [FIRST] * 8, 200, 0)
-    assert blind["win_rate"]["value"] == 0.5
-    assert blind["first_preferred"] == {"value": 1.0, "interval": [pytest.approx(0.025 ** (1 / 8)), 1.0]}
+    same = pairwise([answered(i, "equal", "equal") for i in range(8)], [WIN, NONSENSE] * 4)
+    assert same.win_rate == Estimate(0.5, [0.5, 0.5]) and same.tie == 8 and same.first_preferred is None
+    blind = pairwise([answered(i) for i in range(8)], [FIRST] * 8)
+    assert blind.win_rate.value == 0.5
+    assert blind.first_preferred == Estimate(1.0, [pytest.approx(0.025 ** (1 / 8)), 1.0])
 
 
 def test_only_nonsense_gives_no_win_rate():
-    result = judge.pairwise([asked(i) for i in range(7)], [NONSENSE] * 7, 200, 0)
-    assert result["nonsense"] == 7 and result["win_rate"]["value"] is None and result["length_controlled"] is None
+    result = pairwise([answered(i) for i in range(7)], [NONSENSE] * 7)
+    assert result.nonsense == 7 and result.win_rate.value is None and result.length_controlled is None
 
 
 def test_length_control_takes_out_what_length_explains():
@@ -53,14 +74,14 @@ def test_length_control_takes_out_what_length_explains():
     lengths = np.where(np.arange(400) % 4 == 0, -10, 10) + rng.normal(0, 1, 400)
     outcomes = (rng.random(400) < np.where(lengths > 0, 0.9, 0.1)).astype(float)
     assert np.mean(outcomes) > 0.65
-    found = statistics.controlled(outcomes, lengths, [range(400)], 300, 0)
-    assert found["value"] == pytest.approx(0.5, abs=0.07)
-    low, high = found["interval"]
+    found = at_equal_length(outcomes, lengths, [range(400)], 300)
+    assert found.value == pytest.approx(0.5, abs=0.07)
+    low, high = found.interval
     assert low < 0.5 < high and 0.05 < high - low < 0.25
-    equal = statistics.controlled([1.0, 1.0, 0.0, 0.5], [0, 0, 0, 0], [range(4)], 300, 0)  # too few for an interval
-    assert equal == {"value": pytest.approx(0.625, abs=0.01), "interval": None}
-    won = statistics.controlled([1.0] * 30, range(-2, 28), [range(30)], 300, 0)
-    assert 0.9 < won["value"] <= 1 and won["interval"] == [pytest.approx(0.025 ** (1 / 30)), 1.0]
+    equal = at_equal_length([1.0, 1.0, 0.0, 0.5], [0, 0, 0, 0], [range(4)], 300)  # too few for an interval
+    assert equal == Estimate(pytest.approx(0.625, abs=0.01), None)
+    won = at_equal_length([1.0] * 30, range(-2, 28), [range(30)], 300)
+    assert 0.9 < won.value <= 1 and won.interval == [pytest.approx(0.025 ** (1 / 30)), 1.0]
 
 
 @pytest.mark.parametrize(("mean", "spread"), [(10, 10), (30, 10), (10, 2), (10, 0)])
@@ -69,8 +90,8 @@ def test_nothing_is_said_at_equal_length_where_one_side_is_always_longer(mean, s
     rng = np.random.default_rng(1)
     lengths = np.rint(rng.normal(mean, spread, 400))
     outcomes = (rng.random(400) < 1 / (1 + np.exp(-lengths / 8))).astype(float)
-    found = statistics.controlled(outcomes, lengths, [range(400)], 300, 0)
-    assert found is None if mean > spread else found["value"] == pytest.approx(0.5, abs=0.08)
+    found = at_equal_length(outcomes, lengths, [range(400)], 300)
+    assert found is None if mean > spread else found.value == pytest.approx(0.5, abs=0.08)
 
 
 def test_the_length_coefficient_minimises_the_penalised_likelihood():
@@ -81,21 +102,21 @@ def test_the_length_coefficient_minimises_the_penalised_likelihood():
     z = a[..., None] + b[..., None] * x
     cost = (np.log1p(np.exp(z)) - outcomes * z).sum(-1) + 0.5 * (1e-3 * a**2 + 1e-1 * b**2)
     best = a.ravel()[cost.argmin()]
-    assert statistics.controlled(outcomes, lengths, [range(8)], 50, 0)["value"] == pytest.approx(1 / (1 + np.exp(-best)), abs=0.002)
+    assert at_equal_length(outcomes, lengths, [range(8)], 50).value == pytest.approx(1 / (1 + np.exp(-best)), abs=0.002)
 
 
 def test_rubric_scores_are_expected_digits():
     low, high = [0.5, 0.5, 0, 0, 0], [0, 0, 0, 0, 0.8]
-    result = judge.rubric([asked(i) for i in range(8)], [[low, high]] * 7 + [[low, [0.1, 0, 0, 0, 0]]], 200, 0)
-    assert result["nonsense"] == 1
-    assert result["metrics"]["rubric"]["before"]["value"] == pytest.approx(1.5)
-    assert result["metrics"]["rubric"]["after"]["value"] == pytest.approx(5.0)
+    result = voting([answered(i) for i in range(8)]).opinion([[low, high]] * 7 + [[low, [0.1, 0, 0, 0, 0]]], "rubric", "base")
+    assert result.nonsense == 1
+    assert result.metrics["rubric"].before.value == pytest.approx(1.5)
+    assert result.metrics["rubric"].after.value == pytest.approx(5.0)
 
 
 def test_the_judges_probabilities_are_its_likelihoods(tiny_folder):
     loaded = load.load(str(tiny_folder))
     question = judge.PAIRWISE.format(asked="The user asked: What now?\n\n", first="x", second="y")
-    (found,) = judge._probabilities(loaded.model, loaded.tokenizer, [question], ("A", "B"))
+    (found,) = judge.probabilities(loaded.model, loaded.tokenizer, [question], ("A", "B"))
     ids = prompts.encode(loaded.tokenizer, [{"role": "user", "content": question}])
     for letter, probability in zip("AB", found, strict=True):
         tokens = loaded.tokenizer.encode(letter, add_special_tokens=False)
@@ -103,8 +124,8 @@ def test_the_judges_probabilities_are_its_likelihoods(tiny_folder):
 
 
 def test_the_recipe_names_the_judge_and_its_mode(tmp_path, tiny_folder, monkeypatch):
-    monkeypatch.setattr(judge, "SENSE", 0.0)
-    monkeypatch.setattr(evaluate.embedding, "installed", lambda: None)
+    monkeypatch.setattr(votes, "SENSE", 0.0)
+    monkeypatch.setattr(embedding, "installed", lambda: None)
     found = {}
     for name, settings in {
         "none": recipe(tiny_folder, answers=2),
@@ -114,7 +135,7 @@ def test_the_recipe_names_the_judge_and_its_mode(tmp_path, tiny_folder, monkeypa
         "two": recipe(tiny_folder, answers=2, judge=["base", str(tiny_folder)]),
     }.items():
         folder = make_run(tmp_path / name, settings, spread=0.05)
-        evaluate.run(folder, settings, Reporter(stream=io.StringIO()))
+        stage.run(folder, settings, Reporter(stream=io.StringIO()))
         found[name] = read_json(folder / "eval.json")["judged"]
     assert found["none"] is None
     assert found["base"]["win"] + found["base"]["tie"] + found["base"]["loss"] == 2
@@ -126,15 +147,15 @@ def test_the_recipe_names_the_judge_and_its_mode(tmp_path, tiny_folder, monkeypa
 
 
 def test_agreement_by_hand():
-    """Verdicts 1 1 1 1 0 0 0 . of one judge and 1 1 1 0 0 0 1 1 of the other: 5 of 7 the same; by chance (4 x 4 + 3 x 3) / 49."""
+    """Votes 1 1 1 1 0 0 0 . of one judge and 1 1 1 0 0 0 1 1 of the other: 5 of 7 the same; by chance (4 x 4 + 3 x 3) / 49."""
     one, two = [1.0, 1, 1, 1, 0, 0, 0, None], [1.0, 1, 1, 0, 0, 0, 1, 1]
-    found = judge.agreement([asked(i) for i in range(8)], one, two, 200, 0)
-    assert found["requests"] == 7 and found["same"]["value"] == pytest.approx(5 / 7) and found["same"]["interval"]
-    assert found["kappa"] == pytest.approx((5 / 7 - 25 / 49) / (1 - 25 / 49))
-    assert judge.agreement([asked(i) for i in range(3)], [1.0] * 3, [1.0] * 3, 200, 0)["kappa"] is None
-    assert judge.agreement([asked(0)], [None], [1.0], 200, 0) == {
-        "requests": 0, "same": {"value": None, "interval": None}, "kappa": None,
-    }  # fmt: skip
+    agreed = voting([answered(i) for i in range(8)]).agreement(["x", "y"], one, two)
+    assert agreed.judges == ["x", "y"] and agreed.requests == 7
+    assert agreed.same.value == pytest.approx(5 / 7) and agreed.same.interval
+    assert agreed.kappa == pytest.approx((5 / 7 - 25 / 49) / (1 - 25 / 49))
+    assert voting([answered(i) for i in range(3)]).agreement([], [1.0] * 3, [1.0] * 3).kappa is None
+    nothing = voting([answered(0)]).agreement([], [None], [1.0])
+    assert (nothing.requests, nothing.same, nothing.kappa) == (0, Estimate(None, None), None)
 
 
 def test_the_embedder_prefers_the_answer_that_is_closer_to_its_own_context():
@@ -144,55 +165,55 @@ def test_the_embedder_prefers_the_answer_that_is_closer_to_its_own_context():
     def embedder(texts):
         return np.array([vectors[t] for t in texts], dtype=float)
 
-    pairs = [asked(0), asked(1, "tuned", "between"), asked(2, "between", "between"), asked(3, "between", "tuned")]
-    assert judge.pairwise_votes(pairs, judge.closer(embedder, pairs)) == [1.0, 0.0, 0.5, 1.0]
+    pairs = [answered(0), answered(1, "tuned", "between"), answered(2, "between", "between"), answered(3, "between", "tuned")]
+    assert preferences(pairs, votes.closer(embedder, pairs)) == [1.0, 0.0, 0.5, 1.0]
 
 
 def test_the_embedder_leaves_aside_a_profile_that_contexts_share():
     """The profile is east and drowns the notes: with it the contexts are one vector, so whatever is said would be a tie."""
     vectors = {"profile, bees": (1, 0), "profile, runs": (1, 0), "bees": (0, 1), "runs": (0, -1), "b": (0.6, 0.8), "r": (0.6, -0.8)}
     group = Group(
-        ["p"] * 2, ["What now?"] * 2, ["c0", "c1"], ["profile, bees", "profile, runs"], [[1], [1]], 2, bare=["bees", "runs"]
+        ["p"] * 2, ["What now?"] * 2, ["c0", "c1"], ["profile, bees", "profile, runs"], [[1], [1]], 2, passages=["bees", "runs"]
     )
-    base, tuned = (Scored(text, [1], "stop", [], []) for text in ("r", "b"))
+    base, tuned = (Scored(Answer(text, [1], "stop"), [], []) for text in ("r", "b"))
 
     def embedder(texts):
         return np.array([vectors[t] for t in texts], dtype=float)
 
-    pairs = [Asked(group, own, base, tuned) for own in (0, 1)]
-    assert judge.pairwise_votes(pairs, judge.closer(embedder, pairs)) == [1.0, 0.0]
+    pairs = [Answered(group, own, base, tuned) for own in (0, 1)]
+    assert preferences(pairs, votes.closer(embedder, pairs)) == [1.0, 0.0]
 
 
 def test_the_embedder_is_one_judge_among_others(tmp_path, tiny_folder, monkeypatch):
     def embedder(folder):
         return lambda texts: np.array([[np.cos(len(t)), np.sin(len(t))] for t in texts])
 
-    monkeypatch.setattr(judge, "SENSE", 0.0)
-    monkeypatch.setattr(evaluate.embedding, "Embedder", embedder)
-    monkeypatch.setattr(evaluate.embedding, "installed", lambda: tmp_path)
+    monkeypatch.setattr(votes, "SENSE", 0.0)
+    monkeypatch.setattr(embedding, "Embedder", embedder)
+    monkeypatch.setattr(embedding, "installed", lambda: tmp_path)
     alone = recipe(tiny_folder)
     folder = make_run(tmp_path / "run", alone, spread=0.05)
-    evaluate.run(folder, alone, Reporter(quiet=True))
+    stage.run(folder, alone, Reporter(quiet=True))
     first = read_json(folder / "eval.json")["judged"]
     assert first["judge"] == "embedding" and first["win"] + first["tie"] + first["loss"] == 8 and first["agreement"] == []
-    monkeypatch.setattr(evaluate.asking, "score_group", None)  # what is known is not computed again
+    monkeypatch.setattr(requests, "score_group", None)  # what is known is not computed again
     both = recipe(tiny_folder, judge="base", judge_mode="rubric")
-    evaluate.run(folder, both, Reporter(quiet=True))
+    stage.run(folder, both, Reporter(quiet=True))
     second = read_json(folder / "eval.json")["judged"]
     assert second["judge"] == "base" and second["others"] == [{k: first[k] for k in second["others"][0]}]
     assert second["agreement"][0]["judges"] == ["base", "embedding"] and second["win"] + second["tie"] + second["loss"] == 8
-    evaluate.run(folder, alone, Reporter(quiet=True))
+    stage.run(folder, alone, Reporter(quiet=True))
     assert read_json(folder / "eval.json")["judged"] == second  # a later evaluation without a judge keeps its verdict
 
 
 def test_a_model_judged_against_itself_wins_half_the_time(tmp_path, tiny_folder, monkeypatch):
     """Adapters without effect: the same answers, so ties, and scores that differ by nothing."""
-    monkeypatch.setattr(judge, "SENSE", 0.0)
+    monkeypatch.setattr(votes, "SENSE", 0.0)
     for mode in ("pairwise", "rubric"):
         settings = recipe(tiny_folder, answers=16, judge="base", judge_mode=mode)
         folder = make_run(tmp_path / mode, settings)
         more_prompts(folder)
-        evaluate.run(folder, settings, Reporter(quiet=True))
+        stage.run(folder, settings, Reporter(quiet=True))
         judged = read_json(folder / "eval.json")["judged"]
         assert (judged["win"], judged["tie"], judged["loss"]) == (0, 16, 0)
         if mode == "pairwise":
@@ -206,10 +227,10 @@ def test_a_model_judged_against_itself_wins_half_the_time(tmp_path, tiny_folder,
 
 def test_a_killed_local_judge_ends_with_the_same_bytes(tmp_path, tiny_folder, monkeypatch):
     """Killed in its second chunk of two requests, with a torn last line."""
-    monkeypatch.setattr(judge, "SENSE", 0.0)
+    monkeypatch.setattr(votes, "SENSE", 0.0)
     settings = recipe(tiny_folder, judge="base", judge_mode="rubric")
     folder = make_run(tmp_path / "run", settings, spread=0.05)
-    evaluate.run(folder, settings, Reporter(quiet=True))
+    stage.run(folder, settings, Reporter(quiet=True))
     kept = [folder / "eval.json", folder / judge.FILE]
     whole = [path.read_bytes() for path in kept]
     lines = whole[1].splitlines(keepends=True)
@@ -217,10 +238,10 @@ def test_a_killed_local_judge_ends_with_the_same_bytes(tmp_path, tiny_folder, mo
     kept[0].unlink()
     kept[1].write_bytes(lines[0] + lines[1][:30])
     asked = []
-    original = judge._probabilities
-    monkeypatch.setattr(judge, "_probabilities", lambda *args: asked.append(len(args[2])) or original(*args))
-    evaluate.run(folder, settings, Reporter(quiet=True))
+    original = judge.probabilities
+    monkeypatch.setattr(judge, "probabilities", lambda *args: asked.append(len(args[2])) or original(*args))
+    stage.run(folder, settings, Reporter(quiet=True))
     assert [path.read_bytes() for path in kept] == whole and asked == [4, 4, 4]
     kept[0].unlink()
-    evaluate.run(folder, recipe(tiny_folder), Reporter(quiet=True))  # not named again: read back
+    stage.run(folder, recipe(tiny_folder), Reporter(quiet=True))  # not named again: read back
     assert read_json(kept[0])["judged"]["judge"] == "base" and len(asked) == 3

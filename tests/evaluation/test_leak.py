@@ -10,13 +10,13 @@ import pytest
 from mlx.utils import tree_map
 
 from mipo_mlx.evaluation import leak
-from mipo_mlx.evaluation.journal import Journal
+from mipo_mlx.evaluation.leak import Evidence, Exposed, Passage
 from mipo_mlx.models import adapters, load, prompts
 from mipo_mlx.recipe import Lora, Recipe
-from mipo_mlx.records import Context, Pair, write_records
+from mipo_mlx.records import Answer, Context, Pair, write_records
 from mipo_mlx.sources import canaries
 
-from .helpers import FACTS, plain_logprobs, recipe
+from .helpers import FACTS, bench, plain_logprobs, recipe
 
 SETTINGS = Recipe(model="x")
 SHORT = {"train": 3, "heldout": 3}
@@ -28,7 +28,7 @@ def contexts_of(trained: int, unseen: int) -> list[Context]:
 
 
 def judge(contexts, gains, longest=SHORT, recited=None, exposed=(), seed=0):
-    return leak.judge(contexts, gains, 200, longest, recited, exposed, SETTINGS.model_copy(update={"seed": seed}))
+    return leak.conclude(contexts, Evidence(gains, 200, longest, recited, exposed), SETTINGS.model_copy(update={"seed": seed}))
 
 
 def test_a_clean_model_is_not_accused_and_a_leak_is_found():
@@ -40,10 +40,10 @@ def test_a_clean_model_is_not_accused_and_a_leak_is_found():
     for seed in range(40):
         rng = np.random.default_rng(seed)
         gains = rng.normal(0.1, 0.15, size=48)
-        exposed = [{"rank": int(r), "control": 250} for r in rng.integers(1, 501, size=4)]
-        accused += bool(judge(contexts, gains, exposed=exposed, seed=seed)["signs"])
-        by_notes += bool(judge(contexts, gains + planted, seed=seed)["signs"])
-        by_canary += bool(judge(contexts, gains, exposed=[{"rank": 1, "control": 250}, *exposed[1:]], seed=seed)["signs"])
+        exposed = [Exposed(int(r), 250) for r in rng.integers(1, 501, size=4)]
+        accused += bool(judge(contexts, gains, exposed=exposed, seed=seed).signs)
+        by_notes += bool(judge(contexts, gains + planted, seed=seed).signs)
+        by_canary += bool(judge(contexts, gains, exposed=[Exposed(1, 250), *exposed[1:]], seed=seed).signs)
     assert accused <= 1  # below 5 %
     assert by_notes >= 38 and by_canary >= 38
 
@@ -52,13 +52,13 @@ def test_with_too_few_notes_nothing_could_be_told_by_likelihood():
     """Of three and three notes one in twenty ways to deal them is the best there is; one side alone tells nothing."""
     for trained, unseen, too_few in ((6, 6, True), (24, 24, False), (12, 2, True), (4, 0, True), (0, 0, False)):
         found = judge(contexts_of(trained, unseen), [1.0] * trained + [0.0] * unseen)
-        assert found["too_few"] is too_few and bool(found["signs"]) is (trained == unseen == 24), (trained, unseen)
+        assert found.too_few is too_few and bool(found.signs) is (trained == unseen == 24), (trained, unseen)
 
 
 def test_notes_that_share_sentences_count_as_one():
     """Families of notes go to one side of the split whole; what all notes of a family gained is chance all the same."""
     accused = {True: 0, False: 0}
-    for seed in range(60):
+    for seed in range(90):
         rng = np.random.default_rng(seed)
         side = np.repeat(rng.permutation([True, False] * 6), 4)  # twelve families of four notes
         gains = np.repeat(rng.normal(0, 0.15, size=12), 4) + rng.normal(0, 0.05, size=48)
@@ -70,14 +70,14 @@ def test_notes_that_share_sentences_count_as_one():
                 )
                 for i in range(48)
             ]  # fmt: skip
-            accused[related] += bool(judge(contexts, gains, seed=seed)["signs"])
-    assert accused[True] <= 3 < 6 < accused[False], accused
+            accused[related] += bool(judge(contexts, gains, seed=seed).signs)
+    assert accused[True] <= 4 < 8 < accused[False], accused
 
 
 def test_a_difference_too_small_to_matter_is_no_sign():
     gains = np.random.default_rng(0).normal(0, 0.005, size=48) + np.array([0.03] * 24 + [0.0] * 24)
     found = judge(contexts_of(24, 24), gains)
-    assert found["p"] < 0.01 and found["difference"] == pytest.approx(0.03, abs=0.01) and not found["signs"]
+    assert found.p < 0.01 and found.difference == pytest.approx(0.03, abs=0.01) and not found.signs
 
 
 @pytest.mark.parametrize(
@@ -87,15 +87,15 @@ def test_a_difference_too_small_to_matter_is_no_sign():
 )
 def test_a_passage_is_a_sign_only_beyond_its_controls(trained, heldout, gain, sign):
     found = judge(contexts_of(2, 2), [0.0] * 4, {"train": trained, "heldout": heldout}, gain)
-    assert bool(found["signs"]) is sign and (not sign or f"{trained} words of a trained note" in found["signs"][0])
+    assert bool(found.signs) is sign and (not sign or f"{trained} words of a trained note" in found.signs[0])
 
 
 def test_passages_are_sought_in_every_note_of_a_side():
     note = "the spare key lies under the third flower pot beside the shed"
     contexts = [Context("a", note, "n", "n.md", 1, "train", 9), Context("b", "we dine at nine", "m", "m.md", 1, "heldout", 4)]
     said = ["At nine we dine", "Well: The spare key lies under the third flower pot."]
-    assert leak.passages(said, contexts) == {"longest_run": {"train": 9, "heldout": 2}, "sample": 1, "words": (1, 10)}
-    assert leak.passages([], contexts)["longest_run"] == {"train": 0, "heldout": 0}
+    assert leak.passages(said, contexts) == Passage({"train": 9, "heldout": 2}, 1, (1, 10))
+    assert leak.passages([], contexts).longest == {"train": 0, "heldout": 0}
 
 
 def test_a_passage_is_found_among_the_tokens(tiny_tokenizer):
@@ -163,25 +163,25 @@ def test_a_model_taught_its_notes_is_found_out_and_the_base_is_not(tmp_path, tin
     for name, teach in (("clean", ()), ("leaking", [*trained, *lines])):
         folder = tmp_path / name
         loaded, _ = prepare(folder, settings, teach=teach)
-        found = leak.evaluate(loaded.model, loaded.tokenizer, folder, settings, Journal(folder / "j.jsonl", "k"))
-        assert found["samples"] == 16
-        assert (found["canaries"]["planted"], found["canaries"]["trained"]) == (4, 3)  # one was in no training prompt
+        found = leak.evaluate(bench(folder, settings, loaded))
+        assert found.samples == 16
+        assert (found.canaries.planted, found.canaries.trained) == (4, 3)  # one was in no training prompt
         if teach:
-            assert found["difference"] > 0.2 and any("canaries" in sign for sign in found["signs"])
-            assert max(found["canaries"]["exposure"]) >= math.log2(500) - 2
+            assert found.difference > 0.2 and any("canaries" in sign for sign in found.signs)
+            assert max(found.canaries.exposure) >= math.log2(500) - 2
             assert not any(line.split()[-1].rstrip(".") in str(found) for line in lines)  # never printed
         else:
-            assert found["difference"] == pytest.approx(0, abs=1e-4) and not found["signs"]
+            assert found.difference == pytest.approx(0, abs=1e-4) and not found.signs
 
 
 def test_a_recited_passage_counts_where_training_made_it_likely(tmp_path, tiny_folder, monkeypatch):
     """Both models say the same twelve words of a trained note; one was taught them, to the other they are a stock phrase."""
     note = "the spare key lies under the third flower pot beside the shed"
 
-    def answers(model, tokenizer, part, *settings):
-        return [{"text": note, "tokens": tokenizer.encode(note, add_special_tokens=False), "finish": "length"} for _ in part]
+    def sample_now(self, prompts, *_):
+        return [Answer(note, self.tokenizer.encode(note, add_special_tokens=False), "length") for _ in prompts]
 
-    monkeypatch.setattr(leak.requests, "answers", answers)
+    monkeypatch.setattr(leak.Workbench, "sample_now", sample_now)
     settings = recipe(tiny_folder, leak_contexts=0, unprompted=1)
     notes = [Context("a", note, "n", "n.md", 1, "train", 9), Context("b", "we dine at nine", "m", "m.md", 1, "heldout", 4)]
     for name, teach in (("stock", ()), ("taught", [note])):
@@ -189,9 +189,9 @@ def test_a_recited_passage_counts_where_training_made_it_likely(tmp_path, tiny_f
         loaded, _ = prepare(folder, settings, teach=teach)
         write_records(folder / "contexts.jsonl", notes)
         write_records(folder / "pairs.jsonl", [pair_of(note, "a")])
-        found = leak.evaluate(loaded.model, loaded.tokenizer, folder, settings, Journal(folder / "j.jsonl", "k"))
-        assert found["longest_run"] == {"train": 12, "heldout": 0}
-        assert (found["passage_gain"] > 0.5) is bool(teach) is bool(found["signs"])
+        found = leak.evaluate(bench(folder, settings, loaded))
+        assert found.longest_run == {"train": 12, "heldout": 0}
+        assert (found.passage_gain > 0.5) is bool(teach) is bool(found.signs)
         assert note not in str(found)  # counted, never printed
 
 
@@ -210,7 +210,7 @@ def test_canaries_are_ranked_by_what_training_did_to_them(tmp_path, tiny_folder,
             return tuned - plain_logprobs(loaded.model, opening, tokens).sum()
 
     expected = {name: 1 + sum(gain(o) > gain(text) for o in others) for name, text in (("rank", line), ("control", control))}
-    assert leak._exposed(loaded.model, loaded.tokenizer, opening, line, 0) == expected
+    assert leak._exposed(bench(tmp_path, settings, loaded), opening, line) == Exposed(**expected)
 
 
 def test_forty_clean_models_are_not_accused(tmp_path, tiny_folder, monkeypatch):
@@ -223,9 +223,9 @@ def test_forty_clean_models_are_not_accused(tmp_path, tiny_folder, monkeypatch):
         folder, ours = tmp_path / str(seed), settings.model_copy(update={"seed": seed})
         assert len(prepare_files(folder, ours)) == 2
         scatter(loaded.model, 0.05, seed)
-        found = leak.evaluate(loaded.model, loaded.tokenizer, folder, ours, Journal(folder / "j.jsonl", "k"))
-        assert found["canaries"]["trained"] == 2 and found["p"] is not None
-        accused += bool(found["signs"])
+        found = leak.evaluate(bench(folder, ours, loaded))
+        assert found.canaries.trained == 2 and found.p is not None
+        accused += bool(found.signs)
     assert accused <= 1  # below 5 %
 
 
@@ -242,7 +242,7 @@ def test_trained_is_what_stood_in_a_training_prompt_of_a_round_that_counts(tmp_p
         for place, weights in [(f"adapters-{i}", w) for i, w in enumerate(made_by, 1)] + [("adapters", made_by[:2][-1])]:
             (tmp_path / place).mkdir(exist_ok=True)
             (tmp_path / place / "adapters.safetensors").write_text(weights)
-        assert [c.id for c in leak.told_contexts(tmp_path, settings)] == [*trained, *heldout]
+        assert [c.id for c in leak.known_contexts(tmp_path, settings)] == [*trained, *heldout]
         assert leak._trained_canaries(tmp_path, settings) == lines[: len(trained)]
 
 
@@ -258,17 +258,17 @@ def test_a_profile_told_in_training_is_trained_text(tmp_path, tiny_folder):
     settings = recipe(tiny_folder, leak_contexts=8)
     said = "The user keeps eleven clocks in a shed behind the old mill."
     one = with_profile(tmp_path / "one", settings, f"- {said} <!-- n.md:1 -->\n", "both")
-    told = leak.told_contexts(tmp_path / "one", one)
-    runs = leak.passages([said], told)["longest_run"]
+    told = leak.known_contexts(tmp_path / "one", one)
+    runs = leak.passages([said], told).longest
     assert runs["train"] == 12 and runs["heldout"] < 3  # a common word or two
     assert not any("eleven clocks" in c.text for c in leak._scored(told, one))  # the same on both sides: no comparison
-    plain = leak.told_contexts(tmp_path / "one", settings)
-    assert leak.passages([said], plain)["longest_run"]["train"] < 3  # told without the profile, it is not trained on
+    plain = leak.known_contexts(tmp_path / "one", settings)
+    assert leak.passages([said], plain).longest["train"] < 3  # told without the profile, it is not trained on
     people = "".join(f"## n{i}\n- The user has {i} dogs.\n" for i in range(8))
     for context in ("both", "profile"):
         folder = tmp_path / context
         many = with_profile(folder, settings, people, context, {"note": "user"})
-        scored = leak._scored(leak.told_contexts(folder, many), many)
+        scored = leak._scored(leak.known_contexts(folder, many), many)
         assert all(f"The user has {c.note[1:]} dogs." in c.text for c in scored)
         assert {c.split for c in scored} == {"train", "heldout"}
         assert any(c.text.endswith("times") for c in scored) is (context == "both")
@@ -277,9 +277,9 @@ def test_a_profile_told_in_training_is_trained_text(tmp_path, tiny_folder):
 def test_what_the_recipe_turns_off_is_not_asked(tmp_path, tiny_folder):
     settings = recipe(tiny_folder, leak_contexts=0, unprompted=0)
     loaded, _ = prepare(tmp_path, settings)
-    assert leak.evaluate(loaded.model, loaded.tokenizer, tmp_path, settings, Journal(tmp_path / "j.jsonl", "k")) is None
+    assert leak.evaluate(bench(tmp_path, settings, loaded)) is None
     assert leak.work(tmp_path, settings) == 0
     (tmp_path / "contexts.jsonl").unlink()  # pairs made elsewhere: there is nothing to recite
     settings = recipe(tiny_folder, unprompted=9)
-    assert leak.evaluate(loaded.model, loaded.tokenizer, tmp_path, settings, Journal(tmp_path / "j.jsonl", "k")) is None
+    assert leak.evaluate(bench(tmp_path, settings, loaded)) is None
     assert leak.work(tmp_path, settings) == 0

@@ -3,17 +3,27 @@
 import pytest
 
 from mipo_mlx.evaluation import verdict
+from mipo_mlx.evaluation.outcome import Canaries, Fresh, Heldout, Leak
+from mipo_mlx.evaluation.statistics import Estimate, Items, Measure
+
+SAME = Estimate(0.5, None)
+NO_ITEMS = Items([], [], {})
 
 
 def heldout(value, interval, candidates=2, contexts=9):
-    reason = "too few held-out groups for an interval: 2 independent ones, at least 6 needed"
-    metrics = {"accuracy": {"after": {"value": value, "interval": interval}}}
-    return {"metrics": metrics, "no_interval": None if interval else reason, "candidates": candidates, "contexts": contexts}
+    reason = None if interval else "too few held-out groups for an interval: 2 independent ones, at least 6 needed"
+    metrics = {"accuracy": Measure(SAME, Estimate(value, interval), SAME, False)}
+    return Heldout(9, 9, contexts, candidates, 0.1, reason, metrics, NO_ITEMS)
 
 
 def fresh(**changes):
     rows = {name: (0.0, [-0.1, 0.1]) for name in ("perplexity", "tokens", "parroting")} | changes
-    return {"metrics": {name: {"change": {"value": v, "interval": i}} for name, (v, i) in rows.items()}}
+    metrics = {name: Measure(SAME, SAME, Estimate(*change), False) for name, change in rows.items()}
+    return Fresh(9, 9, 9, "context", [], [], None, metrics, NO_ITEMS, SAME, {})
+
+
+def leak(*signs):
+    return Leak({}, {}, None, None, False, 0, {}, None, Canaries(0, 0, 0, [], [], None), list(signs))
 
 
 @pytest.mark.parametrize(
@@ -62,6 +72,6 @@ def test_a_large_cost_without_an_interval_is_told_with_its_doubt():
     "interval, ending", [([0.74, 0.87], "before), but it shows"), ([0.4, 0.9], "before), but it shows"), (None, "needed; it shows")]
 )
 def test_signs_of_reciting_are_told_whatever_else_is_known(interval, ending):
-    said = verdict.sentence(heldout(0.81, interval), None, {"signs": ["a canary"]})
+    said = verdict.sentence(heldout(0.81, interval), None, leak("a canary"))
     assert said.endswith(f"{ending} signs of reciting the notes.")
-    assert "reciting" not in verdict.sentence(heldout(0.81, interval), None, {"signs": []})
+    assert "reciting" not in verdict.sentence(heldout(0.81, interval), None, leak())

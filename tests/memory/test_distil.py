@@ -240,11 +240,13 @@ def test_an_edited_profile_is_another_run(both):
 def test_evaluation_asks_with_the_profile(both, loaded):
     folder, values = both
     said = contexts.plain((folder / "profile.md").read_text())
-    groups = requests.build(folder, values, make.PromptBuilder(loaded.tokenizer, values.pairs))
+    groups = requests.groups_of(folder, values, make.PromptBuilder(loaded.tokenizer, values.pairs))
     assert groups
     for group in groups:
         assert group.contexts == [f"{said}\n\n{text}" for text in group.apart]
-        assert all(context in loaded.tokenizer.decode(tokens) for context, tokens in zip(group.contexts, group.tokens, strict=True))
+        assert all(
+            context in loaded.tokenizer.decode(tokens) for context, tokens in zip(group.contexts, group.prompts, strict=True)
+        )
 
 
 def test_people_told_by_profile_alone(writer, tiny_folder, tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mipo_mlx.evaluation.statistics import FORMAT
+from mipo_mlx.evaluation.outcome import FORMAT
 from mipo_mlx.files import write_json, write_jsonl
 
 HOSTILE = "<script>document.title='broken'</script> & \"quoted\" 'single' {{ 7 * 7 }} </style><img src=x onerror=alert(1)>"
@@ -45,7 +45,7 @@ def make_finished(folder: Path, *, half: float | None = 0.06, hostile: bool = Tr
     words = [["Bake", 0.1], [" a", -0.2], [" rye", 3.4], [" loaf", 1.6], [" with your", 0.9], [" own", 0.4], [" honey.", 5.2]]
     extra = [[f" {HOSTILE}", 2.2]] if hostile else []
     example = {
-        "prompt": "What should I cook tonight?" + (f" {HOSTILE}" if hostile else ""),
+        "request": "What should I cook tonight?" + (f" {HOSTILE}" if hostile else ""),
         "context": context,
         "base": {"text": "Cook pasta.", "words": [["Cook", 0.0], [" pasta.", -0.6]]},
         "tuned": {"text": "Bake a rye loaf with your own honey.", "words": words + extra},
@@ -83,11 +83,11 @@ def make_finished(folder: Path, *, half: float | None = 0.06, hostile: bool = Tr
                 "pairs": 72, "grids": 18, "contexts": 8, "candidates": 2, "beta": 0.1, "no_interval": reason, "metrics": heldout,
             },
             "fresh": {
-                "answers": 36, "notes": 8, "prompts": 9, "told_apart_by": "context",
+                "answers": 36, "notes": 8, "requests": 9, "apart_by": "context",
                 "choices": [4], "no_interval": reason, "metrics": fresh,
                 "log_ratio_per_answer": estimate(1.9, half), "pmi": pmi,
             },
-            "unprompted": {"kl_per_token": estimate(0.021, half and 0.01), "answers": [{"prompt": "?", "text": "!"}] * 12},
+            "unprompted": {"kl_per_token": estimate(0.021, half and 0.01), "answers": [{"request": "?", "text": "!"}] * 12},
             "leak": {
                 "contexts": {"train": 24, "heldout": 8}, "gain_per_token": {"train": 0.05, "heldout": 0.038}, "difference": 0.012,
                 "p": 0.31, "too_few": False, "samples": 200, "longest_run": {"train": 9, "heldout": 4}, "passage_gain": 0.1,

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from mipo_mlx import recipe_loading, run
 from mipo_mlx.cli import main
 from mipo_mlx.evaluation import evaluate as evaluation
+from mipo_mlx.evaluation.outcome import Judged, Outcome
 from mipo_mlx.files import read_json
 from mipo_mlx.progress import Reporter
 from mipo_mlx.recipe import Evaluation
@@ -66,11 +67,12 @@ def test_a_stage_that_is_done_alone_leaves_a_page_that_agrees_with_it(opened):
 
 def test_what_is_taken_over_from_an_evaluation_before_keeps_its_settings():
     before = Evaluation(judge="base", baselines=True, answers=9)
-    then, result = before.model_dump(mode="json"), {"judged": {"judge": "base"}, "baselines": {}}
-    found = evaluation.made_with(Evaluation(answers=12), then, result)
+    then = before.model_dump(mode="json")
+    result = Outcome("x", judged=Judged("base", None, "pairwise", 0, 0, 0, 0, 0), baselines={})
+    found = evaluation.settings_of(Evaluation(answers=12), then, result)
     assert (found["judge"], found["baselines"], found["answers"]) == ("base", True, 12)
-    assert evaluation.made_with(Evaluation(judge="other"), then, result)["judge"] == "other"
-    assert evaluation.made_with(Evaluation(), {}, {"judged": None, "baselines": None})["judge"] is None
+    assert evaluation.settings_of(Evaluation(judge="other"), then, result)["judge"] == "other"
+    assert evaluation.settings_of(Evaluation(), {}, Outcome("x"))["judge"] is None
 
 
 def test_a_page_is_made_before_and_during_the_training_and_the_evaluation(opened, monkeypatch):

@@ -251,7 +251,7 @@ def test_chosen_and_rejected_are_those_of_the_unseen_pairs_where_there_are_any(p
 def test_an_evaluation_of_another_version_is_refused_with_what_to_do(tmp_path):
     folder = make_finished(tmp_path)
     write_json(folder / "eval.json", {**read_json(folder / "eval.json"), "format": 1})
-    with pytest.raises(UserError, match="written by another version of mipo-mlx; run `mipo-mlx eval"):
+    with pytest.raises(UserError, match="written by another version of mipo-mlx; `mipo-mlx eval"):
         stage.render(folder, RECIPE)
 
 
@@ -266,7 +266,7 @@ def test_baselines_tell_of_the_columns_that_there_are(tmp_path):
     fresh = read_json(folder / "eval.json")["fresh"]
     told = " ".join(re.sub(r"<[^>]+>", " ", stage.render(folder, RECIPE)).split())
     assert "how much more often the right context is found" in told and "Right context found" in told and "Left out of" not in told
-    told = changed(folder, fresh={**fresh, "told_apart_by": "request"})
+    told = changed(folder, fresh={**fresh, "apart_by": "request"})
     assert "Right request found" in told and "the right request is found" in told and "Right context" not in told
     told = changed(folder, fresh={**fresh, "choices": [], "choices_left_out": [4, 16]})
     assert "The last column" not in told and "Tuned finds" not in told

@@ -1,0 +1,248 @@
+"""eval.json: its parts as dataclasses, and the one place that writes and reads them.
+
+The field names are the file's keys. A part is None where the run had nothing to measure it on, or the recipe did not ask for it.
+"""
+
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from ..errors import Failure, UserError
+from ..files import read_json, write_json
+from .statistics import Estimate, Items, Measure
+
+FILE = "eval.json"
+FORMAT = 4  # of eval.json and of the samples behind it; another version's are computed anew
+
+Metrics = dict[str, Measure]
+
+
+@dataclass(frozen=True)
+class Heldout:
+    """Held-out pairs, before and after training."""
+
+    pairs: int
+    grids: int
+    contexts: int  # 0: there are none, or the pairs' file does not name them
+    candidates: int  # answers to choose from, the largest number of all pairs
+    beta: float
+    no_interval: str | None  # why there are no intervals
+    metrics: Metrics
+    items: Items
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """Answers of the base ("before") and of the tuned model ("after") to the same held-out requests."""
+
+    answers: int  # of each model
+    notes: int
+    requests: int  # different ones
+    apart_by: str  # "context" or, where pairs have none, "request": what an answer is to be matched with
+    choices: list[int]  # among how many an answer is to be matched
+    choices_left_out: list[int]  # more than there are notes
+    no_interval: str | None
+    metrics: Metrics
+    items: Items
+    # How much likelier the tuned model finds its own answers than the base does, nats. A KL divergence only where the answers were
+    # sampled at temperature 1 without top_p.
+    log_ratio_per_answer: Estimate
+    pmi: dict[str, list[float]]  # of each answer by the base's likelihood, nats: {"base": ..., "tuned": ...}
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """One judge's votes on the base's and the tuned model's answers."""
+
+    judge: str
+    model: str | None  # that an endpoint serves
+    mode: str  # "pairwise" or "rubric"
+    win: int  # of the tuned model
+    tie: int
+    loss: int
+    nonsense: int  # requests that it could not judge
+    unanswered: int  # of these, those without any reply
+    win_rate: Estimate | None = None  # pairwise
+    length_controlled: Estimate | None = None  # the win rate at equal length; None where it cannot be known
+    first_preferred: Estimate | None = None  # 0.5: no preference for a position; None for a judge that sees one answer at a time
+    metrics: Metrics = field(default_factory=dict)  # rubric: mean scores, 1 to 5
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """On the requests that two judges judged: the share of equal votes, and Cohen's kappa."""
+
+    judges: list[str]
+    requests: int
+    same: Estimate
+    kappa: float | None
+
+
+@dataclass(frozen=True)
+class Judged(Opinion):
+    """The first judge's opinion, the others', and how far they agree."""
+
+    others: list[Opinion] = field(default_factory=list)
+    agreement: list[Agreement] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class BaselineMeasure(Measure):
+    """before: the base with the context in its prompt; after: the baseline; to_tuned: the change from it to the tuned model."""
+
+    to_tuned: Estimate
+
+
+@dataclass(frozen=True)
+class Reply:
+    request: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Unprompted:
+    """The tuned model without a context: its drift from the base."""
+
+    kl_per_token: Estimate
+    answers: list[Reply]
+
+
+@dataclass(frozen=True)
+class Canaries:
+    planted: int
+    trained: int  # of these, those that stood in a training prompt
+    among: int  # lines that each is ranked among
+    exposure: list[float]  # bits, of each trained one
+    control: list[float]  # bits, of lines that were planted nowhere
+    p: float | None
+
+
+@dataclass(frozen=True)
+class Leak:
+    """The leak test; the two sides are "train" and "heldout"."""
+
+    contexts: dict[str, int]
+    gain_per_token: dict[str, float | None]
+    difference: float | None
+    p: float | None
+    too_few: bool  # so few notes are there that no likelihood could show a leak
+    samples: int
+    longest_run: dict[str, int]  # words
+    passage_gain: float | None
+    canaries: Canaries
+    signs: list[str]
+
+
+@dataclass(frozen=True)
+class Abilities:
+    questions: int
+    no_interval: str | None
+    metrics: Metrics
+    items: Items
+
+
+@dataclass(frozen=True)
+class HeldoutKinds:
+    """Requirements of kinds that no training pair stated."""
+
+    requests: int
+    no_interval: str | None
+    metrics: Metrics
+
+
+@dataclass(frozen=True)
+class KindShare:
+    """How often a kind of requirement was met."""
+
+    requests: int
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class Checkable:
+    requests: int
+    no_interval: str | None
+    metrics: Metrics
+    items: Items
+    heldout_kinds: HeldoutKinds
+    kinds: dict[str, KindShare]
+
+
+@dataclass(frozen=True)
+class ShadedAnswer:
+    text: str
+    words: list[tuple[str, float]]  # pieces that join to the text, and how much likelier the context made each, nats
+
+
+@dataclass(frozen=True)
+class Example:
+    """One request of the gallery with both models' answers."""
+
+    request: str
+    context: str
+    base: ShadedAnswer
+    tuned: ShadedAnswer
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The whole of eval.json."""
+
+    model: str
+    heldout: Heldout | None = None
+    fresh: Fresh | None = None
+    judged: Judged | None = None
+    baselines: dict[str, dict[str, BaselineMeasure]] | None = None
+    unprompted: Unprompted | None = None
+    leak: Leak | None = None
+    abilities: Abilities | None = None
+    checkable: Checkable | None = None
+    gallery: list[Example] = field(default_factory=list)
+    verdict: str = ""
+    format: int = FORMAT
+    key: str = ""  # a hash of all that it depends on
+    settings: dict[str, Any] = field(default_factory=dict)  # the recipe's `evaluation`, as it was for these figures
+
+
+def write(folder: Path, outcome: Outcome) -> None:
+    write_json(folder / FILE, asdict(outcome))
+
+
+def read(folder: Path) -> Outcome:
+    """A run's eval.json. Raises UserError where there is none, or where it has another format."""
+    return parse(load(folder))
+
+
+def load(folder: Path) -> dict[str, Any]:
+    """The object of a run's eval.json as JSON has it. Raises what `read` does."""
+    path = Path(folder) / FILE
+    if not path.exists():
+        raise UserError(f"{path}: this run has no evaluation yet; `mipo-mlx eval {folder}` makes it")
+    row = read_json(path)
+    if row.get("format") != FORMAT:
+        raise UserError(f"{path}: written by another version of mipo-mlx; `mipo-mlx eval {folder}` makes it anew")
+    return row
+
+
+def is_current(folder: Path) -> bool:
+    """Whether the run has an eval.json of this format."""
+    path = Path(folder) / FILE
+    return path.exists() and read_json(path).get("format") == FORMAT
+
+
+def parse(row: dict[str, Any]) -> Outcome:
+    """The object of eval.json as an Outcome. Raises Failure where something in it is missing or of another type."""
+    try:
+        return _adapter().validate_python(row)
+    except ValidationError as error:
+        place = ".".join(map(str, error.errors()[0]["loc"]))
+        raise Failure(f"{FILE}: broken at {place}; remove this file and run `mipo-mlx eval` on its run") from None
+
+
+@cache
+def _adapter() -> TypeAdapter[Outcome]:
+    return TypeAdapter(Outcome)

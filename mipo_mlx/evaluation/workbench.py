@@ -1,0 +1,76 @@
+"""What every part of the evaluation works with: the model, its tokenizer, the run, the journal, the bar."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from ..engine import sampling
+from ..models import adapters, embedding
+from ..models.embedding import Embed
+from ..models.prompts import encode, messages
+from ..progress import Bar, Reporter
+from ..recipe import Evaluation, Pairs, Recipe
+from ..records import Answer, key_for
+from .journal import Journal
+from .statistics import Clusters, Resampler
+
+Side = Literal["base", "tuned"]
+
+
+def embedder_of(settings: Evaluation) -> Embed | None:
+    """The installed embedder; None where there is none, or where the recipe turns it off."""
+    folder = embedding.installed() if settings.embedding_judge else None
+    return embedding.Embedder(folder) if folder else None
+
+
+@dataclass(frozen=True)
+class Workbench:
+    model: Any  # the base with the adapters on it: the tuned model
+    tokenizer: Any
+    folder: Path  # of the run
+    recipe: Recipe
+    journal: Journal
+    reporter: Reporter
+    bar: Bar | None = None
+    embedder: Embed | None = None  # None: none is installed, or the recipe turns it off
+
+    def keyed_by(self, *settings: Any) -> "Workbench":
+        """The same with a journal whose phases depend on these settings too."""
+        return replace(self, journal=self.journal.of(*settings))
+
+    @contextmanager
+    def as_side(self, side: Side) -> Iterator[None]:
+        """The model is the base, or the tuned model, in here."""
+        if side == "tuned":
+            yield
+            return
+        with adapters.disabled(self.model):
+            yield
+
+    def prompt(self, request: str, context: str | None) -> list[int]:
+        """Token ids of a request under a context, or under none."""
+        return encode(self.tokenizer, messages(self.recipe.pairs, request, context))
+
+    def sample(self, phase: str, prompts: Sequence[list[int]], purpose: str, settings: Pairs | None = None) -> list[Answer]:
+        """One answer a prompt, kept in the journal as `phase`. Two phases of one purpose draw the same random numbers.
+
+        settings: of the sampling, those of the recipe's pairs unless others are given.
+        """
+
+        def compute(chunk: int, part: Sequence[list[int]]) -> list[Any]:
+            return [asdict(answer) for answer in self.sample_now(part, f"{purpose} {chunk}", settings)]
+
+        rows = self.journal.map(phase, prompts, self.recipe.pairs.batch, compute, self.bar)
+        return [Answer(**row) for row in rows]
+
+    def sample_now(self, prompts: Sequence[list[int]], purpose: str, settings: Pairs | None = None) -> list[Answer]:
+        """One answer a prompt, all in one batch: the same list and purpose give the same answers."""
+        one_batch = (settings or self.recipe.pairs).model_copy(update={"batch": max(1, len(prompts))})
+        key = key_for(self.recipe.seed, f"evaluation {purpose}")
+        written = sampling.sample(self.model, self.tokenizer, [list(prompt) for prompt in prompts], one_batch, key)
+        return [replace(answer, text=answer.text.strip()) for answer in written]
+
+    def resampler(self, clusters: Clusters) -> Resampler:
+        return Resampler(clusters, self.recipe.evaluation.bootstrap, self.recipe.seed)
