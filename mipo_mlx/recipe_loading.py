@@ -270,6 +270,8 @@ def resolve_paths(values: Recipe, base: Path) -> Recipe:
 
     def resolved(model: str) -> str:
         local = model.startswith(("./", "../", "~")) or model.endswith(".gguf") and not model.startswith(("ollama:", "lmstudio:"))
+        if model.count("/") == 1 and os.path.isdir(model):  # a folder here, which has the form of a Hub name
+            return os.path.abspath(model)
         return absolute(model) if local else model
 
     def local_copy(given: Dataset) -> Dataset:

@@ -163,7 +163,8 @@ def _fuse(job: Job, reporter: Reporter) -> list[str]:
     options = job.recipe.export.fuse
     dtype = _dtype(job.weights) if options.dtype == "auto" else options.dtype
     form = fusing.Form(dtype, None if options.quantize == "none" else options.quantize)
-    beside = fusing.Beside(job.tokenizer, job.template, job.generation)
+    own_class = read_json(job.weights.path / "tokenizer_config.json", {}).get("tokenizer_class")
+    beside = fusing.Beside(job.tokenizer, job.template, job.generation, own_class)
     with reporter.track("fusing", total=_parameters(job.weights), unit="weights") as bar:
         files = fusing.fuse(job.folder / "fused", job.weights, beside, form, bar.advance)
     return [f"fused/{file.name}" for file in files]

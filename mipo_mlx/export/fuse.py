@@ -16,12 +16,14 @@ import mlx.core as mx
 import numpy as np
 
 from ..errors import UserError
-from ..files import disk_errors
+from ..files import disk_errors, read_json, write_json
 from ..gguf_format import rope
 from ..gguf_format.tokenizer import inner
 from .weights import Piece, Weights
 
 DTYPES = {"float32": ("F32", mx.float32), "float16": ("F16", mx.float16), "bfloat16": ("BF16", mx.bfloat16)}
+OF_THIS_MACHINE = ("_name_or_path", "is_local", "local_files_only")  # what configurations may say about where the base lay
+CHANGED = ("quantization", "quantization_config", "torch_dtype", "dtype")
 Part = tuple[str, str, tuple[int, ...], int]  # array name, safetensors dtype, shape, bytes
 
 
@@ -41,6 +43,7 @@ class Beside:
     tokenizer: Any
     template: str | None = None  # the chat template
     generation: dict[str, Any] = field(default_factory=dict)  # generation_config.json
+    tokenizer_class: str | None = None  # the base's own, in tokenizer_config.json
 
 
 def fuse(
@@ -61,7 +64,7 @@ def fuse(
             (fresh / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False, sort_keys=True), encoding="utf-8")
             if beside.generation:
                 (fresh / "generation_config.json").write_text(json.dumps(beside.generation, indent=2), encoding="utf-8")
-            save_tokenizer(fresh, beside.tokenizer, beside.template)
+            save_tokenizer(fresh, beside)
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(fresh, folder)
     finally:
@@ -69,15 +72,22 @@ def fuse(
     return sorted(folder.iterdir())
 
 
-def save_tokenizer(folder: Path, tokenizer: Any, template: str | None) -> None:
-    """Write the tokenizer's files with `template` as the chat template. The tokenizer itself stays unchanged."""
-    fast = inner(tokenizer)
+def save_tokenizer(folder: Path, beside: Beside) -> None:
+    """Write the tokenizer's files with the chat template of `beside`. The tokenizer itself stays unchanged.
+
+    transformers 5 names a class that transformers 4 does not know. So the base's own class stands there, which both know.
+    """
+    fast = inner(beside.tokenizer)
     before = fast.chat_template
     try:
-        fast.chat_template = template
+        fast.chat_template = beside.template
         fast.save_pretrained(str(folder))
     finally:
         fast.chat_template = before
+    path = folder / "tokenizer_config.json"
+    config = {key: value for key, value in read_json(path).items() if key not in OF_THIS_MACHINE}
+    known = beside.tokenizer_class not in (None, "TokenizersBackend")
+    write_json(path, {**config, "tokenizer_class": beside.tokenizer_class if known else "PreTrainedTokenizerFast"})
 
 
 def _write_weights(folder: Path, weights: Weights, form: Form, advance: Callable[[int], None]) -> dict[str, Any]:
@@ -112,7 +122,7 @@ def _write_weights(folder: Path, weights: Weights, form: Form, advance: Callable
 def describe(config: dict[str, Any], form: Form, groups: dict[str, int]) -> dict[str, Any]:
     """config.json of the fused model: the new quantisation, and rotary settings where both mlx-lm and transformers read them."""
     theta, scaling = rope.settings(config)
-    config = {k: v for k, v in config.items() if k not in ("quantization", "quantization_config", "torch_dtype", "dtype")}
+    config = {k: v for k, v in config.items() if k not in (*CHANGED, *OF_THIS_MACHINE)}
     config.update(rope_theta=theta, rope_scaling=scaling, torch_dtype=form.dtype)
     if "rope_parameters" in config and "full_attention" not in config["rope_parameters"]:
         config["rope_parameters"] = {**(scaling or {"rope_type": "default"}), "rope_theta": theta}

@@ -99,6 +99,13 @@ def hashes(folder: Path) -> dict[str, str]:
     return {name: digest for name, digest in known.items() if (folder / name).exists()}
 
 
+def recorded(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file that the run recorded, in the manifest or in export.json; of several entries the last one counts."""
+    stages = read_json(folder / "manifest.json", {}).get("stages", {})
+    known = {name: digest for entry in stages.values() for name, digest in entry.get("sha256", {}).items()}
+    return {**known, **hashes(folder)}
+
+
 def kept(share: float) -> str:
     """What a file keeps, from the share that it lost: 'keeps 93% of what was trained'."""
     return f"keeps {percent(1 - share)} of what was trained"

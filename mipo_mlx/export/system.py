@@ -3,6 +3,7 @@
 With it the exported model is personal without a flag. A system message of the user's own still replaces it.
 """
 
+import re
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,13 @@ def with_default(template: str, text: str, tokenizer: Any) -> str:
         if _shows(tokenizer, candidate, text.strip()):
             return candidate
     raise UserError("export.system: the model's chat template has no place for a system message; write none")
+
+
+def default_of(template: str) -> str:
+    """The text that `with_default` put into a chat template; "" where there is none."""
+    begin = r"\{% if [^%]*%\}\{% set messages = \[\{'role': '(?:system|user)', 'content': '((?:[^'\\]|\\.)*)'"
+    quoted = re.match(begin, template, re.DOTALL)
+    return re.sub(r"\\(.)", lambda escape: {"n": "\n", "t": "\t"}.get(escape[1], escape[1]), quoted[1]) if quoted else ""
 
 
 def render(tokenizer: Any, template: str | None, messages: list[dict[str, str]], opened: bool = True) -> str:

