@@ -1,10 +1,12 @@
-"""The two ways a command ends early, the user's mistake (exit code 2) and a failure of the machine or the run (1), and the one
-line that either is told in."""
+"""The two ways a command ends early, and the one line that tells the reason.
+
+UserError is a mistake of the user (exit code 2), Failure is a failure of the machine or of the run (exit code 1).
+"""
 
 import errno
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# What a path that was named by hand gets wrong; the rest (a broken disk, say) is the machine's.
+# The errors of a path that was named by hand; every other error, such as a broken disk, is the machine's.
 PATHS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES, errno.EPERM,
          errno.EROFS)  # fmt: skip
 
@@ -21,19 +23,19 @@ class Failure(Exception):
     exit_code = 1
 
 
-def told(error: Exception) -> tuple[str, int]:
+def one_line(error: Exception) -> tuple[str, int]:
     """Any exception as one line, and the exit code of the command that it ends."""
     code = getattr(error, "exit_code", None)
     if code is not None:
-        return _line(str(error)), code
+        return _joined(str(error)), code
     if isinstance(error, OSError) and error.filename is not None:
-        return _line(f"{error.filename}: {_of_path(error)}"), 2 if error.errno in PATHS else 1
+        return _joined(f"{error.filename}: {_of_path(error)}"), 2 if error.errno in PATHS else 1
     if _is_out_of_memory(error):
         return (
-            f"out of memory ({_line(str(error)) or type(error).__name__}); close other programs, lower pairs.batch or "
+            f"out of memory ({_joined(str(error)) or type(error).__name__}); close other programs, lower pairs.batch or "
             "sources.context_tokens, or take a smaller or quantised model; what was computed is kept"
         ), 1
-    return _line(f"{type(error).__name__}: {error} (run `mipo-mlx --debug ...` for the traceback)"), 1
+    return _joined(f"{type(error).__name__}: {error} (run `mipo-mlx --debug ...` for the traceback)"), 1
 
 
 def first_line(error: BaseException) -> str:
@@ -41,7 +43,7 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def _line(text: str) -> str:
+def _joined(text: str) -> str:
     return " ".join(text.split())
 
 

@@ -1,12 +1,15 @@
-"""What long work shows: a bar with rate and time left on a terminal, plain lines in a log, nothing with --quiet."""
+"""What long work shows: stages, lines and bars on a terminal, one line a stage in a log, only warnings with --quiet."""
 
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
-LOG_EVERY = 10.0  # seconds between plain lines in a log
+LOG_EVERY = 10.0  # seconds between the lines of a bar in a log, outside of a stage
+# A first answer takes as long as the whole batch beside it, so an early estimate is many times too long. Time left is shown after
+# EARLY seconds and SHARE of the work; a long night has one after LATE seconds.
+EARLY, SHARE, LATE = 20.0, 0.05, 300.0
 BAR, NOTE = 24, 28  # columns on a terminal: of the bar, and of a note
 
 Beneath = Callable[[int, bool], list[str]]  # width of the terminal, whether it knows Unicode -> lines to draw below a bar
@@ -22,7 +25,7 @@ def duration(seconds: float) -> str:
 class Bar:
     """One piece of work of known length; `advance` is cheap enough to call for every step."""
 
-    def __init__(self, label: str, total: float, unit: str, emit) -> None:
+    def __init__(self, label: str, total: float, unit: str, emit: "Callable[[Bar], None]") -> None:
         self.label, self.total, self.unit, self._emit = label, total, unit, emit
         self.done, self.begin, self.note = 0.0, time.monotonic(), ""
         self.skipped = 0.0
@@ -42,31 +45,75 @@ class Bar:
         return self.figures() + (f"  {self.note}" if self.note else "")
 
     def figures(self) -> str:
-        """How far it is; how fast and how long still, as soon as this command has done a part of it."""
+        """The work that is done. Rate and time left follow when they can be estimated, rate and time taken at the end."""
         elapsed = max(time.monotonic() - self.begin, 1e-9)
-        far, fresh = f"{self.done:,.0f}/{self.total:,.0f} {self.unit}", self.done - self.skipped
-        if fresh <= 0:
-            return far
-        rate = fresh / elapsed
-        ending = f", {duration((self.total - self.done) / rate)} left" if self.done < self.total else f" in {duration(elapsed)}"
-        return f"{far}, {rate:,.3g} {self.unit}/s{ending}"
+        count, here = f"{self.done:,.0f}/{self.total:,.0f} {self.unit}", self.done - self.skipped
+        rate = here / elapsed
+        if here <= 0:
+            return count
+        if self.done >= self.total:
+            return f"{count}, {rate:,.3g} {self.unit}/s in {duration(elapsed)}"
+        share = here / (self.total - self.skipped)
+        if elapsed < EARLY or (share < SHARE and elapsed < LATE):
+            return count
+        return f"{count}, {rate:,.3g} {self.unit}/s, {duration((self.total - self.done) / rate)} left"
 
 
 class Reporter:
-    """Where a stage speaks. On a terminal: rich bars; elsewhere: plain lines, at most one each LOG_EVERY seconds."""
+    """Where a stage speaks. A terminal shows every line and rich bars, a log one line a stage, --quiet only warnings."""
 
-    def __init__(self, quiet: bool = False, stream=None) -> None:
+    def __init__(self, quiet: bool = False, stream: TextIO | None = None) -> None:
         self.quiet = quiet
         self.stream = stream or sys.stderr
         self.terminal = not quiet and self.stream.isatty()
+        self._title: str | None = None  # of the present stage, in a log
+        self._conclusions: list[str] = []
+        self._open = False  # the title is written, and its line has no end yet
 
     def say(self, text: str) -> None:
-        if not self.quiet:
+        """A detail: the lines of a stage are not shown in a log."""
+        if not self.quiet and self._title is None:
             print(text, file=self.stream, flush=True)
+
+    def conclude(self, text: str) -> None:
+        """What a stage comes to, in one line: shown everywhere, in a log on the line of the stage."""
+        self._conclusions.append(text.strip())
+        self.say(text)
 
     def warn(self, text: str) -> None:
         """A warning is short, rare and shown even with --quiet."""
+        self._end_line()
         print(f"warning: {text}", file=self.stream, flush=True)
+
+    @contextmanager
+    def stage(self, title: str, earlier: float = 0) -> Iterator[None]:
+        """One stage: its title, its lines and its time. earlier: seconds that interrupted commands spent on it."""
+        begin = time.monotonic()
+        self._conclusions = []
+        if self.quiet or self.terminal:
+            self.say(title)
+        else:
+            self._title, self._open = title, True
+            print(title, end="", file=self.stream, flush=True)  # visible while the stage works
+        try:
+            yield
+        except BaseException:
+            self._end_line()
+            self._title = None
+            raise
+        seconds = time.monotonic() - begin
+        took = duration(seconds) + (f", {duration(earlier + seconds)} in all" if earlier else "")
+        if self._title is None:
+            self.say(f"  took {took}")
+        else:
+            rest = f": {'; '.join([*self._conclusions, took])}"
+            print(rest if self._open else title + rest, file=self.stream, flush=True)
+            self._title, self._open = None, False
+
+    def _end_line(self) -> None:
+        if self._open:
+            print(file=self.stream, flush=True)
+        self._open = False
 
     @contextmanager
     def track(self, label: str, total: float, unit: str = "steps", beneath: Beneath | None = None) -> Iterator[Bar]:
@@ -104,7 +151,7 @@ def _rich_bar(label: str, total: float, unit: str, beneath: Beneath | None) -> I
                 yield from (Text(line, no_wrap=True) for line in lines)
 
     console = Console(stderr=True)
-    # The label and the figures come first: what does not fit beside them goes, the note before the bar.
+    # The label and the figures come first: on a narrow terminal the note goes first, then the bar.
     figures = f"{total:,.0f}/{total:,.0f} {unit}, 99.9 {unit}/s, 59:59 left"
     room = console.width - len(f"  {label} {figures}")
     shown = Bar.text if room > BAR + NOTE else Bar.figures

@@ -1,4 +1,4 @@
-"""A run folder: the table of stages, the recipe and the manifest that are kept, the lock, and how a run is erased.
+"""A run: its table of stages, its recipe and manifest, its lock, and how its files are erased.
 
     mipo-mlx train RECIPE    # cli.train -> run.execute -> training/train.py
 
@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from fnmatch import fnmatchcase
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,11 @@ from . import __version__, backend, recipe_loading
 from .errors import Failure, UserError
 from .files import is_whole, of_round, read_json, sha256, write_json, write_text
 from .memory import contexts
-from .progress import Reporter, duration
+from .progress import Reporter
 from .recipe import Dataset, Recipe
 from .recipe_loading import RecipeError
 
-SIGNED = "recipe_sha256"  # this key of the manifest tells a run from a folder of other files
+SIGNED = "recipe_sha256"  # a manifest with this key tells a run from a folder of other files
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Stage:
     writes: tuple[str, ...]  # files without which it is not done
     also: tuple[str, ...] = ()  # other files and folders of this stage
     needs: str = ""  # the stage that must be done before this one can run alone
-    each_round: bool = False
+    each_round: tuple[str, ...] = ()  # files and folders that a later round has for itself; () where there is one round
 
 
 def _sources(run: "Run", reporter: Reporter, round_number: int) -> dict[str, Any]:
@@ -83,6 +84,7 @@ def _report(run: "Run", reporter: Reporter, round_number: int) -> dict[str, Any]
     return page.run(run.folder, run.recipe, reporter)
 
 
+# The one list of a run's files: whether a stage is done, what is erased and what a dry run announces are read from it.
 STAGES = {
     "sources": Stage(_sources, (), ("contexts.jsonl", "prompts.jsonl"), ("sources.json",)),
     "pairs": Stage(
@@ -90,14 +92,14 @@ STAGES = {
         ("contexts.jsonl", "prompts.jsonl"),
         ("samples.jsonl", "pairs.jsonl"),
         ("pairs.json", "profile-samples.jsonl", contexts.STATE),
-        each_round=True,
+        each_round=("samples.jsonl", "pairs.jsonl", "pairs.json"),
     ),
     "training": Stage(
         _training,
         ("pairs.jsonl",),
         ("adapters/adapters.safetensors", "adapters/adapter_config.json", "metrics.jsonl"),
         ("adapters", "checkpoints", "tensorboard", "wandb", "wandb.json"),
-        each_round=True,
+        each_round=("adapters", "checkpoints"),
     ),
     "evaluation": Stage(
         _evaluation,
@@ -109,10 +111,9 @@ STAGES = {
     "export": Stage(_export, ("contexts.jsonl", "pairs.jsonl"), ("export.json",), ("fused", "Modelfile"), needs="training"),
     "report": Stage(_report, (), ("report.html",), needs="pairs"),
 }
-PARTIAL = re.compile(r"\..+\.partial")  # what a killed write left (files.replacing, export)
+PARTIAL = ".?*.partial"  # what a killed write left (files.replacing, export)
+QUESTIONS = f"questions-{'[0-9a-f]' * 8}.json*"  # of a data set (sources.questions)
 BESIDE = re.compile(rf"\.lock|{re.escape(contexts.FILE)}|profile\.old(-\d+)?\.md")  # may lie there before a run, or after an erase
-# Files of later rounds, and questions of a data set.
-NUMBERED = re.compile(r"(samples|pairs|checkpoints|adapters)-\d+(\.jsonl?)?|questions-[0-9a-f]{8}\.jsonl?")
 
 
 @dataclass
@@ -125,29 +126,32 @@ class Run:
         path = self.folder / "manifest.json"
         return read_json(path) if path.exists() else {}
 
+    def summary(self, step: str) -> dict[str, Any]:
+        """What a step that was finished once says of itself; {} for any other."""
+        return self.manifest.get("stages", {}).get(step, {}).get("summary") or {}
+
     def done(self, step: str) -> bool:
         """Whether a step finished and what it wrote is still there."""
-        entry = self.manifest.get("stages", {}).get(step, {})
-        left = outputs(step, self.recipe) + (["Modelfile"] if (entry.get("summary") or {}).get("modelfile") else [])
-        there = entry.get("state") == "done" and all((self.folder / name).exists() for name in left)
-        if there and step == "evaluation":
+        files = outputs(step, self.recipe) + (["Modelfile"] if self.summary(step).get("modelfile") else [])
+        ended = self.manifest.get("stages", {}).get(step, {}).get("state") == "done"
+        whole = ended and all((self.folder / name).exists() for name in files)
+        if whole and step == "evaluation":
             from .evaluation import outcome
 
             return outcome.is_current(self.folder)
-        return there
+        return whole
 
     def rounds_ended(self, step: str) -> str | None:
         """Why a step of a later round does not take place: an earlier round ended them; None where it does."""
-        stages = self.manifest.get("stages", {})
-        earlier = [stages.get(of_round("training", number), {}).get("summary", {}) for number in range(1, parse(step)[1])]
+        earlier = (self.summary(of_round("training", number)) for number in range(1, parse(step)[1]))
         return next((summary["ends_rounds"] for summary in earlier if summary.get("ends_rounds")), None)
 
 
-def steps(values: Recipe) -> list[str]:
+def steps(recipe: Recipe) -> list[str]:
     """What a run does, in order: every stage once; `pairs` and `training` once a round, as pairs-2, training-2 and so on."""
     once = list(STAGES)
     again = [name for name, stage in STAGES.items() if stage.each_round]
-    later = [of_round(name, number) for number in range(2, values.rounds + 1) for name in again]
+    later = [of_round(name, number) for number in range(2, recipe.rounds + 1) for name in again]
     return [*once[:3], *later, *once[3:]]
 
 
@@ -157,47 +161,52 @@ def parse(step: str) -> tuple[str, int]:
     return stage, int(number or 1)
 
 
-def outputs(step: str, values: Recipe) -> list[str]:
+def outputs(step: str, recipe: Recipe) -> list[str]:
     """What a finished step must have left behind. `adapters/` is the result so far, `adapters-2/` what round 2 ended with."""
     stage, number = parse(step)
     if stage == "pairs":
         return [of_round(name, number) for name in STAGES[stage].writes]
-    own = [f"adapters-{number}/adapters.safetensors"] if stage == "training" and values.rounds > 1 else []
+    own = [f"adapters-{number}/adapters.safetensors"] if stage == "training" and recipe.rounds > 1 else []
     return [*STAGES[stage].writes, *own]
 
 
-def open_run(values: Recipe, name: str, root: Path, fresh: bool, create: bool = True) -> Run:
-    """Create `root`/`name`, or continue it where the recipe is the same; with create False nothing is written.
+def open_run(recipe: Recipe, name: str, root: Path, fresh: bool = False) -> Run:
+    """Create `root`/`name`, or go on with it where the recipe is the same or `fresh` is True.
 
     Raises UserError for a name that is no folder name, for a run that was made from another recipe, and where export.system
     asks for a profile that a pair file does not bring.
     """
+    run = planned_run(recipe, name, root)
+    if not (run.folder / "recipe.yaml").exists():
+        if run.folder.exists() and any(not may_be_there(path.name) for path in run.folder.iterdir()):
+            raise UserError(f"{run.folder}: this folder holds other files; choose another --name")
+    elif not fresh and (changes := changed(run)):
+        remedy = recipe_loading.remedy(changes, name, run.done("training"))
+        raise UserError(f"{run.folder}: this run was made from another recipe ({recipe_loading.few(changes)}); {remedy}")
+    run.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return run
+
+
+def planned_run(recipe: Recipe, name: str, root: Path) -> Run:
+    """The run that `open_run` would create; nothing is written, and a run that exists is no obstacle."""
     if not re.fullmatch(r"[\w][\w.\- ]*", name):
         raise UserError(f"--name {name}: expected a plain folder name: letters, digits, dots and dashes")
     if root.exists() and not root.is_dir():
         raise UserError(f"--runs {root}: not a folder")
     folder = root / name
-    kept = folder / "recipe.yaml"
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: a file of this name is in the way; choose another --name or --runs")
-    if kept.exists() and not fresh:
-        old = _kept_recipe(kept)
-        changes = recipe_loading.differences(old, values)
-        if changes:
-            raise UserError(
-                f"{folder}: this run was made from another recipe ({'; '.join(changes[:4])}"
-                f"{f'; and {len(changes) - 4} more' if len(changes) > 4 else ''}); "
-                "pass --fresh to start it over (to train or pairs), or --name for a new one"
-            )
-    elif not kept.exists() and folder.exists() and any(not may_be_there(p.name) for p in folder.iterdir()):
-        raise UserError(f"{folder}: this folder holds other files; choose another --name")
-    if values.pairs.file:
+    if recipe.pairs.file:
         from .export.system import system_text
 
-        system_text(folder, values)  # no stage of such a run makes a profile: if export.system has none now, it never will
-    if create:
-        folder.mkdir(parents=True, exist_ok=True)
-    return Run(folder, values)
+        system_text(folder, recipe)  # no stage of such a run makes a profile: if export.system has none now, it never will
+    return Run(folder, recipe)
+
+
+def changed(run: Run) -> dict[str, tuple[Any, Any]]:
+    """The keys in which `run`'s recipe differs from the one that its folder keeps, with the kept value and the new one."""
+    kept = run.folder / "recipe.yaml"
+    return recipe_loading.differences(_kept_recipe(kept), run.recipe) if kept.exists() else {}
 
 
 def _kept_recipe(path: Path) -> Recipe:
@@ -209,34 +218,37 @@ def _kept_recipe(path: Path) -> Recipe:
 
 def existing_run(path: Path, root: Path) -> Run:
     """A run by its folder or its name. Raises UserError where there is none."""
+    folder = folder_of(path, root)
+    return Run(folder, _kept_recipe(folder / "recipe.yaml"))
+
+
+def folder_of(path: Path, root: Path) -> Path:
+    """The folder of a run, by itself or by the run's name. Raises UserError where there is none."""
     for folder in (Path(path), root / path):
         if (folder / "recipe.yaml").exists():
-            return Run(folder, _kept_recipe(folder / "recipe.yaml"))
-    known = sorted(p.parent.name for p in root.glob("*/recipe.yaml"))
-    raise UserError(
-        f"{path}: no such run; " + (f"there are: {', '.join(known)}" if known else "make one with `mipo-mlx train RECIPE`")
-    )
+            return folder
+    known = sorted(file.parent.name for file in root.glob("*/recipe.yaml"))
+    others = f"there are: {', '.join(known)}" if known else "make one with `mipo-mlx train RECIPE`"
+    raise UserError(f"{path}: no such run in {root}; {others}")
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the run for one process; a second one is told who has it."""
+def locked(folder: Path, reporter: Reporter) -> Iterator[None]:
+    """Hold the run for one process. Raises UserError where another process holds it; a disk without locks is warned of."""
     import fcntl
 
     path = folder / ".lock"
-    with open(path, "a+") as handle:
+    with open(path, "a") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            handle.seek(0)
+        except BlockingIOError:
             raise UserError(
-                f"{folder}: another process ({handle.read().strip() or 'unknown'}) is working on this run; "
+                f"{folder}: another process ({path.read_text().strip() or 'unknown'}) is working on this run; "
                 "wait for it, or choose another --name"
             ) from None
-        handle.seek(0)
-        handle.truncate()
-        handle.write(f"pid {os.getpid()}")
-        handle.flush()
+        except OSError as error:  # network disks and FUSE
+            reporter.warn(f"{folder}: this disk knows no locks ({error.strerror}); start no second command on this run")
+        path.write_text(f"pid {os.getpid()}")
         yield
 
 
@@ -244,8 +256,7 @@ def prepare(run: Run, fresh: bool) -> None:
     """Write the resolved recipe and the manifest of a new run. Raises UserError where `fresh` would erase what no run wrote."""
     kept = run.folder / "recipe.yaml"
     if fresh:
-        if kept.exists() and not _ours(run):
-            raise UserError(f"{kept}: not written by a run, so --fresh erases nothing here; choose another --name or --runs")
+        require_own(run.folder)
         erase(run.folder)
     if not kept.exists():
         write_text(kept, recipe_loading.dump(run.recipe))
@@ -253,25 +264,19 @@ def prepare(run: Run, fresh: bool) -> None:
         _update(run, created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **{SIGNED: sha256(kept)})
 
 
-def _ours(run: Run) -> bool:
-    """Whether a run made this folder: its manifest says so or, where that is gone (a killed erase), each default in recipe.yaml."""
-    if run.manifest:
-        return SIGNED in run.manifest
-    kept = run.folder / "recipe.yaml"
-    try:
-        return recipe_loading.dump(recipe_loading.load(kept)) == kept.read_text(encoding="utf-8")
-    except RecipeError:
-        return False
+def require_own(folder: Path) -> None:
+    """Raise UserError for a folder with a recipe.yaml that no run wrote.
 
-
-def check_profile(run: Run) -> None:
-    """Raise UserError where the run's pairs were sampled with another profile than the one that is there now."""
-    summary = run.manifest.get("stages", {}).get("pairs", {}).get("summary")
-    if summary and summary.get("profile") != contexts.digest(run.folder, run.recipe):
-        raise UserError(
-            f"{run.folder / contexts.FILE}: changed since the pairs were sampled with it; undo the change, or pass --fresh to "
-            "start the run over with it (what was edited by hand stays)"
-        )
+    The manifest of a run is signed. Where it is gone (a killed erase), the recipe.yaml of a run has every default written out.
+    """
+    kept, manifest, own = folder / "recipe.yaml", folder / "manifest.json", not (folder / "recipe.yaml").exists()
+    if manifest.exists():
+        own = own or SIGNED in read_json(manifest)
+    elif not own:
+        with suppress(RecipeError):
+            own = kept.read_text(encoding="utf-8") == recipe_loading.dump(recipe_loading.load(kept))
+    if not own:
+        raise UserError(f"{kept}: not written by a run, so nothing here is erased; choose another --name or --runs")
 
 
 def _update(run: Run, **changes: Any) -> None:
@@ -281,114 +286,83 @@ def _update(run: Run, **changes: Any) -> None:
 def execute(run: Run, upto: str, reporter: Reporter) -> dict[str, dict[str, Any]]:
     """Run every step up to `upto` that is not done yet; returns the summaries of all of them."""
     backend.start()  # before anything below imports MLX
-    summaries = {}
-    planned = steps(run.recipe)
+    summaries, planned = {}, steps(run.recipe)
     for number, step in enumerate(planned[: planned.index(upto) + 1], 1):
-        count = f"[{number}/{len(planned)}] {step}"
-        ended = run.rounds_ended(step)
-        if ended:
-            reporter.say(f"{count}: left out, {ended}")
+        title = f"[{number}/{len(planned)}] {step}"
+        if ended := run.rounds_ended(step):
+            reporter.say(f"{title}: left out, {ended}")
             continue
         if run.done(step):
-            if step == "pairs":
-                check_profile(run)
-            reporter.say(f"{count}: done before")
+            reporter.say(f"{title}: done before")
         else:
-            reporter.say(count)
-            run_stage(run, step, reporter)
-        summaries[step] = run.manifest["stages"][step]["summary"]
+            run_stage(run, step, reporter, title)
+        summaries[step] = run.summary(step)
     return summaries
 
 
-def run_stage(run: Run, step: str, reporter: Reporter) -> dict[str, Any]:
-    """Run one step and enter it into the manifest; the steps behind it are no longer done. A finished step whose
-    repetition is refused, fails or is interrupted stays finished where its files are as they were; its seconds are those of all
-    sessions. Raises Failure where a file that it reads is damaged."""
+def run_stage(run: Run, step: str, reporter: Reporter, title: str = "") -> dict[str, Any]:
+    """Run one step and enter it into the manifest; the steps after it are no longer done. Returns its summary.
+
+    A finished step whose repetition fails stays finished where its files are as they were. Its seconds are those of all
+    sessions. Raises Failure where a file that it reads is damaged.
+    """
     backend.start()
     check_files(run, step, reporter)
     before = run.manifest if run.done(step) else None
-    after = _after(step, steps(run.recipe))
-    stages = {name: entry for name, entry in run.manifest.get("stages", {}).items() if name not in after}
+    planned = steps(run.recipe)
+    changed_by_it = ["report"] if step in ("evaluation", "export") else planned[planned.index(step) + 1 :]
+    entries = {name: entry for name, entry in run.manifest.get("stages", {}).items() if name not in changed_by_it}
     begin, earlier = time.monotonic(), run.manifest.get("stages", {}).get(step, {}).get("seconds", 0)
-    stages[step] = {"state": "started", "seconds": earlier}
+    entries[step] = {"state": "started", "seconds": earlier}
     on = backend.device()
     made_with = {"versions": versions(), "device": str(on), "blas": on.blas, "seed": run.recipe.seed, "model": run.recipe.model}
-    _update(run, **made_with, stages=stages)
+    _update(run, **made_with, stages=entries)
     try:
-        stage, round_number = parse(step)
-        summary = STAGES[stage].start(run, reporter, round_number)
+        with reporter.stage(title or step, earlier):
+            summary = STAGES[parse(step)[0]].start(run, reporter, parse(step)[1])
     except BaseException:
-        with suppress(Failure, OSError):  # a full disk, which what is raised below tells of
-            kept = before if before and _stands(run, before["stages"][step]) else {**run.manifest, "stages": stages}
+        with suppress(Failure, OSError):  # a full disk, which the error below names
+            kept = before if before and _as_left(run, before["stages"][step]) else {**run.manifest, "stages": entries}
             kept["stages"][step]["seconds"] = round(earlier + time.monotonic() - begin, 1)
             write_json(run.folder / "manifest.json", kept)
         raise
-    seconds = time.monotonic() - begin
-    hashes = {name: sha256(run.folder / name) for name in outputs(step, run.recipe)}
-    if step == "pairs" and (run.folder / "prompts.jsonl").exists():
-        hashes["prompts.jsonl"] = sha256(run.folder / "prompts.jsonl")  # to which questions about the notes were added
-    stages[step] = {"state": "done", "seconds": round(earlier + seconds, 1), "summary": summary, "sha256": hashes}
-    _update(run, stages=stages)
-    in_all = f", {duration(earlier + seconds)} in all" if earlier else ""
-    reporter.say(f"  {step} took {duration(seconds)}{in_all}")
+    files = outputs(step, run.recipe) + (["prompts.jsonl"] if step == "pairs" else [])  # to which it may have added questions
+    hashes = {name: sha256(run.folder / name) for name in files}
+    seconds = round(earlier + time.monotonic() - begin, 1)
+    entries[step] = {"state": "done", "seconds": seconds, "summary": summary, "sha256": hashes}
+    _update(run, stages=entries)
     return summary
 
 
-def _stands(run: Run, entry: dict[str, Any]) -> bool:
-    """Whether the files of a finished step are still those that its entry in the manifest tells of."""
-    return all(
-        (run.folder / name).exists() and sha256(run.folder / name) == known for name, known in entry.get("sha256", {}).items()
-    )
-
-
-def renew_report(run: Run, reporter: Reporter) -> None:
-    """Write the report anew where the run has one: a stage that was done alone has changed what it tells."""
-    if (run.folder / "report.html").exists():
-        run_stage(Run(run.folder, _kept_recipe(run.folder / "recipe.yaml")), "report", reporter)
+def _as_left(run: Run, entry: dict[str, Any]) -> bool:
+    """Whether the files of a finished step still have the hashes of its entry in the manifest."""
+    known = entry.get("sha256", {}).items()
+    return all((run.folder / name).exists() and sha256(run.folder / name) == digest for name, digest in known)
 
 
 def check_files(run: Run, step: str, reporter: Reporter) -> None:
-    """Raise Failure where a file that `step` reads is gone, cut off or broken, and tell where it is another than was left."""
-    planned, stages = steps(run.recipe), run.manifest.get("stages", {})
-    reads = STAGES[parse(step)[0]].reads
+    """Raise Failure where a file that `step` reads is gone or cut off; warn where it differs from what its stage wrote."""
+    again = "run `mipo-mlx train` with this run's recipe, which makes it again"
+    planned, entries = steps(run.recipe), run.manifest.get("stages", {})
     for earlier in planned[: planned.index(step)]:
-        for name, known in stages.get(earlier, {}).get("sha256", {}).items():
+        reads = {of_round(name, parse(earlier)[1]) for name in STAGES[parse(step)[0]].reads}
+        for name, known in entries.get(earlier, {}).get("sha256", {}).items():
             path = run.folder / name
-            if name not in {of_round(read, parse(earlier)[1]) for read in reads}:
+            if name not in reads:
                 continue
             if not path.exists():
-                raise Failure(
-                    f"{path}: gone since {earlier} wrote it; put it back, or run `mipo-mlx train` with this run's recipe, which "
-                    "makes it again"
-                )
+                raise Failure(f"{path}: gone since {earlier} wrote it; put it back, or {again}")
             if sha256(path) == known:
                 continue
             if not is_whole(path):
-                raise Failure(
-                    f"{path}: cut off or broken; remove it and run `mipo-mlx train` with this run's recipe, which makes it again"
-                )
-            if not name.startswith("prompts"):  # those to which profiles add questions of their own
+                raise Failure(f"{path}: cut off or broken; remove it and {again}")
+            if not name.startswith("prompts"):  # to these the pairs stage adds questions of its own
                 reporter.warn(f"{path} is not as {earlier} left it: edited, or lines are missing; it is taken as it stands")
-
-
-def _after(step: str, planned: list[str]) -> list[str]:
-    """The steps whose input a new result of `step` changes."""
-    return ["report"] if step in ("evaluation", "export") else planned[planned.index(step) + 1 :]
-
-
-def require(run: Run, stage: str) -> None:
-    """Raise UserError unless `stage` of the run is done, in every round that takes place; of the pairs, the first round's do."""
-    planned = [step for step in steps(run.recipe) if parse(step)[0] == stage][: 1 if stage == "pairs" else None]
-    if not all(run.done(step) or run.rounds_ended(step) for step in planned):
-        raise UserError(
-            f"{run.folder}: {stage} is not finished; run `mipo-mlx train` with this run's recipe first, "
-            "it continues where it stopped"
-        )
 
 
 def may_be_there(name: str) -> bool:
     """Whether a file may lie in a folder that no run has begun in, or that was erased."""
-    return BESIDE.fullmatch(name) is not None or PARTIAL.fullmatch(name) is not None
+    return BESIDE.fullmatch(name) is not None or fnmatchcase(name, PARTIAL)
 
 
 def erase(folder: Path) -> None:
@@ -396,11 +370,12 @@ def erase(folder: Path) -> None:
 
     An erase that is killed leaves a run in which nothing counts as done, and which can be erased again.
     """
-    profile = [] if contexts.edited(folder) else [contexts.FILE]
-    others = sorted(path.name for path in folder.iterdir() if NUMBERED.fullmatch(path.name) or PARTIAL.fullmatch(path.name))
-    # The record of the exported files outlives them, and the recipe, which tells a run from a folder of other files, everything.
-    of_stages = [name for stage in STAGES.values() for name in (*stage.writes, *stage.also)]
-    for name in ("manifest.json", *exported(folder), *profile, *of_stages, *others, "recipe.yaml"):
+    exports = [name for kind in read_json(folder / "export.json", {}).values() for name in kind["files"]]
+    names = [name for name in exports if re.fullmatch(r"[^/\\]+\.gguf", name)]
+    names += [path.name for path in sorted(folder.iterdir()) if _written(path.name)]
+    names += [] if contexts.edited(folder) else [contexts.FILE]
+    # recipe.yaml is the last to go: it tells a run from other folders. export.json names the GGUF files, so it outlives them.
+    for name in ("manifest.json", *names, "recipe.yaml"):
         path = folder / name
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -408,22 +383,16 @@ def erase(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def exported(folder: Path) -> list[str]:
-    """The GGUF files in a run's folder that its exports wrote, those of earlier exports included."""
-    record = folder / "export.json"
-    try:
-        kinds = read_json(record).values() if record.exists() else []
-    except Failure:
-        return []
-    return [name for kind in kinds for name in kind["files"] if re.fullmatch(r"[^/\\]+\.gguf", name)]
+def _written(name: str) -> bool:
+    """Whether a run writes a file or folder of this name; a later round adds its number to it."""
+    first = re.sub(r"-\d+(?=\.|$)", "", name)
+    for stage in STAGES.values():
+        if first in stage.each_round or name in (file.partition("/")[0] for file in (*stage.writes, *stage.also)):
+            return True
+    return fnmatchcase(name, PARTIAL) or fnmatchcase(name, QUESTIONS)
 
 
 def versions() -> dict[str, str]:
     """Versions of everything that can change a result."""
-    found = {"mipo-mlx": __version__, "python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
-    for name in ("mlx", "mlx-lm", "numpy", "transformers", "tokenizers", "gguf"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+    own = {"mipo-mlx": __version__, "python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
+    return own | {name: version(name) for name in ("mlx", "mlx-lm", "numpy", "transformers", "tokenizers", "gguf")}

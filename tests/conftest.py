@@ -5,11 +5,14 @@ from mipo_mlx import backend
 backend.start()
 
 import json  # noqa: E402
+import os  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import mlx.core as mx  # noqa: E402
 import pytest  # noqa: E402
 from mlx.utils import tree_map  # noqa: E402
+
+os.environ["MIPO_RUNS"] = "runs"  # in the working folder of each test, and never in the home
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from click.testing import CliRunner
@@ -60,7 +61,7 @@ def refused(*arguments, code: int = 2) -> str:
         (["train", "r.yaml", "--set", "model=./nowhere", "--dry-run"], "no such model folder or GGUF file"),
         (["train", "r.yaml", "--set", "model=./notes"], "no config.json in this model folder"),
         (["train", "r.yaml", "--set", "sources.prompts=none.txt"], "none.txt"),
-        (["pairs", "nowhere"], "nowhere: no such run; make one with"),
+        (["pairs", "nowhere"], "nowhere: no such recipe and no such run; `mipo-mlx recipes` lists"),
         (["chat", "r.yaml"], "r.yaml: no such run"),
         (["export", "", "--runs", "notes"], "no such run"),
     ],
@@ -84,7 +85,7 @@ def test_options_that_would_be_ignored_are_refused(home):
     shutil.copy("r.yaml", home / "runs" / "one" / "recipe.yaml")
     assert "a run keeps the recipe that it began with" in refused("pairs", "one", "--set", "pairs.grids=3")
     assert "a run keeps the recipe that it began with" in refused("pairs", "one", "--notes", "notes")
-    assert "a run is continued by the command that began it" in refused("train", "runs/one")
+    assert "a run keeps the recipe that it began with" in refused("train", "runs/one", "--name", "two")
     assert "--set and --baselines need one run alone" in refused("eval", "one", "one", "--baselines")
     assert "--set and --baselines need one run alone" in refused("eval", "one", "one", "--set", "evaluation.answers=5")
     assert "leave out --type and --split-max-size" in refused("export", "one", "--adapter-only", "--type", "f16")
@@ -117,12 +118,12 @@ def test_a_broken_manifest_is_named(home):
     ],
 )
 def test_what_the_system_says_of_a_path_is_one_line(number, told, code):
-    line, found = errors.told(OSError(number, os.strerror(number), "runs/a"))
+    line, found = errors.one_line(OSError(number, os.strerror(number), "runs/a"))
     assert line.startswith(told) and found == code
 
 
 def test_out_of_memory_says_what_to_lower():
-    line, code = errors.told(RuntimeError("[malloc] Unable to allocate 123456 bytes."))
+    line, code = errors.one_line(RuntimeError("[malloc] Unable to allocate 123456 bytes."))
     assert code == 1 and "Unable to allocate" in line and "lower pairs.batch" in line and "--debug" not in line
 
 
@@ -158,9 +159,8 @@ def test_a_full_disk_ends_in_one_line_and_the_run_goes_on(home):
 def test_ctrl_c_is_one_line_and_the_run_goes_on(home):
     heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731  tests that run in the background ignore it
     process = subprocess.Popen(command("train", "r.yaml"), stderr=subprocess.PIPE, text=True, preexec_fn=heard)
-    for line in process.stderr:
-        if "pairs" in line:
-            break
+    while not (home / "runs" / "r" / "prompts.jsonl").exists():
+        time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     rest = process.stderr.read()
     assert process.wait() == 130

@@ -3,6 +3,7 @@
 import io
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -143,29 +144,25 @@ def test_an_evaluation_of_another_version_is_made_anew(tmp_path):
 
 @pytest.mark.parametrize("error", [UserError("no such judge"), Failure("the judge does not answer")])
 def test_an_evaluation_that_fails_leaves_a_finished_run_finished(tmp_path, monkeypatch, error):
-    import importlib
-    import types
-
-    stages = {}
-
-    def stage(name):
-        def work(folder, values, reporter):
-            for file in run.STAGES[name].writes:
-                (folder / file).parent.mkdir(exist_ok=True)
-                write_json(folder / file, {"format": FORMAT})
+    def pretended(writes):
+        def work(opened, reporter, round_number):
+            for file in writes:
+                (opened.folder / file).parent.mkdir(exist_ok=True)
+                write_json(opened.folder / file, {"format": FORMAT})
             return {}
 
-        return types.SimpleNamespace(run=stages.get(name, work))
+        return work
 
     def refuse(*_):
         raise error
 
-    monkeypatch.setattr(importlib, "import_module", lambda name: stage(name.split(".")[1]))
+    for name, stage in run.STAGES.items():
+        monkeypatch.setitem(run.STAGES, name, replace(stage, start=pretended(stage.writes)))
     opened = run.open_run(recipe_loading.parse("model: x"), "one", tmp_path, fresh=False)
     run.prepare(opened, fresh=False)
     run.execute(opened, "report", QUIET)
     before = opened.manifest
-    stages["evaluation"] = refuse
+    monkeypatch.setitem(run.STAGES, "evaluation", replace(run.STAGES["evaluation"], start=refuse))
     with pytest.raises(type(error)):
         run.run_stage(opened, "evaluation", QUIET)
     assert opened.manifest == before and opened.done("report")

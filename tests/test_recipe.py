@@ -151,8 +151,8 @@ def test_unknown_keys_hint_at_what_may_be_meant(text, hint):
 def test_differences_name_the_keys():
     a = recipe_loading.parse("model: x\n")
     b = recipe_loading.parse("model: x\nseed: 3\ntraining:\n  lora:\n    rank: 4\n")
-    assert recipe_loading.differences(a, b) == ["seed: 0 -> 3", "training.lora.rank: 8 -> 4"]
-    assert recipe_loading.differences(a, a) == []
+    assert recipe_loading.differences(a, b) == {"seed": (0, 3), "training.lora.rank": (8, 4)}
+    assert recipe_loading.differences(a, a) == {}
 
 
 @pytest.mark.parametrize("override", ["traning.beta=1", "training.lora.rnk=1", "training.beta=x"])

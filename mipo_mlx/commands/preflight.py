@@ -10,6 +10,7 @@ from pathlib import Path
 from .. import backend
 from .. import run as runs
 from ..errors import UserError
+from ..memory import contexts
 from ..progress import Reporter
 from ..recipe import Dataset, Recipe
 from ..run import Run
@@ -21,8 +22,20 @@ def check(run: Run, upto: str, fresh: bool, reporter: Reporter) -> None:
     planned = runs.steps(run.recipe)
     ahead = {runs.parse(step)[0] for step in planned[: planned.index(upto) + 1] if fresh or not run.done(step)}
     settings(run.recipe, ahead, reporter)
+    if not fresh and run.done("pairs"):
+        profile(run)
     if fresh and (run.folder / "recipe.yaml").exists():
         inputs(run.recipe)
+
+
+def profile(run: Run) -> None:
+    """Raise UserError where the run's pairs were sampled with another profile than the one that is there now."""
+    summary = run.summary("pairs")
+    if summary and summary.get("profile") != contexts.digest(run.folder, run.recipe):
+        raise UserError(
+            f"{run.folder / contexts.FILE}: changed since the pairs were sampled with it; undo the change, or pass --fresh to "
+            "start the run over with it (what was edited by hand stays)"
+        )
 
 
 def settings(recipe: Recipe, stages: Collection[str], reporter: Reporter) -> None:

@@ -1,5 +1,6 @@
 """`mipo-mlx profile`: distil the notes into profile.md, and keep a profile that was edited by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from .. import backend
@@ -8,13 +9,22 @@ from ..errors import UserError
 from ..memory import contexts
 from ..progress import Reporter
 from ..run import Run
+from . import start
+from .options import RunOptions
 
 
-def make_profile(run: Run, reporter: Reporter, fresh: bool) -> Path:
-    """Read the notes and distil profile.md from them; with `fresh` anew, and a profile edited by hand becomes
-    profile.old.md, or profile.old-2.md where there is one.
+def make_profile(options: RunOptions) -> Path:
+    """Read the notes of a run and distil profile.md from them; with --fresh anew, and nothing else in the run is touched."""
+    run, reporter = start.open_target(replace(options, fresh=False)), Reporter(options.quiet)
+    with runs.locked(run.folder, reporter):
+        runs.prepare(run, fresh=False)
+        return distil(run, reporter, options.fresh)
 
-    Nothing else in the run is touched. Raises UserError where its pairs were sampled with the profile that is there.
+
+def distil(run: Run, reporter: Reporter, fresh: bool) -> Path:
+    """The profile of a run that is held. With `fresh`, one edited by hand becomes profile.old.md, or profile.old-2.md.
+
+    Raises UserError where the pairs of the run were sampled with the profile that is there.
     """
     path = run.folder / contexts.FILE
     if fresh and contexts.uses_profile(run.recipe) and (run.folder / "samples.jsonl").exists():

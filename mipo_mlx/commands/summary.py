@@ -3,9 +3,12 @@
 from pathlib import Path
 from shlex import quote
 
+from ..errors import UserError
 from ..export import results
 from ..export.results import REQUEST, modelfile_source
-from ..run import Run
+from ..run import Run, existing_run
+from .options import RunOptions
+from .runs import size
 
 
 def evaluation(run: Run) -> str:
@@ -29,12 +32,29 @@ def evaluation(run: Run) -> str:
     return "\n".join(lines)
 
 
+def comparison(options: RunOptions, other: str, baselines: bool) -> str:
+    """Two finished runs against each other, by what their evaluations measured."""
+    from ..evaluation.compare import compare, show
+
+    if options.sets or baselines:
+        raise UserError(f"{other}: two runs are compared by what they measured; --set and --baselines need one run alone")
+    folders = [existing_run(Path(name), options.root).folder for name in (options.target or "", other)]
+    return "\n".join(show(compare(folders[:1], folders[1:])))
+
+
+def recipes(builtin: dict[str, Path]) -> str:
+    """The built-in recipes by name, each with the sentence that it opens with."""
+    lines = [f"{name:22s}{path.read_text(encoding='utf-8').splitlines()[0].lstrip('# ')}" for name, path in builtin.items()]
+    folder = next(iter(builtin.values())).parent
+    return "\n".join([*lines, f"`mipo-mlx train NAME` takes one by its name; their files are in {folder}"])
+
+
 def files(run: Run) -> str:
     """Every file of the run, with its size."""
     lines = [f"files in {run.folder}/"]
     for path in sorted(run.folder.iterdir()):
         if not path.name.startswith("."):
-            lines.append(f"  {path.name + ('/' if path.is_dir() else ''):28s} {_size(path) / 1e6:10,.1f} MB")
+            lines.append(f"  {path.name + ('/' if path.is_dir() else ''):28s} {size(path) / 1e6:10,.1f} MB")
     return "\n".join(lines)
 
 
@@ -62,7 +82,3 @@ def usage(run: Run) -> str:
 def final(run: Run) -> str:
     """All of it, for the end of `mipo-mlx train`."""
     return "\n\n".join([evaluation(run), files(run), usage(run)])
-
-
-def _size(path: Path) -> int:
-    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) if path.is_dir() else path.stat().st_size

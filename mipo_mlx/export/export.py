@@ -203,7 +203,7 @@ def _fidelity(job: Job, written: Files, reporter: Reporter) -> dict[str, Fidelit
             measured[path.name] = figures
             line, warning = fidelity.verdict(path.name, f"fused-{bits}" if kind == "fused" else kind, figures)
             bar.advance(1)
-            reporter.say(f"  {line}")
+            reporter.conclude(f"  {line}")
             if warning:
                 reporter.warn(warning)
     return measured

@@ -190,7 +190,7 @@ def tell(built: Built, summary: dict, reporter: Reporter, round_number: int) -> 
     kept = summary["pairs"]
     heldout = f", {kept[HELDOUT]} held out" if round_number == 1 else ""
     parroted = f" ({summary['said_back']} against their own passage, said back)" if summary["said_back"] else ""
-    reporter.say(f"  {kept[TRAIN]} pairs to train on{parroted}{heldout}; dropped: {lost or 'none'}")
+    reporter.conclude(f"  {kept[TRAIN]} pairs to train on{parroted}{heldout}; dropped: {lost or 'none'}")
 
 
 def check_enough(built: Built, summary: dict) -> None:

@@ -31,7 +31,7 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
     """Write report.html from whatever the stages before have left in `folder`."""
     text = render(folder, recipe)
     write_text(folder / "report.html", text)
-    reporter.say(f"  {folder / 'report.html'}: {figures.size(len(text.encode()))}, open it in a browser")
+    reporter.conclude(f"  {folder / 'report.html'}: {figures.size(len(text.encode()))}, open it in a browser")
     return {"bytes": len(text.encode())}
 
 

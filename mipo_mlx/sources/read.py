@@ -56,8 +56,10 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
     write_records(folder / "contexts.jsonl", contexts)
     write_records(folder / "prompts.jsonl", prompts)
     write_json(report, row)
-    for line in summary(row):
-        reporter.say(line)
+    first, *others = summary(row)
+    reporter.conclude(f"  {first}")
+    for line in others:
+        reporter.say(f"  {line}")
     return row
 
 

@@ -9,13 +9,14 @@ from mipo_mlx.commands import doctor
 from mipo_mlx.models.skeleton import from_config
 
 BILLIONS = {
-    "SmolLM2-135M": 0.135, "Qwen2.5-0.5B": 0.494, "Qwen2.5-1.5B": 1.54, "Qwen2.5-3B": 3.09, "Qwen2.5-7B": 7.62, "Qwen2.5-14B": 14.8,
+    "SmolLM2-135M": 0.135, "Qwen2.5-0.5B": 0.494, "Qwen2.5-1.5B": 1.54, "Llama-3.2-3B": 3.21, "Qwen2.5-7B": 7.62,
+    "Qwen2.5-14B": 14.8,
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", doctor.MODELS)
+@pytest.mark.parametrize("name", doctor.BASES)
 def test_sizes_are_those_of_the_model_cards(name):
-    assert from_config(doctor.config_of(name))[1] / 1e9 == pytest.approx(BILLIONS[name], rel=0.01)
+    assert from_config(doctor.BASES[name].config)[1] / 1e9 == pytest.approx(BILLIONS[name], rel=0.01)
 
 
 def machine(monkeypatch, kind: str, gigabytes: float) -> backend.Device:
@@ -27,16 +28,16 @@ def machine(monkeypatch, kind: str, gigabytes: float) -> backend.Device:
 def test_more_memory_fits_more_and_a_gpu_keeps_the_base_in_four_bits(monkeypatch):
     counts = []
     for kind, gigabytes in (("metal", 0.1), ("metal", 6), ("metal", 200), ("cpu", 6)):
-        lines, any_fits = doctor.fitting(machine(monkeypatch, kind, gigabytes))
-        counts.append(sum("too much" not in line for line in lines))
-        assert any_fits == (counts[-1] > 0)
+        fits = doctor.fitting(machine(monkeypatch, kind, gigabytes))
+        counts.append(sum(fit.fits for fit in fits))
+        assert counts[-1] == sum("too much" not in str(fit) for fit in fits)
     nothing, laptop, everything, cpu = counts
-    assert nothing == 0 < cpu < laptop < everything == len(doctor.MODELS)
+    assert nothing == 0 < cpu < laptop < everything == len(doctor.BASES)
 
 
 def test_a_gpus_model_is_planned_in_its_own_precision(monkeypatch):
     machine(monkeypatch, "cuda", 10)
-    model, _ = from_config(doctor.config_of("SmolLM2-135M"))
+    model, _ = from_config(doctor.BASES["SmolLM2-135M"].config)
     dtypes = {x.dtype for _, x in tree_flatten(model.parameters())}
     assert dtypes == {mx.bfloat16, mx.uint32}
 

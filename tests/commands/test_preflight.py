@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from mipo_mlx import cli, recipe_loading, run
-from mipo_mlx.commands import preflight
+from mipo_mlx.commands import preflight, start
 from mipo_mlx.errors import Failure, UserError
 from mipo_mlx.progress import Reporter
 from mipo_mlx.recipe_loading import load_recipe
@@ -106,7 +106,7 @@ def test_after_fresh_has_erased_the_way_on_is_without_it(finished, monkeypatch, 
 
 
 def test_an_evaluation_is_refused_before_it_computes(finished, monkeypatch):
-    monkeypatch.setattr(run, "require", lambda *_: None)
+    monkeypatch.setattr(start, "require", lambda *_: None)
     monkeypatch.setattr(run, "run_stage", lambda *_: pytest.fail("computed"))
     assert "evaluation.judge: " in refused("eval", "r", "--set", "evaluation.judge=./nowhere")
     assert "there is no GGUF type" in refused("export", "r", "--type", "q9_9")

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from mipo_mlx import recipe_loading, run
 from mipo_mlx.cli import main
+from mipo_mlx.commands.start import require
 from mipo_mlx.engine import logprobs
 from mipo_mlx.files import read_json, read_jsonl
 from mipo_mlx.models import adapters, load
@@ -211,7 +212,7 @@ def test_a_round_that_learns_nothing_is_the_last_and_changes_nothing(start, caps
     first, second, result = (opened.folder / name / "adapters.safetensors" for name in ("adapters-1", "adapters-2", "adapters"))
     assert first.read_bytes() == result.read_bytes() != second.read_bytes()
     assert not (opened.folder / "samples-3.jsonl").exists()
-    run.require(opened, "training")  # nothing is missing
+    require(opened, "training")  # nothing is missing
 
 
 def test_too_few_pairs_in_a_later_round_end_the_rounds_and_not_the_run(start, two, tmp_path):

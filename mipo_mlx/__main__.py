@@ -1,0 +1,5 @@
+"""`python -m mipo_mlx`: the command line."""
+
+from .cli import main
+
+main()

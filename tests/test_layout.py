@@ -1,0 +1,142 @@
+"""The house: where files lie, how long they are, and that imports point one way. An import inside a function counts too."""
+
+import ast
+from collections import Counter
+from functools import cache
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent.parent / "mipo_mlx"
+FILES = sorted(PACKAGE.rglob("*.py"))
+# From below to above: a file uses its own floor and those before it, never one behind it.
+GROUND = ("errors", "files", "records", "progress", "recipe", "recipe_loading", "backend", "preference", "text")
+FLOORS = (
+    GROUND, ("gguf_format",), ("engine",), ("models",), ("sources",), ("memory",), ("pairs",), ("training",), ("evaluation",),
+    ("export",), ("report",), ("run",), ("commands",), ("cli", "__init__", "__main__"),
+)  # fmt: skip
+FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
+
+# What does not keep a rule yet. Each list is to become empty; nothing is to be added.
+AGAINST_THE_ARROWS = {("backend", "engine.tables"), ("memory.facts", "pairs.filters")}
+TOO_LONG: set[str] = set()
+TOO_SHORT = {"sources/readers/notion.py"}
+TOO_MANY_PARAMETERS = {
+    "evaluation.baselines.contrast",
+    "evaluation.baselines.evaluate",
+    "evaluation.judge._ask",
+    "evaluation.judge._complete",
+    "evaluation.judge.evaluate",
+    "evaluation.leak._samples",
+    "evaluation.leak.judge",
+    "evaluation.statistics.add",
+    "evaluation.statistics.paired",
+    "pairs.build.balanced",
+    "pairs.grids._grids",
+    "pairs.make.sample_grids",
+    "pairs.own_prompts._questions",
+    "training.memory_plan.plan",
+}
+MOCKING: set[str] = set()
+
+
+def name_of(path: Path) -> str:
+    """mipo_mlx/pairs/make.py -> pairs.make; a folder's __init__ is the folder; the package's own is __init__."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+MODULES = {name_of(path): path for path in FILES}
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imports(path: Path, lazy: bool) -> set[str]:
+    """The modules of the package that a file imports; with `lazy` those inside functions too."""
+    package = [] if path.parent == PACKAGE else list(path.parent.relative_to(PACKAGE).parts)
+    names: set[str] = set()
+    for node in nodes(tree(path), lazy):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.removeprefix("mipo_mlx.") for alias in node.names if alias.name.startswith("mipo_mlx.")}
+        elif isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith("mipo_mlx")):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            inner = (node.module or "").removeprefix("mipo_mlx").strip(".") if not node.level else node.module or ""
+            base = [*base, *inner.split(".")] if inner else base
+            for alias in node.names:
+                whole = ".".join([*base, alias.name])
+                names.add(whole if whole in MODULES else ".".join(base))
+    return {name for name in names if name in MODULES} - {name_of(path)}
+
+
+def nodes(root: ast.AST, lazy: bool):
+    for node in ast.iter_child_nodes(root):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) and not lazy:
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            continue
+        yield node
+        yield from nodes(node, lazy)
+
+
+def floor(module: str) -> int:
+    return FLOOR[module.partition(".")[0]]
+
+
+def test_every_file_has_its_floor():
+    assert not {name.partition(".")[0] for name in MODULES} - FLOOR.keys()
+
+
+def test_a_stage_uses_earlier_ones_only():
+    wrong = {(name, used) for name, path in MODULES.items() for used in imports(path, lazy=True) if floor(used) > floor(name)}
+    assert not wrong - AGAINST_THE_ARROWS
+
+
+def test_no_circles():
+    graph = {name: imports(path, lazy=False) for name, path in MODULES.items()}
+    while free := [name for name, used in graph.items() if not used & graph.keys()]:
+        for name in free:
+            del graph[name]
+    assert not graph
+
+
+def test_no_two_files_of_one_name():
+    names = Counter(path.name for path in FILES)
+    assert [name for name, count in names.items() if count > 1 and name != "__init__.py"] == []
+
+
+def test_files_are_of_40_to_400_lines():
+    lines = {path.relative_to(PACKAGE).as_posix(): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
+    assert not {name for name, count in lines.items() if count > 400} - TOO_LONG
+    assert not {name for name, count in lines.items() if count < 40 and not name.endswith("__.py")} - TOO_SHORT
+
+
+def test_at_most_ten_files_at_the_top():
+    top = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
+    assert len(top) <= 10, sorted(top)
+
+
+def test_functions_have_at_most_six_parameters():
+    wrong = set()
+    for name, path in MODULES.items():
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.FunctionDef) and not any("option" in ast.dump(each) for each in node.decorator_list):
+                given = [argument.arg for argument in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+                if len([each for each in given if each not in ("self", "cls")]) > 6:
+                    wrong.add(f"{name}.{node.name}")
+    assert not wrong - TOO_MANY_PARAMETERS
+
+
+def test_nothing_is_imported_by_a_composed_name_and_nothing_is_mocked():
+    composed, mocking = set(), set()
+    for name, path in MODULES.items():
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in (
+                "import_module",
+                "__import__",
+            ):
+                composed |= set() if isinstance(node.args[0], ast.Constant) else {name}
+            if isinstance(node, ast.ImportFrom | ast.Import):
+                used = [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
+                mocking |= {name} if "unittest.mock" in used or ("unittest" in used and "mock" in used) else set()
+    assert not composed and not mocking - MOCKING
