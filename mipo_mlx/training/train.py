@@ -222,8 +222,7 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter, round_number: int = 1)
             f"held-out loss did not fall ({result.first_loss:.3f} before, {result.best_loss:.3f} at its best): "
             "these notes and prompts taught the model nothing that it can use; see report.html"
         )
-    if recipe.rounds > 1:
-        reporter.say(f"  round {round_number}: {gain(result)}")
+    reporter.conclude(f"  round {round_number}: {gain(result)}" if recipe.rounds > 1 else f"  {gain(result)}")
     return {
         **asdict(result),
         "round": round_number,
