@@ -75,6 +75,7 @@ class Architecture:
     extra: dict[str, tuple[str, type]] = field(default_factory=dict)  # further hyperparameters, as HYPERPARAMETERS
     fixed: dict[str, Any] = field(default_factory=dict)  # what the family always is, in config.json's words
     defaults: dict[str, Any] = field(default_factory=dict)  # values of keys that are missing
+    aliases: dict[str, str] = field(default_factory=dict)  # further names of GGUF keys, which Ollama's converter writes
     top: dict[str, str] = field(default_factory=lambda: TOP)
     norm_shift: float = 0.0  # GGUF stores w + shift: Gemma multiplies with 1 + w, llama.cpp with the file's number
     gelu: bool = False
@@ -141,13 +142,17 @@ ARCHITECTURES = (
             "final_logit_softcapping": ("final_logit_softcapping", float),
             "attention.sliding_window": ("sliding_window", int),
         },
-        defaults={"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0, "sliding_window": 4096},
+        defaults={
+            "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0, "sliding_window": 4096, "rms_norm_eps": 1e-6,
+        },
     ),
     Architecture(
         "gemma3", ("gemma3_text",), "Gemma3ForCausalLM", layer={**GEMMA2, **QK_NORM}, norm_shift=1.0, gelu=True, wide_layers=62,
         extra={"attention.sliding_window": ("sliding_window", int), "rope.freq_base_swa": ("rope_local_base_freq", float)},
         fixed={"sliding_window_pattern": 6, "final_logit_softcapping": None, "attn_logit_softcapping": None},
-        defaults={"sliding_window": 512, "rope_local_base_freq": 10000.0},
+        # Ollama's converter leaves the epsilon out; these are the values of Gemma's own configuration and of Ollama's reader.
+        defaults={"sliding_window": 512, "rope_local_base_freq": 10000.0, "rope_theta": 1e6, "rms_norm_eps": 1e-6},
+        aliases={"rope.freq_base": "rope.global.freq_base", "rope.freq_base_swa": "rope.local.freq_base"},
     ),
     Architecture(
         "phi3", ("phi3",), "Phi3ForCausalLM", layer=PHI3,

@@ -55,7 +55,8 @@ def read_config(file: GGUFFile, architecture: Architecture) -> dict[str, Any]:
     config |= architecture.fixed
     prefix, wanted = architecture.gguf, hyperparameters(architecture)
     for key, (name, kind) in wanted.items():
-        value = file.get(f"{prefix}.{key}", (int, float) if kind is float else int)
+        kinds = (int, float) if kind is float else (int,)
+        value = file.get(f"{prefix}.{key}", kinds, file.get(f"{prefix}.{architecture.aliases.get(key)}", kinds))
         if value is not None:
             config[name] = tidy(value) if kind is float else value
     config = {"rope_theta": 10000.0, **architecture.defaults, **config}
