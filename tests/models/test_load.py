@@ -108,6 +108,8 @@ def test_wrong_architecture(folder):
 
 def test_no_weights(folder):
     (folder / "model.safetensors").unlink()
+    refused(folder, r"model.safetensors: this file of the model's weights is missing")
+    (folder / "model.safetensors.index.json").unlink()
     refused(folder, r"no model\*.safetensors")
 
 
