@@ -11,7 +11,6 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 BLAS_PACKAGE = "sudo apt-get install libopenblas0-pthread"
 # mlx-cpu and mlx-cuda-12 own the same file, and pip may write the CPU's last: the second command writes CUDA's last.
@@ -84,36 +83,6 @@ def device() -> Device:
     return Device(kind, str(info.get("device_name", kind)), memory, "device")
 
 
-def prepare(model: Any) -> Any:
-    """The base in the precisions of `lay_out`, computed and in memory."""
-    import mlx.core as mx
-
-    model = lay_out(model)
-    mx.eval(model.parameters())
-    return model
-
-
-def lay_out(model: Any) -> Any:
-    """The base in the precisions that suit this device; nothing is computed yet.
-
-    CPU: float32, since quantised and 16-bit products run at 0.1 to 2 GFLOP/s there; the embedding and the output layer stay as
-    stored (`engine/tables.py`). GPU: all stays as stored (quantised, bf16).
-    """
-    import mlx.core as mx
-    from mlx.utils import tree_map
-    from mlx_lm.utils import dequantize_model
-
-    from .engine.tables import tables
-
-    if device().kind == "cpu":
-        kept = tables(model)
-        model = dequantize_model(model)
-        model.update(tree_map(lambda p: p.astype(mx.float32) if mx.issubdtype(p.dtype, mx.floating) else p, model.parameters()))
-        for owner, name, layer in kept:
-            owner[name] = layer
-    return model
-
-
 def peak_memory() -> int:
     """The most bytes that MLX's allocator held since `reset_peak_memory`."""
     import mlx.core as mx
@@ -149,11 +118,3 @@ def sgemm_rate(size: int = 1024) -> float:
         mx.eval(a @ b)
         best = min(best, time.perf_counter() - begin)
     return 2 * size**3 / best
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether MLX raised because an allocation did not fit. It has no exception type of its own for that."""
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(s in text for s in ("malloc", "out of memory", "allocat", "insufficient memory"))
-    )

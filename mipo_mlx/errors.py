@@ -30,7 +30,7 @@ def one_line(error: Exception) -> tuple[str, int]:
         return _joined(str(error)), code
     if isinstance(error, OSError) and error.filename is not None:
         return _joined(f"{error.filename}: {_of_path(error)}"), 2 if error.errno in PATHS else 1
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return (
             f"out of memory ({_joined(str(error)) or type(error).__name__}); close other programs, lower pairs.batch or "
             "sources.context_tokens, or take a smaller or quantised model; what was computed is kept"
@@ -58,7 +58,9 @@ def _of_path(error: OSError) -> str:
     return reason
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    from .backend import is_out_of_memory
-
-    return is_out_of_memory(error)
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether MLX raised because an allocation did not fit. It has no exception type of its own for that."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(s in text for s in ("malloc", "out of memory", "allocat", "insufficient memory"))
+    )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import backend
+from ..engine.tables import prepare
 from ..errors import UserError, first_line
 from . import weight_files
 
@@ -23,7 +23,7 @@ class LoadedModel:
 
 
 def load(name: str) -> LoadedModel:
-    """Load a model and its tokenizer; the weights are prepared for this device (`backend.prepare`).
+    """Load a model and its tokenizer; the weights are prepared for this device (`prepare`).
 
     Raises UserError for a folder without config, an unknown architecture, truncated weights, or a Hub model without network.
     """
@@ -37,7 +37,7 @@ def load(name: str) -> LoadedModel:
         tokenizer = _tokenizer(path)
     check_chat_template(tokenizer, path)
     model.eval()
-    return LoadedModel(backend.prepare(model), tokenizer, config, name, path)
+    return LoadedModel(prepare(model), tokenizer, config, name, path)
 
 
 def load_tokenizer(name: str) -> Any:

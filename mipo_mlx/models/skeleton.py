@@ -8,7 +8,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from .. import backend
-from ..engine.tables import EMBEDDINGS, OUTPUT
+from ..engine.tables import EMBEDDINGS, OUTPUT, lay_out
 from ..errors import UserError
 from ..gguf_format.blocks import PACKED_BITS
 from ..gguf_format.file import GGUFFile
@@ -46,7 +46,7 @@ def from_config(config: dict[str, Any]) -> tuple[nn.Module, int]:
     quantization = config.get("quantization")
     if quantization:
         nn.quantize(model, group_size=quantization["group_size"], bits=quantization["bits"])
-    return backend.lay_out(model), count
+    return lay_out(model), count
 
 
 def _types(path: Path) -> dict[str, int]:
@@ -74,4 +74,4 @@ def _store_tables(model: nn.Module, types: dict[str, int]) -> nn.Module:
         if tables.get(name) in SIXTEEN_BITS:
             module.set_dtype(SIXTEEN_BITS[tables[name]])
     _pack(model, tables)
-    return backend.lay_out(model)
+    return lay_out(model)

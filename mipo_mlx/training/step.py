@@ -12,9 +12,8 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_map
 
-from .. import backend
 from ..engine.logprobs import Padded, batch_logprobs
-from ..errors import Failure
+from ..errors import Failure, is_out_of_memory
 from ..recipe import CONTRASTS_CONTEXTS, Training
 from ..records import Pair
 from . import objectives
@@ -196,7 +195,7 @@ class _Run:
                 work(make([pairs[i] for i in some], self.pad_id), some)
                 continue
             except (RuntimeError, MemoryError) as error:
-                if not backend.is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 tokens = padded_tokens([pairs[i] for i in some])
                 if len(some) == 1 and self.checkpoint:

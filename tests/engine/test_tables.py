@@ -7,10 +7,9 @@ import pytest
 from mlx.utils import tree_flatten, tree_map
 from mlx_lm.utils import dequantize_model
 
-from mipo_mlx import backend
 from mipo_mlx.engine import fast, logprobs
 from mipo_mlx.engine.cpu import on_cpu
-from mipo_mlx.engine.tables import STORED, expanded, tables
+from mipo_mlx.engine.tables import STORED, expanded, prepare, tables
 from mipo_mlx.pairs.make import sample
 from mipo_mlx.recipe import Lora, Pairs, Training
 from mipo_mlx.records import Pair
@@ -47,7 +46,7 @@ def in_float32(model: nn.Module) -> nn.Module:
 @pytest.fixture(params=[(model, kind) for model in MODELS for kind in KINDS], ids="-".join)
 def both(request) -> tuple[nn.Module, nn.Module]:
     """(with stored tables, all float32), of the same weights."""
-    stored, plain = backend.prepare(made(*request.param)), in_float32(made(*request.param))
+    stored, plain = prepare(made(*request.param)), in_float32(made(*request.param))
     found = [name for name, module in stored.named_modules() if isinstance(module, STORED)]
     assert len(found) == (2 if request.param[0] == "untied" else 1)
     return stored, plain
@@ -104,19 +103,19 @@ def test_the_same_answers_are_sampled(both, tiny_tokenizer):
 def test_a_float32_model_keeps_its_layers():
     model = build_model(tiny_config())
     assert not tables(model)
-    prepared = backend.prepare(model)
+    prepared = prepare(model)
     assert not any(isinstance(module, STORED) for module in prepared.modules())
 
 
 def test_the_tables_take_what_the_file_takes():
-    model = backend.prepare(made("untied", "bf16"))
+    model = prepare(made("untied", "bf16"))
     sizes = {name: x.nbytes for name, x in tree_flatten(model.parameters())}
     assert sizes["model.embed_tokens.stored"] == sizes["lm_head.stored"] == 2 * 384 * 64
     assert sizes["model.layers.0.mlp.up_proj.weight"] == 4 * 64 * 96
 
 
 def test_everything_is_put_back_after_an_error():
-    model = backend.prepare(made("untied", "bf16"))
+    model = prepare(made("untied", "bf16"))
     tables, official = [model.model.embed_tokens, model.lm_head], [mx.fast.scaled_dot_product_attention, nn.silu]
     with pytest.raises(RuntimeError, match="in the middle"), fast(model):
         assert model.lm_head is not tables[1] and model.lm_head.stored.dtype == mx.float32 and nn.silu is not official[1]
