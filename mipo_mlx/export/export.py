@@ -17,6 +17,7 @@ from ..gguf_format.names import by_gguf, by_model_type
 from ..gguf_format.to_mlx import read_config
 from ..models import load
 from ..models.prompts import window_of
+from ..models.weight_files import vocabulary_rows
 from ..progress import Reporter
 from ..recipe import Recipe
 from . import fidelity, gguf, modelfile, system
@@ -114,7 +115,8 @@ def check(recipe: Recipe) -> None:
     if export.gguf:
         try:
             gguf.hyperparameters(config, by_model_type(config["model_type"], "export.gguf"))
-            tokenizer.from_transformers(tokens, 1 + max(tokens.get_vocab().values()), export.pretokenizer)
+            rows = vocabulary_rows(load.resolve(recipe.model, weights=False), config)
+            tokenizer.from_transformers(tokens, rows, export.pretokenizer)
         except UserError as error:
             raise UserError(f"{error}; with gguf: [] under export the result is the adapters and the fused folder") from None
 
@@ -172,7 +174,7 @@ def _fuse(job: Job, reporter: Reporter) -> list[str]:
 
 def _gguf(job: Job, type_name: str, reporter: Reporter) -> list[str]:
     path = job.folder / f"{job.name}-{type_name}.gguf"
-    job.keys = job.keys or _tokenizer_keys(job)
+    job.keys = job.keys or _tokenizer_keys(job, reporter)
     content = gguf.Content(job.keys, job.card, job.template)
     with reporter.track(f"writing {path.name}", total=_parameters(job.weights), unit="weights") as bar:
         files = gguf.write(path, job.weights, type_name, content, split_bytes(job.recipe.export.split), bar.advance)
@@ -209,10 +211,13 @@ def _fidelity(job: Job, written: Files, reporter: Reporter) -> dict[str, Fidelit
     return measured
 
 
-def _tokenizer_keys(job: Job) -> dict[str, Any]:
+def _tokenizer_keys(job: Job, reporter: Reporter) -> dict[str, Any]:
     if job.weights.path.suffix == ".gguf":
         return tokenizer.from_gguf(GGUFFile(job.weights.path))
     rows = next(shape[0] for name, (shape, _) in job.weights.stored.items() if name.endswith("embed_tokens.weight"))
+    absent = tokenizer.without_row(job.tokenizer, rows)
+    if absent:
+        reporter.conclude(f"  not in the GGUF files: {', '.join(absent)}, for which the model has no row of embeddings")
     return tokenizer.from_transformers(job.tokenizer, rows, job.recipe.export.pretokenizer)
 
 

@@ -194,6 +194,7 @@ def _fast(file: GGUFFile, tokens: list[str], types: list[int], content: dict[str
 def from_transformers(tokenizer: Any, vocabulary: int, pre: str | None = None) -> dict[str, Any]:
     """The tokenizer keys of an mlx_lm TokenizerWrapper. Of `vocabulary` rows of embeddings, those without a token become [PADn].
 
+    Added tokens without a row are left out: llama.cpp loads no such file, and the model cannot read or write them.
     pre: the user's own value of tokenizer.ggml.pre. Raises UserError for a tokenizer that is no BPE, and for a pre-tokenizer that
     llama.cpp is not known to have: a file with a wrong name would load and then cut text wrongly without a word.
     """
@@ -219,7 +220,7 @@ def from_transformers(tokenizer: Any, vocabulary: int, pre: str | None = None) -
         keys[PREFIX + "model"], keys[PREFIX + "pre"] = "gpt2", pre or match(fast, content)
         keys[PREFIX + "tokens"], keys[PREFIX + "token_type"], keys[PREFIX + "merges"] = tokens, types, merges
     ids = {"bos": fast.bos_token_id, "eos": fast.eos_token_id, "unknown": fast.unk_token_id, "padding": fast.pad_token_id}
-    keys.update({f"{PREFIX}{name}_token_id": value for name, value in ids.items() if value is not None})
+    keys.update({f"{PREFIX}{name}_token_id": i for name, i in ids.items() if i is not None and i < vocabulary})
     template = fast.chat_template if isinstance(fast.chat_template, str) else ""
     ends = [i for i in sorted(getattr(tokenizer, "eos_token_ids", ())) if i < len(tokens)]  # configurations name others, too
     turn_ends = [i for i in ends if tokens[i] in TURN_ENDS and tokens[i] in template]
@@ -228,6 +229,12 @@ def from_transformers(tokenizer: Any, vocabulary: int, pre: str | None = None) -
     probe = fast("a", add_special_tokens=True)["input_ids"]
     keys[PREFIX + "add_bos_token"] = bool(ids["bos"] is not None and probe and probe[0] == ids["bos"])
     return keys
+
+
+def without_row(tokenizer: Any, vocabulary: int) -> list[str]:
+    """Added tokens whose ids are beyond the `vocabulary` rows of embeddings, as Gemma 3's <image_soft_token>."""
+    added = inner(tokenizer).added_tokens_decoder.items()
+    return [token.content for index, token in sorted(added, key=lambda entry: entry[0]) if index >= vocabulary]
 
 
 def from_gguf(file: GGUFFile) -> dict[str, Any]:
@@ -261,12 +268,16 @@ def inner(tokenizer: Any) -> Any:
 
 
 def _tokens(content: dict[str, Any], vocabulary: int) -> tuple[list[str], list[int]]:
-    """Token texts and types by id; ids that have no token are padding."""
+    """Token texts and types by id; ids that have no token are padding. Added tokens beyond the vocabulary are left out."""
     by_id = {index: (text, NORMAL) for text, index in content["model"]["vocab"].items()}
     for added in content["added_tokens"]:
         by_id[added["id"]] = (added["content"], CONTROL if added["special"] else USER_DEFINED)
-    if max(by_id) >= vocabulary:
-        raise UserError(f"export.gguf: the tokenizer has ids up to {max(by_id)}, the model {vocabulary} rows of embeddings")
+    beyond = set(by_id) - set(range(vocabulary)) - {added["id"] for added in content["added_tokens"]}
+    if beyond:
+        raise UserError(
+            f"export.gguf: the tokenizer has ids up to {max(beyond)}, the model {vocabulary} rows of embeddings; take a base whose "
+            "tokenizer is its own"
+        )
     rows = [by_id.get(index, (f"[PAD{index}]", UNUSED)) for index in range(vocabulary)]
     return [text for text, _ in rows], [kind for _, kind in rows]
 

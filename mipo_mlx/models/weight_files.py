@@ -55,6 +55,17 @@ def missing(folder: Path) -> list[str]:
     return sorted(named - there)
 
 
+def vocabulary_rows(folder: Path, config: dict[str, Any]) -> int:
+    """Rows of the embedding: the file's own where it is there, else config.json's number. A tokenizer may have more tokens."""
+    for shard in sorted(folder.glob("model*.safetensors")):
+        with open(shard, "rb") as handle:
+            header = json.loads(handle.read(struct.unpack("<Q", handle.read(8))[0]))
+        for name, entry in header.items():
+            if name.endswith("embed_tokens.weight"):
+                return int(entry["shape"][0])
+    return int(config.get("vocab_size") or (config.get("text_config") or {})["vocab_size"])
+
+
 def _weight_map(index: Path) -> dict[str, str]:
     """Which file each tensor is in; {} where there is no index."""
     if not index.exists():

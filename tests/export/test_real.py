@@ -137,7 +137,7 @@ import gguf as _, transformers
 folder, model, kind = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 def resident(): return int(open("/proc/self/statm").read().split()[1]) * 4096
 job = stage.prepare(folder, Recipe(model=model))
-keys = stage._tokenizer_keys(job)
+keys = stage._tokenizer_keys(job, stage.Reporter(quiet=True))
 base, peak, begin = resident(), [0], time.process_time()
 def watch():
     while True:
