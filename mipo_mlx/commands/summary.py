@@ -16,19 +16,19 @@ def evaluation(run: Run) -> str:
     from ..evaluation import outcome
     from ..evaluation.statistics import figure, show
     from ..evaluation.verdict import rows
-    from ..report.figures import baselines, second_opinions, verdict_of_judge
+    from ..report.comparisons import baselines, second_opinions, votes
 
-    result = outcome.load(run.folder)
-    lines = [result["verdict"]]
-    for row in rows(outcome.parse(result)):
+    result = outcome.read(run.folder)
+    lines = [result.verdict]
+    for row in rows(result):
         lines.append(f"  {row.label:44s} {figure(row.measure.before.value, row.form):>7s} -> {show(row.measure.after, row.form)}")
-    if judged := result["judged"]:
-        lines += [f"  {judged['judge']}: {verdict_of_judge(judged)}", *(f"  {line}" for line in second_opinions(judged))]
-    if compared := baselines(result["baselines"], result["fresh"]):
+    if judged := result.judged:
+        lines += [f"  {judged.judge}: {votes(judged)}", *(f"  {line}" for line in second_opinions(judged))]
+    if compared := baselines(result.baselines, result.fresh):
         labels = [label for label, _ in compared[0][1]]
         lines.append(f"  {'':32s}" + "".join(f"  {label:>6s}" for label in labels))
         for name, cells in compared:
-            lines.append(f"  {name:32s}" + "".join(f"  {cell['value']:>{max(6, len(label))}s}" for label, cell in cells))
+            lines.append(f"  {name:32s}" + "".join(f"  {cell.value:>{max(6, len(label))}s}" for label, cell in cells))
     return "\n".join(lines)
 
 

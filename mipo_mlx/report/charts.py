@@ -1,11 +1,15 @@
-"""Small charts as inline SVG: lines over steps, two histograms over one axis, estimates with intervals. No script, no network;
-colours are CSS classes, so that one drawing serves light and dark."""
+"""Small charts as inline SVG: lines over steps, two histograms over one axis, estimates with intervals.
+
+They need no script and no network. Colours are CSS classes, so one drawing serves light and dark.
+"""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
+
+from ..evaluation.statistics import Estimate
 
 WIDTH, HEIGHT = 360, 230
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 26, 38
@@ -35,7 +39,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def number(value: float) -> str:
-    """A tick's label: 0.002, 1.5, 20, 3e-05."""
+    """The label of a tick: 0.002, 1.5, 20, 3e-05."""
     if value == 0:
         return "0"
     if abs(value) < 1e-3:
@@ -45,7 +49,7 @@ def number(value: float) -> str:
 
 
 class Axes:
-    """Data to pixels, and the frame that every chart shares."""
+    """Turns data into pixels, and draws the frame that every chart has."""
 
     def __init__(self, x: tuple[float, float], y: tuple[float, float], units: tuple[str, str], whole_steps: bool = False) -> None:
         self.y_ticks = ticks(*y)
@@ -84,8 +88,10 @@ def lines(
     mark: tuple[str, float] | None = None,
     zero: bool = False,
 ) -> Markup | None:
-    """Curves over optimizer steps, broken where a value is not finite; `unit` names the upright axis, `reference` is a named
-    horizontal line, `mark` a named step, `zero` keeps 0 on the axis. None without a point."""
+    """Curves over optimizer steps, broken where a value is not finite. None without a point.
+
+    `unit` names the upright axis, `reference` is a named horizontal line, `mark` a named step, `zero` keeps 0 on the axis.
+    """
     parts = [(c, part) for c in curves for part in _unbroken(c.points)]
     if not parts:
         return None
@@ -146,12 +152,21 @@ def histogram(label: str, groups: Sequence[tuple[str, str, Sequence[float]]], un
     return _bars(label, edges, shares, (unit, "% of answers"))
 
 
-def counted(
-    label: str, name: str, style: str, edges: Sequence[float], counts: Sequence[int], units: tuple[str, str]
-) -> Markup | None:
-    """A histogram that was counted before: `counts` between neighbouring `edges`. None where nothing was counted."""
-    total = sum(counts)
-    return _bars(label, edges, [(name, style, [count / total for count in counts], None)], units) if total else None
+@dataclass(frozen=True)
+class Counted:
+    """A histogram that was counted before: `counts` between neighbouring `edges`."""
+
+    name: str
+    style: str  # a CSS class
+    edges: Sequence[float]
+    counts: Sequence[int]
+
+
+def counted(label: str, bars: Counted, units: tuple[str, str]) -> Markup | None:
+    """A chart of counts; None where nothing was counted."""
+    total = sum(bars.counts)
+    shares = [count / total for count in bars.counts] if total else []
+    return _bars(label, bars.edges, [(bars.name, bars.style, shares, None)], units) if total else None
 
 
 def _bars(
@@ -173,7 +188,7 @@ def _bars(
     return _svg(label, WIDTH, HEIGHT, body)
 
 
-def estimate(before: dict, after: dict, span: tuple[float, float], label: str) -> Markup:
+def estimate(before: Estimate, after: Estimate, span: tuple[float, float], label: str) -> Markup:
     """One row: a grey mark before, a coloured one after, bars for the intervals, all on the axis `span`."""
     width, height, middle = 150, 18, 9
     low, high = span
@@ -183,16 +198,16 @@ def estimate(before: dict, after: dict, span: tuple[float, float], label: str) -
 
     body = [f'<line class="grid" x1="5" x2="{width - 5}" y1="{middle}" y2="{middle}"/>']
     for style, side, y in (("base", before, middle - 3), ("tuned", after, middle + 3)):
-        if side["value"] is None:
+        if side.value is None:
             continue
-        if side["interval"] is not None:
-            a, b = map(px, side["interval"])
+        if side.interval is not None:
+            a, b = map(px, side.interval)
             body.append(f'<line class="interval {style}" x1="{a:.1f}" x2="{b:.1f}" y1="{y}" y2="{y}"/>')
-        body.append(f'<circle class="dot {style}" cx="{px(side["value"]):.1f}" cy="{y}" r="3.4"/>')
+        body.append(f'<circle class="dot {style}" cx="{px(side.value):.1f}" cy="{y}" r="3.4"/>')
     return _svg(label, width, height, body)
 
 
 def _svg(label: str, width: int, height: int, body: Sequence[str]) -> Markup:
-    return Markup(  # every text that went in was escaped above
+    return Markup(  # every text in it was escaped above
         f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">{"".join(body)}</svg>'
     )

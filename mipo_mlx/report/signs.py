@@ -1,11 +1,15 @@
-"""What can go wrong with this method, one row each: what was seen in this run, and what to do where it looks bad."""
+"""What can go wrong with this method: a row for each failure, what this run shows of it and what to do; the leak test in detail."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
+from ..evaluation.outcome import Leak, Outcome, Unprompted
 from ..evaluation.statistics import figure
 from ..evaluation.verdict import LENGTH, PARROTING, PERPLEXITY
 from ..recipe import Recipe, Training
+from .curves import OF_VALIDATION
+from .figures import show
 
 DECAY = -1.0  # chosen reward (beta x nats): an answer became exp(10) times less likely at a beta of 0.1
 AT_ONCE, TRIVIAL = 0.25, 0.95  # share of the training, and the reward accuracy in it, that make negatives trivial
@@ -22,42 +26,49 @@ class Sign:
     remedy: str
 
 
-def signs(
-    result: dict[str, Any],
-    rows: list[dict[str, Any]],
-    pairs: list[dict[str, Any]],
-    trained: list[dict[str, Any]],
-    recipe: Recipe,
-) -> list[Sign]:
-    """Rows for what was measured; what was not is left out.
+@dataclass(frozen=True)
+class LeakTest:
+    """The leak test as the page shows it."""
 
-    result: eval.json; rows: metrics.jsonl; pairs: pairs.json of each round; trained: each round's summary of its training.
+    signs: list[str]
+    rows: list[tuple[str, str, str, str]]  # (test, note, trained, control)
+    canaries: int
+    too_few: bool
+
+
+Rows = list[dict[str, Any]]
+
+
+def signs(outcome: Outcome, rows: Rows, pairs: Rows, trained: Rows, recipe: Recipe) -> list[Sign]:
+    """A row for each failure that the run can show.
+
+    rows: metrics.jsonl; pairs: pairs.json of each round; trained: each round's summary of its training.
     """
     stopped = next((summary["stopped"] for summary in trained if summary.get("stopped")), None)
-    found = [_learned(trained), _diverged(stopped), _decay(result, rows, stopped), _lengths(result)]
-    found += [_trivial(result, rows), _uninformative(result, pairs), _odd(result)]
-    found += [_drift(rows, stopped, recipe), _parroting(result), _recites(result)]
-    return [sign for sign in found if sign]
+    every = [_learned(trained), _diverged(stopped), _decay(outcome, rows, stopped), _lengths(outcome)]
+    every += [_trivial(outcome, rows), _uninformative(outcome, pairs), _odd(outcome)]
+    every += [_drift(rows, stopped, recipe), _parroting(outcome), _recites(outcome)]
+    return [sign for sign in every if sign]
 
 
-def _learned(trained: list[dict[str, Any]]) -> Sign | None:
-    """Whether the first round lowered the held-out loss, and which weights each round kept."""
-    told = []
+def _learned(trained: Rows) -> Sign | None:
+    """Whether the first round lowered the validation loss, and which weights each round kept."""
+    lines = []
     for summary in trained:
         if "best_step" not in summary:
             continue  # too few pairs were left: nothing was trained
         of_round = f"round {summary['round']}: " if len(trained) > 1 else ""
         first, best = summary["first_loss"], summary["best_loss"]
-        losses = "no validation pairs" if first is None else f"held-out loss {first:.4f} before, "
+        losses = "no validation pairs" if first is None else f"validation loss {first:.4f} before, "
         losses += "" if first is None else "never measured again" if best is None else f"{best:.4f} at its best"
         early = f"; training ended early, at step {summary['steps']} of {summary['planned']}" if summary["stopped"] else ""
-        told.append(f"{of_round}{losses}; the weights of step {summary['best_step']} are {_fate(summary)}{early}")
-    if not told:
+        lines.append(f"{of_round}{losses}; the weights of step {summary['best_step']} are {_fate(summary)}{early}")
+    if not lines:
         return None
     first, best = trained[0]["first_loss"], trained[0]["best_loss"]
     bad = None if first is None else best is None or best >= first
     remedy = "train on more notes, longer contexts or more pairs.grids; where the loss rose, lower training.learning_rate"
-    return Sign("Nothing is learned", ". ".join(told), bad, remedy)
+    return Sign("Nothing is learned", ". ".join(lines), bad, remedy)
 
 
 def _fate(summary: dict[str, Any]) -> str:
@@ -66,7 +77,7 @@ def _fate(summary: dict[str, Any]) -> str:
 
 def counts(summary: dict[str, Any]) -> bool:
     """Whether the weights that a round of training ended with are the run's: the first round's are, a later one's where they
-    lowered the held-out loss or nobody could measure it."""
+    lowered the validation loss, or where no pair could measure it."""
     first, best = summary.get("first_loss"), summary.get("best_loss")
     return "best_step" in summary and (summary.get("round", 1) == 1 or first is None or (best is not None and best < first))
 
@@ -83,31 +94,31 @@ def _diverged(stopped: str | None) -> Sign | None:
     return Sign("Training falls apart", _why(stopped), True, "lower training.learning_rate")
 
 
-def _values(rows: list[dict[str, Any]], *keys: str) -> list[float]:
+def _values(rows: Rows, *keys: str) -> list[float]:
     return [row[key] for row in rows for key in keys if isinstance(row.get(key), int | float)]
 
 
-def _decay(result: dict[str, Any], rows: list[dict[str, Any]], stopped: str | None) -> Sign | None:
-    lowest = _values(rows, "chosen_reward", "heldout_chosen_reward")
+def _decay(outcome: Outcome, rows: Rows, stopped: str | None) -> Sign | None:
+    lowest = _values(rows, "chosen_reward", f"{OF_VALIDATION}chosen_reward")
     if not lowest:
         return None
-    heldout = result.get("heldout")
+    heldout = outcome.heldout
     seen = f"chosen reward at its lowest {figure(min(lowest), '+.2f')}"
     if heldout:
-        seen += f", on held-out pairs {figure(heldout['metrics']['chosen_reward']['after']['value'], '+.2f')} at the end"
-    ended = stopped and "training.min_chosen_reward" in stopped
-    seen += f"; {_why(stopped)}" if ended else ""
+        seen += f", on held-out pairs {figure(heldout.metrics['chosen_reward'].after.value, '+.2f')} at the end"
+    ended = stopped is not None and "training.min_chosen_reward" in stopped
+    seen += f"; {_why(stopped)}" if stopped and ended else ""
     remedy = "lower training.learning_rate, or add training.nll_weight"
-    return Sign("Both likelihoods fall, text decays", seen, bool(ended) or min(lowest) < DECAY, remedy)
+    return Sign("Both likelihoods fall, text decays", seen, ended or min(lowest) < DECAY, remedy)
 
 
-def _change(result: dict[str, Any], name: str) -> tuple[float, bool | None] | None:
+def _change(outcome: Outcome, name: str) -> tuple[float, bool | None] | None:
     """(change, whether it is more than chance; None without an interval) of a measure of fresh answers."""
-    measure = ((result.get("fresh") or {}).get("metrics") or {}).get(name)
-    if not measure or measure["change"]["value"] is None:
+    measure = outcome.fresh.metrics.get(name) if outcome.fresh else None
+    if not measure or measure.change.value is None:
         return None
-    interval = measure["change"]["interval"]
-    return measure["change"]["value"], interval and not interval[0] <= 0 <= interval[1]
+    interval = measure.change.interval
+    return measure.change.value, not interval[0] <= 0 <= interval[1] if interval else None
 
 
 def _judged(failure: str, seen: str, real: bool | None, large: bool, remedy: str) -> Sign:
@@ -115,8 +126,8 @@ def _judged(failure: str, seen: str, real: bool | None, large: bool, remedy: str
     return Sign(failure, seen + TOO_FEW, None, "") if real is None else Sign(failure, seen, real and large, remedy)
 
 
-def _lengths(result: dict[str, Any]) -> Sign | None:
-    change = _change(result, "tokens")
+def _lengths(outcome: Outcome) -> Sign | None:
+    change = _change(outcome, "tokens")
     if change is None:
         return None
     value, real = change
@@ -126,7 +137,7 @@ def _lengths(result: dict[str, Any]) -> Sign | None:
     return _judged("Answers grow or shrink", seen, real, abs(value) > LENGTH, remedy)
 
 
-def _trivial(result: dict[str, Any], rows: list[dict[str, Any]]) -> Sign | None:
+def _trivial(outcome: Outcome, rows: Rows) -> Sign | None:
     accuracy = _values(rows, "accuracy")
     if len(accuracy) < ENOUGH_STEPS:
         return None
@@ -134,33 +145,33 @@ def _trivial(result: dict[str, Any], rows: list[dict[str, Any]]) -> Sign | None:
     mean = sum(early) / len(early)
     seen = f"reward accuracy {mean:.2f} in the first quarter of the training"
     hard = "take pairs.negatives: {hard_context: 1.0}"
-    remedy = hard if _has_contexts(result) else "take rejected answers that are harder to tell apart"
+    remedy = hard if _has_contexts(outcome) else "take rejected answers that are harder to tell apart"
     return Sign("Negatives are trivial", seen, mean >= TRIVIAL, remedy)
 
 
-def _has_contexts(result: dict[str, Any]) -> bool:
+def _has_contexts(outcome: Outcome) -> bool:
     """Whether answers are told apart by contexts; there are none in pairs that name none, and in runs of prompts alone."""
-    return (result.get("heldout") or {}).get("contexts", 1) > 0
+    return outcome.heldout is None or outcome.heldout.contexts > 0
 
 
-def _uninformative(result: dict[str, Any], pairs: list[dict[str, Any]]) -> Sign | None:
+def _uninformative(outcome: Outcome, pairs: Rows) -> Sign | None:
     """From the histograms that are counted before any filter by PMI; 0 is one of their edges, or all lies on one side of it."""
     shares = {}
-    for round_number, found in enumerate((of_round.get("histogram", {}) for of_round in pairs), 1):
-        if sum(found.get("train", [])):
-            below = sum(count for count, upper in zip(found["train"], found["edges"][1:], strict=True) if upper <= 0)
-            shares[round_number] = below / sum(found["train"])
+    for number, counted in enumerate((of_round.get("histogram", {}) for of_round in pairs), 1):
+        if sum(counted.get("train", [])):
+            below = sum(count for count, upper in zip(counted["train"], counted["edges"][1:], strict=True) if upper <= 0)
+            shares[number] = below / sum(counted["train"])
     if not shares:
         return None
     each = ", ".join(f"{share:.0%}" + (f" (round {number})" if len(pairs) > 1 else "") for number, share in shares.items())
-    told = "context" if _has_contexts(result) else "request"
-    seen = f"in {each} of the sampled pairs the {told} makes its own answer less likely than a wrong one does"
-    remedy = "use contexts that say more: longer ones, or other notes" if told == "context" else "use prompts that differ more"
+    given = "context" if _has_contexts(outcome) else "request"
+    seen = f"in {each} of the sampled pairs the {given} makes its own answer less likely than a wrong one does"
+    remedy = "use contexts that say more: longer ones, or other notes" if given == "context" else "use requests that differ more"
     return Sign("Pairs say nothing", seen, max(shares.values()) > UNINFORMATIVE, remedy)
 
 
-def _odd(result: dict[str, Any]) -> Sign | None:
-    change = _change(result, "perplexity")
+def _odd(outcome: Outcome) -> Sign | None:
+    change = _change(outcome, "perplexity")
     if change is None:
         return None
     value, real = change
@@ -169,8 +180,8 @@ def _odd(result: dict[str, Any]) -> Sign | None:
     return _judged("Odd, rare words", seen, real, value > PERPLEXITY, remedy)
 
 
-def _drift(rows: list[dict[str, Any]], stopped: str | None, recipe: Recipe) -> Sign | None:
-    kl = _values(rows, "heldout_kl")
+def _drift(rows: Rows, stopped: str | None, recipe: Recipe) -> Sign | None:
+    kl = _values(rows, f"{OF_VALIDATION}kl")
     remedy = "lower training.learning_rate"
     if stopped and "training.max_kl" in stopped:
         return Sign("Drifts from the base", _why(stopped), True, remedy)
@@ -178,12 +189,12 @@ def _drift(rows: list[dict[str, Any]], stopped: str | None, recipe: Recipe) -> S
         return None
     budget, usual = recipe.training.max_kl, Training().max_kl
     allowed = f"of {budget:g} allowed" if budget else f"with no training.max_kl, where {usual:g} is usual"
-    seen = f"about {max(kl):.3f} nats a token on unseen pairs, {allowed}"
+    seen = f"about {max(kl):.3f} nats a token on the validation pairs, {allowed}"
     return Sign("Drifts from the base", seen, max(kl) > (budget or usual or 0), remedy)
 
 
-def _parroting(result: dict[str, Any]) -> Sign | None:
-    change = _change(result, "parroting")
+def _parroting(outcome: Outcome) -> Sign | None:
+    change = _change(outcome, "parroting")
     if change is None:
         return None
     value, real = change
@@ -192,12 +203,47 @@ def _parroting(result: dict[str, Any]) -> Sign | None:
     return _judged("Parrots the user", seen, real, value > PARROTING, remedy)
 
 
-def _recites(result: dict[str, Any]) -> Sign | None:
-    leak = result.get("leak")
+def _recites(outcome: Outcome) -> Sign | None:
+    leak = outcome.leak
     if not leak:
         return None
-    asked = f" in {leak['samples']} samples without a context" if leak["samples"] else ""
-    seen = "; ".join(leak["signs"]) or f"no sign{asked}"
-    if leak["too_few"] and not leak["signs"]:
+    samples = f" in {leak.samples} samples without a context" if leak.samples else ""
+    seen = "; ".join(leak.signs) or f"no sign{samples}"
+    if leak.too_few and not leak.signs:
         seen += "; too few notes to tell by their likelihood"
-    return Sign("Recites private text", seen, bool(leak["signs"]), "lower training.epochs; do not share this model")
+    return Sign("Recites private text", seen, bool(leak.signs), "lower training.epochs; do not share this model")
+
+
+def leak_test(leak: Leak | None) -> LeakTest | None:
+    """The leak test as a conclusion and a table."""
+    if not leak:
+        return None
+    rows, contexts, canaries = [], leak.contexts, leak.canaries
+    sides = ("train", "heldout")
+    if leak.difference is not None:
+        trained, control = (figure(leak.gain_per_token[side], "+.3f") for side in sides)
+        note = f"nats a token, {contexts['train']} trained against {contexts['heldout']} held-out contexts, p = {leak.p:.2g}"
+        rows.append(("How much likelier training made the notes' words", note, trained, control))
+    if leak.samples:
+        note = f"words in a row, in {leak.samples} answers without a context"
+        if leak.passage_gain is not None:
+            note += f"; the trained one became {figure(leak.passage_gain, '+.1f')} nats a token likelier"
+        trained, control = (str(leak.longest_run[side]) for side in sides)
+        rows.append(("Longest passage shared with a note", note, trained, control))
+    if canaries.planted:
+        note = f"{canaries.trained} of {canaries.planted} planted ones met in training"
+        trained = control = "n/a"
+        if canaries.p is not None:
+            trained, control = (f"{sum(bits) / len(bits):.1f}" for bits in (canaries.exposure, canaries.control))
+            note += f"; mean bits of {math.log2(canaries.among):.1f}, where 1.4 is chance; p = {canaries.p:.2g}"
+        rows.append(("Exposure of canaries", note, trained, control))
+    return LeakTest(leak.signs, rows, canaries.planted, leak.too_few)
+
+
+def drift(unprompted: Unprompted | None) -> str:
+    """How far the tuned model is from the base without any context, in words."""
+    if not unprompted:
+        return ""
+    shown, count = show(unprompted.kl_per_token, ".3f"), len(unprompted.answers)
+    interval = f" ({shown.interval})" if shown.interval else ""
+    return f"{shown.value} nats a token{interval} over {count} everyday request{'s' * (count != 1)}"

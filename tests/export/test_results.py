@@ -9,6 +9,7 @@ from mipo_mlx.export import fidelity, results
 from mipo_mlx.files import write_json
 from mipo_mlx.recipe import Recipe
 from mipo_mlx.report import page as report
+from mipo_mlx.report import record
 from mipo_mlx.run import Run
 
 NAMES = ("r-q8_0.gguf", "r-q2_k.gguf", "r-lora.gguf", "r-f16-00001-of-00002.gguf", "r-f16-00002-of-00002.gguf")
@@ -36,11 +37,11 @@ def test_a_model_is_named_once_and_adapters_are_none(folder):
 
 
 def test_what_a_file_keeps_stands_beside_its_command(folder):
-    ways = {way["command"].split("/")[-1].split(" --")[0].rstrip("'"): way for way in report._commands(folder)}
-    assert ways[NAMES[0]]["kept"] == "keeps 93% of what was trained" and not ways[NAMES[0]]["bad"]
-    assert ways[NAMES[1]]["kept"] == "keeps nothing of what was trained" and ways[NAMES[1]]["bad"]
-    assert ways[NAMES[3]]["kept"] == ""  # not measured
-    assert {way["what"]: way["bad"] for way in ways.values()} == {
+    ways = {way.command.split("/")[-1].split(" --")[0].rstrip("'"): way for way in record.ways(folder)}
+    assert ways[NAMES[0]].kept == "keeps 93% of what was trained" and not ways[NAMES[0]].bad
+    assert ways[NAMES[1]].kept == "keeps nothing of what was trained" and ways[NAMES[1]].bad
+    assert ways[NAMES[3]].kept == ""  # not measured
+    assert {way.what: way.bad for way in ways.values()} == {
         "Talk to it here": False, "llama.cpp": False, "Ollama": True, "MLX": True
     }  # fmt: skip
     page = report.render(folder, Recipe(model="x"))

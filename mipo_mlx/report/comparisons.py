@@ -1,0 +1,76 @@
+"""The tuned model against others: a judge's votes, and the baselines."""
+
+from ..evaluation.outcome import BaselineMeasure, Fresh, Judged, Metrics, Opinion
+from ..evaluation.statistics import Estimate
+from .figures import Shown, around, show
+
+COLUMNS = (
+    ("identified_by_base", "Right {apart_by} identified", ".2f"),
+    ("identified_by_embedding", "By an embedding", ".2f"),
+    ("perplexity", "Perplexity", ".2f"),
+    ("tokens", "Tokens", ".1f"),
+    ("parroting", "Parroting", ".2f"),
+    ("self_bleu", "Self-BLEU", ".1f"),
+)
+LEAD = "Tuned identifies more"  # the last column
+Cells = list[tuple[str, Shown]]  # (column, figure)
+
+
+def baselines(measured: dict[str, dict[str, BaselineMeasure]] | None, fresh: Fresh | None) -> list[tuple[str, Cells]]:
+    """Rows of (method, cells): the base without and with the context, context-aware decoding, SFT, the tuned model.
+
+    The last column is how much more often the right context is identified from the tuned model's answers, paired.
+    """
+    if not measured or not fresh:
+        return []
+    first, *rest = [(name, _cells(measures, fresh, "after", "to_tuned")) for name, measures in measured.items()]
+    base = ("context in the prompt (base)", _cells(fresh.metrics, fresh, "before", "change"))
+    return [first, base, *rest, ("tuned", _cells(fresh.metrics, fresh, "after", ""))]
+
+
+def _cells(metrics: Metrics | dict[str, BaselineMeasure], fresh: Fresh, side: str, lead: str) -> Cells:
+    """side: which of the two models of each measure; lead: which of its figures is the tuned model's lead, "" for none."""
+    cells = []
+    for key, label, form in COLUMNS:
+        full = f"{key}_{fresh.choices[0]}" if key.startswith("identified") and fresh.choices else key
+        if measure := metrics.get(full):
+            cells.append((label.format(apart_by=fresh.apart_by), show(getattr(measure, side), form)))
+    for k in fresh.choices[:1]:
+        more: Estimate | None = getattr(metrics[f"identified_by_base_{k}"], lead) if lead else None
+        cells.append((LEAD, show(more, "+.2f") if more else Shown("")))
+    return cells
+
+
+def votes(opinion: Opinion | None) -> str:
+    """A judge's opinion in words; "" without a judge."""
+    if not opinion:
+        return ""
+    missed = f"; {opinion.nonsense} requests it could not judge" if opinion.nonsense else ""
+    if opinion.unanswered:
+        missed += f", {opinion.unanswered} of them without any reply, which the same command asks for again"
+    if opinion.mode == "rubric":
+        rubric = opinion.metrics["rubric"]
+        before, after = show(rubric.before, ".2f").value, show(rubric.after, ".2f").value
+        return f"On a scale of 1 to 5: base {before}, tuned {after}, a change of {around(rubric.change, '+.2f')}{missed}."
+    if not opinion.win_rate or opinion.win_rate.value is None:
+        return f"No verdict{missed}."
+    equal, bias = opinion.length_controlled, opinion.first_preferred
+    unknown = "at equal length unknown: one side's answers are the longer ones"
+    at_equal = f"{around(equal, '.2f')} at equal length" if equal else unknown
+    leaning = f" It prefers the first answer of a pair in {around(bias, '.0%')} of its votes (50% is fair)." if bias else ""
+    return (
+        f"{opinion.win} wins, {opinion.tie} ties, {opinion.loss} losses of the tuned model in both orders{missed}: "
+        f"win rate {around(opinion.win_rate, '.2f')}, {at_equal}.{leaning}"
+    )
+
+
+def second_opinions(judged: Judged | None) -> list[str]:
+    """The votes of further judges, and how far the judges agree, in words."""
+    if not judged:
+        return []
+    lines = [f"{other.judge}: {votes(other)}" for other in judged.others]
+    for pair in judged.agreement:
+        if pair.same.value is not None:
+            kappa = f", kappa {pair.kappa:.2f}" if pair.kappa is not None else ""
+            lines.append(f"{' and '.join(pair.judges)} agree on {around(pair.same, '.0%')} of {pair.requests} requests{kappa}.")
+    return lines
