@@ -21,7 +21,7 @@ def evaluation(run: Run) -> str:
     result = outcome.read(run.folder)
     lines = [result.verdict]
     for row in rows(result):
-        lines.append(f"  {row.label:44s} {figure(row.measure.before.value, row.form):>7s} -> {show(row.measure.after, row.form)}")
+        lines.append(f"  {row.label:44s} {figure(row.before, row.form):>7s} -> {show(row.after, row.form)}")
     if judged := result.judged:
         lines += [f"  {judged.judge}: {votes(judged)}", *(f"  {line}" for line in second_opinions(judged))]
     if compared := baselines(result.baselines, result.fresh):

@@ -57,7 +57,7 @@ FREQUENT = {
 
 @dataclass(frozen=True)
 class Kind:
-    """One requirement: how it is said ("..., please {wish}") and how it is checked."""
+    """One requirement: how it is stated ("..., please {wish}") and how it is checked."""
 
     name: str
     wish: str

@@ -19,7 +19,7 @@ from ..progress import Reporter
 from ..recipe import Evaluation, Recipe
 from ..records import HELDOUT, Pair, read_records
 from ..sources import questions
-from . import abilities, answers, baselines, checkable, drift, heldout, judge, leak, outcome, requests, verdict
+from . import abilities, answers, baselines, checkable, drift, heldout, judge, leak, outcome, requests, verdict, votes
 from .journal import Journal
 from .outcome import FORMAT, Example, Outcome, ShadedAnswer
 from .requests import Answered
@@ -103,6 +103,8 @@ def summary(result: Outcome) -> dict[str, Any]:
         for name, measure in (part.metrics if part else {}).items():
             after = measure.after
             headline[name] = {"before": measure.before.value, "after": after.value, "interval": after.interval}
+    if result.fit and result.fit.win_rate:
+        headline["comparisons_won"] = {"before": 0.5, "after": result.fit.win_rate.value, "interval": result.fit.win_rate.interval}
     return headline
 
 
@@ -166,22 +168,20 @@ def _evaluate(
         notes = {context.id: context.note for context in contexts.read_contexts(folder, recipe)}
         of_pairs = heldout.evaluate(pairs, _score_pairs(bench, pairs), notes, recipe)
         answered = requests.answer(bench, groups)
-        fresh = answers.evaluate(answered, settings, recipe.seed, bench.embedder) if answered else None
-        unprompted = drift.evaluate(bench.keyed_by(settings.everyday))
-        leaked = leak.evaluate(bench.keyed_by(settings.leak_contexts, settings.unprompted))
-        return Outcome(
+        result = Outcome(
             model=recipe.model,
             heldout=of_pairs,
-            fresh=fresh,
-            unprompted=unprompted,
-            leak=leaked,
+            fresh=answers.evaluate(answered, settings, recipe.seed, bench.embedder) if answered else None,
+            fit=votes.fit(answered, settings, recipe.seed, bench.embedder),
+            unprompted=drift.evaluate(bench.keyed_by(settings.everyday)),
+            leak=leak.evaluate(bench.keyed_by(settings.leak_contexts, settings.unprompted)),
             baselines=baselines.evaluate(bench, answered) if with_baselines else None,
             checkable=checkable.evaluate(bench.keyed_by(settings.checkable)),
             abilities=abilities.evaluate(bench.keyed_by(known_answers), known_answers) if known_answers else None,
             judged=judge.evaluate(bench, answered),  # last: an endpoint that fails takes nothing else with it
             gallery=[_example(loaded.tokenizer, a) for a in _spread(answered, max(settings.gallery, settings.examples))],
-            verdict=verdict.sentence(of_pairs, fresh, leaked),
         )
+    return replace(result, verdict=verdict.sentence(result))
 
 
 def _score_pairs(bench: Workbench, pairs: Sequence[Pair]) -> list[list[float]]:

@@ -20,7 +20,7 @@ from ..models.prompts import encode
 from ..progress import Reporter
 from ..recipe import Evaluation, Recipe
 from . import endpoint
-from .outcome import Judged, Opinion
+from .outcome import EMBEDDING, Judged, Opinion
 from .requests import Answered
 from .statistics import key_of
 from .votes import SILENT, Row, Votes, Voting, closer
@@ -28,10 +28,10 @@ from .workbench import Workbench
 
 FILE = "judge-verdicts.jsonl"
 PAIRWISE = (
-    "{asked}Answer A: {first}\n\nAnswer B: {second}\n\nWhich answer suits this user better? Reply with the letter A or B alone."
+    "{opening}Answer A: {first}\n\nAnswer B: {second}\n\nWhich answer suits this user better? Reply with the letter A or B alone."
 )
 RUBRIC = (
-    "{asked}Answer: {answer}\n\n"
+    "{opening}Answer: {answer}\n\n"
     "How well does the answer address what this user prefers and needs? 1: general, it could be for anybody. 2: hardly. "
     "3: in part. 4: well. 5: fully, it fits this user alone. Reply with one digit alone."
 )
@@ -61,8 +61,8 @@ class Judge:
         Rubric: about the base's answer, then about the tuned model's."""
         base, tuned = a.base.text, a.tuned.text
         if self.mode == "pairwise":
-            return [PAIRWISE.format(asked=opening(a), first=x, second=y) for x, y in ((base, tuned), (tuned, base))]
-        return [RUBRIC.format(asked=opening(a), answer=answer) for answer in (base, tuned)]
+            return [PAIRWISE.format(opening=opening(a), first=x, second=y) for x, y in ((base, tuned), (tuned, base))]
+        return [RUBRIC.format(opening=opening(a), answer=answer) for answer in (base, tuned)]
 
     def key(self, a: Answered) -> str | None:
         """The request's name among the kept replies. None where no judge is needed: equal answers are a tie."""
@@ -162,8 +162,7 @@ def evaluate(bench: Workbench, answered: Sequence[Answered]) -> Judged | None:
         votes.append(voting.votes(filled, judge.mode))
     if bench.embedder is not None:
         filled = closer(bench.embedder, answered)
-        # It reads one answer at a time, so it has no position to lean to.
-        opinions.append(replace(voting.opinion(filled, "pairwise", "embedding"), first_preferred=None))
+        opinions.append(replace(voting.opinion(filled, "pairwise", EMBEDDING), first_preferred=None))
         votes.append(voting.votes(filled, "pairwise"))
     if not opinions:
         return None

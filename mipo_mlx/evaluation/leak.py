@@ -7,8 +7,8 @@ it takes no part in the comparison of likelihoods, and counts where a passage is
 
 Three signs, each with its own guard against a false alarm (below 5 % in all):
 - training made trained notes likelier than held-out ones (a permutation test over families of notes, as they were split);
-- a sample without a context repeats a long passage of a trained note, longer than any of a held-out note, and one that the base
-  would hardly have written;
+- a sample without a context repeats a long passage of a trained note. It is longer than any of a held-out note, and the base
+  would hardly have written it;
 - canaries that stood in trained contexts are likelier than their siblings.
 """
 

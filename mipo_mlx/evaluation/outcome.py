@@ -17,6 +17,8 @@ from .statistics import Estimate, Items, Measure
 FILE = "eval.json"
 FORMAT = 4  # of eval.json and of the samples behind it; another version's are computed anew
 
+EMBEDDING, LIKELIHOOD = "embedding", "likelihood"  # judges that need no question
+
 Metrics = dict[str, Measure]
 
 
@@ -195,6 +197,7 @@ class Outcome:
     model: str
     heldout: Heldout | None = None
     fresh: Fresh | None = None
+    fit: Opinion | None = None  # whose fresh answers fit better, by embeddings or by the base's likelihood
     judged: Judged | None = None
     baselines: dict[str, dict[str, BaselineMeasure]] | None = None
     unprompted: Unprompted | None = None

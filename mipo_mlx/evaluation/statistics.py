@@ -150,8 +150,8 @@ class Resampler:
     def at_equal_length(self, outcomes: Sequence[float], lengths: Sequence[float]) -> Estimate | None:
         """The win rate that answers of equal length would have. Judges like long answers, so a model that writes longer ones wins.
 
-        It is sigmoid(a) of the logistic regression outcome ~ a + b tanh(d / rms(d)) over the difference d in tokens, b under a
-        light ridge (after Dubois et al. 2024, length-controlled AlpacaEval). outcomes: 1 win, 0.5 tie, 0 loss.
+        It is sigmoid(a) of the logistic regression outcome ~ a + b tanh(d / rms(d)) over the difference d in tokens. A light ridge
+        is on b (after Dubois et al. 2024, length-controlled AlpacaEval). outcomes: 1 win, 0.5 tie, 0 loss.
         None where nearly all answers of one side are the longer ones: such answers say nothing about equal length.
         """
         low, high = np.quantile(lengths, [OVERLAP, 1 - OVERLAP]) if len(lengths) else (1, 0)

@@ -1,9 +1,13 @@
-"""One sentence that says whether it worked, with its interval, and what it cost where that is much."""
+"""One sentence that says whether it worked, with its interval, and what it cost where that is much.
+
+The verdict stands on fresh answers: does the tuned model's answer fit its user better than the base's, and at what cost? Reward
+accuracy on held-out pairs decides nothing. It can be high beside answers that nobody wants, and near chance beside good ones.
+"""
 
 from dataclasses import dataclass
 
-from .outcome import Fresh, Heldout, Leak, Outcome
-from .statistics import Measure
+from .outcome import EMBEDDING, LIKELIHOOD, Fresh, Heldout, Metrics, Outcome
+from .statistics import Estimate
 
 DOUBT = " (too few to tell that from chance)"
 # How much a cost may grow before it is worth a warning. The report's signs and the study's drawing share these.
@@ -11,71 +15,97 @@ PERPLEXITY = 0.15  # share
 LENGTH = 0.15  # share, either way
 PARROTING = 0.03  # points, as a share
 SELF_BLEU = 2.0  # of 100
+# Beyond these no gain counts: such answers are odd text, or hand the user's own words back, which any judge of fit likes.
+RUINED_PERPLEXITY = 0.5
+RUINED_PARROTING = 0.15
+JUDGES = {EMBEDDING: "sentence embeddings", LIKELIHOOD: "the base model's own likelihood"}
 
 
-def sentence(heldout: Heldout, fresh: Fresh | None, leak: Leak | None = None) -> str:
+@dataclass(frozen=True)
+class Cost:
+    """Something that got worse by more than its limit, in words."""
+
+    text: str
+    ruins: bool = False  # it is so large that no gain counts
+
+
+def sentence(outcome: Outcome) -> str:
     """The verdict on a run."""
-    accuracy = heldout.metrics["accuracy"].after
-    value, interval = accuracy.value or 0.0, accuracy.interval
-    over = "contexts" if heldout.contexts else "prompts"
-    claim = f"on held-out {over} it {picks(heldout.candidates).format(f'{value:.0%}')}"
-    warnings = costs(fresh)
-    if leak and leak.signs:
-        warnings.append("it shows signs of reciting the notes")
+    fit, fresh = outcome.fit, outcome.fresh
+    prices = costs(fresh)
+    if outcome.leak and outcome.leak.signs:
+        prices.append(Cost("it shows signs of reciting the notes"))
+    warnings = " and ".join(cost.text for cost in prices)
+    if fit is None or fresh is None or fit.win_rate is None or fit.win_rate.value is None:
+        pairs = f"; {of_pairs(outcome.heldout)}" if outcome.heldout else ""
+        return f"Not shown: there are no fresh answers to compare{pairs}{f'; {warnings}' if warnings else ''}."
+    value, interval = fit.win_rate.value, fit.win_rate.interval
+    claim = f"its answers fit {'the user' if fresh.apart_by == 'context' else 'the request'} better than the base's in {value:.0%}"
     if interval is None:
-        opening = f"Not shown: {claim} (50 % before), but there are {heldout.no_interval}"
-        return f"{opening}; {' and '.join(warnings)}." if warnings else f"{opening}."
+        opening = f"Not shown: {claim} of the comparisons (50 % is chance), but there are {fresh.no_interval}"
+        return f"{opening}; {warnings}." if warnings else f"{opening}."
     # An end that rounds to 50 % would not say on which side of it it lies.
     form = ".1%" if any(round(end, 2) == 0.5 != end for end in interval) else ".0%"
-    claim += f" (95 % interval {interval[0]:{form}} to {interval[1]:{form}}; 50 % before)"
+    claim += (
+        f" of the comparisons (95 % interval {interval[0]:{form}} to {interval[1]:{form}}; 50 % is chance; "
+        f"compared by {JUDGES[fit.judge]})"
+    )
+    if any(cost.ruins for cost in prices):
+        return f"It went wrong: {warnings}; {claim}."
     if interval[0] > 0.5:
         opening = f"It worked: {claim}"
     elif interval[1] < 0.5:
         opening = f"It went wrong: {claim}"
     else:
         opening = f"No effect can be shown: {claim}"
-    return f"{opening}, but {' and '.join(warnings)}." if warnings else f"{opening}."
+    return f"{opening}, but {warnings}." if warnings else f"{opening}."
 
 
-def picks(candidates: int) -> str:
-    """What the reward accuracy counts, as a sentence's end with a place for the figure."""
-    if candidates == 2:
-        return "picks the right answer in {} of the pairs"
-    return "ranks the right answer above {} of the wrong ones"
+def of_pairs(heldout: Heldout) -> str:
+    """What the reward accuracy counts, with its figure."""
+    accuracy, over = heldout.metrics["accuracy"].after.value or 0.0, "contexts" if heldout.contexts else "prompts"
+    if heldout.candidates == 2:
+        return f"on held-out {over} it ranks the right answer first in {accuracy:.0%} of the pairs (50 % before)"
+    return f"on held-out {over} it ranks the right answer above {accuracy:.0%} of the wrong ones (50 % before)"
 
 
-def costs(fresh: Fresh | None) -> list[str]:
-    """What got worse by more than its limit, in words.
+def costs(fresh: Fresh | None) -> list[Cost]:
+    """What got worse by more than its limit.
 
-    A change whose interval covers 0 may be chance and is no warning. One without an interval is a warning with that doubt.
+    A change whose interval covers 0 may be chance and is no cost. One without an interval is a cost with that doubt.
     """
     if not fresh:
         return []
-    warnings = []
+    prices: list[Cost] = []
 
     def change(name: str) -> float:
-        estimate = fresh.metrics[name].change
+        estimate = fresh.metrics[name].change if name in fresh.metrics else Estimate(None, None)
         low, high = estimate.interval or (1.0, 1.0)
         return 0.0 if low <= 0 <= high else estimate.value or 0.0
 
-    def warn(name: str, warning: str) -> None:
-        warnings.append(warning if fresh.metrics[name].change.interval else f"{warning}{DOUBT}")
+    def add(name: str, text: str, ruins: bool) -> None:
+        known = fresh.metrics[name].change.interval
+        prices.append(Cost(text if known else f"{text}{DOUBT}", ruins and known is not None))
 
-    if change("perplexity") > PERPLEXITY:
-        warn("perplexity", f"its answers read {change('perplexity'):.0%} less naturally to the base model (perplexity)")
-    if abs(change("tokens")) > LENGTH:
-        warn("tokens", f"its answers are {abs(change('tokens')):.0%} {'longer' if change('tokens') > 0 else 'shorter'}")
-    if "parroting" in fresh.metrics and change("parroting") > PARROTING:
-        warn("parroting", f"{change('parroting') * 100:.0f} points more of its answers hand the user's words back")
-    return warnings
+    odder, longer, handed_back = change("perplexity"), change("tokens"), change("parroting")
+    if odder > PERPLEXITY:
+        text = f"its answers read {odder:.0%} less naturally to the base model (perplexity)"
+        add("perplexity", text, odder > RUINED_PERPLEXITY)
+    if abs(longer) > LENGTH:
+        add("tokens", f"its answers are {abs(longer):.0%} {'longer' if longer > 0 else 'shorter'}", False)
+    if handed_back > PARROTING:
+        text = f"{handed_back * 100:.0f} points more of its answers hand the user's words back"
+        add("parroting", text, handed_back > RUINED_PARROTING)
+    return prices
 
 
 @dataclass(frozen=True)
 class Row:
-    """A measure that a person wants to see first."""
+    """A figure that a person wants to see first."""
 
     label: str
-    measure: Measure
+    before: float | None
+    after: Estimate
     form: str  # of its numbers
 
 
@@ -100,18 +130,24 @@ MORE_ROWS = (
 
 def rows(outcome: Outcome) -> list[Row]:
     """What to see first, in order."""
-    heldout, fresh, checkable = outcome.heldout, outcome.fresh, outcome.checkable
-    listed = [Row(label, heldout.metrics[key], form) for key, label, form in HELDOUT_ROWS] if heldout else []
+    listed: list[Row] = []
+
+    def add(metrics: Metrics, key: str, label: str, form: str) -> None:
+        if key in metrics:
+            listed.append(Row(label, metrics[key].before.value, metrics[key].after, form))
+
+    fresh, checkable = outcome.fresh, outcome.checkable
+    if outcome.fit and outcome.fit.win_rate:
+        listed.append(Row("comparisons won by its answers", 0.5, outcome.fit.win_rate, ".2f"))
     if fresh:
         for k in fresh.choices:
             right = f"right {fresh.apart_by} of {k} identified"
-            listed.append(Row(f"{right}, own likelihood", fresh.metrics[f"identified_{k}"], ".2f"))
-            if f"identified_by_embedding_{k}" in fresh.metrics:
-                listed.append(Row(f"{right}, embedding judge", fresh.metrics[f"identified_by_embedding_{k}"], ".2f"))
-        listed += [Row(label, fresh.metrics[key], form) for key, label, form in FRESH_ROWS if key in fresh.metrics]
-    for part in (outcome.abilities, checkable):
-        if part:
-            listed += [Row(label, part.metrics[key], form) for key, label, form in MORE_ROWS if key in part.metrics]
-    if checkable and checkable.heldout_kinds.requests:
-        listed.append(Row("... of kinds that were not trained on", checkable.heldout_kinds.metrics["checkable"], ".2f"))
+            add(fresh.metrics, f"identified_{k}", f"{right}, own likelihood", ".2f")
+            add(fresh.metrics, f"identified_by_embedding_{k}", f"{right}, embedding judge", ".2f")
+    parts = ((FRESH_ROWS, fresh), (HELDOUT_ROWS, outcome.heldout), (MORE_ROWS, outcome.abilities), (MORE_ROWS, checkable))
+    for labels, part in parts:
+        for key, label, form in labels:
+            add(part.metrics if part else {}, key, label, form)
+    if checkable:
+        add(checkable.heldout_kinds.metrics, "checkable", "... of kinds that were not trained on", ".2f")
     return listed

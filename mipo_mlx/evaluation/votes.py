@@ -12,8 +12,8 @@ import numpy as np
 from ..models import embedding
 from ..models.embedding import Embed
 from ..recipe import Evaluation
-from .answers import SIDES, clusters_of
-from .outcome import Agreement, Metrics, Opinion
+from .answers import SIDES, clusters_of, pmi
+from .outcome import EMBEDDING, LIKELIHOOD, Agreement, Metrics, Opinion
 from .requests import Answered
 from .statistics import Estimate, Measures, Resampler
 
@@ -112,11 +112,32 @@ def score(digits: Sequence[float]) -> float:
     return float(np.dot(digits, range(1, 6)) / sum(digits))
 
 
+def fit(answered: Sequence[Answered], settings: Evaluation, seed: int, embedder: Embed | None) -> Opinion | None:
+    """Whose answers fit their own context better, as far as no judge is needed. None without answers.
+
+    The embedder judges; without one the base's likelihood does. These read one answer at a time: they have no position to prefer.
+    """
+    if not answered:
+        return None
+    judge, rows = (EMBEDDING, closer(embedder, answered)) if embedder else (LIKELIHOOD, likelier(answered))
+    return replace(Voting(answered, settings, seed).opinion(rows, "pairwise", judge), first_preferred=None)
+
+
 def closer(embed: Embed, answered: Sequence[Answered]) -> list[Row]:
     """The embedder's pairwise rows: it prefers the answer whose closeness to its own context most exceeds that to the others."""
     margins = []
     for side in SIDES:
         rows = embedding.cosines(embed, [a.by(side).text for a in answered], [a.group.apart for a in answered])
         margins.append([row[a.own] - float(np.mean(np.delete(row, a.own))) for row, a in zip(rows, answered, strict=True)])
+    return _rows(margins)
+
+
+def likelier(answered: Sequence[Answered]) -> list[Row]:
+    """The base's pairwise rows: it prefers the answer whose tokens its own context makes likelier, on average (PMI per token)."""
+    return _rows([[pmi(a.by(side).totals("base"), a.own) / max(1, a.by(side).length) for a in answered] for side in SIDES])
+
+
+def _rows(margins: Sequence[Sequence[float]]) -> list[Row]:
+    """The same preference in both orders, from how well the base's answers fit and how well the tuned model's do."""
     shares = [0.5 if base == tuned else float(tuned > base) for base, tuned in zip(*margins, strict=True)]  # the tuned answer's
     return [[[1 - share, share], [share, 1 - share]] for share in shares]

@@ -1,6 +1,7 @@
 """A local judge: both orders, ties, nonsense, position bias and length control on votes worked out by hand."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -115,7 +116,7 @@ def test_rubric_scores_are_expected_digits():
 
 def test_the_judges_probabilities_are_its_likelihoods(tiny_folder):
     loaded = load.load(str(tiny_folder))
-    question = judge.PAIRWISE.format(asked="The user asked: What now?\n\n", first="x", second="y")
+    question = judge.PAIRWISE.format(opening="The user asked: What now?\n\n", first="x", second="y")
     (found,) = judge.probabilities(loaded.model, loaded.tokenizer, [question], ("A", "B"))
     ids = prompts.encode(loaded.tokenizer, [{"role": "user", "content": question}])
     for letter, probability in zip("AB", found, strict=True):
@@ -182,6 +183,23 @@ def test_the_embedder_leaves_aside_a_profile_that_contexts_share():
 
     pairs = [Answered(group, own, base, tuned) for own in (0, 1)]
     assert preferences(pairs, votes.closer(embedder, pairs)) == [1.0, 0.0]
+
+
+def test_without_an_embedder_the_bases_likelihood_says_whose_answer_fits():
+    """Nats under [own context, another]: 6 nats over 3 tokens beat 6 over 6, and lose to 9 over 3."""
+
+    def of(number, base, tuned):
+        one = answered(number, "b", "t")
+        scored = [replace(getattr(one, s), base=[[own / n] * n, [0.0] * n], answer=Answer(s, [1] * n, "stop"))
+                  for s, (own, n) in (("base", base), ("tuned", tuned))]  # fmt: skip
+        return replace(one, base=scored[0], tuned=scored[1])
+
+    cases = [of(0, (6, 6), (6, 3)), of(1, (9, 3), (6, 3)), of(2, (6, 3), (6, 3))]
+    assert preferences(cases, votes.likelier(cases)) == [1.0, 0.0, 0.5]
+    opinion = votes.fit(cases, Evaluation(bootstrap=200), 0, None)
+    assert (opinion.judge, opinion.win, opinion.tie, opinion.loss, opinion.first_preferred) == ("likelihood", 1, 1, 1, None)
+    assert votes.fit(cases, Evaluation(bootstrap=200), 0, lambda texts: np.ones((len(texts), 2))).judge == "embedding"
+    assert votes.fit([], Evaluation(), 0, None) is None
 
 
 def test_the_embedder_is_one_judge_among_others(tmp_path, tiny_folder, monkeypatch):

@@ -1,77 +1,120 @@
-"""The verdict's sentence follows its interval, and warns of costs that are large and beyond chance."""
+"""The verdict follows the fresh answers, never the reward accuracy, and tells costs that are large and beyond chance."""
 
 import pytest
 
 from mipo_mlx.evaluation import verdict
-from mipo_mlx.evaluation.outcome import Canaries, Fresh, Heldout, Leak
+from mipo_mlx.evaluation.outcome import Canaries, Fresh, Heldout, Leak, Opinion, Outcome
 from mipo_mlx.evaluation.statistics import Estimate, Items, Measure
 
 SAME = Estimate(0.5, None)
 NO_ITEMS = Items([], [], {})
+GOOD = (0.76, [0.66, 0.87])
 
 
-def heldout(value, interval, candidates=2, contexts=9):
-    reason = None if interval else "too few held-out groups for an interval: 2 independent ones, at least 6 needed"
-    metrics = {"accuracy": Measure(SAME, Estimate(value, interval), SAME, False)}
-    return Heldout(9, 9, contexts, candidates, 0.1, reason, metrics, NO_ITEMS)
+def heldout(value=0.7, interval=None, candidates=2, contexts=9):
+    metrics = {"accuracy": Measure(SAME, Estimate(value, interval or [0.6, 0.8]), SAME, False)}
+    return Heldout(9, 9, contexts, candidates, 0.1, None, metrics, NO_ITEMS)
 
 
-def fresh(**changes):
+def fresh(apart_by="context", **changes):
     rows = {name: (0.0, [-0.1, 0.1]) for name in ("perplexity", "tokens", "parroting")} | changes
     metrics = {name: Measure(SAME, SAME, Estimate(*change), False) for name, change in rows.items()}
-    return Fresh(9, 9, 9, "context", [], [], None, metrics, NO_ITEMS, SAME, {})
+    reason = "too few held-out groups for an interval: 2 independent ones, at least 6 needed"
+    return Fresh(9, 9, 9, apart_by, [], [], reason, metrics, NO_ITEMS, SAME, {})
 
 
 def leak(*signs):
     return Leak({}, {}, None, None, False, 0, {}, None, Canaries(0, 0, 0, [], [], None), list(signs))
 
 
+def verdict_of(win=GOOD, of_pairs=None, answers=None, signs=(), judge="embedding"):
+    fit = Opinion(judge, None, "pairwise", 5, 2, 1, 0, 0, win_rate=Estimate(*win))
+    return verdict.sentence(Outcome("x", of_pairs or heldout(), answers or fresh(), fit, leak=leak(*signs)))
+
+
 @pytest.mark.parametrize(
-    "value, interval, opening",
+    "win, opening",
     [
-        (0.81, [0.74, 0.87], "It worked: on held-out contexts it picks the right answer in 81% of the pairs (95 % interval 74%"),
-        (0.55, [0.48, 0.61], "No effect can be shown"),
-        (0.30, [0.20, 0.41], "It went wrong"),
-        (0.90, None, "Not shown"),
+        (GOOD, "It worked: its answers fit the user better than the base's in 76% of the comparisons (95 % interval 66% to 87%; "),
+        ((0.55, [0.48, 0.61]), "No effect can be shown"),
+        ((0.30, [0.20, 0.41]), "It went wrong"),
+        ((0.90, None), "Not shown: its answers fit the user better than the base's in 90% of the comparisons"),
     ],
 )
-def test_the_sentence_follows_the_interval(value, interval, opening):
-    said = verdict.sentence(heldout(value, interval), fresh())
-    assert said.startswith(opening) and said.endswith(".") and "\n" not in said and "but its" not in said
+def test_the_sentence_follows_the_interval_of_the_win_rate(win, opening):
+    sentence = verdict_of(win)
+    assert sentence.startswith(opening) and sentence.endswith(".") and "\n" not in sentence and "but its" not in sentence
 
 
-def test_more_candidates_are_ranked_not_picked():
-    """One of four picked by chance is right in 25 %; what is measured is the share of wrong answers beaten, 50 % by chance."""
-    said = verdict.sentence(heldout(0.67, [0.6, 0.7], candidates=4), fresh())
-    assert said.startswith("It worked: on held-out contexts it ranks the right answer above 67% of the wrong ones (95 % ")
-    assert "on held-out prompts it picks" in verdict.sentence(heldout(0.67, [0.6, 0.7], contexts=0), fresh())
+def test_pairs_told_apart_beside_nonsense_answers_are_no_success():
+    """83 % of the held-out pairs, while the answers are odd text that fits nobody, or seems to fit because it is odd."""
+    pairs, odd = heldout(0.83, [0.75, 0.9]), fresh(perplexity=(0.9, [0.6, 1.2]))
+    assert verdict_of((0.5, [0.4, 0.6]), pairs).startswith("No effect can be shown")
+    for win in ((0.5, [0.4, 0.6]), (0.7, [0.6, 0.8]), (0.3, [0.2, 0.4])):
+        assert verdict_of(win, pairs, odd).startswith("It went wrong: its answers read 90% less naturally")
+
+
+def test_answers_that_win_beside_pairs_near_chance_are_a_success():
+    """Reward accuracy 0.59 [0.40, 0.76] on a run whose fresh answers win 76 % of the comparisons."""
+    assert verdict_of(GOOD, heldout(0.59, [0.40, 0.76])).startswith("It worked: ")
+
+
+def test_the_reward_accuracy_changes_nothing():
+    sentences = {verdict_of(win, heldout(value)) for value in (0.1, 0.5, 0.9) for win in (GOOD, (0.5, [0.4, 0.6]))}
+    assert len(sentences) == 2
+
+
+def test_answers_that_hand_the_context_back_are_no_success_however_well_they_fit():
+    sure = (0.95, [0.9, 1.0])
+    assert verdict_of(sure, answers=fresh(parroting=(0.3, [0.2, 0.4]))).startswith("It went wrong: 30 points more")
+    assert verdict_of(sure, answers=fresh(parroting=(0.3, None))).startswith("It worked: ")  # too few to tell
+
+
+def test_without_fresh_answers_nothing_is_shown():
+    """The pairs are told for what they are: two candidates, more of them, and pairs without contexts."""
+
+    def of(**pairs):
+        return verdict.sentence(Outcome("x", heldout(0.67, **pairs)))
+
+    assert of() == (
+        "Not shown: there are no fresh answers to compare; on held-out contexts it ranks the right answer first in 67% of the "
+        "pairs (50 % before)."
+    )
+    assert "on held-out contexts it ranks the right answer above 67% of the wrong ones (50 % before)" in of(candidates=4)
+    assert "on held-out prompts it ranks" in of(contexts=0)
+
+
+def test_the_judge_and_what_answers_fit_are_named():
+    assert "compared by sentence embeddings" in verdict_of()
+    assert "compared by the base model's own likelihood" in verdict_of(judge="likelihood")
+    assert "fit the request better" in verdict_of(answers=fresh("request"))
 
 
 def test_an_end_of_the_interval_never_seems_to_lie_on_the_chance_line():
-    assert "It worked: " in (said := verdict.sentence(heldout(0.56, [0.5004, 0.62]), None)) and "50.0% to 62.0%" in said
-    assert "No effect" in (said := verdict.sentence(heldout(0.56, [0.4956, 0.62]), None)) and "49.6% to 62.0%" in said
+    assert "It worked: " in (sentence := verdict_of((0.56, [0.5004, 0.62]))) and "50.0% to 62.0%" in sentence
+    assert "No effect" in (sentence := verdict_of((0.56, [0.4956, 0.62]))) and "49.6% to 62.0%" in sentence
 
 
 def test_costs_are_told_where_they_are_large_and_beyond_chance():
-    good = heldout(0.81, [0.74, 0.87])
-    said = verdict.sentence(good, fresh(perplexity=(0.31, [0.1, 0.5]), tokens=(-0.25, [-0.4, -0.1]), parroting=(0.12, [0.02, 0.3])))
-    assert "31% less naturally" in said and "25% shorter" in said and "12 points more" in said
+    large = fresh(perplexity=(0.31, [0.1, 0.5]), tokens=(-0.25, [-0.4, -0.1]), parroting=(0.12, [0.02, 0.3]))
+    sentence = verdict_of(answers=large)
+    assert sentence.startswith("It worked: ")
+    assert "31% less naturally" in sentence and "25% shorter" in sentence and "12 points more" in sentence
     chance = fresh(perplexity=(0.31, [-0.1, 0.7]), tokens=(0.25, [-0.1, 0.6]), parroting=(0.12, [0.0, 0.3]))
     small = fresh(perplexity=(0.14, [0.1, 0.3]), tokens=(0.1, [0.05, 0.15]), parroting=(0.02, [0.01, 0.07]))
-    assert verdict.sentence(good, chance) == verdict.sentence(good, small) == verdict.sentence(good, None)
+    assert verdict_of(answers=chance) == verdict_of(answers=small) == verdict_of()
 
 
 def test_a_large_cost_without_an_interval_is_told_with_its_doubt():
-    good = heldout(0.81, [0.74, 0.87])
-    said = verdict.sentence(good, fresh(tokens=(0.4, None), perplexity=(0.31, [0.1, 0.5]), parroting=(0.01, None)))
-    assert said.endswith("(perplexity) and its answers are 40% longer (too few to tell that from chance).") and "31% less" in said
-    assert said.count("too few") == 1
+    sentence = verdict_of(answers=fresh(tokens=(0.4, None), perplexity=(0.31, [0.1, 0.5]), parroting=(0.01, None)))
+    assert sentence.endswith("(perplexity) and its answers are 40% longer (too few to tell that from chance).")
+    assert "31% less" in sentence and sentence.count("too few") == 1
 
 
 @pytest.mark.parametrize(
-    "interval, ending", [([0.74, 0.87], "before), but it shows"), ([0.4, 0.9], "before), but it shows"), (None, "needed; it shows")]
+    "win, ending",
+    [(GOOD, "embeddings), but it shows"), ((0.6, [0.4, 0.9]), "embeddings), but it shows"), ((0.9, None), "needed; it shows")],
 )
-def test_signs_of_reciting_are_told_whatever_else_is_known(interval, ending):
-    said = verdict.sentence(heldout(0.81, interval), None, leak("a canary"))
-    assert said.endswith(f"{ending} signs of reciting the notes.")
-    assert "reciting" not in verdict.sentence(heldout(0.81, interval), None, leak())
+def test_signs_of_reciting_are_told_whatever_else_is_known(win, ending):
+    assert verdict_of(win, signs=["a canary"]).endswith(f"{ending} signs of reciting the notes.")
+    assert "reciting" not in verdict_of(win)
