@@ -224,7 +224,7 @@ class Export(Section):
     fuse: Fuse = Fuse()
     gguf: list[str] = ["q8_0"]
     adapter: bool = False
-    system: str = "none"
+    system: str = "auto"
     pretokenizer: str | None = None
     split: Annotated[str, Field(pattern=r"^\d+(\.\d+)? ?[MG]B?$")] | None = None
     fidelity: Annotated[int, Field(ge=0)] = 6

@@ -197,9 +197,9 @@ def planned_run(recipe: Recipe, name: str, root: Path) -> Run:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: a file of this name is in the way; choose another --name or --runs")
     if recipe.pairs.file:
-        from .export.system import system_text
+        from .export.system import default_system
 
-        system_text(folder, recipe)  # no stage of such a run makes a profile: if export.system has none now, it never will
+        default_system(folder, recipe)  # no stage of such a run makes a profile: if export.system has none now, it never will
     return Run(folder, recipe)
 
 

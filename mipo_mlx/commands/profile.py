@@ -55,5 +55,5 @@ def _put_aside(run: Run, path: Path, reporter: Reporter) -> None:
         reporter.say(f"  {path}: edited by hand; moved to {kept.name}")
     for name in (contexts.FILE, contexts.STATE, "profile-samples.jsonl"):
         (run.folder / name).unlink(missing_ok=True)
-    if run.recipe.export.system.strip() == "profile" and run.done("export"):
+    if run.recipe.export.system.strip() in ("auto", "profile") and run.done("export"):
         reporter.say(f"  the files were exported with the profile before; `mipo-mlx export {run.folder}` makes them anew")

@@ -25,7 +25,7 @@ from . import fuse as fusing
 from .adapter_gguf import NO_DORA, write_adapter
 from .card import Card, make_card
 from .results import STATE, Exported, Fidelity, read_state, run_name, write_state
-from .system import system_text
+from .system import Default, default_system
 from .weights import Weights, load_adapters
 
 
@@ -39,7 +39,7 @@ class Job:
     tokenizer: Any
     own_template: str | None  # the base's chat template
     template: str | None  # the same with the default system message in it
-    system: str  # the default system message; "" for none
+    system: Default
     card: Card
     generation: dict[str, Any]  # generation_config.json of the base
     inputs: str  # a hash of everything that the files are made from
@@ -61,6 +61,8 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
     """
     wanted = [types.check(name) for name in recipe.export.gguf]
     job = prepare(folder, recipe)
+    if job.system.missing:
+        reporter.say(f"  no default system message: {job.system.missing}")
     written: Files = {}
     if recipe.export.mlx:
         written["fused"] = _once(job, "fused", partial(_fuse, job, reporter))
@@ -105,7 +107,7 @@ def check(recipe: Recipe) -> None:
         raise UserError(NO_DORA)
     tokens = load.load_tokenizer(recipe.model)
     text = system.clean(export.system)
-    if text not in ("", "none") and isinstance(tokens.chat_template, str):
+    if text not in ("", "none", "auto") and isinstance(tokens.chat_template, str):
         system.with_default(tokens.chat_template, text, tokens)
     if load.resolve(recipe.model, weights=False).suffix == ".gguf":
         return  # what was read from a GGUF file can be written to one
@@ -131,11 +133,14 @@ def prepare(folder: Path, recipe: Recipe) -> Job:
         config = load.model_config(recipe.model)
     tokens = load.load_tokenizer(recipe.model)
     template = own = tokens.chat_template if isinstance(tokens.chat_template, str) else None
-    text = system_text(folder, recipe)
-    if text:
-        if template is None:
-            raise UserError("export.system: the model has no chat template to put it into; write none")
-        template = system.with_default(template, text, tokens)
+    default = default_system(folder, recipe)
+    if default.text:
+        try:
+            template = system.with_default(template or "", default.text, tokens)
+        except UserError as error:
+            if system.clean(recipe.export.system) != "auto":
+                raise
+            default = Default("", str(error))
     generation = read_json(path / "generation_config.json", {}) if path.is_dir() else {}
     card = make_card(folder, recipe, path, generation)
     adapters = folder / "adapters"
@@ -144,7 +149,7 @@ def prepare(folder: Path, recipe: Recipe) -> Job:
         path.resolve(), path.stat().st_mtime_ns, template, card, recipe.export.pretokenizer,
     )  # fmt: skip
     weights = Weights(path, config, load_adapters(adapters))
-    return Job(folder, recipe, weights, tokens, own, template, text, card, generation, inputs)
+    return Job(folder, recipe, weights, tokens, own, template, default, card, generation, inputs)
 
 
 def _once(job: Job, kind: str, write: Callable[[], list[str]]) -> list[str]:
@@ -239,7 +244,7 @@ def _modelfile(job: Job, written: Files) -> modelfile.Contents | None:
     else:
         return None
     window = window_of(job.weights.config, 0)
-    return modelfile.Contents(source, job.own_template, job.system, window, job.card.sampling, adapter)
+    return modelfile.Contents(source, job.own_template, job.system.text, window, job.card.sampling, adapter)
 
 
 def _dtype(weights: Weights) -> str:

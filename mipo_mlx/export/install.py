@@ -9,7 +9,7 @@ from ..files import write_json
 from ..models.stores import lmstudio_folder
 from ..recipe import Recipe
 from .results import exported_models, ollama_name
-from .system import system_text
+from .system import default_system
 
 
 def ggufs(folder: Path) -> list[Path]:
@@ -49,7 +49,7 @@ def install_lmstudio(folder: Path, recipe: Recipe, name: str) -> str:
         link = place / file.name
         link.unlink(missing_ok=True)
         link.symlink_to(file.resolve())
-    text = system_text(folder, recipe)
+    text = default_system(folder, recipe).text
     if text:
         fields = [{"key": "llm.prediction.systemPrompt", "value": text}]
         preset = {"identifier": f"@local:{name}", "name": name, "changed": False}

@@ -5,72 +5,61 @@ With it the exported model is personal without a flag. A system message of the u
 
 import re
 import unicodedata
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
 from ..gguf_format.tokenizer import inner
-from ..memory.contexts import of_people, plain, sections
+from ..memory.contexts import FILE, of_people, plain, sections
 from ..models import prompts
-from ..models.prompts import system_message
 from ..recipe import Recipe
-from ..records import TRAIN, Context, read_records
-from ..sources import canaries
 
 PROBE_USER = "probe-user"
-WORDS = 300  # a profile longer than this costs every conversation more context than it is worth
-FILES = ("profile.md", "profile.txt")
+BESIDE_NOTES = (FILE, "profile.txt")
+# A profile is facts, not words of the user, and a talk has no limit of two sentences: so it has a frame of its own.
+FRAME = "You are a helpful assistant. These are facts about the user:\n{profile}\nMake each answer fit this user."
 
 
-def system_text(folder: Path, recipe: Recipe) -> str:
-    """The default system message; "" for none.
+@dataclass(frozen=True)
+class Default:
+    """The default system message; "" for none, with the reason where the recipe wants one."""
 
-    `profile`: profile.md in the run folder (`mipo-mlx profile`), else profile.md or profile.txt inside or beside the notes, without
-    comments, headings and sources; without one the run's own training contexts, in order, up to WORDS words. It is framed as the
-    contexts were in training (`pairs.system`). Raises UserError where there is nothing, or a profile of several people.
+    text: str
+    missing: str = ""
+
+
+def default_system(folder: Path, recipe: Recipe) -> Default:
+    """The meaning of `export.system`: auto, none, profile or a text of the user's own.
+
+    `auto` takes profile.md of the run where it has facts about one author. `profile` insists on one, which may also lie inside or
+    beside the notes. Raises UserError where `profile` has none, or one of several people.
     """
     wanted = clean(recipe.export.system)
     if wanted in ("", "none"):
-        return ""
-    if wanted != "profile":
-        return wanted
-    return clean(system_message(recipe.pairs, _profile(folder, recipe)))
+        return Default("")
+    if wanted not in ("auto", "profile"):
+        return Default(wanted)
+    notes = Path(recipe.sources.notes) if recipe.sources.notes else folder
+    beside = [place / name for place in (notes, notes.parent) for name in BESIDE_NOTES] if wanted == "profile" else []
+    missing = f"{folder / FILE} is missing or has no facts; `mipo-mlx profile` writes it, and `mipo-mlx export` takes it in"
+    for path in (folder / FILE, *beside):
+        text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+        people = [person for person in sections(text) if person]
+        if of_people(recipe) and len(people) > 1:
+            missing = f"{path} is the profile of {len(people)} people, and a model has one system message; write a text of your own"
+            break
+        if plain(text):
+            return Default(clean(FRAME.replace("{profile}", plain(text))))
+    if wanted == "profile":
+        raise UserError(f"export.system: {missing}")
+    return Default("", missing)
 
 
 def clean(text: str) -> str:
     """`text` with "\\n" at the end of each line and without control characters: the same in every exported file."""
     lines = text.replace("\r\n", "\n").replace("\r", "\n")
     return "".join(c for c in lines if c in "\n\t" or unicodedata.category(c) != "Cc").strip()
-
-
-def _profile(folder: Path, recipe: Recipe) -> str:
-    notes = Path(recipe.sources.notes) if recipe.sources.notes else folder
-    for place in (folder, notes, notes.parent):
-        for name in FILES:
-            if (place / name).is_file():
-                text = (place / name).read_text(encoding="utf-8", errors="replace")
-                people = [person for person in sections(text) if person]
-                if of_people(recipe) and len(people) > 1:
-                    raise UserError(
-                        f"export.system: {place / name} is the profile of {len(people)} people, and a model has one system "
-                        "message; write a text of your own"
-                    )
-                if plain(text):
-                    return plain(text)
-    trained = [c for c in read_records(folder / "contexts.jsonl", Context) if c.split == TRAIN]
-    contexts = [c.text.strip() for c in canaries.unplanted(trained, recipe.seed, recipe.sources.canaries)]
-    if not contexts:
-        raise UserError(
-            f"export.system: profile needs a {FILES[0]}, or the contexts of a run, and {folder} has neither; write the file, or a "
-            "text of your own in place of profile"
-        )
-    kept, words = [contexts[0]], len(contexts[0].split())
-    for text in contexts[1:]:
-        words += len(text.split())
-        if words > WORDS:
-            break
-        kept.append(text)
-    return "\n".join(kept)
 
 
 def with_default(template: str, text: str, tokenizer: Any) -> str:

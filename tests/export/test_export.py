@@ -218,6 +218,32 @@ def test_ids_that_end_an_answer_beyond_the_tokenizers_own_refuse_nothing(run):
     stage.check(asked.model_copy(update={"model": str(folder / "base")}))
 
 
+def test_the_profile_is_in_every_file_without_being_named(run, capsys):
+    from .ollama import parse
+
+    tiny, folder = run
+    stage.run(folder, recipe(tiny), Reporter())
+    assert "no default system message" in capsys.readouterr().err
+    assert "system" not in dict(parse((folder / "Modelfile").read_text()))
+    (folder / "profile.md").write_text("- The user keeps bees.\n")
+    stage.run(folder, recipe(tiny), Reporter())
+    assert "no default system message" not in capsys.readouterr().err
+    held = dict(parse((folder / "Modelfile").read_text()))["system"]
+    assert "The user keeps bees." in held and "has said" not in held
+    chat = GGUFFile(folder / "mine-f32.gguf").metadata["tokenizer.chat_template"]
+    assert chat == (folder / "fused" / "chat_template.jinja").read_text() and "The user keeps bees." in chat
+    path = tiny.folder / "base" / "chat_template.jinja"
+    own = path.read_text()
+    path.write_text("{{ messages[-1]['content'][:3] }}")
+    stage.run(folder, recipe(tiny), Reporter())
+    assert "no default system message: export.system: the model's chat template has no place" in capsys.readouterr().err
+    with pytest.raises(UserError, match="no place for a system message"):
+        stage.run(folder, recipe(tiny, system="profile"), QUIET)
+    path.write_text(own)
+    stage.run(folder, recipe(tiny, system="none"), QUIET)
+    assert "bees" not in GGUFFile(folder / "mine-f32.gguf").metadata["tokenizer.chat_template"]
+
+
 @pytest.mark.parametrize("name", ["q9_0", "Q4KM", ""])
 def test_an_unknown_type_lists_what_exists(run, name):
     tiny, folder = run

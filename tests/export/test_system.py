@@ -5,7 +5,7 @@ import pytest
 from mipo_mlx.errors import UserError
 from mipo_mlx.export import system
 from mipo_mlx.export.llamacpp import Llama
-from mipo_mlx.export.system import system_text
+from mipo_mlx.export.system import default_system
 from mipo_mlx.recipe import Recipe
 from mipo_mlx.records import Context, write_records
 from tests.conftest import CHAT_TEMPLATE
@@ -81,38 +81,58 @@ def test_a_template_that_shows_nothing_is_refused(tiny_llama: Tiny):
         system.with_default("fixed text", PROFILE, tiny_llama.tokenizer)
 
 
-def recipe(**export) -> Recipe:
-    return Recipe(model="m", export=export, pairs={"system": "User: {context}"})
+def recipe(**more) -> Recipe:
+    return Recipe(model="m", pairs={"system": "The user has said: {context}"}, **more)
 
 
-def context(number: int, split: str = "train") -> Context:
-    return Context(str(number), f"Fact {number}.", str(number), "a.md", 1, split, 3)
+def text(folder, system="auto", **more) -> str:
+    return default_system(folder, recipe(export={"system": system}, **more)).text
 
 
-def test_none_a_text_and_the_profile(tmp_path):
-    assert system_text(tmp_path, recipe()) == ""
-    assert system_text(tmp_path, recipe(system="Be brief.")) == "Be brief."
-    write_records(tmp_path / "contexts.jsonl", [context(1), context(2, "heldout"), context(3)])
-    assert system_text(tmp_path, recipe(system="profile")) == "User: Fact 1.\nFact 3."
-    said = "# Profile\n<!-- edit me -->\n- I keep bees. <!-- notes/a.md:3, b.md:1 -->\n- I bake. [c.md:2]\n"
-    (tmp_path / "profile.md").write_text(said)
-    assert system_text(tmp_path, recipe(system="profile")) == "User: I keep bees.\nI bake."
+FACTS = "# Profile\n<!-- edit me -->\n- I keep bees. <!-- notes/a.md:3, b.md:1 -->\n- I bake. [c.md:2]\n"
+
+
+def test_none_and_a_text(tmp_path):
+    (tmp_path / "profile.md").write_text(FACTS)
+    assert text(tmp_path, "none") == text(tmp_path, "") == "" and text(tmp_path, "Be brief.\r\n") == "Be brief."
+    assert default_system(tmp_path, recipe(export={"system": "none"})).missing == ""
+
+
+@pytest.mark.parametrize("wanted", ["auto", "profile"])
+def test_the_profile_is_facts_in_a_frame_of_its_own(tmp_path, wanted):
+    (tmp_path / "profile.md").write_text(FACTS)
+    assert text(tmp_path, wanted) == system.FRAME.format(profile="I keep bees.\nI bake.")
+    assert "has said" not in text(tmp_path, wanted) and "sentence" not in text(tmp_path, wanted)
+    assert recipe().export.system == "auto"
+
+
+@pytest.mark.parametrize("written", [None, "", "# Profile\n<!-- nothing yet -->\n", "\n\n"])
+def test_without_a_fit_profile_auto_says_so_and_takes_no_note(tmp_path, written):
+    write_records(tmp_path / "contexts.jsonl", [Context("1", "My secret is 1234.", "1", "a.md", 1, "train", 5)])
+    if written is not None:
+        (tmp_path / "profile.md").write_text(written)
+    missing = default_system(tmp_path, recipe())
+    assert missing.text == "" and "profile.md is missing or has no facts; `mipo-mlx profile`" in missing.missing
+    with pytest.raises(UserError, match="export.system: .*profile.md is missing or has no facts"):
+        text(tmp_path, "profile")
+
+
+def test_a_profile_among_the_notes_counts_where_the_recipe_names_it(tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "run").mkdir()
+    notes = {"sources": {"notes": str(tmp_path / "notes")}}
+    (tmp_path / "profile.txt").write_text("I keep bees.")
+    assert text(tmp_path / "run", "profile", **notes) == system.FRAME.format(profile="I keep bees.")
+    assert text(tmp_path / "run", "auto", **notes) == ""  # a note of that name may be about anything
+    (tmp_path / "notes" / "profile.md").write_text("I bake.")
+    assert text(tmp_path / "run", "profile", **notes) == system.FRAME.format(profile="I bake.")
 
 
 def test_the_profile_of_several_people_is_refused(tmp_path):
     (tmp_path / "profile.md").write_text("## Ann\n- The user bakes.\n## Bo\n- The user sings.\n")
-    assert system_text(tmp_path, recipe(system="profile")) == "User: The user bakes.\nThe user sings."  # one author's chapters
-    people = Recipe(model="m", export={"system": "profile"}, sources={"columns": {"note": "user"}})
+    assert text(tmp_path) == system.FRAME.format(profile="The user bakes.\nThe user sings.")  # one author's chapters
+    people = {"sources": {"columns": {"note": "user"}}}
     with pytest.raises(UserError, match="profile of 2 people"):
-        system_text(tmp_path, people)
-
-
-def test_a_profile_out_of_nothing_is_refused(tmp_path):
-    with pytest.raises(UserError, match="export.system: profile needs"):
-        system_text(tmp_path, recipe(system="profile"))
-
-
-def test_a_long_profile_stops_at_a_whole_context(tmp_path):
-    write_records(tmp_path / "contexts.jsonl", [context(n) for n in range(400)])
-    text = system_text(tmp_path, recipe(system="profile"))
-    assert 250 <= len(text.split()) <= 301 and text.endswith(".")
+        text(tmp_path, "profile", **people)
+    assert text(tmp_path, "auto", **people) == ""
+    assert "profile of 2 people" in default_system(tmp_path, recipe(**people)).missing

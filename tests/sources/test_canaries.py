@@ -55,15 +55,3 @@ def test_what_is_made_of_notes_carries_no_canary_along():
     (line,) = lines(3, 1)
     assert without(f"I bake bread. {line}", 3, 1) == "I bake bread."
     assert without(f"I bake bread. {line}", 4, 1) == f"I bake bread. {line}"  # another run's
-
-
-def test_a_default_system_message_made_of_contexts_has_no_canary(tmp_path):
-    from mipo_mlx.export.system import system_text
-    from mipo_mlx.recipe import Recipe
-    from mipo_mlx.records import Context, write_records
-    from mipo_mlx.sources.canaries import lines
-
-    recipe = Recipe(model="x", sources={"canaries": 1}, export={"system": "profile"})
-    planted = f"I bake bread. {lines(recipe.seed, 1)[0]}"
-    write_records(tmp_path / "contexts.jsonl", [Context("c0", planted, "n0", "n0.md", 1, "train", 9)])
-    assert "I bake bread." in system_text(tmp_path, recipe) and lines(recipe.seed, 1)[0] not in system_text(tmp_path, recipe)
