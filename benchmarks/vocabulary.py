@@ -3,7 +3,7 @@
     PYTHONPATH=. python benchmarks/vocabulary.py [--quick]
 
 The model has SmolLM2-135M's body with random weights in bf16: 30 layers, 576 wide, 9 query and 3 key heads, 1536 inner, tied
-embeddings. LoRA has rank 8 on all linear layers. The step is `training.step.step` over one pair: a prompt of 512 tokens and two
+embeddings. LoRA has rank 8 on all linear layers. The step is `training.step.gradient_step` over one pair: a prompt of 512 tokens and two
 answers of 128. Peaks are MLX's own. Each vocabulary runs in its own process. `--quick` takes 3 layers.
 """
 
@@ -31,7 +31,7 @@ def measure(vocabulary: int, layers: int) -> dict[str, float]:
     from mipo_mlx.models.skeleton import from_config
     from mipo_mlx.recipe import Lora, Training
     from mipo_mlx.records import Pair
-    from mipo_mlx.training import step
+    from mipo_mlx.training.step import gradient_step
 
     mx.random.seed(0)
     config = {
@@ -53,7 +53,7 @@ def measure(vocabulary: int, layers: int) -> dict[str, float]:
     mx.clear_cache()
     mx.reset_peak_memory()
     begin = time.perf_counter()
-    found = step.step(model, [pair], Training(), token_budget=1 << 20, pad_id=0)
+    found = gradient_step(model, [pair], Training(), token_budget=1 << 20, pad_id=0)
     mx.eval(found.gradients)
     return {"peak": mx.get_peak_memory(), "table": table, "weights": weights, "seconds": time.perf_counter() - begin}
 

@@ -56,9 +56,11 @@ def _pairs(run: "Run", reporter: Reporter, round_number: int) -> dict[str, Any]:
 
 
 def _training(run: "Run", reporter: Reporter, round_number: int) -> dict[str, Any]:
-    from .training import train
+    from .training import rounds, train
 
-    return train.run(run.folder, run.recipe, reporter, round_number)
+    if run.recipe.rounds > 1:
+        return rounds.run(run.folder, run.recipe, reporter, round_number)
+    return train.run(run.folder, run.recipe, reporter)
 
 
 def _evaluation(run: "Run", reporter: Reporter, round_number: int) -> dict[str, Any]:
@@ -341,7 +343,13 @@ def _as_left(run: Run, entry: dict[str, Any]) -> bool:
 
 
 def check_files(run: Run, step: str, reporter: Reporter) -> None:
-    """Raise Failure where a file that `step` reads is gone or cut off; warn where it differs from what its stage wrote."""
+    """Raise Failure where a file that `step` reads is gone or cut off; warn where it differs from what its stage wrote.
+
+    Raises UserError where another version trained the run.
+    """
+    from .training import metrics
+
+    metrics.read(run.folder)
     again = "run `mipo-mlx train` with this run's recipe, which makes it again"
     planned, entries = steps(run.recipe), run.manifest.get("stages", {})
     for earlier in planned[: planned.index(step)]:

@@ -33,7 +33,6 @@ TOO_MANY_PARAMETERS = {
     "pairs.grids._grids",
     "pairs.make.sample_grids",
     "pairs.own_prompts._questions",
-    "training.memory_plan.plan",
 }
 MOCKING: set[str] = set()
 

@@ -1,4 +1,4 @@
-"""Ours: one `training.step.step` over the row, clipping and AdamW, as in `training/train.py`."""
+"""Ours: one `training.step.gradient_step` over the row, clipping and AdamW, as in `training/train.py`."""
 
 import time
 
@@ -16,8 +16,7 @@ from mipo_mlx.models import adapters, load  # noqa: E402
 from mipo_mlx.recipe import Lora, Training  # noqa: E402
 from mipo_mlx.records import Pair  # noqa: E402
 from mipo_mlx.training import memory_plan  # noqa: E402
-from mipo_mlx.training import step as gradients  # noqa: E402
-from mipo_mlx.training.step import ROUND  # noqa: E402
+from mipo_mlx.training.step import gradient_step  # noqa: E402
 
 config = session.config
 settings = Training(learning_rate=1e-6, checkpoint_gradients=config["checkpointing"])
@@ -41,8 +40,8 @@ def pair(candidates: list[int]) -> Pair:
 
 def planned() -> int:
     """The planner's peak of a step over the row, in bytes. Lengths are rounded up as in batches."""
-    length, answer = -(-(len(prompt) - 1) // ROUND) * ROUND + 1, -(-len(answers[0]) // ROUND) * ROUND
-    return memory_plan.predict(model, settings, memory_plan.Shape(1, length, len(answers), answer), 1 << 60).peak_bytes
+    shape = memory_plan.Shape.of_pair(len(prompt), len(answers), len(answers[0]))
+    return memory_plan.predict(model, settings, shape, 1 << 60).peak_bytes
 
 
 row = pair(list(range(len(answers))))
@@ -50,7 +49,7 @@ budget = config["token_budget"]
 
 
 def step(pairs: list[Pair]):
-    return gradients.step(model, pairs, settings, token_budget=budget, pad_id=0)
+    return gradient_step(model, pairs, settings, token_budget=budget, pad_id=0)
 
 
 def save(found, name: str) -> None:

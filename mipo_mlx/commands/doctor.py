@@ -83,10 +83,10 @@ def fitting(device: backend.Device) -> list[Fit]:
     saving = settings.model_copy(update={"checkpoint_gradients": True})
     for name, base in BASES.items():
         model, parameters = from_config(base.config)
-        lengths = (PROMPT, Pairs().max_tokens, CANDIDATES)
-        least = memory_plan.plan(model, settings, *lengths, limit_bytes=1).peak_bytes
-        plan = memory_plan.plan(model, settings, *lengths, limit_bytes=device.budget, most_pairs=Pairs().contexts_per_grid)
-        again = plan if plan.fits else memory_plan.plan(model, saving, *lengths, limit_bytes=device.budget)
+        longest = memory_plan.Shape.of_pair(PROMPT, CANDIDATES, Pairs().max_tokens)
+        least = memory_plan.choose(model, settings, longest, 1).peak_bytes
+        plan = memory_plan.choose(model, settings, longest, device.budget, most_pairs=Pairs().contexts_per_grid)
+        again = plan if plan.fits else memory_plan.choose(model, saving, longest, device.budget)
         chosen = again if again.fits else plan
         fits.append(Fit(name, parameters, least, chosen.peak_bytes, chosen.token_budget, chosen.fits, again.fits and not plan.fits))
     return fits

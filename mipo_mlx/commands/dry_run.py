@@ -203,10 +203,10 @@ def describe(run: Run) -> str:
         work = count(recipe, contexts, prompts)
     model, parameters = skeleton(recipe.model)
     device = backend.device()
-    lengths = (work.prompt_tokens, work.answer_tokens, work.candidates)
+    longest = memory_plan.Shape.of_pair(work.prompt_tokens, work.candidates, work.answer_tokens)
     together = recipe.training.grids_per_step * recipe.pairs.contexts_per_grid
-    planned = memory_plan.plan(model, recipe.training, *lengths, limit_bytes=device.budget, most_pairs=together)
-    advice = memory_plan.advice(planned, model, recipe.training, lengths, device.budget)
+    planned = memory_plan.choose(model, recipe.training, longest, device.budget, most_pairs=together)
+    advice = memory_plan.advice(planned, model, recipe.training, longest, device.budget)
     needed = times(work, parameters, backend.sgemm_rate())
     gone = dropped.get("passages", {}).get("dropped", {})
     notes = f"notes      {dropped.get('notes')}: {len(contexts)} contexts ({_sides(work.contexts)})" + (

@@ -25,7 +25,7 @@ from ..models.prompts import end_of_turn
 from ..progress import Reporter
 from ..recipe import Pairs, Recipe
 from ..records import Answer, key_for
-from ..training import train
+from ..training import rounds, train
 from . import answers
 from .journal import Journal
 from .outcome import BaselineMeasure, Metrics
@@ -158,11 +158,11 @@ def prepare(folder: Path, recipe: Recipe, reporter: Reporter) -> None:
     Training continues where it stopped, and a finished one is kept. Other pairs or another recipe start it over. Of several rounds
     it trains on those that count in the run, one after another. The validation pairs pick the best weights of each round.
     """
-    numbers = train.kept(folder)
+    numbers = rounds.taken(folder)
     trained = settings(recipe, len(numbers))
     into = folder / FOLDER
     described = {"model": recipe.model, "seed": recipe.seed, "training": trained.training.model_dump(mode="json")}
-    pairs = [sha256(path) for path in train.pair_files(folder)]
+    pairs = [sha256(path) for path in rounds.pair_files(folder)]
     key = hashlib.sha256(dump({**described, "pairs": pairs}).encode()).hexdigest()
     state = into / "state.json"
     known = read_json(state) if state.exists() else {}
@@ -174,7 +174,7 @@ def prepare(folder: Path, recipe: Recipe, reporter: Reporter) -> None:
     for number in numbers[known["rounds"] :]:
         around = f", round {number} of {len(numbers)}" if len(numbers) > 1 else ""
         reporter.say(f"  training the SFT baseline on the chosen answers{around}; it is kept")
-        train.fit(folder, into, trained, train.Watch(reporter), number)
-        if number > 1:  # this round counts, though its contrastive validation loss may say nothing of SFT
-            shutil.copytree(into / f"adapters-{number}", into / "adapters", dirs_exist_ok=True)
+        target = f"adapters-{number}"
+        train.fit(rounds.begin(folder, into, trained, number), into, trained, train.Watch(reporter), target)
+        shutil.copytree(into / target, into / "adapters", dirs_exist_ok=True)  # whatever its contrastive validation loss says
         write_json(state, {"key": key, "rounds": number})

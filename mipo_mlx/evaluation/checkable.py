@@ -17,7 +17,7 @@ import regex
 from ..recipe import Recipe
 from ..records import HELDOUT, Prompt, key_for, read_records
 from ..text.words import words
-from ..training import train
+from ..training import rounds
 from .outcome import Checkable, HeldoutKinds, KindShare
 from .statistics import SHARE, Measures, key_of, too_few
 from .workbench import Side, Workbench
@@ -158,7 +158,7 @@ def demands(folder: Path, recipe: Recipe) -> list[Demand]:
 
 def trained(folder: Path) -> set[str]:
     """The names of the kinds that a training pair of the run stated; none of them in a run on notes."""
-    stated = {message["content"] for pair in train.trained_pairs(folder) for message in pair.prompt}
+    stated = {message["content"] for pair in rounds.trained_pairs(folder) for message in pair.prompt}
     return {kind.name for kind in KINDS if any(kind.wish in text for text in stated)}
 
 

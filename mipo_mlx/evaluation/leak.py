@@ -27,7 +27,7 @@ from ..recipe import Recipe
 from ..records import HELDOUT, TRAIN, Answer, Context, key_for
 from ..sources import canaries
 from ..text.words import connected, joined, longest_passage, sentences, telling, words
-from ..training import train
+from ..training import rounds
 from .outcome import Canaries, Leak
 from .workbench import Workbench
 
@@ -116,7 +116,7 @@ def known_contexts(folder: Path, recipe: Recipe) -> list[Context]:
 
     A passage of the training side that no pair was made of, or only one for validation, is neither.
     """
-    trained = {pair.context_id for pair in train.trained_pairs(folder)}
+    trained = {pair.context_id for pair in rounds.trained_pairs(folder)}
     contexts = [c for c in read_contexts(folder, recipe) if c.split == HELDOUT or c.id in trained]
     return [replace(c, text=c.told, profile="") for c in contexts] if of_people(recipe) else contexts
 
@@ -137,7 +137,7 @@ def _trained_canaries(folder: Path, recipe: Recipe) -> list[str]:
     planted = canaries.lines(recipe.seed, recipe.sources.canaries)
     if not planted:
         return []
-    prompts = "\n".join(message["content"] for pair in train.trained_pairs(folder) for message in pair.prompt)
+    prompts = "\n".join(message["content"] for pair in rounds.trained_pairs(folder) for message in pair.prompt)
     return [line for line in planted if line in prompts]
 
 

@@ -8,10 +8,10 @@ from markupsafe import Markup
 
 from ..evaluation.outcome import Fresh
 from ..recipe import Training
+from ..training.metrics import OF_VALIDATION
 from . import charts
 
 Rows = list[dict[str, Any]]  # of metrics.jsonl
-OF_VALIDATION = "heldout_"  # begins the columns of the validation pairs
 
 
 @dataclass(frozen=True)
@@ -70,14 +70,6 @@ def training_charts(rows: Rows, candidates: int, settings: Training, kept: tuple
     """The charts that have points. kept: round and step of the weights that are kept."""
     steps = _steps(rows)
     mark = ("kept", steps.begins[kept[0]] + kept[1]) if kept and kept[0] in steps.begins else None
-    # In training an answer counts where it is above all others at once, on the validation pairs against each of them. So chance is
-    # 0.5 there, and 1 / N in training.
-    together = "training" if candidates == 2 else f"training, above all {candidates - 1} others"
-    accuracy = [steps.curve(together, "faint", "accuracy"), steps.validation("accuracy")]
-    if candidates == 2:
-        chance = ("chance", 0.5)
-    else:
-        chance = ("chance on the validation pairs", 0.5) if accuracy[1].points else ("chance", 1 / candidates)
     loss = steps.both("loss")
     if not same_loss(settings):
         loss = [steps.curve(f"training ({settings.objective} loss)", "faint", "loss")]
@@ -85,7 +77,7 @@ def training_charts(rows: Rows, candidates: int, settings: Training, kept: tuple
     wanted = [
         Wanted("Loss", loss, "nats a pair", untrained(candidates, settings), zero=False),
         Wanted("Reward margin", steps.both("margin"), "beta \u00d7 nats"),
-        Wanted("Reward accuracy", accuracy, "share of pairs", chance, zero=False),
+        Wanted("Reward accuracy", steps.both("accuracy"), "share of rejected answers", ("chance", 0.5), zero=False),
         Wanted("Rewards of chosen and rejected answers", steps.sides("reward"), "beta \u00d7 nats"),
         Wanted("Log-probabilities of chosen and rejected answers", steps.sides("logp"), "nats an answer", zero=False),
         # The training's own kl is a mean log-ratio to the reference: another measure.

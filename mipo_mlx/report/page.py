@@ -15,9 +15,10 @@ from .. import recipe_loading
 from ..evaluation import outcome
 from ..evaluation.outcome import Fresh, Outcome
 from ..export import results
-from ..files import read_jsonl, rounds, write_text
+from ..files import rounds, write_text
 from ..progress import Reporter, duration
 from ..recipe import Evaluation, Recipe
+from ..training import metrics
 from . import comparisons, curves, measures, record, signs
 from .figures import shade, size
 
@@ -104,9 +105,9 @@ def contents(folder: Path, recipe: Recipe) -> Page:
     heldout, fresh, judged = result.heldout, result.fresh, result.judged
     apart_by = "context" if not heldout or heldout.contexts else "request"
     likelier = fresh.log_ratio_per_answer.value if fresh else None
-    rows, pairs = read_jsonl(folder / "metrics.jsonl"), [record.read(path) for path in rounds(folder, "pairs.json")]
+    rows, pairs = metrics.read(folder), [record.read(path) for path in rounds(folder, "pairs.json")]
     candidates = heldout.candidates if heldout else recipe.pairs.candidates
-    kept = next(((s.get("round", 1), s["best_step"]) for s in reversed(trained) if signs.counts(s)), None)
+    kept = next(((s["round"], s["best_step"]) for s in reversed(trained) if s["taken"]), None)
     unread = record.read(folder / "sources.json").get("files", {}).get("skipped", [])
     return Page(
         name=recipe.name or folder.name,
@@ -131,7 +132,7 @@ def contents(folder: Path, recipe: Recipe) -> Page:
         leak=signs.leak_test(result.leak),
         signs=signs.signs(result, rows, pairs, trained, recipe),
         charts=curves.training_charts(rows, candidates, recipe.training, kept),
-        validated=any(f"{curves.OF_VALIDATION}loss" in row for row in rows),
+        validated=any(metrics.of_validation(row) for row in rows),
         pmi=curves.pmi_charts(fresh, pairs),
         gallery=[Example(e.request, e.context, shade(e.base.words), shade(e.tuned.words)) for e in result.gallery],
         data=record.data(folder),

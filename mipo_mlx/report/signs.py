@@ -8,7 +8,7 @@ from ..evaluation.outcome import Leak, Outcome, Unprompted
 from ..evaluation.statistics import figure
 from ..evaluation.verdict import LENGTH, PARROTING, PERPLEXITY
 from ..recipe import Recipe, Training
-from .curves import OF_VALIDATION
+from ..training.metrics import OF_VALIDATION
 from .figures import show
 
 DECAY = -1.0  # chosen reward (beta x nats): an answer became exp(10) times less likely at a beta of 0.1
@@ -72,14 +72,7 @@ def _learned(trained: Rows) -> Sign | None:
 
 
 def _fate(summary: dict[str, Any]) -> str:
-    return "kept" if counts(summary) else "left aside, those of the round before are kept"
-
-
-def counts(summary: dict[str, Any]) -> bool:
-    """Whether the weights that a round of training ended with are the run's: the first round's are, a later one's where they
-    lowered the validation loss, or where no pair could measure it."""
-    first, best = summary.get("first_loss"), summary.get("best_loss")
-    return "best_step" in summary and (summary.get("round", 1) == 1 or first is None or (best is not None and best < first))
+    return "kept" if summary["taken"] else "left aside, those of the round before are kept"
 
 
 def _why(stopped: str) -> str:

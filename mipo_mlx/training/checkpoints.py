@@ -1,7 +1,7 @@
 """Checkpoints: everything that the next step depends on, so that a killed run ends bit-identical to one that was not.
 
-The random state needs no file of its own: every step seeds its own from the run's seed and the step number, which is also
-the position in the data.
+The random state needs no file. Every step seeds its own from the run's seed and the step number, which is also the position in
+the data.
 """
 
 import json
@@ -26,8 +26,8 @@ class State:
     first_loss: float | None = None  # validation loss before training, nats
     best_step: int | None = None  # step of the lowest validation loss so far, after step 0
     best_loss: float | None = None
-    token_budget: int | None = None  # what out-of-memory errors left of it, so that later steps do not meet them again
-    checkpointed: bool = False  # whether they switched gradient checkpointing on
+    token_budget: int | None = None  # of a micro-batch, after out-of-memory errors lowered it; None: none yet
+    checkpointed: bool = False  # an out-of-memory error switched gradient checkpointing on
 
 
 def _folder(root: Path, step: int) -> Path:
@@ -35,7 +35,7 @@ def _folder(root: Path, step: int) -> Path:
 
 
 def save(root: Path, state: State, weights: dict[str, mx.array], optimizer: Any) -> None:
-    """Write one checkpoint folder; it appears whole or not at all. Older ones go, but for the best."""
+    """Write one checkpoint folder, which appears whole or not at all; then remove older ones except the best."""
     final = _folder(root, state.step)
     partial = root / f".{final.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
@@ -67,20 +67,22 @@ def latest(root: Path) -> State | None:
 
 
 def load_weights(root: Path, step: int) -> dict[str, mx.array]:
+    """The adapters of a checkpoint by their full names."""
     return _load(_folder(root, step), "adapters.safetensors")
 
 
-def load_optimizer(root: Path, step: int) -> dict[str, Any]:
+def load_optimizer(root: Path, step: int) -> Any:
+    """The optimizer's state of a checkpoint, a tree of arrays."""
     return tree_unflatten(list(_load(_folder(root, step), "optimizer.safetensors").items()))
 
 
 def _load(folder: Path, name: str) -> dict[str, mx.array]:
     try:
-        found = mx.load(str(folder / name))
-        mx.eval(found)  # a file that was cut is noticed when its numbers are read
+        arrays: dict[str, mx.array] = mx.load(str(folder / name))
+        mx.eval(arrays)  # a file that was cut fails when its numbers are read
     except (RuntimeError, OSError):
         raise _damaged(folder) from None
-    return found
+    return arrays
 
 
 def _damaged(folder: Path) -> Failure:

@@ -1,8 +1,8 @@
 """Predicts the peak memory of a training step and picks the micro-batch that fits.
 
-What is kept for the backward pass is counted from the model's widths: a layer keeps the inputs of its norms, adapters and
-elementwise products, and the keys and values of the prompt once more for each answer. Attention scores and logits are never kept on
-the CPU; on a GPU MLX keeps the scores. The counts were fitted to measured peaks (tests/training/test_memory.py).
+The model's widths say what is kept for the backward pass. A layer keeps the inputs of its norms, adapters and elementwise products,
+and the keys and values of the prompt once more for each answer. Logits are never kept. MLX keeps attention scores on a GPU; the CPU
+keeps none. The counts were fitted to measured peaks (tests/training/test_memory_plan.py).
 """
 
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ from ..engine.cpu import on_cpu
 from ..engine.head import BLOCK, CHUNK_TOKENS
 from ..engine.prefix import body_of, sliding_windows, text_model
 from ..recipe import Lora, Training
-from .step import ROUND
+from .step import padded_answer, padded_prompt
 
 LINEAR = (nn.Linear, nn.QuantizedLinear, SwitchLinear, QuantizedSwitchLinear)
 MOST_TOKENS = {True: 4096, False: 32768}  # a micro-batch beyond this is no faster; on the CPU and on a GPU
@@ -25,9 +25,11 @@ MOST_TOKENS = {True: 4096, False: 32768}  # a micro-batch beyond this is no fast
 
 @dataclass(frozen=True)
 class Plan:
+    """A memory plan: the micro-batch that was chosen and its predicted bytes."""
+
     token_budget: int  # tokens a micro-batch, padding included
     peak_bytes: int  # predicted for it
-    activation_bytes: int  # what grows with the micro-batch
+    activation_bytes: int  # the part that grows with the micro-batch
     fits: bool  # False: not even one pair of the longest stays under the limit
 
 
@@ -40,35 +42,30 @@ class Shape:
     candidates: int
     answer: int
 
+    @staticmethod
+    def of_pair(prompt: int, candidates: int, answer: int) -> "Shape":
+        """One pair of so many tokens, padded as `step.py` pads it."""
+        return Shape(1, padded_prompt(prompt), candidates, padded_answer(answer))
+
     @property
     def tokens(self) -> int:
         return self.pairs * (self.prompt + self.candidates * self.answer)
 
 
-def plan(
-    model: nn.Module,
-    settings: Training,
-    longest_prompt: int,
-    longest_answer: int,
-    candidates: int,
-    limit_bytes: int,
-    most_pairs: int = 1 << 30,
-) -> Plan:
-    """The largest micro-batch of the longest pairs that stays under `limit_bytes`; a single one if none does.
+def choose(model: nn.Module, settings: Training, longest: Shape, limit_bytes: int, most_pairs: int = 1 << 30) -> Plan:
+    """The largest micro-batch of pairs like `longest` that stays under `limit_bytes`; a single one if none does.
 
-    Lengths in tokens; candidates: answers a pair, the chosen one included; most_pairs: how many a step has at all.
+    most_pairs: how many pairs a step has.
     """
-    shape = Shape(1, -(-(longest_prompt - 1) // ROUND) * ROUND + 1, candidates, -(-longest_answer // ROUND) * ROUND)
-    found = predict(model, settings, shape, limit_bytes)
-    while found.fits and shape.pairs < most_pairs:
+    shape = longest
+    chosen = predict(model, settings, shape, limit_bytes)
+    while chosen.fits and shape.pairs < most_pairs:
         shape = replace(shape, pairs=min(2 * shape.pairs, most_pairs))
         larger = predict(model, settings, shape, limit_bytes)
-        if shape.tokens > MOST_TOKENS[on_cpu()]:
+        if shape.tokens > MOST_TOKENS[on_cpu()] or not larger.fits:
             break
-        if not larger.fits:
-            break
-        found = larger
-    return found
+        chosen = larger
+    return chosen
 
 
 def predict(model: nn.Module, settings: Training, shape: Shape, limit_bytes: int) -> Plan:
@@ -81,20 +78,20 @@ def predict(model: nn.Module, settings: Training, shape: Shape, limit_bytes: int
     return Plan(shape.tokens, peak, activations, peak <= limit_bytes)
 
 
-def advice(found: Plan, model: nn.Module, settings: Training, lengths: tuple[int, int, int], limit_bytes: int) -> str | None:
-    """What to do where not even one pair fits; None where it does. lengths: longest prompt, longest answer, candidates."""
-    if found.fits:
+def advice(plan: Plan, model: nn.Module, settings: Training, longest: Shape, limit_bytes: int) -> str | None:
+    """What to do where not even one pair fits; None where it does."""
+    if plan.fits:
         return None
-    told = f"one pair takes about {found.peak_bytes / 1e9:.1f} GB, and {limit_bytes / 1e9:.1f} GB can be counted on"
+    needs = f"one pair takes about {plan.peak_bytes / 1e9:.1f} GB, and {limit_bytes / 1e9:.1f} GB can be counted on"
     saving = settings.model_copy(update={"checkpoint_gradients": True})
-    if not settings.checkpoint_gradients and plan(model, saving, *lengths, limit_bytes).fits:
-        return f"{told}; set training.checkpoint_gradients: true"
-    return f"{told}; lower sources.context_tokens or pairs.max_tokens, or take a smaller or quantised model"
+    if not settings.checkpoint_gradients and choose(model, saving, longest, limit_bytes).fits:
+        return f"{needs}; set training.checkpoint_gradients: true"
+    return f"{needs}; lower sources.context_tokens or pairs.max_tokens, or take a smaller or quantised model"
 
 
 @dataclass(frozen=True)
 class Linear:
-    """A linear part of a layer, whether an adapter is on it already or not (a dry run plans without)."""
+    """A linear part of a layer, with or without an adapter on it (a dry run plans without)."""
 
     name: str
     inputs: int
@@ -103,14 +100,14 @@ class Linear:
 
 
 def _linears(layer: nn.Module) -> list[Linear]:
-    found = []
+    linears = []
     for name, module in layer.named_modules():
         base = getattr(module, "linear", module)
         if isinstance(base, LINEAR) and not name.endswith(".linear"):
             *experts, outputs, inputs = base.weight.shape
             inputs = inputs * 32 // base.bits if "scales" in base else inputs
-            found.append(Linear(name, inputs, outputs, experts[0] if experts else 1))
-    return found
+            linears.append(Linear(name, inputs, outputs, experts[0] if experts else 1))
+    return linears
 
 
 def _adapter_bytes(model: nn.Module, lora: Lora) -> int:
@@ -122,14 +119,15 @@ def _adapter_bytes(model: nn.Module, lora: Lora) -> int:
 
 
 def _activations(model: nn.Module, settings: Training, shape: Shape) -> int:
+    """Bytes that the backward pass of one micro-batch holds at its peak."""
     args: Any = text_model(model).args
     layers = body_of(model).layers
     linears = _linears(layers[-1])  # where models differ from layer to layer, the last ones are the common kind
-    used = getattr(args, "num_experts_per_tok", None) or 1
-    width = getattr(args, "hidden_size", None) or linears[-1].outputs
-    heads = getattr(args, "num_attention_heads", None) or getattr(args, "n_head", 0)
-    key_heads = getattr(args, "num_key_value_heads", None) or heads
-    head_dim = getattr(args, "head_dim", None) or width // max(heads, 1)
+    used: int = getattr(args, "num_experts_per_tok", None) or 1
+    width: int = getattr(args, "hidden_size", None) or linears[-1].outputs
+    heads: int = getattr(args, "num_attention_heads", None) or getattr(args, "n_head", None) or 0
+    key_heads: int = getattr(args, "num_key_value_heads", None) or heads
+    head_dim: int = getattr(args, "head_dim", None) or width // max(heads, 1)
     inner = max(x.inputs for x in linears)
     shared = sliding_windows(model) is not None
     answers = shape.pairs * shape.candidates
@@ -140,7 +138,7 @@ def _activations(model: nn.Module, settings: Training, shape: Shape) -> int:
         # Residual stream, two norms and two sums; queries, attention's output in two layouts; keys, values; gate, up, product.
         token = 5 * width + 3 * heads * head_dim + 2 * key_heads * head_dim + 3 * inner
     else:
-        # What goes into and comes out of each part, and a recurrent layer's state, which is kept for every token.
+        # The input and output of each part, and a recurrent layer's state, which is kept for every token.
         token = sum((used if x.experts > 1 else 1) * (x.inputs + x.outputs) for x in linears)
         token += 2 * inner * (getattr(args, "state_size", None) or 0)
     kept = tokens * token * item
@@ -164,5 +162,5 @@ def _compute_bytes(model: nn.Module) -> int:
     """Bytes of one activation: those of the norms' weights, which are never quantised."""
     for name, x in tree_flatten(body_of(model).layers[0].parameters()):
         if "norm" in name and mx.issubdtype(x.dtype, mx.floating):
-            return x.dtype.size
+            return int(x.dtype.size)
     return 4

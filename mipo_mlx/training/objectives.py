@@ -2,15 +2,14 @@
 
 Everywhere: (pairs, candidates) arrays in nats, candidate 0 is the chosen one, `mask` is true where there is a candidate. d is
 the log-probability minus the reference's; with `length_normalized`, and in ipo, both are means over tokens instead of sums.
-
-Two objectives contrast contexts and need a whole grid: `infonce_authors` and `sami`. Their input is one grid of K pairs with K
-candidates each, candidate j of pair i being the chosen answer of pair (i + j) mod K (`step.contrast_contexts`).
+Two objectives contrast the contexts of a whole grid; their scores come from `contrasting.py`.
 """
 
 import mlx.core as mx
 
 from .. import preference
 from ..recipe import CONTRASTS_CONTEXTS, Training
+from . import contrasting
 
 _FAR = -1e30  # score of a candidate that is not there
 
@@ -26,7 +25,8 @@ def losses(logps: mx.array, reference: mx.array, lengths: mx.array, mask: mx.arr
     if settings.length_normalized or settings.objective == "ipo":
         logps, reference = logps / mx.maximum(lengths, 1), reference / mx.maximum(lengths, 1)
     if settings.objective in CONTRASTS_CONTEXTS:
-        loss = _contrast_contexts(logps, settings)
+        scores = contrasting.scores(logps, settings.objective, settings.beta)
+        loss = sum(softmax_loss(each, mx.ones(each.shape, mx.bool_), settings.label_smoothing) for each in scores) / len(scores)
     elif settings.objective == "sft":
         loss = _smoothed(-logps, mask, settings.label_smoothing)
     elif settings.objective in ("ipo", "hinge"):
@@ -74,29 +74,6 @@ def _pairwise(d: mx.array, mask: mx.array, settings: Training) -> mx.array:
     margin = d[:, :1] - d[:, 1:]
     loss = (1 - settings.label_smoothing) * of(margin) + settings.label_smoothing * of(-margin)
     return mx.where(mask[:, 1:], loss, 0).sum(axis=1) / mx.maximum(mask[:, 1:].sum(axis=1), 1)
-
-
-def _contrast_contexts(logps: mx.array, settings: Training) -> mx.array:
-    """The two baselines of the paper, over the matrix s[i, j] = log p(answer j | context i) of one grid.
-
-    infonce_authors: for each answer, -log softmax over contexts of s / 100 (`InfoNCELoss` of the authors' code; its
-    normalising constant cancels). Here the divisor is 10 / beta, which is theirs at the paper's beta of 0.1.
-    sami: mean of that over answers and over contexts, undivided (Fraenken et al. 2024). The authors sum log-probabilities;
-    SAMI's own code takes means over tokens, which `length_normalized` does. Scores are multiplied by beta / 0.1.
-    """
-    k = logps.shape[0]
-    place = (mx.arange(k)[None] - mx.arange(k)[:, None]) % k  # where answer j stands in row i
-    matrix = mx.take_along_axis(logps, place, axis=1)
-    scale = settings.beta / 10 if settings.objective == "infonce_authors" else settings.beta / 0.1
-    full = mx.ones((k, k), mx.bool_)
-
-    def roll(m: mx.array) -> mx.array:  # own first, so that label smoothing finds the label in column 0
-        return mx.take_along_axis(m, (mx.arange(k)[None] + mx.arange(k)[:, None]) % k, axis=1)
-
-    by_answer = softmax_loss(scale * roll(matrix.T), full, settings.label_smoothing)
-    if settings.objective == "infonce_authors":
-        return by_answer
-    return (by_answer + softmax_loss(scale * roll(matrix), full, settings.label_smoothing)) / 2
 
 
 def metrics(logps: mx.array, reference: mx.array, lengths: mx.array, mask: mx.array, settings: Training) -> dict[str, mx.array]:

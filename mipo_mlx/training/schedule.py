@@ -1,7 +1,7 @@
 """The schedule: which grids make up each step, at what learning rate, and what ends training early.
 
-Pairs that share answers belong in one step: each answer is chosen in one pair and rejected in another, the push on its overall
-likelihood cancels, and only what depends on the context is learned.
+Pairs that share answers belong in one step. There each answer is chosen in one pair and rejected in another. So the push on its
+overall likelihood cancels, and the model learns what depends on the context.
 """
 
 import math
@@ -21,9 +21,9 @@ def group_grids(pairs: list[Pair]) -> list[list[Pair]]:
 
 
 def plan_steps(grids: int, settings: Training, seed: int | str) -> list[list[int]]:
-    """Which grids make up each optimizer step: every epoch is a fresh seeded shuffle; the last one may be a part.
+    """The grids of each optimizer step, as indices: every epoch is a fresh seeded shuffle, and the last one may be a part.
 
-    Raises UserError where a step asks for more grids than there are.
+    Raises UserError where a step needs more grids than there are.
     """
     if settings.grids_per_step > grids:
         raise UserError(
@@ -41,7 +41,10 @@ def plan_steps(grids: int, settings: Training, seed: int | str) -> list[list[int
 
 
 def learning_rate(step: int, total: int, settings: Training) -> float:
-    """Linear warm-up over `warmup` of the steps, then a cosine to `final_learning_rate` times the peak. step from 0."""
+    """The rate of one step, counted from 0: linear warm-up over `warmup` of the steps, then a cosine.
+
+    The cosine ends at `final_learning_rate` times the peak.
+    """
     warm = math.ceil(settings.warmup * total)
     if step < warm:
         return settings.learning_rate * (step + 1) / warm
@@ -51,19 +54,19 @@ def learning_rate(step: int, total: int, settings: Training) -> float:
 
 
 def should_stop(row: dict[str, float], settings: Training) -> str | None:
-    """Why training must end here, or None."""
-    for key in ("loss", "grad_norm", "heldout_loss"):
+    """Why training must end at this row of metrics.jsonl, or None."""
+    for key in ("loss", "grad_norm", "validation_loss"):
         if key in row and not math.isfinite(row[key]):
             return f"{key.replace('_', ' ')} is {row[key]} at step {row['step']}; lower training.learning_rate"
-    for key in ("chosen_reward", "heldout_chosen_reward"):
+    for key in ("chosen_reward", "validation_chosen_reward"):
         if settings.min_chosen_reward is not None and row.get(key, 0.0) < settings.min_chosen_reward:
             return (
                 f"the chosen reward fell to {row[key]:.2f} at step {row['step']}, below training.min_chosen_reward "
                 f"({settings.min_chosen_reward:g}): chosen answers become unlikely; lower training.learning_rate"
             )
-    if settings.max_kl is not None and row.get("heldout_kl", 0.0) > settings.max_kl:
+    if settings.max_kl is not None and row.get("validation_kl", 0.0) > settings.max_kl:
         return (
-            f"the estimated KL from the base reached {row['heldout_kl']:.3f} nats a token at step {row['step']}, "
+            f"the estimated KL from the base reached {row['validation_kl']:.3f} nats a token at step {row['step']}, "
             f"above training.max_kl ({settings.max_kl:g})"
         )
     return None

@@ -9,6 +9,7 @@ from .. import preference
 from ..engine.logprobs import token_logprobs
 from ..models import adapters
 from ..records import Pair
+from .metrics import OF_VALIDATION
 
 
 @dataclass
@@ -43,7 +44,7 @@ class Validation:
             log_q = policy[0].astype(np.float64) - base[0]
             divergence += (np.expm1(log_q) - log_q).tolist()
         means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-        return {f"heldout_{name}": value for name, value in {**means, "kl": float(np.mean(divergence))}.items()}
+        return {f"{OF_VALIDATION}{name}": value for name, value in {**means, "kl": float(np.mean(divergence))}.items()}
 
 
 def _score(model: Any, pairs: list[Pair]) -> list[list[np.ndarray]]:

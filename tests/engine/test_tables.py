@@ -13,7 +13,7 @@ from mipo_mlx.engine.tables import STORED, expanded, prepare, tables
 from mipo_mlx.pairs.make import sample
 from mipo_mlx.recipe import Lora, Pairs, Training
 from mipo_mlx.records import Pair
-from mipo_mlx.training import step
+from mipo_mlx.training.step import gradient_step
 from tests.conftest import build_model, tiny_config
 
 pytestmark = pytest.mark.skipif(not on_cpu(), reason="a GPU keeps all weights as they are stored")
@@ -83,7 +83,7 @@ def test_gradients_are_the_same_and_the_tables_stay(both, checkpoint):
         adapters.attach(model, Lora(rank=4), seed=0)
         before = {name: np.array(x.astype(mx.float32)) for name, x in tree_flatten(model.parameters()) if "lora" not in name}
         settings = Training(checkpoint_gradients=checkpoint)
-        found.append(step.step(model, [pair], settings, token_budget=1000, pad_id=0))
+        found.append(gradient_step(model, [pair], settings, token_budget=1000, pad_id=0))
         after = dict(tree_flatten(model.parameters()))
         assert all(np.array_equal(np.array(after[name].astype(mx.float32)), value) for name, value in before.items())
     assert found[0].loss == found[1].loss

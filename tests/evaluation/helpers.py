@@ -14,6 +14,7 @@ from mipo_mlx.models import prompts as chat
 from mipo_mlx.progress import Reporter
 from mipo_mlx.recipe import Lora, Recipe
 from mipo_mlx.records import Context, Pair, Prompt, write_records
+from mipo_mlx.training import metrics
 
 FACTS = ["keep bees", "bake bread", "learn Portuguese", "run at dawn", "paint boats", "grow beans", "mend clocks", "play the oboe"]
 SMALL = {"answers": 8, "choices": [2], "bootstrap": 200, "everyday": 1, "leak_contexts": 1, "unprompted": 2}
@@ -100,5 +101,5 @@ def write_adapters(folder: Path, settings: Recipe, spread: float) -> None:
 
 def fill_for_report(folder: Path) -> None:
     """What the other stages would have left: metrics, drop counts, a manifest."""
-    write_jsonl(folder / "metrics.jsonl", [{"step": 1, "loss": 0.69}])
+    write_jsonl(folder / "metrics.jsonl", [{"format": metrics.FORMAT, "round": 1, "step": 1, "loss": 0.69}])
     write_json(folder / "pairs.json", {})

@@ -18,7 +18,7 @@ from mipo_mlx.models import adapters, embedding, load
 from mipo_mlx.models.prompts import PromptBuilder
 from mipo_mlx.progress import Reporter
 from mipo_mlx.run import Run, run_stage
-from mipo_mlx.training import train
+from mipo_mlx.training import rounds, train
 from mipo_mlx.training import train as training
 
 from .helpers import bench, make_run, recipe
@@ -190,22 +190,24 @@ def test_sft_has_the_pairs_and_steps_of_every_round_that_counts(tmp_path, tiny_f
     settings = settings.model_copy(update={"rounds": 2})
     rows = [row for row in read_jsonl(run / "pairs.jsonl") if row["split"] == "train"]
     write_jsonl(run / "pairs-2.jsonl", [{**row, "grid": 8 + row["grid"], "tokens": row["tokens"][::-1]} for row in rows[:3]])
-    shutil.copytree(run / "adapters", run / "adapters-2")
-    shutil.copytree(run / "adapters", run / "adapters-1")
-    (run / "adapters-1" / "adapters.safetensors").write_bytes(b"other")
+    manifest = {"stages": {"training-2": {"summary": {"round": 2, "taken": True}}}}
+    write_json(run / "manifest.json", manifest)
     shutil.copytree(run, tmp_path / "other")
     baselines.prepare(run, settings, QUIET)
     taken = [(row["round"], row["step"]) for row in read_jsonl(run / "sft" / "metrics.jsonl") if "nll" in row]
     assert taken == [(1, step) for step in range(1, 5)] + [(2, step) for step in range(1, 4)]
     (tmp_path / "other" / "whole").mkdir()
     for number in (1, 2):
-        training.fit(tmp_path / "other", tmp_path / "other" / "whole", baselines.settings(settings, 2), train.Watch(QUIET), number)
+        folder, plain = tmp_path / "other" / "whole", baselines.settings(settings, 2)
+        start = rounds.begin(tmp_path / "other", folder, plain, number)
+        training.fit(start, folder, plain, train.Watch(QUIET), f"adapters-{number}")
     of_round = [(tmp_path / f"other/whole/adapters-{n}/adapters.safetensors").read_bytes() for n in (1, 2)]
     assert (run / "sft/adapters/adapters.safetensors").read_bytes() == of_round[1] != of_round[0]
     with monkeypatch.context() as patch:
         patch.setattr(training, "fit", None)
         baselines.prepare(run, settings, QUIET)  # finished: nothing is trained
-    shutil.copytree(run / "adapters", run / "adapters-1", dirs_exist_ok=True)  # now the second round taught nothing
+    manifest["stages"]["training-2"]["summary"]["taken"] = False  # now the second round taught nothing
+    write_json(run / "manifest.json", manifest)
     baselines.prepare(run, settings, QUIET)
     assert (run / "sft/adapters/adapters.safetensors").read_bytes() == of_round[0]
 
@@ -216,7 +218,7 @@ def test_sft_is_trained_once_and_continued_after_a_kill(tmp_path, tiny_folder, m
     trainable(tmp_path / "whole", tiny_folder)
     baselines.prepare(tmp_path / "whole", settings, QUIET)
     taken = []
-    original = train.gradients.step
+    original = train.gradient_step
 
     def step(*args, **options):
         if len(taken) == 2:
@@ -224,15 +226,15 @@ def test_sft_is_trained_once_and_continued_after_a_kill(tmp_path, tiny_folder, m
         taken.append(1)
         return original(*args, **options)
 
-    monkeypatch.setattr(train.gradients, "step", step)
+    monkeypatch.setattr(train, "gradient_step", step)
     with pytest.raises(KeyboardInterrupt):
         baselines.prepare(tmp_path / "run", settings, QUIET)
-    monkeypatch.setattr(train.gradients, "step", lambda *args, **options: taken.append(1) or original(*args, **options))
+    monkeypatch.setattr(train, "gradient_step", lambda *args, **options: taken.append(1) or original(*args, **options))
     baselines.prepare(tmp_path / "run", settings, QUIET)
     assert len(taken) == 4  # two before, two after; none of the first two again
     sides = [(tmp_path / run / "sft/adapters/adapters.safetensors").read_bytes() for run in ("run", "whole")]
     assert sides[0] == sides[1]
-    monkeypatch.setattr(train.gradients, "step", None)
+    monkeypatch.setattr(train, "gradient_step", None)
     baselines.prepare(tmp_path / "run", settings, QUIET)  # finished: nothing is trained
     faster = settings.model_copy(update={"training": settings.training.model_copy(update={"learning_rate": 1.0})})
     with pytest.raises(TypeError):

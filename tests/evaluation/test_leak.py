@@ -11,6 +11,7 @@ from mlx.utils import tree_map
 
 from mipo_mlx.evaluation import leak
 from mipo_mlx.evaluation.leak import Evidence, Exposed, Passage
+from mipo_mlx.files import of_round, write_json
 from mipo_mlx.models import adapters, load, prompts
 from mipo_mlx.recipe import Lora, Recipe
 from mipo_mlx.records import Answer, Context, Pair, write_records
@@ -238,10 +239,9 @@ def test_trained_is_what_stood_in_a_training_prompt_of_a_round_that_counts(tmp_p
     for name, pairs in (("", [told[0], pair_of(contexts[3].text, "c3", "validation")]), ("-2", [told[1]]), ("-3", [told[2]])):
         write_records(tmp_path / f"pairs{name}.jsonl", pairs)
     heldout = [c.id for c in contexts if c.split == "heldout"]
-    for made_by, trained in ((["x"], ["c0"]), (["x", "y", "z"], ["c0", "c1"]), (["x", "y", "y"], ["c0", "c1"])):
-        for place, weights in [(f"adapters-{i}", w) for i, w in enumerate(made_by, 1)] + [("adapters", made_by[:2][-1])]:
-            (tmp_path / place).mkdir(exist_ok=True)
-            (tmp_path / place / "adapters.safetensors").write_text(weights)
+    for taken, trained in (([True], ["c0"]), ([True, True, False], ["c0", "c1"]), ([True, False], ["c0"])):
+        rounds = {of_round("training", n): {"summary": {"round": n, "taken": own}} for n, own in enumerate(taken, 1)}
+        write_json(tmp_path / "manifest.json", {"stages": rounds})
         assert [c.id for c in leak.known_contexts(tmp_path, settings)] == [*trained, *heldout]
         assert leak._trained_canaries(tmp_path, settings) == lines[: len(trained)]
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from mipo_mlx.errors import UserError
-from mipo_mlx.files import read_jsonl
 from mipo_mlx.pairs import make
 from mipo_mlx.records import HELDOUT, Pair, read_records
+from mipo_mlx.training import metrics
 from mipo_mlx.training import train as training
 from tests.conftest import build_model, tiny_config, train_tokenizer
 
@@ -67,10 +67,10 @@ def test_another_model_changes_the_reference_and_the_first_loss(plain, recipe, t
             assert reference == pytest.approx(plainly(other, one.prompt_tokens, tokens), abs=1e-3)
             assert abs(reference - base) > 1e-2
     training.run(run, given, QUIET)
-    rows = read_jsonl(run / "metrics.jsonl")
+    rows = metrics.read(run)
     before, first = rows[0], next(row for row in rows if "loss" in row)
-    assert abs(before["heldout_loss"] - math.log(2)) > 1e-3 and abs(first["loss"] - math.log(2)) > 1e-3
-    assert before["heldout_kl"] == 0  # the KL budget counts from the base
+    assert abs(before["validation_loss"] - math.log(2)) > 1e-3 and abs(first["loss"] - math.log(2)) > 1e-3
+    assert before["validation_kl"] == 0  # the KL budget counts from the base
 
 
 def plainly(model, prompt, tokens):

@@ -7,6 +7,7 @@ import numpy as np
 
 from mipo_mlx.evaluation.outcome import FORMAT
 from mipo_mlx.files import write_json, write_jsonl
+from mipo_mlx.training import metrics
 
 HOSTILE = "<script>document.title='broken'</script> & \"quoted\" 'single' {{ 7 * 7 }} </style><img src=x onerror=alert(1)>"
 ITEMS = {"keys": [], "clusters": [], "values": {}}
@@ -30,11 +31,11 @@ def measure(before: float, after: float, half: float | None, relative: bool = Fa
 
 def look(step: int, fall: float) -> dict:
     """A row of metrics.jsonl about the validation pairs; `fall` from 0 to 1 is how far training has come."""
-    return {
-        "step": step, "heldout_loss": math.log(2) - 0.17 * fall, "heldout_accuracy": 0.5 + 0.3 * fall,
-        "heldout_margin": 0.8 * fall, "heldout_kl": 0.015 * fall, "heldout_chosen_reward": 0.2 * fall,
-        "heldout_rejected_reward": -0.6 * fall, "heldout_chosen_logp": -60 + 2 * fall, "heldout_rejected_logp": -61 - 6 * fall,
+    means = {
+        "loss": math.log(2) - 0.17 * fall, "accuracy": 0.5 + 0.3 * fall, "margin": 0.8 * fall, "kl": 0.015 * fall,
+        "chosen_reward": 0.2 * fall, "rejected_reward": -0.6 * fall, "chosen_logp": -60 + 2 * fall, "rejected_logp": -61 - 6 * fall,
     }  # fmt: skip
+    return {"step": step, **{f"validation_{name}": value for name, value in means.items()}}
 
 
 def make_finished(folder: Path, *, half: float | None = 0.06, hostile: bool = True) -> Path:
@@ -132,7 +133,7 @@ def make_finished(folder: Path, *, half: float | None = 0.06, hostile: bool = Tr
         )  # fmt: skip
         if step % 6 == 0:
             rows.append(look(step, fall))
-    write_jsonl(folder / "metrics.jsonl", rows)
+    write_jsonl(folder / "metrics.jsonl", [{"format": metrics.FORMAT, "round": 1, **row} for row in rows])
     write_json(
         folder / "sources.json",
         {
@@ -167,7 +168,7 @@ def make_finished(folder: Path, *, half: float | None = 0.06, hostile: bool = Tr
                     "seconds": 301.2,
                     "summary": {
                         "steps": 24, "planned": 24, "best_step": 18, "best_loss": 0.546, "first_loss": 0.693, "stopped": None,
-                        "round": 1, "ends_rounds": None, "pairs": 88, "peak_memory": 2_000_000_000,
+                        "round": 1, "taken": True, "ends_rounds": None, "pairs": 88, "peak_memory": 2_000_000_000,
                     },
                     "sha256": {"metrics.jsonl": "ab" * 32},
                 },

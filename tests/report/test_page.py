@@ -13,6 +13,7 @@ from mipo_mlx.progress import Reporter
 from mipo_mlx.recipe import Recipe
 from mipo_mlx.report import charts, measures
 from mipo_mlx.report import page as stage
+from mipo_mlx.training import metrics
 
 from .helpers import HOSTILE, ITEMS, make_finished, measure
 
@@ -107,7 +108,7 @@ def test_parts_without_their_file_are_left_out(tmp_path):
         (folder / name).unlink()
     text = stage.render(folder, RECIPE)
     assert "Not evaluated yet" in text and 'id="training"' in text and 'id="results"' not in text and 'id="gallery"' not in text
-    write_jsonl(folder / "metrics.jsonl", [{"step": 1, "loss": None}])
+    write_jsonl(folder / "metrics.jsonl", [{"format": metrics.FORMAT, "round": 1, "step": 1, "loss": None}])
     assert 'id="training"' not in stage.render(folder, RECIPE)
     no_answers = make_finished(tmp_path / "no-answers")
     write_json(no_answers / "eval.json", {**read_json(no_answers / "eval.json"), "fresh": None, "unprompted": None, "gallery": []})
@@ -205,7 +206,7 @@ def two_rounds(folder):
     manifest = read_json(folder / "manifest.json")
     ended = {
         "round": 2, "steps": 6, "planned": 6, "best_step": 3, "first_loss": 0.546, "best_loss": 0.56, "stopped": None,
-        "ends_rounds": "held-out information no longer grew in round 2",
+        "taken": False, "ends_rounds": "held-out information no longer grew in round 2",
     }  # fmt: skip
     manifest["stages"]["training-2"] = {"state": "done", "seconds": 60, "summary": ended}
     write_json(folder / "manifest.json", manifest)

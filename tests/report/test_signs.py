@@ -6,21 +6,23 @@ import math
 import pytest
 
 from mipo_mlx.evaluation.outcome import parse
-from mipo_mlx.files import read_json, read_jsonl
+from mipo_mlx.files import read_json
 from mipo_mlx.recipe import Recipe
 from mipo_mlx.report.signs import signs
+from mipo_mlx.training import metrics
 from mipo_mlx.training.schedule import should_stop
 
 from .helpers import ITEMS, make_finished
 
 RECIPE = Recipe(model="x")
-ROUND = {"round": 1, "steps": 24, "planned": 24, "best_step": 18, "first_loss": 0.693, "best_loss": 0.546, "stopped": None}
+LOSSES = {"first_loss": 0.693, "best_loss": 0.546}
+ROUND = {"round": 1, "taken": True, "steps": 24, "planned": 24, "best_step": 18, "stopped": None, **LOSSES}
 
 
 @pytest.fixture(scope="module")
 def healthy(tmp_path_factory):
     folder = make_finished(tmp_path_factory.mktemp("healthy"), hostile=False)
-    return read_json(folder / "eval.json"), read_jsonl(folder / "metrics.jsonl"), [read_json(folder / "pairs.json")], [ROUND]
+    return read_json(folder / "eval.json"), metrics.read(folder), [read_json(folder / "pairs.json")], [ROUND]
 
 
 def changed(value, low, high):
@@ -46,7 +48,7 @@ FAILURES = {
     "Odd, rare words": lambda result, rows, pairs, trained: result["fresh"]["metrics"].update(perplexity=changed(0.2, 0.1, 0.3)),
     "Parrots the user": lambda result, rows, pairs, trained: result["fresh"]["metrics"].update(parroting=changed(0.05, 0.01, 0.1)),
     "Recites private text": lambda result, rows, pairs, trained: result["leak"].update(signs=["a canary sings"]),
-    "Drifts from the base": lambda result, rows, pairs, trained: rows[-1].update(heldout_kl=7.4),
+    "Drifts from the base": lambda result, rows, pairs, trained: rows[-1].update(validation_kl=7.4),
     "Nothing is learned": lambda result, rows, pairs, trained: trained[0].update(best_loss=0.693),
 }
 
@@ -66,8 +68,8 @@ def test_each_failure_is_seen_alone_and_has_a_remedy(healthy, failure):
 
 
 STOPS = {
-    "Drifts from the base": ({"heldout_kl": 0.6}, "the estimated KL from the base reached 0.600"),
-    "Both likelihoods fall, text decays": ({"heldout_chosen_reward": -3.2}, "the chosen reward fell to -3.20"),
+    "Drifts from the base": ({"validation_kl": 0.6}, "the estimated KL from the base reached 0.600"),
+    "Both likelihoods fall, text decays": ({"validation_chosen_reward": -3.2}, "the chosen reward fell to -3.20"),
     "Training falls apart": ({"loss": math.nan}, "loss is nan at step 7"),
 }
 
@@ -88,13 +90,13 @@ def test_an_early_stop_is_told_where_it_belongs_and_its_advice_once(healthy, fai
 @pytest.mark.parametrize("budget, kl, bad", [(0.5, 0.6, True), (None, 7.4, True), (None, 0.3, False), (9.0, 7.4, False)])
 def test_the_drift_is_measured_against_its_budget_or_the_usual_one(budget, kl, bad):
     recipe = Recipe(model="x", training={"max_kl": budget})
-    [sign] = told({}, [{"step": 1, "heldout_kl": kl}], [], [], recipe)
+    [sign] = told({}, [{"step": 1, "validation_kl": kl}], [], [], recipe)
     assert sign.bad is bad and ("usual" in sign.seen) == (budget is None)
 
 
 def test_every_round_says_which_weights_are_kept():
-    second = {**ROUND, "round": 2, "first_loss": 0.546, "best_loss": 0.55, "best_step": 6}
-    short = {"round": 3, "pairs": 1, "ends_rounds": "too few pairs were left in round 3"}
+    second = {**ROUND, "round": 2, "first_loss": 0.546, "best_loss": 0.55, "best_step": 6, "taken": False}
+    short = {"round": 3, "pairs": 1, "taken": False, "ends_rounds": "too few pairs were left in round 3"}
     [sign] = told({}, [], [], [ROUND, second, short])
     assert sign.bad is False
     assert sign.seen == (

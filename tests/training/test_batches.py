@@ -3,7 +3,7 @@
 import numpy as np
 
 from mipo_mlx.records import Pair
-from mipo_mlx.training import step
+from mipo_mlx.training import contrasting, step
 
 
 def pair(prompt: int, answers: list[int], grid: int = 0, number: int = 0) -> Pair:
@@ -18,7 +18,7 @@ def pair(prompt: int, answers: list[int], grid: int = 0, number: int = 0) -> Pai
 
 def test_a_batch_holds_every_token_and_nothing_else():
     pairs = [pair(9, [3, 5]), pair(20, [18, 1, 2], number=1)]
-    batch = step.make(pairs, pad_id=2)
+    batch = step.batch_of(pairs, pad_id=2)
     assert batch.prompts.shape == (2, 33) and batch.answers.shape == (2, 3, 32)  # the recorded part is rounded to 16
     assert batch.mask.tolist() == [[True, True, False], [True, True, True]]
     assert batch.answer_lengths.tolist() == [[3, 5, 0], [18, 1, 2]]
@@ -48,13 +48,13 @@ def test_micro_batches_hold_every_pair_once_within_the_budget():
 def test_shapes_are_few():
     rng = np.random.default_rng(1)
     pairs = [pair(int(rng.integers(100, 200)), rng.integers(30, 60, 2).tolist(), number=n) for n in range(60)]
-    assert len({step.make([p], 0).prompts.shape + step.make([p], 0).answers.shape for p in pairs}) <= 24
+    assert len({step.batch_of([p], 0).prompts.shape + step.batch_of([p], 0).answers.shape for p in pairs}) <= 24
 
 
 def test_a_grid_of_contexts_has_every_answer_under_every_context():
     grid = [pair(5 + n, [4 + n, 9], number=n) for n in range(3)]
     grid[1] = Pair(**{**grid[1].__dict__, "tokens": [grid[1].tokens[0], grid[2].tokens[0]], "reference": [-1.5, -2.5]})
-    found = step.contrast_contexts(grid)
+    found = contrasting.contrast(grid)
     chosen = [p.tokens[0] for p in grid]
     assert [p.tokens for p in found] == [[chosen[(i + j) % 3] for j in range(3)] for i in range(3)]
     np.testing.assert_equal(found[1].reference, [-1.5, -2.5, np.nan])

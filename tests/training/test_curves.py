@@ -28,20 +28,20 @@ def test_a_sparkline_by_hand():
 def test_lines_hold_the_first_and_the_latest_value_and_fit():
     drawn = Curves()
     assert drawn.lines(80) == []
-    drawn.watch({"step": 0, "heldout_loss": 0.693, "heldout_accuracy": 0.5, "heldout_margin": 0.0, "heldout_kl": 0.0})
+    drawn.watch({"step": 0, "validation_loss": 0.693, "validation_accuracy": 0.5, "validation_margin": 0.0, "validation_kl": 0.0})
     for step in range(1, 60):
         drawn.watch({"step": step, "loss": 0.7 - 0.005 * step, "accuracy": 0.5})
-    drawn.watch({"step": 59, "loss": None, "heldout_loss": 0.5, "heldout_accuracy": 0.8})
+    drawn.watch({"step": 59, "loss": None, "validation_loss": 0.5, "validation_accuracy": 0.8})
     for width in (120, 80, 44, 20):
         lines = drawn.lines(width)
         assert len(lines) == 5 and all(len(line) <= width for line in lines)
     first = drawn.lines(80)[0].split()
-    assert first[0] == "loss" and first[1] == "0.695" and first[-1] == "0.405" and len(first[2]) == 40
-    assert drawn.lines(80)[2].split() == ["held-out", "accuracy", "0.50", "▁█", "0.80"]
+    assert first[0] == "loss" and first[1] == "0.695" and first[-1] == "0.405" and len(first[2]) == 38
+    assert drawn.lines(80)[2].split() == ["validation", "accuracy", "0.50", "▁█", "0.80"]
     assert drawn.lines(80, unicode=False)[2].split()[-2] == "_#"
 
 
-def told(**options):
+def logged(**options):
     stream = io.StringIO()
     model = fresh()
     base = build_model(tiny_config())
@@ -52,15 +52,15 @@ def told(**options):
     return stream.getvalue()
 
 
-def test_a_log_has_plain_lines_of_the_looks_and_quiet_has_none(tmp_path):
+def test_a_log_has_plain_lines_of_the_validations_and_quiet_has_none(tmp_path):
     (tmp_path / "log").mkdir()
-    lines = told(folder=tmp_path / "log").splitlines()
-    looks = [line for line in lines if "held-out loss" in line]
-    assert [line.split(":")[0].strip() for line in looks] == ["step 0", "step 3", "step 6"]
-    assert "held-out loss 0.693, held-out accuracy 0.50, held-out margin 0.000, held-out drift 0.0000" in looks[0]
+    lines = logged(folder=tmp_path / "log").splitlines()
+    validated = [line for line in lines if "validation loss" in line]
+    assert [line.split(":")[0].strip() for line in validated] == ["step 0", "step 3", "step 6"]
+    assert "validation loss 0.693, validation accuracy 0.50, validation margin 0.000, validation drift 0.0000" in validated[0]
     assert not re.search("[▁-█]|\x1b", "".join(lines))
     (tmp_path / "quiet").mkdir()
-    assert told(folder=tmp_path / "quiet", quiet=True) == ""
+    assert logged(folder=tmp_path / "quiet", quiet=True) == ""
 
 
 SCRIPT = """

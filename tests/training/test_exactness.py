@@ -108,7 +108,7 @@ def check(model: nn.Module, pairs: list[Pair], tolerance: float = 1e-3, **settin
     for checkpoint in (False, True):
         for budget in (64, 100_000):
             chosen = Training(**settings, checkpoint_gradients=checkpoint)
-            found = step.step(model, pairs, chosen, token_budget=budget, pad_id=0)
+            found = step.gradient_step(model, pairs, chosen, token_budget=budget, pad_id=0)
             assert found.loss == pytest.approx(loss, rel=1e-4, abs=1e-5)
             assert mx.linalg.norm(flat(found.gradients) - gradient).item() < tolerance * norm
 
@@ -163,7 +163,7 @@ def test_recurrent_layers_train_the_plain_way_and_can_be_planned():
     with pytest.warns(UserWarning, match="the prompt cannot be shared"):
         logprobs._warned.clear()
         check(model, make_pairs([3, 5], [[4, 2], [3, 1]]))
-    plan = memory_plan.plan(model, Training(), 64, 32, 2, 10 << 30)
+    plan = memory_plan.choose(model, Training(), memory_plan.Shape.of_pair(64, 2, 32), 10 << 30)
     assert plan.fits and plan.peak_bytes > plan.activation_bytes
 
 
@@ -172,14 +172,14 @@ def test_finite_differences_of_a_step():
     pairs = with_own_reference(model, make_pairs([9, 30], [[5, 12], [16, 1]]), np.random.default_rng(1))
     settings = Training(beta=0.5)
     start = dict(tree_flatten(model.trainable_parameters()))
-    slopes = dict(tree_flatten(step.step(model, pairs, settings, token_budget=4096, pad_id=0).gradients))
+    slopes = dict(tree_flatten(step.gradient_step(model, pairs, settings, token_budget=4096, pad_id=0).gradients))
     for number, name in enumerate(("model.layers.0.self_attn.v_proj.lora_b", "model.layers.1.mlp.gate_proj.lora_a")):
         direction = mx.random.normal(start[name].shape, key=mx.random.key(number)) + slopes[name] / mx.abs(slopes[name]).max()
         direction = direction / mx.linalg.norm(direction)
         losses = []
         for sign in (1, -1):
             model.load_weights([(name, start[name] + sign * 3e-3 * direction)], strict=False)
-            losses.append(step.step(model, pairs, settings, token_budget=4096, pad_id=0).loss)
+            losses.append(step.gradient_step(model, pairs, settings, token_budget=4096, pad_id=0).loss)
         model.load_weights([(name, start[name])], strict=False)
         assert (losses[0] - losses[1]) / 6e-3 == pytest.approx((slopes[name] * direction).sum().item(), rel=3e-2)
 
@@ -202,7 +202,7 @@ def test_memory_is_flat_over_five_hundred_steps():
     steps = [make_pairs([int(rng.integers(2, 60))], [rng.integers(1, 40, 2).tolist()], seed) for seed in range(25)]
     active, whole = [], []
     for n in range(500):
-        found = step.step(model, steps[n % 25], Training(), token_budget=4096, pad_id=0)
+        found = step.gradient_step(model, steps[n % 25], Training(), token_budget=4096, pad_id=0)
         optimizer.update(model, found.gradients)
         mx.eval(model.trainable_parameters(), optimizer.state)
         active.append(mx.get_active_memory())

@@ -20,6 +20,7 @@ MAMBA = {"state_size": 8, "conv_kernel": 4, "use_bias": False, "use_conv_bias": 
 GPT2 = {"n_ctx": 64, "n_embd": 48, "n_head": 4, "n_layer": 2, "n_positions": 64, "layer_norm_epsilon": 1e-5}
 MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "decoder_sparse_step": 1, "mlp_only_layers": [],
        "norm_topk_prob": True}  # fmt: skip
+LONGEST = memory_plan.Shape.of_pair(prompt=200, candidates=2, answer=60)
 
 
 def middling(layers: int = 4, **changes):
@@ -93,17 +94,17 @@ def test_a_model_whose_layers_cannot_be_found_is_refused():
 
 
 def test_where_nothing_fits_the_way_out_is_named():
-    model, lengths = middling(4), (200, 60, 2)
+    model = middling(4)
     whole, saving = plan(model, 1), plan(model, 1, checkpoint_gradients=True)
     limit = (whole.peak_bytes + saving.peak_bytes) // 2
-    advice = memory_plan.advice(plan(model, limit), model, Training(), lengths, limit)
+    advice = memory_plan.advice(plan(model, limit), model, Training(), LONGEST, limit)
     assert advice.endswith("set training.checkpoint_gradients: true")
-    assert "smaller or quantised model" in memory_plan.advice(whole, model, Training(), lengths, 1)
-    assert memory_plan.advice(plan(model, 10 << 30), model, Training(), lengths, 10 << 30) is None
+    assert "smaller or quantised model" in memory_plan.advice(whole, model, Training(), LONGEST, 1)
+    assert memory_plan.advice(plan(model, 10 << 30), model, Training(), LONGEST, 10 << 30) is None
 
 
 def plan(model, limit: int, **settings) -> memory_plan.Plan:
-    return memory_plan.plan(model, Training(**settings), longest_prompt=200, longest_answer=60, candidates=2, limit_bytes=limit)
+    return memory_plan.choose(model, Training(**settings), LONGEST, limit)
 
 
 def fixed(found: memory_plan.Plan) -> int:

@@ -12,10 +12,10 @@ from mipo_mlx import recipe_loading
 from mipo_mlx import run as runs
 from mipo_mlx.commands import preflight
 from mipo_mlx.errors import UserError
-from mipo_mlx.files import read_json, read_jsonl
+from mipo_mlx.files import read_json
 from mipo_mlx.progress import Reporter
 from mipo_mlx.recipe import Training
-from mipo_mlx.training import monitor
+from mipo_mlx.training import metrics, monitor
 from tests.training.test_train import Killed, die_at, run
 
 SETTINGS = Training(learning_rate=1e-3, epochs=2.0, checkpoint_every=3, evaluate_every=4, max_kl=None, min_chosen_reward=None)
@@ -27,13 +27,14 @@ def recipe(*names):
 
 def train(folder, *names, **options):
     folder.mkdir(exist_ok=True)
+    kill = options.pop("kill", None)
     with monitor.opened(recipe(*names), folder) as watchers:
-        run(folder, SETTINGS, watchers=watchers, **options)
+        run(folder, SETTINGS, watchers=[*watchers, *([die_at(kill, options.get("round_number", 1))] if kill else [])], **options)
 
 
 def expected(folder):
     """{(curve, step): value} of metrics.jsonl."""
-    rows = read_jsonl(folder / "metrics.jsonl")
+    rows = metrics.read(folder)
     return {(name, row["step"]): value for row in rows for name, value in monitor.scalars(row).items()}
 
 
@@ -54,14 +55,14 @@ def events(folder):
 def test_tensorboard_has_every_step_once_also_after_a_kill(tmp_path):
     pytest.importorskip("tensorboardX")
     with pytest.raises(Killed):
-        train(tmp_path, "tensorboard", after_step=die_at(8))
+        train(tmp_path, "tensorboard", kill=9)
     train(tmp_path, "tensorboard")
     found = events(tmp_path / "tensorboard")
     assert len(found) == len({(name, step) for name, step, _ in found})
-    rows = read_jsonl(tmp_path / "metrics.jsonl")
+    rows = metrics.read(tmp_path)
     assert {(name, step): pytest.approx(value, rel=1e-5) for name, step, value in found} == expected(tmp_path)
     assert {step for name, step, _ in found if name == "train/loss"} == set(range(1, 13))
-    assert {step for name, step, _ in found if name == "heldout/kl"} == {row["step"] for row in rows if "heldout_kl" in row}
+    assert {step for name, step, _ in found if name == "validation/kl"} == {row["step"] for row in rows if "validation_kl" in row}
 
 
 class Wandb(types.ModuleType):
@@ -100,7 +101,7 @@ def logged(rows):
 
 def test_wandb_is_offline_and_one_folder_holds_every_step(tmp_path, wandb):
     with pytest.raises(Killed):
-        train(tmp_path, "wandb", after_step=die_at(8))
+        train(tmp_path, "wandb", kill=9)
     assert wandb.run.finished == [1]
     (tmp_path / "wandb").mkdir()
     (tmp_path / "wandb" / "offline-run-1").touch()
@@ -115,12 +116,12 @@ def test_wandb_is_offline_and_one_folder_holds_every_step(tmp_path, wandb):
 def test_online_a_run_goes_on_and_a_fresh_one_is_another(tmp_path, wandb, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "online")
     with pytest.raises(Killed):
-        train(tmp_path, "wandb", after_step=die_at(8))
+        train(tmp_path, "wandb", kill=9)
     train(tmp_path, "wandb")
     [rows] = wandb.server.values()
     assert [step for step, values in rows if "train/loss" in values] == list(range(1, 13))
     untimed = [{k: v for k, v in found.items() if "second" not in k[0]} for found in (logged(rows), expected(tmp_path))]
-    assert untimed[0] == untimed[1]  # steps 7 and 8 were done twice: their times differ
+    assert untimed[0] == untimed[1]  # steps 7 to 9 were done twice: their times differ
     shutil.rmtree(tmp_path / "checkpoints")
     train(tmp_path, "wandb")
     assert len(wandb.server) == 2 and read_json(tmp_path / "wandb.json")["id"] == wandb.calls[-1]["id"]
@@ -133,7 +134,7 @@ def test_steps_go_on_over_rounds_online_offline_and_after_a_kill(tmp_path, wandb
         folder = tmp_path / mode
         train(folder, "wandb")
         with pytest.raises(Killed):
-            train(folder, "wandb", round_number=2, after_step=die_at(8))
+            train(folder, "wandb", round_number=2, kill=9)
         train(folder, "wandb", round_number=2)
         rows = wandb.run.rows
         steps = [step for step, values in rows if "train/loss" in values]

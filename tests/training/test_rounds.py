@@ -12,13 +12,12 @@ from mipo_mlx import recipe_loading, run
 from mipo_mlx.cli import main
 from mipo_mlx.commands.start import require
 from mipo_mlx.engine import logprobs
-from mipo_mlx.files import read_json, read_jsonl
+from mipo_mlx.files import read_json
 from mipo_mlx.models import adapters, load
 from mipo_mlx.pairs import make as pairs_stage
 from mipo_mlx.progress import Reporter
 from mipo_mlx.records import TRAIN, Context, Grid, Pair, read_records
-from mipo_mlx.training import train
-from mipo_mlx.training import train as training_stage
+from mipo_mlx.training import metrics, rounds, train
 from tests.test_kill import NOTES
 
 QUIET = Reporter(quiet=True)
@@ -124,15 +123,16 @@ def test_the_policy_samples_and_the_base_is_the_reference(two, tiny_folder):
 
 
 def test_the_second_round_trains_on_from_the_first(two):
-    rows = read_jsonl(two / "metrics.jsonl")
+    rows = metrics.read(two)
     assert [row["round"] for row in rows] == sorted(row["round"] for row in rows)
     first, second = ([row for row in rows if row["round"] == n] for n in (1, 2))
-    best = min(row["heldout_loss"] for row in first if "heldout_loss" in row and row["step"])
-    assert second[0]["step"] == 0 and second[0]["heldout_loss"] == pytest.approx(best, abs=1e-4)  # the same validation pairs
+    best = min(row["validation_loss"] for row in first if "validation_loss" in row and row["step"])
+    assert second[0]["step"] == 0 and second[0]["validation_loss"] == pytest.approx(best, abs=1e-4)  # the same validation pairs
     assert max(row["step"] for row in first) == max(row["step"] for row in second) == 8
     summary = read_json(two / "manifest.json")["stages"]["training-2"]["summary"]
-    assert summary["round"] == 2 and summary["first_loss"] == second[0]["heldout_loss"]
-    assert summary["best_loss"] < summary["first_loss"] and summary["ends_rounds"] is None
+    assert summary["round"] == 2 and summary["first_loss"] == second[0]["validation_loss"]
+    assert summary["best_loss"] < summary["first_loss"] and summary["ends_rounds"] is None and summary["taken"]
+    assert rounds.taken(two) == [1, 2] and len(rounds.pair_files(two)) == 2
     first, second, result = (two / name / "adapters.safetensors" for name in ("adapters-1", "adapters-2", "adapters"))
     assert first.read_bytes() != second.read_bytes() == result.read_bytes()
 
@@ -172,10 +172,11 @@ def as_before(step, two, opened):
     [
         ("pairs-2", pairs_stage, "append_jsonl", (2,)),
         ("training-2", train.checkpoints, "save", (1, 3)),
-        ("training-2", train, "append_jsonl", (6,)),
-        ("training-2", training_stage.adapters, "save", (1, 2)),
+        ("training-2", metrics, "append_jsonl", (6,)),
+        ("training-2", train.adapters, "save", (1,)),
+        ("training-2", rounds, "_copy", (1,)),
     ],
-    ids=["sampling", "checkpoints", "metrics", "adapters"],
+    ids=["sampling", "checkpoints", "metrics", "adapters", "taking"],
 )
 def test_killed_in_the_second_round_and_continued(step, place, name, calls, start, two, monkeypatch):
     opened = start(f"killed in {place.__name__} {name}")
@@ -192,7 +193,7 @@ def test_killed_in_the_second_round_and_continued(step, place, name, calls, star
 
 
 def timeless(folder):
-    return [{k: v for k, v in row.items() if "second" not in k} for row in read_jsonl(folder / "metrics.jsonl")]
+    return [{k: v for k, v in row.items() if "second" not in k} for row in metrics.read(folder)]
 
 
 def test_a_round_that_learns_nothing_is_the_last_and_changes_nothing(start, capsys):
@@ -204,11 +205,12 @@ def test_a_round_that_learns_nothing_is_the_last_and_changes_nothing(start, caps
     summary = stages["training-2"]["summary"]
     assert stages["training"]["summary"]["ends_rounds"] is None
     assert summary["best_loss"] > summary["first_loss"] == stages["training"]["summary"]["best_loss"]
-    assert summary["ends_rounds"] == "held-out information no longer grew in round 2"
+    assert summary["ends_rounds"] == "the validation loss no longer fell in round 2"
     said = capsys.readouterr().err
-    assert "round 2: held-out information did not grow" in said
+    assert "round 2: the validation loss did not fall" in said
     for left_out in ("[6/10] pairs-3", "[7/10] training-3"):
-        assert f"{left_out}: left out, held-out information no longer grew in round 2" in said
+        assert f"{left_out}: left out, the validation loss no longer fell in round 2" in said
+    assert not summary["taken"] and rounds.taken(opened.folder) == [1]
     first, second, result = (opened.folder / name / "adapters.safetensors" for name in ("adapters-1", "adapters-2", "adapters"))
     assert first.read_bytes() == result.read_bytes() != second.read_bytes()
     assert not (opened.folder / "samples-3.jsonl").exists()
@@ -219,8 +221,8 @@ def test_too_few_pairs_in_a_later_round_end_the_rounds_and_not_the_run(start, tw
     folder = tmp_path / "run"
     shutil.copytree(two, folder)
     (folder / "pairs-2.jsonl").write_text("")
-    summary = training_stage.run(folder, start("two").recipe, QUIET, round_number=2)
-    assert summary["ends_rounds"] == "too few pairs were left in round 2"
+    summary = rounds.run(folder, start("two").recipe, QUIET, 2)
+    assert summary["ends_rounds"] == "too few pairs were left in round 2" and summary["taken"] is False
     one, last = (folder / f"adapters-{n}" / "adapters.safetensors" for n in (1, 2))
     assert one.read_bytes() == last.read_bytes()
 

@@ -8,7 +8,7 @@ import pytest
 from mipo_mlx import recipe_loading
 from mipo_mlx.progress import Reporter
 from mipo_mlx.records import Pair, write_records
-from mipo_mlx.training import train
+from mipo_mlx.training import rounds, train
 from mipo_mlx.training.train import Result
 
 TEXTS = {"prompt": [], "chosen": [], "rejected": [], "negatives": [], "pmi": [], "kinds": []}
@@ -30,6 +30,8 @@ def test_that_nothing_picks_the_weights_is_told_once(max_kl, split, round_number
         write_records(tmp_path / name, [PAIR, replace(PAIR, split=split)])
     monkeypatch.setattr(train, "fit", lambda *_: Result(1, 1, 1, None, None, None))
     stream = io.StringIO()
-    train.run(tmp_path, recipe, Reporter(stream=stream), round_number)
+    for folder in ("adapters", "adapters-2"):
+        (tmp_path / folder).mkdir()
+    rounds.run(tmp_path, recipe, Reporter(stream=stream), round_number)
     warnings = [line for line in stream.getvalue().splitlines() if "warning: there are no validation pairs" in line]
     assert len(warnings) == bool(told) and (not told or told in warnings[0])

@@ -55,7 +55,7 @@ def distance(a, b) -> float:
 
 
 def step(model, pairs, budget=100_000, **settings) -> gradients.Step:
-    return gradients.step(model, pairs, Training(**settings), token_budget=budget, pad_id=0)
+    return gradients.gradient_step(model, pairs, Training(**settings), token_budget=budget, pad_id=0)
 
 
 @pytest.mark.parametrize("candidates", [2, 4])

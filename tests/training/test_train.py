@@ -15,6 +15,7 @@ from mipo_mlx.progress import Reporter
 from mipo_mlx.recipe import Lora, Training
 from mipo_mlx.records import TRAIN, VALIDATION, Pair
 from mipo_mlx.training import schedule, train
+from mipo_mlx.training import step as gradients
 from tests.conftest import build_model, tiny_config
 
 QUIET = Reporter(quiet=True)
@@ -103,29 +104,29 @@ def test_training_lowers_the_loss_and_moves_only_the_adapters(tmp_path):
     assert result.steps == result.planned == 36 and result.stopped is None
 
 
-def test_the_weights_of_the_best_look_are_kept(tmp_path):
+def test_the_weights_of_the_lowest_validation_loss_are_kept(tmp_path):
     settings = Training(learning_rate=1e-3, epochs=3.0, evaluate_every=3, min_chosen_reward=None, max_kl=None)
     model, result = run(tmp_path, settings)
-    looks = {r["step"]: r["heldout_loss"] for r in read_jsonl(tmp_path / "metrics.jsonl") if "heldout_loss" in r}
-    assert set(looks) == {0, 3, 6, 9, 12, 15, 18}
-    assert result.first_loss == looks.pop(0)
-    assert result.best_step == min(looks, key=looks.get) and result.best_loss == min(looks.values())
+    losses = {r["step"]: r["validation_loss"] for r in read_jsonl(tmp_path / "metrics.jsonl") if "validation_loss" in r}
+    assert set(losses) == {0, 3, 6, 9, 12, 15, 18}
+    assert result.first_loss == losses.pop(0)
+    assert result.best_step == min(losses, key=losses.get) and result.best_loss == min(losses.values())
     saved = mx.load(str(tmp_path / "checkpoints" / f"step-{result.best_step:06d}" / "adapters.safetensors"))
     assert all(np.array_equal(np.array(saved[n]), w) for n, w in weights(model).items())
 
 
-def test_looks_log_what_tells_decay_from_learning(tmp_path):
+def test_validation_rows_tell_decay_from_learning(tmp_path):
     """Before training the log-probabilities are the reference's and the rewards 0; afterwards rewards are beta times the change."""
     settings = Training(learning_rate=1e-3, epochs=1.0, min_chosen_reward=None, max_kl=None)
     held = make_pairs(build_model(tiny_config()), grids=2, split=VALIDATION, seed=9)
     run(tmp_path, settings, validation=held)
-    first, *_, last = [row for row in read_jsonl(tmp_path / "metrics.jsonl") if "heldout_loss" in row]
+    first, *_, last = [row for row in read_jsonl(tmp_path / "metrics.jsonl") if "validation_loss" in row]
     for place, name in ((0, "chosen"), (1, "rejected")):
         reference = np.mean([pair.reference[place] for pair in held])
-        assert first[f"heldout_{name}_logp"] == pytest.approx(reference, abs=1e-3)
-        assert first[f"heldout_{name}_reward"] == pytest.approx(0, abs=1e-4)
-        change = last[f"heldout_{name}_logp"] - reference
-        assert last[f"heldout_{name}_reward"] == pytest.approx(settings.beta * change, abs=1e-4)
+        assert first[f"validation_{name}_logp"] == pytest.approx(reference, abs=1e-3)
+        assert first[f"validation_{name}_reward"] == pytest.approx(0, abs=1e-4)
+        change = last[f"validation_{name}_logp"] - reference
+        assert last[f"validation_{name}_reward"] == pytest.approx(settings.beta * change, abs=1e-4)
     steps = [row for row in read_jsonl(tmp_path / "metrics.jsonl") if "loss" in row]
     assert all(row["chosen_logp"] < 0 and row["rejected_logp"] < 0 for row in steps)
 
@@ -134,9 +135,11 @@ class Killed(Exception):
     pass
 
 
-def die_at(kill):
-    def die(step):
-        if step == kill:
+def die_at(kill, round_number=1):
+    """A watcher that kills the training while it logs a step: nothing of the step itself is saved."""
+
+    def die(row):
+        if (row["round"], row["step"]) == (round_number, kill) and "loss" in row:
             raise Killed
 
     return die
@@ -147,21 +150,21 @@ def test_a_killed_run_ends_bit_identical(tmp_path, dropout):
     lora = Lora(rank=4, dropout=dropout)
     settings = Training(learning_rate=1e-3, epochs=2.0, checkpoint_every=2, evaluate_every=5, max_kl=None, lora=lora)
     whole, result = run(tmp_path / "whole", settings, fresh(lora))
-    lines = [(r["step"], r.get("loss"), r.get("heldout_loss")) for r in read_jsonl(tmp_path / "whole" / "metrics.jsonl")]
+    lines = [(r["step"], r.get("loss"), r.get("validation_loss")) for r in read_jsonl(tmp_path / "whole" / "metrics.jsonl")]
     for kill in (1, 4, 5, 9, 11):
         folder = tmp_path / f"killed-{kill}"
         with pytest.raises(Killed):
-            run(folder, settings, fresh(lora), after_step=die_at(kill))
+            run(folder, settings, fresh(lora), watchers=[die_at(kill)])
         again, second = run(folder, settings, fresh(lora))
         assert same(again, whole) and second == result
-        assert [(r["step"], r.get("loss"), r.get("heldout_loss")) for r in read_jsonl(folder / "metrics.jsonl")] == lines
+        assert [(r["step"], r.get("loss"), r.get("validation_loss")) for r in read_jsonl(folder / "metrics.jsonl")] == lines
 
 
 def test_a_half_written_checkpoint_is_ignored(tmp_path):
     settings = Training(learning_rate=1e-3, checkpoint_every=2, max_kl=None)
     whole, _ = run(tmp_path / "whole", settings)
     with pytest.raises(Killed):
-        run(tmp_path / "torn", settings, after_step=die_at(4))
+        run(tmp_path / "torn", settings, watchers=[die_at(5)])
     torn = tmp_path / "torn" / "checkpoints" / ".step-000006.partial"
     shutil.copytree(tmp_path / "torn" / "checkpoints" / "step-000004", torn)
     (torn / "state.json").unlink()
@@ -178,7 +181,7 @@ def test_collapse_of_the_chosen_reward_stops_and_keeps_the_last_good_weights(tmp
 
 
 def poison(monkeypatch, at):
-    real = train.gradients.step
+    real = train.gradient_step
     calls = []
 
     def step(*args, **kwargs):
@@ -188,7 +191,7 @@ def poison(monkeypatch, at):
             found.loss = float("nan")
         return found
 
-    monkeypatch.setattr(train.gradients, "step", step)
+    monkeypatch.setattr(train, "gradient_step", step)
 
 
 def test_nan_stops_before_it_reaches_the_weights(tmp_path, monkeypatch):
@@ -206,7 +209,7 @@ def test_nan_at_once_leaves_nothing_to_keep(tmp_path, monkeypatch):
 
 def test_what_did_not_fit_into_memory_is_not_tried_again_not_even_after_a_kill(tmp_path, monkeypatch):
     """Pairs do not fit beside another one, nor alone without gradient checkpointing."""
-    real, tried = train.gradients.batch_logprobs, []
+    real, tried = gradients.batch_logprobs, []
 
     def limited(model, batch, *, checkpoint=False, gradient=True):
         tried.append((batch.prompts.shape[0], checkpoint))
@@ -214,14 +217,14 @@ def test_what_did_not_fit_into_memory_is_not_tried_again_not_even_after_a_kill(t
             raise RuntimeError("[malloc] Unable to allocate 123456 bytes.")
         return real(model, batch, checkpoint=checkpoint, gradient=gradient)
 
-    monkeypatch.setattr(train.gradients, "batch_logprobs", limited)
+    monkeypatch.setattr(gradients, "batch_logprobs", limited)
     settings = Training(learning_rate=1e-3, checkpoint_every=1, max_kl=None)
     whole, _ = run(tmp_path / "whole", settings)
     failed = [shape for shape in tried if shape != (1, True)]
     assert failed == tried[: len(failed)] and failed[0] == (3, False) and failed[-1] == (1, False)
     assert tried[len(failed) :] == [(1, True)] * 18  # six steps of three pairs
     with pytest.raises(Killed):
-        run(tmp_path / "killed", settings, after_step=die_at(2))
+        run(tmp_path / "killed", settings, watchers=[die_at(3)])
     tried.clear()
     again, _ = run(tmp_path / "killed", settings)
     assert tried == [(1, True)] * 12 and same(again, whole)
@@ -230,7 +233,7 @@ def test_what_did_not_fit_into_memory_is_not_tried_again_not_even_after_a_kill(t
 def test_kl_budget_stops(tmp_path):
     settings = Training(learning_rate=1e-3, epochs=5.0, evaluate_every=1, checkpoint_every=1, min_chosen_reward=None, max_kl=None)
     _, free = run(tmp_path / "free", settings)
-    moved = [r["heldout_kl"] for r in read_jsonl(tmp_path / "free" / "metrics.jsonl") if "heldout_kl" in r]
+    moved = [r["validation_kl"] for r in read_jsonl(tmp_path / "free" / "metrics.jsonl") if "validation_kl" in r]
     assert free.stopped is None and min(moved) >= 0 and max(moved[:3]) < 0.5 * max(moved)
     _, result = run(tmp_path / "bound", settings.model_copy(update={"max_kl": 0.5 * max(moved)}))
     assert "KL from the base reached" in result.stopped and 1 < result.steps < free.steps
