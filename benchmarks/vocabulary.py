@@ -3,8 +3,8 @@
     PYTHONPATH=. python benchmarks/vocabulary.py [--quick]
 
 The model has SmolLM2-135M's body with random weights in bf16: 30 layers, 576 wide, 9 query and 3 key heads, 1536 inner, tied
-embeddings. LoRA has rank 8 on all linear layers. The step is `training.step.gradient_step` over one pair: a prompt of 512 tokens and two
-answers of 128. Peaks are MLX's own. Each vocabulary runs in its own process. `--quick` takes 3 layers.
+embeddings. LoRA has rank 8 on all linear layers. The step is `gradient_step` of `training/step.py` over one pair: a prompt of 512
+tokens and two answers of 128. Peaks are MLX's own. Each vocabulary runs in its own process. `--quick` takes 3 layers.
 """
 
 import argparse

@@ -25,6 +25,7 @@ from .memory import contexts
 from .progress import Reporter
 from .recipe import Dataset, Recipe
 from .recipe_loading import RecipeError
+from .training import metrics
 
 SIGNED = "recipe_sha256"  # a manifest with this key tells a run from a folder of other files
 
@@ -58,9 +59,8 @@ def _pairs(run: "Run", reporter: Reporter, round_number: int) -> dict[str, Any]:
 def _training(run: "Run", reporter: Reporter, round_number: int) -> dict[str, Any]:
     from .training import rounds, train
 
-    if run.recipe.rounds > 1:
-        return rounds.run(run.folder, run.recipe, reporter, round_number)
-    return train.run(run.folder, run.recipe, reporter)
+    several = run.recipe.rounds > 1
+    return rounds.run(run.folder, run.recipe, reporter, round_number) if several else train.run(run.folder, run.recipe, reporter)
 
 
 def _evaluation(run: "Run", reporter: Reporter, round_number: int) -> dict[str, Any]:
@@ -343,13 +343,8 @@ def _as_left(run: Run, entry: dict[str, Any]) -> bool:
 
 
 def check_files(run: Run, step: str, reporter: Reporter) -> None:
-    """Raise Failure where a file that `step` reads is gone or cut off; warn where it differs from what its stage wrote.
-
-    Raises UserError where another version trained the run.
-    """
-    from .training import metrics
-
-    metrics.read(run.folder)
+    """Raise Failure where a file that `step` reads is gone or cut off; warn where it differs from what its stage wrote."""
+    metrics.read(run.folder)  # raises UserError where another version trained the run
     again = "run `mipo-mlx train` with this run's recipe, which makes it again"
     planned, entries = steps(run.recipe), run.manifest.get("stages", {})
     for earlier in planned[: planned.index(step)]:
