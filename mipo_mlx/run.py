@@ -349,13 +349,12 @@ def check_files(run: Run, step: str, reporter: Reporter) -> None:
     planned, entries = steps(run.recipe), run.manifest.get("stages", {})
     for earlier in planned[: planned.index(step)]:
         reads = {of_round(name, parse(earlier)[1]) for name in STAGES[parse(step)[0]].reads}
-        for name, known in entries.get(earlier, {}).get("sha256", {}).items():
+        known = entries.get(earlier, {}).get("sha256", {})
+        for name in sorted(reads & known.keys()):
             path = run.folder / name
-            if name not in reads:
-                continue
             if not path.exists():
                 raise Failure(f"{path}: gone since {earlier} wrote it; put it back, or {again}")
-            if sha256(path) == known:
+            if sha256(path) == known[name]:
                 continue
             if not is_whole(path):
                 raise Failure(f"{path}: cut off or broken; remove it and {again}")
