@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from mipo_mlx import cli, recipe_loading, run
 from mipo_mlx.errors import Failure, UserError
 from mipo_mlx.evaluation.outcome import FORMAT
-from mipo_mlx.files import sha256, write_json
+from mipo_mlx.files import dump, sha256, write_json, write_text
 from mipo_mlx.progress import Reporter
 from mipo_mlx.training import checkpoints
 from tests.test_bad_input import home, refused  # noqa: F401
@@ -148,7 +148,7 @@ def test_an_evaluation_that_fails_leaves_a_finished_run_finished(tmp_path, monke
         def work(opened, reporter, round_number):
             for file in writes:
                 (opened.folder / file).parent.mkdir(exist_ok=True)
-                write_json(opened.folder / file, {"format": FORMAT})
+                write_text(opened.folder / file, "" if file.endswith(".jsonl") else dump({"format": FORMAT}))
             return {}
 
         return work
