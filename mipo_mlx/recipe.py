@@ -27,7 +27,9 @@ class Dataset(Section):
 
 
 class Sources(Section):
-    notes: str | None = None
+    notes: str | Annotated[list[str], Field(min_length=1)] | None = None
+    include: list[str] = []
+    exclude: list[str] = []
     dataset: Dataset | None = None
     me: str | None = None
     columns: dict[Literal["context", "note"], str] = {}

@@ -157,7 +157,7 @@ def resolve_paths(recipe: Recipe, base: Path) -> Recipe:
         model=model(recipe.model),
         sources=changed(
             sources,
-            notes=absolute(sources.notes) if sources.notes else None,
+            notes=[*map(absolute, sources.notes)] if isinstance(sources.notes, list) else sources.notes and absolute(sources.notes),
             prompts=absolute(sources.prompts) if sources.prompts != "builtin" else None,
             dataset=dataset(sources.dataset) if sources.dataset else None,
             prompt_dataset=dataset(sources.prompt_dataset) if sources.prompt_dataset else None,

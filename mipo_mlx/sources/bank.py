@@ -9,10 +9,11 @@ from typing import Any
 from ..errors import UserError
 from ..recipe import Sources
 from ..records import HELDOUT, TRAIN, Prompt, seed_for
-from .decode import read_text, writable
+from .decode import writable
 from .hub import read_prompts
 from .markdown import parse
 from .note import Skip, Tally
+from .note_file import NoteFile
 from .redact import redact
 
 BANK = Path(__file__).with_name("prompts.txt")
@@ -76,7 +77,7 @@ def _from_file(path: Path, tally: Tally) -> list[tuple[str, str]]:
         what = "is a folder" if path.is_dir() else "no such file"
         raise UserError(f"sources.prompts: {path}: {what}; write builtin, or the name of a .txt, .md, .json or .jsonl file")
     try:
-        text = read_text(path, path.name, tally, limit=64 << 20)
+        text = NoteFile.on_disk(path).text(tally, 64 << 20)
     except Skip as reason:
         raise UserError(f"sources.prompts: {path}: {reason}") from None
     if path.suffix == ".jsonl":

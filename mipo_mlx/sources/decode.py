@@ -1,13 +1,15 @@
-"""Bytes to text: UTF-8 first, then what a byte-order mark says, then Windows-1252 where it looks like writing."""
+"""Bytes to text in NFC: UTF-8 first, then what a byte-order mark or NULs show as UTF-16, then legacy encodings.
+
+A text with wrong letters is worse than none: bytes whose encoding is not certain are refused.
+"""
 
 import codecs
-import errno
-import os
-from pathlib import Path
+import re
+import unicodedata
 
-from .note import Skip, Tally
+from .encodings import legacy
+from .note import Skip
 
-LIMIT = 4 << 20  # bytes; the longest novel has about this many, so a larger "note" is a dump or a log
 MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
@@ -17,62 +19,83 @@ MARKS = (
 )
 # Control characters that writing has no use for; a handful of them in a hundred bytes means a binary file.
 CONTROLS = bytes(set(range(32)) - set(b"\t\n\r\f\x0b\x1b"))
-
-
-def read_text(path: Path, source: str, tally: Tally, limit: int = LIMIT) -> str:
-    """The text of a file with \\n line ends. Raises Skip where it is too large, unreadable or not text."""
-    text, encoding = decode(read_bytes(path, limit))
-    if encoding != "utf-8":
-        tally.recoded.append({"file": source, "as": encoding})
-    return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def read_bytes(path: Path, limit: int) -> bytes:
-    """All bytes of a regular file of at most `limit` bytes."""
-    try:
-        with open(path, "rb") as handle:
-            size = os.fstat(handle.fileno()).st_size
-            if size > limit:
-                raise Skip(f"{size / 2**20:.0f} MB; files of more than {limit / 2**20:.0f} MB are not read, split it into notes")
-            return handle.read()
-    except OSError as error:
-        if error.errno in (errno.EACCES, errno.EPERM):
-            raise Skip("no permission to read it") from None
-        raise Skip(f"cannot be read ({error.strerror})") from None
+UNKNOWN = "in an encoding that cannot be told for certain; save it as UTF-8"
+# UTF-8 that was read as Windows-1252 and saved again: "FÃ¼r" for "Für", "donâ€™t" for "don't".
+TWICE = re.compile(r"(?:[ÂÃÄÅ][\u0080-\u00bfŒœŠšŸŽžƒˆ˜–—‘’‚“”„†‡•…‰‹›€™]|â[€‚„][\u0080-\u00bfŒœŠšŸŽžƒˆ˜–—‘’‚“”„†‡•…‰‹›€™])+")
+# Marks of direction and width without a shape, and Apple's sign for an attachment.
+SHAPELESS = re.compile("[\u200b\u2060\ufeff\ufffc\u00ad]")
 
 
 def decode(data: bytes) -> tuple[str, str]:
-    """(text, encoding). Raises Skip for bytes that are not writing."""
+    """(text with \\n line ends, encoding). Raises Skip for bytes that are not writing, or in an unknown encoding."""
+    text, encoding = _decode(data)
+    return nfc(SHAPELESS.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))), encoding
+
+
+def _decode(data: bytes) -> tuple[str, str]:
     for mark, encoding in MARKS:
         if data.startswith(mark):
             try:
                 return data.decode(encoding), encoding.removesuffix("-sig")
             except UnicodeDecodeError:
                 raise Skip(f"begins like {encoding.removesuffix('-sig').upper()}, but is not") from None
+    if b"\0" in data and (wide := _utf_16(data)):
+        return wide
     if b"\0" in data or len(data.translate(None, delete=CONTROLS)) < 0.98 * len(data):
         raise Skip("not text (binary)")
     try:
-        return data.decode(), "utf-8"
+        return _once(data.decode()), "utf-8"
     except UnicodeDecodeError:
-        return _mended(data)
+        pass
+    mended = data.decode("utf-8", errors="replace")
+    if sum(char > "\x7f" and char != "\ufffd" for char in mended) > 4 * mended.count("\ufffd"):
+        lines = ("" if "\ufffd" in line else line for line in mended.split("\n"))
+        return _once("\n".join(lines)), "utf-8 without its broken lines"
+    found = legacy(data)
+    if found is None:
+        raise Skip(UNKNOWN)
+    return found
 
 
 def writable(text: str) -> str:
-    """`text` as UTF-8 can hold it: halves of surrogate pairs, which JSON and file names may bring along, become U+FFFD."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    """`text` in NFC, as UTF-8 can hold it: halves of surrogate pairs, which JSON and file names may have, become U+FFFD."""
+    return nfc(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
 
-def _mended(data: bytes) -> tuple[str, str]:
-    """UTF-8 with a few broken bytes stays UTF-8 without them; otherwise every high byte is one Windows-1252 letter."""
-    mended = data.decode("utf-8", errors="ignore")
-    wide = sum(char > "\x7f" for char in mended)
-    broken = len(data) - len(mended.encode())
-    if wide > 4 * broken:
-        return mended, "utf-8 without its broken bytes"
-    high = sum(byte > 0x7F for byte in data)
-    if high > 0.4 * len(data):
-        raise Skip("in an encoding that is neither UTF-8, UTF-16 nor Windows-1252; save it as UTF-8")
-    try:
-        return data.decode("cp1252"), "windows-1252"
-    except UnicodeDecodeError:
-        return data.decode("latin-1"), "latin-1"
+def nfc(text: str) -> str:
+    """`text` with each letter and its marks as one character, where there is one: "é" has two forms that look alike."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def is_me(name: str, me: str) -> bool:
+    """Whether `me` names this writer, but for case and form: a name or an address, or several between commas."""
+    key = nfc(name).strip().casefold()
+    return bool(key) and any(nfc(one).strip().casefold() == key for one in (me, *me.split(",")))
+
+
+def _utf_16(data: bytes) -> tuple[str, str] | None:
+    """UTF-16 without a mark: the space and the line end have a NUL beside them, on the same side throughout."""
+    for encoding in ("utf-16-le", "utf-16-be"):
+        try:
+            text = data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        sample = text[:20_000]
+        writing = sum(unicodedata.category(char)[0] in "LMNPZS" or char in "\n\r\t" for char in sample)
+        if sample and writing >= 0.95 * len(sample) and any(char in sample for char in " \n") and "\0" not in text:
+            return text, encoding
+    return None
+
+
+def _once(text: str) -> str:
+    """`text` where UTF-8 that was encoded twice is mended."""
+    if text.isascii():
+        return text
+
+    def mended(match: re.Match) -> str:
+        try:
+            return match[0].encode("cp1252").decode()
+        except UnicodeError:
+            return match[0]
+
+    return TWICE.sub(mended, text)

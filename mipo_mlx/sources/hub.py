@@ -13,8 +13,8 @@ from typing import Any
 
 from ..errors import UserError, first_line
 from ..recipe import Dataset
-from .decode import read_text
 from .note import Note, Skip, Tally
+from .note_file import NoteFile
 from .readers.plain import paragraphs
 from .readers.rows import parse_json, parse_rows
 
@@ -98,10 +98,10 @@ def rows(given: Dataset) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _json_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
     try:
-        text = read_text(path, path.name, Tally(), LIMIT)
+        text = NoteFile.on_disk(path).text(Tally(), LIMIT)
     except Skip as reason:
         raise UserError(f"{path}: {reason}") from None
-    numbered = parse_rows(text, path) if path.suffix == ".jsonl" else list(enumerate(parse_json(text, str(path)), 1))
+    numbered = parse_rows(text, str(path)) if path.suffix == ".jsonl" else list(enumerate(parse_json(text, str(path)), 1))
     wrong = next((number for number, row in numbered if not isinstance(row, dict)), None)
     if wrong is not None:
         raise UserError(f"{path}:{wrong}: expected an object with named columns")

@@ -1,48 +1,58 @@
-"""Markdown to blocks of plain text: front matter, links, images, code, tables, and the marks of Obsidian and its kin.
+"""Markdown to blocks of plain text: front matter, links, images, code, tables, and the marks of Obsidian and similar programs.
 
-markdown-it-py does the parsing; what it knows nothing of (wiki links, callouts, comments, tags) is cleaned before, line
-for line, so that every block keeps its place in the file.
+markdown-it-py parses. Its input has no wiki links, quotes, comments, tags and plug-in text any more: these are cut line for
+line, so that every block keeps its place in the file.
 """
 
 import re
 from collections import Counter
 from dataclasses import replace
+from html import unescape
 from typing import Any
 
 import yaml
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from ..text.words import SENTENCE_END
+from .forms import between, cut
 from .note import Block
+from .plugins import own_part
+from .quoted import MARK, announced, cut_lines, own_blocks, settle
 
 KEEP_CODE = 80  # characters: a shorter code block is part of the sentence, a longer one is left out
 PARSER = MarkdownIt("commonmark", {"html": True, "maxNesting": 12}).enable("table")
 
 FRONT_MATTER = re.compile(r"\A(---|\+\+\+)[ \t]*\n(.*?)\n(?:\1|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
-COMMENT = re.compile(r"%%.*?%%", re.DOTALL)
 EMBED = re.compile(r"!\[\[[^\[\]\n]*\]\]")
-WIKI_LINK = re.compile(r"\[\[(?! )(?:[^\[\]|\n]*\|)?([^\[\]|\n]+)\]\]")
-CALLOUT = re.compile(r"^((?:>\s*)+)\[![\w-]+\][+-]?", re.MULTILINE)
-TASK = re.compile(r"^(\s*(?:[-*+]|\d+[.)])\s+)\[[ xX/-]\]\s", re.MULTILINE)
-FOOTNOTE = re.compile(r"\[\^[^\]\n]+\]:?")
+WIKI_LINK = re.compile(r"#?\[\[(?! )(?:[^\[\]|\n]*\|)?([^\[\]|\n]+)\]\]")
 HIGHLIGHT = re.compile(r"==(\S(?:[^=\n]*\S)?)==")
-BLOCK_ID = re.compile(r"[ \t]\^[A-Za-z0-9-]+[ \t]*$", re.MULTILINE)
-TAG_LINE = re.compile(r"^[ \t]*(?:tags:[ \t]*)?#[A-Za-z][\w/-]*(?:[ \t,]+#[A-Za-z][\w/-]*)*[ \t,]*$", re.MULTILINE | re.IGNORECASE)
-TAG = re.compile(r"(?<![\w#&/])#([A-Za-z][\w/-]*)")
+TAG_LINE = re.compile(r"^[ \t]*(?:tags:[ \t]*)?#[^\W\d][\w/-]*(?:[ \t,]+#[^\W\d][\w/-]*)*[ \t,]*$", re.MULTILINE | re.IGNORECASE)
+TAG = re.compile(r"(?<![\w#&/])#([^\W\d_][\w/-]*)")
 ADDRESS = re.compile(r"\b(?:https?|ftp)://(?:[^\s/@]*@)?(?:www\.)?([^\s/<>()\"'`]+)[^\s<>\"'`]*|\bwww\.([^\s/<>()]+)[^\s<>]*")
-HTML_TAG = re.compile(r"<!--.*?-->|<(script|style)\b.*?</\1>|<[^>]+>", re.DOTALL | re.IGNORECASE)
-ENDLESS = 100_000  # characters of a paragraph that no person wrote as one: its marks are dropped, its words kept
-MARKS = re.compile(r"[\[\]!*_<&]")
+HTML_TAG = re.compile(r"<[^<>]+>")
+IMAGE_TAG = re.compile(r"<(?:img|video|audio|iframe|embed|object)\b", re.IGNORECASE)
+# Fences of diagrams, queries and plug-ins: none of them is a sentence, however short.
+NO_WORDS = re.compile(
+    r"mermaid|dot|graphviz|plantuml|puml|ditaa|d2|dataview(?:js)?|tasks|query|base|kanban|excalidraw|compressed-json|json|ya?ml|toml|csv|math"
+    r"|latex|tikz|chart|tracker|button|meta-bind.*|ad-.*|admonition|leaflet|map|timeline|toc|folder-overview|smart-.*|abc|lilypond|vega.*",
+    re.IGNORECASE,
+)
+ENDLESS = 10_000  # characters of a paragraph that no person wrote as one: its marks are dropped, its words kept
+MARKS = re.compile(r"[\[\]!*_<&`\\~]")
+OWN_LINE = re.compile(r"[ \t]*(?:[-*+|#>]|\d{1,9}[.)][ \t]|$)")
 SPACE = re.compile(r"\s+")
 
 
 def parse(text: str) -> tuple[dict[str, Any], list[Block], Counter]:
-    """(front matter, blocks, what was cut out). Blocks carry line numbers of `text`; no block has a line break."""
+    """(front matter, blocks, what was cut out). Blocks carry line numbers of `text`; no block has a line break.
+
+    Raises NotANote for a file that a plug-in keeps for itself.
+    """
     matter, body, offset = front_matter(text)
     removed = Counter(["broken front matter"] if matter is None else [])
+    body = own_part(matter or {}, body, removed)
     blocks = _Walker(removed, offset).walk(PARSER.parse(_plain(body, removed)))
-    return matter or {}, blocks, removed
+    return matter or {}, own_blocks(blocks, removed), +removed
 
 
 def front_matter(text: str) -> tuple[dict[str, Any] | None, str, int]:
@@ -66,19 +76,39 @@ def _toml_title(text: str) -> dict[str, Any]:
 
 
 def _plain(text: str, removed: Counter) -> str:
-    """`text` without the marks that CommonMark does not know; line breaks stay where they are."""
-    if len(text) > ENDLESS:  # parsing marks takes time that grows with the square of a paragraph's length
-        parts = re.split(r"(\n[ \t]*\n)", text)
-        text = "".join(MARKS.sub(" ", part) if len(part) > ENDLESS else part for part in parts)
-    text = COMMENT.sub(lambda match: "\n" * match[0].count("\n"), text)
+    """`text` without the marks that CommonMark does not know, and without what is not its owner's; line breaks stay."""
+    text = cut_lines(cut(text, removed), removed)
+    for opening, closing in (("<script", "</script>"), ("<style", "</style>")):
+        text, _ = between(text, opening, closing)
+    text, quotes = between(text, "<blockquote", "</blockquote>")
+    removed["quotes"] += quotes
+    removed["images and embeds"] += len(IMAGE_TAG.findall(text)) if "<" in text else 0
     text, images = EMBED.subn("", text)
     removed["images and embeds"] += images
-    text = WIKI_LINK.sub(lambda match: match[1].strip(), text)
-    text = CALLOUT.sub(r"\1", text)
-    text = TASK.sub(r"\1", text)
-    text = BLOCK_ID.sub("", text)
+    text = WIKI_LINK.sub(_link_text, text)
     text = TAG_LINE.sub("", text)
-    return HIGHLIGHT.sub(r"\1", text)
+    return _without_endless(HIGHLIGHT.sub(r"\1", text))
+
+
+def _link_text(match: re.Match) -> str:
+    """What a reader sees of a wiki link: the name of the note, without the heading or block in it."""
+    name, _, part = match[1].strip().partition("#")
+    return name.strip() or part.strip("#^ ")
+
+
+def _without_endless(text: str) -> str:
+    """`text` whose endless paragraphs have no marks: to parse those takes time that grows with the square of their length."""
+    if len(text) <= ENDLESS:
+        return text
+    lines = text.split("\n")
+    begin, size = 0, 0
+    for number, line in enumerate([*lines, ""]):
+        if OWN_LINE.match(line):
+            if size > ENDLESS:
+                lines[begin:number] = [MARKS.sub(" ", part) for part in lines[begin:number]]
+            begin, size = number, 0
+        size += len(line)
+    return "\n".join(lines)
 
 
 class _Walker:
@@ -106,7 +136,7 @@ class _Walker:
             elif kind in ("fence", "code_block"):
                 self._code(token, line)
             elif kind == "html_block":
-                self._add(Block(HTML_TAG.sub(" ", token.content), line))
+                self._html(token, line)
             elif kind in ("bullet_list_open", "ordered_list_open"):
                 ordered.append(int(token.attrGet("start") or 1) if kind == "ordered_list_open" else None)
             elif kind in ("bullet_list_close", "ordered_list_close"):
@@ -129,22 +159,30 @@ class _Walker:
         self.bullet = "" if not block.level else self.bullet
         target = self.blocks if self.cells is None else self.cells
         line = block.line + 1 + self.offset
-        target.append(Block(bullet + text, line, block.level, min(block.linked, len(text)), min(block.code, len(text))))
+        if text.startswith(MARK) and self.cells is None:
+            self._leave_nothing_announced()
+        own = settle(Block(text, line, block.level, min(block.linked, len(text)), min(block.code, len(text))))
+        if own:
+            target.append(replace(own, text=bullet + own.text))
+
+    def _html(self, token: Token, line: int) -> None:
+        text, addresses = plain_text(unescape(HTML_TAG.sub(" ", token.content)))
+        self._add(Block(text, line, linked=len(text) if "<a " in token.content else addresses))
 
     def _code(self, token: Token, line: int) -> None:
         content = token.content.strip()
-        if content and len(content) <= KEEP_CODE and "\n" not in content:
+        if content and len(content) <= KEEP_CODE and "\n" not in content and not NO_WORDS.fullmatch(token.info.strip(" {}")):
             self._add(Block(content, line, code=len(content)))
         elif content:
             self.removed["code blocks"] += 1
             self._leave_nothing_announced()
 
     def _leave_nothing_announced(self) -> None:
-        """Cut "Then I ran this:" off the paragraph before a block of code that is left out."""
+        """Cut "Then I ran this:" off the paragraph before code or a quote that is left out."""
         before = self.blocks[-1] if self.blocks else None
         if before and not before.level and before.text.endswith(":"):
-            *kept, _ = SENTENCE_END.split(before.text)
-            self.blocks[-1:] = [replace(before, text=" ".join(kept))] if kept else []
+            kept = announced(before.text)
+            self.blocks[-1:] = [replace(before, text=kept)] if kept else []
 
     def _row(self, line: int) -> None:
         cells, self.cells = self.cells or [], None
@@ -178,7 +216,7 @@ class _Walker:
 
 
 def plain_text(text: str) -> tuple[str, int]:
-    """(text with addresses shortened to their host, footnote marks and # of tags gone; characters of addresses)."""
+    """(text with addresses shortened to their host and without the # of tags; characters of addresses)."""
     linked = 0
 
     def host(match: re.Match) -> str:
@@ -187,4 +225,4 @@ def plain_text(text: str) -> tuple[str, int]:
         linked += len(name)
         return name
 
-    return TAG.sub(r"\1", FOOTNOTE.sub("", ADDRESS.sub(host, text))), linked
+    return TAG.sub(r"\1", ADDRESS.sub(host, text)), linked

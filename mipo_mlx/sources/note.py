@@ -9,6 +9,10 @@ class Skip(Exception):
     """A file that cannot be used; the text gives the reason in a few words, for the list of skipped files."""
 
 
+class NotANote(Skip):
+    """A file that is no note, which nobody needs to mend: the text says what kind it is, and `left_alone` counts it."""
+
+
 @dataclass(frozen=True)
 class Block:
     """A paragraph, list item, table row or heading as plain text on one line."""
@@ -29,6 +33,7 @@ class Note:
     title: str
     blocks: list[Block]
     whole: bool = False  # True: one context (a row of a table), cut at the end of a sentence where it is too long
+    labels: frozenset[str] = frozenset()  # #tag, key: and key: value of the front matter, lower case; for sources.exclude
 
 
 @dataclass(frozen=True)

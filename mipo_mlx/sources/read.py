@@ -3,40 +3,22 @@
 The same seed gives the same files.
 """
 
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
 from ..files import read_json, write_json
 from ..progress import Reporter
-from ..recipe import Recipe, Sources
+from ..recipe import Recipe
 from ..records import HELDOUT, TRAIN, Context, Prompt, write_records
 from .bank import load_prompts
 from .canaries import plant
 from .chunks import CountTokens, cut
-from .decode import writable
 from .dedupe import drop_duplicates
-from .hub import read_contexts
-from .note import Note, Passage, Skip, Tally
-from .readers import ENDINGS, Reader, headings_as_notes, reader_for
-from .readers.chats import is_chat, read_conversations
-from .readers.rows import read_rows
-from .redact import redact, redact_note
+from .gather import named, read_notes
+from .note import Passage, Tally
 from .split import split
-from .walk import walk
-
-
-@dataclass(frozen=True)
-class NoteFile:
-    """A file of notes, its name relative to the notes folder, and the reader for its kind."""
-
-    path: Path
-    source: str
-    reader: Reader
 
 
 def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
@@ -68,7 +50,7 @@ def collect(recipe: Recipe, count_tokens: CountTokens, reporter: Reporter) -> tu
     sources, tally = recipe.sources, Tally()
     count_tokens = lru_cache(4096)(count_tokens)  # a passage is measured as a section, as a piece and as a whole
     prompts = load_prompts(sources, recipe.seed, tally)
-    if not _name(sources) and set(recipe.pairs.negatives) == {"random_prompt"}:
+    if not named(sources) and set(recipe.pairs.negatives) == {"random_prompt"}:
         return [], prompts, _row(recipe, tally, [], prompts)  # answers differ by request alone, so no context is needed
     notes = read_notes(sources, tally, reporter)
     passages: list[Passage] = []
@@ -76,10 +58,10 @@ def collect(recipe: Recipe, count_tokens: CountTokens, reporter: Reporter) -> tu
         passages += cut(note, count_tokens, sources.context_tokens, sources.min_tokens, tally)
     passages = drop_duplicates(passages, sources.near_duplicate, tally)
     if not passages:
-        raise UserError(f"{_name(sources)}: {_nothing(tally)}")
+        raise UserError(f"{named(sources)}: {_nothing(tally)}")
     if len(passages) == 1 and tally.dropped["duplicate"] + tally.dropped["near-duplicate"]:
         every = f"the {tally.passages} passages"
-        raise UserError(f"{_name(sources)}: {every} are all alike, so none can be a wrong context for another; add others")
+        raise UserError(f"{named(sources)}: {every} are all alike, so none can be a wrong context for another; add others")
     grid = recipe.pairs.contexts_per_grid
     contexts = split(passages, recipe.seed, sources.heldout_contexts, sources.max_contexts, grid, tally)
     contexts = plant(contexts, recipe.seed, sources.canaries, count_tokens)
@@ -89,7 +71,7 @@ def collect(recipe: Recipe, count_tokens: CountTokens, reporter: Reporter) -> tu
 def _row(recipe: Recipe, tally: Tally, contexts: list[Context], prompts: list[Prompt]) -> dict[str, Any]:
     sources = recipe.sources
     bank = sources.prompt_dataset.name if sources.prompt_dataset else sources.prompts
-    row = {"notes": _name(sources), "prompts": bank} | tally.to_row()
+    row = {"notes": named(sources), "prompts": bank} | tally.to_row()
     row["passages"]["kept"] = len(contexts)
     row["canaries"] = sources.canaries if contexts else 0
     for side in (TRAIN, HELDOUT):
@@ -101,96 +83,6 @@ def _row(recipe: Recipe, tally: Tally, contexts: list[Context], prompts: list[Pr
             "prompts": sum(prompt.split == side for prompt in prompts),
         }
     return row
-
-
-def _name(sources: Sources) -> str | None:
-    return sources.dataset.name if sources.dataset else sources.notes
-
-
-def read_notes(sources: Sources, tally: Tally, reporter: Reporter) -> list[Note]:
-    """The notes of a folder or a single file. Raises UserError where there are none."""
-    if sources.dataset:
-        notes = [_writable(note) for note in read_contexts(sources.dataset, tally)]
-        return [redact_note(note, tally.redacted) for note in notes] if sources.redact else notes
-    if not sources.notes:
-        raise UserError("sources.notes: no notes named; pass --notes PATH, or write `notes: ~/notes` under sources in the recipe")
-    files = note_files(sources, tally)
-    if Path(sources.notes).expanduser().is_file():
-        notes = read_file(files[0], tally, sources.redact)
-        if not notes and tally.skipped:
-            raise UserError(f"{files[0].path}: {tally.skipped[0]['why']}")
-        return headings_as_notes(notes)
-    notes = []
-    with reporter.track("reading notes", total=len(files), unit="files") as bar:
-        for file in files:
-            notes += read_file(file, tally, sources.redact)
-            bar.advance(1)
-    return headings_as_notes(notes)
-
-
-def note_files(sources: Sources, tally: Tally) -> list[NoteFile]:
-    """The files of `sources.notes`, a folder or a single file. Raises UserError where there are none."""
-    root = Path(sources.notes or "").expanduser()
-    if sources.columns and root.exists() and not _has_rows(root):
-        raise UserError(f"sources.columns: only rows of a .jsonl or .json file have columns, and {root} has none; remove columns")
-    if root.is_file():
-        return [NoteFile(root, writable(root.name), _file_reader(root, sources))]
-    if not root.is_dir():
-        raise UserError(f"{root}: no such folder or file; name your notes with --notes PATH or sources.notes in the recipe")
-    files = []
-    for path, source in walk(root, tally):
-        if reader := reader_for(path, sources.me):
-            files.append(NoteFile(path, source, reader))
-        else:
-            tally.left_alone[f"{path.suffix.lower()} files" if path.suffix else "files without an ending"] += 1
-    if not files and not tally.skipped:
-        raise UserError(f"{root}: no notes in this folder ({ENDINGS}); name another with --notes PATH")
-    return files
-
-
-def _file_reader(path: Path, sources: Sources) -> Reader:
-    """How to read a file that the recipe names itself: tables of rows too."""
-    if _has_rows(path):
-        return partial(read_rows, columns=sources.columns)
-    reader: Reader | None = read_conversations if path.suffix.lower() == ".json" else reader_for(path, sources.me)
-    if reader is None:
-        raise UserError(f"{path}: no kind of note that can be read; take a folder, or a file of one of {ENDINGS}, .json, .jsonl")
-    return reader
-
-
-def _has_rows(path: Path) -> bool:
-    ending = path.suffix.lower()
-    return path.is_file() and (ending == ".jsonl" or ending == ".json" and not is_chat(path))
-
-
-def read_file(file: NoteFile, tally: Tally, redacting: bool) -> list[Note]:
-    """The notes of a file, with secrets replaced, so that no later code has one.
-
-    A file that makes its reader fail is skipped: one odd note among hundreds does not end a run.
-    """
-    hide: Callable[[str], str] = partial(redact, counts=Counter()) if redacting else str
-    recoded = len(tally.recoded)
-    try:
-        notes = [_writable(note) for note in file.reader(file.path, file.source, tally)]
-        notes = [redact_note(note, tally.redacted) for note in notes] if redacting else notes
-    except Skip as reason:
-        tally.skip(hide(file.source), hide(str(reason)))
-        return []
-    except (UserError, MemoryError):
-        raise
-    except Exception as error:
-        tally.skip(hide(file.source), f"cannot be read ({type(error).__name__})")  # the error's text may quote the note
-        return []
-    finally:
-        for entry in tally.recoded[recoded:]:
-            entry["file"] = hide(entry["file"])
-    tally.read += 1
-    return notes
-
-
-def _writable(note: Note) -> Note:
-    blocks = [replace(block, text=writable(block.text)) for block in note.blocks]
-    return replace(note, name=writable(note.name), source=writable(note.source), title=writable(note.title), blocks=blocks)
 
 
 def _nothing(tally: Tally) -> str:

@@ -30,7 +30,9 @@ MISSING = "sources.redact: the package {} is missing; run: pip install detect-se
 
 MIGHT = re.compile(r"\d|@|BEGIN |pass|pin\b|secret|kennwort|\w{16}", re.IGNORECASE)
 PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?:.*?-----END [A-Z ]*PRIVATE KEY-----|.*)", re.DOTALL)
-MAIL = re.compile(r"(?<![\w.+%'-])[\w.+%'-]+@[\w-]+(?:\.[\w-]+)*\.[^\W\d_]{2,}")
+MAIL = re.compile(
+    r"(?<![\w.+%'-])[\w.+%'-]+@(?!\d[\d_]*\.\w+\b)[^\W_-][^\W_]*(?:-[^\W_]+)*(?:\.[^\W_]+(?:-[^\W_]+)*)*\.[^\W\d_]{2,}"
+)
 DIGITS = re.compile(r"(?<![\w.])\d{3,}(?:[ \u00a0-]\d{3,})*(?!\w)")
 CARDS = ([4, 4, 4, 4], [4, 4, 4, 4, 3], [4, 6, 5], [4, 6, 4], [4, 4, 5], [8, 8])  # digits of each group on a card
 CAPITALS = re.compile(r"\b[A-Z]{2}\d{2}[A-Z0-9]*(?:[ \u00a0-][A-Z0-9]+)*\b")
@@ -66,7 +68,15 @@ def redact_note(note: Note, counts: Counter) -> Note:
     name = redact(note.name, Counter())
     if name != note.name:  # two notes named after two addresses stay two notes
         name = hashlib.sha256(note.name.encode()).hexdigest()[:12]
-    return replace(note, name=name, source=redact(note.source, Counter()), title=redact(note.title, counts), blocks=blocks)
+    return replace(note, name=name, source=redact_name(note.source), title=redact(note.title, counts), blocks=blocks)
+
+
+def redact_name(name: str) -> str:
+    """A file's name with its secrets replaced. Its ending is no part of an address: `week@2025.md` is none."""
+    parts = name.split("/")
+    stem, dot, ending = parts[-1].rpartition(".")
+    last = f"{redact(stem, Counter())}{dot}{ending}" if dot and stem else redact(parts[-1], Counter())
+    return "/".join([*(redact(part, Counter()) for part in parts[:-1]), last])
 
 
 def redact(text: str, counts: Counter) -> str:

@@ -1,47 +1,131 @@
-"""The files of a notes folder in a fixed order, without what no person counts as a note."""
+"""The files of a notes folder in a fixed order, without what nobody counts as a note and without what the owner leaves out."""
 
 import os
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
+from .choice import Choice
 from .decode import writable
-from .note import Tally
+from .note import Skip, Tally
+from .note_file import NOT_DOWNLOADED, NoteFile
+from .vault import logseq_folders, rules_of
 
 # Left alone beside everything that begins with a dot (.git, .obsidian, .trash, .stversions, ...).
 TRASH = {"trash", "$recycle.bin", "recently deleted", "node_modules", "__pycache__"}
+# A file that a cloud service has not brought to this machine: .Name.md.icloud, Name.md.nextcloud.
+PLACEHOLDER = re.compile(r"\.(.+)\.icloud|(.+)\.(?:nextcloud|owncloud|cloudf?)")
 
 
-def walk(root: Path, tally: Tally) -> Iterator[tuple[Path, str]]:
-    """(path, name relative to `root`) of every file, sorted; links are followed once, and never into a folder above."""
-    above = [root.resolve(), *root.resolve().parents]
-    seen = {identity(folder) for folder in above}
-    folders, links = [root], list[Path]()
-    while folders or links:
-        folder = folders.pop() if folders else _enter(links, seen, tally)
-        if folder is None:
-            continue
-        inner = []
-        for entry in _entries(folder, root, tally):
+@dataclass
+class _Folder:
+    """A folder that waits to be read."""
+
+    path: Path
+    why: str | None = None  # why its files are left alone, inherited by all beneath it
+    logseq: tuple[Path, ...] = ()  # folders of pages and journals of the Logseq graph that it is in
+
+
+@dataclass
+class _Walk:
+    root: Path
+    choice: Choice
+    tally: Tally
+    seen: set[tuple[int, int]] = field(default_factory=set)
+    links: list[_Folder] = field(default_factory=list)
+
+    def name(self, path: Path) -> str:
+        """The name relative to the root, for files and messages: a name on the disk need not be UTF-8."""
+        return writable(path.relative_to(self.root).as_posix())
+
+    def files(self) -> Iterator[NoteFile]:
+        self.seen = {identity(folder) for folder in (self.root.resolve(), *self.root.resolve().parents)}
+        folders = [_Folder(self.root)]
+        while folders or self.links:
+            folder = folders.pop() if folders else self._enter()
+            if folder:
+                inner: list[_Folder] = []
+                yield from self._of(folder, inner)
+                folders.extend(reversed(inner))
+
+    def _of(self, folder: _Folder, inner: list[_Folder]) -> Iterator[NoteFile]:
+        """The files of one folder; its folders are added to `inner`, and links to folders to `links`."""
+        entries = self._entries(folder.path)
+        folder.logseq += self._settings(folder.path, {entry.name for entry in entries})
+        for entry in entries:
             path = Path(entry.path)
-            if entry.name.startswith(".") or entry.name.lower() in TRASH:
-                tally.left_alone["hidden or trash"] += 1
-            elif entry.is_dir(follow_symlinks=False):
-                if _is_logseq_own(path):
-                    tally.left_alone["hidden or trash"] += 1
-                elif _is_run(path):
-                    tally.left_alone["folders of runs"] += 1
-                else:
-                    seen.add(identity(path))
-                    inner.append(path)
-            elif path.is_dir() and _is_run(path):
-                tally.left_alone["folders of runs"] += 1
-            elif path.is_dir():  # a link: after every real folder, so that a note is read under its own name
-                links.append(path)
+            placeholder = PLACEHOLDER.fullmatch(entry.name)
+            if placeholder and entry.is_file():
+                named = path.with_name(placeholder[1] or placeholder[2])
+                yield NoteFile(self.name(named), named, partial(_not_here, bool(placeholder[1])))
+            elif entry.name.startswith(".") or entry.name.lower() in TRASH:
+                self.tally.left_alone["hidden or trash"] += 1
+            elif path.is_dir():
+                self._folder(entry, path, folder, inner)
             elif path.is_file():
-                yield path, _name(path, root)
+                why = folder.why or self.choice.why_not(self.name(path))
+                if why:
+                    self.tally.left_alone[why] += 1
+                else:
+                    yield NoteFile.on_disk(path, self.name(path), any(place in path.parents for place in folder.logseq))
             else:
-                tally.left_alone["broken links and special files"] += 1
-        folders.extend(reversed(inner))
+                self.tally.left_alone["broken links and special files"] += 1
+
+    def _folder(self, entry: os.DirEntry, path: Path, parent: _Folder, inner: list[_Folder]) -> None:
+        if _is_run(path):
+            self.tally.left_alone["folders of runs"] += 1
+        elif entry.is_dir(follow_symlinks=False) and path.name == "logseq" and (path / "config.edn").exists():
+            self.tally.left_alone["hidden or trash"] += 1  # Logseq's own settings and backups
+        else:
+            found = _Folder(path, parent.why or self.choice.why_not(f"{self.name(path)}/"), parent.logseq)
+            if entry.is_dir(follow_symlinks=False):
+                self.seen.add(identity(path))
+                inner.append(found)
+            else:  # a link: after every real folder, so that a note is read under its own name
+                self.links.append(found)
+
+    def _settings(self, folder: Path, names: set[str]) -> tuple[Path, ...]:
+        """Take in the settings of a vault that begins here; returns the folders of its Logseq pages and journals."""
+
+        def text(name: str) -> str | None:
+            try:
+                return (folder / name).read_text(encoding="utf-8", errors="replace")
+            except OSError:
+                return None
+
+        if names & {".obsidian", "logseq", ".vscode"}:
+            beneath = "" if folder == self.root else f"{self.name(folder)}/"
+            self.choice = self.choice.with_vault(rules_of(text, beneath))
+        config = text("logseq/config.edn") if "logseq" in names else None
+        return () if config is None else tuple(folder / name for name in logseq_folders(config))
+
+    def _enter(self) -> _Folder | None:
+        folder = self.links.pop(0)
+        key = identity(folder.path)
+        if key in self.seen:
+            self.tally.left_alone["links that loop or repeat"] += 1
+            return None
+        self.seen.add(key)
+        return folder
+
+    def _entries(self, folder: Path) -> list[os.DirEntry]:
+        try:
+            with os.scandir(folder) as entries:
+                return sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            self.tally.skip(f"{self.name(folder)}/", f"cannot be opened ({error.strerror})")
+            return []
+
+
+def walk(root: Path, tally: Tally, choice: Choice | None = None) -> Iterator[NoteFile]:
+    """Every file beneath `root`, sorted; links are followed once, and never into a folder above.
+
+    `tally` counts what is left alone.
+    """
+    yield from _Walk(root, choice or Choice(()), tally).files()
 
 
 def identity(path: Path) -> tuple[int, int]:
@@ -49,35 +133,10 @@ def identity(path: Path) -> tuple[int, int]:
     return stat.st_dev, stat.st_ino
 
 
-def _enter(links: list[Path], seen: set[tuple[int, int]], tally: Tally) -> Path | None:
-    folder = links.pop(0)
-    key = identity(folder)
-    if key in seen:
-        tally.left_alone["links that loop or repeat"] += 1
-        return None
-    seen.add(key)
-    return folder
-
-
-def _entries(folder: Path, root: Path, tally: Tally) -> list[os.DirEntry]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        tally.skip(f"{_name(folder, root)}/", f"cannot be opened ({error.strerror})")
-        return []
-
-
-def _name(path: Path, root: Path) -> str:
-    """The name relative to `root`, for files and messages: a name on the disk need not be UTF-8."""
-    return writable(path.relative_to(root).as_posix())
-
-
-def _is_logseq_own(path: Path) -> bool:
-    """Logseq keeps its settings and backups in a folder `logseq` beside `pages`."""
-    return path.name == "logseq" and (path / "config.edn").exists()
+def _not_here(icloud: bool) -> BinaryIO:
+    raise Skip(NOT_DOWNLOADED.format("iCloud" if icloud else "the cloud"))
 
 
 def _is_run(path: Path) -> bool:
-    """What `mipo-mlx train` makes of notes is no note: its report and samples would be trained on."""
+    """A run of `mipo-mlx train` is no note: its report and samples would be trained on."""
     return all(os.path.isfile(path / name) for name in ("recipe.yaml", "manifest.json"))  # False, too, where nobody may look

@@ -8,17 +8,23 @@ import pytest
 from mipo_mlx import recipe
 from mipo_mlx.errors import UserError
 from mipo_mlx.progress import Reporter
-from mipo_mlx.sources import read as stage
+from mipo_mlx.sources import gather
 from mipo_mlx.sources.note import Skip, Tally
+from mipo_mlx.sources.note_file import NoteFile
 from mipo_mlx.sources.readers import reader_for
+from mipo_mlx.sources.readers.exports import read_export
 from mipo_mlx.sources.readers.mail import own_words
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
 
 def read(name: str, me: str | None = None, tally: Tally | None = None):
-    path = FIXTURES / name
-    return reader_for(path, me)(path, path.name, tally or Tally())
+    return read_file(FIXTURES / name, me, tally)
+
+
+def read_file(path: Path, me: str | None = None, tally: Tally | None = None):
+    file = NoteFile.on_disk(path)
+    return reader_for(file, me)(file, tally or Tally())
 
 
 def lines(note) -> list[tuple[int, str]]:
@@ -28,7 +34,7 @@ def lines(note) -> list[tuple[int, str]]:
 def folder(path: Path, **sources):
     made = recipe.Sources(notes=str(path), **sources)
     tally = Tally()
-    return stage.read_notes(made, tally, Reporter(quiet=True)), tally
+    return gather.read_notes(made, tally, Reporter(quiet=True)), tally
 
 
 def test_obsidian():
@@ -129,9 +135,7 @@ def test_claude():
 
 
 def read_chat(name: str):
-    from mipo_mlx.sources.readers.chats import read_conversations
-
-    return read_conversations(FIXTURES / "chats" / name, name, Tally())
+    return read_export(NoteFile.on_disk(FIXTURES / "chats" / name), Tally())
 
 
 def test_chats_in_a_folder_and_named_alone(tmp_path):
@@ -143,7 +147,7 @@ def test_chats_in_a_folder_and_named_alone(tmp_path):
     assert folder(FIXTURES / "chats" / "chatgpt.json")[0][0].title == "Gluten-free bread"
     (tmp_path / "conversations.json").write_text('{"a": 1}')
     with pytest.raises(Skip, match="no chat export"):
-        reader_for(tmp_path / "conversations.json")(tmp_path / "conversations.json", "c", Tally())
+        read_file(tmp_path / "conversations.json")
 
 
 def test_whatsapp_of_android_knows_the_other_from_the_name():
@@ -179,10 +183,10 @@ def test_mbox_of_all_mail_takes_the_users_own(tmp_path, me):
     path = tmp_path / "All mail"  # without an ending, as in Thunderbird
     shutil.copy(FIXTURES / "mail" / "Sent.mbox", path)
     with pytest.raises(Skip, match=r"sources\.me"):
-        reader_for(path)(path, "All mail", Tally())
-    assert len(reader_for(path, me)(path, "All mail", Tally())) == (2 if me.startswith("nell") else 1)
+        read_file(path)
+    assert len(read_file(path, me)) == (2 if me.startswith("nell") else 1)
     with pytest.raises(Skip, match="no mail from Ida"):
-        reader_for(path, "Ida")(path, "All mail", Tally())
+        read_file(path, "Ida")
 
 
 def test_eml(tmp_path):
@@ -236,7 +240,7 @@ def test_the_oddities_of_a_pdf_are_no_noise(tmp_path, caplog):
     pytest.importorskip("pypdf", reason="the extra `documents` is not installed")
     (tmp_path / "broken.pdf").write_bytes(b"%PDF-1.4\n1 0 obj\n<< /Type /Catalog >>\nendobj\nnonsense")
     with pytest.raises(Skip, match="not a PDF that can be read"):
-        reader_for(tmp_path / "broken.pdf", None)(tmp_path / "broken.pdf", "broken.pdf", Tally())
+        read_file(tmp_path / "broken.pdf", None)
     assert caplog.records == []
 
 
@@ -252,7 +256,7 @@ def test_broken_documents(tmp_path, name, module):
     pytest.importorskip(module, reason="the extra `documents` is not installed")
     (tmp_path / name).write_bytes(b"%PDF-1.4 nonsense")
     with pytest.raises(Skip, match="that can be read"):
-        reader_for(tmp_path / name)(tmp_path / name, name, Tally())
+        read_file(tmp_path / name)
 
 
 @pytest.mark.parametrize(("name", "module"), [("path.pdf", "pypdf"), ("organ.docx", "mammoth")])

@@ -135,7 +135,7 @@ def test_names_and_file_names_tell_nothing():
         return redact_note(Note(address, f"mail/{address}.md", f"To {address}", [Block("Hi", 1)]), Counter())
 
     first, second = made("ana@b.org"), made("bob@b.org")
-    assert first.source == "mail/[e-mail address]" and first.title == "To [e-mail address]"
+    assert first.source == "mail/[e-mail address].md" and first.title == "To [e-mail address]"
     assert first.name != second.name and "@" not in first.name
 
 

@@ -8,13 +8,14 @@ from mipo_mlx.progress import Reporter
 from mipo_mlx.records import HELDOUT, TRAIN
 from mipo_mlx.sources import read as stage
 from mipo_mlx.sources.note import Tally
+from mipo_mlx.sources.note_file import NoteFile
 from mipo_mlx.sources.readers.rows import read_rows
 from mipo_mlx.sources.split import sentences
 
 
 def read(tmp_path, content: str, name: str = "rows.jsonl", columns=None):
     (tmp_path / name).write_text(content)
-    return read_rows(tmp_path / name, name, Tally(), columns)
+    return read_rows(NoteFile.on_disk(tmp_path / name), Tally(), columns)
 
 
 def test_rows_are_whole_notes(tmp_path):
@@ -30,7 +31,7 @@ def test_rows_without_a_text_are_left_out_and_counted(tmp_path):
     rows = '{"text": null}\n{"text": "I row.", "who": null}\n{"text": "I sing.", "who": null}\n{"text": "", "who": "a"}\n'
     (tmp_path / "rows.jsonl").write_text(rows)
     tally = Tally()
-    notes = read_rows(tmp_path / "rows.jsonl", "rows.jsonl", tally, {"note": "who"})
+    notes = read_rows(NoteFile.on_disk(tmp_path / "rows.jsonl"), tally, {"note": "who"})
     assert [note.name for note in notes] == ["rows.jsonl:2", "rows.jsonl:3"]
     assert tally.left_alone == {"rows without a context": 2}
     assert read(tmp_path, rows, columns={"context": "text"})[0].name == "rows.jsonl:2"

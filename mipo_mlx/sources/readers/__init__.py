@@ -3,60 +3,57 @@
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
-from ..decode import read_text
-from ..note import Note, Tally
-from . import chats, documents, html, logseq, mail, notion, org, plain
+from ..licences import WHY, is_of_a_package
+from ..note import NotANote, Note, Tally
+from ..note_file import NoteFile
+from . import documents, exports, html, logseq, mail, messengers, notion, org, plain
 
-Reader = Callable[[Path, str, Tally], list[Note]]
+Reader = Callable[[NoteFile, Tally], list[Note]]
 
-PLAIN, MARKDOWN = {".txt", ".text"}, {".md", ".markdown", ".mdown"}
-READERS: dict[str, Reader] = {
+PLAIN, MARKDOWN = {".txt", ".text"}, {".md", ".markdown", ".mdown", ".mkd", ".mdx"}
+READERS: dict[str, Callable[..., list[Note]]] = {  # readers of files that may hold other people's words take `me` too
     ".htm": html.read_html,
     ".html": html.read_html,
     ".org": org.read_org,
     ".docx": documents.read_docx,
     ".pdf": documents.read_pdf,
+    ".mbox": mail.read_mbox,
+    ".eml": mail.read_eml,
 }
-# Files that hold other people's words too: whose are the user's is told by `sources.me`.
-SHARED = {".mbox": mail.read_mbox, ".eml": mail.read_eml}
-ENDINGS = ", ".join(sorted((*PLAIN, *MARKDOWN, *READERS, *SHARED)))
+SHARED = {".htm", ".html", ".mbox", ".eml"}
+ENDINGS = ", ".join(sorted((*PLAIN, *MARKDOWN, *READERS)))
 
 
-def reader_for(path: Path, me: str | None = None) -> Reader | None:
-    """The reader of a file, None where it is no kind of note that we know. `me`: the user's name or address in chats and mail."""
-    ending = path.suffix.lower()
-    if ending in MARKDOWN:
-        if logseq.is_logseq(path):
-            return logseq.read_logseq
-        return notion.read_notion if notion.is_notion(path) else plain.read_markdown
-    if ending in PLAIN:
-        return partial(_read_text_file, me=me)
-    if ending in SHARED:
-        return partial(SHARED[ending], me=me)
-    if ending == ".json" and path.stem.startswith("conversations"):
-        return chats.read_conversations
-    if not ending and _begins_like_mbox(path):
+def reader_for(file: NoteFile, me: str | None = None) -> Reader | None:
+    """The reader of a file, None where it is no kind of note that is known. `me`: the owner's name in chats and mail."""
+    ending = file.ending
+    if ending in PLAIN | MARKDOWN:
+        return partial(_read_writing, me=me)
+    if ending in READERS:
+        return partial(READERS[ending], me=me) if ending in SHARED else READERS[ending]
+    if ending == ".json" and (file.stem.startswith("conversations") or exports.is_export(file)):
+        return partial(exports.read_export, me=me)
+    if not ending and file.beginning(5) == b"From ":
         return partial(mail.read_mbox, me=me)  # Thunderbird's folders have no ending
-    return READERS.get(ending)
+    return None
 
 
-def _read_text_file(path: Path, source: str, tally: Tally, me: str | None) -> list[Note]:
-    text = read_text(path, source, tally)
-    return chats.read_whatsapp(text, path, source, me) if chats.is_whatsapp(text) else [plain.text_note(text, path, source)]
-
-
-def _begins_like_mbox(path: Path) -> bool:
-    return _first_bytes(path, 5) == b"From "
-
-
-def _first_bytes(path: Path, count: int) -> bytes:
-    try:
-        with open(path, "rb") as handle:
-            return handle.read(count)
-    except OSError:
-        return b""
+def _read_writing(file: NoteFile, tally: Tally, me: str | None) -> list[Note]:
+    """Text or Markdown: by what is in it a chat, a page of a program that has its own marks, or a note."""
+    if is_of_a_package(file.path):
+        raise NotANote(WHY)
+    text = file.text(tally)
+    if messengers.is_messages(text):
+        return messengers.read_messages(text, file, tally, me)
+    if file.ending in PLAIN:
+        return plain.read_text(file, tally, text, me)
+    if file.logseq:
+        return logseq.read_logseq(file, tally, text, me)
+    joplin = notion.joplin_text(text, tally)
+    if joplin is None and notion.is_notion(file.path):
+        return notion.read_notion(file, tally, text, me)
+    return plain.read_markdown(file, tally, text if joplin is None else joplin, me)
 
 
 def headings_as_notes(notes: list[Note]) -> list[Note]:

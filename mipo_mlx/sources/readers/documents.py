@@ -5,10 +5,10 @@ import logging
 import re
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
-from ..decode import read_bytes
+from ..licences import refuse_licence
 from ..note import Block, Note, Skip, Tally
+from ..note_file import NoteFile
 from .html import parse_html
 from .plain import paragraphs, stem_title
 
@@ -19,29 +19,30 @@ OPENING = re.compile(r"(?=<(?:p|h[1-6]|li|tr|ul|ol|table)\b)")
 MIN_PAGES = 3  # before a line that repeats is taken for a running head
 
 
-def read_docx(path: Path, source: str, tally: Tally) -> list[Note]:
+def read_docx(file: NoteFile, tally: Tally) -> list[Note]:
     """Headings, paragraphs, lists and tables of a Word file; `line` is the paragraph's number."""
     try:
         import mammoth
     except ImportError:
         raise Skip(EXTRA) from None
-    data = read_bytes(path, LIMIT)
+    data = file.bytes(LIMIT)
     try:
         html = mammoth.convert_to_html(io.BytesIO(data), convert_image=lambda _: []).value
     except Exception as error:  # zipfile, XML and key errors of its parts; all mean the same to the user
         raise Skip(f"not a Word file that can be read ({type(error).__name__})") from None
     title, blocks = parse_html("\n".join(part for part in OPENING.split(html) if part), tally)
-    return [Note(source, source, title or stem_title(path), blocks)]
+    refuse_licence("\n".join(block.text for block in blocks[:40]))
+    return [Note(file.source, file.source, title or stem_title(file.path), blocks)]
 
 
-def read_pdf(path: Path, source: str, tally: Tally) -> list[Note]:
+def read_pdf(file: NoteFile, tally: Tally) -> list[Note]:
     """The text of a PDF's pages, without running heads and page numbers."""
     try:
         import pypdf
     except ImportError:
         raise Skip(EXTRA) from None
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # it logs every oddity of a file that it can read
-    data = read_bytes(path, LIMIT)
+    data = file.bytes(LIMIT)
     try:
         reader = pypdf.PdfReader(io.BytesIO(data))
         if reader.is_encrypted and not reader.decrypt(""):
@@ -54,8 +55,9 @@ def read_pdf(path: Path, source: str, tally: Tally) -> list[Note]:
     blocks = [block for number, page in enumerate(_without_heads(pages), 1) for block in page_blocks(page, number)]
     if not blocks:
         raise Skip("no text in it (scanned pages?)")
+    refuse_licence("\n".join(block.text for block in blocks[:40]))
     title = (reader.metadata.title or "").strip() if reader.metadata else ""
-    return [Note(source, source, title or stem_title(path), blocks)]
+    return [Note(file.source, file.source, title or stem_title(file.path), blocks)]
 
 
 def page_blocks(text: str, number: int) -> list[Block]:

@@ -1,14 +1,21 @@
 """HTML pages and Apple Notes exported as HTML: headings, paragraphs, list items and table rows, with their lines."""
 
+import re
+from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
 
-from ..decode import read_text
+from ..forms import between, cut
+from ..licences import refuse_licence
 from ..markdown import KEEP_CODE, SPACE, plain_text
 from ..note import Block, Note, Tally
-from .plain import own_title, stem_title
+from ..note_file import NoteFile
+from ..quoted import own_blocks
+from . import pages
+from .dialogues import own_turns, without_others
+from .plain import labels, own_title, stem_title
 
-HIDDEN = {"script", "style", "head", "nav", "footer", "aside", "template", "svg", "button", "select", "noscript"}
+LIMIT = 16 << 20  # bytes
+HIDDEN = {"script", "style", "head", "nav", "footer", "aside", "template", "svg", "button", "select", "noscript", "blockquote"}
 BREAKS = {f"h{level}" for level in range(1, 7)} | set(
     "p div section article main header blockquote pre ul ol li table tr dl dt dd figure figcaption hr body".split()
 )
@@ -17,19 +24,36 @@ VOID = set("br hr img input meta link wbr source area base col embed track".spli
 CELL = 60  # characters
 
 
-def read_html(path: Path, source: str, tally: Tally) -> list[Note]:
-    title, blocks = parse_html(read_text(path, source, tally, 16 << 20), tally)
-    return [own_title(Note(source, source, title or stem_title(path), blocks))]
+def read_html(file: NoteFile, tally: Tally, me: str | None = None) -> list[Note]:
+    """The note of a page, or the owner's messages of a chat that was saved as a page."""
+    text = file.text(tally, LIMIT)
+    if (chat := pages.read_chat(text, file, tally, me)) is not None:
+        return chat
+    title, blocks = parse_html(text, tally)
+    refuse_licence("\n".join(block.text for block in blocks[:40]))
+    lines = [f"{'#' * block.level} {block.text}" if block.level else block.text for block in blocks]
+    own = without_others(own_turns(lines, tally.removed), file.stem, me, tally.removed)
+    changed = zip(blocks, lines, own, strict=True)
+    kept = [block if line == left else replace(block, text=left) for block, line, left in changed if left]
+    return [own_title(Note(file.source, file.source, title or stem_title(file.path), kept, labels=labels({}, "\n".join(own))))]
 
 
 def parse_html(text: str, tally: Tally) -> tuple[str, list[Block]]:
-    """(title, blocks) of a page, without scripts, menus and forms."""
+    """(title, blocks) of a page, without scripts, menus, forms and the words of others."""
     parser = _Blocks(tally)
-    parser.feed(text)
+    parser.feed(_harmless(cut(text, tally.removed)))
     parser.close()
     parser.flush()
     heading = next((block.text for block in parser.blocks if block.level == 1), "")
-    return heading or SPACE.sub(" ", parser.title).strip(), parser.blocks
+    return heading or SPACE.sub(" ", parser.title).strip(), own_blocks(parser.blocks, tally.removed)
+
+
+def _harmless(text: str) -> str:
+    """`text` without what makes Python's parser slow: declarations, and `<` and `&` that begin nothing."""
+    text, _ = between(text, "<![CDATA[", "]]>")
+    text, _ = between(text, "<script", "</script>")
+    text, _ = between(text, "<style", "</style>")
+    return re.sub(r"<(?!/?[A-Za-z][^<>]{0,5000}>)", " ", text)
 
 
 class _Blocks(HTMLParser):
@@ -64,6 +88,7 @@ class _Blocks(HTMLParser):
             self.in_title = True
         if tag in HIDDEN:
             self.hidden += 1
+            self.tally.removed["quotes"] += tag == "blockquote"
         self.in_row += tag == "tr"
         if tag in BREAKS and not self._inside_cell(tag):
             self.flush()

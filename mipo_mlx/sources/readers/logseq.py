@@ -2,48 +2,43 @@
 
 import re
 from dataclasses import replace
-from pathlib import Path
 from urllib.parse import unquote
 
-from ..decode import read_text
 from ..markdown import parse
 from ..note import Block, Note, Tally
+from ..note_file import NoteFile
+from .plain import labels, own_text
 
-PROPERTY = re.compile(r"^\s*(?:-\s+)?([\w./-]+)::(?:[ \t]+(.*))?$", re.MULTILINE)
-DRAWER = re.compile(r"^\s*:(?:LOGBOOK|PROPERTIES):.*?:END:[ \t]*$", re.MULTILINE | re.DOTALL)
-PLANNING = re.compile(r"^\s*(?:SCHEDULED|DEADLINE):\s*<[^>\n]*>[ \t]*$", re.MULTILINE)
-TASK = re.compile(r"^(\s*-\s+)(?:TODO|DOING|DONE|LATER|NOW|WAITING|CANCELED|CANCELLED)\s+", re.MULTILINE)
-PRIORITY = re.compile(r"\[#[A-C]\]\s*")
-MACRO = re.compile(r"\{\{.*?\}\}")
-LABELLED_REFERENCE = re.compile(r"\[([^\[\]\n]+)\]\(\(\([0-9a-fA-F-]{36}\)\)\)")
-REFERENCE = re.compile(r"\(\([0-9a-fA-F-]{36}\)\)")
-TAG = re.compile(r"#\[\[([^\[\]\n]+)\]\]")
-
-
-def is_logseq(path: Path) -> bool:
-    """A page of a graph: in `pages` or `journals`, beside Logseq's own folder."""
-    return any(
-        folder.name in ("pages", "journals") and (folder.parent / "logseq" / "config.edn").exists() for folder in path.parents
-    )
+PROPERTY = re.compile(r"^[ \t]*(?:-[ \t]+)?([\w./-]+)::(?:[ \t]+(.*))?$", re.MULTILINE)
+DRAWER = re.compile(r"^[ \t]*:(?:LOGBOOK|PROPERTIES):[ \t]*$(?:\n(?!\s*:END:).*){0,400}\n[ \t]*:END:[ \t]*$", re.MULTILINE)
+QUERY = re.compile(
+    r"^[ \t]*#\+BEGIN_(?:QUERY|QUOTE|SRC|EXPORT)\b.*$(?:\n(?!\s*#\+END_).*){0,400}\n[ \t]*#\+END_\w+[ \t]*$",
+    re.MULTILINE | re.IGNORECASE,
+)
+MARKER = re.compile(r"^[ \t]*#\+(?:BEGIN|END)_\w+[ \t]*$", re.MULTILINE | re.IGNORECASE)
+PLANNING = re.compile(r"^[ \t]*(?:SCHEDULED|DEADLINE):[ \t]*<[^>\n]*>[ \t]*$", re.MULTILINE)
+TASK = re.compile(r"^([ \t]*-[ \t]+)(?:TODO|DOING|DONE|LATER|NOW|WAITING|CANCELED|CANCELLED|IN-PROGRESS)[ \t]+", re.MULTILINE)
+PRIORITY = re.compile(r"\[#[A-C]\][ \t]*")
 
 
-def read_logseq(path: Path, source: str, tally: Tally) -> list[Note]:
-    text = read_text(path, source, tally)
+def read_logseq(file: NoteFile, tally: Tally, text: str, me: str | None = None) -> list[Note]:
     properties = {match[1].lower(): (match[2] or "").strip() for match in PROPERTY.finditer(text)}
-    _, blocks, removed = parse(_plain(text))
+    _, blocks, removed = parse(_plain(own_text(file, text, tally.removed, me)))
     tally.removed.update(removed)
     tally.removed["properties"] += len(properties)
     # The outline's bullets are the page's paragraphs; "- " before each would say nothing.
     blocks = [replace(block, text=re.sub(r"^- ", "", block.text)) for block in blocks]
-    title = properties.get("title") or unquote(path.stem).replace("___", "/").replace("_", " ")
-    return [Note(source, source, title, [block for block in blocks if _says_something(block)])]
+    title = properties.get("title") or unquote(file.stem).replace("___", "/").replace("_", " ")
+    named = labels(dict(properties), text)
+    return [Note(file.source, file.source, title, [block for block in blocks if _says_something(block)], labels=named)]
 
 
 def _plain(text: str) -> str:
-    text = DRAWER.sub(lambda match: "\n" * match[0].count("\n"), text)
-    for pattern, kept in ((PLANNING, ""), (PROPERTY, ""), (TASK, r"\1"), (PRIORITY, ""), (MACRO, ""), (LABELLED_REFERENCE, r"\1")):
+    for pattern in (DRAWER, QUERY):
+        text = pattern.sub(lambda match: "\n" * match[0].count("\n"), text)
+    for pattern, kept in ((MARKER, ""), (PLANNING, ""), (PROPERTY, ""), (TASK, r"\1"), (PRIORITY, "")):
         text = pattern.sub(kept, text)
-    return TAG.sub(r"\1", REFERENCE.sub("", text))
+    return text
 
 
 def _says_something(block: Block) -> bool:

@@ -1,42 +1,58 @@
 """Mail: mbox folders and .eml files. Each mail of the user becomes a note, without quotes and signature."""
 
 import email
-import email.policy
-import mailbox
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from email.header import decode_header, make_header
 from email.message import Message
 from email.utils import parseaddr
-from pathlib import Path
 
-from ..decode import decode, read_bytes
+from ..decode import decode, is_me
 from ..note import Note, Skip, Tally
+from ..note_file import NoteFile
+from ..quoted import FORWARDED
 from .html import parse_html
 from .plain import paragraphs
 
 EML_LIMIT = 32 << 20  # bytes; attachments are part of the file
+LINE = 1 << 20  # bytes of a line that are read at once
 SENT = re.compile(r"sent|gesendet|envoy|enviad|inviat|verzonden|skickat", re.IGNORECASE)
 REPLY = re.compile(r"^(?:\s*(?:re|aw|fwd?|wg|sv|tr|rv)\s*(?:\[\d+\])?:\s*)+", re.IGNORECASE)
-# Outlook's header block above a quoted mail, or its line of dashes.
-FORWARDED = re.compile(r"^\s*(?:-{2,}.{3,60}-{2,}|_{10,}|(?:From|Von|De|Da|Van|Från):\s.+)\s*$")
 
 
-def read_mbox(path: Path, source: str, tally: Tally, me: str | None) -> list[Note]:
-    """The user's mails in an mbox file; `line` is the mail's number in it."""
-    box = mailbox.mbox(path, create=False)
+def read_mbox(file: NoteFile, tally: Tally, me: str | None = None) -> list[Note]:
+    """The owner's mails in an mbox file; `line` is the mail's number in it."""
+    messages = ((number, email.message_from_bytes(data)) for number, data in enumerate(_mails(file, tally), 1))
+    return _notes(messages, file.source, tally, me, bool(SENT.search(file.stem)))
+
+
+def read_eml(file: NoteFile, tally: Tally, me: str | None = None) -> list[Note]:
+    message = email.message_from_bytes(file.bytes(EML_LIMIT))
+    return _notes([(1, message)], file.source, tally, me, bool(SENT.search(file.path.parent.name)))
+
+
+def _mails(file: NoteFile, tally: Tally) -> Iterator[bytes]:
+    """The bytes of each mail: it begins behind a line `From ...` at the beginning or after an empty line."""
+    parts: list[bytes] = []
+    size, empty = 0, True
     try:
-        return _notes(enumerate(box, 1), source, tally, me, bool(SENT.search(path.stem)))
+        with file.open() as handle:
+            while line := handle.readline(LINE):
+                if empty and line.startswith(b"From "):
+                    if parts:
+                        yield b"".join(parts)
+                    parts, size = [], 0
+                elif size <= EML_LIMIT:
+                    size += len(line)
+                    parts.append(line)
+                    if size > EML_LIMIT:  # its beginning has the words; attachments come behind
+                        tally.removed["ends of mails over 32 MB"] += 1
+                empty = not line.strip()
     except OSError as error:
         raise Skip(f"cannot be read ({error.strerror})") from None
-    finally:
-        box.close()
-
-
-def read_eml(path: Path, source: str, tally: Tally, me: str | None) -> list[Note]:
-    message = email.message_from_bytes(read_bytes(path, EML_LIMIT))
-    return _notes([(1, message)], source, tally, me, bool(SENT.search(path.parent.name)))
+    if parts:
+        yield b"".join(parts)
 
 
 def _notes(messages: Iterable[tuple[int, Message]], source: str, tally: Tally, me: str | None, sent: bool) -> list[Note]:
@@ -47,7 +63,7 @@ def _notes(messages: Iterable[tuple[int, Message]], source: str, tally: Tally, m
         if not (_is_from(message, me) if me else sent or SENT.search(labels)):
             others += 1
             continue
-        blocks = paragraphs(own_words(body(message, tally)))
+        blocks = paragraphs(own_words(body(message, tally)), removed=tally.removed)
         if blocks:
             title = REPLY.sub("", _header(message, "Subject")).strip()
             notes.append(Note(f"{source}#{number}", source, title, [replace(block, line=number) for block in blocks]))
@@ -59,7 +75,7 @@ def _notes(messages: Iterable[tuple[int, Message]], source: str, tally: Tally, m
 
 def _is_from(message: Message, me: str) -> bool:
     name, address = parseaddr(_header(message, "From"))
-    return me.lower() in (name.lower(), address.lower())
+    return is_me(name, me) or is_me(address, me)
 
 
 def _header(message: Message, name: str) -> str:

@@ -1,15 +1,15 @@
 """Org-mode: each line becomes a line of Markdown, so that blocks keep their place in the file."""
 
 import re
-from pathlib import Path
 
-from ..decode import read_text
-from ..markdown import parse
 from ..note import Note, Tally
-from .plain import title_of
+from ..note_file import NoteFile
+from .plain import labels, markdown_blocks, title_of
 
 HEADING = re.compile(r"^(\*+)\s+(?:(?:TODO|DONE|NEXT|WAITING|CANCELLED|CANCELED|HOLD|SOMEDAY)\s+)?(?:\[#\w\]\s*)?(.*)$")
 TAGS = re.compile(r"\s+:[\w@#%:]+:\s*$")
+TAGGED = re.compile(r"(?:^#\+FILETAGS:|^\*+ .*?)[ \t]+(:[\w@#%:]+:)[ \t]*$", re.MULTILINE | re.IGNORECASE)
+MACRO = re.compile(r"\{\{\{[^{}\n]{0,400}\}\}\}")
 STAMP = re.compile(r"[<\[]\d{4}-\d\d-\d\d[^>\]\n]*[>\]](?:--[<\[]\d{4}-\d\d-\d\d[^>\]\n]*[>\]])?")
 PLANNING = re.compile(r"^\s*(?:SCHEDULED|DEADLINE|CLOSED|CLOCK):")
 LINK = re.compile(r"\[\[([^\[\]]+)\](?:\[([^\[\]]+)\])?\]")
@@ -21,17 +21,18 @@ ITEM = re.compile(r"^(\s*)[-+]\s+(?:\[[ X-]\]\s+)?")
 IMAGE = re.compile(r"\.(?:png|jpe?g|gif|svg|webp)$", re.IGNORECASE)
 
 
-def read_org(path: Path, source: str, tally: Tally) -> list[Note]:
-    title, text = to_markdown(read_text(path, source, tally))
-    _, blocks, removed = parse(text)
-    tally.removed.update(removed)
-    return [Note(source, source, title_of(title, blocks, path), blocks)]
+def read_org(file: NoteFile, tally: Tally) -> list[Note]:
+    text = file.text(tally)
+    title, written = to_markdown(text)
+    _, blocks = markdown_blocks(file, tally, written)
+    tags = {f"#{tag.casefold()}" for line in TAGGED.findall(text) for tag in re.findall(r"[\w@%]+", line)}
+    return [Note(file.source, file.source, title_of(title, blocks, file.path), blocks, labels=labels({}, "") | tags)]
 
 
 def to_markdown(text: str) -> tuple[str, str]:
     """(#+TITLE, the same number of lines as Markdown)."""
     title, lines = "", []
-    drawer = comment = False
+    drawer = comment = quote = False
     fence = ""
     for line in text.split("\n"):
         mark = BLOCK.match(line)
@@ -42,6 +43,7 @@ def to_markdown(text: str) -> tuple[str, str]:
         elif mark:
             kind = mark[2].lower()
             comment = kind == "comment" and mark[1].lower() == "begin"
+            quote = kind == "quote" and mark[1].lower() == "begin"
             if kind in ("src", "example", "export"):
                 fence = "```" if mark[1].lower() == "begin" else ""
                 lines.append("```")
@@ -55,7 +57,7 @@ def to_markdown(text: str) -> tuple[str, str]:
         elif comment or PLANNING.match(line) or line.startswith("# ") or re.fullmatch(r"\s*#|\s*-{5,}", line):
             lines.append("")
         else:
-            lines.append(_line(line))
+            lines.append(f"> {line}" if quote else _line(line))
     return title, "\n".join(lines)
 
 
@@ -63,6 +65,7 @@ def _line(line: str) -> str:
     heading = HEADING.match(line)
     if heading:
         line = TAGS.sub("", heading[2])
+    line = MACRO.sub("", line)
     line = LINK.sub(lambda m: "" if IMAGE.search(m[1]) else m[2] or m[1].removeprefix("file:"), STAMP.sub("", line))
     line = EMPHASIS.sub(lambda m: f"`{m[2]}`" if m[1] in "=~" else m[2], line)
     if heading:

@@ -1,24 +1,58 @@
-"""Markdown and plain text files, one note each."""
+"""Markdown and plain text files, one note each: what is not the owner's is cut, or the file is left to its own reader."""
 
 import re
+from collections import Counter
 from dataclasses import replace
-from pathlib import Path
+from pathlib import PurePath
+from typing import Any
 
-from ..decode import read_text
-from ..markdown import SPACE, parse, plain_text
+from ..forms import cut
+from ..licences import refuse_licence
+from ..markdown import SPACE, TAG, parse, plain_text
 from ..note import Block, Note, Tally
+from ..note_file import NoteFile
+from ..plugins import tags_of
+from ..quoted import cut_lines, own_blocks, settle
+from .dialogues import own_turns, without_others
 
 ITEM = re.compile(r"\s*(?:[-*+•–]|\d+[.)])\s+")
 
 
-def read_markdown(path: Path, source: str, tally: Tally) -> list[Note]:
-    matter, blocks, removed = parse(read_text(path, source, tally))
+def read_markdown(file: NoteFile, tally: Tally, text: str, me: str | None = None) -> list[Note]:
+    """The note of a Markdown file with this text."""
+    matter, blocks = markdown_blocks(file, tally, text, me)
+    return [Note(file.source, file.source, title_of(matter.get("title"), blocks, file.path), blocks, labels=labels(matter, text))]
+
+
+def read_text(file: NoteFile, tally: Tally, text: str, me: str | None = None) -> list[Note]:
+    """The note of a plain text file with this text."""
+    text = own_text(file, text, tally.removed, me)
+    blocks = paragraphs(text, removed=tally.removed)
+    return [own_title(Note(file.source, file.source, stem_title(file.path), blocks, labels=labels({}, text)))]
+
+
+def markdown_blocks(file: NoteFile, tally: Tally, text: str, me: str | None = None) -> tuple[dict[str, Any], list[Block]]:
+    """(front matter, blocks) of a Markdown file's text, without the words of others."""
+    matter, blocks, removed = parse(own_text(file, text, tally.removed, me))
     tally.removed.update(removed)
-    return [Note(source, source, title_of(matter.get("title"), blocks, path), blocks)]
+    return matter, blocks
 
 
-def text_note(text: str, path: Path, source: str) -> Note:
-    return own_title(Note(source, source, stem_title(path), paragraphs(text)))
+def own_text(file: NoteFile, text: str, removed: Counter, me: str | None) -> str:
+    """The text without the turns of assistants and other speakers. Raises Skip for a licence or a dialogue of others."""
+    refuse_licence(text)
+    lines = own_turns(text.split("\n"), removed)
+    return "\n".join(without_others(lines, file.stem, me, removed))
+
+
+def labels(matter: dict[str, Any], text: str) -> frozenset[str]:
+    """What sources.exclude and include can name of a note: its tags, and the keys and values of its front matter."""
+    tags = {f"#{tag.casefold()}" for tag in TAG.findall(text)} | {f"#{tag}" for tag in tags_of(matter)}
+    keys = {f"{key}:".casefold() for key in matter}
+    values = {
+        f"{key}: {one}".casefold() for key, value in matter.items() for one in (value if isinstance(value, list) else [value])
+    }
+    return frozenset(tags | keys | values)
 
 
 def own_title(note: Note) -> Note:
@@ -27,35 +61,40 @@ def own_title(note: Note) -> Note:
     return replace(note, blocks=note.blocks[1:]) if first.lower() == note.title.lower() else note
 
 
-def paragraphs(text: str, first_line: int = 1) -> list[Block]:
-    """Blocks of plain text: paragraphs end at a blank line, and every list item is one."""
+def paragraphs(text: str, first_line: int = 1, removed: Counter | None = None) -> list[Block]:
+    """Blocks of plain text: paragraphs end at a blank line, and every list item is one. `removed` counts what is cut."""
     blocks: list[Block] = []
     held: list[str] = []
     begin = first_line
+    counts: Counter = Counter() if removed is None else removed
 
     def flush() -> None:
         joined, linked = plain_text(SPACE.sub(" ", " ".join(held)).strip())
-        if joined:
-            blocks.append(Block(joined, begin, linked=linked))
+        own = settle(Block(joined, begin, linked=linked)) if joined else None
+        if own:
+            blocks.append(own)
         held.clear()
 
-    for number, line in enumerate(text.split("\n"), first_line):
+    for number, line in enumerate(cut_lines(cut(text, counts), counts).split("\n"), first_line):
         if not line.strip() or ITEM.match(line):
             flush()
         if line.strip():
             begin = begin if held else number
             held.append(line)
     flush()
-    return blocks
+    return own_blocks(blocks, counts)
 
 
-def title_of(given: object, blocks: list[Block], path: Path) -> str:
+def title_of(given: object, blocks: list[Block], path: PurePath) -> str:
     """The front matter's title, else the first heading of the first level, else the file's name."""
     if isinstance(given, str) and given.strip():
         return SPACE.sub(" ", given).strip()
     return next((block.text for block in blocks if block.level == 1), stem_title(path))
 
 
-def stem_title(path: Path) -> str:
-    """`2. sour-dough_bread.md` -> `sour dough bread`."""
-    return re.sub(r"^\d+[.)]\s*", "", SPACE.sub(" ", re.sub(r"[-_]+", " ", path.stem)).strip())
+def stem_title(path: PurePath) -> str:
+    """`2. sour-dough_bread.md` -> `sour dough bread`; of a bundle (Soup.textbundle/text.md) the bundle's name."""
+    stem = path.stem.removesuffix(".excalidraw")
+    if path.parent.suffix in (".textbundle", ".textpack"):
+        stem = path.parent.stem
+    return re.sub(r"^\d+[.)]\s*", "", SPACE.sub(" ", re.sub(r"[-_]+", " ", stem)).strip())

@@ -3,12 +3,11 @@
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from ...errors import UserError
-from ..decode import read_text
 from ..note import Note, Skip, Tally
+from ..note_file import NoteFile
 from .plain import paragraphs
 
 LIMIT = 512 << 20  # bytes
@@ -16,57 +15,61 @@ TEXT = ("context", "text", "profile", "persona")
 OWNER = ("note", "user", "user_id", "persona_id", "id")
 
 
-def read_rows(path: Path, source: str, tally: Tally, columns: Mapping[Any, str] | None = None) -> list[Note]:
+def read_rows(file: NoteFile, tally: Tally, columns: Mapping[Any, str] | None = None) -> list[Note]:
     """One whole note a row. `columns` maps `context` and `note` to the file's own column names.
 
     Raises UserError with file and line for broken JSON and for rows without the column.
     """
     try:
-        text = read_text(path, source, tally, LIMIT)
+        text = file.text(tally, LIMIT)
     except Skip as reason:
-        raise UserError(f"{path}: {reason}") from None
-    if path.suffix == ".jsonl":
-        rows = parse_rows(text, path)
+        raise UserError(f"{file.path}: {reason}") from None
+    if file.ending == ".jsonl":
+        rows = parse_rows(text, str(file.path))
     else:
-        values = parse_json(text, str(path))
+        values = parse_json(text, str(file.path))
         if not isinstance(values, list):
-            raise UserError(f"{path}: expected a JSON list of objects, or a chat export")
+            raise UserError(f"{file.path}: expected a JSON list of objects, or a chat export")
         rows = list(enumerate(values, 1))
-    notes = [note for number, row in rows if (note := row_note(row, number, path, source, columns or {}))]
+    notes = [note for number, row in rows if (note := row_note(row, number, file, columns or {}))]
     tally.left_alone["rows without a context"] += len(rows) - len(notes)
     return notes
 
 
-def row_note(row: Any, number: int, path: Path, source: str, columns: Mapping[Any, str]) -> Note | None:
+def row_note(row: Any, number: int, file: NoteFile, columns: Mapping[Any, str]) -> Note | None:
     """The note of one row; None for a row whose text is empty or null."""
     if not isinstance(row, dict):
-        raise UserError(f"{path}:{number}: expected an object with a column context or text, found {type(row).__name__}")
+        raise UserError(f"{file.path}:{number}: expected an object with a column context or text, found {type(row).__name__}")
     column = columns.get("context") or next((name for name in TEXT if isinstance(row.get(name), str)), None)
     column = column or next((name for name in TEXT if name in row and row[name] is None), None)
     if column not in row:
         named = f"column {column}" if column else f"none of the columns {', '.join(TEXT)}"
         raise UserError(
-            f"{path}:{number}: {named}{' is missing' if column else ' has text'}; found {', '.join(map(str, row)) or 'none'}: "
+            f"{file.path}:{number}: {named}{' is missing' if column else ' has text'}; found {', '.join(map(str, row)) or 'none'}: "
             "name the right one in sources.columns, as in `columns: {context: my_column}`"
         )
     text = row[column]
     if text is None:
         return None
     if not isinstance(text, str):
-        raise UserError(f"{path}:{number}: column {column}: expected text, found {type(text).__name__}")
+        raise UserError(f"{file.path}:{number}: column {column}: expected text, found {type(text).__name__}")
     owner = columns.get("note") or next((name for name in OWNER if row.get(name) not in (None, "")), None)
     if columns.get("note") and owner not in row:
-        raise UserError(f"{path}:{number}: column {owner} is missing; name the right one in sources.columns.note")
+        raise UserError(f"{file.path}:{number}: column {owner} is missing; name the right one in sources.columns.note")
     blocks = paragraphs(text, number)
     lines = [replace(block, line=number) for block in blocks]
     whose = row[owner] if owner else None
-    return Note(f"{source}:{number}" if whose in (None, "") else str(whose), source, "", lines, whole=True) if blocks else None
+    return (
+        Note(f"{file.source}:{number}" if whose in (None, "") else str(whose), file.source, "", lines, whole=True)
+        if blocks
+        else None
+    )
 
 
-def parse_rows(text: str, path: Path) -> list[tuple[int, Any]]:
+def parse_rows(text: str, where: str) -> list[tuple[int, Any]]:
     """(line, value) of each filled line of a JSONL file."""
     numbered = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    return [(number, parse_json(line, f"{path}:{number}")) for number, line in numbered]
+    return [(number, parse_json(line, f"{where}:{number}")) for number, line in numbered]
 
 
 def parse_json(text: str, where: str) -> Any:

@@ -4,14 +4,15 @@ import os
 
 import pytest
 
-from mipo_mlx.sources.decode import decode, read_text
+from mipo_mlx.sources.decode import decode
 from mipo_mlx.sources.note import Skip, Tally
+from mipo_mlx.sources.note_file import NoteFile
 from mipo_mlx.sources.walk import walk
 
 
 def names(root) -> tuple[list[str], Tally]:
     tally = Tally()
-    return [source for _, source in walk(root, tally)], tally
+    return [file.source for file in walk(root, tally)], tally
 
 
 @pytest.fixture
@@ -77,8 +78,12 @@ def test_folders_of_runs_are_left_alone(vault, tmp_path_factory):
         ("Grüße".encode("utf-8-sig"), "Grüße", "utf-8"),
         ("Grüße".encode("utf-16"), "Grüße", "utf-16"),
         ("Grüße".encode("utf-32"), "Grüße", "utf-32"),
-        ("Grüße, “quoted” text".encode("cp1252"), "Grüße, “quoted” text", "windows-1252"),
-        ("é".encode() * 9 + b"\xff", "é" * 9, "utf-8 without its broken bytes"),
+        (
+            "Grüße an die Tante, “zu Haus” ist es nicht so still.".encode("cp1252"),
+            "Grüße an die Tante, “zu Haus” ist es nicht so still.",
+            "windows-1252",
+        ),
+        ("é".encode() * 9 + b"\nbroken \xff\n" + "é".encode(), "é" * 9 + "\n\né", "utf-8 without its broken lines"),
         (b"", "", "utf-8"),
     ],
 )
@@ -97,13 +102,13 @@ def test_a_large_file_is_skipped_with_its_size(tmp_path):
     with open(big, "wb") as handle:
         handle.truncate(50 << 20)
     with pytest.raises(Skip, match="50 MB"):
-        read_text(big, "big.md", Tally())
+        NoteFile.on_disk(big).text(Tally())
 
 
 def test_files_in_other_encodings_are_named(tmp_path):
-    (tmp_path / "old.txt").write_bytes("Käse\r\nBrot\rEi".encode("cp1252"))
+    (tmp_path / "old.txt").write_bytes("Käse\r\nund das Brot\rist für mich".encode("cp1252"))
     tally = Tally()
-    assert read_text(tmp_path / "old.txt", "old.txt", tally) == "Käse\nBrot\nEi"
+    assert NoteFile.on_disk(tmp_path / "old.txt").text(tally) == "Käse\nund das Brot\nist für mich"
     assert tally.recoded == [{"file": "old.txt", "as": "windows-1252"}]
 
 
@@ -126,4 +131,4 @@ def test_a_file_that_may_not_be_read_is_skipped(tmp_path, monkeypatch):
 
     monkeypatch.setattr("builtins.open", refuse)  # root may read everything, so the mode bits would prove nothing
     with pytest.raises(Skip, match="permission"):
-        read_text(tmp_path / "a.md", "a.md", Tally())
+        NoteFile.on_disk(tmp_path / "a.md").text(Tally())

@@ -1,0 +1,92 @@
+"""Which notes are read: the recipe's `sources.include` and `sources.exclude`, the vault's own settings, and common names.
+
+A pattern is one of
+    Archive/            a folder of this name anywhere; with a slash within (Work/Old/), seen from the notes folder
+    *.excalidraw.md     a file's name, with * and ?; ** stands for any folders
+    #private            notes with this tag, in the text or in the front matter; tags beneath it count too
+    draft: true         notes whose front matter has this key with this value; without a value (draft:), with the key
+With ! in front, an exclude takes back what an earlier one, a vault's settings or a common name left out.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..recipe import Sources
+from .decode import nfc
+
+# Folders whose text is not its owner's, or no longer meant. `!Archive/` among the excludes takes one back.
+COMMON = tuple(
+    f"{name}/"
+    for name in (
+        "Template Templates _templates Vorlage Vorlagen Plantillas Modèles Modelli Modelos Sjablonen Szablony Шаблоны 模板 "
+        "テンプレート "
+        "Archive Archives Archiv _archive Clippings Clipping Web-Clips Readwise Omnivore Highlights Kindle Zotero Snipd "
+        "copilot-custom-prompts node_modules site-packages venv"
+    ).split()
+)
+BY_NAME, BY_VAULT = "in folders such as Templates, Archive or Clippings", "excluded by the vault's settings"
+BY_RECIPE, NOT_INCLUDED = "excluded by sources.exclude", "not named by sources.include"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One pattern: of a path, or of a label (#tag, key, key: value)."""
+
+    why: str
+    path: re.Pattern | None = None
+    label: str | None = None
+    back: bool = False  # takes back what an earlier rule left out
+
+    def holds(self, name: str, labels: Iterable[str] | None) -> bool:
+        """Whether it fits a file of this name; with `labels`, whether it fits a note that has them."""
+        if self.path is not None:
+            return bool(self.path.search(nfc(name)))
+        return any(label == self.label or label.startswith(f"{self.label}/") for label in labels or ())
+
+
+def rule(pattern: str, why: str, beneath: str = "") -> Rule:
+    """`beneath`: the folder that the pattern is seen from, such as a vault inside the notes folder."""
+    back, text = pattern.startswith("!"), nfc(pattern).removeprefix("!").strip()
+    label = re.fullmatch(r"(?P<tag>#[^\s#]+)|(?P<key>[\w -]+):(?:\s+(?P<value>.*))?", text)
+    if label and label["tag"]:
+        return Rule(why, label=label["tag"].casefold(), back=back)
+    if label and not re.search(r"[*?/]", text):
+        value = (label["value"] or "").strip().strip("\"'").casefold()
+        return Rule(why, label=f"{label['key'].strip().casefold()}:{f' {value}' if value else ''}", back=back)
+    anchored = "/" in text.strip("/") or text.startswith("/")
+    inner = re.escape(text.strip("/")).replace(r"\*\*/", "(?:[^/]*/)*").replace(r"\*\*", ".*")
+    inner = inner.replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
+    start = f"^{re.escape(beneath)}" if anchored else f"^{re.escape(beneath)}(?:.*/)?"
+    return Rule(why, re.compile(f"{start}{inner}{'/' if text.endswith('/') else '(?:/|$)'}", re.IGNORECASE), back=back)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The rules in order: common names, the vaults' settings, the recipe's own. The last rule that fits decides."""
+
+    rules: tuple[Rule, ...]
+    include: tuple[Rule, ...] = ()
+
+    @staticmethod
+    def of(sources: Sources) -> "Choice":
+        common = tuple(rule(pattern, BY_NAME) for pattern in COMMON)
+        own = tuple(rule(pattern, BY_RECIPE) for pattern in sources.exclude)
+        return Choice((*common, *own), tuple(rule(pattern, NOT_INCLUDED) for pattern in sources.include))
+
+    def with_vault(self, rules: list[Rule]) -> "Choice":
+        """With the settings of a vault, which come before the recipe's own rules."""
+        first = next((place for place, held in enumerate(self.rules) if held.why == BY_RECIPE), len(self.rules))
+        return Choice((*self.rules[:first], *rules, *self.rules[first:]), self.include)
+
+    def why_not(self, name: str, labels: Iterable[str] | None = None) -> str | None:
+        """Why a file (a folder: with a slash behind it) is left alone, or, with its labels, a note; None where it is read."""
+        why = None
+        for held in self.rules:
+            if held.holds(name, labels):
+                why = None if held.back else held.why
+        if why or not self.include or (labels is None and any(held.label for held in self.include)):
+            return why
+        if name.endswith("/"):  # files further down may be named
+            return None
+        return None if any(held.holds(name, labels) for held in self.include) else NOT_INCLUDED

@@ -1,0 +1,144 @@
+"""Text that is known by its form and is nobody's words: embedded files, template code, marks of plug-ins and of task lists.
+
+`cut` takes it out of the text of every reader, before Markdown is parsed. Line breaks stay, so that blocks keep their lines.
+Every pattern runs in time that grows with the length of the text, whatever the text is.
+"""
+
+import re
+from collections import Counter
+
+# An embedded file behind `](`, `]: <` or `src="`, and one that stands free.
+DATA = r"data:[\w.+-]{1,40}/[\w.+-]{1,80}(?:;[\w=.+-]{1,80}){0,5},"
+EMBEDDED = re.compile(rf"(?P<before>\]\(<?|\]:[ \t]*<?|=[\"']?|url\([\"']?){DATA}[^\s\"'<>()]*", re.IGNORECASE)
+FREE = re.compile(rf"<?{DATA}[^\s\"'<>()]*>?", re.IGNORECASE)
+ENCODED = re.compile(r"(?<![\w/:.+=-])[A-Za-z0-9+/_-]{200,}={0,2}|(?:^[A-Za-z0-9+/]{60,100}={0,2}[ \t]*\n){3,}", re.MULTILINE)
+ARMOUR = re.compile(r"-----BEGIN ([A-Z ]{1,40})-----")
+
+KEPT_IN_BRACES = re.compile(r"\{\{(?:c\d+::|cloze )([^{}\n]{1,2000}?)(?:::[^{}\n]{0,200})?\}\}")  # the cards of Anki and Logseq
+INNER_BRACES = re.compile(r"\{\{[^{}]*\}\}")
+DOLLAR_BRACES = re.compile(r"\$\{[^{}\n]{0,120}\}")
+ATTRIBUTES = re.compile(r"\{[:.#][^{}\n]{0,120}\}")  # of kramdown and Pandoc: {: .wide}, {#id .class}
+FENCED_DIV = re.compile(r"^:{3,}.*$", re.MULTILINE)
+SHORTCODE = re.compile(
+    r"\[/?[a-z][\w-]{1,30}(?: [a-z_-]{1,30}=(?:\"[^\"\n]{0,300}\"|[^\s\]\"]{1,100})){1,10} ?/?\]|\[/[a-z][\w-]{1,30}\](?!\()"
+)
+EMOJI_CODE = re.compile(r"(?<![\w:/]):[A-Za-z][\w+-]{1,32}:(?![\w:/])")
+INLINE_QUERY = re.compile(r"`(?:\$?=|dv:|INPUT\[|VIEW\[|BUTTON\[|button-)[^`\n]{0,400}`")
+LEFT_OVER = re.compile(r"^(?![ \t|:-]*$)[ \t*+#<>|\[\]-]+$", re.MULTILINE)
+CONTENTS = re.compile(r"^[ \t]*(?:\[\[?_?TOC_?\]\]?|\\toc|<toc ?/?>)[ \t]*$", re.MULTILINE | re.IGNORECASE)
+IMPORT = re.compile(r"^(?:import [\w{}*, ]{1,200} from|export (?:const|default)) .*$", re.MULTILINE)
+FORMULA = re.compile(r"\$\$(?:[^$\n]|\n(?![ \t]*\n)){1,2000}\$\$")
+TEMPLATE = 3000  # characters of one stretch of template code, at most
+LATEX = re.compile(r"\\begin\{([a-z]{2,20}\*?)\}")
+
+TASK = re.compile(r"^([ \t>]*(?:[-*+]|\d{1,9}[.)])[ \t]+)\[[^\[\]\n]\](?=[ \t])[ \t]*", re.MULTILINE)
+TASK_DATE = re.compile(r"[\U0001f4c5\u23f3\U0001f6eb\u2795\u2705\u274c]\ufe0f?[ \t]*\d{4}-\d\d-\d\d")
+TASK_MARK = re.compile(
+    "\U0001f501\ufe0f?[ \t]*every "
+    "[^\n\U0001f4c5\u23f3\U0001f6eb\u2795\u2705\u274c\U0001f53a\u23eb\U0001f53c\U0001f53d\u23ec#]{0,60}"
+    "|[\U0001f53a\u23eb\U0001f53c\U0001f53d\u23ec]\ufe0f?|[\U0001f194\u26d4\U0001f3c1]\ufe0f?[ \t]*[\\w,-]{1,60}"
+)
+KANBAN_DATE = re.compile(r"@@?\{[^{}\n]{1,40}\}|@@?\[\[\d{4}-\d\d-\d\d\]\]|\(@\d{4}-\d\d-\d\d[^()\n]{0,10}\)")
+KANBAN_DONE = re.compile(r"^\*\*Complete\*\*[ \t]*$", re.MULTILINE)
+FIELD = re.compile(r"[\[(][\w -]{1,40}::[^\[\]()\n]{0,200}[\])]")  # Dataview's, within a line
+FIELD_LINE = re.compile(
+    r"^([ \t]*(?:[-*+][ \t]+)?)(?:\*\*|__|_)?([^\W\d][\w ./-]{0,40}?)(?:\*\*|__|_)?::(?:\*\*)?(?:[ \t]+(.*))?$", re.MULTILINE
+)
+FIELD_WORDS = 5  # a field with fewer words is data
+
+INLINE_NOTE = re.compile(r"\^\[([^\[\]\n]{1,2000})\]")
+FOOTNOTE = re.compile(r"\[\^[^\]\n]{1,80}\]:?")
+CITATION = re.compile(r"\[[^\[\]\n]{0,80}@[\w:.#$%&+?<>~/-]{2,80}[^\[\]\n]{0,200}\](?!\()")
+BLOCK_ID = re.compile(r"[ \t]\^[A-Za-z0-9_-]{1,80}[ \t]*$", re.MULTILINE)
+REFERENCE = re.compile(r"\(\([0-9a-fA-F-]{36}\)\)")
+LABELLED_REFERENCE = re.compile(r"\[([^\[\]\n]{1,300})\]\(\(\([0-9a-fA-F-]{36}\)\)\)")
+BEAR = re.compile(r"\[(?:image|file):[^\[\]\n]{1,300}\]")
+BEAR_TAG = re.compile(r"(?<![\w#&/])#[^\W\d][\w/-]*(?: [\w/-]{1,30}){1,4}#(?![\w#])")
+BEAR_MARK = re.compile(r"(?<!:)::(?=\S)([^:\n]{1,500}\S)::(?!:)")
+ROAM_MARK = re.compile(r"\^\^(?=\S)([^\^\n]{1,500})\^\^")
+
+
+def cut(text: str, removed: Counter) -> str:
+    """`text` without what is nobody's words; `removed` counts embedded files, encoded data and template code."""
+    if "data:" in text.lower():
+        # A link to an image stays in place of the file, so that Markdown still sees an image, and counts it.
+        text = EMBEDDED.sub(lambda match: f"{match['before']}image.png", text)
+        text, count = FREE.subn("", text)
+        removed["images and embeds"] += count
+    for match in ARMOUR.finditer(text) if "-----BEGIN " in text else ():
+        ending = f"-----END {match[1]}-----"
+        if "PRIVATE KEY" not in match[1]:  # redaction counts those
+            text, count = between(text, match[0], ending)
+            removed["encoded data"] += count
+    text, count = ENCODED.subn(_breaks, text)
+    removed["encoded data"] += count
+    text = _templates(text, removed)
+    text, _ = between(text, "%%", "%%")
+    text, _ = between(text, "<!--", "-->")
+    text, count = FORMULA.subn(_breaks, text)
+    removed["formulas"] += count
+    for name in {match[1] for match in LATEX.finditer(text)} if "\\begin{" in text else ():
+        text, count = between(text, f"\\begin{{{name}}}", f"\\end{{{name}}}")
+        removed["formulas"] += count
+    return _marks(text)
+
+
+def between(text: str, opening: str, closing: str, most: int = 1 << 30) -> tuple[str, int]:
+    """(text without the stretches from an `opening` to the next `closing`, line breaks kept; how many there were).
+
+    A stretch of more than `most` characters stays: its opening is no opening.
+    """
+    parts, at, count, start, end = [], 0, 0, 0, -1
+    while (begin := text.find(opening, start)) >= 0:
+        start = begin + len(opening)
+        if end < start:
+            end = text.find(closing, start)
+        if end < 0:  # no later one either
+            break
+        if end - begin <= most:
+            inside = text[begin : end + len(closing)]
+            parts += [text[at:begin], "\n" * inside.count("\n")]
+            at = start = end + len(closing)
+            count += 1
+    return ("".join([*parts, text[at:]]), count) if count else (text, 0)
+
+
+def _templates(text: str, removed: Counter) -> str:
+    counts = 0
+    if "{{" in text:
+        text = KEPT_IN_BRACES.sub(r"\1", text)
+    for opening, closing in (("<%", "%>"), ("{{<", ">}}"), ("{{%", "%}}"), ("{%", "%}"), ("{#", "#}")):
+        text, count = between(text, opening, closing, TEMPLATE)
+        counts += count
+    for _ in range(3):  # braces within braces
+        if "{{" in text:
+            text, count = INNER_BRACES.subn(_breaks, text)
+            counts += count
+    for pattern in (DOLLAR_BRACES, ATTRIBUTES, SHORTCODE, INLINE_QUERY, IMPORT):
+        text, count = pattern.subn("", text)
+        counts += count
+    removed["template code"] += counts
+    if counts:  # arrows and bars between two links of a template, and headings of which nothing is left
+        text = LEFT_OVER.sub("", text)
+    return EMOJI_CODE.sub("", CONTENTS.sub("", FENCED_DIV.sub("", text)))
+
+
+def _marks(text: str) -> str:
+    text = TASK.sub(r"\1", text)
+    for pattern in (TASK_DATE, TASK_MARK, KANBAN_DATE, KANBAN_DONE, FIELD, BEAR, BEAR_TAG):
+        text = pattern.sub("", text)
+    text = FIELD_LINE.sub(_field, text) if "::" in text else text
+    text = BLOCK_ID.sub("", INLINE_NOTE.sub(r" (\1)", text))
+    text = CITATION.sub("", FOOTNOTE.sub("", text)) if "[" in text else text
+    text = REFERENCE.sub("", LABELLED_REFERENCE.sub(r"\1", text))
+    return ROAM_MARK.sub(r"\1", BEAR_MARK.sub(r"\1", text))
+
+
+def _field(match: re.Match) -> str:
+    """A line `key:: value` keeps what is long enough to be words."""
+    value = (match[3] or "").strip()
+    return f"{match[1]}{match[2].strip()}: {value}" if len(value.split()) >= FIELD_WORDS else ""
+
+
+def _breaks(match: re.Match) -> str:
+    return "\n" * match[0].count("\n")

@@ -1,0 +1,190 @@
+"""From the recipe's notes to cleaned notes: folders, files and archives are walked, read, redacted and chosen from."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from ..errors import UserError
+from ..progress import Reporter
+from ..recipe import Sources
+from . import archive
+from .choice import Choice
+from .decode import writable
+from .hub import read_contexts
+from .note import Block, NotANote, Note, Skip, Tally
+from .note_file import NoteFile
+from .readers import ENDINGS, Reader, headings_as_notes, reader_for
+from .readers.exports import is_export, read_export
+from .readers.rows import read_rows
+from .redact import redact, redact_name, redact_note
+from .walk import walk
+
+LONGEST = 8_000  # characters of a block; a longer one is cut at a space, so that later steps see pieces of a bounded size
+
+
+def read_notes(sources: Sources, tally: Tally, reporter: Reporter) -> list[Note]:
+    """The notes of the recipe's folders, files and archives, or of its data set. Raises UserError where there are none."""
+    if sources.dataset:
+        notes = [_bounded(note) for note in read_contexts(sources.dataset, tally)]
+        return [redact_note(note, tally.redacted) for note in notes] if sources.redact else notes
+    files = note_files(sources, tally)
+    notes = []
+    with reporter.track("reading notes", total=len(files), unit="files") as bar:
+        for file in files:
+            notes += read_file(file, tally, sources)
+            bar.advance(1)
+    if not notes and len(files) == 1 and tally.skipped and all(place.is_file() for place in places(sources)):
+        raise UserError(f"{places(sources)[0]}: {tally.skipped[0]['why']}")
+    return headings_as_notes(notes)
+
+
+def note_files(sources: Sources, tally: Tally) -> list[NoteFile]:
+    """The files of `sources.notes` that have a reader. Raises UserError where there are none."""
+    files = list(_files(sources, tally))
+    if not files and not tally.skipped:
+        raise UserError(f"{named(sources)}: no notes in this folder ({ENDINGS}); name another with --notes PATH")
+    return files
+
+
+def read_file(file: NoteFile, tally: Tally, sources: Sources) -> list[Note]:
+    """The notes of a file that the recipe does not leave out, with secrets replaced, so that no later code has one.
+
+    A file that makes its reader fail is skipped: one odd note among hundreds does not end a run.
+    """
+    hide: Callable[[str], str] = partial(redact, counts=Counter()) if sources.redact else str
+    hide_name: Callable[[str], str] = redact_name if sources.redact else str
+    recoded = len(tally.recoded)
+    try:
+        notes = [_bounded(note) for note in file.reader(file, tally)] if file.reader else []
+        notes = [redact_note(note, tally.redacted) for note in notes] if sources.redact else notes
+    except NotANote as reason:
+        tally.left_alone[str(reason)] += 1
+        return []
+    except Skip as reason:
+        tally.skip(hide_name(file.source), hide(str(reason)))
+        return []
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:
+        tally.skip(hide_name(file.source), f"cannot be read ({type(error).__name__})")  # the error's text may quote the note
+        return []
+    finally:
+        for entry in tally.recoded[recoded:]:
+            entry["file"] = hide_name(entry["file"])
+    tally.read += 1
+    return _chosen(notes, Choice.of(sources), tally) if sources.include or sources.exclude else notes
+
+
+def places(sources: Sources) -> list[Path]:
+    """The folders and files that the recipe names. Raises UserError where it names none."""
+    given = [sources.notes] if isinstance(sources.notes, str) else sources.notes or []
+    if not given:
+        raise UserError("sources.notes: no notes named; pass --notes PATH, or write `notes: ~/notes` under sources in the recipe")
+    return [Path(name).expanduser() for name in given]
+
+
+def named(sources: Sources) -> str | None:
+    """The notes or the data set of a recipe, for messages."""
+    if sources.dataset:
+        return sources.dataset.name
+    return ", ".join(sources.notes) if isinstance(sources.notes, list) else sources.notes
+
+
+def _files(sources: Sources, tally: Tally) -> Iterator[NoteFile]:
+    choice = Choice.of(sources)
+    roots = places(sources)
+    for root in roots:
+        if not root.is_dir() and not root.is_file():
+            raise UserError(f"{root}: no such folder or file; name your notes with --notes PATH or sources.notes in the recipe")
+    if sources.columns and not any(_has_rows(root) for root in roots):
+        where = ", ".join(map(str, roots))
+        raise UserError(f"sources.columns: only rows of a .jsonl or .json file have columns, and {where} has none; remove columns")
+    for root, prefix in zip(roots, _prefixes(roots), strict=True):
+        if root.is_file() and root.suffix.lower() not in archive.ENDINGS:
+            yield replace(NoteFile.on_disk(root, prefix + root.name), reader=_file_reader(root, sources))
+            continue
+        files = walk(root, tally, choice) if root.is_dir() else iter([NoteFile.on_disk(root)])
+        for file in files:
+            yield from _readable(replace(file, source=prefix + file.source), sources.me, tally, choice)
+
+
+def _prefixes(roots: list[Path]) -> list[str]:
+    """What stands before the names of each root's files: nothing for one root, else its name, which no other root has."""
+    if len(roots) == 1:
+        return [""]
+    folders = [root if root.is_dir() else root.parent for root in roots]
+    names = [folder.name for folder in folders]
+    alone = [names.count(name) == 1 for name in names]
+    return [f"{f.name}/" if only else f"{f.parent.name}/{f.name}/" for f, only in zip(folders, alone, strict=True)]
+
+
+def _readable(file: NoteFile, me: str | None, tally: Tally, choice: Choice) -> Iterator[NoteFile]:
+    """The file with its reader, or those of an archive; files of other kinds are counted."""
+    if archive.is_archive(file):
+        try:
+            inner = [one for member in archive.files_in(file, tally, choice) for one in _readable(member, me, tally, choice)]
+        except NotANote as reason:
+            tally.left_alone[str(reason)] += 1
+        except Skip as reason:
+            tally.skip(file.source, str(reason))
+        else:
+            if not inner:
+                tally.left_alone[f"{file.ending} files"] += 1
+            yield from inner
+    elif reader := reader_for(file, me):
+        yield replace(file, reader=reader)
+    else:
+        tally.left_alone[f"{file.ending} files" if file.ending else "files without an ending"] += 1
+
+
+def _file_reader(path: Path, sources: Sources) -> Reader:
+    """How to read a file that the recipe names itself: tables of rows too."""
+    if _has_rows(path):
+        return partial(read_rows, columns=sources.columns)
+    file = NoteFile.on_disk(path)
+    reader: Reader | None = partial(read_export, me=sources.me) if file.ending == ".json" else reader_for(file, sources.me)
+    if reader is None:
+        raise UserError(
+            f"{path}: no kind of note that can be read; take a folder, or a file of one of {ENDINGS}, .json, .jsonl, .zip"
+        )
+    return reader
+
+
+def _has_rows(path: Path) -> bool:
+    ending = path.suffix.lower()
+    return path.is_file() and (ending == ".jsonl" or ending == ".json" and not is_export(NoteFile.on_disk(path)))
+
+
+def _chosen(notes: list[Note], choice: Choice, tally: Tally) -> list[Note]:
+    """The notes whose tags and front matter the recipe does not leave out."""
+    kept = []
+    for note in notes:
+        if why := choice.why_not(note.source, note.labels):
+            tally.left_alone[why] += 1
+        else:
+            kept.append(note)
+    return kept
+
+
+def _bounded(note: Note) -> Note:
+    """The note in NFC, as UTF-8 can hold it, no block longer than LONGEST."""
+    blocks = [piece for block in note.blocks for piece in _pieces(replace(block, text=writable(block.text)))]
+    return replace(note, name=writable(note.name), source=writable(note.source), title=writable(note.title), blocks=blocks)
+
+
+def _pieces(block: Block) -> Iterator[Block]:
+    at, length = 0, len(block.text)
+    while length - at > LONGEST:
+        end = block.text.rfind(" ", at + 1, at + LONGEST)
+        end = end if end > at else at + LONGEST
+        share = (end - at) / length
+        text = block.text[at:end].strip()
+        yield replace(block, text=text, level=0, linked=int(block.linked * share), code=int(block.code * share))
+        at = end
+    share = (length - at) / max(1, length)
+    # A block that is not cut stays as it is.
+    yield replace(
+        block, text=block.text[at:].strip() if at else block.text, linked=int(block.linked * share), code=int(block.code * share)
+    )

@@ -1,0 +1,58 @@
+"""Files that come with programs and packages, and are no notes: licences, read-me files, lists of changes; folders of code."""
+
+import re
+from pathlib import Path, PurePath
+
+from .note import NotANote
+
+NAMES = re.compile(
+    r"(?:un)?licen[sc]e(?:[-._ ].*)?|copying(?:\.lesser)?|copyright|readme(?:[-._].*)?|read[-_ ]me|lies ?mich"
+    r"|lisez[-_ ]?moi|leeme|contributing"
+    r"|code[-_ ]of[-_ ]conduct|change[-_ ]?log|third[-_]party.*",
+    re.IGNORECASE,
+)
+SHOUTED = {"CHANGES", "HISTORY", "AUTHORS", "MAINTAINERS", "SECURITY", "INSTALL", "NOTICE", "ATTRIBUTION"}  # "History" is a note
+WORDS = re.compile(
+    r"permission is hereby granted, free of charge|gnu (?:lesser |affero )?general public license|apache license,? "
+    r"version|mozilla public license"
+    r"|redistribution and use in source and binary forms|creative commons .{0,60}(?:public license|legal code)|boost "
+    r"software license"
+    r"|the software is provided [\"“]as is[\"”]|this is free and unencumbered software|end[- ]user licen[sc]e "
+    r"agreement|eclipse public license"
+    r"|sil open font license|terms and conditions for use, reproduction, and distribution",
+    re.IGNORECASE,
+)
+LOOKED_AT = 4_000  # characters
+CODE = (
+    "pyproject.toml",
+    "setup.py",
+    "package.json",
+    "Cargo.toml",
+    "go.mod",
+    "pom.xml",
+    "build.gradle",
+    "Makefile",
+    "CMakeLists.txt",
+    "Gemfile",
+)
+WHY = "licences and read-me files"
+
+
+def is_of_a_package(path: PurePath) -> bool:
+    """Whether a file's name is that of a licence, a read-me file or another text that comes with a program."""
+    return bool(NAMES.fullmatch(path.stem)) or path.stem in SHOUTED
+
+
+def refuse_licence(text: str) -> None:
+    """Raise NotANote for the text of a licence: two of a licence's phrases, or one near the beginning."""
+    beginning = re.sub(r"[\s*#>/]+", " ", text[:LOOKED_AT])
+    phrases = {match[0].lower() for match in WORDS.finditer(beginning)}
+    if len(phrases) >= 2 or phrases and WORDS.search(beginning[:400]):
+        raise NotANote(WHY)
+
+
+def code_in(folder: Path) -> str | None:
+    """The name of the file that shows a folder to be a repository of code; None for a folder of notes."""
+    if not (folder / ".git").exists():
+        return None
+    return next((name for name in CODE if (folder / name).is_file()), None)

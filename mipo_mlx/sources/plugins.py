@@ -1,0 +1,97 @@
+"""Files in a vault that a plug-in keeps, known by their front matter: what is the owner's in them, and what is not.
+
+Drawings keep the text that was written into them. Prompts for assistants, articles that were clipped from the web and
+highlights of books are other people's text, and no notes.
+"""
+
+import re
+from collections import Counter
+from typing import Any
+
+from .note import NotANote
+
+PROMPTS = ("copilot-command", "promptinfo", "system_commands_template", "smart-prompt")  # beginnings of keys
+DRAWINGS = ("tldraw-file", "excalibrain", "ink-file", "handwritten-ink")
+PLACE = {
+    "source",
+    "url",
+    "link",
+    "source_url",
+    "source-url",
+    "sourceurl",
+    "original",
+    "original_url",
+    "clipped_from",
+    "uri",
+    "webpage",
+}
+WRITTEN_BY = {
+    "author",
+    "authors",
+    "published",
+    "site",
+    "site_name",
+    "sitename",
+    "publisher",
+    "byline",
+    "publication",
+    "clipped",
+    "domain",
+}
+CLIPPED = {
+    "clipping", "clippings", "webclip", "web-clip", "webclipping", "web-clipping", "article", "articles", "readwise", "omnivore",
+    "pocket", "instapaper", "raindrop", "hypothesis", "highlights", "kindle", "matter", "readlater", "read-later",
+}  # fmt: skip
+HIGHLIGHTS = re.compile(r"^#{1,3} (?:New )?Highlights\b.*$", re.MULTILINE)
+METADATA = re.compile(r"^\s*(?:[-*] )?(?:\*\*)?(?:Full Title|Author|Category|ASIN|Reference)(?:\*\*)?::? ", re.MULTILINE)
+HEADING = re.compile(r"#{1,6} (.*)|%%.*")
+TEXT_ELEMENTS, DATA = "text elements", ("excalidraw data", "element links", "embedded files", "embedded images", "drawing")
+
+
+def own_part(matter: dict[str, Any], body: str, removed: Counter) -> str:
+    """`body` without what a plug-in put there, line breaks kept. Raises NotANote for a file that holds nothing of its owner's."""
+    keys = {str(key).lower(): value for key, value in matter.items()}
+    if any(key.startswith(PROMPTS) for key in keys):
+        raise NotANote("prompts for assistants")
+    if keys.keys() & set(DRAWINGS):
+        raise NotANote("drawings without text")
+    if _is_clipping(keys):
+        raise NotANote("articles clipped from the web")
+    if "kindle-sync" in keys or HIGHLIGHTS.search(body) and len(METADATA.findall(body)) >= 2:
+        raise NotANote("highlights of books and articles")
+    if "excalidraw-plugin" in keys or "excalidraw-plugin" in body[:400] and "# Text Elements" in body:
+        removed["parts of drawings"] += 1
+        return _drawing(body)
+    return body
+
+
+def tags_of(matter: dict[str, Any]) -> set[str]:
+    """The tags of front matter, lower case, without #: a list, or words between commas or spaces."""
+    tags: set[str] = set()
+    for key in ("tags", "tag", "keywords", "categories", "category"):
+        value = next((value for name, value in matter.items() if str(name).lower() == key), None)
+        several = value if isinstance(value, list) else re.split(r"[,\s]+", value) if isinstance(value, str) else []
+        tags |= {str(tag).lstrip("#").strip().casefold() for tag in several if str(tag).strip()}
+    return tags
+
+
+def _is_clipping(keys: dict[str, Any]) -> bool:
+    """A page's address in the front matter, and beside it its author, its date or a tag of clippings."""
+    addresses = [str(value) for key, value in keys.items() if key in PLACE]
+    if not any(re.match(r"[\"'<\[]*https?://", address) for address in addresses):
+        return False
+    return any(keys.get(key) for key in WRITTEN_BY) or bool(tags_of(keys) & CLIPPED)
+
+
+def _drawing(body: str) -> str:
+    """What was written into an Excalidraw drawing, and above its data; element ids are cut with the other marks of blocks."""
+    lines = body.split("\n")
+    own = True
+    for number, line in enumerate(lines):
+        heading = HEADING.fullmatch(line.strip())
+        if heading:
+            name = (heading[1] or "drawing").strip().lower()
+            own = name == TEXT_ELEMENTS or (own and name not in DATA)
+        if not own or (heading and name == TEXT_ELEMENTS) or "EXCALIDRAW VIEW" in line:
+            lines[number] = ""
+    return "\n".join(lines)

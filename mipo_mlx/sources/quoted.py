@@ -1,0 +1,191 @@
+"""The words of others within a note: block quotes, quoted and forwarded mail, epigraphs, quotations.
+
+Lines that quote are cut from the text before Markdown is parsed; a MARK stays where they stood, so that what announces a quote
+("As Thoreau wrote:") and what signs it ("- Thoreau, Walden") go too. Paragraphs that are nothing but a quotation are cut from
+the blocks.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+
+from ..text.words import SENTENCE_END
+from .note import Block
+
+MARK = "\ue000"  # a private character: no writing has it
+QUOTE = re.compile(r"[ \t]*(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)?((?:>[ \t]?)+)(.*)")
+CALLOUT = re.compile(r"\[!([\w -]{1,40})(?:\|[^\]\n]{0,80})?\][+-]?(.*)")
+# Callouts whose text is another's; those of all other kinds are the owner's own notes.
+OTHERS = re.compile(
+    r"quote|cite|quotation|blockquote|.*(?:agent|assistant|chatgpt|\bai\b|\bllm\b|\bbot\b|claude|gemini|copilot).*", re.IGNORECASE
+)
+SENTENCE_ENDS = tuple('.!?…。！？"”»)')
+
+# What stands above a mail: a line of dashes, or its first headers.
+FORWARDED = re.compile(
+    r"^\s*(?:-{2,}.{3,60}-{2,}|_{10,}|(?:\*\*|\*)?(?:From|Von|De|Da|Van|Från|Fra|Od|От)\s?:(?:\*\*|\*)?\s.+)\s*$"
+)
+HEADERS = re.compile(
+    r"^[\s>*]*(?:From|Sent|To|Cc|Subject|Date|Reply-To|Von|Gesendet|An|Betreff|Datum|De|Envoyé|À|Objet|Date|Para|Enviado|Asunto|Fecha"
+    r"|Da|Inviato|A|Oggetto|Data|Van|Verzonden|Aan|Onderwerp|Från|Skickat|Till|Ämne|Assunto|Od|Do|Temat|От|Кому|Тема|Дата)\s?:",
+    re.IGNORECASE,
+)
+
+OPENING, CLOSING = '"“„«‹»「『', '"”“»›«」』'
+QUOTATION = re.compile(
+    rf"(?:[-•*]\s+)?[*_]{{0,3}}[{OPENING}][^\n]+[{CLOSING}][.,]?[*_]{{0,3}}(?P<by>\s*(?:[—–―~-]{{1,3}}|\(|by )\s*\S.{{0,100}})?"
+)
+SIGNED = re.compile(r"(?:[-•*]\s+)?[*_]{0,3}\s*(?:[—–―~]|--)\s*[*_]{0,3}(?P<name>[^\W\d_a-z][^.!?\n]{1,80})[.*_]{0,4}")
+NAME = re.compile(r"(?:[^\W\d_a-z][\w.’'-]*(?:, | |$)(?:(?:of|the|de|von|van|du|la|in|and|&) )*){2,8}")
+FEWEST = 8  # words of a quotation without a name; a shorter one ("No way!") is speech in the owner's own story
+
+
+def cut_lines(text: str, removed: Counter) -> str:
+    """`text` with a MARK in place of the first line of every quote, and its other lines empty."""
+    if ">" not in text and not FORWARDED_ANYWHERE.search(text):
+        return text
+    lines = text.split("\n")
+    number, fenced = 0, False
+    while number < len(lines):
+        line = lines[number]
+        if line.lstrip().startswith(("```", "~~~")):
+            fenced = not fenced
+        if not fenced and (end := _mail_end(lines, number)):
+            removed["quoted mails"] += 1
+            lines[number:end] = [MARK, *[""] * (end - number - 1)]
+            number = end
+        elif not fenced and (match := QUOTE.fullmatch(line)):
+            number = _quote(lines, number, match, removed)
+        else:
+            number += 1
+    return "\n".join(lines)
+
+
+FORWARDED_ANYWHERE = re.compile(FORWARDED.pattern, re.MULTILINE)
+
+
+def _quote(lines: list[str], begin: int, match: re.Match, removed: Counter) -> int:
+    """Cut the quote that begins on a line, or keep a callout's own text; returns the line behind it."""
+    callout = CALLOUT.match(match[2])
+    end = begin + 1
+    while (
+        end < len(lines) and (inner := QUOTE.fullmatch(lines[end])) and not (CALLOUT.match(inner[2]) and inner[1].count(">") == 1)
+    ):
+        end += 1
+    if not callout or OTHERS.fullmatch(callout[1].strip()):
+        # The lines of a wrapped quote need no mark: they belong to it until a sentence ends.
+        while (
+            end < len(lines) and lines[end].strip() and not lines[end - 1].rstrip().endswith(SENTENCE_ENDS) and _goes_on(lines[end])
+        ):
+            end += 1
+        removed["quotes"] += 1
+        lines[begin:end] = [f"{MARK}", *[""] * (end - begin - 1)]
+        return end
+    depth = match[1].count(">")
+    lines[begin] = callout[2].strip()
+    within = False
+    for number in range(begin + 1, end):
+        inner = QUOTE.fullmatch(lines[number])
+        deeper = bool(inner and inner[1].count(">") > depth)
+        if inner and not deeper:
+            lines[number] = inner[2]
+        elif inner:
+            own = CALLOUT.match(inner[2])
+            if own and not OTHERS.fullmatch(own[1].strip()):
+                lines[number] = own[2].strip()
+            else:
+                removed["quotes"] += not within
+                lines[number] = "" if within else MARK
+        within = deeper
+    return end
+
+
+def _goes_on(line: str) -> bool:
+    return not re.match(r"[ \t]*(?:[-*+#|]|\d{1,9}[.)][ \t]|```)", line)
+
+
+def _mail_end(lines: list[str], begin: int) -> int | None:
+    """Where a mail that begins on this line ends: at the next heading or rule, or with the text; None where none begins."""
+    if not FORWARDED.match(lines[begin]):
+        return None
+    following = [line for line in lines[begin : begin + 8] if line.strip()][:6]
+    if sum(bool(HEADERS.match(line)) for line in following) < 2:
+        return None
+    end = begin + 1
+    while end < len(lines) and not re.match(r"#{1,6} |-{3,}\s*$|\*{3,}\s*$", lines[end]):
+        end += 1
+    return end
+
+
+def settle(block: Block) -> Block | None:
+    """A block without the MARKs of quotes, what announces them and what signs them; None where nothing is left."""
+    if MARK not in block.text:
+        return block
+    kept: list[str] = []
+    for place, part in enumerate(block.text.split(MARK)):
+        part = part.strip()
+        if place and (SIGNED.fullmatch(part) or part in "-—–"):
+            part = ""
+        if kept and kept[-1].endswith(":"):
+            kept[-1] = announced(kept[-1])
+        kept.append(part)
+    text = " ".join(part for part in kept if part)
+    return replace(block, text=text, linked=min(block.linked, len(text)), code=min(block.code, len(text))) if text else None
+
+
+def announced(text: str) -> str:
+    """`text` without its last sentence where that ends in a colon: what it announces was cut."""
+    return " ".join(SENTENCE_END.split(text)[:-1]) if text.endswith(":") else text
+
+
+def own_blocks(blocks: list[Block], removed: Counter) -> list[Block]:
+    """The blocks without quotations: paragraphs within quotation marks, and what stands above a name behind a dash."""
+    kept: list[Block] = []
+    for block in blocks:
+        text = "" if block.level else block.text
+        if text and SIGNED.fullmatch(text) and len(text.split()) <= 10 and _can_be_quoted(kept, removed):
+            continue
+        if text and _is_quotation(text):
+            removed["quotations"] += 1
+            if kept and not kept[-1].level and kept[-1].text.endswith(":") and (rest := announced(kept[-1].text)) != kept[-1].text:
+                kept[-1:] = [replace(kept[-1], text=rest)] if rest else []
+            kept.append(replace(block, text=MARK))
+            continue
+        kept.append(block)
+    return [block for block in kept if block.text != MARK]
+
+
+def _is_quotation(text: str) -> bool:
+    match = QUOTATION.fullmatch(text)
+    if match:
+        inner = text[: match.start("by")] if match["by"] else text
+        opened = sum(inner.count(char) for char in '"')
+        alone = opened in (0, 2) and sum(inner.count(char) for char in "“„«「") <= 1  # not `"Yes," I said, "but ..."`
+        return alone and (bool(match["by"]) or len(text.split()) >= FEWEST or len(text) >= 40 and " " not in text)
+    # `Not all who wander are lost. — J. R. R. Tolkien`
+    words, dash, name = max((text.rpartition(dash) for dash in "—–―"), key=lambda parts: len(parts[0]))
+    return bool(dash and words.rstrip().endswith(SENTENCE_ENDS) and len(name) <= 100 and NAME.fullmatch(name.strip()))
+
+
+def _can_be_quoted(kept: list[Block], removed: Counter) -> bool:
+    """Take the paragraph above a name off `kept`, where it can be a quotation: at the beginning of a note or a section."""
+    if not kept or kept[-1].level:
+        return bool(kept)
+    if kept[-1].text == MARK:
+        return True
+    texts = sum(not block.level for block in kept)
+    if texts <= 1 or kept[-2].level:
+        removed["quotations"] += 1
+        kept[-1:] = []
+        return True
+    return False
+
+
+def outside_quotations(text: str) -> Iterator[str]:
+    """The stretches of a text that stand outside quotation marks."""
+    at = 0
+    for match in re.finditer(r"[\"“„«「][^\"”“»」\n]{1,2000}[\"”“»」]", text):
+        yield text[at : match.start()]
+        at = match.end()
+    yield text[at:]

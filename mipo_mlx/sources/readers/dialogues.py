@@ -1,0 +1,176 @@
+"""Conversations in text and Markdown: saved chats with assistants, of which the owner's turns stay, and dialogues of people.
+
+A turn begins with a line that names its speaker: `**user**: ...`, `## ChatGPT`, `#### You:`, `role::assistant`, `> [!ai] Claude`.
+What no reader can tell apart is skipped with a reason, never read as the owner's prose.
+"""
+
+import re
+from collections import Counter
+
+from ..decode import is_me
+from ..note import Skip
+
+USERS = (
+    "user|human|you|me|prompt(?:er)?|i|ich|du|sie|nutzer(?:in)?|benutzer(?:in)?|moi|toi|vous|utilisateur|yo|tú|tu|usted|usuari[oa]|eu|você|io|utente"
+    "|ik|jij|gebruiker|jag|användare|bruger|bruker|käyttäjä|użytkownik|ty|uživatel|пользователь|вы|я|користувач|用户|用戶|使用者|我|你"
+    "|ユーザー|あなた|私|사용자|나|المستخدم|أنا|אני|משתמש|kullanıcı|ben|sen|pengguna|người dùng"
+)
+STRONG = (
+    r"(?:chat ?)?gpt[\w.-]*(?: ?(?:mini|turbo|pro|plus))?|chatgpt(?: plus| [\w.-]+)?|claude(?: ?[\w.-]+){0,3}|gemini"
+    r"(?: ?[\w.-]+){0,3}|bard|(?:github |microsoft )?copilot"
+    r"|bing(?: chat)?|llama[\w.-]*(?: ?[\w.-]+)?|mi[sx]tral[\w.-]*(?: ?[\w.-]+)?|deepseek[\w.-]*(?: ?[\w.-]+)?"
+    r"|qwen[\w.-]*|grok[\w.-]*|perplexity|le chat|ollama|phi-?\d[\w.-]*"
+    r"|gemma[\w.-]*|o[134](?:-mini|-preview)?|notion ai|smart connections|ai|a\.i\.|ki|ia|assistant|asistente"
+    r"|assistente|assistent(?:in)?|avustaja|asystent"
+    r"|ассистент|помощник|асистент|助手|アシスタント|어시스턴트|المساعد|עוזר|asistan|asisten|trợ lý|chat ?bot|language model|cursor"
+)
+WEAK = "model|bot|system|answer|response|reply|antwort|réponse|respuesta|resposta|risposta|ответ|回答|答え"
+DECORATED = r"[\s#>*_|`~+-]*(?:\[[\d:., /-]{4,24}\]\s*)?(?:\[!\w[\w-]*\][+-]?|role::)?[\s*_#]*"
+SIGN = r"[\U0001f300-\U0001faff\u2600-\u27bf\ufe0f\u200d]*[\s*_]*"
+AFTER = (
+    r"[\s*_]*(?:said|says|wrote|sagte|schrieb|a dit|dijo|disse|ha detto|说|說)?[\s*_]*"
+    r"(?:[(\[][^()\[\]\n]{0,60}[)\]]|[-–—,|@•·] ?[\d:./APMapm ,-]{4,40})?[\s*_]*"
+)
+TURN = re.compile(
+    rf"(?P<before>{DECORATED}{SIGN})(?:(?P<user>{USERS})|(?P<strong>{STRONG})|(?P<weak>{WEAK})){AFTER}"
+    r"(?P<colon>[:：])?[\s*_\]]*(?P<text>.*)",
+    re.IGNORECASE,
+)
+LEAD = re.compile(r"[\W_]*(?:\[[\d:., /-]{4,24}\][\W_]*)?([^\W_]+)")  # a line's first word, before the whole pattern is tried
+NAMES = f"{USERS}|{STRONG}|{WEAK}".split("|")
+FIRST = tuple({word for name in NAMES for word in re.findall(r"^\W*(?:\?:)?([^\W\d_]+)", name)} | {"o", "gpt"})
+CALLOUT = re.compile(r"[>\s]*\[!\w*(?P<kind>user|human|prompt|question|agent|assistant|ai|bot|gpt|chatgpt|llm)\w*\]", re.IGNORECASE)
+ROLE = re.compile(r"[\s#*_>]*role::(?P<role>\w+)", re.IGNORECASE)
+STAMP = re.compile(
+    r"[\s*_>]*(?:\[Timestamp: [^\[\]\n]{4,40}\]|<hr class=\"__chatgpt_plugin\"[^<>]*>|Thought for .{1,30}|\d+ ?/ ?\d+)[\s*_]*",
+    re.IGNORECASE,
+)
+FEWEST = 3  # turns of one speaker without other signs
+
+# A recording's transcript: `00:01:12 ...`, `[1:05] ...`, `Anna Smith  0:03`.
+CLOCK = re.compile(
+    r"^\W{0,3}(?:[^\W\d_][^\n:]{0,40}\s{1,4}|Speaker \d+\W{1,3})?[\[(]?((?:\d{1,2}:)?\d{1,2}:\d\d)(?:[.,]\d{1,3})?\b"
+)
+ARROW = re.compile(r"\d\d:\d\d(?::\d\d)?[.,]\d{3} --> ")
+SPEAKER = re.compile(
+    r"(?:[-*] )?(?:\*\*|__)?(?P<name>[^\W\d_a-z][\w.’'-]*(?: [^\W\d_a-z][\w.’'-]*){0,2})(?:\*\*|__)? ?:(?:\*\*|__)?\s+"
+    r"(?P<text>\S.*)"
+)
+FORM = set(
+    "q a pro con pros cons good bad question answer before after plus minus note idea goal problem solution mood sleep".split()
+)
+APPS = re.compile(r"whatsapp|telegram|signal chat|viber|threema|imessage|kakaotalk|wechat|_chat$|messenger", re.IGNORECASE)
+ASK = "looks like a conversation that no reader can tell apart; leave it out, or write your name as sources.me"
+
+
+def own_turns(lines: list[str], removed: Counter) -> list[str]:
+    """The lines of a chat with an assistant with its turns emptied, the owner's kept; other texts as they are."""
+    turns = [(number, *turn) for number, line in enumerate(lines) if (turn := _turn(line))]
+    speakers = Counter(speaker for _, speaker, _ in turns)
+    if not speakers["assistant"] + (speakers["weak"] if speakers["weak"] > 1 and speakers["user"] > 1 else 0):
+        return lines
+    if not speakers["user"] and speakers["assistant"] < 2 and not lines[turns[0][0]].lstrip().startswith(("#", "*", ">", "_")):
+        return lines  # "Claude: ..." once, in prose
+    kept, own = list(lines), True
+    begins = {number: (speaker, text) for number, speaker, text in turns}
+    for number, line in enumerate(lines):
+        if number in begins:
+            speaker, text = begins[number]
+            own = speaker == "user"
+            removed["turns of an assistant"] += not own
+            kept[number] = text if own else ""
+        elif not own or STAMP.fullmatch(line):
+            kept[number] = ""
+    return kept
+
+
+def _turn(line: str) -> tuple[str, str] | None:
+    """(user, assistant or weak; the text behind) where a line begins a turn."""
+    if len(line) > 2000 and ":" not in line[:120]:
+        return None
+    if role := ROLE.match(line):
+        return ("user" if role["role"].lower() in ("user", "human") else "assistant"), ""
+    if callout := CALLOUT.match(line):
+        kind = callout["kind"].lower()
+        return ("user" if kind in ("user", "human", "prompt") else "assistant", "") if kind != "question" else None
+    lead = LEAD.match(line)
+    match = TURN.match(line) if lead and lead[1].lower().startswith(FIRST) else None
+    if not match:
+        return None
+    decorated = re.search(r"[#*_>`]|\[!|[\U0001f300-\U0001faff]", match["before"])
+    if not match["colon"] and (match["text"] or not decorated):
+        return None
+    if (
+        not decorated
+        and match["user"]
+        and match["user"].lower() in ("i", "ia", "du", "tu", "ben", "sen", "я", "我", "나")
+        and not match["text"]
+    ):
+        return None
+    speaker = "user" if match["user"] else "assistant" if match["strong"] else "weak"
+    return speaker, match["text"]
+
+
+def without_others(lines: list[str], stem: str, me: str | None, removed: Counter) -> list[str]:
+    """The lines of a dialogue that `me` spoke, the others emptied; other texts as they are.
+
+    Raises Skip for a conversation or a transcript that no reader understands: by its lines, or by its file's name.
+    """
+    filled = [line for line in lines[:2000] if line.strip()][:200]
+    if APPS.search(stem) and sum(bool(re.search(r"\d{1,2}[:.]\d\d", line[:60])) for line in filled) > len(filled) / 4:
+        raise Skip(ASK)
+    if len(filled) < 6:
+        return lines
+    if sum(bool(ARROW.search(line[:60])) for line in filled) > len(filled) / 5 or _is_transcript(filled):
+        raise Skip("looks like a transcript of a recording, which has the words of others")
+    if _timed_writers(filled):
+        raise Skip(ASK)
+    names = _speakers(filled)
+    if not names:
+        return lines
+    if not me or not any(is_me(name, me) for name in names):
+        raise Skip(f"{ASK} ({', '.join(sorted(names)[:4])})")
+    own, kept = True, []
+    for line in lines:
+        if (match := SPEAKER.match(line.strip()[:2000])) and match["name"] in names:
+            own = is_me(match["name"], me)
+            removed["messages of others"] += not own
+            line = line.partition(":")[2].strip("*_ ")
+        kept.append(line if own else "")
+    return kept
+
+
+def _is_transcript(lines: list[str]) -> bool:
+    """Lines begin with a clock that starts near zero and runs in seconds; a journal's clock shows the time of day."""
+    clocks = [match[1] for line in lines if (match := CLOCK.match(line))]
+    if len(clocks) < max(4, 0.3 * len(lines)):
+        return False
+    seconds = [sum(int(part) * 60**place for place, part in enumerate(reversed(clock.split(":")))) for clock in clocks]
+    rising = sum(a <= b for a, b in zip(seconds, seconds[1:], strict=False)) >= 0.9 * (len(seconds) - 1)
+    return rising and seconds[0] < 180 and (seconds[-1] - seconds[0]) / len(seconds) < 90
+
+
+def _timed_writers(lines: list[str]) -> bool:
+    """Most lines have a time near their beginning, and what stands behind it begins with one of a few words: names."""
+    behind = [re.split(r"\d{1,2}[:.]\d\d(?:[:.]\d\d)?(?: ?[ap]\.?m\.?)?", line[:60], maxsplit=1)[1:] for line in lines]
+    timed = [re.findall(r"[^\W\d_]+", parts[0]) for parts in behind if parts]
+    first = Counter(words[0] for words in timed if words)
+    if len(timed) < 0.6 * len(lines) or len(first) > 8:
+        return False
+    return sum(count for count in first.values() if count >= FEWEST) > 0.8 * len(timed) and len(first) >= 2
+
+
+def _speakers(lines: list[str]) -> set[str]:
+    """The speakers of a text whose lines are mostly `Name: ...`: few names that come again, in no fixed order; else none.
+
+    A form that is filled in again and again has its names in the same order.
+    """
+    spoken = [match for line in lines if (match := SPEAKER.match(line.strip()[:2000]))]
+    names = [match["name"] for match in spoken]
+    kinds = set(names)
+    if len(names) < max(6, 0.5 * len(lines)) or not 2 <= len(kinds) <= 8 or min(Counter(names).values()) < 2:
+        return set()
+    if sum(len(match["text"].split()) for match in spoken) < 4 * len(names) or {name.lower() for name in kinds} <= FORM:
+        return set()
+    alternating = len(kinds) == 2 or any(names[place] != names[place % len(kinds)] for place in range(len(names)))
+    return kinds if alternating else set()
