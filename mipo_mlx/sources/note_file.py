@@ -76,7 +76,7 @@ class NoteFile:
         return data
 
     def stamp(self) -> tuple[int, int]:
-        """(size, time of the last change in ns) of the file on the disk, or of the archive that it is in; (0, 0) of a missing one."""
+        """(size, time of the last change in ns) of the file, or of the archive that it is in; (0, 0) of a missing one."""
         place = self.archive or self.path
         try:
             stat = os.stat(place)
