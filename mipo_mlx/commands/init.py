@@ -48,7 +48,7 @@ pairs:
   max_tokens: {max_tokens}            # longest answer, in tokens; longer ones cost in proportion
 
 training:
-  learning_rate: {learning_rate}    # half of it learns less and costs less; four times as much can garble a small model
+  learning_rate: {learning_rate}       # half of it learns less and costs less; four times as much can garble a small model
 
 export:
   gguf: [q8_0]              # files for llama.cpp, Ollama and LM Studio
