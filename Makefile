@@ -1,21 +1,35 @@
 # Two commands from a fresh clone, with Python 3.11 or newer and make:
 #   make demo    personalize the embedded 135M model on the fictional notes of recipes/demo-notes, in under nine minutes on two cores
 #   make test    every test
+# While you work: make quick (a minute, every folder), make unit, make lint. To hand out: make dist (wheel and sdist, in dist/).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+# A minute's tests: something of every folder.
+QUICK := $(addprefix tests/, test_tiny.py test_layout.py test_recipe.py test_run.py test_progress.py test_preference.py test_files.py \
+  text gguf_format/test_types.py engine/test_logprobs.py engine/test_tables.py models/test_prompts.py models/test_skeleton.py \
+  sources/test_markdown.py sources/test_readers.py sources/test_split.py memory/test_contexts.py pairs/test_build.py \
+  pairs/test_grids.py pairs/test_negatives.py training/test_objectives.py training/test_batches.py evaluation/test_verdict.py \
+  evaluation/test_heldout.py export/test_modelfile.py export/test_results.py report/test_charts.py \
+  report/test_signs.py commands/test_start.py commands/test_runs.py commands/test_init.py)
 
-.PHONY: demo test unit lint clean
+.PHONY: demo test unit quick lint dist clean
 
 demo: $(VENV)/demo
-	@$(BIN)/mipo-mlx train recipes/demo.yaml
+	@$(BIN)/mipo-mlx train demo --runs runs
 
 test: $(VENV)/test lint
 	@$(BIN)/python -m pytest
 
 unit: $(VENV)/test
 	@$(BIN)/python -m pytest -m "not real and not process"
+
+quick: $(VENV)/test
+	@$(BIN)/python -m pytest -m "not real and not process" $(QUICK)
+
+dist: $(VENV)/test
+	@$(BIN)/python -m build --no-isolation
 
 lint: $(VENV)/test
 	@$(BIN)/ruff check .
@@ -37,4 +51,4 @@ $(VENV)/test: $(VENV)/demo
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build dist *.egg-info

@@ -139,3 +139,12 @@ def test_nothing_is_imported_by_a_composed_name_and_nothing_is_mocked():
                 used = [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
                 mocking |= {name} if "unittest.mock" in used or ("unittest" in used and "mock" in used) else set()
     assert not composed and not mocking - MOCKING
+
+
+def test_the_one_minute_test_covers_every_folder():
+    makefile = (PACKAGE.parent / "Makefile").read_text(encoding="utf-8")
+    quick = makefile[makefile.index("QUICK :=") : makefile.index(".PHONY")]
+    covered = {word.partition("/")[0] for word in quick.split()}
+    folders = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    assert folders and not folders - covered
+    assert all((PACKAGE.parent / "tests" / word.rstrip(")")).exists() for word in quick.split() if word.rstrip(")").endswith(".py"))
