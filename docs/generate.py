@@ -175,7 +175,8 @@ def _usage(argument: click.Argument) -> str:
 def _option(option: click.Option) -> str:
     shown, text = option.get_help_record(click.Context(cli.main)) or ("", "")
     text, _, default = text.partition("  [default: ")
-    return f"| `{shown}` | {default.rstrip(']')} | {text} |"
+    cells = (f"`{shown}`", default.removesuffix("]").strip("()"), text)
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 FILES = {  # of run.STAGES: what each file or folder holds
