@@ -3,12 +3,14 @@
 import json
 from pathlib import Path
 
+from shapes import Row
+
 RANK = 8
 SPREAD = 4e-3  # standard deviation of the perturbed B: large enough for gradients of A, small enough for every sigmoid
 NOTES = Path(__file__).parent.parent / "recipes" / "demo-notes"
 
 
-def tokens(row, text: list[int]) -> tuple[list[int], list[list[int]]]:
+def tokens(row: Row, text: list[int]) -> tuple[list[int], list[list[int]]]:
     """Token ids of a row, cut from `text` one after the other: the prompt, then each answer, the chosen one first.
 
     The text is real. The log-probability of 128 random tokens is so low that float32 rounds away what DPO compares.

@@ -57,7 +57,7 @@ def draw(found: list[tuple[str, str, dict[str, Any]]]) -> str:
     )
 
 
-def panel(cost: tuple[str, str, int, int], found: list[tuple[str, str, dict[str, Any]]]) -> str:
+def panel(cost: tuple[str, str, int, float], found: list[tuple[str, str, dict[str, Any]]]) -> str:
     """Gain (upwards) against one cost."""
     from mipo_mlx.report.charts import BOTTOM, HEIGHT, TOP, Axes
 

@@ -208,15 +208,15 @@ FILES = {  # of run.STAGES: what each file or folder holds
 
 
 def files_block() -> str:
-    """Every file of a run that run.STAGES names: the stage that writes it, the stages that read it, what it holds."""
+    """Every file of a run that run.STAGES names: the stage that writes it, and what it holds."""
     if strange := {name for stage in run.STAGES.values() for name in (*stage.writes, *stage.also)} ^ FILES.keys():
         raise SystemExit(f"FILES and run.STAGES differ in {', '.join(sorted(strange))}")
-    lines = ["| file | written by | read by | what it holds |", "|---|---|---|---|"]
-    for written_by, stage in run.STAGES.items():
-        for name in (*stage.writes, *stage.also):
-            readers = ", ".join(other for other, each in run.STAGES.items() if name in each.reads)
-            lines.append(f"| `{name}` | {written_by} | {readers} | {FILES[name]} |")
-    return "\n".join(lines)
+    lines = [
+        f"| `{name}` | {written_by} | {FILES[name]} |"
+        for written_by, stage in run.STAGES.items()
+        for name in (*stage.writes, *stage.also)
+    ]
+    return "\n".join(["| file | written by | what it holds |", "|---|---|---|", *lines])
 
 
 BLOCKS = {"keys": keys_block, "recipes": recipes_block, "commands": commands_block, "files": files_block}
