@@ -66,7 +66,7 @@ def unknown_commands(page: Path) -> list[str]:
     """What a page calls `mipo-mlx` with and click does not know."""
     found = []
     for text in code(page):
-        for call in re.findall(r"\bmipo-mlx ([^|&>]*)", text):
+        for call in re.findall(r"\bmipo-mlx ([^|&>\\]*)", text):
             words = call.split()
             names = [word for word in words if not word.startswith("-")]
             command: click.Command = cli.main
@@ -104,6 +104,13 @@ def missing_files(page: Path) -> list[str]:
     return [name for name in named if not (ROOT / name).exists() and not any(part in name for part in UNMADE)]
 
 
+def unknown_targets(page: Path) -> list[str]:
+    """What a page calls `make` with and the Makefile does not have."""
+    known = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    named = [match[1] for text in code(page) if (match := re.match(r"make ([a-z]+)\b", text))]
+    return [target for target in named if target not in known]
+
+
 def exists(section, path: list[str]) -> bool:
     if path[0] not in section.model_fields:
         return False
@@ -122,6 +129,7 @@ def test_every_command_and_option_exists(page):
     if page.name != "CHANGELOG.md":  # which also names what is gone
         assert not unknown_commands(page)
         assert page.parent == ROOT / "benchmarks" or not unknown_options(page)
+        assert not unknown_targets(page)
 
 
 def test_every_recipe_key_exists(page):
@@ -143,8 +151,8 @@ def test_what_does_not_exist_is_noticed(tmp_path):
     assert unknown_commands(wrong) == ["train x --fast: --fast", "trian x"]
     assert unknown_options(wrong) == ["--nonsense"]
     assert unknown_keys(wrong) == ["pairs.gridz"]
-    wrong.write_text("`mipo_mlx/cli.py` `tests/nothing.py`\n")
-    assert missing_files(wrong) == ["tests/nothing.py"]
+    wrong.write_text("`mipo_mlx/cli.py` `tests/nothing.py` `make demo PYTHON=python3.12` `make tea`\n")
+    assert missing_files(wrong) == ["tests/nothing.py"] and unknown_targets(wrong) == ["tea"]
 
 
 def test_the_readme_is_one_page():
