@@ -20,15 +20,6 @@ AGAINST_THE_ARROWS = {("memory.facts", "pairs.filters")}
 TOO_LONG: set[str] = set()
 TOO_SHORT: set[str] = set()
 TOO_MANY_PARAMETERS = {
-    "evaluation.baselines.contrast",
-    "evaluation.baselines.evaluate",
-    "evaluation.judge._ask",
-    "evaluation.judge._complete",
-    "evaluation.judge.evaluate",
-    "evaluation.leak._samples",
-    "evaluation.leak.judge",
-    "evaluation.statistics.add",
-    "evaluation.statistics.paired",
     "pairs.build.balanced",
     "pairs.grids._grids",
     "pairs.make.sample_grids",

@@ -216,34 +216,24 @@ def write(folder: Path, outcome: Outcome) -> None:
 
 
 def read(folder: Path) -> Outcome:
-    """A run's eval.json. Raises UserError where there is none, or where it has another format."""
-    return parse(load(folder))
-
-
-def load(folder: Path) -> dict[str, Any]:
-    """The object of a run's eval.json as JSON has it. Raises what `read` does."""
+    """A run's eval.json. Raises UserError where there is none, or where it has another format; Failure for a broken one."""
     path = Path(folder) / FILE
     if not path.exists():
         raise UserError(f"{path}: this run has no evaluation yet; `mipo-mlx eval {folder}` makes it")
     row = read_json(path)
     if row.get("format") != FORMAT:
         raise UserError(f"{path}: written by another version of mipo-mlx; `mipo-mlx eval {folder}` makes it anew")
-    return row
+    try:
+        return _adapter().validate_python(row)
+    except ValidationError as error:
+        place = ".".join(map(str, error.errors()[0]["loc"]))
+        raise Failure(f"{path}: broken at {place}; remove this file, `mipo-mlx eval {folder}` makes it anew") from None
 
 
 def is_current(folder: Path) -> bool:
     """Whether the run has an eval.json of this format."""
     path = Path(folder) / FILE
     return path.exists() and read_json(path).get("format") == FORMAT
-
-
-def parse(row: dict[str, Any]) -> Outcome:
-    """The object of eval.json as an Outcome. Raises Failure where something in it is missing or of another type."""
-    try:
-        return _adapter().validate_python(row)
-    except ValidationError as error:
-        place = ".".join(map(str, error.errors()[0]["loc"]))
-        raise Failure(f"{FILE}: broken at {place}; remove this file and run `mipo-mlx eval` on its run") from None
 
 
 @cache

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from mipo_mlx.errors import UserError
+from mipo_mlx.errors import Failure, UserError
 from mipo_mlx.evaluation import answers, heldout, outcome
 from mipo_mlx.evaluation.compare import Comparison, compare, show
 from mipo_mlx.evaluation.outcome import Heldout
 from mipo_mlx.evaluation.requests import Answered, Group, Scored
 from mipo_mlx.evaluation.statistics import Form, Measures, Resampler
-from mipo_mlx.files import write_json
+from mipo_mlx.files import read_json, write_json
 from mipo_mlx.recipe import Evaluation, Recipe
 from mipo_mlx.records import Answer, Pair
 
@@ -165,6 +165,9 @@ def test_what_cannot_be_compared_ends_in_one_line(tmp_path):
     write_json(tmp_path / "old" / "eval.json", {"heldout": None})
     with pytest.raises(UserError, match="another version of mipo-mlx; `mipo-mlx eval .* makes it anew"):
         compare([a], [tmp_path / "old"])
+    write_json(tmp_path / "old" / "eval.json", {**read_json(a / "eval.json"), "heldout": {"pairs": 3}})
+    with pytest.raises(Failure, match=r"old/eval.json: broken at heldout.grids; remove this file"):
+        compare([a], [tmp_path / "old"])
     with pytest.raises(UserError, match="2 runs against 1"):
         compare([a, a], [a])
 
@@ -172,3 +175,11 @@ def test_what_cannot_be_compared_ends_in_one_line(tmp_path):
 def test_a_single_answer_has_no_likeness_to_others(tmp_path):
     run = write_parts(tmp_path / "a", fresh=fresh(("Cook?", ["bees", "bread"])))
     assert "self_bleu" not in compare([run], [run]).measures
+
+
+def test_what_is_written_is_read_back(tmp_path):
+    """Every measure, interval and piece of text, through JSON."""
+    pairs = [pair(i, f"note {i}", reward=i) for i in range(7)]
+    before = outcome.Outcome("x", measured(pairs), fresh(("Cook?", ["bees", "bread"])), key="k", settings={"answers": 2})
+    outcome.write(tmp_path, before)
+    assert outcome.read(tmp_path) == before and outcome.is_current(tmp_path)
