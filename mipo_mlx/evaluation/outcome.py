@@ -224,10 +224,15 @@ def read(folder: Path) -> Outcome:
     if row.get("format") != FORMAT:
         raise UserError(f"{path}: written by another version of mipo-mlx; `mipo-mlx eval {folder}` makes it anew")
     try:
-        return _adapter().validate_python(row)
+        return parse(row)
     except ValidationError as error:
         place = ".".join(map(str, error.errors()[0]["loc"]))
         raise Failure(f"{path}: broken at {place}; remove this file, `mipo-mlx eval {folder}` makes it anew") from None
+
+
+def parse(row: dict[str, Any]) -> Outcome:
+    """The object of eval.json as an Outcome. Raises pydantic's ValidationError where something in it is missing."""
+    return _adapter().validate_python(row)
 
 
 def is_current(folder: Path) -> bool:
