@@ -138,7 +138,7 @@ def prepare(options: argparse.Namespace, seed: int) -> Path:
     from mipo_mlx.models.load import load
     from mipo_mlx.models.prompts import PromptBuilder, window_of
     from mipo_mlx.pairs.grids import make_plan
-    from mipo_mlx.pairs.make import sample_grids
+    from mipo_mlx.pairs.make import Sampler, sample_grids
     from mipo_mlx.progress import Reporter
     from mipo_mlx.records import Context, Prompt, read_records
     from mipo_mlx.sources import read as sources
@@ -149,7 +149,7 @@ def prepare(options: argparse.Namespace, seed: int) -> Path:
     plans = make_plan(recipe, read_records(folder / "contexts.jsonl", Context), read_records(folder / "prompts.jsonl", Prompt))
     loaded = load(recipe.model)
     ask = PromptBuilder(loaded.tokenizer, recipe.pairs, window_of(loaded.config, recipe.pairs.max_tokens))
-    sample_grids(folder / "samples.jsonl", plans, loaded, ask, recipe, Reporter(quiet=True), 1)
+    sample_grids(folder / "samples.jsonl", plans, Sampler(loaded, ask, recipe, Reporter(quiet=True)))
     return folder
 
 
@@ -190,8 +190,7 @@ def build_pairs(grids: Path, recipe: Any, plain: Any, folder: Path) -> int:
     """Write pairs.jsonl: training pairs of the choice, all other pairs of the default. Returns the number of training pairs."""
     from mipo_mlx.models.load import load
     from mipo_mlx.models.prompts import PromptBuilder
-    from mipo_mlx.pairs import build as said_back
-    from mipo_mlx.pairs.build import build
+    from mipo_mlx.pairs.build import add_said_back, build
     from mipo_mlx.records import TRAIN, Context, Grid, Prompt, read_records, write_records
 
     contexts = {c.id: c for c in read_records(grids / "contexts.jsonl", Context)}
@@ -202,7 +201,7 @@ def build_pairs(grids: Path, recipe: Any, plain: Any, folder: Path) -> int:
         ask = PromptBuilder(loaded.tokenizer, values.pairs)
         some = [grid for grid in sampled if (grid.split == TRAIN) == of_training]
         pairs = build(some, contexts, prompts, values, ask).pairs
-        found += said_back.add(pairs, contexts, values, loaded.model, loaded.tokenizer)
+        found += add_said_back(pairs, contexts, values, loaded)
     write_records(folder / "pairs.jsonl", found)
     return sum(pair.split == TRAIN for pair in found)
 

@@ -106,7 +106,7 @@ class Pair:
     tokens: list[list[int]]  # candidates' token ids, chosen first
     reference: list[float]  # candidates' summed log-probabilities under the reference (held-out: under the base), nats
     pmi: list[float]  # log p(y+|x,c) - log p(y+|x,c') for each negative's context c', by the model that sampled them, nats
-    kinds: list[str]  # each negative's kind: random_context, no_context, ...; the last may be said_back (its PMI: see said_back.py)
+    kinds: list[str]  # each negative's kind: random_context, no_context, ...; the last may be said_back
     prompt_id: str = ""
     context_id: str | None = None
     wrong_context_ids: list[str | None] = field(default_factory=list)

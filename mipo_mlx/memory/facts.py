@@ -9,9 +9,8 @@ import re
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from ..pairs.filters import repeated_share
 from ..text.parroting import EVERYDAY, stem
-from ..text.words import likeness, words
+from ..text.words import likeness, repeated_share, words
 
 SUBJECT = "The user"
 WORDS = (4, 30)  # of a fact

@@ -1,20 +1,19 @@
-"""From sampled and scored grids to contrastive pairs: a pure function, so that filters and negatives can be changed without
-sampling anew. Every answer under a context is the chosen one of one pair, or is counted under the reason why not.
+"""From sampled and scored grids to contrastive pairs.
 
-~~~ In a share of the training pairs the context itself, said back, takes the place of the last rejected answer.
-
-Whatever tells contexts apart is rewarded, and nothing does that as surely as repeating them. Answers that do are kept from being
-chosen (filters.py), but a base hardly writes any, so training has none to push down. This gives it some.
+`build` is a pure function, so filters and negatives can change without new samples. Every answer under a context is the chosen one
+of one pair, or is counted under the reason why not. `add_said_back` then gives some training pairs their own passage as a rejected
+answer. The reason: training rewards whatever tells contexts apart, and repeating them does that best. The filters keep answers that
+repeat from being chosen, but a base hardly writes any, so without these pairs training has none to push down.
 """
 
 import math
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
 from ..engine.logprobs import token_logprobs, total
+from ..models.load import LoadedModel
 from ..models.prompts import PromptBuilder
 from ..recipe import Recipe
 from ..records import HELDOUT, TRAIN, VALIDATION, Context, Grid, Pair, Prompt
@@ -26,7 +25,8 @@ from .grids import seeded
 SPLITS = (TRAIN, VALIDATION, HELDOUT)
 BINS = (0.25, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)  # nats: widths of a bar in the PMI histogram
 MOST_BARS = 30
-SAID_BACK = "said_back"  # the kind of a rejected answer that is the context itself (said_back.py)
+SAID_BACK = "said_back"  # the kind of a rejected answer that is the context itself (`add_said_back`)
+AT_ONCE = 32  # pairs scored together for `add_said_back`
 TOO_FEW = "too_few_left"  # the reason of a fit answer whose grid has no fit partner for it
 
 
@@ -35,7 +35,7 @@ class Built:
     """Pairs in the order of their grids, and what happened to every answer."""
 
     pairs: list[Pair] = field(default_factory=list)
-    dropped: dict[str, Counter] = field(default_factory=lambda: {split: Counter() for split in SPLITS})
+    dropped: dict[str, Counter[str]] = field(default_factory=lambda: {split: Counter() for split in SPLITS})
     measured: dict[str, list[float]] = field(default_factory=lambda: {split: [] for split in SPLITS})  # PMI, unfiltered
 
 
@@ -47,11 +47,16 @@ class Negative:
 
 @dataclass(frozen=True)
 class Rows:
-    """What each row of a grid was asked."""
+    """A grid, and the prompt and context of each of its rows."""
 
+    grid: Grid
     prompts: list[Prompt]
     contexts: list[Context | None]
-    of_prompts: bool  # one context and several prompts: the wrong answers are those to other questions
+
+    @property
+    def of_prompts(self) -> bool:
+        """One context and several prompts: the wrong answers are those to other questions."""
+        return bool(self.grid.prompts)
 
     def has_own(self, row: int) -> bool:
         """Whether the row's answer is the chosen one of a pair: all but the answer without a context."""
@@ -59,101 +64,106 @@ class Rows:
 
 
 def build(grids: list[Grid], contexts: dict[str, Context], prompts: dict[str, Prompt], recipe: Recipe, ask: PromptBuilder) -> Built:
-    """Pairs of all grids. contexts, prompts: by id. Grids may be given in any number; each is treated by itself."""
+    """Pairs of all grids, each treated by itself. contexts, prompts: by id."""
     built = Built()
     for grid in grids:
-        told = [contexts[name] if name is not None else None for name in grid.contexts]
-        rows = Rows([prompts[name] for name in grid.prompts or [grid.prompt] * len(told)], told, bool(grid.prompts))
-        fit, barred = fit_rows(grid, rows, recipe, built)
-        built.pairs += balanced(grid, rows, fit, barred, recipe, ask, built)
+        names = grid.prompts or [grid.prompt] * len(grid.contexts)
+        row_contexts = [contexts[name] if name is not None else None for name in grid.contexts]
+        rows = Rows(grid, [prompts[name] for name in names], row_contexts)
+        fit, barred = fit_rows(rows, recipe, built)
+        built.pairs += balanced(rows, fit, barred, recipe, ask, built)
     return built
 
 
-def balanced(
-    grid: Grid, rows: Rows, fit: list[int], barred: set[int], recipe: Recipe, ask: PromptBuilder, built: Built
-) -> list[Pair]:
+def balanced(rows: Rows, fit: list[int], barred: set[int], recipe: Recipe, ask: PromptBuilder, built: Built) -> list[Pair]:
     """The pairs of one grid; the answers of `barred` rows are rejected ones only.
 
-    An answer whose pair has a fault leaves the grid whole, as chosen and as rejected one, and the others are dealt anew: were
-    only its pair dropped, it would still be rejected elsewhere, and training would push its likelihood down whatever the
-    context.
+    An answer whose pair has a fault leaves the grid whole, as chosen and as rejected one, and the others are dealt anew. If only
+    its pair went, it would still be rejected elsewhere, and training would push its likelihood down whatever the context.
     """
-    first = True
+    split, first = rows.grid.split, True
     while True:
         chosen = [row for row in fit if rows.has_own(row) and row not in barred]
-        wrong = choose_negatives(grid, rows, fit, recipe)
+        wrong = choose_negatives(rows, fit, recipe)
         if wrong is None:
-            built.dropped[grid.split][TOO_FEW] += len(chosen)
+            built.dropped[split][TOO_FEW] += len(chosen)
             return []
-        pairs = {row: make_pair(grid, row, wrong[row], rows, ask) for row in chosen}
+        pairs = {row: make_pair(rows, row, wrong[row], ask) for row in chosen}
         if first:
-            built.measured[grid.split] += [pmi for pair in pairs.values() for pmi in pair.pmi]
+            built.measured[split] += [pmi for pair in pairs.values() for pmi in pair.pmi]
             first = False
         faults = {}
         for row, pair in pairs.items():
-            fault = pair_fault([len(tokens) for tokens in pair.tokens], pair.pmi, recipe.pairs.filters, grid.split)
+            fault = pair_fault([len(tokens) for tokens in pair.tokens], pair.pmi, recipe.pairs.filters, split)
             if fault:
                 faults[row] = fault
         if not faults:
             return list(pairs.values())
         worst = min(faults, key=lambda row: (min(pairs[row].pmi), row))
-        built.dropped[grid.split][faults[worst]] += 1
+        built.dropped[split][faults[worst]] += 1
         fit = [row for row in fit if row != worst]
 
 
-def fit_rows(grid: Grid, rows: Rows, recipe: Recipe, built: Built) -> tuple[list[int], set[int]]:
+def fit_rows(rows: Rows, recipe: Recipe, built: Built) -> tuple[list[int], set[int]]:
     """(rows whose answers may take part, those among them that may only be rejected); what is not chosen is counted.
 
-    The answer without a context comes first, so that of two equal answers it stays and the one that ignored its context goes.
+    The answer without a context comes first. So of two equal answers it stays, and the one that ignored its context goes.
     """
+    answers, split = rows.grid.answers, rows.grid.split
     fit: list[int] = []
     barred: set[int] = set()
-    for row in sorted(range(len(grid.answers)), key=lambda r: (rows.has_own(r), r)):
-        prompt, context, earlier = rows.prompts[row], rows.contexts[row], [grid.answers[r] for r in fit]
-        fault = answer_fault(grid.answers[row], prompt, context, earlier, recipe.pairs.filters, grid.split)
+    for row in sorted(range(len(answers)), key=lambda r: (rows.has_own(r), r)):
+        prompt, context, earlier = rows.prompts[row], rows.contexts[row], [answers[r] for r in fit]
+        fault = answer_fault(answers[row], prompt, context, earlier, recipe.pairs.filters, split)
         if fault is None or fault in REJECTED_ONLY:
             fit.append(row)
         if fault in REJECTED_ONLY:
             barred.add(row)
         if fault and rows.has_own(row):
-            built.dropped[grid.split][fault] += 1
+            built.dropped[split][fault] += 1
     return sorted(fit), barred
 
 
-def choose_negatives(grid: Grid, rows: Rows, fit: list[int], recipe: Recipe) -> dict[int, list[Negative]] | None:
+def choose_negatives(rows: Rows, fit: list[int], recipe: Recipe) -> dict[int, list[Negative]] | None:
     """The wrong answers of every fit row with one of its own; None where they do not suffice for `candidates`."""
-    rng = seeded(recipe, f"negatives {grid.id}")
+    rng = seeded(recipe, f"negatives {rows.grid.id}")
     own = [row for row in fit if rows.has_own(row)]
     plain = next((row for row in fit if not rows.has_own(row)), None)
-    weights = {kind: weight for kind, weight in recipe.pairs.negatives.items() if (kind == "random_prompt") == rows.of_prompts}
+    weights: dict[str, float] = {
+        kind: weight for kind, weight in recipe.pairs.negatives.items() if (kind == "random_prompt") == rows.of_prompts
+    }
     kinds = negatives.draw_kinds(weights, recipe.pairs.candidates - 1, len(own) - 1, plain is not None, rng)
     if kinds is None or not own:
         return None
-    found: dict[int, list[Negative]] = {row: [] for row in own}
+    chosen: dict[int, list[Negative]] = {row: [] for row in own}
     deranged = [kind for kind in kinds if kind not in ("no_context", "hard_context")]
     partners = {"random": negatives.derangements(len(own), len(deranged), rng)}
-    hard = negatives.hard_derangements(closeness(grid, rows, own, recipe), kinds.count("hard_context"), partners["random"])
+    hard = negatives.hard_derangements(closeness(rows, own, recipe), kinds.count("hard_context"), partners["random"])
     turns = {"hard_context": iter(hard), **dict.fromkeys(deranged, iter(partners["random"]))}
     for kind in kinds:
         partner = None if kind == "no_context" else next(turns[kind])
         for position, row in enumerate(own):
-            found[row].append(Negative(kind, plain if partner is None else own[partner[position]]))  # type: ignore[arg-type]
-    return found
+            chosen[row].append(Negative(kind, plain if partner is None else own[partner[position]]))  # type: ignore[arg-type]
+    return chosen
 
 
-def closeness(grid: Grid, rows: Rows, own: list[int], recipe: Recipe) -> np.ndarray:
-    """What hard negatives cost: [i][j] is the PMI of answer i against context j in nats, lower where the model finds j likelier
-    to have led to it. Contexts that say nearly the same (sources.near_duplicate) cost most: they are not wrong, only alike."""
-    cost = np.array([[grid.scores[i][i] - grid.scores[j][i] for j in own] for i in own])
-    texts = [rows.contexts[row].text if rows.contexts[row] else "" for row in own]  # type: ignore[union-attr]
+def closeness(rows: Rows, own: list[int], recipe: Recipe) -> np.ndarray:
+    """What hard negatives cost, (own, own): [i][j] is the PMI of answer i against context j in nats.
+
+    It is lower where the model finds it likelier that j led to answer i. Contexts that say nearly the same (sources.near_duplicate)
+    cost most: they are not wrong, only alike.
+    """
+    scores = rows.grid.scores
+    cost = np.array([[scores[i][i] - scores[j][i] for j in own] for i in own])
+    texts = [context.text if context else "" for context in (rows.contexts[row] for row in own)]
     highest = 2 * np.abs(cost).max() + 1
     alike = [[likeness(a, b) >= recipe.sources.near_duplicate for b in texts] for a in texts]
     return np.where(alike, highest, cost)
 
 
-def make_pair(grid: Grid, row: int, wrong: list[Negative], rows: Rows, ask: PromptBuilder) -> Pair:
+def make_pair(rows: Rows, row: int, wrong: list[Negative], ask: PromptBuilder) -> Pair:
     """The pair whose chosen answer is that of `row`; all its scores come from the grid's matrix."""
-    prompt, context = rows.prompts[row], rows.contexts[row]
+    grid, prompt, context = rows.grid, rows.prompts[row], rows.contexts[row]
     messages, prompt_tokens = ask(prompt, context)
     candidates = [row, *(negative.row for negative in wrong)]
     texts = [grid.answers[i].text for i in candidates]
@@ -271,17 +281,14 @@ def _mean(values: list) -> float | None:
     return round(float(np.mean(values)), 4) if values else None
 
 
-AT_ONCE = 32  # pairs scored together
+def add_said_back(pairs: list[Pair], contexts: dict[str, Context], recipe: Recipe, loaded: LoadedModel) -> list[Pair]:
+    """The pairs, where `pairs.said_back` of the training pairs have their passage as the last candidate.
 
-
-def add(pairs: list[Pair], contexts: dict[str, Context], recipe: Recipe, model: Any, tokenizer: Any) -> list[Pair]:
-    """The pairs, `pairs.said_back` of those to train on with their passage as the last candidate: its first `pairs.max_tokens`
-    tokens, with no end of turn, as an answer that was cut. `reference` is `model`'s.
-
-    Pairs keep their number of candidates, so that the loss still begins at its logarithm; the chosen answer's PMI stays that
-    against the wrong context whose answer gave way.
+    That candidate is the passage's first `pairs.max_tokens` tokens without an end of turn, like an answer that was cut. Its
+    `reference` is the model's. Pairs keep their number of candidates, so the loss still begins at its logarithm. The PMI of the
+    chosen answer stays that against the wrong context whose answer gave way.
     """
-    found = list(pairs)
+    model, tokenizer, changed = loaded.model, loaded.tokenizer, list(pairs)
     drawn = [i for i, pair in enumerate(pairs) if _passage(pair, contexts) and _is_drawn(pair, recipe)]
     for first in range(0, len(drawn), AT_ONCE):
         some = [pairs[i] for i in drawn[first : first + AT_ONCE]]
@@ -292,7 +299,7 @@ def add(pairs: list[Pair], contexts: dict[str, Context], recipe: Recipe, model: 
             text = tokenizer.decode(ids, skip_special_tokens=True)  # what the ids spell, so that the file can be imported again
             pair, score = pairs[i], total(logps)
             negatives = [*pair.negatives[:-1], text]
-            found[i] = replace(
+            changed[i] = replace(
                 pair,
                 rejected=[{"role": "assistant", "content": negatives[0]}],
                 negatives=negatives,
@@ -300,7 +307,7 @@ def add(pairs: list[Pair], contexts: dict[str, Context], recipe: Recipe, model: 
                 reference=[*pair.reference[:-1], score],
                 kinds=[*pair.kinds[:-1], SAID_BACK],
             )
-    return found
+    return changed
 
 
 def _passage(pair: Pair, contexts: dict[str, Context]) -> str:

@@ -1,11 +1,11 @@
-"""Pairs made elsewhere: JSONL with `prompt`, `chosen`, `rejected`, each a string or chat messages, as TRL reads them. A run's own
-pairs.jsonl is such a file, and comes back with the same token ids.
+"""Pairs from and for other trainers.
 
-~~~ A run's pairs as plain strings: `mipo-mlx pairs RUN --export FOLDER`.
+`import_pairs` reads `pairs.file`: JSONL with `prompt`, `chosen` and `rejected`, each a string or chat messages, as TRL reads
+them. A run's own pairs.jsonl is such a file, and comes back with the same token ids.
 
-mlx-lm-lora reads a folder of train.jsonl, valid.jsonl and test.jsonl, with `system`, `prompt`, `chosen` and `rejected` as strings,
-and puts them through the chat template itself; TRL reads pairs.jsonl, whose columns of the same names are chat messages. One file
-cannot be both: the names are the same, and mlx-lm-lora's files hold one split each.
+`write_strings` is `mipo-mlx pairs RUN --export FOLDER`. mlx-lm-lora reads a folder of train.jsonl, valid.jsonl and test.jsonl,
+where `system`, `prompt`, `chosen` and `rejected` are strings, and applies the chat template itself. TRL reads pairs.jsonl, whose
+columns of the same names are chat messages. So one file cannot serve both.
 """
 
 import itertools
@@ -18,7 +18,7 @@ from jinja2 import TemplateError
 
 from ..errors import UserError
 from ..files import write_jsonl
-from ..models import prompts as chat
+from ..models.prompts import Messages, encode, end_of_turn, render
 from ..recipe import CONTRASTS_CONTEXTS, Recipe
 from ..records import HELDOUT, TRAIN, VALIDATION, Pair, read_records
 from .grids import seeded
@@ -107,7 +107,7 @@ class Vocabulary:
     """A tokenizer, its end of turn, and the token ids of answers."""
 
     def __init__(self, tokenizer: Any):
-        self.tokenizer, self.ends, self.end = tokenizer, chat.end_of_turn(tokenizer), written_end(tokenizer)
+        self.tokenizer, self.ends, self.end = tokenizer, end_of_turn(tokenizer), written_end(tokenizer)
         self.size = max(tokenizer.get_vocab().values()) + 1
 
     def tokens(self, text: str, given: Any) -> list[int]:
@@ -122,9 +122,9 @@ class Vocabulary:
 
 def written_end(tokenizer: Any) -> int:
     """The id that the chat template puts behind an assistant's answer: of several ids that end a turn, the one to learn."""
-    ends = chat.end_of_turn(tokenizer)
+    ends = end_of_turn(tokenizer)
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    written = chat.render(tokenizer, turns, tokenize=True, opened=False)
+    written = render(tokenizer, turns, tokenize=True, opened=False)
     return next((token for token in reversed(written) if token in ends), min(ends))
 
 
@@ -166,7 +166,7 @@ def _pair(row: dict[str, Any], where: str, vocabulary: Vocabulary) -> Pair:
     if not isinstance(grid, int):
         raise UserError(f"{where}: grid: expected a whole number (pairs of one grid go into one step), not {grid!r}")
     try:
-        prompt_tokens = chat.encode(vocabulary.tokenizer, prompt)
+        prompt_tokens = encode(vocabulary.tokenizer, prompt)
     except (TemplateError, ValueError) as error:
         raise UserError(f"{where}: prompt: the model's chat template refuses these messages ({error})") from None
     given = row.get("tokens")
@@ -192,7 +192,7 @@ def _pair(row: dict[str, Any], where: str, vocabulary: Vocabulary) -> Pair:
     )
 
 
-def _conversations(row: dict[str, Any], where: str) -> tuple[chat.Messages, list[chat.Messages]]:
+def _conversations(row: dict[str, Any], where: str) -> tuple[Messages, list[Messages]]:
     """The prompt and the candidates, the chosen one first, each of one assistant message."""
     rejected, negatives = row["rejected"], row.get("negatives")
     if isinstance(negatives, list) and negatives and all(isinstance(text, str) for text in negatives):
@@ -214,7 +214,7 @@ def _conversations(row: dict[str, Any], where: str) -> tuple[chat.Messages, list
     return prompt, candidates
 
 
-def _messages(value: Any, role: str, where: str) -> chat.Messages:
+def _messages(value: Any, role: str, where: str) -> Messages:
     """A string becomes one message of `role`."""
     if isinstance(value, str):
         return [{"role": role, "content": value}]

@@ -13,7 +13,7 @@ import re
 from ..recipe import Filters
 from ..records import TRAIN, Answer, Context, Prompt
 from ..text.parroting import takes_users_part
-from ..text.words import NGRAM, likeness, ngrams, plain, quotes, words
+from ..text.words import likeness, plain, quotes, repeated_share
 
 REJECTED_ONLY = ("quotes_context", "first_person")  # faults that keep an answer from being chosen, not from being rejected
 
@@ -25,12 +25,6 @@ REFUSAL = re.compile(
     r"|^\W*i (?:can(?:'t|not)|am unable to|am not able to|won't be able to)\b"
     r"|^\W*i'm (?:unable|not able) to\b",
 )
-
-
-def repeated_share(text: str) -> float:
-    """The share of word trigrams that are a repetition of an earlier one: 0 for text that never repeats itself."""
-    grams = ngrams(words(text), NGRAM)
-    return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
 def refuses(text: str) -> bool:

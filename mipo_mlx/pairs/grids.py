@@ -1,14 +1,13 @@
-"""Which prompt meets which contexts: a seeded list of grids, each one prompt and K contexts of K different notes, or, for
-`random_prompt`, one context and K prompts.
+"""The plan: which prompt meets which contexts. A grid is one prompt and K contexts of K different notes.
 
-Prompts and contexts are dealt from shuffled decks, so that both are used evenly; a deck is shuffled anew when it is
-empty. The plan is a pure function of the recipe, the contexts and the prompts, and a resumed run makes the same one.
+For `random_prompt` it is one context and K prompts. Prompts and contexts are dealt from shuffled decks, so both are used evenly.
+The plan is a pure function of the recipe, the contexts and the prompts, so a resumed run makes the same one.
 """
 
 import random
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from ..errors import UserError
 from ..recipe import Recipe
@@ -37,17 +36,22 @@ class Plan:
         return len({prompt.id for prompt in self.prompts}) > 1
 
 
-class Deck:
-    """Deals items in a seeded random order. A new shuffle begins when the last one is used up, so that every item is dealt once
-    before any twice; but where a hand's items must come from different notes and one note has many of them, those wait while the
-    few of other notes come around again."""
+class Deck(Generic[T]):
+    """Deals items in a seeded random order. A new shuffle begins when the last one is used up.
+
+    So every item is dealt once before any twice. One exception: the items of a hand come from different notes. Where one note has
+    many items, those wait while the few of other notes come around again.
+    """
 
     def __init__(self, items: Sequence[T], rng: random.Random):
-        self.items, self.rng, self.left = list(items), rng, []
+        self.items, self.rng = list(items), rng
+        self.left: list[T] = []
 
     def deal(self, count: int, apart: Callable[[T], Hashable]) -> list[T]:
         """`count` items that all differ in `apart`; items passed over stay on top of the deck."""
-        hand, passed, seen = [], [], set()
+        hand: list[T] = []
+        passed: list[T] = []
+        seen = set()
         for item in self._draw(passed):
             if apart(item) in seen:
                 passed.append(item)
@@ -68,23 +72,25 @@ class Deck:
 
 
 def make_plan(recipe: Recipe, contexts: list[Context], prompts: list[Prompt], round_number: int = 1) -> list[Plan]:
-    """The grids of all splits, training first, with ids from 0; none for validation where the notes do not suffice for it. A
-    later round has fresh training grids alone, from the same notes and prompts, with ids that go on.
+    """The grids of all splits, training first, with ids from 0; none for validation where the notes do not suffice for it.
 
-    Raises UserError where there is too little to fill a grid of the other splits.
+    A later round has fresh training grids alone, from the same notes and prompts, with ids that go on. Raises
+    UserError where there is too little to fill a grid of the other splits.
     """
     grids = {TRAIN: recipe.pairs.grids, VALIDATION: recipe.pairs.validation_grids, HELDOUT: recipe.pairs.heldout_grids}
-    asked, told = by_split(contexts, prompts)
+    prompts_of, contexts_of = by_split(contexts, prompts)
     for split in (TRAIN, HELDOUT):
-        check(recipe, split, asked[split], told[split], sum(context.split == split for context in contexts))
-    set_apart(recipe, asked, told)
+        check(recipe, split, prompts_of[split], contexts_of[split], sum(context.split == split for context in contexts))
+    set_apart(recipe, prompts_of, contexts_of)
     plans: list[Plan] = []
-    for split in grids:
-        if asked[split]:
-            plans += _grids(recipe, f"plan {split}", split, grids[split], asked[split], told[split], len(plans))
+    for split, count in grids.items():
+        if prompts_of[split]:
+            numbers = range(len(plans), len(plans) + count)
+            plans += _grids(recipe, f"plan {split}", split, numbers, prompts_of[split], contexts_of[split])
     if round_number > 1:
         first = len(plans) + (round_number - 2) * grids[TRAIN]
-        return _grids(recipe, f"plan {TRAIN} round {round_number}", TRAIN, grids[TRAIN], asked[TRAIN], told[TRAIN], first)
+        numbers = range(first, first + grids[TRAIN])
+        return _grids(recipe, f"plan {TRAIN} round {round_number}", TRAIN, numbers, prompts_of[TRAIN], contexts_of[TRAIN])
     return plans
 
 
@@ -101,26 +107,28 @@ def prompt_share(recipe: Recipe) -> float:
 
 def by_split(contexts: list[Context], prompts: list[Prompt]) -> tuple[dict[str, list[Prompt]], dict[str, list[Context]]]:
     """The prompts and the different contexts of each split."""
-    asked = {split: [prompt for prompt in prompts if prompt.split == split] for split in SIDES}
-    return asked, {split: distinct([context for context in contexts if context.split == split]) for split in SIDES}
+    prompts_of = {split: [prompt for prompt in prompts if prompt.split == split] for split in SIDES}
+    return prompts_of, {split: distinct([context for context in contexts if context.split == split]) for split in SIDES}
 
 
-def set_apart(recipe: Recipe, asked: dict[str, list[Prompt]], told: dict[str, list[Context]]) -> None:
-    """Move some training notes and prompts to validation, which picks the checkpoint; leave all where too few would be left, where
-    there are some already, and where the recipe wants none."""
-    if not recipe.pairs.validation_grids or told[VALIDATION] or asked[VALIDATION]:
+def set_apart(recipe: Recipe, prompts: dict[str, list[Prompt]], contexts: dict[str, list[Context]]) -> None:
+    """Move some training notes and prompts to validation, which picks the checkpoint.
+
+    Nothing moves where too few would be left, where validation has some already, or where the recipe wants none.
+    """
+    if not recipe.pairs.validation_grids or contexts[VALIDATION] or prompts[VALIDATION]:
         return
     rng = seeded(recipe, "validation")
-    notes, names = sorted({context.note for context in told[TRAIN]}), sorted(prompt.id for prompt in asked[TRAIN])
+    notes, names = sorted({context.note for context in contexts[TRAIN]}), sorted(prompt.id for prompt in prompts[TRAIN])
     need_notes, need_prompts = needs(recipe)
     away = set(rng.sample(notes, min(len(notes), max(need_notes, round(APART * len(notes))))))
     chosen = set(rng.sample(names, min(len(names), max(need_prompts, round(APART * len(names))))))
     if len(notes) - len(away) < need_notes or len(names) - len(chosen) < need_prompts or len(chosen) < need_prompts:
         return
-    told[VALIDATION] = [context for context in told[TRAIN] if context.note in away]
-    told[TRAIN] = [context for context in told[TRAIN] if context.note not in away]
-    asked[VALIDATION] = [prompt for prompt in asked[TRAIN] if prompt.id in chosen]
-    asked[TRAIN] = [prompt for prompt in asked[TRAIN] if prompt.id not in chosen]
+    contexts[VALIDATION] = [context for context in contexts[TRAIN] if context.note in away]
+    contexts[TRAIN] = [context for context in contexts[TRAIN] if context.note not in away]
+    prompts[VALIDATION] = [prompt for prompt in prompts[TRAIN] if prompt.id in chosen]
+    prompts[TRAIN] = [prompt for prompt in prompts[TRAIN] if prompt.id not in chosen]
 
 
 def needs(recipe: Recipe) -> tuple[int, int]:
@@ -129,21 +137,20 @@ def needs(recipe: Recipe) -> tuple[int, int]:
     return size if share < 1 else 0, size if share > 0 else 1
 
 
-def _grids(
-    recipe: Recipe, purpose: str, split: str, count: int, prompts: list[Prompt], contexts: list[Context], first: int
-) -> list[Plan]:
-    """`count` grids numbered from `first`; those of one context and K prompts are spread evenly among the others."""
+def _grids(recipe: Recipe, purpose: str, split: str, numbers: range, prompts: list[Prompt], contexts: list[Context]) -> list[Plan]:
+    """The grids of those numbers. Grids of one context and K prompts are spread evenly among the others."""
     rng = seeded(recipe, purpose)
     size, share, plain = recipe.pairs.contexts_per_grid, prompt_share(recipe), "no_context" in recipe.pairs.negatives
     prompt_deck, context_deck = Deck(prompts, rng), Deck(contexts, rng)
     plans = []
-    for number in range(count):
-        if int((number + 1) * share) > int(number * share):
-            context = context_deck.deal(1, lambda c: c.id) if contexts else [None]
-            plans.append(Plan(first + number, split, prompt_deck.deal(size, lambda p: p.text), context * size))
+    for place, number in enumerate(numbers):
+        rows: list[Context | None]
+        if int((place + 1) * share) > int(place * share):
+            rows = [*context_deck.deal(1, lambda context: context.id)] if contexts else [None]
+            plans.append(Plan(number, split, prompt_deck.deal(size, lambda prompt: prompt.text), rows * size))
         else:
-            rows: list[Context | None] = [*context_deck.deal(size, lambda c: c.note), *([None] if plain else [])]
-            plans.append(Plan(first + number, split, prompt_deck.deal(1, lambda p: p.id) * len(rows), rows))
+            rows = [*context_deck.deal(size, lambda context: context.note), *([None] if plain else [])]
+            plans.append(Plan(number, split, prompt_deck.deal(1, lambda prompt: prompt.id) * len(rows), rows))
     return plans
 
 

@@ -26,8 +26,7 @@ from ..models.prompts import PromptBuilder, window_of
 from ..progress import Reporter
 from ..recipe import Recipe
 from ..records import HELDOUT, TRAIN, Context, Grid, Prompt, key_for, read_records, to_row, write_records
-from . import build as said_back
-from .build import Built, build, summarize
+from .build import Built, add_said_back, build, summarize
 from .exchange import import_pairs
 from .grids import Plan, in_chunks, make_plan
 from .own_prompts import add_questions
@@ -35,16 +34,16 @@ from .score import check_same_tokenizer, score_grids, under_named_reference, wit
 
 
 @dataclass
-class Made:
+class Sampled:
     """The pairs of one round, before the recipe's own reference has seen them."""
 
     built: Built
     grids: list[Grid]
     cut: int  # contexts that were shortened to fit the model's window
-    speed: dict[str, Any]
+    speed: dict[str, float]
 
 
-def run(folder: Path, recipe: Recipe, reporter: Reporter, round_number: int = 1) -> dict:
+def run(folder: Path, recipe: Recipe, reporter: Reporter, round_number: int = 1) -> dict[str, Any]:
     """Write samples.jsonl, pairs.jsonl and pairs.json of a round; continues where an earlier call was interrupted.
 
     Returns the summary of pairs.json, its histogram aside, and how many tokens this call sampled a second.
@@ -56,101 +55,108 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter, round_number: int = 1)
     if named:
         check_same_tokenizer(recipe.training.reference, load_tokenizer(recipe.model))  # not after hours of sampling
     if recipe.pairs.file:
-        made = from_file(folder, recipe, reporter)
+        sampled = from_file(folder, recipe, reporter)
     else:
-        made = from_notes(folder, recipe, reporter, round_number)
-    pairs = made.built.pairs
+        sampled = from_notes(folder, recipe, reporter, round_number)
+    pairs = sampled.built.pairs
     if named:
         pairs = under_named_reference(pairs, recipe.training.reference, reporter)
-    summary = {**summarize(made.built, made.grids, made.cut), "profile": digest(folder, recipe)}
+    summary = {**summarize(sampled.built, sampled.grids, sampled.cut), "profile": digest(folder, recipe)}
     write_records(folder / of_round("pairs.jsonl", round_number), pairs)
     write_json(folder / of_round("pairs.json", round_number), summary)
-    tell(made.built, summary, reporter, round_number)
+    report(sampled.built, summary, reporter, round_number)
     if round_number == 1:
-        check_enough(made.built, summary)
-    return {**{key: value for key, value in summary.items() if key != "histogram"}, **made.speed}
+        check_enough(sampled.built, summary)
+    return {**{key: value for key, value in summary.items() if key != "histogram"}, **sampled.speed}
 
 
-def from_file(folder: Path, recipe: Recipe, reporter: Reporter) -> Made:
+def from_file(folder: Path, recipe: Recipe, reporter: Reporter) -> Sampled:
     """Pairs made elsewhere, scored by the base; samples.jsonl stays empty."""
     window = window_of(model_config(recipe.model), 0)
-    # Read before the weights are loaded, so that a bad line is told at once.
+    # Read before the weights are loaded, so that a bad line ends the run at once.
     pairs = import_pairs(Path(recipe.pairs.file), load_tokenizer(recipe.model), recipe, window)  # type: ignore[arg-type]
     loaded = load(recipe.model)
     write_jsonl(folder / "samples.jsonl", [])
-    return Made(Built(with_reference(pairs, loaded.model, reporter)), [], 0, {})
+    return Sampled(Built(with_reference(pairs, loaded.model, reporter)), [], 0, {})
 
 
-def from_notes(folder: Path, recipe: Recipe, reporter: Reporter, round_number: int) -> Made:
+def from_notes(folder: Path, recipe: Recipe, reporter: Reporter, round_number: int) -> Sampled:
     """Sample and score the grids of a round, and build its pairs."""
     contexts = read_records(folder / "contexts.jsonl", Context)
     prompts = read_records(folder / "prompts.jsonl", Prompt)
-    plans = make_plan(recipe, contexts, prompts, round_number)  # before the model is loaded, so that too few notes are told at once
+    plans = make_plan(recipe, contexts, prompts, round_number)  # before the model is loaded: too few notes end the run at once
     loaded = load(recipe.model)
     if uses_profile(recipe) and contexts:
         write_profile(folder, recipe, loaded, reporter)
         contexts = read_contexts(folder, recipe)
-    if add_questions(folder, recipe, loaded.model, loaded.tokenizer, reporter):
+    if add_questions(folder, recipe, loaded, reporter):
         prompts = read_records(folder / "prompts.jsonl", Prompt)
     plans = make_plan(recipe, contexts, prompts, round_number)
     if round_number > 1:
         loaded.model = adapters.load(loaded.model, folder / f"adapters-{round_number - 1}")
     ask = PromptBuilder(loaded.tokenizer, recipe.pairs, window_of(loaded.config, recipe.pairs.max_tokens))
     path = folder / of_round("samples.jsonl", round_number)
-    speed = sample_grids(path, plans, loaded, ask, recipe, reporter, round_number)
+    speed = sample_grids(path, plans, Sampler(loaded, ask, recipe, reporter, round_number))
 
     grids = read_records(path, Grid)
     if round_number == 1 and not any(answer.text.strip() for grid in grids for answer in grid.answers):
         raise Failure(f"{recipe.model}: every sampled answer is empty; take an instruction-tuned model with a chat template")
-    told = {context.id: context for context in contexts}
-    built = build(grids, told, {prompt.id: prompt for prompt in prompts}, recipe, ask)
-    built.pairs = said_back.add(built.pairs, told, recipe, loaded.model, loaded.tokenizer)
+    by_id = {context.id: context for context in contexts}
+    built = build(grids, by_id, {prompt.id: prompt for prompt in prompts}, recipe, ask)
+    built.pairs = add_said_back(built.pairs, by_id, recipe, loaded)
     if round_number > 1 and recipe.training.reference == "base":
         with adapters.disabled(loaded.model):
             built.pairs = with_reference(built.pairs, loaded.model, reporter)
     ask.warn_of_cuts(reporter)
-    return Made(built, grids, len(ask.cut), speed)
+    return Sampled(built, grids, len(ask.cut), speed)
 
 
-def sample_grids(
-    path: Path, plans: list[Plan], loaded: LoadedModel, ask: PromptBuilder, recipe: Recipe, reporter: Reporter, round_number: int
-) -> dict:
+@dataclass(frozen=True)
+class Sampler:
+    """What grids are sampled with."""
+
+    loaded: LoadedModel
+    ask: PromptBuilder
+    recipe: Recipe
+    reporter: Reporter
+    round_number: int = 1
+
+
+def sample_grids(path: Path, plans: list[Plan], sampler: Sampler) -> dict[str, float]:
     """Append every planned grid that `path` lacks, a chunk at a time. Returns how fast answers were sampled and scored."""
+    model, ask, settings = sampler.loaded.model, sampler.ask, sampler.recipe.pairs
     rows = [(prompt, context) for plan in plans for prompt, context in zip(plan.prompts, plan.contexts, strict=True)]
-    names = [context.id if context else None for _, context in rows]
-    prefixes = Prefixes(loaded.model, [ask(*row)[1] for row in rows], names)
-    chunks = in_chunks(plans, recipe.pairs.batch)
+    prefixes = Prefixes(model, [ask(*row)[1] for row in rows], [context.id if context else None for _, context in rows])
+    chunks = in_chunks(plans, settings.batch)
     done = keep_whole_chunks(path, chunks, ask)
     answers = tokens = 0
     spent = 0.0
-    with reporter.track("sampling", total=sum(map(len, plans)), unit="answers") as bar:
+    with sampler.reporter.track("sampling", total=sum(map(len, plans)), unit="answers") as bar:
         bar.skip(sum(len(plan) for chunk in chunks[:done] for plan in chunk))
         for number, chunk in enumerate(chunks[done:], done):
             begin = time.perf_counter()
-            asked = [[ask(p, c)[1] for p, c in zip(plan.prompts, plan.contexts, strict=True)] for plan in chunk]
-            begun = [
-                prefixes.start(tokens, context.id if context else None)
-                for plan, grid in zip(chunk, asked, strict=True)
-                for tokens, context in zip(grid, plan.contexts, strict=True)
+            prompts = [[ask(p, c)[1] for p, c in zip(plan.prompts, plan.contexts, strict=True)] for plan in chunk]
+            started = [
+                prefixes.start(prompt, context.id if context else None)
+                for plan, grid in zip(chunk, prompts, strict=True)
+                for prompt, context in zip(grid, plan.contexts, strict=True)
             ]
-            chunk_name = f"sampling {number}" + (f" of round {round_number}" if round_number > 1 else "")
-            key = key_for(recipe.seed, chunk_name)
-            fresh = iter(sample(loaded.model, loaded.tokenizer, begun, recipe.pairs, key, lambda answer: bar.advance(1)))
+            of_round = f" of round {sampler.round_number}" if sampler.round_number > 1 else ""
+            key = key_for(sampler.recipe.seed, f"sampling {number}{of_round}")
+            fresh = iter(sample(model, sampler.loaded.tokenizer, started, settings, key, lambda answer: bar.advance(1)))
             sampled = [[next(fresh) for _ in plan.contexts] for plan in chunk]
             spent += time.perf_counter() - begin
-            recorded = [start.recorded for start in begun] if prefixes.usable else None
-            answered = [(grid, [a.tokens for a in row]) for grid, row in zip(asked, sampled, strict=True)]
-            scores = score_grids(loaded.model, answered, recorded)
+            recorded = [start.recorded for start in started if start.recorded] if prefixes.usable else None
+            jobs = [(grid, [answer.tokens for answer in row]) for grid, row in zip(prompts, sampled, strict=True)]
+            scores = score_grids(model, jobs, recorded)
             grids = [
                 Grid(**identity(plan, ask), answers=row, scores=matrix)
                 for plan, row, matrix in zip(chunk, sampled, scores, strict=True)
             ]
             append_jsonl(path, [to_row(grid) for grid in grids])
-            answers += len(begun)
+            answers += len(started)
             tokens += sum(len(answer.tokens) for row in sampled for answer in row)
-    if not answers:
-        return {}
-    return {"answers_sampled": answers, "tokens_per_second": round(tokens / spent, 1)}
+    return {"answers_sampled": answers, "tokens_per_second": round(tokens / spent, 1)} if answers else {}
 
 
 def keep_whole_chunks(path: Path, chunks: list[list[Plan]], ask: PromptBuilder) -> int:
@@ -172,8 +178,8 @@ def keep_whole_chunks(path: Path, chunks: list[list[Plan]], ask: PromptBuilder) 
     return done
 
 
-def identity(plan: Plan, ask: PromptBuilder) -> dict:
-    """What a grid's record says of what was asked."""
+def identity(plan: Plan, ask: PromptBuilder) -> dict[str, Any]:
+    """The fields of a grid's record that say what was sampled: its prompts and contexts, and a hash of their token ids."""
     rows = [ask(prompt, context)[1] for prompt, context in zip(plan.prompts, plan.contexts, strict=True)]
     return {
         "id": plan.id,
@@ -185,7 +191,7 @@ def identity(plan: Plan, ask: PromptBuilder) -> dict:
     }
 
 
-def tell(built: Built, summary: dict, reporter: Reporter, round_number: int) -> None:
+def report(built: Built, summary: dict[str, Any], reporter: Reporter, round_number: int) -> None:
     lost = ", ".join(f"{count} {reason}" for reason, count in built.dropped[TRAIN].most_common())
     kept = summary["pairs"]
     heldout = f", {kept[HELDOUT]} held out" if round_number == 1 else ""
@@ -193,7 +199,7 @@ def tell(built: Built, summary: dict, reporter: Reporter, round_number: int) -> 
     reporter.conclude(f"  {kept[TRAIN]} pairs to train on{parroted}{heldout}; dropped: {lost or 'none'}")
 
 
-def check_enough(built: Built, summary: dict) -> None:
+def check_enough(built: Built, summary: dict[str, Any]) -> None:
     """Raise UserError where no pair is left on a side, naming what took most of them."""
     for split in (TRAIN, HELDOUT):
         if not summary["pairs"][split]:

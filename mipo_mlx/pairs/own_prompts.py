@@ -10,13 +10,14 @@ They join prompts.jsonl under the topic "notes", on the side of the note that th
 
 import re
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..engine.sampling import sample
-from ..models import prompts as chat
+from ..models.load import LoadedModel
+from ..models.prompts import Messages, encode
 from ..progress import Reporter
 from ..recipe import Recipe
 from ..records import HELDOUT, TRAIN, Context, Prompt, key_for, read_records, write_records
@@ -40,53 +41,57 @@ GRID = 4  # notes that a question is scored under: its own and others
 ABOUT_THE_NOTE = re.compile(r"\b(?:the|this|that|your|their) (?:notes?|text|passage|author|writer|person|story|article)\b", re.I)
 
 
-def add_questions(folder: Path, recipe: Recipe, model: Any, tokenizer: Any, reporter: Reporter) -> bool:
-    """Write up to `pairs.own_prompts` questions into prompts.jsonl, once: a file that has some is left as it is. They are known by
-    their ids, since a topic "notes" may also be the user's own.
+def add_questions(folder: Path, recipe: Recipe, loaded: LoadedModel, reporter: Reporter) -> bool:
+    """Write up to `pairs.own_prompts` questions into prompts.jsonl, and return whether it was written.
 
-    Returns whether prompts.jsonl was written.
+    A file that has such questions is left as it is. Their ids tell, since a topic "notes" may also be the user's own.
     """
     wanted = recipe.pairs.own_prompts
     prompts = read_records(folder / "prompts.jsonl", Prompt)
     if not wanted or any(prompt.id.startswith(f"{TOPIC}-") for prompt in prompts):
         return False
     heldout = max(1, round(wanted * recipe.sources.heldout_prompts))
-    dropped: Counter = Counter()
+    dropped: Counter[str] = Counter()
     kept: list[Prompt] = []
     for split, count in ((TRAIN, wanted - heldout), (HELDOUT, heldout)):
-        told = [context for context in read_records(folder / "contexts.jsonl", Context) if context.split == split]
-        contexts = canaries.unplanted(told, recipe.seed, recipe.sources.canaries)
+        side = [context for context in read_records(folder / "contexts.jsonl", Context) if context.split == split]
+        contexts = canaries.unplanted(side, recipe.seed, recipe.sources.canaries)
         if count > 0 and len({context.note for context in contexts}) > 1:
-            kept += _questions(split, count, contexts, prompts + kept, recipe, model, tokenizer, dropped)
+            questions, faults = _questions(Wanted(split, count), contexts, prompts + kept, recipe, loaded)
+            kept += questions
+            dropped += faults
     lost = ", ".join(f"{number} {reason}" for reason, number in dropped.most_common())
     reporter.say(f"  {len(kept)} of {wanted} prompts written from the notes; dropped: {lost or 'none'}")
     write_records(folder / "prompts.jsonl", prompts + kept)
     return True
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """How many questions a split gets."""
+
+    split: str
+    count: int
+
+
 def _questions(
-    split: str,
-    count: int,
-    contexts: list[Context],
-    known: list[Prompt],
-    recipe: Recipe,
-    model: Any,
-    tokenizer: Any,
-    dropped: Counter,
-) -> list[Prompt]:
-    """Up to `count` questions from `contexts`, in groups of notes that are scored together."""
+    wanted: Wanted, contexts: list[Context], known: list[Prompt], recipe: Recipe, loaded: LoadedModel
+) -> tuple[list[Prompt], Counter[str]]:
+    """Questions from `contexts`, in groups of notes that are scored together; and how many were dropped for which reason."""
+    split, count, dropped = wanted.split, wanted.count, Counter[str]()
     deck = Deck(contexts, seeded(recipe, f"questions {split}"))
     size = min(GRID, len({context.note for context in contexts}))
     groups = [deck.deal(size, lambda context: context.note) for _ in range(-(-TRIES * count // size))]
-    asked = [[chat.encode(tokenizer, request(context)) for context in group] for group in groups]
+    prompts = [[encode(loaded.tokenizer, request(context)) for context in group] for group in groups]
     settings = recipe.pairs.model_copy(update={"max_tokens": TOKENS})
-    rows = [row for group in asked for row in group]
-    answers = iter(sample(model, tokenizer, rows, settings, key_for(recipe.seed, f"sampling questions {split}")))
+    rows = [row for group in prompts for row in group]
+    answers = iter(sample(loaded.model, loaded.tokenizer, rows, settings, key_for(recipe.seed, f"sampling questions {split}")))
     written = [[next(answers) for _ in group] for group in groups]
-    scores = score_grids(model, [(group, [a.tokens for a in found]) for group, found in zip(asked, written, strict=True)])
+    jobs = [(group, [answer.tokens for answer in row]) for group, row in zip(prompts, written, strict=True)]
+    scores = score_grids(loaded.model, jobs)
     kept: list[Prompt] = []
-    for group, found, matrix in zip(groups, written, scores, strict=True):
-        for j, (context, answer) in enumerate(zip(group, found, strict=True)):
+    for group, row, matrix in zip(groups, written, scores, strict=True):
+        for j, (context, answer) in enumerate(zip(group, row, strict=True)):
             text = tidy(answer.text)
             fault = unfit(text, context.text, [prompt.text for prompt in known + kept])
             if fault is None and pmi_with_note(np.array(matrix), j) > MOST_NATS:
@@ -95,10 +100,10 @@ def _questions(
                 dropped[fault] += 1
             elif len(kept) < count:
                 kept.append(Prompt(f"{TOPIC}-{split}-{len(kept)}", text, TOPIC, split))
-    return kept
+    return kept, dropped
 
 
-def request(context: Context) -> chat.Messages:
+def request(context: Context) -> Messages:
     return [{"role": "user", "content": REQUEST.replace("{note}", context.text.strip())}]
 
 
@@ -111,8 +116,7 @@ def tidy(text: str) -> str:
 
 def unfit(text: str, note: str, others: list[str]) -> str | None:
     """Why a question must not become a prompt, or None."""
-    said = words(text)
-    if not text.endswith("?") or text.count("?") > 1 or not WORDS[0] <= len(said) <= WORDS[1]:
+    if not text.endswith("?") or text.count("?") > 1 or not WORDS[0] <= len(words(text)) <= WORDS[1]:
         return "no_question"
     if ABOUT_THE_NOTE.search(text):
         return "speaks_of_note"

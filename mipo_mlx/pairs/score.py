@@ -1,7 +1,8 @@
-"""The score matrix of a grid: how likely every answer is under every context, by the model that wrote them.
+"""The scores of grids, and the reference log-probabilities of pairs.
 
-~~~ The reference log-probabilities of pairs that were sampled by another model than the reference: by the policy of the round
-before, by a model elsewhere, or by the base where the recipe names another reference (`training.reference`).
+The score matrix of a grid says how likely every answer is under every context, by the model that wrote them. Pairs need scores of
+their own where another model than the reference sampled them: the policy of the round before, a model elsewhere, or the base where
+the recipe names another reference (`training.reference`).
 """
 
 from dataclasses import replace
@@ -35,15 +36,15 @@ AT_ONCE = 32  # pairs between two moves of the bar
 
 def with_reference(pairs: list[Pair], model: Any, reporter: Reporter) -> list[Pair]:
     """The pairs with `reference` computed by `model`: summed log-probabilities of the candidates in nats, rounded to 1e-5."""
-    found: list[Pair] = []
+    scored_pairs: list[Pair] = []
     with reporter.track("scoring under the reference", total=len(pairs), unit="pairs") as bar:
         for first in range(0, len(pairs), AT_ONCE):
             part = pairs[first : first + AT_ONCE]
             scored = token_logprobs(model, [pair.prompt_tokens for pair in part], [pair.tokens for pair in part])
             for pair, candidates in zip(part, scored, strict=True):
-                found.append(replace(pair, reference=[total(tokens) for tokens in candidates]))
+                scored_pairs.append(replace(pair, reference=[total(tokens) for tokens in candidates]))
             bar.advance(len(part))
-    return found
+    return scored_pairs
 
 
 def under_named_reference(pairs: list[Pair], name: str, reporter: Reporter) -> list[Pair]:

@@ -37,6 +37,12 @@ def ngrams(tokens: list[str], size: int) -> list[tuple[str, ...]]:
     return [tuple(tokens[i : i + size]) for i in range(len(tokens) - size + 1)]
 
 
+def repeated_share(text: str) -> float:
+    """The share of word trigrams that repeat an earlier one: 0 for text that never repeats itself."""
+    grams = ngrams(words(text), NGRAM)
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
 def likeness(a: str, b: str) -> float:
     """Jaccard similarity of two texts' word trigrams (of their words, where one has fewer than three): 1 for equal wording."""
     one, other = words(a), words(b)

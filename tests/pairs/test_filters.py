@@ -2,7 +2,8 @@
 
 import pytest
 
-from mipo_mlx.pairs.filters import refuses, repeated_share
+from mipo_mlx.pairs.filters import refuses
+from mipo_mlx.text.words import repeated_share
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mipo_mlx.models.load import LoadedModel
 from mipo_mlx.pairs import make, own_prompts
 from mipo_mlx.pairs.own_prompts import add_questions, pmi_with_note, tidy, unfit
 from mipo_mlx.records import HELDOUT, TRAIN, Answer, Prompt, read_records, write_records
@@ -76,14 +77,14 @@ def test_questions_join_the_bank_on_the_side_of_their_note(written, tiny_tokeniz
     recipe = make_recipe(own_prompts=4)
     folder = fill(tmp_path)
     bank = read_records(folder / "prompts.jsonl", Prompt)
-    assert add_questions(folder, recipe, None, tiny_tokenizer, QUIET)
+    assert add_questions(folder, recipe, LoadedModel(None, tiny_tokenizer, {}, "tiny", tmp_path), QUIET)
     prompts = read_records(folder / "prompts.jsonl", Prompt)
     own = prompts[len(bank) :]
     assert prompts[: len(bank)] == bank and {prompt.topic for prompt in own} == {"notes"}
     assert sum(prompt.split == TRAIN for prompt in own) == 3 and sum(prompt.split == HELDOUT for prompt in own) == 1
     assert all(prompt.text.endswith("?") for prompt in own) and len({prompt.text for prompt in own}) == 4
     before = (folder / "prompts.jsonl").read_bytes()
-    assert not add_questions(folder, recipe, None, tiny_tokenizer, QUIET)  # once
+    assert not add_questions(folder, recipe, LoadedModel(None, tiny_tokenizer, {}, "tiny", tmp_path), QUIET)  # once
     assert (folder / "prompts.jsonl").read_bytes() == before
 
 
@@ -91,7 +92,7 @@ def test_a_topic_of_the_users_own_called_notes_keeps_none_from_being_written(wri
     folder = fill(tmp_path)
     bank = [replace(prompt, topic="notes") for prompt in read_records(folder / "prompts.jsonl", Prompt)]
     write_records(folder / "prompts.jsonl", bank)
-    assert add_questions(folder, make_recipe(own_prompts=4), None, tiny_tokenizer, QUIET)
+    assert add_questions(folder, make_recipe(own_prompts=4), LoadedModel(None, tiny_tokenizer, {}, "tiny", tmp_path), QUIET)
     assert len(read_records(folder / "prompts.jsonl", Prompt)) == len(bank) + 4
 
 

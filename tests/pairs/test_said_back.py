@@ -55,6 +55,6 @@ def test_who_is_drawn_does_not_hang_on_the_others(tiny_folder, tmp_path):
     pairs = run(tmp_path, model=str(tiny_folder), said_back=0.0)
     contexts = {context.id: context for context in read_records(tmp_path / "contexts.jsonl", Context)}
     loaded, recipe = load(str(tiny_folder)), make_recipe(tiny_folder, said_back=0.5)
-    every = build.add(pairs, contexts, recipe, loaded.model, loaded.tokenizer)
-    some = build.add(pairs[1:], contexts, recipe, loaded.model, loaded.tokenizer)
+    every = build.add_said_back(pairs, contexts, recipe, loaded)
+    some = build.add_said_back(pairs[1:], contexts, recipe, loaded)
     assert [pair.kinds for pair in some] == [pair.kinds for pair in every[1:]]
