@@ -19,7 +19,7 @@ from ..files import rounds, write_text
 from ..progress import Reporter, duration
 from ..recipe import Evaluation, Recipe
 from ..training import metrics
-from . import comparisons, curves, measures, record, signs
+from . import comparisons, curves, measures, opening, record, signs
 from .figures import shade, size
 
 OUTCOMES = {"It worked": "better", "It went wrong": "worse"}  # how the verdict begins, and the colour beside it
@@ -47,6 +47,8 @@ class Page:
     created: str  # a date
     verdict: str
     colour: str  # beside the verdict: better, worse or open
+    scenes: list[opening.Scene]
+    advice: str  # what to do now
     tiles: list[measures.Tile]
     about: str
     apart_by: str  # what an answer is matched with: the context or, where there is none, the request
@@ -108,13 +110,17 @@ def contents(folder: Path, recipe: Recipe) -> Page:
     rows, pairs = metrics.read(folder), [record.read(path) for path in rounds(folder, "pairs.json")]
     candidates = heldout.candidates if heldout else recipe.pairs.candidates
     kept = next(((s["round"], s["best_step"]) for s in reversed(trained) if s["taken"]), None)
+    colour = next((tone for begin, tone in OUTCOMES.items() if result.verdict.startswith(begin)), "open")
+    warnings = signs.signs(result, rows, pairs, trained, recipe)
     unread = record.read(folder / "sources.json").get("files", {}).get("skipped", [])
     return Page(
         name=recipe.name or folder.name,
         model=recipe.model,
         created=manifest.get("created", "").split("T")[0],
         verdict=result.verdict,
-        colour=next((tone for opening, tone in OUTCOMES.items() if result.verdict.startswith(opening)), "open"),
+        colour=colour,
+        scenes=opening.scenes(result),
+        advice=opening.advice(folder, result, colour, warnings),
         tiles=measures.tiles(result),
         about=_about(result, manifest),
         apart_by=apart_by,
@@ -130,7 +136,7 @@ def contents(folder: Path, recipe: Recipe) -> Page:
         baselines=comparisons.baselines(result.baselines, fresh),
         drift=signs.drift(result.unprompted),
         leak=signs.leak_test(result.leak),
-        signs=signs.signs(result, rows, pairs, trained, recipe),
+        signs=warnings,
         charts=curves.training_charts(rows, candidates, recipe.training, kept),
         validated=any(metrics.of_validation(row) for row in rows),
         pmi=curves.pmi_charts(fresh, pairs),

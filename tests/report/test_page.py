@@ -31,8 +31,8 @@ def page(tmp_path_factory):
 def test_the_page_says_everything(page):
     text = page.read_text(encoding="utf-8")
     assert "It worked: on held-out contexts it picks the right answer in 81% of the pairs" in text
-    for part in ("results", "costs", "signs", "leak", "baselines", "training", "pmi", "gallery", "data", "use", "record"):
-        assert f'<section id="{part}">' in text
+    parts = "everyday use results costs signs leak baselines training pmi gallery data record"
+    assert all(f'<section id="{part}">' in text for part in parts.split())
     assert "canaries planted in training contexts" in text
     for shown in ("near-duplicate", "train, min pmi", "e-mail addresses", "learning_rate: 4.0e-05", "0.32.4", "ab" * 32, "5:01"):
         assert shown in text, shown
@@ -192,7 +192,9 @@ def test_only_the_first_letter_becomes_a_capital(page):
     text = page.read_text(encoding="utf-8")
     assert ">SHA-256</th>" in text and "Sha-256" not in text and "SHA-256 of what the stages left" in text
     assert "<th>" not in text  # each says what it heads
-    assert text.count('dir="auto"') == 4 * 3  # request, context and both answers of three examples
+    assert (
+        text.count('dir="auto"') == 2 * 4 * 3
+    )  # request, context and both answers of three examples, at the top and in the gallery
 
 
 def two_rounds(folder):
