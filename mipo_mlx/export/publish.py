@@ -11,6 +11,7 @@ from ..errors import Failure, UserError, first_line
 from ..files import sha256
 from ..gguf_format.file import GGUFFile
 from ..recipe import Recipe
+from ..sources.gather import places
 from .card import model_card
 from .install import ggufs
 from .results import SHARD, recorded
@@ -140,7 +141,8 @@ def _templates(path: Path) -> list[str]:
 def _check(folder: Path, recipe: Recipe, files: list[tuple[Path, str]]) -> None:
     """Raise UserError for a file that is not as the run wrote it, and for one that names a path of this machine."""
     known, again = recorded(folder), f"run `mipo-mlx export {folder.name}` again"
-    private = {str(folder.resolve()), str(Path.home()), *(p for p in (recipe.model, recipe.sources.notes) if p and p[0] in "/~")}
+    own = [recipe.model, *map(str, places(recipe.sources) if recipe.sources.notes else [])]
+    private = {str(folder.resolve()), str(Path.home()), *(path for path in own if path[0] in "/~")}
     for source, _ in files:
         name = str(source.relative_to(folder))
         if name in known and sha256(source) != known[name]:

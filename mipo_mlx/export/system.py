@@ -14,6 +14,7 @@ from ..gguf_format.tokenizer import inner
 from ..memory.contexts import FILE, of_people, plain, sections
 from ..models import prompts
 from ..recipe import Recipe
+from ..sources.gather import places
 
 PROBE_USER = "probe-user"
 BESIDE_NOTES = (FILE, "profile.txt")
@@ -40,8 +41,8 @@ def default_system(folder: Path, recipe: Recipe) -> Default:
         return Default("")
     if wanted not in ("auto", "profile"):
         return Default(wanted)
-    notes = Path(recipe.sources.notes) if recipe.sources.notes else folder
-    beside = [place / name for place in (notes, notes.parent) for name in BESIDE_NOTES] if wanted == "profile" else []
+    notes = places(recipe.sources) if wanted == "profile" and recipe.sources.notes else []
+    beside = [place / name for note in notes for place in (note, note.parent) for name in BESIDE_NOTES]
     missing = f"{folder / FILE} is missing or has no facts; `mipo-mlx profile` writes it, and `mipo-mlx export` takes it in"
     for path in (folder / FILE, *beside):
         text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
