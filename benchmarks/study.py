@@ -135,12 +135,13 @@ def refuse_others(options: argparse.Namespace, names: list[str]) -> None:
 def prepare(options: argparse.Namespace, seed: int) -> Path:
     """Contexts, requests and sampled grids of a seed: K answers under contexts and one without, enough for every kind of
     negative."""
+    from mipo_mlx.files import read_records
     from mipo_mlx.models.load import load
     from mipo_mlx.models.prompts import PromptBuilder, window_of
     from mipo_mlx.pairs.grids import make_plan
     from mipo_mlx.pairs.make import Sampler, sample_grids
     from mipo_mlx.progress import Reporter
-    from mipo_mlx.records import Context, Prompt, read_records
+    from mipo_mlx.records import Context, Prompt
     from mipo_mlx.sources import read as sources
 
     folder = begin(options, "grids", BASE, seed)
@@ -188,10 +189,11 @@ def cell(options: argparse.Namespace, name: str, seed: int) -> None:
 
 def build_pairs(grids: Path, recipe: Any, plain: Any, folder: Path) -> int:
     """Write pairs.jsonl: training pairs of the choice, all other pairs of the default. Returns the number of training pairs."""
+    from mipo_mlx.files import read_records, write_records
     from mipo_mlx.models.load import load
     from mipo_mlx.models.prompts import PromptBuilder
     from mipo_mlx.pairs.build import add_said_back, build
-    from mipo_mlx.records import TRAIN, Context, Grid, Prompt, read_records, write_records
+    from mipo_mlx.records import TRAIN, Context, Grid, Prompt
 
     contexts = {c.id: c for c in read_records(grids / "contexts.jsonl", Context)}
     prompts = {p.id: p for p in read_records(grids / "prompts.jsonl", Prompt)}

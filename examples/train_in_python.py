@@ -9,9 +9,10 @@ import tempfile
 from pathlib import Path
 
 import mipo_mlx
+from mipo_mlx.files import read_records
 from mipo_mlx.models.load import LoadedModel
 from mipo_mlx.preference import measure
-from mipo_mlx.records import TRAIN, Context, Grid, Pair, Prompt, read_records
+from mipo_mlx.records import TRAIN, Context, Grid, Pair, Prompt
 
 SMALL = ["pairs.grids=8", "pairs.validation_grids=0", "pairs.heldout_grids=2", "pairs.max_tokens=24", "training.epochs=3"]
 

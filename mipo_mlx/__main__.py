@@ -1,5 +1,5 @@
 """`python -m mipo_mlx`: the command line."""
 
-from .cli import main
+import runpy
 
-main()
+runpy.run_module("mipo_mlx.cli", run_name="__main__")

@@ -10,10 +10,13 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from .errors import DISK_FULL, Failure
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -118,6 +121,21 @@ def read_jsonl(path: Path) -> list[Any]:
                 f"{path}:{number}: broken JSON ({error}); remove this line and those after it, and run the same command"
             ) from None
     return rows
+
+
+def to_row(record: Any) -> dict[str, Any]:
+    return asdict(record)
+
+
+def read_records(path: Path, kind: type[T]) -> list[T]:
+    """Records of one kind; columns that we do not know are left alone, so files made elsewhere can carry more."""
+    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    make = getattr(kind, "from_row", None) or (lambda row: kind(**row))
+    return [make({k: v for k, v in row.items() if k in known}) for row in read_jsonl(path)]
+
+
+def write_records(path: Path, records: list[Any]) -> None:
+    write_jsonl(path, [to_row(record) for record in records])
 
 
 def is_whole(path: Path) -> bool:

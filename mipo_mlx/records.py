@@ -1,14 +1,10 @@
 """The small dataclasses that stages hand to one another through the run directory, one JSON line each."""
 
 import hashlib
-from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
-from typing import Any, TypeVar
-
-from .files import read_jsonl, write_jsonl
+from dataclasses import dataclass, field
+from typing import Any
 
 TRAIN, VALIDATION, HELDOUT = "train", "validation", "heldout"  # validation picks the checkpoint, held-out judges it
-T = TypeVar("T")
 
 
 def seed_for(run_seed: int | str, purpose: str, separator: str = " ") -> str:
@@ -112,18 +108,3 @@ class Pair:
     wrong_context_ids: list[str | None] = field(default_factory=list)
     source: str = ""
     line: int = 0
-
-
-def to_row(record: Any) -> dict[str, Any]:
-    return asdict(record)
-
-
-def read_records(path: Path, kind: type[T]) -> list[T]:
-    """Records of one kind; columns that we do not know are left alone, so files made elsewhere can carry more."""
-    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
-    make = getattr(kind, "from_row", None) or (lambda row: kind(**row))
-    return [make({k: v for k, v in row.items() if k in known}) for row in read_jsonl(path)]
-
-
-def write_records(path: Path, records: list[Any]) -> None:
-    write_jsonl(path, [to_row(record) for record in records])

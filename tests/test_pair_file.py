@@ -8,9 +8,9 @@ from click.testing import CliRunner
 
 from mipo_mlx import recipe_loading, run
 from mipo_mlx.cli import main
-from mipo_mlx.files import read_json
+from mipo_mlx.files import read_json, read_records
 from mipo_mlx.recipe_loading import load_recipe
-from mipo_mlx.records import Pair, read_records
+from mipo_mlx.records import Pair
 from tests.pairs.helpers import THINGS
 
 RECIPE = """

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from mipo_mlx import recipe_loading
-from mipo_mlx.files import read_json, read_jsonl
+from mipo_mlx.files import read_json, read_jsonl, read_records
 from mipo_mlx.models import prompts
-from mipo_mlx.records import Context, Pair, read_records
+from mipo_mlx.records import Context, Pair
 
 ROOT = Path(__file__).parent.parent
 SMALL = [

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from .. import backend, recipe_loading
 from ..errors import UserError
-from ..files import read_json
+from ..files import read_json, read_records
 from ..memory.contexts import of_people, uses_profile
 from ..models.prompts import window_of
 from ..pairs.grids import by_split, set_apart
 from ..progress import Reporter, duration
 from ..recipe import Dataset, Recipe
-from ..records import HELDOUT, TRAIN, VALIDATION, Context, Pair, Prompt, read_records
+from ..records import HELDOUT, TRAIN, VALIDATION, Context, Pair, Prompt
 from ..run import STAGES, Run, changed, outputs, steps
 from . import preflight
 

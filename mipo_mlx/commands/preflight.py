@@ -65,12 +65,13 @@ def settings(recipe: Recipe, stages: Collection[str], reporter: Reporter) -> Non
 
 def inputs(recipe: Recipe) -> None:
     """Raise what the stages would raise for the model, the notes, prompts and questions, or the file of pairs."""
+    from ..files import read_records
     from ..models.load import load_tokenizer, model_config
     from ..models.prompts import window_of
     from ..models.skeleton import skeleton
     from ..pairs.exchange import import_pairs
     from ..pairs.grids import make_plan
-    from ..records import Context, Prompt, read_records
+    from ..records import Context, Prompt
     from ..sources import read as sources
 
     quiet = Reporter(quiet=True)

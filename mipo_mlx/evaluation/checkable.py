@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import regex
 
+from ..files import read_records
 from ..recipe import Recipe
-from ..records import HELDOUT, Prompt, key_for, read_records
+from ..records import HELDOUT, Prompt, key_for
 from ..text.words import words
 from ..training import rounds
 from .outcome import Checkable, HeldoutKinds, KindShare

@@ -10,9 +10,10 @@ import numpy as np
 from ..engine import fast
 from ..engine.head import OutputHead
 from ..engine.prefix import body_of
+from ..files import read_records
 from ..models import adapters
 from ..recipe import Recipe
-from ..records import HELDOUT, Prompt, key_for, read_records
+from ..records import HELDOUT, Prompt, key_for
 from .outcome import Reply, Unprompted
 from .workbench import Workbench
 

@@ -11,13 +11,13 @@ from typing import Any
 
 from ..engine import logprobs
 from ..errors import UserError
-from ..files import dump, sha256
+from ..files import dump, read_records, sha256
 from ..memory import contexts
 from ..models import adapters, embedding, load
 from ..models.prompts import PromptBuilder, window_of
 from ..progress import Reporter
 from ..recipe import Evaluation, Recipe
-from ..records import HELDOUT, Pair, read_records
+from ..records import HELDOUT, Pair
 from ..sources import questions
 from . import abilities, answers, baselines, checkable, drift, heldout, judge, leak, outcome, requests, verdict, votes
 from .journal import Journal

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from ..engine import logprobs
+from ..files import read_records
 from ..memory.contexts import read_contexts
 from ..models.prompts import Messages
 from ..recipe import Recipe
-from ..records import HELDOUT, Answer, Context, Pair, Prompt, key_for, read_records
+from ..records import HELDOUT, Answer, Context, Pair, Prompt, key_for
 from .workbench import Side, Workbench
 
 Ask = Callable[[Prompt, Context | None], tuple[Messages, list[int]]]  # as models.prompts.PromptBuilder

@@ -12,9 +12,10 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from ..files import read_records
 from ..gguf_format.types import BETTER
 from ..models import adapters, load
-from ..records import HELDOUT, Pair, read_records
+from ..records import HELDOUT, Pair
 from . import llamacpp
 from .results import LIMIT, Fidelity, percent
 

@@ -13,9 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import UserError
-from ..files import read_json, sha256
+from ..files import read_json, read_records, sha256
 from ..recipe import Recipe
-from ..records import Context, read_records
+from ..records import Context
 
 FILE, STATE = "profile.md", "profile.json"  # STATE: the hash of the profile as it was made
 COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)

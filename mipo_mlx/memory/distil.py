@@ -17,13 +17,13 @@ from pathlib import Path
 
 from ..engine.sampling import Prefixes, sample
 from ..errors import Failure, UserError
-from ..files import append_jsonl, read_jsonl, truncate_jsonl, write_json, write_text
+from ..files import append_jsonl, read_jsonl, read_records, truncate_jsonl, write_json, write_text
 from ..models import prompts
 from ..models.load import LoadedModel
 from ..models.prompts import window_of
 from ..progress import Bar, Reporter
 from ..recipe import Recipe
-from ..records import TRAIN, Context, read_records
+from ..records import TRAIN, Context
 from ..sources import canaries
 from .contexts import FILE, STATE, edited, of_people, one_line
 from .facts import SUBJECT, Fact, condensed, merge, ranked, sentences, supported, unfit

@@ -17,10 +17,10 @@ from typing import Any
 from jinja2 import TemplateError
 
 from ..errors import UserError
-from ..files import write_jsonl
+from ..files import read_records, write_jsonl
 from ..models.prompts import Messages, encode, end_of_turn, render
 from ..recipe import CONTRASTS_CONTEXTS, Recipe
-from ..records import HELDOUT, TRAIN, VALIDATION, Pair, read_records
+from ..records import HELDOUT, TRAIN, VALIDATION, Pair
 from .grids import seeded
 
 SHAPES = "a string or a list of chat messages ({role, content})"

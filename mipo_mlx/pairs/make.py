@@ -17,7 +17,7 @@ from typing import Any
 
 from ..engine.sampling import Prefixes, sample
 from ..errors import Failure, UserError
-from ..files import append_jsonl, of_round, truncate_jsonl, write_json, write_jsonl
+from ..files import append_jsonl, of_round, read_records, to_row, truncate_jsonl, write_json, write_jsonl, write_records
 from ..memory.contexts import digest, read_contexts, uses_profile
 from ..memory.distil import write_profile
 from ..models import adapters
@@ -25,7 +25,7 @@ from ..models.load import LoadedModel, load, load_tokenizer, model_config
 from ..models.prompts import PromptBuilder, window_of
 from ..progress import Reporter
 from ..recipe import Recipe
-from ..records import HELDOUT, TRAIN, Context, Grid, Prompt, key_for, read_records, to_row, write_records
+from ..records import HELDOUT, TRAIN, Context, Grid, Prompt, key_for
 from .build import Built, add_said_back, build, summarize
 from .exchange import import_pairs
 from .grids import Plan, in_chunks, make_plan

@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from ..engine.sampling import sample
+from ..files import read_records, write_records
 from ..models.load import LoadedModel
 from ..models.prompts import Messages, encode
 from ..progress import Reporter
 from ..recipe import Recipe
-from ..records import HELDOUT, TRAIN, Context, Prompt, key_for, read_records, write_records
+from ..records import HELDOUT, TRAIN, Context, Prompt, key_for
 from ..sources import canaries
 from ..text.words import likeness, quotes, words
 from .grids import Deck, seeded

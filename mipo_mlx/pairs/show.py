@@ -7,8 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import UserError
-from ..files import read_json, rounds
-from ..records import Pair, read_records
+from ..files import read_json, read_records, rounds
+from ..records import Pair
 from .build import pmi_of
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..files import read_json, write_json
+from ..files import read_json, write_json, write_records
 from ..progress import Reporter
 from ..recipe import Recipe
-from ..records import HELDOUT, TRAIN, Context, Prompt, write_records
+from ..records import HELDOUT, TRAIN, Context, Prompt
 from .bank import load_prompts
 from .canaries import plant
 from .chunks import CountTokens, cut

@@ -12,10 +12,10 @@ from typing import Any
 
 from .. import backend
 from ..errors import UserError
-from ..files import of_round, read_json, replacing
+from ..files import of_round, read_json, read_records, replacing
 from ..progress import Reporter
 from ..recipe import Recipe
-from ..records import TRAIN, Pair, read_records
+from ..records import TRAIN, Pair
 from . import train
 from .train import Result, Start, Summary
 

@@ -19,11 +19,11 @@ import mlx.optimizers as optimizers
 
 from .. import backend
 from ..errors import Failure, UserError
-from ..files import of_round
+from ..files import of_round, read_records
 from ..models import adapters, load
 from ..progress import Reporter
 from ..recipe import Recipe, Training
-from ..records import TRAIN, VALIDATION, Pair, read_records, seed_for
+from ..records import TRAIN, VALIDATION, Pair, seed_for
 from . import checkpoints, memory_plan, metrics, monitor
 from .metrics import Row
 from .monitor import Curves, Watcher

@@ -11,12 +11,12 @@ from mipo_mlx.commands import summary as runs_summary
 from mipo_mlx.evaluation import checkable, evaluate
 from mipo_mlx.evaluation.checkable import Demand
 from mipo_mlx.evaluation.workbench import Workbench
-from mipo_mlx.files import read_json, read_jsonl
+from mipo_mlx.files import read_json, read_jsonl, read_records, write_records
 from mipo_mlx.models import prompts as chat
 from mipo_mlx.pairs.grids import make_plan
 from mipo_mlx.progress import Reporter
 from mipo_mlx.recipe_loading import load_recipe
-from mipo_mlx.records import Answer, Pair, Prompt, read_records, write_records
+from mipo_mlx.records import Answer, Pair, Prompt
 from mipo_mlx.sources import read as sources
 
 from .helpers import make_run, more_prompts, recipe

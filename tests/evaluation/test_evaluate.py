@@ -12,11 +12,11 @@ import pytest
 from mipo_mlx.errors import UserError
 from mipo_mlx.evaluation import answers, evaluate, judge, requests, workbench
 from mipo_mlx.evaluation.requests import Answered
-from mipo_mlx.files import read_json, read_jsonl, write_jsonl
+from mipo_mlx.files import read_json, read_jsonl, read_records, write_jsonl, write_records
 from mipo_mlx.models import adapters, embedding, load, prompts
 from mipo_mlx.models.prompts import PromptBuilder
 from mipo_mlx.progress import Reporter
-from mipo_mlx.records import Answer, Context, Pair, read_records, write_records
+from mipo_mlx.records import Answer, Context, Pair
 
 from .helpers import ASKED, bench, make_run, plain_logprobs, recipe, write_adapters
 

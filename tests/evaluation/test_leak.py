@@ -11,10 +11,10 @@ from mlx.utils import tree_map
 
 from mipo_mlx.evaluation import leak
 from mipo_mlx.evaluation.leak import Evidence, Exposed, Passage
-from mipo_mlx.files import of_round, write_json
+from mipo_mlx.files import of_round, write_json, write_records
 from mipo_mlx.models import adapters, load, prompts
 from mipo_mlx.recipe import Lora, Recipe
-from mipo_mlx.records import Answer, Context, Pair, write_records
+from mipo_mlx.records import Answer, Context, Pair
 from mipo_mlx.sources import canaries
 
 from .helpers import FACTS, bench, plain_logprobs, recipe

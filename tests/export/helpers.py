@@ -11,11 +11,12 @@ from mlx.utils import tree_map_with_path
 from mipo_mlx.export import gguf
 from mipo_mlx.export.llamacpp import Llama
 from mipo_mlx.export.weights import Weights, load_adapters
+from mipo_mlx.files import write_records
 from mipo_mlx.gguf_format import tokenizer
 from mipo_mlx.gguf_format.pretokenizers import BY_NAME
 from mipo_mlx.models import adapters
 from mipo_mlx.recipe import Lora
-from mipo_mlx.records import Pair, write_records
+from mipo_mlx.records import Pair
 from tests.conftest import CHAT_TEMPLATE, CORPUS, build_model
 from tests.conftest import tiny_config as smaller
 

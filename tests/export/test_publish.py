@@ -13,10 +13,10 @@ from mipo_mlx.errors import Failure, UserError
 from mipo_mlx.export import card, install
 from mipo_mlx.export.publish import Upload, push
 from mipo_mlx.export.system import default_of, with_default
-from mipo_mlx.files import sha256
+from mipo_mlx.files import sha256, write_records
 from mipo_mlx.recipe import Recipe
 from mipo_mlx.recipe_loading import resolve_paths
-from mipo_mlx.records import Context, write_records
+from mipo_mlx.records import Context
 from tests.conftest import CHAT_TEMPLATE
 
 RECIPE = Recipe(model="owner/base", name="mine", export={"system": "I keep bees."})

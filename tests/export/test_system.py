@@ -6,8 +6,9 @@ from mipo_mlx.errors import UserError
 from mipo_mlx.export import system
 from mipo_mlx.export.llamacpp import Llama
 from mipo_mlx.export.system import default_system
+from mipo_mlx.files import write_records
 from mipo_mlx.recipe import Recipe
-from mipo_mlx.records import Context, write_records
+from mipo_mlx.records import Context
 from tests.conftest import CHAT_TEMPLATE
 
 from .helpers import Tiny

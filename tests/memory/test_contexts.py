@@ -5,10 +5,11 @@ import pytest
 from mipo_mlx import recipe_loading
 from mipo_mlx.commands.chat import find_context
 from mipo_mlx.errors import UserError
+from mipo_mlx.files import write_records
 from mipo_mlx.memory import contexts
 from mipo_mlx.memory.contexts import plain, read_contexts, sections
 from mipo_mlx.recipe_loading import RecipeError
-from mipo_mlx.records import Context, write_records
+from mipo_mlx.records import Context
 
 PROFILE = """# Profile
 

@@ -15,13 +15,13 @@ from mipo_mlx.commands import profile
 from mipo_mlx.commands.dry_run import count
 from mipo_mlx.errors import Failure, UserError
 from mipo_mlx.evaluation import requests
-from mipo_mlx.files import read_json
+from mipo_mlx.files import read_json, read_records, write_records
 from mipo_mlx.memory import contexts, distil, facts
 from mipo_mlx.memory.distil import write_profile
 from mipo_mlx.models.load import load
 from mipo_mlx.pairs import make
 from mipo_mlx.progress import Reporter
-from mipo_mlx.records import HELDOUT, TRAIN, Answer, Context, Grid, Pair, Prompt, read_records, write_records
+from mipo_mlx.records import HELDOUT, TRAIN, Answer, Context, Grid, Pair, Prompt
 from tests.pairs.helpers import QUIET, THINGS, fill, make_contexts, make_recipe
 
 

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from mipo_mlx.files import write_records
 from mipo_mlx.progress import Reporter
 from mipo_mlx.recipe import Recipe
-from mipo_mlx.records import Context, Prompt, write_records
+from mipo_mlx.records import Context, Prompt
 
 QUIET = Reporter(quiet=True)
 THINGS = ["bees", "bread", "violins", "foxes", "gardens", "knees", "trains", "Lisbon", "waltzes", "sisters", "dogs", "soup"]

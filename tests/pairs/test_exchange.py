@@ -5,10 +5,11 @@ import json
 import pytest
 
 from mipo_mlx.errors import UserError
+from mipo_mlx.files import read_records
 from mipo_mlx.models import prompts
 from mipo_mlx.pairs import make
 from mipo_mlx.pairs.exchange import import_pairs, written_end
-from mipo_mlx.records import HELDOUT, TRAIN, VALIDATION, Pair, read_records
+from mipo_mlx.records import HELDOUT, TRAIN, VALIDATION, Pair
 
 from .helpers import QUIET, fill, make_recipe
 

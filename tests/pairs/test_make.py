@@ -12,10 +12,11 @@ import pytest
 
 from mipo_mlx.engine.sampling import Prefixes, sample
 from mipo_mlx.errors import Failure, UserError
+from mipo_mlx.files import read_records
 from mipo_mlx.models.load import load
 from mipo_mlx.pairs import make
 from mipo_mlx.progress import Reporter
-from mipo_mlx.records import HELDOUT, TRAIN, Answer, Grid, Pair, read_records
+from mipo_mlx.records import HELDOUT, TRAIN, Answer, Grid, Pair
 
 from .helpers import QUIET, fill, make_recipe
 

@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mipo_mlx.files import read_records, write_records
 from mipo_mlx.models.load import LoadedModel
 from mipo_mlx.pairs import make, own_prompts
 from mipo_mlx.pairs.own_prompts import add_questions, pmi_with_note, tidy, unfit
-from mipo_mlx.records import HELDOUT, TRAIN, Answer, Prompt, read_records, write_records
+from mipo_mlx.records import HELDOUT, TRAIN, Answer, Prompt
 
 from .helpers import QUIET, fill, make_recipe
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from mipo_mlx.errors import UserError
+from mipo_mlx.files import read_records
 from mipo_mlx.pairs import make
-from mipo_mlx.records import HELDOUT, Pair, read_records
+from mipo_mlx.records import HELDOUT, Pair
 from mipo_mlx.training import metrics
 from mipo_mlx.training import train as training
 from tests.conftest import build_model, tiny_config, train_tokenizer

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from mipo_mlx.engine.logprobs import token_logprobs
-from mipo_mlx.files import read_json
+from mipo_mlx.files import read_json, read_records
 from mipo_mlx.models.load import load
 from mipo_mlx.pairs import build, make
 from mipo_mlx.pairs.build import SAID_BACK
-from mipo_mlx.records import TRAIN, Context, Pair, read_records
+from mipo_mlx.records import TRAIN, Context, Pair
 
 from .helpers import QUIET, fill, make_recipe
 

@@ -7,10 +7,9 @@ import pytest
 from rich.console import Console
 
 from mipo_mlx.errors import UserError
-from mipo_mlx.files import write_json
+from mipo_mlx.files import write_json, write_records
 from mipo_mlx.pairs.build import SAID_BACK, summarize
 from mipo_mlx.pairs.show import show
-from mipo_mlx.records import write_records
 
 from .test_build import OFF, made, make_grid
 

@@ -5,9 +5,10 @@ import json
 import pytest
 
 from mipo_mlx.errors import UserError
+from mipo_mlx.files import read_records
 from mipo_mlx.pairs import make
 from mipo_mlx.pairs.exchange import write_strings
-from mipo_mlx.records import HELDOUT, TRAIN, VALIDATION, Pair, read_records
+from mipo_mlx.records import HELDOUT, TRAIN, VALIDATION, Pair
 
 from .helpers import QUIET, fill, make_recipe
 

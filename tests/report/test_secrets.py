@@ -8,9 +8,12 @@ pytest.importorskip("phonenumbers")
 from mipo_mlx import (
     recipe_loading,
 )
-from mipo_mlx.files import read_json, write_json  # noqa: E402
+from mipo_mlx.files import (  # noqa: E402
+    read_json,
+    write_json,
+    write_records,  # noqa: E402
+)
 from mipo_mlx.progress import Reporter  # noqa: E402
-from mipo_mlx.records import write_records  # noqa: E402
 from mipo_mlx.report import page as report  # noqa: E402
 from mipo_mlx.sources import read as sources  # noqa: E402
 

@@ -8,8 +8,9 @@ import pytest
 
 from mipo_mlx import recipe_loading
 from mipo_mlx.errors import UserError
+from mipo_mlx.files import read_records
 from mipo_mlx.progress import Reporter
-from mipo_mlx.records import HELDOUT, TRAIN, Context, Prompt, read_records
+from mipo_mlx.records import HELDOUT, TRAIN, Context, Prompt
 from mipo_mlx.sources import read
 
 QUIET = Reporter(quiet=True)

@@ -12,11 +12,11 @@ from mipo_mlx import recipe_loading, run
 from mipo_mlx.cli import main
 from mipo_mlx.commands.start import require
 from mipo_mlx.engine import logprobs
-from mipo_mlx.files import read_json
+from mipo_mlx.files import read_json, read_records
 from mipo_mlx.models import adapters, load
 from mipo_mlx.pairs import make as pairs_stage
 from mipo_mlx.progress import Reporter
-from mipo_mlx.records import TRAIN, Context, Grid, Pair, read_records
+from mipo_mlx.records import TRAIN, Context, Grid, Pair
 from mipo_mlx.training import metrics, rounds, train
 from tests.test_kill import NOTES
 

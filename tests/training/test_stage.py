@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from mipo_mlx import recipe_loading
+from mipo_mlx.files import write_records
 from mipo_mlx.progress import Reporter
-from mipo_mlx.records import Pair, write_records
+from mipo_mlx.records import Pair
 from mipo_mlx.training import rounds, train
 from mipo_mlx.training.train import Result
 
