@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from ..evaluation.outcome import Checkable, Fresh, Metrics, Outcome
+from ..evaluation.statistics import Estimate
 from . import charts
 from .figures import Shown, show, tone
 
@@ -81,11 +82,12 @@ SHARES = ("ability", "checkable", "accuracy", "identified", "parroting", "quotes
 
 def tiles(outcome: Outcome) -> list[Tile]:
     """The few figures to see first."""
-    heldout, fresh = outcome.heldout, outcome.fresh
-    picked = "Right answer picked" if heldout and heldout.candidates == 2 else "Wrong answers outranked"
+    fit, fresh = outcome.fit, outcome.fresh
     wanted: list[tuple[Metrics, Spec]] = []
-    if heldout:
-        wanted.append((heldout.metrics, Spec("accuracy", picked, ".0%", "", 1)))
+    shown = []
+    if fit and fit.win_rate:
+        above_chance = Estimate(None, [end - 0.5 for end in fit.win_rate.interval] if fit.win_rate.interval else None)
+        shown.append(Tile("Comparisons won", "50%", show(fit.win_rate, ".0%"), tone(above_chance, 1)))
     if fresh:
         k = fresh.choices[0] if fresh.choices else 0
         by = "embedding" if f"identified_by_embedding_{k}" in fresh.metrics else "base"
@@ -95,7 +97,6 @@ def tiles(outcome: Outcome) -> list[Tile]:
             (fresh.metrics, Spec("perplexity", "Perplexity of the answers", ".2f", "", -1)),
             (fresh.metrics, Spec("parroting", "Parroting", ".0%", "", -1)),
         ]
-    shown = []
     for metrics, spec in wanted:
         if measure := metrics.get(spec.key):
             before, after = show(measure.before, spec.form).value, show(measure.after, spec.form)

@@ -117,7 +117,11 @@ def make_finished(folder: Path, *, half: float | None = 0.06, hostile: bool = Tr
                 "first_preferred": estimate(0.6, half),
             },
             "gallery": [example] * 3,
-            "verdict": "It worked: on held-out contexts it picks the right answer in 81% of the pairs (95 % interval 75% to 87%).",
+            "fit": {
+                "judge": "likelihood", "model": None, "mode": "pairwise", "win": 24, "tie": 4, "loss": 8, "nonsense": 0,
+                "unanswered": 0, "win_rate": estimate(0.72, half),
+            },
+            "verdict": "It worked: its answers fit the user better than the base's in 72% of the comparisons.",
         },
     )  # fmt: skip
     rows = [look(0, 0.0)]
