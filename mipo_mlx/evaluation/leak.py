@@ -23,6 +23,7 @@ import numpy as np
 
 from ..engine import logprobs
 from ..memory.contexts import of_people, read_contexts
+from ..models.prompts import encode_text
 from ..recipe import Recipe
 from ..records import HELDOUT, TRAIN, Answer, Context, key_for
 from ..sources import canaries
@@ -94,7 +95,7 @@ def evaluate(bench: Workbench) -> Leak | None:
     if not contexts or not (scored or planted or recipe.evaluation.unprompted):
         return None
     openings = [bench.prompt(text, None) for text in OPENINGS]
-    own = [(openings[0], tokenizer.encode(context.text, add_special_tokens=False)) for context in scored]
+    own = [(openings[0], encode_text(tokenizer, context.text)) for context in scored]
     gains = [float(np.mean(gain)) for gain in _gains(bench, own, "leak-notes")]
     prompts, answers = _samples(bench, openings, contexts)
     passage = passages([answer.text for answer in answers], contexts)
@@ -188,7 +189,7 @@ def _tokens_of(tokenizer: Any, tokens: Sequence[int], begin: int, end: int) -> s
 def _exposed(bench: Workbench, opening: list[int], line: str) -> Exposed:
     """Ranks by what training did to the likelihood: the base's own taste in digits cancels."""
     control, *others = canaries.siblings(line, VARIANTS + 1, bench.recipe.seed)
-    rows = [bench.tokenizer.encode(text, add_special_tokens=False) for text in (line, control, *others)]
+    rows = [encode_text(bench.tokenizer, text) for text in (line, control, *others)]
     shared = min(len(os.path.commonprefix(rows)), min(map(len, rows)) - 1)
     prompt, answers = [opening + rows[0][:shared]], [[row[shared:] for row in rows]]
 

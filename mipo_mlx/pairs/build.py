@@ -14,7 +14,7 @@ import numpy as np
 
 from ..engine.logprobs import token_logprobs, total
 from ..models.load import LoadedModel
-from ..models.prompts import PromptBuilder
+from ..models.prompts import PromptBuilder, encode_text
 from ..recipe import Recipe
 from ..records import HELDOUT, TRAIN, VALIDATION, Context, Grid, Pair, Prompt
 from ..text.words import likeness
@@ -293,7 +293,7 @@ def add_said_back(pairs: list[Pair], contexts: dict[str, Context], recipe: Recip
     for first in range(0, len(drawn), AT_ONCE):
         some = [pairs[i] for i in drawn[first : first + AT_ONCE]]
         texts = [_passage(pair, contexts) for pair in some]
-        tokens = [tokenizer.encode(text, add_special_tokens=False)[: recipe.pairs.max_tokens] for text in texts]
+        tokens = [encode_text(tokenizer, text)[: recipe.pairs.max_tokens] for text in texts]
         scored = token_logprobs(model, [pair.prompt_tokens for pair in some], [[ids] for ids in tokens])
         for i, ids, (logps,) in zip(drawn[first:], tokens, scored, strict=False):
             text = tokenizer.decode(ids, skip_special_tokens=True)  # what the ids spell, so that the file can be imported again

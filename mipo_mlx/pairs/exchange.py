@@ -18,7 +18,8 @@ from jinja2 import TemplateError
 
 from ..errors import UserError
 from ..files import read_records, write_jsonl
-from ..models.prompts import Messages, encode, end_of_turn, render
+from ..models.chat_template import Messages, render
+from ..models.prompts import encode, encode_text, end_of_turn
 from ..recipe import CONTRASTS_CONTEXTS, Recipe
 from ..records import HELDOUT, TRAIN, VALIDATION, Pair
 from .grids import seeded
@@ -117,7 +118,7 @@ class Vocabulary:
             spoken = given[:-1] if given[-1] in self.ends else given
             if self.tokenizer.decode(spoken, skip_special_tokens=True) == text:
                 return given
-        return [*self.tokenizer.encode(text, add_special_tokens=False), self.end]
+        return [*encode_text(self.tokenizer, text), self.end]
 
 
 def written_end(tokenizer: Any) -> int:

@@ -32,9 +32,10 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
         write_json(report, {"pairs": recipe.pairs.file})
         return read_json(report)
     from ..models.load import load_tokenizer
+    from ..models.prompts import encode_text
 
     tokenizer = load_tokenizer(recipe.model)
-    contexts, prompts, row = collect(recipe, lambda text: len(tokenizer.encode(text, add_special_tokens=False)), reporter)
+    contexts, prompts, row = collect(recipe, lambda text: len(encode_text(tokenizer, text)), reporter)
     write_records(folder / "contexts.jsonl", contexts)
     write_records(folder / "prompts.jsonl", prompts)
     write_json(report, row)

@@ -63,12 +63,12 @@ def test_rope_parameters_within_a_text_config_are_read(tmp_path, tokenizer_folde
     [
         ({"eos_token_id": 0}, {"eos_token_id": [0, 7]}, {0, 2, 7}),
         ({"eos_token_id": [0, 5]}, {"eos_token_id": 7}, {0, 2, 5, 7}),
-        ({"eos_token_id": None, "text_config": {"eos_token_id": 9}}, {}, {2, 9}),
+        ({"eos_token_id": None, "text_config": {"eos_token_id": 9}}, {}, {0, 2, 9}),
         ({"eos_token_id": 0}, None, {0, 2}),
     ],
 )
 def test_every_end_token_ends_an_answer(config, generation, expected, folder):
-    """config.json's, generation_config.json's and the tokenizer's own, which is 2."""
+    """config.json's, generation_config.json's, the tokenizer's own, which is 2, and the end of a text, which is 0."""
     change_config(folder, **config)
     if generation is not None:
         (folder / "generation_config.json").write_text(json.dumps(generation))
