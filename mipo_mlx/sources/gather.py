@@ -15,7 +15,7 @@ from .decode import writable
 from .hub import read_contexts
 from .note import Block, NotANote, Note, Skip, Tally
 from .note_file import NoteFile
-from .readers import ENDINGS, Reader, headings_as_notes, reader_for
+from .readers import ENDINGS, Reader, days_as_notes, headings_as_notes, reader_for
 from .readers.exports import is_export, read_export
 from .readers.rows import read_rows
 from .redact import redact, redact_name, redact_note
@@ -57,7 +57,8 @@ def read_file(file: NoteFile, tally: Tally, sources: Sources) -> list[Note]:
     hide_name: Callable[[str], str] = redact_name if sources.redact else str
     recoded = len(tally.recoded)
     try:
-        notes = [_bounded(note) for note in file.reader(file, tally)] if file.reader else []
+        found = file.reader(file, tally) if file.reader else []
+        notes = [_bounded(part) for note in found for part in days_as_notes(note)]
         notes = [redact_note(note, tally.redacted) for note in notes] if sources.redact else notes
     except NotANote as reason:
         tally.left_alone[str(reason)] += 1

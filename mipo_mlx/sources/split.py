@@ -1,24 +1,17 @@
 """Train and held-out: each note is on one side, and notes that share a sentence are on the same side."""
 
+import math
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from ..errors import UserError
 from ..records import HELDOUT, TRAIN, Context, seed_for
 from ..text.words import connected, sentences, telling
 from .note import Passage, Tally
+from .rank import LATER, SHARE, TOPIC, score, topic
 
 COLLAPSED = 0.34  # a family of more than this share of the notes cannot be a unit of the split
-
-
-@dataclass(frozen=True)
-class Unit:
-    """Notes that stay together on one side."""
-
-    notes: list[str]
-    size: int  # passages
 
 
 def split(passages: list[Passage], seed: int, fraction: float, limit: int, grid: int, tally: Tally) -> list[Context]:
@@ -50,12 +43,14 @@ def split(passages: list[Passage], seed: int, fraction: float, limit: int, grid:
             f"{grid} (pairs.contexts_per_grid); add notes that differ, or lower pairs.contexts_per_grid"
         )
     tally.dropped["shares a sentence with the other side"] += sum(len(notes[n]) for n in train) - sum(len(notes[n]) for n in strict)
-    left = sum(len(notes[n]) for n in (*strict, *heldout))
+    before = sum(len(notes[n]) for n in (*strict, *heldout))
+    sides = (_within_share(strict, notes), _within_share(heldout, notes))
+    left = sum(len(mine) for side in sides for mine in side.values())
+    tally.dropped["more than one note's share"] += before - left
     if left <= limit:
-        return _listed(passages, [p for n in strict for p in notes[n]], [p for n in heldout for p in notes[n]])
-    wanted = min(limit, len(passages))
-    held = _spread(heldout, notes, rng, min(max(grid, round(wanted * fraction)), wanted - grid))
-    kept = _spread(strict, notes, rng, wanted - len(held))
+        return _listed(passages, *([p for mine in side.values() for p in mine] for side in sides))
+    held = _best(sides[1], rng, min(max(grid, round(limit * fraction)), limit - grid))
+    kept = _best(sides[0], rng, limit - len(held))
     tally.dropped["over max_contexts"] += left - len(held) - len(kept)
     return _listed(passages, kept, held)
 
@@ -78,20 +73,17 @@ def too_few(contexts: int, notes: int, grid: int, tally: Tally) -> UserError:
 
 
 def _deal(families: list[list[str]], notes: dict, rng: random.Random, fraction: float, grid: int) -> dict[str, None]:
-    """The notes to hold out: shuffled families, until their passages are `fraction` of all and both sides can fill a grid."""
-    units = [Unit(family, sum(len(notes[note]) for note in family)) for family in families]
-    rng.shuffle(units)
-    total = sum(unit.size for unit in units)
-    target, most = max(grid, round(total * fraction)), len(notes) - grid
+    """The notes to hold out: shuffled families, until they are `fraction` of all notes and both sides can fill a grid."""
+    order = list(families)
+    rng.shuffle(order)
+    target, most = max(grid, round(len(notes) * fraction)), len(notes) - grid
     held: dict[str, None] = {}
-    size = 0
     # The families above half of the target come last.
-    for unit in [*(u for u in units if u.size <= target / 2), *(u for u in units if u.size > target / 2)]:
-        if size >= target and len(held) >= grid:
+    for family in [*(f for f in order if len(f) <= target / 2), *(f for f in order if len(f) > target / 2)]:
+        if len(held) >= target:
             break
-        if len(held) + len(unit.notes) <= most:
-            held.update(dict.fromkeys(unit.notes))
-            size += unit.size
+        if len(held) + len(family) <= most:
+            held.update(dict.fromkeys(family))
     if len(held) < grid:  # families too large for so few notes: single notes instead
         for note in rng.sample(list(notes), len(notes)):
             if len(held) < grid:
@@ -105,10 +97,36 @@ def _apart(train: list[str], heldout: dict[str, None], keys: dict[str, set[str]]
     return [note for note in train if not keys[note] & taken]
 
 
-def _spread(chosen: Iterable[str], notes: dict[str, list[Passage]], rng: random.Random, count: int) -> list[Passage]:
-    """`count` passages of as many notes as possible: one of each note in turn, in a seeded order."""
-    order = list(chosen)
+def _within_share(side: Iterable[str], notes: dict[str, list[Passage]]) -> dict[str, list[Passage]]:
+    """The passages of a side's notes, of a note that is too big for its side the best ones: SHARE, or twice an equal part."""
+    kept = {note: notes[note] for note in side}
+    share = max(SHARE, 2 / max(1, len(kept)))
+    for note in sorted(kept, key=lambda note: -len(kept[note])):
+        others = sum(map(len, kept.values())) - len(kept[note])
+        most = max(1, math.floor(share / (1 - share) * others)) if share < 1 else len(kept[note])
+        if len(kept[note]) > most:
+            best = set(map(id, sorted(kept[note], key=lambda p: -score(p.text, p.source))[:most]))
+            kept[note] = [passage for passage in kept[note] if id(passage) in best]
+    return kept
+
+
+def _best(side: dict[str, list[Passage]], rng: random.Random, count: int) -> list[Passage]:
+    """`count` passages that tell most of their author, from many notes, no folder above its share where others have enough.
+
+    Each further passage of a note has to be better by LATER. Equal ones come in a seeded order.
+    """
+    order = list(side)
     rng.shuffle(order)
-    hands = [rng.sample(notes[note], len(notes[note])) for note in order]
-    dealt = [hand[turn] for turn in range(max(map(len, hands), default=0)) for hand in hands if turn < len(hand)]
-    return dealt[:count]
+    ranked: list[tuple[float, Passage]] = []
+    for note in order:
+        mine = rng.sample(side[note], len(side[note]))
+        scores = sorted(((score(p.text, p.source), p) for p in mine), key=lambda pair: -pair[0])
+        ranked += [(value - LATER * place, passage) for place, (value, passage) in enumerate(scores)]
+    ranked.sort(key=lambda pair: -pair[0])
+    most, taken = max(1, round(TOPIC * count)), Counter[str]()
+    first, rest = list[Passage](), list[Passage]()
+    for _, passage in ranked:
+        place = topic(passage.source) or passage.source
+        (first if taken[place] < most else rest).append(passage)
+        taken[place] += 1
+    return [*first, *rest][:count]

@@ -1,7 +1,9 @@
 """One small reader for each kind of file, found by its ending and, where that says little, by a look inside."""
 
+import re
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from ..licences import WHY, is_of_a_package
@@ -22,6 +24,11 @@ READERS: dict[str, Callable[..., list[Note]]] = {  # readers of files that may h
     ".eml": mail.read_eml,
 }
 SHARED = {".htm", ".html", ".mbox", ".eml"}
+DAY = re.compile(  # a heading of a journal: 2024-05-01, 1.5.2024, Friday 3 May, 3 mai 2024, 2024年5月1日
+    r"\b\d{4}[-./]\d{1,2}[-./]\d{1,2}\b|\b\d{1,2}[-./] ?\d{1,2}[-./] ?(?:\d{4}|\d\d)\b|\d{1,2}月\d{1,2}日"
+    r"|\b\d{1,2}(?:st|nd|rd|th|\.)? (?:of |de )?[^\W\d]{3,10}\b(?:,? (?:de )?\d{4})?$|^(?:\w+,? )?[^\W\d]{3,10} "
+    r"\d{1,2}(?:st|nd|rd|th)?(?:,? \d{4})?$"
+)
 ENDINGS = ", ".join(sorted((*PLAIN, *MARKDOWN, *READERS)))
 
 
@@ -60,13 +67,24 @@ def headings_as_notes(notes: list[Note]) -> list[Note]:
     """A journal in one file: where there is a single note, each of its sections is a note of its own."""
     if len(notes) != 1 or notes[0].whole:
         return notes
-    (note,) = notes
-    depth = min((level for level, count in Counter(b.level for b in note.blocks if b.level).items() if count > 1), default=0)
-    if not depth:
-        return notes
-    parts: list[Note] = [Note(note.name, note.source, note.title, [])]
+    depth = min((level for level, count in Counter(b.level for b in notes[0].blocks if b.level).items() if count > 1), default=0)
+    return _at_headings(notes[0], depth) if depth else notes
+
+
+def days_as_notes(note: Note) -> list[Note]:
+    """A journal among other notes: where most headings of a level are dates, each of these sections is a note of its own."""
+    levels = Counter(block.level for block in note.blocks if block.level)
+    for level, count in sorted(levels.items()):
+        dates = sum(block.level == level and bool(DAY.search(block.text)) for block in note.blocks)
+        if dates >= 3 and dates > count / 2 and not note.whole:
+            return _at_headings(note, level)
+    return [note]
+
+
+def _at_headings(note: Note, depth: int) -> list[Note]:
+    parts: list[Note] = [replace(note, blocks=[])]
     for block in note.blocks:
         if 0 < block.level <= depth:
-            parts.append(Note(f"{note.name}#{len(parts)} {block.text}", note.source, "", []))
+            parts.append(replace(note, name=f"{note.name}#{len(parts)} {block.text}", title="", blocks=[]))
         parts[-1].blocks.append(block)
     return [part for part in parts if any(not block.level for block in part.blocks)]

@@ -1,0 +1,81 @@
+"""How much a passage seems to tell of its author, by cheap signs; it decides which passages are kept where there are too many.
+
+Signs for: words in the first person outside quotations, dates, wants, habits and decisions, a diary's name. Signs against: text
+that instructs its reader, reference works by their name, and text that is mostly marks, capitals and digits.
+"""
+
+import re
+from functools import cache
+
+from ..text.words import words
+from .quoted import outside_quotations
+
+FIRST_PERSON = frozenset(
+    # English, German, Dutch, Swedish, French, Spanish, Portuguese, Italian, Polish, Czech, Russian, Turkish, Hungarian, ...
+    "i my me mine myself we our us ours i'm i've i'd i'll we're we've we'll "
+    "ich mein meine meinen meiner meinem meines mir mich wir uns unser unsere ik mijn mij wij onze "
+    "jag min mitt mina mig vi oss vår jeg meg vores je j'ai j'aime j'étais mon mes moi nous notre nos "
+    "yo mis mío mía conmigo nosotros nuestro nuestra eu meu minha meus minhas nós nosso nossa io mio mia miei noi nostro nostra "
+    "mój moja moje mnie jestem mam mám můj jsem я мой моя моё мои мне меня мы наш наша нас ben benim bana beni biz bizim "
+    "én nekem vagyok minä minun minua olen أنا لي عندي אני שלי 我 私 僕 俺 나 저".split()
+)
+INFLECTED = re.compile(r"\b\w{3,}(?:ıyorum|iyorum|uyorum|üyorum)\b|[나내저]는|제가|内の|我")
+WANTS = frozenset(
+    "want wants wanted need hope wish plan plans planned decide decided promise love hate prefer like enjoy miss "
+    "afraid worry always never "
+    "usually often sometimes every used favourite favorite learned learnt realised realized started stopped tried remember forgot "
+    "möchte will wollte brauche hoffe plane entschieden liebe hasse immer nie oft manchmal jeden veux voudrais aime "
+    "déteste toujours jamais "
+    "souvent quiero quisiera necesito espero prefiero siempre nunca quero preciso gosto sempre voglio vorrei mai lubię".split()
+)
+DATE = re.compile(
+    r"\b\d{4}-\d\d-\d\d\b|\b\d{1,2}[./]\d{1,2}[./]\d{2,4}\b|\b(?:19|20)\d\d\b|\b\d{1,2}:\d\d\b"
+    r"|\b(?:mon|tues|wednes|thurs|fri|satur|sun)days?\b|\b(?:today|yesterday|tomorrow|tonight|last (?:week|month|year|night))\b"
+    r"|\b(?:january|february|march|april|june|july|august|september|october|november|december)\b"
+    r"|\b(?:heute|gestern|morgen|aujourd'hui|hier|hoy|ayer|mañana|oggi|ieri|hoje|ontem)\b|今天|昨天|今日|昨日|오늘",
+    re.IGNORECASE,
+)
+DIARY = re.compile(
+    r"journal|diar(?:y|ies|io)|daily|tagebuch|dagboek|dagbok|pamiętnik|дневник|日記|日记|letters?|memoir|reflection"
+    r"|\d{4}[-_]\d\d[-_]\d\d|about me",
+    re.IGNORECASE,
+)
+REFERENCE = re.compile(
+    r"reference|wiki|glossar|dictionary|definition|documentation|\bdocs?\b|manual|tutorial|cheat ?sheet|how[- ]?to"
+    r"|course|lecture|literature"
+    r"|book ?notes|articles?|papers?|sources?|snippets?|resources?|bookmarks?|links?\b|\bMOC\b|index|api\b",
+    re.IGNORECASE,
+)
+TO_READER = frozenset("you your yours yourself du dein deine sie ihr vous votre tú usted você".split())
+LATER = 0.35  # what each further passage of one note has to be better by
+SHARE = 0.1  # of a side: what one note may have, at most
+TOPIC = 0.4  # of what is kept: what one folder may have, where others can fill the rest
+
+
+def score(text: str, source: str) -> float:
+    """From about -2 (nobody's) to 5 (a diary): the same for the same text and file name."""
+    own = [word for stretch in outside_quotations(text) for word in words(stretch)]
+    if not own:
+        return -2.0
+    size = len(own)
+    first = sum(word in FIRST_PERSON for word in own) + len(INFLECTED.findall(text))
+    reader = sum(word in TO_READER for word in own)
+    value = 2.0 * min(1.0, 20 * first / size) + (0.5 if first else 0.0)
+    value += 0.6 * min(1.0, 30 * sum(word in WANTS for word in own) / size) * (1.0 if first else 0.3)
+    value += 0.4 * min(1.0, len(DATE.findall(text)) / 2)
+    value += _of_name(source)
+    value -= 0.8 * min(1.0, 20 * reader / size) * (0.3 if first else 1.0)
+    letters = sum(char.isalpha() for char in text)
+    odd = sum(not (char.isalpha() or char.isspace() or char in ".,;:!?'\"()-’“”…") for char in text)
+    return value - 3.0 * max(0.0, odd / max(1, letters + odd) - 0.05)
+
+
+@cache
+def _of_name(source: str) -> float:
+    """What a file's name says: a diary, or a work of reference."""
+    return 0.8 * bool(DIARY.search(source)) - 0.5 * bool(REFERENCE.search(source))
+
+
+def topic(source: str) -> str:
+    """The folder at the top that a file is in; '' for a file beside it."""
+    return source.partition("/")[0] if "/" in source else ""
