@@ -296,6 +296,11 @@ def execute(run: Run, upto: str, reporter: Reporter) -> dict[str, dict[str, Any]
             continue
         if run.done(step):
             reporter.say(f"{title}: done before")
+            if step == "sources":
+                from .sources import changes
+
+                for line in changes.since(run.recipe.sources, run.summary(step).get("hashes", {})):
+                    reporter.warn(line)
         else:
             run_stage(run, step, reporter, title)
         summaries[step] = run.summary(step)

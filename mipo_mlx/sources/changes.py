@@ -1,12 +1,15 @@
 """What became of the notes since a run read them: new, changed and gone files, by the hashes that sources.json keeps.
 
-    since(recipe.sources, read_json(folder / "sources.json")["hashes"])    # lines for the terminal; [] where nothing changed
+`since(recipe.sources, sources_row["hashes"])` gives lines for the terminal, [] where nothing changed.
 """
+
+import hashlib
 
 from ..errors import UserError
 from ..recipe import Sources
 from .gather import note_files
 from .note import Tally
+from .redact import redact_name
 
 LENGTH = 16  # hexadecimal digits of a hash that are kept
 NAMED = 3  # files that a line names
@@ -17,7 +20,7 @@ def hashes(sources: Sources) -> dict[str, str]:
     """The hash of every file of the recipe's notes that has a reader, under its name; {} for a data set."""
     if sources.dataset or not sources.notes:
         return {}
-    return {file.source: file.sha256()[:LENGTH] for file in note_files(sources, Tally())}
+    return {_safe(file.source, sources.redact): file.sha256()[:LENGTH] for file in note_files(sources, Tally())}
 
 
 def since(sources: Sources, before: dict[str, str]) -> list[str]:
@@ -35,6 +38,13 @@ def since(sources: Sources, before: dict[str, str]) -> list[str]:
     }
     counts = [f"{len(names)} {kind} ({_list(names)})" for kind, names in kinds.items() if names]
     return [f"notes since they were read: {', '.join(counts)}; {ADVICE}"] if counts else []
+
+
+def _safe(name: str, redacting: bool) -> str:
+    """A file's name; the hash of one that has a secret in it, so that two such names stay two."""
+    if not redacting or redact_name(name) == name:
+        return name
+    return hashlib.sha256(name.encode()).hexdigest()[:LENGTH]
 
 
 def _list(names: list[str]) -> str:

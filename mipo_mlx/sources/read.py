@@ -14,6 +14,7 @@ from ..recipe import Recipe
 from ..records import HELDOUT, TRAIN, Context, Prompt
 from .bank import load_prompts
 from .canaries import plant
+from .changes import hashes
 from .chunks import CountTokens, cut
 from .dedupe import drop_duplicates
 from .gather import named, read_notes
@@ -38,6 +39,7 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
     contexts, prompts, row = collect(recipe, lambda text: len(encode_text(tokenizer, text)), reporter)
     write_records(folder / "contexts.jsonl", contexts)
     write_records(folder / "prompts.jsonl", prompts)
+    row["hashes"] = hashes(recipe.sources)
     write_json(report, row)
     first, *others = summary(row)
     reporter.conclude(f"  {first}")

@@ -1,0 +1,48 @@
+"""What became of notes since a run read them."""
+
+from mipo_mlx import recipe, run
+from mipo_mlx.progress import Reporter
+from mipo_mlx.sources import changes
+
+
+def test_new_changed_and_gone_notes_are_named(tmp_path):
+    for name in ("a.md", "b.md", "c.md"):
+        (tmp_path / name).write_text(f"I keep bees, says {name}.")
+    sources = recipe.Sources(notes=str(tmp_path))
+    before = changes.hashes(sources)
+    assert before.keys() == {"a.md", "b.md", "c.md"} and changes.since(sources, before) == []
+    (tmp_path / "a.md").write_text("I keep hens.")
+    (tmp_path / "b.md").unlink()
+    (tmp_path / "d.md").write_text("I sing.")
+    (tmp_path / "photo.png").write_bytes(b"no note")
+    (line,) = changes.since(sources, before)
+    assert "1 new (d.md), 1 changed (a.md), 1 gone (b.md)" in line and "--fresh" in line
+    for path in tmp_path.iterdir():
+        path.unlink()
+    tmp_path.rmdir()
+    (line,) = changes.since(sources, before)
+    assert "no such folder" in line and "\n" not in line
+
+
+def test_names_with_secrets_are_hashed(tmp_path):
+    for name in ("ana@example.org.md", "bob@example.org.md"):
+        (tmp_path / name).write_text("I keep bees.")
+    kept = changes.hashes(recipe.Sources(notes=str(tmp_path)))
+    assert len(kept) == 2 and not any("@" in name for name in kept)
+    assert any("@" in name for name in changes.hashes(recipe.Sources(notes=str(tmp_path), redact=False)))
+
+
+def test_a_rerun_warns_and_goes_on(tmp_path, tiny_folder, capsys):
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    for number in range(8):
+        (notes / f"{number}.md").write_text(f"I keep {number} bees in the garden of my aunt, and I sing to them on day {number}.")
+    values = recipe.Recipe(model=str(tiny_folder), sources=recipe.Sources(notes=str(notes), min_tokens=5))
+    opened = run.Run(tmp_path / "run", values)
+    opened.folder.mkdir()
+    run.prepare(opened, fresh=False)
+    run.execute(opened, "sources", Reporter())
+    capsys.readouterr()
+    (notes / "new.md").write_text("I dance.")
+    run.execute(opened, "sources", Reporter())
+    assert "1 new (new.md)" in capsys.readouterr().err
