@@ -23,7 +23,7 @@ from .errors import Failure, UserError
 from .files import is_whole, of_round, read_json, sha256, write_json, write_text
 from .memory import contexts
 from .progress import Reporter
-from .recipe import Dataset, Recipe
+from .recipe import Recipe
 from .recipe_loading import RecipeError
 from .training import metrics
 
@@ -45,8 +45,7 @@ class Stage:
 def _sources(run: "Run", reporter: Reporter, round_number: int) -> dict[str, Any]:
     from .sources import questions, read
 
-    if isinstance(run.recipe.evaluation.abilities, Dataset):
-        questions.prepare(run.folder, run.recipe.evaluation.abilities, reporter)
+    questions.prepare(run.folder, run.recipe.evaluation.abilities, reporter)
     return read.run(run.folder, run.recipe, reporter)
 
 
@@ -67,8 +66,7 @@ def _evaluation(run: "Run", reporter: Reporter, round_number: int) -> dict[str, 
     from .evaluation import baselines, evaluate
     from .sources import questions
 
-    if isinstance(run.recipe.evaluation.abilities, Dataset):
-        questions.prepare(run.folder, run.recipe.evaluation.abilities, reporter)
+    questions.prepare(run.folder, run.recipe.evaluation.abilities, reporter)
     if run.recipe.evaluation.baselines and evaluate.can_ask(run.folder, run.recipe):  # else the stage says why there are none
         baselines.prepare(run.folder, run.recipe, reporter)
     return evaluate.run(run.folder, run.recipe, reporter)
@@ -151,10 +149,9 @@ class Run:
 
 def steps(recipe: Recipe) -> list[str]:
     """What a run does, in order: every stage once; `pairs` and `training` once a round, as pairs-2, training-2 and so on."""
-    once = list(STAGES)
     again = [name for name, stage in STAGES.items() if stage.each_round]
     later = [of_round(name, number) for number in range(2, recipe.rounds + 1) for name in again]
-    return [*once[:3], *later, *once[3:]]
+    return [*list(STAGES)[:3], *later, *list(STAGES)[3:]]
 
 
 def parse(step: str) -> tuple[str, int]:
@@ -288,6 +285,8 @@ def _update(run: Run, **changes: Any) -> None:
 def execute(run: Run, upto: str, reporter: Reporter) -> dict[str, dict[str, Any]]:
     """Run every step up to `upto` that is not done yet; returns the summaries of all of them."""
     backend.start()  # before anything below imports MLX
+    from .sources import changes
+
     summaries, planned = {}, steps(run.recipe)
     for number, step in enumerate(planned[: planned.index(upto) + 1], 1):
         title = f"[{number}/{len(planned)}] {step}"
@@ -297,10 +296,7 @@ def execute(run: Run, upto: str, reporter: Reporter) -> dict[str, dict[str, Any]
         if run.done(step):
             reporter.say(f"{title}: done before")
             if step == "sources":
-                from .sources import changes
-
-                for line in changes.since(run.recipe.sources, run.summary(step).get("hashes", {})):
-                    reporter.warn(line)
+                changes.warn(run.recipe.sources, run.summary(step), reporter)
         else:
             run_stage(run, step, reporter, title)
         summaries[step] = run.summary(step)

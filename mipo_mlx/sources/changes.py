@@ -4,8 +4,10 @@
 """
 
 import hashlib
+from typing import Any
 
 from ..errors import UserError
+from ..progress import Reporter
 from ..recipe import Sources
 from .gather import note_files
 from .note import Tally
@@ -38,6 +40,12 @@ def since(sources: Sources, before: dict[str, str]) -> list[str]:
     }
     counts = [f"{len(names)} {kind} ({_list(names)})" for kind, names in kinds.items() if names]
     return [f"notes since they were read: {', '.join(counts)}; {ADVICE}"] if counts else []
+
+
+def warn(sources: Sources, row: dict[str, Any], reporter: Reporter) -> None:
+    """Warn of what became of the notes since sources.json (`row`) was written."""
+    for line in since(sources, row.get("hashes", {})):
+        reporter.warn(line)
 
 
 def _safe(name: str, redacting: bool) -> str:

@@ -16,12 +16,14 @@ from ..text.numbers import read_number
 from . import hub
 
 
-def prepare(folder: Path, given: Dataset, reporter: Reporter) -> None:
+def prepare(folder: Path, given: Dataset | str | None, reporter: Reporter) -> None:
     """Write the questions into the run's folder, in the form that `abilities.read_questions` takes.
 
     Questions that are there stay, unless the local files that they come from have changed. Raises UserError for a data set
     that cannot be read, and for rows that are no questions.
     """
+    if not isinstance(given, Dataset):  # a file of questions, or none
+        return
     path = path_in(folder, given)
     state, files = path.with_suffix(".json"), _local(Path(given.name).expanduser())
     if path.exists() and (not files or (state.exists() and read_json(state) == files)):
