@@ -295,8 +295,7 @@ def execute(run: Run, upto: str, reporter: Reporter) -> dict[str, dict[str, Any]
             continue
         if run.done(step):
             reporter.say(f"{title}: done before")
-            if step == "sources":
-                changes.warn(run.recipe.sources, run.summary(step), reporter)
+            changes.warn(run.recipe.sources, run.summary(step), reporter)  # only the summary of sources has hashes
         else:
             run_stage(run, step, reporter, title)
         summaries[step] = run.summary(step)
