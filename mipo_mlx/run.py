@@ -241,9 +241,9 @@ def locked(folder: Path, reporter: Reporter) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            other = path.read_text().strip() or "unknown"
             raise UserError(
-                f"{folder}: another process ({path.read_text().strip() or 'unknown'}) is working on this run; "
-                "wait for it, or choose another --name"
+                f"{folder}: another process ({other}) is working on this run; wait for it, or take another --name"
             ) from None
         except OSError as error:  # network disks and FUSE
             reporter.warn(f"{folder}: this disk knows no locks ({error.strerror}); start no second command on this run")
@@ -324,7 +324,9 @@ def run_stage(run: Run, step: str, reporter: Reporter, title: str = "") -> dict[
             summary = STAGES[parse(step)[0]].start(run, reporter, parse(step)[1])
     except BaseException:
         with suppress(Failure, OSError):  # a full disk, which the error below names
-            kept = before if before and _as_left(run, before["stages"][step]) else {**run.manifest, "stages": entries}
+            known = before["stages"][step]["sha256"].items() if before else ()
+            as_left = all((run.folder / name).exists() and sha256(run.folder / name) == digest for name, digest in known)
+            kept = before if before and as_left else {**run.manifest, "stages": entries}
             kept["stages"][step]["seconds"] = round(earlier + time.monotonic() - begin, 1)
             write_json(run.folder / "manifest.json", kept)
         raise
@@ -334,12 +336,6 @@ def run_stage(run: Run, step: str, reporter: Reporter, title: str = "") -> dict[
     entries[step] = {"state": "done", "seconds": seconds, "summary": summary, "sha256": hashes}
     _update(run, stages=entries)
     return summary
-
-
-def _as_left(run: Run, entry: dict[str, Any]) -> bool:
-    """Whether the files of a finished step still have the hashes of its entry in the manifest."""
-    known = entry.get("sha256", {}).items()
-    return all((run.folder / name).exists() and sha256(run.folder / name) == digest for name, digest in known)
 
 
 def check_files(run: Run, step: str, reporter: Reporter) -> None:

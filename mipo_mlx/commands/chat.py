@@ -4,6 +4,7 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 from ..errors import UserError
 from ..memory.contexts import joined, of_people, read_contexts
@@ -29,10 +30,10 @@ def find_context(folder: Path, recipe: Recipe, name: str | None) -> str | None:
             raise UserError(f"--context {name}: {'not text' if text else 'empty'}; expected a text file about the user")
         return text
     for attribute in ("id", "note", "source"):
-        found = [c for c in contexts if getattr(c, attribute) == name]
-        if found:
-            return joined(found)
-    notes = sorted({c.source for c in contexts if name.lower() in c.source.lower()})
+        named = [c for c in contexts if alike(getattr(c, attribute)) == alike(name)]
+        if named:
+            return joined(named)
+    notes = sorted({c.source for c in contexts if alike(name) in alike(c.source)})
     if len(notes) == 1:
         return joined([c for c in contexts if c.source == notes[0]])
     if notes:
@@ -40,6 +41,11 @@ def find_context(folder: Path, recipe: Recipe, name: str | None) -> str | None:
     sources = sorted({c.source for c in contexts})
     some = f"there are {', '.join(sources[:5])}{', ...' if len(sources) > 5 else ''}" if sources else "the run keeps no notes"
     raise UserError(f"--context {name}: no such file, and no note of this run has that name; {some}")
+
+
+def alike(name: str) -> str:
+    """A name as names are compared: in one case and in NFC, since a file's name may hold a letter and its mark apart."""
+    return normalize("NFC", name).casefold()
 
 
 def talk(run: Run, context: str | None, base: bool, max_tokens: int, temperature: float) -> None:
@@ -63,8 +69,8 @@ def talk(run: Run, context: str | None, base: bool, max_tokens: int, temperature
     histories: dict[str, Messages] = {"tuned": list(opening), **({"base": list(opening)} if base else {})}
     interactive = sys.stdin.isatty()
     if interactive:
-        told = f"with {context}" if context else "with your profile" if text else "without a context (--context FILE_OR_NOTE)"
-        print(f"{run.folder.name}, {told}; an empty line ends the talk")
+        how = f"with {context}" if context else "with your profile" if text else "without a context (--context FILE_OR_NOTE)"
+        print(f"{run.folder.name}, {how}; an empty line ends the talk")
     while question := _ask(interactive):
         for who, history in histories.items():
             history.append({"role": "user", "content": question})

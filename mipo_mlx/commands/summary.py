@@ -62,20 +62,20 @@ def usage(run: Run) -> str:
     """The commands that use the result."""
     lost = results.lost(run.folder)
 
-    def told(name: str) -> str:
+    def share(name: str) -> str:
         return f"   # {results.kept(lost[name])}" if lost.get(name, 0) > results.LIMIT else ""
 
     lines = ["use it", f"  mipo-mlx chat {quote(str(run.folder))}"]
     models = sorted(results.exported_models(run.folder), key=lambda path: lost.get(path.name, 0))
     if models:
-        lines.append(f"  llama-cli -m {quote(str(models[0]))}{told(models[0].name)}")
+        lines.append(f"  llama-cli -m {quote(str(models[0]))}{share(models[0].name)}")
     if models and (run.folder / "Modelfile").exists():
         source = modelfile_source(run.folder)
         lines.append(
-            f"  ollama create {results.ollama_name(run.folder.name)} -f {quote(str(run.folder / 'Modelfile'))}{told(source)}"
+            f"  ollama create {results.ollama_name(run.folder.name)} -f {quote(str(run.folder / 'Modelfile'))}{share(source)}"
         )
     if (run.folder / "fused").exists():
-        lines.append(f"  mlx_lm.generate --model {quote(str(run.folder / 'fused'))} --prompt '{REQUEST}'{told('fused')}")
+        lines.append(f"  mlx_lm.generate --model {quote(str(run.folder / 'fused'))} --prompt '{REQUEST}'{share('fused')}")
     return "\n".join(lines)
 
 

@@ -1,6 +1,7 @@
 """`mipo-mlx chat`: which text `--context` finds, what the model is told, and both models side by side."""
 
 import importlib
+from unicodedata import normalize
 
 import pytest
 from click.testing import CliRunner
@@ -12,6 +13,7 @@ from mipo_mlx.files import write_json
 from mipo_mlx.models import load
 from mipo_mlx.recipe import Recipe
 from mipo_mlx.recipe_loading import dump
+from mipo_mlx.records import TRAIN, Context, write_records
 from mipo_mlx.run import STAGES
 from tests.evaluation import helpers
 
@@ -63,6 +65,13 @@ def test_a_context_changes_the_answer_and_reaches_the_system_message(trained, mo
 @pytest.mark.parametrize("name", ["c2", "n2", "n2.md", "N2.M"])
 def test_a_context_is_found_by_its_id_its_note_or_a_part_of_its_file(trained, name):
     assert chat.find_context(trained, PLAIN, name) == "I learn Portuguese."
+
+
+def test_a_name_is_found_whichever_way_its_letters_are_written(tmp_path):
+    written = [Context("c0", "I get up early.", "n", normalize("NFD", "B\u00e4ckerei.md"), 1, TRAIN, 5)]
+    write_records(tmp_path / "contexts.jsonl", written)
+    for form in ("NFC", "NFD"):
+        assert chat.find_context(tmp_path, PLAIN, normalize(form, "b\u00e4ckerei")) == "I get up early."
 
 
 def test_a_context_that_is_not_there_ends_in_one_line(trained, tmp_path):
