@@ -242,9 +242,8 @@ def locked(folder: Path, reporter: Reporter) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             other = path.read_text().strip() or "unknown"
-            raise UserError(
-                f"{folder}: another process ({other}) is working on this run; wait for it, or take another --name"
-            ) from None
+            reason = f"another process ({other}) is working on this run; wait for it, or choose another --name"
+            raise UserError(f"{folder}: {reason}") from None
         except OSError as error:  # network disks and FUSE
             reporter.warn(f"{folder}: this disk knows no locks ({error.strerror}); start no second command on this run")
         path.write_text(f"pid {os.getpid()}")

@@ -9,11 +9,11 @@ from click.testing import CliRunner
 from mipo_mlx.cli import main
 from mipo_mlx.commands import chat
 from mipo_mlx.errors import UserError
-from mipo_mlx.files import write_json
+from mipo_mlx.files import write_json, write_records
 from mipo_mlx.models import load
 from mipo_mlx.recipe import Recipe
 from mipo_mlx.recipe_loading import dump
-from mipo_mlx.records import TRAIN, Context, write_records
+from mipo_mlx.records import TRAIN, Context
 from mipo_mlx.run import STAGES
 from tests.evaluation import helpers
 
