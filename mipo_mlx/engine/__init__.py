@@ -4,8 +4,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from .. import backend
+
 if TYPE_CHECKING:
     import mlx.nn as nn
+
+backend.start()  # the modules of this folder import MLX, which needs a fast BLAS loaded before
 
 
 @contextmanager

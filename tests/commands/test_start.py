@@ -4,6 +4,8 @@ import errno
 import fcntl
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -113,3 +115,15 @@ def test_a_disk_without_locks_is_warned_of_and_the_run_goes_on(name, tmp_path, m
     (tmp_path / ".lock").write_text("pid 7")
     with pytest.raises(UserError, match=r"another process \(pid 7\)"), run.locked(tmp_path, Reporter()):
         pass
+
+
+@pytest.mark.parametrize("module", ["commands.init", "commands.start", "commands.dry_run", "models.load", "run"])
+def test_whatever_is_imported_first_mlx_finds_the_fast_blas(module):
+    """With MLX imported before, its own matrix library stays, 30 times slower."""
+    code = (
+        "import sys; from mipo_mlx import backend; loaded = []; real = backend.start\n"
+        "def start(): loaded.append('mlx.core' in sys.modules); real()\n"
+        f"backend.start = start; import mipo_mlx.{module}\n"
+        "print('mlx.core' not in sys.modules or loaded[:1] == [False])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "True\n"
