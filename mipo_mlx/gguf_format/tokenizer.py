@@ -238,8 +238,10 @@ def without_row(tokenizer: Any, vocabulary: int) -> list[str]:
 
 
 def from_gguf(file: GGUFFile) -> dict[str, Any]:
-    """The tokenizer keys of a GGUF file, chat template left out."""
-    return {k: v for k, v in file.metadata.items() if k.startswith("tokenizer.") and not k.startswith("tokenizer.chat_template")}
+    """The tokenizer keys of a GGUF file, chat template left out. Tokens without a row of embeddings, which some have, go out."""
+    rows = file.tensors["token_embd.weight"].shape[0]
+    keys = {k: v for k, v in file.metadata.items() if k.startswith("tokenizer.") and not k.startswith("tokenizer.chat_template")}
+    return {k: v[:rows] if k in (f"{PREFIX}{name}" for name in ("tokens", "scores", "token_type")) else v for k, v in keys.items()}
 
 
 def match(fast: Any, content: dict[str, Any]) -> str:

@@ -70,6 +70,15 @@ def test_words_without_a_row_are_refused(tmp_path):
         tokenizer.from_transformers(tokens, 600)
 
 
+def test_a_gguf_base_with_more_tokens_than_rows(tmp_path):
+    """As Ollama's files of Gemma 3 are."""
+    whole = GGUFFile(make_tiny("gemma3", *MODELS["gemma3"], tmp_path).write(tmp_path / "model.gguf", "f16"))
+    own, lists = tokenizer.from_gguf(whole), [f"tokenizer.ggml.{name}" for name in ("tokens", "scores", "token_type")]
+    for key, more in zip(lists, ("<image_soft_token>", 0.0, 3), strict=True):
+        whole.metadata[key] = [*whole.metadata[key], more]
+    assert tokenizer.from_gguf(whole) == own and len(own["tokenizer.ggml.tokens"]) == VOCABULARY
+
+
 @pytest.mark.process
 def test_the_case_of_gemma_3(tmp_path):
     place = make_case("gemma3-extra-id", tmp_path)
