@@ -181,6 +181,7 @@ class Evaluation(Section):
     judge_model: str | None = None
     judge_mode: Literal["pairwise", "rubric"] = "pairwise"
     judge_timeout: Positive = 60.0
+    use: Annotated[int, Field(ge=0)] = 24
     everyday: Annotated[int, Field(ge=0)] = 12
     leak_contexts: Annotated[int, Field(ge=0)] = 24
     unprompted: Annotated[int, Field(ge=0)] = 200

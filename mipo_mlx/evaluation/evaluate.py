@@ -19,7 +19,7 @@ from ..progress import Reporter
 from ..recipe import Evaluation, Recipe
 from ..records import HELDOUT, Pair
 from ..sources import questions
-from . import abilities, answers, baselines, checkable, drift, heldout, judge, leak, outcome, requests, verdict, votes
+from . import abilities, answers, baselines, checkable, drift, heldout, judge, leak, outcome, requests, use, verdict, votes
 from .journal import Journal
 from .outcome import FORMAT, Example, Outcome, ShadedAnswer
 from .requests import Answered
@@ -28,7 +28,7 @@ from .workbench import Workbench, embedder_of
 JOURNAL = "eval-samples.jsonl"
 PAIRS_AT_ONCE = 16  # held-out pairs scored between two entries of the journal
 ON_TOP = {"baselines", "judge", "judge_model", "judge_mode", "judge_timeout"}
-APART = {"everyday", "leak_contexts", "unprompted", "checkable", "abilities", "abilities_questions"}  # samples of their own
+APART = {"everyday", "leak_contexts", "unprompted", "checkable", "abilities", "abilities_questions", "use"}  # samples of their own
 COMPUTED = {"examples", "gallery", "bootstrap", "embedding_judge"}  # of what is computed from samples that stay as they are
 INPUTS = ("pairs.jsonl", "contexts.jsonl", "prompts.jsonl", "adapters/adapters.safetensors", "adapters/adapter_config.json")
 
@@ -162,9 +162,10 @@ def _evaluate(
     wanted = sum(group.wanted for group in groups)
     with_baselines = settings.baselines or baselines.finished(groups, journal)
     total = len(pairs) + 4 * wanted + drift.work(folder, recipe) + abilities.work(known_answers) + judge.work(recipe, wanted)
+    total += use.work(folder, recipe, groups)
     total += checkable.work(folder, recipe) + leak.work(folder, recipe) + (baselines.work(groups) if with_baselines else 0)
     with reporter.track("evaluating", total=total, unit="answers") as bar:
-        bench = Workbench(model, loaded.tokenizer, folder, recipe, journal, reporter, bar, embedder_of(settings))
+        bench = Workbench(model, loaded.tokenizer, folder, recipe, journal, reporter, bar, window, embedder_of(settings))
         notes = {context.id: context.note for context in contexts.read_contexts(folder, recipe)}
         of_pairs = heldout.evaluate(pairs, _score_pairs(bench, pairs), notes, recipe)
         answered = requests.answer(bench, groups)
@@ -173,6 +174,7 @@ def _evaluate(
             heldout=of_pairs,
             fresh=answers.evaluate(answered, settings, recipe.seed, bench.embedder) if answered else None,
             fit=votes.fit(answered, settings, recipe.seed, bench.embedder),
+            use=use.evaluate(bench.keyed_by(settings.use), answered),
             unprompted=drift.evaluate(bench.keyed_by(settings.everyday)),
             leak=leak.evaluate(bench.keyed_by(settings.leak_contexts, settings.unprompted)),
             baselines=baselines.evaluate(bench, answered) if with_baselines else None,

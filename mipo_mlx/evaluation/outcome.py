@@ -92,6 +92,17 @@ class Judged(Opinion):
 
 
 @dataclass(frozen=True)
+class Use:
+    """The result as its owner will use it."""
+
+    requests: int  # with distractors
+    no_interval: str | None
+    # Shares of answers that fit the right passage best of three: undistracted, distracted, lost_to_distractors. {}: not measured.
+    distractors: Metrics
+    ways: dict[str, Opinion]  # whose answers fit the profile better: "alone" and "profile" (see use.py); {} without a profile
+
+
+@dataclass(frozen=True)
 class BaselineMeasure(Measure):
     """before: the base with the context in its prompt; after: the baseline; to_tuned: the change from it to the tuned model."""
 
@@ -199,6 +210,7 @@ class Outcome:
     fresh: Fresh | None = None
     fit: Opinion | None = None  # whose fresh answers fit better, by embeddings or by the base's likelihood
     judged: Judged | None = None
+    use: Use | None = None
     baselines: dict[str, dict[str, BaselineMeasure]] | None = None
     unprompted: Unprompted | None = None
     leak: Leak | None = None

@@ -144,6 +144,8 @@ def rows(outcome: Outcome) -> list[Row]:
             right = f"right {fresh.apart_by} of {k} identified"
             add(fresh.metrics, f"identified_{k}", f"{right}, own likelihood", ".2f")
             add(fresh.metrics, f"identified_by_embedding_{k}", f"{right}, embedding judge", ".2f")
+    if outcome.use:
+        add(outcome.use.distractors, "distracted", "right passage used, two others before it", ".2f")
     parts = ((FRESH_ROWS, fresh), (HELDOUT_ROWS, outcome.heldout), (MORE_ROWS, outcome.abilities), (MORE_ROWS, checkable))
     for labels, part in parts:
         for key, label, form in labels:

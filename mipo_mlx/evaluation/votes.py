@@ -128,8 +128,14 @@ def closer(embed: Embed, answered: Sequence[Answered]) -> list[Row]:
     margins = []
     for side in SIDES:
         rows = embedding.cosines(embed, [a.by(side).text for a in answered], [a.group.apart for a in answered])
-        margins.append([row[a.own] - float(np.mean(np.delete(row, a.own))) for row, a in zip(rows, answered, strict=True)])
+        margins.append([_margin(row, a.own) for row, a in zip(rows, answered, strict=True)])
     return _rows(margins)
+
+
+def _margin(closeness: Sequence[float], own: int) -> float:
+    """How much closer an answer is to its own text than to the others on average; the closeness itself where there is no other."""
+    others = np.delete(closeness, own)
+    return closeness[own] - float(others.mean()) if len(others) else closeness[own]
 
 
 def likelier(answered: Sequence[Answered]) -> list[Row]:

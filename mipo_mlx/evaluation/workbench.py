@@ -34,6 +34,7 @@ class Workbench:
     journal: Journal
     reporter: Reporter
     bar: Bar | None = None
+    window: int | None = None  # tokens that a prompt may have; None: no limit
     embedder: Embed | None = None  # None: none is installed, or the recipe turns it off
 
     def keyed_by(self, *settings: Any) -> "Workbench":

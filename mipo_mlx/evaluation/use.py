@@ -1,0 +1,154 @@
+"""The result as its owner will use it, on held-out requests (`use` in eval.json).
+
+- distractors: the right passage comes last, behind two passages of other notes. Does the answer still fit the right one?
+- profile: both models get the profile. Whose answers fit it better?
+- alone: the tuned model has the profile as its default system message, as the exported file does; the base has nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ..memory.contexts import FILE as PROFILE
+from ..memory.contexts import of_people, plain
+from ..models import embedding
+from ..models.prompts import encode
+from ..recipe import Recipe
+from ..records import Answer, Prompt
+from .answers import SIDES, clusters_of, identified
+from .outcome import Metrics, Opinion, Use
+from .requests import Answered, Group, Scored, by_group, heldout_of, score
+from .statistics import SHARE, Measures, key_of, too_few
+from .votes import fit
+from .workbench import Workbench
+
+AMONG = 3  # the right passage and its distractors
+
+
+def work(folder: Path, recipe: Recipe, groups: Sequence[Group]) -> int:
+    """How much the bar moves in `evaluate`."""
+    wanted = sum(group.wanted for group in distractible(groups, recipe))
+    return 4 * wanted + 6 * len(_requests(folder, recipe))
+
+
+def distractible(groups: Sequence[Group], recipe: Recipe) -> list[Group]:
+    """The first groups, `evaluation.use` answers in all, that have passages of two other notes."""
+    kept: list[Group] = []
+    for group in groups:
+        left = recipe.evaluation.use - sum(one.wanted for one in kept)
+        if left > 0 and group.passages and len(group.passages) >= AMONG:
+            kept.append(replace(group, wanted=min(left, group.wanted)))
+    return kept
+
+
+def evaluate(bench: Workbench, answered: Sequence[Answered]) -> Use | None:
+    """None where there is nothing to ask. answered: the requests with the right passage alone."""
+    by_place = {(id(a.group.prompts), a.own): a for a in answered}
+    groups = distractible(list({id(a.group): a.group for a in answered}.values()), bench.recipe)
+    right = [by_place[id(group.prompts), own] for group in groups for own in range(group.wanted)]
+    ways = _ways(bench)
+    if not right and not ways:
+        return None
+    clusters = clusters_of(right)
+    return Use(len(right), too_few(clusters), _distractors(bench, groups, right) if right else {}, ways)
+
+
+def _distractors(bench: Workbench, groups: list[Group], right: Sequence[Answered]) -> Metrics:
+    """The share of answers that fit the right passage best of three, with it alone and behind the other two, and the loss.
+
+    {} where three passages do not fit into the model's window.
+    """
+    prompts = [bench.prompt(a.request, _distracted(a)) for a in right]
+    if bench.window is not None and max(map(len, prompts)) > bench.window:
+        return {}
+    sides: list[list[Scored]] = []
+    for side in SIDES:
+        with bench.as_side(side):
+            answers = by_group(groups, bench.sample(f"use-distracted-{side}", prompts, "answers"))
+        with bench.as_side("base"):
+            scores = score(bench, f"use-distracted-{side} scored", groups, answers)
+        pairs = [pair for row, of_row in zip(answers, scores, strict=True) for pair in zip(row, of_row, strict=True)]
+        sides.append([Scored(a, s, s) for a, s in pairs])
+    distracted = [replace(a, base=base, tuned=tuned) for a, base, tuned in zip(right, *sides, strict=True)]
+    measures = Measures([key_of(a.request, a.context) for a in right], bench.resampler(clusters_of(right)))
+    shares = {name: _shares(bench, of) for name, of in (("undistracted", right), ("distracted", distracted))}
+    for name, (before, after) in shares.items():
+        measures.add(name, before, after, SHARE)
+    lost = [[u - d for u, d in zip(*pair, strict=True)] for pair in zip(shares["undistracted"], shares["distracted"], strict=True)]
+    measures.add("lost_to_distractors", lost[0], lost[1])
+    return measures.metrics
+
+
+def _distracted(a: Answered) -> str:
+    """The request's context with the passages of the next two rows before the right one."""
+    rows = [(a.own + step) % len(a.group.passages) for step in (1, 2)]
+    passage = a.group.passages[a.own]
+    profile = a.context.removesuffix(passage)
+    return profile + "\n\n".join([*(a.group.passages[row] for row in rows), passage])
+
+
+def _shares(bench: Workbench, answered: Sequence[Answered]) -> list[list[float]]:
+    """For the base's answers and the tuned model's: 1 where the right passage fits best, by embeddings or the base's likelihood."""
+    shares = []
+    for side in SIDES:
+        if bench.embedder:
+            rows = embedding.cosines(bench.embedder, [a.by(side).text for a in answered], [a.group.passages for a in answered])
+        else:
+            rows = [a.by(side).totals("base") for a in answered]
+        shares.append([identified(row, a.own, AMONG) for row, a in zip(rows, answered, strict=True)])
+    return shares
+
+
+def _ways(bench: Workbench) -> dict[str, Opinion]:
+    """Whose answers fit the profile better, by the way of use; {} without a profile."""
+    requests, profile = _requests(bench.folder, bench.recipe), _profile(bench.folder, bench.recipe)
+    if not requests:
+        return {}
+    groups = [_group(bench, request, profile) for request in requests]
+    bare = [encode(bench.tokenizer, [{"role": "user", "content": request.text}]) for request in requests]
+    prompts = [group.prompts[0] for group in groups]
+    answers: dict[str, list[Answer]] = {"tuned": bench.sample("use-profile-tuned", prompts, "use")}
+    with bench.as_side("base"):
+        answers["alone"] = bench.sample("use-alone-base", bare, "use")
+        answers["profile"] = bench.sample("use-profile-base", prompts, "use")
+        rows = [list(row) for row in zip(*answers.values(), strict=True)]
+        scores = score(bench, "use-profile scored", [replace(group, wanted=len(answers)) for group in groups], rows)
+    scored = {
+        name: [Scored(a, s[place], s[place]) for a, s in zip(of, scores, strict=True)]
+        for place, (name, of) in enumerate(answers.items())
+    }
+    opinions = {}
+    for way in ("alone", "profile"):
+        pairs = [Answered(group, 0, base, tuned) for group, base, tuned in zip(groups, scored[way], scored["tuned"], strict=True)]
+        opinion = fit(pairs, bench.recipe.evaluation, bench.recipe.seed, bench.embedder)
+        if opinion:
+            opinions[way] = opinion
+    return opinions
+
+
+def _group(bench: Workbench, request: Prompt, profile: str) -> Group:
+    """The request with the profile, which an embedder compares with, and without it, which the likelihood is compared with."""
+    plain_prompt = bench.prompt(request.text, None)
+    return Group(
+        [request.id] * 2,
+        [request.text] * 2,
+        [request.id] * 2,  # one profile: the requests alone are independent
+        [profile, ""],
+        [bench.prompt(request.text, profile), plain_prompt],
+        1,
+        plain_prompt,
+        [profile],
+    )
+
+
+def _requests(folder: Path, recipe: Recipe) -> list[Prompt]:
+    """The first `evaluation.use` held-out requests; none without a profile."""
+    return heldout_of(folder, recipe)[1][: recipe.evaluation.use] if _profile(folder, recipe) else []
+
+
+def _profile(folder: Path, recipe: Recipe) -> str:
+    """What profile.md says of the one author; "" without one."""
+    path = folder / PROFILE
+    if of_people(recipe) or not path.exists():
+        return ""
+    return plain(path.read_text(encoding="utf-8", errors="replace"))
