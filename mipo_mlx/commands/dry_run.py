@@ -1,6 +1,6 @@
 """`mipo-mlx train RECIPE --dry-run`: what a run will read, sample, train and write, with the memory and time to expect.
 
-Notes are really read (into a temporary folder), the tokenizer and the configuration of the model are loaded, its weights are not.
+The notes are read into a temporary folder. Of the model, the tokenizer and the configuration are loaded, and no weights.
 """
 
 import shutil
@@ -20,8 +20,8 @@ from ..records import HELDOUT, TRAIN, VALIDATION, Context, Pair, Prompt
 from ..run import STAGES, Run, changed, outputs, steps
 from . import preflight
 
-# Shares of the measured matrix rate that each kind of work reaches, from runs of the demo on two CPU cores: decoding is bound by
-# memory and by many small operations, scoring and training by matrix products.
+# Shares of the measured matrix rate that each kind of work reaches, from runs of the demo on two CPU cores. Memory and many small
+# operations bound decoding; matrix products bound scoring and training.
 SAMPLING, SCORING, TRAINING = 0.16, 0.55, 0.45
 OVERHEAD = 20.0  # seconds to load, export and write the report
 EXTRA = 40  # tokens of template, instruction and request around a context
@@ -31,9 +31,9 @@ PROFILE_ANSWER = 64  # tokens that the model writes about each note, where a pro
 
 @dataclass(frozen=True)
 class Work:
-    """What a run computes; tokens are upper bounds (answers may end before max_tokens)."""
+    """What a run computes. Tokens are upper bounds, since answers may end before max_tokens."""
 
-    contexts: dict[str, int]  # by split: what training, validation and the held-out side have to draw from
+    contexts: dict[str, int]  # by split: contexts that grids are dealt from
     prompts: dict[str, int]
     answers: int
     pairs: int
@@ -47,38 +47,38 @@ class Work:
 
 
 def count(recipe: Recipe, contexts: list[Context], prompts: list[Prompt]) -> Work:
-    """Count the work of a recipe over these contexts and prompts; every round that may take place counts."""
+    """The work of a recipe over these contexts and requests. Every round that may take place counts."""
     pairs, k = recipe.pairs, recipe.pairs.contexts_per_grid
     rows = k + ("no_context" in pairs.negatives)
-    told = [told_tokens(c, recipe) for c in contexts]
-    mean = sum(told) // max(1, len(told)) + EXTRA
+    lengths = [with_profile(context, recipe) for context in contexts]
+    mean = sum(lengths) // max(1, len(lengths)) + EXTRA
     heldout = pairs.heldout_grids + pairs.validation_grids
     answers = (pairs.grids + heldout) * rows
     scored = (pairs.grids + heldout) * rows * (mean + rows * pairs.max_tokens)
     each = mean + pairs.candidates * pairs.max_tokens
     steps = max(1, round(recipe.training.epochs * pairs.grids / recipe.training.grids_per_step))
-    looks = recipe.rounds * (2 + steps // recipe.training.evaluate_every)
-    scored += (looks * pairs.validation_grids + pairs.heldout_grids) * k * each
+    validations = recipe.rounds * (2 + steps // recipe.training.evaluate_every)
+    scored += (validations * pairs.validation_grids + pairs.heldout_grids) * k * each
     scored += round(recipe.rounds * pairs.said_back * pairs.grids * k) * each
     later = (recipe.rounds - 1) * pairs.grids
     answers += later * rows
     scored += later * (rows * (mean + rows * pairs.max_tokens) + k * each)  # by the policy, then by the reference
     if recipe.training.reference != "base":
         scored += (pairs.grids + pairs.validation_grids) * k * each
-    asked, divided = by_split(contexts, prompts)
-    set_apart(recipe, asked, divided)  # as the pairs stage does
+    requests, divided = by_split(contexts, prompts)
+    set_apart(recipe, requests, divided)  # as the pairs stage does
     evaluated = of_evaluation(recipe, mean)
     read = sum(c.split == TRAIN or of_people(recipe) for c in contexts) if uses_profile(recipe) else 0  # for the profile
     return Work(
-        {split: len(found) for split, found in divided.items()},
-        {split: len(found) for split, found in asked.items()},
+        {split: len(some) for split, some in divided.items()},
+        {split: len(some) for split, some in requests.items()},
         answers,
         recipe.rounds * pairs.grids * k,
         recipe.rounds * steps,
         answers * pairs.max_tokens + evaluated.sampled + read * PROFILE_ANSWER,
         scored + evaluated.scored + read * (EXTRA + recipe.sources.context_tokens),
         int(evaluated.trainings * recipe.rounds * recipe.training.epochs * pairs.grids * k * each),
-        max(told, default=0) + EXTRA,
+        max(lengths, default=0) + EXTRA,
         pairs.max_tokens,
         pairs.candidates,
     )
@@ -94,7 +94,7 @@ class Evaluated:
 
 
 def of_evaluation(recipe: Recipe, prompt: int, most: int | None = None) -> Evaluated:
-    """prompt: its tokens; most: fresh answers that can be asked for at most, where held-out pairs limit them."""
+    """The work of the evaluation. prompt: tokens of a prompt; most: fresh answers, where the held-out pairs limit them."""
     from ..evaluation.abilities import WORKING
     from ..evaluation.endpoint import is_url
     from ..evaluation.judge import names
@@ -112,7 +112,7 @@ def of_evaluation(recipe: Recipe, prompt: int, most: int | None = None) -> Evalu
 
 
 def _worked(recipe: Recipe) -> int:
-    """How many questions each model answers at length, since their answer is a number; none of a file that is not there."""
+    """How many questions each model answers at length, since their answer is a number. A missing file has none."""
     settings = recipe.evaluation
     if isinstance(settings.abilities, Dataset):
         return 0 if "choices" in settings.abilities.columns else settings.abilities_questions
@@ -123,30 +123,30 @@ def _worked(recipe: Recipe) -> int:
     return sum("choices" not in row for row in rows)
 
 
-def told_tokens(context: Context, recipe: Recipe) -> int:
-    """How long a context will be with the profile that is not written yet; an upper bound."""
+def with_profile(context: Context, recipe: Recipe) -> int:
+    """Tokens of a context with the profile that is not written yet, at most."""
     profile = recipe.sources.profile_tokens
     return {"passage": context.tokens, "profile": profile, "both": context.tokens + profile}[recipe.sources.context]
 
 
 def count_pairs(recipe: Recipe, pairs: list[Pair]) -> Work:
-    """Count the work of a recipe whose pairs are made already: nothing is sampled but for the evaluation."""
+    """The work of a recipe with pairs from a file: only the evaluation samples."""
     of = {split: [pair for pair in pairs if pair.split == split] for split in (TRAIN, VALIDATION, HELDOUT)}
-    tokens = {split: sum(len(p.prompt_tokens) + sum(map(len, p.tokens)) for p in found) for split, found in of.items()}
+    tokens = {split: sum(len(p.prompt_tokens) + sum(map(len, p.tokens)) for p in some) for split, some in of.items()}
     training = recipe.training
     steps = max(1, round(training.epochs * len({pair.grid for pair in of[TRAIN]}) / training.grids_per_step))
-    looks = 2 + steps // training.evaluate_every
+    validations = 2 + steps // training.evaluate_every
     longest = max(len(pair.prompt_tokens) for pair in pairs)
     evaluated = of_evaluation(recipe, longest, most=len(of[HELDOUT]))
     named = tokens[TRAIN] + tokens[VALIDATION] if training.reference != "base" else 0
     return Work(
         {split: 0 for split in of},
-        {split: len({tuple(pair.prompt_tokens) for pair in found}) for split, found in of.items()},
+        {split: len({tuple(pair.prompt_tokens) for pair in some}) for split, some in of.items()},
         0,
         len(of[TRAIN]),
         steps,
         evaluated.sampled,
-        sum(tokens.values()) + named + looks * tokens[VALIDATION] + tokens[HELDOUT] + evaluated.scored,
+        sum(tokens.values()) + named + validations * tokens[VALIDATION] + tokens[HELDOUT] + evaluated.scored,
         int(evaluated.trainings * training.epochs * tokens[TRAIN]),
         longest,
         max(len(answer) for pair in pairs for answer in pair.tokens),
@@ -178,8 +178,7 @@ def times(work: Work, parameters: int, rate: float) -> Times:
 
 
 def describe(run: Run) -> str:
-    """The plan as text. Raises what `preflight.settings` raises, the sources stage for notes that cannot make one grid, and a
-    pair file."""
+    """The plan as text. Raises what `preflight.settings` raises, and what reading the notes or the pair file raises."""
     backend.start()
     from ..evaluation.endpoint import endpoints
     from ..models.load import load_tokenizer, model_config

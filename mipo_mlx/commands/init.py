@@ -52,7 +52,7 @@ training:
 
 export:
   gguf: [q8_0]              # files for llama.cpp, Ollama and LM Studio
-  system: none              # what the model is told of you without being asked: none, a text of your own, or profile
+  system: {system}              # what the files know of you from the start: auto (the run's profile), none, or a text of your own
 """
 
 
@@ -78,6 +78,7 @@ def write(folder: Path, choices: Choices) -> Path:
         model=quoted(choices.model),
         notes=quoted(choices.notes),
         grids=defaults.pairs.grids,
+        system=defaults.export.system,
         max_tokens=defaults.pairs.max_tokens,
         learning_rate=f"{defaults.training.learning_rate:.0e}".replace("e-0", "e-"),
     )

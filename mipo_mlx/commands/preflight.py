@@ -1,6 +1,6 @@
-"""What would end a run after a night of work is looked for when it begins: before a stage computes, and before `--fresh` erases.
+"""What would end a run after a night of work is checked when it begins: before a stage computes, before `--fresh` erases.
 
-Tokenizers, configurations and notes are read, weights are not.
+Tokenizers, configurations, the names of weights and, with --fresh, the notes are read; weights are not.
 """
 
 import tempfile
@@ -17,8 +17,8 @@ from ..run import Run
 
 
 def check(run: Run, upto: str, fresh: bool, reporter: Reporter) -> None:
-    """Raise what the steps up to `upto` would raise hours later; with `fresh`, also what ends them at once, since by then the run
-    that was there is gone."""
+    """Raise what the steps up to `upto` would raise hours later. With `fresh`, also raise what would end them at once: by then
+    the run that was there would be gone."""
     planned = runs.steps(run.recipe)
     ahead = {runs.parse(step)[0] for step in planned[: planned.index(upto) + 1] if fresh or not run.done(step)}
     settings(run.recipe, ahead, reporter)
