@@ -117,6 +117,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--answers", type=int, default=32)
     parser.add_argument("--max-tokens", type=int, default=48)
+    parser.add_argument("--context", type=int, default=512, help="tokens of the context that 8 prompts share")
     parser.add_argument("--only", choices=["plain", "shared", "grid"])
     parser.add_argument(
         "--cpu-seconds",
@@ -130,7 +131,7 @@ def main() -> None:
     print(f"{options.model}, {backend.device()}, {options.answers} answers of up to {options.max_tokens} tokens")
     races = {
         "plain": ("tokens", ours, theirs, (options.answers, 60, 1)),
-        "shared": ("tokens", ours, theirs, (8, 512, 8)),
+        "shared": ("tokens", ours, theirs, (8, options.context, 8)),
         "grid": ("pairs", grid, two_samples, (options.answers, 60, 1)),
     }
     for label, (unit, first, second, shape) in races.items():

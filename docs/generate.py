@@ -1,4 +1,4 @@
-"""Write the parts of docs/ that the code knows: the keys of a recipe, the commands, the files of a run.
+"""Write the parts of docs/ that the code knows: keys of a recipe, commands, files of a run, functions of the library.
 
     python docs/generate.py            # writes the blocks of docs/*.md anew
     python docs/generate.py --check    # changes nothing; exit code 1 and the names of the stale pages
@@ -7,6 +7,7 @@ A block of a page stands between `<!-- generated: NAME -->` and `<!-- end of NAM
 The text around a block is written by hand. tests/test_docs.py fails where a page is stale.
 """
 
+import inspect
 import json
 import re
 import sys
@@ -22,6 +23,7 @@ sys.path.insert(0, str(ROOT))
 import click  # noqa: E402
 from pydantic import BaseModel  # noqa: E402
 
+import mipo_mlx  # noqa: E402
 from mipo_mlx import cli, run  # noqa: E402
 from mipo_mlx.recipe import Dataset, Recipe  # noqa: E402
 
@@ -142,7 +144,7 @@ def allowed(schema: dict[str, Any]) -> str:
 
 def _cell(explained: Explained) -> str:
     shown = "; ".join(f"`{value}`" + (f" ({why})" if why else "") for value, why in explained.examples)
-    return explained.text + (f" Examples: {shown}" if shown else "")
+    return explained.text + (f". Examples: {shown}" if shown else "")
 
 
 def recipes_block() -> str:
@@ -219,7 +221,18 @@ def files_block() -> str:
     return "\n".join(["| file | written by | what it holds |", "|---|---|---|", *lines])
 
 
-BLOCKS = {"keys": keys_block, "recipes": recipes_block, "commands": commands_block, "files": files_block}
+def library_block() -> str:
+    """Every function of the library with its signature and its docstring."""
+    parts = []
+    for name in mipo_mlx.__all__:
+        function = getattr(mipo_mlx, name)
+        signature = re.sub(r"[\w.]+\.(?=\w)|['\"]", "", str(inspect.signature(function)))  # without modules and quotes
+        text = inspect.cleandoc(function.__doc__ or "").replace("\n", " ").replace("  ", "\n\n")
+        parts.append(f"### `{name}`\n\n```python\n{name}{signature}\n```\n\n{text}")
+    return "\n\n".join(parts)
+
+
+BLOCKS = {"library": library_block, "keys": keys_block, "recipes": recipes_block, "commands": commands_block, "files": files_block}
 
 
 def renewed(page: str) -> str:
