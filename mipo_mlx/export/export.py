@@ -24,7 +24,7 @@ from . import fidelity, gguf, modelfile, system
 from . import fuse as fusing
 from .adapter_gguf import NO_DORA, write_adapter
 from .card import Card, make_card
-from .results import STATE, Exported, Fidelity, read_state, run_name, write_state
+from .results import STATE, Exported, Fidelity, read_state, recorded, run_name, write_state
 from .system import Default, default_system
 from .weights import Weights, load_adapters
 
@@ -144,8 +144,15 @@ def prepare(folder: Path, recipe: Recipe) -> Job:
     generation = read_json(path / "generation_config.json", {}) if path.is_dir() else {}
     card = make_card(folder, recipe, path, generation)
     adapters = folder / "adapters"
+    trained = adapters / "adapters.safetensors"
+    digest = sha256(trained) if trained.exists() else ""
+    if digest and digest != recorded(folder).get("adapters/adapters.safetensors", digest):
+        raise UserError(
+            f"{trained}: not the adapters that training left (manifest.json has their hash); put them back, or train this run "
+            "again with `mipo-mlx train --fresh`"
+        )
     inputs = fingerprint(
-        sha256(adapters / "adapters.safetensors") if (adapters / "adapters.safetensors").exists() else "",
+        digest,
         path.resolve(), path.stat().st_mtime_ns, template, card, recipe.export.pretokenizer,
     )  # fmt: skip
     weights = Weights(path, config, load_adapters(adapters))

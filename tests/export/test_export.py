@@ -11,6 +11,7 @@ import pytest
 from mipo_mlx.errors import UserError
 from mipo_mlx.export import export as stage
 from mipo_mlx.export.results import Fidelity
+from mipo_mlx.files import sha256
 from mipo_mlx.gguf_format.file import GGUFFile
 from mipo_mlx.gguf_format.to_mlx import load_gguf
 from mipo_mlx.models.load import load
@@ -152,6 +153,25 @@ def test_new_adapters_make_new_files(run):
     mx.save_safetensors(str(folder / "adapters" / "adapters.safetensors"), {k: v * 2 for k, v in arrays.items()})
     stage.run(folder, recipe(tiny), QUIET)
     assert (folder / "mine-f32.gguf").read_bytes() != before
+
+
+@pytest.mark.parametrize("change", ["bit", "swapped", "cut"])
+def test_adapters_that_training_did_not_leave_are_refused(run, tmp_path, change):
+    tiny, folder = run
+    path = folder / "adapters" / "adapters.safetensors"
+    before = path.read_bytes()
+    (folder / "manifest.json").write_text(
+        json.dumps({"stages": {"training": {"sha256": {"adapters/adapters.safetensors": sha256(path)}}}})
+    )
+    stage.run(folder, recipe(tiny), QUIET)
+    if change == "swapped":
+        arrays = mx.load(str(path))
+        mx.save_safetensors(str(path), {k: v * 2 for k, v in arrays.items()})
+    else:
+        path.write_bytes(before[:-1] + (bytes([before[-1] ^ 1]) if change == "bit" else b""))
+    for export in (stage.run, stage.fuse):
+        with pytest.raises(UserError, match="adapters.safetensors: not the adapters that training left .*mipo-mlx train"):
+            export(folder, recipe(tiny), QUIET)
 
 
 def test_the_same_export_is_the_same_bytes(run, tmp_path):
