@@ -4,9 +4,12 @@ import gguf
 import mlx.core as mx
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from mipo_mlx.cli import main
 from mipo_mlx.errors import UserError
 from mipo_mlx.gguf_format.to_mlx import load_config_gguf, load_gguf
+from tests.conftest import make_case
 from tests.export.helpers import MODELS, make_tiny
 
 
@@ -52,3 +55,10 @@ def test_a_family_whose_converters_write_it_is_refused_without(name, tmp_path):
     whole = make_tiny(name, *MODELS[name], tmp_path).write(tmp_path / "model.gguf", "f16")
     with pytest.raises(UserError, match="attention.layer_norm_rms_epsilon is missing"):
         load_config_gguf(rewritten(whole, EPSILON))
+
+
+def test_the_case_of_the_missing_epsilon(tmp_path):
+    place = make_case("gguf-no-epsilon", tmp_path)
+    result = CliRunner().invoke(main, ["train", str(place / "t.yaml"), "--runs", str(tmp_path / "runs"), "--dry-run"])
+    assert result.exit_code == 0, result.output
+    assert load_config_gguf(place / "model.gguf")["rms_norm_eps"] == 1e-6
