@@ -1,4 +1,4 @@
-"""The small dataclasses that stages hand to one another through the run directory, one JSON line each."""
+"""The records that stages hand to one another through the run directory, one JSON line each; and the seeds of a run."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -8,9 +8,9 @@ TRAIN, VALIDATION, HELDOUT = "train", "validation", "heldout"  # validation pick
 
 
 def seed_for(run_seed: int | str, purpose: str, separator: str = " ") -> str:
-    """The seed of one purpose, as text: it depends on the run's seed and on the purpose, not on earlier draws.
+    """The seed of one purpose, as text. It depends on the run's seed and on the purpose, not on earlier draws.
 
-    `random.Random` takes it as it is; `key_for` makes an integer of it.
+    `random.Random` takes it as it is. `key_for` turns it into an integer.
     """
     return f"{run_seed}{separator}{purpose}"
 
@@ -31,11 +31,11 @@ class Context:
     line: int  # first line in that file, from 1
     split: str  # "train" or "heldout"; all contexts of one note are on one side
     tokens: int  # length under the run's tokenizer
-    profile: str = ""  # what is told before it of its author (sources.context: both); empty in contexts.jsonl
+    profile: str = ""  # the profile that stands before it (sources.context: both); empty in contexts.jsonl
 
     @property
-    def told(self) -> str:
-        """All that the model is told; the passage comes last, so that prompts share what comes before it."""
+    def full_text(self) -> str:
+        """Profile and passage as a prompt has them. The passage comes last, so that prompts share what comes before it."""
         return f"{self.profile}\n\n{self.text}" if self.profile else self.text
 
 
@@ -62,11 +62,10 @@ class Answer:
 class Grid:
     """K contexts and one prompt, sampled and scored once (samples.jsonl).
 
-    answers[j] was sampled under contexts[j]; scores[i][j] is log p(answers[j] | prompt, contexts[i]) under the model that
-    sampled them (the base; in a later round the policy of the round before), summed over tokens, in nats, float32. A context id
-    of None is the prompt without a context (`no_context`). A grid of several prompts under one context (`random_prompt`) names
-    each row's prompt in `prompts`; else that is empty and every row asks `prompt`. `asked` is a short hash of the rows' token
-    ids: an edited context or another template does not go unnoticed.
+    answers[j] was sampled under contexts[j]. scores[i][j] is log p(answers[j] | prompt, contexts[i]), summed over tokens, in nats,
+    float32, under the model that sampled: the base, or in a later round the policy of the round before. A context id of None is the
+    prompt without a context (`no_context`). A grid of several prompts under one context (`random_prompt`) names the prompt of each
+    row in `prompts`, which is empty otherwise.
     """
 
     id: int
@@ -76,7 +75,7 @@ class Grid:
     answers: list[Answer]
     scores: list[list[float]]
     prompts: list[str] = field(default_factory=list)
-    asked: str = ""
+    prompt_hash: str = ""  # of the rows' token ids: it changes with an edited context or another template
 
     @staticmethod
     def from_row(row: dict[str, Any]) -> "Grid":
@@ -87,8 +86,8 @@ class Grid:
 class Pair:
     """A chosen answer against one or more rejected ones, under one prompt and context (pairs.jsonl).
 
-    `prompt`, `chosen`, `rejected` are chat messages, so that TRL can train on the file as it is; candidate 0 of `tokens`
-    and `reference` is the chosen answer. With more than one negative, `rejected` is the first and `negatives` has all.
+    `prompt`, `chosen` and `rejected` are chat messages, so TRL can train on the file as it is. With more than one negative,
+    `rejected` is the first, and `negatives` has all. Candidate 0 of `tokens` and `reference` is the chosen answer.
     """
 
     id: str

@@ -119,7 +119,7 @@ def known_contexts(folder: Path, recipe: Recipe) -> list[Context]:
     """
     trained = {pair.context_id for pair in rounds.trained_pairs(folder)}
     contexts = [c for c in read_contexts(folder, recipe) if c.split == HELDOUT or c.id in trained]
-    return [replace(c, text=c.told, profile="") for c in contexts] if of_people(recipe) else contexts
+    return [replace(c, text=c.full_text, profile="") for c in contexts] if of_people(recipe) else contexts
 
 
 def _scored(contexts: Sequence[Context], recipe: Recipe) -> list[Context]:

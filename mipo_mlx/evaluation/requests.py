@@ -120,7 +120,7 @@ def groups_of(folder: Path, recipe: Recipe, ask: Ask) -> list[Group]:
                 [request.id] * among,
                 [request.text] * among,
                 [c.note for c in chosen],
-                [c.told for c in chosen],
+                [c.full_text for c in chosen],
                 [ask(request, context)[1] for context in chosen],
                 min(wanted, left),
                 ask(request, None)[1],

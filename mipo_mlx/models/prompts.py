@@ -91,10 +91,10 @@ class PromptBuilder:
             )
 
     def _fit(self, prompt: Prompt, context: Context | None) -> tuple[Messages, list[int]]:
-        messages, tokens = self._build(prompt, context.told if context else None)
+        messages, tokens = self._build(prompt, context.full_text if context else None)
         if self.window is None or len(tokens) <= self.window:
             return messages, tokens
-        words = encode_text(self.tokenizer, context.told) if context else []
+        words = encode_text(self.tokenizer, context.full_text) if context else []
         low, high = 0, len(words)  # `low` tokens of the context are known to fit once it is above 0
         while context and low < high:
             middle = (low + high + 1) // 2

@@ -6,7 +6,6 @@ answer. The reason: training rewards whatever tells contexts apart, and repeatin
 repeat from being chosen, but a base hardly writes any, so without these pairs training has none to push down.
 """
 
-import math
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
@@ -23,8 +22,6 @@ from .filters import REJECTED_ONLY, answer_fault, pair_fault
 from .grids import seeded
 
 SPLITS = (TRAIN, VALIDATION, HELDOUT)
-BINS = (0.25, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)  # nats: widths of a bar in the PMI histogram
-MOST_BARS = 30
 SAID_BACK = "said_back"  # the kind of a rejected answer that is the context itself (`add_said_back`)
 AT_ONCE = 32  # pairs scored together for `add_said_back`
 TOO_FEW = "too_few_left"  # the reason of a fit answer whose grid has no fit partner for it
@@ -187,98 +184,6 @@ def make_pair(rows: Rows, row: int, wrong: list[Negative], ask: PromptBuilder) -
         source=context.source if context else "",
         line=context.line if context else 0,
     )
-
-
-def summarize(built: Built, grids: list[Grid], cut: int) -> dict:
-    """What pairs.json says: counts by reason, PMI in nats and per token by kind of negative, lengths, a PMI histogram.
-
-    `cut`: how many contexts were shortened to fit the model's window.
-    """
-    return {
-        "pairs": {split: sum(pair.split == split for pair in built.pairs) for split in SPLITS},
-        "said_back": sum(SAID_BACK in pair.kinds for pair in built.pairs),  # pairs with their own passage as a rejected answer
-        "dropped": {split: dict(sorted(built.dropped[split].items())) for split in SPLITS},
-        "grids": {split: describe_grids([grid for grid in grids if grid.split == split]) for split in SPLITS},
-        "pmi": {split: describe_pmi([pair for pair in built.pairs if pair.split == split]) for split in SPLITS},
-        "lengths": {split: describe_lengths([pair for pair in built.pairs if pair.split == split]) for split in SPLITS},
-        "histogram": histogram(built.measured),
-        "contexts_cut": cut,
-    }
-
-
-def describe_grids(grids: list[Grid]) -> dict:
-    """Figures of the answers as sampled, before any filter; PMI and information in nats, the mean over answers.
-
-    information: log p(y|x,c) - log mean_i p(y|x,c_i) over the grid's rows (at most log K); recognised: the share of answers
-    that are likeliest under their own context.
-    """
-    answers = [answer for grid in grids for answer in grid.answers]
-    information, recognised, pmi = [], [], []
-    for grid in grids:
-        scores = np.array(grid.scores, dtype=np.float64)
-        for j, name in enumerate(grid.contexts):
-            column = scores[:, j]
-            if name is not None or grid.prompts:
-                information.append(column[j] - np.logaddexp.reduce(column) + math.log(len(column)))
-                recognised.append(bool(column.argmax() == j))
-                pmi += [column[j] - column[i] for i in range(len(column)) if i != j]
-    return {
-        "grids": len(grids),
-        "answers": len(answers),
-        "tokens": sum(len(answer.tokens) for answer in answers),
-        "truncated": _mean([answer.finish == "length" for answer in answers]),
-        "information": _mean(information),
-        "recognised": _mean(recognised),
-        "pmi": _mean(pmi),
-    }
-
-
-def pmi_of(pair: Pair) -> list[tuple[int, float]]:
-    """(place among the rejected answers, PMI in nats) of those that have one: in pairs made elsewhere none has, and a passage said
-    back stands in the place of another answer, whose PMI it is."""
-    if not pair.pmi:
-        return []
-    return [(place, pmi) for place, (kind, pmi) in enumerate(zip(pair.kinds, pair.pmi, strict=True)) if kind != SAID_BACK]
-
-
-def describe_pmi(pairs: list[Pair]) -> dict:
-    """Of the kept pairs, for each kind of negative: how many, mean PMI in nats and per token of the chosen answer."""
-    by_kind: dict[str, list[tuple[float, int]]] = {}
-    for pair in pairs:
-        for place, pmi in pmi_of(pair):
-            by_kind.setdefault(pair.kinds[place], []).append((pmi, len(pair.tokens[0])))
-    return {
-        kind: {
-            "negatives": len(found),
-            "mean": _mean([pmi for pmi, _ in found]),
-            "mean_per_token": _mean([pmi / length for pmi, length in found]),
-        }
-        for kind, found in sorted(by_kind.items())
-    }
-
-
-def describe_lengths(pairs: list[Pair]) -> dict:
-    """Mean tokens of the kept pairs' chosen and rejected answers."""
-    return {
-        "chosen": _mean([len(pair.tokens[0]) for pair in pairs]),
-        "rejected": _mean([len(tokens) for pair in pairs for tokens in pair.tokens[1:]]),
-    }
-
-
-def histogram(measured: dict[str, list[float]]) -> dict:
-    """PMI of all negatives before the PMI filter: `edges` in nats, and for each split a count between neighbouring edges."""
-    values = [value for split in measured.values() for value in split]
-    if not values:
-        return {"edges": [], **{split: [] for split in measured}}
-    width = next((width for width in BINS if (max(values) - min(values)) / width < MOST_BARS - 1), BINS[-1])
-    low, high = math.floor(min(values) / width), math.floor(max(values) / width) + 1
-    edges = [width * i for i in range(low, high + 1)]
-    counted = {split: Counter(math.floor(value / width) for value in found) for split, found in measured.items()}
-    return {"edges": edges, **{split: [count[i] for i in range(low, high)] for split, count in counted.items()}}
-
-
-def _mean(values: list) -> float | None:
-    return round(float(np.mean(values)), 4) if values else None
 
 
 def add_said_back(pairs: list[Pair], contexts: dict[str, Context], recipe: Recipe, loaded: LoadedModel) -> list[Pair]:

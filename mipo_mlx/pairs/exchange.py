@@ -61,11 +61,11 @@ def import_pairs(path: Path, tokenizer: Any, recipe: Recipe, window: int | None 
 
 def check_objective(pairs: list[Pair], recipe: Recipe, path: Path) -> None:
     """Raise UserError where the objective contrasts the contexts of a grid and no training grid has two: its loss would be 0."""
-    asked: dict[int, set[tuple[int, ...]]] = {}
+    prompts_of: dict[int, set[tuple[int, ...]]] = {}
     for pair in pairs:
         if pair.split == TRAIN:
-            asked.setdefault(pair.grid, set()).add(tuple(pair.prompt_tokens))
-    if recipe.training.objective in CONTRASTS_CONTEXTS and all(len(prompts) < 2 for prompts in asked.values()):
+            prompts_of.setdefault(pair.grid, set()).add(tuple(pair.prompt_tokens))
+    if recipe.training.objective in CONTRASTS_CONTEXTS and all(len(prompts) < 2 for prompts in prompts_of.values()):
         raise UserError(
             f"training.objective: {recipe.training.objective} contrasts the contexts of a grid, and no training grid of {path} has "
             "pairs under two of them, so it would learn nothing; give such pairs the same `grid`, or write dpo"
@@ -137,13 +137,13 @@ def _rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
         raise UserError(f"{path}: no such file; pairs.file names JSONL with prompt, chosen and rejected") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); expected JSONL with prompt, chosen and rejected") from None
-    found = []
+    rows = []
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
-            found.append((f"{path}:{number}", _row(line, f"{path}:{number}")))
-    if not found:
+            rows.append((f"{path}:{number}", _row(line, f"{path}:{number}")))
+    if not rows:
         raise UserError(f"{path}: no pairs in this file; expected JSONL with prompt, chosen and rejected")
-    return found
+    return rows
 
 
 def _row(line: str, where: str) -> dict[str, Any]:
@@ -254,7 +254,7 @@ def strings(pair: Pair, where: str) -> list[dict[str, str]]:
     """One row for each negative. Raises UserError unless the prompt is a request, with or without a system message."""
     roles = [message["role"] for message in pair.prompt]
     if roles not in (["user"], ["system", "user"]):
-        told = ", ".join(roles)
-        raise UserError(f"{where}: the prompt's turns are {told}; strings can hold a request and a system message only")
-    asked = {"prompt" if message["role"] == "user" else "system": message["content"] for message in pair.prompt}
-    return [{**asked, "chosen": pair.chosen[0]["content"], "rejected": text} for text in pair.negatives]
+        turns = ", ".join(roles)
+        raise UserError(f"{where}: the prompt's turns are {turns}; strings can hold a request and a system message only")
+    request = {"prompt" if message["role"] == "user" else "system": message["content"] for message in pair.prompt}
+    return [{**request, "chosen": pair.chosen[0]["content"], "rejected": text} for text in pair.negatives]

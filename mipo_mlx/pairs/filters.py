@@ -1,11 +1,12 @@
-"""What makes an answer or a pair unfit to train on. Each check is a plain function of text and numbers; `answer_fault` and
-`pair_fault` apply those that the recipe switches on, in one fixed order, and name the first that objects.
+"""What makes an answer or a pair unfit to train on.
 
-An answer at fault is left out of its grid before the rest is deranged, so that the others keep standing against each other
-evenly. One that parrots (REJECTED_ONLY) stays as a rejected answer: training then makes such answers less likely whatever the
-context, where the reward for using a context would make them more so. Validation and held-out pairs are a measure and not a
-choice: there only empty and identical answers go, whatever the recipe says, so that figures of two recipes, and before and
-after training, speak of the same pairs.
+`answer_fault` and `pair_fault` apply the checks that the recipe switches on, in one fixed order, and name the first fault.
+
+An answer at fault leaves its grid before the rest is deranged, so the others stand against each other evenly. An answer that
+parrots (REJECTED_ONLY) stays as a rejected answer. Training then makes such answers less likely whatever the context; the reward
+for using a context would make them more so. Validation and held-out pairs are a measure and not a choice. There only empty and
+identical answers go, whatever the recipe says. So the figures of two recipes, and those before and after training, are of the same
+pairs.
 """
 
 import re
@@ -51,9 +52,9 @@ def answer_fault(
     if filters.near_duplicates is not None:
         if any(likeness(answer.text, other.text) >= filters.near_duplicates for other in earlier):
             return "near_duplicates"
-    if context and filters.quotes_context is not None and quotes(answer.text, context.told, filters.quotes_context):
+    if context and filters.quotes_context is not None and quotes(answer.text, context.full_text, filters.quotes_context):
         return "quotes_context"
-    if context and filters.first_person and takes_users_part(answer.text, context.told, prompt.text):
+    if context and filters.first_person and takes_users_part(answer.text, context.full_text, prompt.text):
         return "first_person"
     return None
 

@@ -11,7 +11,7 @@ pairs-2.jsonl. That policy's own scores give PMI and filters; the reference stay
 
 import hashlib
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,10 @@ from ..models.prompts import PromptBuilder, window_of
 from ..progress import Reporter
 from ..recipe import Recipe
 from ..records import HELDOUT, TRAIN, Context, Grid, Prompt, key_for
-from .build import Built, add_said_back, build, summarize
+from .build import Built, add_said_back, build
 from .exchange import import_pairs
 from .grids import Plan, in_chunks, make_plan
+from .overview import Overview, summarize
 from .own_prompts import add_questions
 from .score import check_same_tokenizer, score_grids, under_named_reference, with_reference
 
@@ -46,7 +47,7 @@ class Sampled:
 def run(folder: Path, recipe: Recipe, reporter: Reporter, round_number: int = 1) -> dict[str, Any]:
     """Write samples.jsonl, pairs.jsonl and pairs.json of a round; continues where an earlier call was interrupted.
 
-    Returns the summary of pairs.json, its histogram aside, and how many tokens this call sampled a second.
+    Returns the `Overview` without its histogram, and how many tokens this call sampled a second.
     Raises UserError where contexts or prompts do not suffice or nothing is left to train on, Failure where the model
     answers nothing.
     """
@@ -61,13 +62,13 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter, round_number: int = 1)
     pairs = sampled.built.pairs
     if named:
         pairs = under_named_reference(pairs, recipe.training.reference, reporter)
-    summary = {**summarize(sampled.built, sampled.grids, sampled.cut), "profile": digest(folder, recipe)}
+    overview = summarize(sampled.built, sampled.grids, sampled.cut, digest(folder, recipe))
     write_records(folder / of_round("pairs.jsonl", round_number), pairs)
-    write_json(folder / of_round("pairs.json", round_number), summary)
-    report(sampled.built, summary, reporter, round_number)
+    write_json(folder / of_round("pairs.json", round_number), asdict(overview))
+    report(sampled.built, overview, reporter, round_number)
     if round_number == 1:
-        check_enough(sampled.built, summary)
-    return {**{key: value for key, value in summary.items() if key != "histogram"}, **sampled.speed}
+        check_enough(sampled.built, overview)
+    return {**{key: value for key, value in asdict(overview).items() if key != "histogram"}, **sampled.speed}
 
 
 def from_file(folder: Path, recipe: Recipe, reporter: Reporter) -> Sampled:
@@ -187,22 +188,23 @@ def identity(plan: Plan, ask: PromptBuilder) -> dict[str, Any]:
         "prompt": plan.prompts[0].id,
         "contexts": [context.id if context else None for context in plan.contexts],
         "prompts": [prompt.id for prompt in plan.prompts] if plan.of_prompts else [],
-        "asked": hashlib.sha256(str(rows).encode()).hexdigest()[:16],
+        "prompt_hash": hashlib.sha256(str(rows).encode()).hexdigest()[:16],
     }
 
 
-def report(built: Built, summary: dict[str, Any], reporter: Reporter, round_number: int) -> None:
+def report(built: Built, overview: Overview, reporter: Reporter, round_number: int) -> None:
+    """Say how many pairs there are, and what was dropped."""
     lost = ", ".join(f"{count} {reason}" for reason, count in built.dropped[TRAIN].most_common())
-    kept = summary["pairs"]
+    kept = overview.pairs
     heldout = f", {kept[HELDOUT]} held out" if round_number == 1 else ""
-    parroted = f" ({summary['said_back']} against their own passage, said back)" if summary["said_back"] else ""
+    parroted = f" ({overview.said_back} against their own passage, said back)" if overview.said_back else ""
     reporter.conclude(f"  {kept[TRAIN]} pairs to train on{parroted}{heldout}; dropped: {lost or 'none'}")
 
 
-def check_enough(built: Built, summary: dict[str, Any]) -> None:
+def check_enough(built: Built, overview: Overview) -> None:
     """Raise UserError where no pair is left on a side, naming what took most of them."""
     for split in (TRAIN, HELDOUT):
-        if not summary["pairs"][split]:
+        if not overview.pairs[split]:
             reason, lost = (built.dropped[split].most_common(1) or [("nothing", 0)])[0]
             raise UserError(
                 f"pairs.jsonl: no {split} pair is left; most were dropped as {reason} ({lost} of "

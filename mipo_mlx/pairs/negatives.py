@@ -1,5 +1,8 @@
-"""Which wrong answers stand against each right one. A grid's answers are deranged: none is its own rejected answer, and each
-is rejected as often as it is chosen, so that in one optimizer step the push on its overall likelihood cancels."""
+"""Which wrong answers stand against each right one.
+
+A grid's answers are deranged: none is its own rejected answer, and each is rejected as often as it is chosen. So in one optimizer
+step the push on an answer's overall likelihood cancels.
+"""
 
 import random
 
@@ -12,13 +15,13 @@ def derangements(size: int, count: int, rng: random.Random) -> list[list[int]]:
     They are rotations of one random order, by different steps. Needs count < size.
     """
     order = rng.sample(range(size), size)
-    found = []
+    partners = []
     for step in sorted(rng.sample(range(1, size), count)):
         partner = [0] * size
         for position, item in enumerate(order):
             partner[item] = order[(position + step) % size]
-        found.append(partner)
-    return found
+        partners.append(partner)
+    return partners
 
 
 def hard_derangements(cost: np.ndarray, count: int, taken: list[list[int]]) -> list[list[int]]:
@@ -31,13 +34,13 @@ def hard_derangements(cost: np.ndarray, count: int, taken: list[list[int]]) -> l
     size = len(cost)
     forbidden = (np.abs(cost).max() + 1.0) * 2 * size  # above the price of any permitted assignment
     np.fill_diagonal(cost, forbidden)
-    found: list[list[int]] = []
+    partners: list[list[int]] = []
     for partner in taken:
         cost[range(size), partner] = forbidden
     for _ in range(count):
-        found.append(cheapest(cost))
-        cost[range(size), found[-1]] = forbidden
-    return found
+        partners.append(cheapest(cost))
+        cost[range(size), partners[-1]] = forbidden
+    return partners
 
 
 def cheapest(cost: np.ndarray) -> list[int]:

@@ -1,6 +1,7 @@
 """Pairs side by side in the terminal, with their PMI: `mipo-mlx pairs RUN --show`."""
 
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -9,7 +10,7 @@ from rich.text import Text
 from ..errors import UserError
 from ..files import read_json, read_records, rounds
 from ..records import Pair
-from .build import pmi_of
+from .overview import pmi_of
 
 
 def show(folder: Path, count: int = 8, console: Console | None = None) -> None:
@@ -32,23 +33,23 @@ def show(folder: Path, count: int = 8, console: Console | None = None) -> None:
 
 
 def table(pair: Pair) -> Table:
-    """One pair: what was asked above, the chosen answer at the left, every rejected one with its PMI at the right."""
+    """One pair: the prompt above, the chosen answer at the left, every rejected one with its PMI at the right."""
     where = f"{pair.source}:{pair.line}" if pair.source else pair.context_id or ""
-    found = Table(title=Text(f"{pair.id} ({pair.split}) {where}"), title_justify="left", expand=True, show_lines=True)
-    found.add_column(Text(f"chosen, {len(pair.tokens[0])} tokens, {pair.reference[0]:.1f} nats"), ratio=1)
-    found.add_column("rejected", ratio=1)
-    asked = "\n".join(f"{message['role']}: {message['content']}" for message in pair.prompt)
-    found.add_row(Text(asked, style="dim"), Text("the same", style="dim"))
+    drawn = Table(title=Text(f"{pair.id} ({pair.split}) {where}"), title_justify="left", expand=True, show_lines=True)
+    drawn.add_column(Text(f"chosen, {len(pair.tokens[0])} tokens, {pair.reference[0]:.1f} nats"), ratio=1)
+    drawn.add_column("rejected", ratio=1)
+    prompt = "\n".join(f"{message['role']}: {message['content']}" for message in pair.prompt)
+    drawn.add_row(Text(prompt, style="dim"), Text("the same", style="dim"))
     known = dict(pmi_of(pair))
     for number, (text, kind) in enumerate(zip(pair.negatives, pair.kinds, strict=True)):
         label = kind
         if number in known:
             label += f", PMI {known[number]:+.2f} nats ({known[number] / len(pair.tokens[0]):+.3f} a token)"
-        found.add_row(Text(pair.chosen[0]["content"] if number == 0 else ""), Text(label + "\n", style="bold") + Text(text))
-    return found
+        drawn.add_row(Text(pair.chosen[0]["content"] if number == 0 else ""), Text(label + "\n", style="bold") + Text(text))
+    return drawn
 
 
-def describe(summary: dict) -> str:
+def describe(summary: dict[str, Any]) -> str:
     """The counts of pairs.json in a few lines."""
     lines = []
     for split, kept in summary["pairs"].items():
@@ -57,8 +58,8 @@ def describe(summary: dict) -> str:
         lost = ", ".join(f"{count} {reason}" for reason, count in summary["dropped"][split].items())
         lines.append(f"{split}: {kept} pairs" + (f"; dropped {lost}" if lost else ""))
         lines += [
-            f"  {kind}: mean PMI {found['mean']:+.2f} nats, {found['mean_per_token']:+.3f} a token, {found['negatives']} negatives"
-            for kind, found in summary["pmi"][split].items()
+            f"  {kind}: mean PMI {pmi['mean']:+.2f} nats, {pmi['mean_per_token']:+.3f} a token, {pmi['negatives']} negatives"
+            for kind, pmi in summary["pmi"][split].items()
         ]
     if summary.get("said_back"):
         lines.append(f"{summary['said_back']} pairs reject their own passage, said back")

@@ -54,7 +54,7 @@ def test_comments_bullets_headings_and_sources_are_not_told():
 
 def test_passages_need_no_profile(folder):
     found = read_contexts(folder, made())
-    assert [c.told for c in found] == ["I bake.", "I row.", "I sing.", "I run."]
+    assert [c.full_text for c in found] == ["I bake.", "I row.", "I sing.", "I run."]
     (folder / "profile.md").write_text(PROFILE)
     assert read_contexts(folder, made()) == found
 
@@ -62,21 +62,23 @@ def test_passages_need_no_profile(folder):
 def test_both_puts_the_authors_profile_before_every_passage(folder):
     (folder / "profile.md").write_text("- The user keeps bees. <!-- a.md:1 -->\n")
     found = read_contexts(folder, made("sources.context=both"))
-    assert [c.told for c in found] == [f"The user keeps bees.\n\n{text}" for text in ("I bake.", "I row.", "I sing.", "I run.")]
+    assert [c.full_text for c in found] == [
+        f"The user keeps bees.\n\n{text}" for text in ("I bake.", "I row.", "I sing.", "I run.")
+    ]
     assert [c.text for c in found] == ["I bake.", "I row.", "I sing.", "I run."]
 
 
 def test_people_have_their_own_profiles(folder):
     (folder / "profile.md").write_text("## Ann\n- The user bakes.\n## Bo Lee\n- The user sings alto.\n")
     both = read_contexts(folder, several("both"))
-    assert [c.told for c in both] == [
+    assert [c.full_text for c in both] == [
         "The user bakes.\n\nI bake.",
         "The user bakes.\n\nI row.",
         "The user sings alto.\n\nI sing.",
         "I run.",
     ]
     alone = read_contexts(folder, several("profile"))
-    assert [(c.id, c.note, c.split, c.told) for c in alone] == [
+    assert [(c.id, c.note, c.split, c.full_text) for c in alone] == [
         ("a-1", "Ann", "train", "The user bakes."),
         ("b-1", "Bo  Lee", "heldout", "The user sings alto."),
     ]

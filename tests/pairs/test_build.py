@@ -1,12 +1,13 @@
 """From grids to pairs: the right scores, negatives, and every filter drops what it says and nothing else."""
 
 import random
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
-from mipo_mlx.pairs.build import build, summarize
+from mipo_mlx.pairs.build import build
 from mipo_mlx.pairs.filters import REJECTED_ONLY
+from mipo_mlx.pairs.overview import summarize
 from mipo_mlx.records import HELDOUT, TRAIN, Answer, Grid
 
 from .helpers import make_contexts, make_prompts, make_recipe
@@ -305,7 +306,7 @@ def test_every_answer_is_kept_or_counted():
 def test_summary():
     grids = [make_grid(n) for n in range(6)] + [replace(make_grid(n, HELDOUT), id=6 + n) for n in range(2)]
     built = made(grids, filters={**OFF, "min_pmi": 1.0})
-    summary = summarize(built, grids, cut=3)
+    summary = asdict(summarize(built, grids, cut=3))
     assert summary["pairs"] == {TRAIN: len(built.pairs) - 10, "validation": 0, HELDOUT: 10}
     assert sum(summary["dropped"][TRAIN].values()) == 30 - summary["pairs"][TRAIN]
     kept = [pair for pair in built.pairs if pair.split == TRAIN]
@@ -326,6 +327,6 @@ def test_information_is_log_k_where_answers_give_their_context_away():
 
     grid = make_grid()
     certain = replace(grid, scores=[[0.0 if i == j else -100.0 for j in range(5)] for i in range(5)])
-    assert summarize(made([certain]), [certain], 0)["grids"][TRAIN]["information"] == pytest.approx(math.log(5), abs=1e-4)
+    assert summarize(made([certain]), [certain], 0).grids[TRAIN].information == pytest.approx(math.log(5), abs=1e-4)
     alike = replace(grid, scores=[[-7.0] * 5] * 5)
-    assert summarize(made([alike]), [alike], 0)["grids"][TRAIN]["information"] == pytest.approx(0)
+    assert summarize(made([alike]), [alike], 0).grids[TRAIN].information == pytest.approx(0)

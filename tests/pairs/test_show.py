@@ -1,14 +1,15 @@
 """The terminal view: both answers, their PMI, where the context is from, and the counts."""
 
 import io
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from rich.console import Console
 
 from mipo_mlx.errors import UserError
 from mipo_mlx.files import write_json, write_records
-from mipo_mlx.pairs.build import SAID_BACK, summarize
+from mipo_mlx.pairs.build import SAID_BACK
+from mipo_mlx.pairs.overview import summarize
 from mipo_mlx.pairs.show import show
 
 from .test_build import OFF, made, make_grid
@@ -24,7 +25,7 @@ def test_pairs_stand_side_by_side(tmp_path):
     grids = [make_grid(n) for n in range(3)]
     built = made(grids, filters={**OFF, "min_pmi": 0.5}, candidates=3)
     write_records(tmp_path / "pairs.jsonl", built.pairs)
-    write_json(tmp_path / "pairs.json", summarize(built, grids, 0))
+    write_json(tmp_path / "pairs.json", asdict(summarize(built, grids, 0)))
     text = shown(tmp_path, count=3)
     first = min(built.pairs, key=lambda pair: (min(pair.pmi), pair.id))
     assert f"PMI {first.pmi[0]:+.2f} nats" in text and f"{first.source}:{first.line}" in text
@@ -43,7 +44,7 @@ def test_a_passage_said_back_has_no_pmi_of_another_answer(tmp_path):
     grids = [make_grid()]
     built = made(grids, candidates=3)
     built.pairs = [replace(pair, kinds=[pair.kinds[0], SAID_BACK], pmi=[1.5, -77.25]) for pair in built.pairs]
-    summary = summarize(built, grids, 0)
+    summary = asdict(summarize(built, grids, 0))
     assert [found["mean"] for found in summary["pmi"]["train"].values()] == [1.5] and SAID_BACK not in summary["pmi"]["train"]
     write_records(tmp_path / "pairs.jsonl", built.pairs)
     write_json(tmp_path / "pairs.json", summary)
