@@ -16,12 +16,13 @@ def evaluation(run: Run) -> str:
     from ..evaluation import outcome
     from ..evaluation.statistics import figure, show
     from ..evaluation.verdict import rows
-    from ..report.comparisons import baselines, second_opinions, votes
+    from ..report.comparisons import baselines, in_use, second_opinions, votes
 
     result = outcome.read(run.folder)
     lines = [result.verdict]
     for row in rows(result):
         lines.append(f"  {row.label:44s} {figure(row.before, row.form):>7s} -> {show(row.after, row.form)}")
+    lines += [f"  {line}" for line in in_use(result.use)]
     if judged := result.judged:
         lines += [f"  {judged.judge}: {votes(judged)}", *(f"  {line}" for line in second_opinions(judged))]
     if compared := baselines(result.baselines, result.fresh):

@@ -1,6 +1,6 @@
 """The tuned model against others: a judge's votes, and the baselines."""
 
-from ..evaluation.outcome import BaselineMeasure, Fresh, Judged, Metrics, Opinion
+from ..evaluation.outcome import BaselineMeasure, Fresh, Judged, Metrics, Opinion, Use
 from ..evaluation.statistics import Estimate
 from .figures import Shown, around, show
 
@@ -62,6 +62,22 @@ def votes(opinion: Opinion | None) -> str:
         f"{opinion.win} wins, {opinion.tie} ties, {opinion.loss} losses of the tuned model in both orders{missed}: "
         f"win rate {around(opinion.win_rate, '.2f')}, {at_equal}.{leaning}"
     )
+
+
+WAYS = {
+    "alone": "With the profile as its system message and nothing pasted, its answers fit the profile better than the bare base's",
+    "profile": "With the profile told to both, its answers fit the profile better than the base's",
+}
+
+
+def in_use(use: Use | None) -> list[str]:
+    """How the result does in the ways that its owner will use it, in words."""
+    lines = []
+    for way, opinion in (use.ways if use else {}).items():
+        if opinion.win_rate:
+            total = opinion.win + opinion.tie + opinion.loss
+            lines.append(f"{WAYS[way]} in {around(opinion.win_rate, '.0%')} of {total} comparisons; 50% is chance.")
+    return lines
 
 
 def second_opinions(judged: Judged | None) -> list[str]:

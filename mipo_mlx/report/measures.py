@@ -76,8 +76,26 @@ REQUIREMENTS = (
     Spec("checkable_unseen", "... of kinds that were not trained on", ".2f", "stated in no training pair", 1),
     Spec("checkable_unseen_gain", "... of these, more than where it is not stated", ".2f", "stated minus not stated", 1),
 )
+USE = (
+    Spec(
+        "undistracted", "Right passage used", ".2f", "share of answers that fit the right passage best of three notes' passages", 1
+    ),
+    Spec("distracted", "... behind passages of two other notes", ".2f", "the same requests with those two before the right one", 1),
+    Spec("lost_to_distractors", "... lost by these", ".2f", "the difference", -1),
+)
 PMI = Spec("pmi_per_token", "PMI, nats per token", ".3f", "how much likelier the {apart_by} makes a token, to the base", 1)
-SHARES = ("ability", "checkable", "accuracy", "identified", "parroting", "quotes_context", "role_confusion", "cut_off")
+SHARES = (
+    "ability",
+    "checkable",
+    "accuracy",
+    "identified",
+    "distracted",
+    "undistracted",
+    "parroting",
+    "quotes_context",
+    "role_confusion",
+    "cut_off",
+)
 
 
 def tiles(outcome: Outcome) -> list[Tile]:
@@ -108,8 +126,10 @@ def gained(outcome: Outcome, apart_by: str) -> list[Row]:
     """What the tuned model does better: on held-out pairs, and in fresh answers."""
     rows = table(outcome.heldout.metrics, HELDOUT, apart_by, {}) if outcome.heldout else []
     fresh = outcome.fresh
-    metrics = {**(fresh.metrics if fresh else {}), **checked(outcome.checkable)}
-    return rows + table(metrics, (*(_identified(fresh) if fresh else ()), *REQUIREMENTS, PMI), apart_by, questions(outcome))
+    in_use = outcome.use.distractors if outcome.use else {}
+    metrics = {**(fresh.metrics if fresh else {}), **in_use, **checked(outcome.checkable)}
+    specs = (*(_identified(fresh) if fresh else ()), *USE, *REQUIREMENTS, PMI)
+    return rows + table(metrics, specs, apart_by, questions(outcome))
 
 
 def costs(outcome: Outcome, apart_by: str) -> list[Row]:

@@ -61,6 +61,7 @@ class Page:
     likelier: str
     judge: str
     judged: str
+    in_use: list[str]
     baselines: list[tuple[str, comparisons.Cells]]
     drift: str
     leak: signs.LeakTest | None
@@ -132,6 +133,7 @@ def contents(folder: Path, recipe: Recipe) -> Page:
         scope=measures.scope(fresh),
         likelier="" if likelier is None else f"{likelier:.1f}",
         judge=judged.judge if judged else "",
+        in_use=comparisons.in_use(result.use),
         judged=" ".join([comparisons.votes(judged), *comparisons.second_opinions(judged)]).strip(),
         baselines=comparisons.baselines(result.baselines, fresh),
         drift=signs.drift(result.unprompted),

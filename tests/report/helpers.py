@@ -121,6 +121,15 @@ def make_finished(folder: Path, *, half: float | None = 0.06, hostile: bool = Tr
                 "judge": "likelihood", "model": None, "mode": "pairwise", "win": 24, "tie": 4, "loss": 8, "nonsense": 0,
                 "unanswered": 0, "win_rate": estimate(0.72, half),
             },
+            "use": {
+                "requests": 24, "no_interval": reason, "ways": {
+                    "alone": {
+                        "judge": "likelihood", "model": None, "mode": "pairwise", "win": 18, "tie": 2, "loss": 4, "nonsense": 0,
+                        "unanswered": 0, "win_rate": estimate(0.79, half),
+                    }
+                },
+                "distractors": {"distracted": measure(0.41, 0.63, half)},
+            },
             "verdict": "It worked: its answers fit the user better than the base's in 72% of the comparisons.",
         },
     )  # fmt: skip
