@@ -162,7 +162,9 @@ class _Walker:
         if text.startswith(MARK) and self.cells is None:
             self._leave_nothing_announced()
         own = settle(Block(text, line, block.level, min(block.linked, len(text)), min(block.code, len(text))))
-        if own:
+        if own.text == MARK:
+            bullet = ""
+        if own.text != MARK or self.cells is None:  # own_blocks takes the mark away
             target.append(replace(own, text=bullet + own.text))
 
     def _html(self, token: Token, line: int) -> None:

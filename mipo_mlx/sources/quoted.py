@@ -118,8 +118,8 @@ def _mail_end(lines: list[str], begin: int) -> int | None:
     return end
 
 
-def settle(block: Block) -> Block | None:
-    """A block without the MARKs of quotes, what announces them and what signs them; None where nothing is left."""
+def settle(block: Block) -> Block:
+    """A block without the MARKs of quotes, what announces them and what signs them; a MARK where nothing else is left."""
     if MARK not in block.text:
         return block
     kept: list[str] = []
@@ -131,7 +131,7 @@ def settle(block: Block) -> Block | None:
             kept[-1] = announced(kept[-1])
         kept.append(part)
     text = " ".join(part for part in kept if part)
-    return replace(block, text=text, linked=min(block.linked, len(text)), code=min(block.code, len(text))) if text else None
+    return replace(block, text=text or MARK, linked=min(block.linked, len(text)), code=min(block.code, len(text)))
 
 
 def announced(text: str) -> str:
@@ -143,7 +143,7 @@ def own_blocks(blocks: list[Block], removed: Counter) -> list[Block]:
     """The blocks without quotations: paragraphs within quotation marks, and what stands above a name behind a dash."""
     kept: list[Block] = []
     for block in blocks:
-        text = "" if block.level else block.text
+        text = "" if block.level or block.text == MARK else block.text
         if text and SIGNED.fullmatch(text) and len(text.split()) <= 10 and _can_be_quoted(kept, removed):
             continue
         if text and _is_quotation(text):

@@ -25,7 +25,6 @@ class _Folder:
     """A folder that waits to be read."""
 
     path: Path
-    why: str | None = None  # why its files are left alone, inherited by all beneath it
     logseq: tuple[Path, ...] = ()  # folders of pages and journals of the Logseq graph that it is in
 
 
@@ -66,7 +65,7 @@ class _Walk:
             elif path.is_dir():
                 self._folder(entry, path, folder, inner)
             elif path.is_file():
-                why = folder.why or self.choice.why_not(self.name(path))
+                why = self.choice.why_not(self.name(path))
                 if why:
                     self.tally.left_alone[why] += 1
                 else:
@@ -80,7 +79,7 @@ class _Walk:
         elif entry.is_dir(follow_symlinks=False) and path.name == "logseq" and (path / "config.edn").exists():
             self.tally.left_alone["hidden or trash"] += 1  # Logseq's own settings and backups
         else:
-            found = _Folder(path, parent.why or self.choice.why_not(f"{self.name(path)}/"), parent.logseq)
+            found = _Folder(path, parent.logseq)
             if entry.is_dir(follow_symlinks=False):
                 self.seen.add(identity(path))
                 inner.append(found)

@@ -71,7 +71,7 @@ def own_turns(lines: list[str], removed: Counter) -> list[str]:
         return lines
     if not speakers["user"] and speakers["assistant"] < 2 and not lines[turns[0][0]].lstrip().startswith(("#", "*", ">", "_")):
         return lines  # "Claude: ..." once, in prose
-    kept, own = list(lines), True
+    kept, own, quoted = list(lines), True, False
     begins = {number: (speaker, text) for number, speaker, text in turns}
     for number, line in enumerate(lines):
         if number in begins:
@@ -79,8 +79,11 @@ def own_turns(lines: list[str], removed: Counter) -> list[str]:
             own = speaker == "user"
             removed["turns of an assistant"] += not own
             kept[number] = text if own else ""
+            quoted = line.lstrip().startswith(">")
         elif not own or STAMP.fullmatch(line):
             kept[number] = ""
+        elif quoted:  # a turn within a callout
+            kept[number] = re.sub(r"^[\s>]+", "", line)
     return kept
 
 

@@ -70,9 +70,8 @@ def paragraphs(text: str, first_line: int = 1, removed: Counter | None = None) -
 
     def flush() -> None:
         joined, linked = plain_text(SPACE.sub(" ", " ".join(held)).strip())
-        own = settle(Block(joined, begin, linked=linked)) if joined else None
-        if own:
-            blocks.append(own)
+        if joined:
+            blocks.append(settle(Block(joined, begin, linked=linked)))
         held.clear()
 
     for number, line in enumerate(cut_lines(cut(text, counts), counts).split("\n"), first_line):
