@@ -11,6 +11,7 @@ from mipo_mlx.cli import main
 from mipo_mlx.files import read_json, read_records
 from mipo_mlx.recipe_loading import load_recipe
 from mipo_mlx.records import Pair
+from tests.conftest import make_case
 from tests.pairs.helpers import THINGS
 
 RECIPE = """
@@ -144,3 +145,18 @@ def test_the_file_and_the_reference_are_relative_to_the_recipe(home):
     assert values.pairs.file == str(home / "mine" / "pairs.jsonl") and values.training.reference == str(home / "other")
     assert load_recipe(home / "r.yaml", ["training.reference=owner/name"], None).training.reference == "owner/name"
     assert recipe_loading.parse("model: x\n").training.reference == "base"
+
+
+def test_files_of_other_trainers_are_read(tmp_path):
+    """`prompt` as text beside whole conversations, and answers that already have the mark of an end of turn."""
+    make_case("pair-files", tmp_path)
+    for name in ("conversations", "ended"):
+        command = ["pairs", str(tmp_path / f"{name}.yaml"), "--runs", str(tmp_path / "runs"), "--quiet"]
+        result = CliRunner().invoke(main, command)
+        assert result.exit_code == 0, result.output
+        pairs = read_records(tmp_path / "runs" / name / "pairs.jsonl", Pair)
+        assert len(pairs) == 12
+        for pair in pairs:
+            assert [turn["role"] for turn in (*pair.prompt, *pair.chosen, *pair.rejected)] == ["user", "assistant", "assistant"]
+            assert not any("<|" in text for text in (pair.chosen[0]["content"], *pair.negatives))
+            assert all(tokens.count(2) == 1 and tokens[-1] == 2 for tokens in pair.tokens)

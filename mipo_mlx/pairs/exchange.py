@@ -32,10 +32,11 @@ SPLITS = (TRAIN, VALIDATION, HELDOUT)
 def import_pairs(path: Path, tokenizer: Any, recipe: Recipe, window: int | None = None) -> list[Pair]:
     """Read the pairs of a JSONL file; `reference` is left empty, and so is `pmi` (the wrong contexts are not known).
 
-    prompt may be missing where `chosen` and `rejected` are conversations that begin alike. `rejected` may be a list of strings
-    or of conversations: more than one negative. Answers get the model's end-of-turn token, as a finished answer has. Columns
-    `split` and `grid` are kept where they are given; other pairs get a grid each, and the sides are dealt by the seed. `window`:
-    how many tokens the model takes. Raises UserError that names file and line, or an objective that these pairs do not suffice for.
+    `chosen` and `rejected` may be whole conversations that begin alike; then `prompt` may be missing, or one of their turns.
+    `rejected` may be a list of strings or of conversations: more than one negative. Every answer ends with the model's end-of-turn
+    token once, whether the file writes it or not. Columns `split` and `grid` are kept where they are given. Other pairs get a grid
+    each, and the seed deals the sides. window: how many tokens the model takes. Raises UserError with file and line, or for an
+    objective that these pairs do not suffice for.
     """
     rows = _rows(Path(path))
     taken = {row.get("grid") for _, row in rows if isinstance(row.get("grid"), int)}
@@ -110,6 +111,14 @@ class Vocabulary:
     def __init__(self, tokenizer: Any):
         self.tokenizer, self.ends, self.end = tokenizer, end_of_turn(tokenizer), written_end(tokenizer)
         self.size = max(tokenizer.get_vocab().values()) + 1
+        self.marks = {mark for mark in (tokenizer.decode([end]).strip() for end in self.ends) if mark}
+
+    def unmarked(self, text: str) -> str:
+        """The text without the marks of an end of turn at its end, which some trainers write into their files."""
+        bare = text.rstrip()
+        while mark := next((mark for mark in self.marks if bare.endswith(mark)), None):
+            text = bare = bare.removesuffix(mark).rstrip()
+        return text
 
     def tokens(self, text: str, given: Any) -> list[int]:
         """The ids `given` in the file where they spell `text` (sampled text may be spelt otherwise than it is encoded, and an
@@ -158,7 +167,9 @@ def _row(line: str, where: str) -> dict[str, Any]:
 
 def _pair(row: dict[str, Any], where: str, vocabulary: Vocabulary) -> Pair:
     prompt, candidates = _conversations(row, where)
-    texts = [candidate[0]["content"] for candidate in candidates]
+    texts = [vocabulary.unmarked(candidate[0]["content"]) for candidate in candidates]
+    if not all(text.strip() for text in texts):
+        raise UserError(f"{where}: expected text in chosen and rejected, not only the mark of an end of turn")
     if texts[0] in texts[1:]:
         raise UserError(f"{where}: chosen and rejected are the same text; remove the line")
     split, grid = row.get("split", TRAIN), row["grid"]
@@ -178,8 +189,8 @@ def _pair(row: dict[str, Any], where: str, vocabulary: Vocabulary) -> Pair:
         split=split,
         grid=grid,
         prompt=prompt,
-        chosen=candidates[0],
-        rejected=candidates[1],
+        chosen=[{"role": "assistant", "content": texts[0]}],
+        rejected=[{"role": "assistant", "content": texts[1]}],
         negatives=texts[1:],
         prompt_tokens=prompt_tokens,
         tokens=[vocabulary.tokens(text, ids) for text, ids in zip(texts, given, strict=True)],
@@ -201,18 +212,32 @@ def _conversations(row: dict[str, Any], where: str) -> tuple[Messages, list[Mess
     several = isinstance(rejected, list) and rejected and not isinstance(rejected[0], dict)
     candidates = [_messages(row["chosen"], "assistant", f"{where}: chosen")]
     candidates += [_messages(r, "assistant", f"{where}: rejected") for r in (rejected if several else [rejected])]
-    if "prompt" in row:
-        prompt = _messages(row["prompt"], "user", f"{where}: prompt")
-    else:  # TRL's implicit prompt: what all candidates begin with
-        alike = itertools.takewhile(lambda turns: all(turn == turns[0] for turn in turns), zip(*candidates, strict=False))
-        prompt = [turns[0] for turns in alike]
-        candidates = [candidate[len(prompt) :] for candidate in candidates]
-        if not prompt:
-            raise UserError(f"{where}: no prompt, and chosen and rejected do not begin with the same messages")
+    prompt = _messages(row["prompt"], "user", f"{where}: prompt") if "prompt" in row else []
+    if not prompt or all(len(candidate) > 1 for candidate in candidates):  # whole conversations begin with the prompt
+        opening = _opening(candidates)
+        candidates = [candidate[len(opening) :] for candidate in candidates]
+        if not opening:
+            without = "" if prompt else "no prompt, and "
+            raise UserError(f"{where}: {without}chosen and rejected do not begin with the same messages")
+        own, shared = _bare(prompt), _bare(opening)
+        if not set(own) <= set(shared) and own[-len(shared) :] != shared:
+            raise UserError(f"{where}: prompt: not what chosen and rejected begin with")
+        prompt = prompt if len(prompt) > len(opening) else opening
     for name, candidate in zip(["chosen", *["rejected"] * len(candidates)], candidates, strict=False):
         if len(candidate) != 1 or candidate[0]["role"] != "assistant" or not candidate[0]["content"].strip():
             raise UserError(f"{where}: {name}: expected one assistant message with text after the prompt")
     return prompt, candidates
+
+
+def _opening(conversations: list[Messages]) -> Messages:
+    """The messages that all conversations begin with."""
+    alike = itertools.takewhile(lambda turns: len(set(turns)) == 1, zip(*map(_bare, conversations), strict=False))
+    return conversations[0][: len(list(alike))]
+
+
+def _bare(turns: Messages) -> list[tuple[str, str]]:
+    """Role and text of each message; the space around a text is no difference."""
+    return [(turn["role"], turn["content"].strip()) for turn in turns]
 
 
 def _messages(value: Any, role: str, where: str) -> Messages:

@@ -36,8 +36,13 @@ def write(path, *rows):
         GOOD,
         {"prompt": USER, "chosen": said("Bake bread."), "rejected": said("Play waltzes.")},
         {"chosen": USER + said("Bake bread."), "rejected": USER + said("Play waltzes.")},
+        {**GOOD, "chosen": USER + said("Bake bread."), "rejected": USER + said("Play waltzes.")},
+        {"prompt": USER, "chosen": USER + said("Bake bread."), "rejected": [USER + said("Play waltzes.")]},
+        {**GOOD, "chosen": "Bake bread.<|im_end|>", "rejected": "Play waltzes.<|im_end|>\n<|im_end|> "},
+        {"chosen": USER + said("Bake bread. <|im_end|>"), "rejected": USER + said("Play waltzes.")},
+        {**GOOD, "prompt": f"{GOOD['prompt']}\n", "chosen": USER + said("Bake bread."), "rejected": USER + said("Play waltzes.")},
     ],
-    ids=["strings", "messages", "implicit prompt"],
+    ids=["strings", "messages", "implicit prompt", "whole", "prompt twice", "ended", "ended messages", "space"],
 )
 def test_all_shapes_mean_the_same(row, tiny_tokenizer, tmp_path):
     rows = [{**row, "split": split} for split in (TRAIN, HELDOUT)]
@@ -47,6 +52,25 @@ def test_all_shapes_mean_the_same(row, tiny_tokenizer, tmp_path):
     assert pair.prompt_tokens == prompts.encode(tiny_tokenizer, USER)
     assert [tiny_tokenizer.decode(tokens) for tokens in pair.tokens] == ["Bake bread.<|im_end|>", "Play waltzes.<|im_end|>"]
     assert (pair.split, pair.grid, pair.source.endswith("p.jsonl"), pair.line) == (TRAIN, 0, True, 1)
+
+
+def test_a_text_prompt_beside_whole_conversations_may_be_any_of_their_turns(tiny_tokenizer, tmp_path):
+    opening = [{"role": "system", "content": "Be brief."}, *USER, *said("For whom?"), {"role": "user", "content": "For two."}]
+    for prompt in (GOOD["prompt"], "For two.", opening[:2], opening):
+        row = {"prompt": prompt, "chosen": opening + said("Bake bread."), "rejected": opening + said("Play waltzes.")}
+        rows = [{**row, "split": split} for split in (TRAIN, HELDOUT)]
+        pair, _ = import_pairs(write(tmp_path / "p.jsonl", *rows), tiny_tokenizer, RECIPE)
+        assert (pair.prompt, pair.chosen, pair.rejected) == (opening, said("Bake bread."), said("Play waltzes."))
+    row = {"prompt": opening[:2], "chosen": USER + said("Bake bread."), "rejected": USER + said("Play waltzes.")}
+    rows = [{**row, "split": split} for split in (TRAIN, HELDOUT)]
+    assert import_pairs(write(tmp_path / "p.jsonl", *rows), tiny_tokenizer, RECIPE)[0].prompt == opening[:2]
+
+
+def test_only_marks_at_the_end_of_an_answer_go(tiny_tokenizer, tmp_path):
+    rows = [{**row, "chosen": "Write <|im_end|> here. ", "rejected": "No\n<|im_end|>"} for row in BOTH]
+    pair, _ = import_pairs(write(tmp_path / "p.jsonl", *rows), tiny_tokenizer, RECIPE)
+    assert pair.chosen == said("Write <|im_end|> here. ") and pair.rejected == said("No") and pair.negatives == ["No"]
+    assert [tokens.count(2) for tokens in pair.tokens] == [1, 1] and all(tokens[-1] == 2 for tokens in pair.tokens)
 
 
 def test_several_negatives_grids_and_splits(tiny_tokenizer, tmp_path):
@@ -153,6 +177,13 @@ def test_the_end_is_the_templates_own(tiny_tokenizer):
         ({**GOOD, "chosen": " "}, "chosen: expected one assistant message with text"),
         ({**GOOD, "chosen": USER}, "chosen: expected one assistant message with text"),
         ({**GOOD, "rejected": GOOD["chosen"]}, "chosen and rejected are the same text"),
+        ({**GOOD, "chosen": "<|im_end|>"}, "expected text in chosen and rejected"),
+        ({**GOOD, "chosen": "b<|im_end|>", "rejected": "b"}, "chosen and rejected are the same text"),
+        ({**GOOD, "chosen": said("a") + said("b"), "rejected": USER + said("b")}, "do not begin with the same"),
+        (
+            {"prompt": "else", "chosen": USER + said("a"), "rejected": USER + said("b")},
+            "prompt: not what chosen and rejected begin",
+        ),
         ({"chosen": said("a"), "rejected": said("b")}, "no prompt, and chosen and rejected do not begin with the same"),
         ({**GOOD, "split": "test"}, "split: expected train, validation or heldout"),
         ({**GOOD, "grid": "a"}, "grid: expected a whole number"),
