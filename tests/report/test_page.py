@@ -89,7 +89,7 @@ def test_abilities_and_requirements_are_shown_without_fresh_answers_too(tmp_path
     kinds = {"requests": 8, "metrics": unseen, "no_interval": None}
     requirements = {"requests": 24, "no_interval": few, "metrics": every, "items": ITEMS, "kinds": {}, "heldout_kinds": kinds}
     abilities = {"questions": 100, "no_interval": few, "metrics": {"ability": measure(0.61, 0.58, 0.05)}, "items": ITEMS}
-    result = {**read_json(folder / "eval.json"), "fresh": None, "abilities": abilities, "checkable": requirements}
+    result = {**read_json(folder / "eval.json"), "fresh": None, "use": None, "abilities": abilities, "checkable": requirements}
     write_json(folder / "eval.json", result)
     page = stage.contents(folder, RECIPE)
     assert [row.label for row in page.costs] == ["Questions answered right"]
