@@ -10,6 +10,7 @@ from .note import Block, Note, Passage, Tally
 CountTokens = Callable[[str], int]
 DATE_OR_NUMBER = re.compile(r"[\d\s./:,_-]*(?:(?:mon|tues|wednes|thurs|fri|satur|sun)day)?[\d\s./:,_-]*", re.IGNORECASE)
 HEADING_WORDS = 12  # a longer heading is a paragraph: CommonMark makes a heading of any paragraph right above ---
+WIDEST = 64  # characters a token, above which a text is too long for certain
 MOSTLY = 0.5  # share of a passage's characters from which it counts as a link list, or as code
 
 
@@ -94,12 +95,12 @@ def _join_short(sections: list, count_tokens: CountTokens, limit: int, minimum: 
     """A section below the minimum is joined with the next one, if both fit into one passage."""
     joined: list[tuple[str, list[Block]]] = []
     for heading, blocks in sections:
-        if joined and count_tokens(compose(*joined[-1])) < minimum:
+        if joined and fits(compose(*joined[-1]), count_tokens, minimum - 1):
             before, earlier = joined[-1]
             inner = heading.removeprefix(before).lstrip(": ")
             first = replace(blocks[0], text=compose(inner, blocks[:1]))
             together = (before, [*earlier, first, *blocks[1:]])
-            if count_tokens(compose(*together)) <= limit:
+            if fits(compose(*together), count_tokens, limit):
                 joined[-1] = together
                 continue
         joined.append((heading, blocks))
@@ -108,7 +109,7 @@ def _join_short(sections: list, count_tokens: CountTokens, limit: int, minimum: 
 
 def _pieces(heading: str, blocks: list[Block], count_tokens: CountTokens, limit: int) -> Iterator[list[Block]]:
     """Runs of `blocks`: the text of each, heading included, has at most `limit` tokens."""
-    if count_tokens(compose(heading, blocks)) <= limit:
+    if fits(compose(heading, blocks), count_tokens, limit):
         yield blocks
         return
     room = limit - count_tokens(f"{heading}. ") if heading else limit
@@ -128,7 +129,7 @@ def _pieces(heading: str, blocks: list[Block], count_tokens: CountTokens, limit:
 def _small(blocks: list[Block], count_tokens: CountTokens, room: int) -> Iterator[Block]:
     """The blocks; one of more than `room` tokens is cut at sentence ends, and an endless sentence at words."""
     for block in blocks:
-        if count_tokens(block.text) <= room:
+        if fits(block.text, count_tokens, room):
             yield block
             continue
         share = len(block.text)
@@ -138,25 +139,35 @@ def _small(blocks: list[Block], count_tokens: CountTokens, room: int) -> Iterato
 
 
 def fill(sentences: list[str], count_tokens: CountTokens, room: int) -> Iterator[str]:
-    """Sentences joined into texts of at most `room` tokens; a longer sentence is cut at words, a longer word into characters."""
-    held = ""
+    """Sentences joined into texts of at most `room` tokens; a longer sentence is cut at words, a longer word into characters.
+
+    Each sentence is counted once, so that the time grows with the length of the text.
+    """
+    held, used = "", 0
     for sentence in sentences:
-        together = f"{held} {sentence}".strip()
-        if count_tokens(together) <= room:
-            held = together
+        length = count_tokens(f" {sentence}" if held else sentence) if len(sentence) <= WIDEST * room else room + 1
+        if held and used + length <= room:
+            held, used = f"{held} {sentence}", used + length
             continue
-        if held:
-            yield held
-        held = sentence
-        if count_tokens(sentence) > room:
-            words = sentence.split()
-            if len(words) > 1:
-                *full, held = fill(_halves(words), count_tokens, room)
-            else:  # one endless word: a token rarely has less than a character, so `room` characters fit
-                full, held = [sentence[at : at + room] for at in range(0, len(sentence), room)], ""
-            yield from full
-    if held:
-        yield held
+        yield from _whole_or_halves(held, count_tokens, room)
+        held, used = sentence, length
+    yield from _whole_or_halves(held, count_tokens, room)
+
+
+def _whole_or_halves(text: str, count_tokens: CountTokens, room: int) -> Iterator[str]:
+    if not text:
+        return
+    if fits(text, count_tokens, room):
+        yield text
+    elif len(words := text.split()) > 1:
+        yield from fill(_halves(words), count_tokens, room)
+    else:  # one endless word: a token rarely has less than a character, so `room` characters fit
+        yield from (text[at : at + room] for at in range(0, len(text), room))
+
+
+def fits(text: str, count_tokens: CountTokens, room: int) -> bool:
+    """Whether a text has at most `room` tokens; one of many more characters is not counted."""
+    return len(text) <= WIDEST * room and count_tokens(text) <= room
 
 
 def _halves(words: list[str]) -> list[str]:
