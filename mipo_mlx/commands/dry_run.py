@@ -3,6 +3,7 @@
 The notes are read into a temporary folder. Of the model, the tokenizer and the configuration are loaded, and no weights.
 """
 
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from ..errors import UserError
 from ..files import read_json, read_records
 from ..memory.contexts import of_people, uses_profile
 from ..models.prompts import window_of
+from ..pairs import own_prompts
 from ..pairs.grids import by_split, set_apart
 from ..progress import Reporter, duration
 from ..recipe import Dataset, Recipe
@@ -24,6 +26,7 @@ from . import preflight
 # operations bound decoding; matrix products bound scoring and training.
 SAMPLING, SCORING, TRAINING = 0.16, 0.55, 0.45
 OVERHEAD = 20.0  # seconds to load, export and write the report
+SMALL = 5e7  # bytes of a run's texts, adapters, checkpoints and report
 EXTRA = 40  # tokens of template, instruction and request around a context
 QUESTION = 200  # tokens of a multiple-choice question, its choices included
 PROFILE_ANSWER = 64  # tokens that the model writes about each note, where a profile is made
@@ -68,6 +71,8 @@ def count(recipe: Recipe, contexts: list[Context], prompts: list[Prompt]) -> Wor
     requests, divided = by_split(contexts, prompts)
     set_apart(recipe, requests, divided)  # as the pairs stage does
     evaluated = of_evaluation(recipe, mean)
+    written = own_prompts.TRIES * pairs.own_prompts  # questions about the notes
+    scored += written * own_prompts.GRID * (mean + own_prompts.TOKENS)
     read = sum(c.split == TRAIN or of_people(recipe) for c in contexts) if uses_profile(recipe) else 0  # for the profile
     return Work(
         {split: len(some) for split, some in divided.items()},
@@ -75,7 +80,7 @@ def count(recipe: Recipe, contexts: list[Context], prompts: list[Prompt]) -> Wor
         answers,
         recipe.rounds * pairs.grids * k,
         recipe.rounds * steps,
-        answers * pairs.max_tokens + evaluated.sampled + read * PROFILE_ANSWER,
+        answers * pairs.max_tokens + evaluated.sampled + read * PROFILE_ANSWER + written * own_prompts.TOKENS,
         scored + evaluated.scored + read * (EXTRA + recipe.sources.context_tokens),
         int(evaluated.trainings * recipe.rounds * recipe.training.epochs * pairs.grids * k * each),
         max(lengths, default=0) + EXTRA,
@@ -229,7 +234,8 @@ def describe(run: Run) -> str:
         *([f"           DOES NOT FIT: {advice}"] if advice else []),
         f"time       about {duration(needed.total)}: sampling {duration(needed.sampling)}, "
         f"scoring and evaluation {duration(needed.scoring)}, training {duration(needed.training)}",
-        f"disk       {shutil.disk_usage(_existing(run.folder)).free / 1e9:,.0f} GB free where {run.folder} will be",
+        f"disk       about {disk(recipe, parameters) / 1e9:,.1f} GB needed, "
+        f"{shutil.disk_usage(_existing(run.folder)).free / 1e9:,.0f} GB free where {run.folder} will be",
         f"writes     {run.folder}/: {', '.join(_files(run))}",
         *_there_already(run),
     ]
@@ -265,6 +271,16 @@ def _there_already(run: Run) -> list[str]:
 
 def _sides(counts: dict[str, int]) -> str:
     return f"{counts[TRAIN]} to train on, {counts[VALIDATION]} for validation, {counts[HELDOUT]} held out"
+
+
+def disk(recipe: Recipe, parameters: int) -> float:
+    """Bytes of the files that a run leaves; its texts and its adapters are small beside them."""
+    bits = {16: 2.0, 8: 1.07, 4: 0.57}  # bytes a weight, the scales of its block included
+    fused = bits[16 if recipe.export.fuse.quantize == "none" else recipe.export.fuse.quantize] if recipe.export.mlx else 0.0
+    if recipe.export.mlx and recipe.export.fuse.dtype == "float32":
+        fused *= 2
+    widths = [int(digits) for kind in recipe.export.gguf for digits in re.findall(r"\d+", kind)[:1]]
+    return parameters * (fused + sum(width / 8 * (1 if width >= 16 else 1.14) for width in widths)) + SMALL
 
 
 def _existing(path: Path) -> Path:

@@ -3,7 +3,7 @@
 import pytest
 
 from mipo_mlx import recipe_loading
-from mipo_mlx.commands.dry_run import count
+from mipo_mlx.commands.dry_run import SMALL, count, disk
 from mipo_mlx.evaluation.abilities import WORKING
 from mipo_mlx.pairs.grids import make_plan
 from mipo_mlx.records import HELDOUT, TRAIN, Context, Prompt
@@ -73,3 +73,24 @@ def test_what_training_reads_is_counted(key):
 
 def test_scores_of_passages_said_back_are_counted():
     assert planned().scored > planned("pairs.said_back=0").scored
+
+
+def test_questions_about_the_notes_are_counted():
+    plain, more = planned(), planned("pairs.own_prompts=10")
+    assert more.sampled - plain.sampled == 30 * 40 and more.scored > plain.scored and more.trained == plain.trained
+
+
+@pytest.mark.parametrize(
+    ("export", "bytes_a_weight"),
+    [
+        ("{mlx: false, gguf: []}", 0),
+        ("{mlx: true, gguf: []}", 2),
+        ("{mlx: false, gguf: [f16]}", 2),
+        ("{mlx: false, gguf: [q8_0]}", 34 / 32),
+        ("{mlx: false, gguf: [q4_0]}", 18 / 32),
+        ("{mlx: true, fuse: {quantize: 4}, gguf: [bf16, q4_k_m]}", 18 / 32 + 2 + 4.85 / 8),
+    ],
+)
+def test_the_disk_that_a_run_needs_is_that_of_its_models(export, bytes_a_weight):
+    recipe = recipe_loading.parse(f"model: x\nexport: {export}\n")
+    assert disk(recipe, 10**9) - SMALL == pytest.approx(bytes_a_weight * 1e9, rel=0.08)
