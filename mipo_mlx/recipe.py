@@ -159,7 +159,7 @@ def _is_url(name: str) -> bool:
 
 
 def _endpoint(url: str) -> SplitResult:
-    """The parts of an endpoint's URL. Raises ValueError for any other text; its message shows no key, since it would end in logs."""
+    """The parts of an endpoint's URL. Raises ValueError for any other text. Its message shows no key: it may end in logs."""
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname or "", parts.port
