@@ -22,6 +22,7 @@ from . import __version__, backend, recipe_loading
 from .errors import Failure, UserError
 from .files import is_whole, of_round, read_json, sha256, write_json, write_text
 from .memory import contexts
+from .models import identity
 from .progress import Reporter
 from .recipe import Recipe
 from .recipe_loading import RecipeError
@@ -295,6 +296,8 @@ def execute(run: Run, upto: str, reporter: Reporter) -> dict[str, dict[str, Any]
         if run.done(step):
             reporter.say(f"{title}: done before")
             changes.warn(run.recipe.sources, run.summary(step), reporter)  # only the summary of sources has hashes
+            if parse(step)[0] == "training":
+                identity.check_adapters(run.folder, run.recipe.model)
         else:
             run_stage(run, step, reporter, title)
         summaries[step] = run.summary(step)
@@ -340,6 +343,8 @@ def run_stage(run: Run, step: str, reporter: Reporter, title: str = "") -> dict[
 def check_files(run: Run, step: str, reporter: Reporter) -> None:
     """Raise Failure where a file that `step` reads is gone or cut off; warn where it differs from what its stage wrote."""
     metrics.read(run.folder)  # raises UserError where another version trained the run
+    if STAGES[parse(step)[0]].needs == "training":
+        identity.check_adapters(run.folder, run.recipe.model)
     again = "run `mipo-mlx train` with this run's recipe, which makes it again"
     planned, entries = steps(run.recipe), run.manifest.get("stages", {})
     for earlier in planned[: planned.index(step)]:

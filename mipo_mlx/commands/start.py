@@ -16,6 +16,7 @@ import click
 from .. import backend, recipe_loading
 from .. import run as runs
 from ..errors import UserError
+from ..models import identity
 from ..progress import Reporter
 from ..recipe import Recipe
 from ..run import Run
@@ -148,6 +149,8 @@ def require(run: Run, stage: str) -> None:
     if not all(run.done(step) or run.rounds_ended(step) for step in planned):
         again = f"`mipo-mlx train {quote(str(run.folder))}`"
         raise UserError(f"{run.folder}: {stage} is not finished; {again} goes on where it stopped")
+    if stage == "training":
+        identity.check_adapters(run.folder, run.recipe.model)
 
 
 def renew_report(run: Run, reporter: Reporter) -> None:

@@ -16,6 +16,7 @@ from ..gguf_format.file import GGUFFile
 from ..gguf_format.names import by_gguf, by_model_type
 from ..gguf_format.to_mlx import read_config
 from ..models import load
+from ..models.identity import check_adapters
 from ..models.prompts import window_of
 from ..models.weight_files import vocabulary_rows
 from ..progress import Reporter
@@ -24,7 +25,7 @@ from . import fidelity, gguf, modelfile, system
 from . import fuse as fusing
 from .adapter_gguf import NO_DORA, write_adapter
 from .card import Card, make_card
-from .results import STATE, Exported, Fidelity, read_state, recorded, run_name, write_state
+from .results import STATE, Exported, Fidelity, read_state, run_name, write_state
 from .system import Default, default_system
 from .weights import Weights, load_adapters
 
@@ -145,12 +146,8 @@ def prepare(folder: Path, recipe: Recipe) -> Job:
     card = make_card(folder, recipe, path, generation)
     adapters = folder / "adapters"
     trained = adapters / "adapters.safetensors"
+    check_adapters(folder, recipe.model)
     digest = sha256(trained) if trained.exists() else ""
-    if digest and digest != recorded(folder).get("adapters/adapters.safetensors", digest):
-        raise UserError(
-            f"{trained}: not the adapters that training left (manifest.json has their hash); put them back, or train this run "
-            "again with `mipo-mlx train --fresh`"
-        )
     inputs = fingerprint(
         digest,
         path.resolve(), path.stat().st_mtime_ns, template, card, recipe.export.pretokenizer,

@@ -20,7 +20,7 @@ import mlx.optimizers as optimizers
 from .. import backend
 from ..errors import Failure, UserError
 from ..files import of_round, read_records
-from ..models import adapters, load
+from ..models import adapters, identity, load
 from ..progress import Reporter
 from ..recipe import Recipe, Training
 from ..records import TRAIN, VALIDATION, Pair, seed_for
@@ -165,7 +165,7 @@ def fit(start: Start, folder: Path, recipe: Recipe, watch: Watch, target: str = 
     """Load the model, train its adapters into `folder`/`target`; continues from the checkpoints in `folder`."""
     loaded = load.load(recipe.model)
     settings, limit = recipe.training, backend.device().budget
-    config = adapters.attach(loaded.model, settings.lora, recipe.seed)
+    config = {**adapters.attach(loaded.model, settings.lora, recipe.seed), identity.KEY: identity.identity_of(loaded.path)}
     if start.adapters:
         adapters.restore(loaded.model, start.adapters)
     mx.eval(loaded.model.parameters())

@@ -1,0 +1,57 @@
+"""Whether adapters are those that a run's training left, and belong to the run's base.
+
+The manifest of a run has the hash of its adapters, and adapter_config.json has the identity of the base that they were trained on.
+"""
+
+import hashlib
+from pathlib import Path
+
+from .. import backend
+from ..errors import UserError
+from ..files import read_json, sha256
+
+ADAPTERS = ("adapters/adapters.safetensors", "adapters/adapter_config.json")
+KEY = "base_identity"  # in adapter_config.json
+BLOCK = 4096  # bytes of a sample
+SAMPLES = 256  # of each file of weights, evenly spread
+
+
+def identity_of(base: Path) -> str:
+    """A hash of a base's folder or GGUF file: other weights and another configuration have another one.
+
+    Files of weights are large, so their sizes and `SAMPLES` blocks of each stand for them. A quantised copy is another base. The
+    place of a base and the times of its files do not count.
+    """
+    digest = hashlib.sha256()
+    files = sorted(base.glob("*.safetensors")) if base.is_dir() else [base]
+    if (base / "config.json").is_file():
+        digest.update((base / "config.json").read_bytes())
+    for path in files:
+        size = path.stat().st_size
+        digest.update(f"{path.name if base.is_dir() else ''} {size}\n".encode())
+        with open(path, "rb") as handle:
+            for sample in range(SAMPLES):
+                handle.seek(max(0, size - BLOCK) * sample // (SAMPLES - 1))
+                digest.update(handle.read(BLOCK))
+    return digest.hexdigest()[:16]
+
+
+def check_adapters(folder: Path, model: str) -> None:
+    """Raise UserError unless a run's adapters are those that its training left, for the base that `model` names."""
+    again = "remove it and run `mipo-mlx train` with this run's recipe, which makes it again from its checkpoint"
+    entries = [entry.get("sha256", {}) for entry in read_json(folder / "manifest.json", {}).get("stages", {}).values()]
+    known = {name: digest for entry in entries for name, digest in entry.items() if name in ADAPTERS}  # the last round's counts
+    for name, digest in known.items():
+        path = folder / name
+        if path.exists() and sha256(path) != digest:
+            raise UserError(
+                f"{path}: not the adapters that training left (their hash is in manifest.json); put it back, or {again}"
+            )
+    backend.start()  # before MLX is imported
+    from . import load
+
+    trained_on = read_json(folder / ADAPTERS[1], {}).get(KEY)
+    if trained_on and trained_on != identity_of(load.resolve(model)):
+        raise UserError(
+            f"{folder / 'adapters'}: trained on another base than {model} is now; put that base back, or start over with --fresh"
+        )
