@@ -10,7 +10,7 @@ from email.utils import parseaddr
 
 from ..decode import decode, is_me
 from ..note import Note, Skip, Tally
-from ..note_file import NoteFile
+from ..note_file import LIMIT, NoteFile
 from ..quoted import FORWARDED
 from .html import parse_html
 from .plain import paragraphs
@@ -47,7 +47,7 @@ def _mails(file: NoteFile, tally: Tally) -> Iterator[bytes]:
                     size += len(line)
                     parts.append(line)
                     if size > EML_LIMIT:  # its beginning has the words; attachments come behind
-                        tally.removed["ends of mails over 32 MB"] += 1
+                        tally.removed["attachments of mails over 32 MB"] += 1
                 empty = not line.strip()
     except OSError as error:
         raise Skip(f"cannot be read ({error.strerror})") from None
@@ -63,7 +63,10 @@ def _notes(messages: Iterable[tuple[int, Message]], source: str, tally: Tally, m
         if not (_is_from(message, me) if me else sent or SENT.search(labels)):
             others += 1
             continue
-        blocks = paragraphs(own_words(body(message, tally)), removed=tally.removed)
+        text = body(message, tally)
+        if len(text) > LIMIT:  # a dump, not a letter
+            tally.removed["ends of mails over 4 MB"] += 1
+        blocks = paragraphs(own_words(text[:LIMIT]), removed=tally.removed)
         if blocks:
             title = REPLY.sub("", _header(message, "Subject")).strip()
             notes.append(Note(f"{source}#{number}", source, title, [replace(block, line=number) for block in blocks]))
