@@ -5,6 +5,7 @@ train RUN         goes on with a run by its name, as it was begun
 eval RUN, ...     repeat one stage of a run
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -72,12 +73,29 @@ def _named(options: RunOptions) -> Run | None:
 def begun(run: Run, upto: str, options: RunOptions) -> Iterator[Reporter]:
     """Hold a run whose steps up to `upto` are to be computed. What would end them late is checked, then --fresh erases."""
     reporter = Reporter(options.quiet)
+    _ask_about_code(run, reporter)
     with runs.locked(run.folder, reporter):
         preflight.check(run, upto, options.fresh, reporter)
         runs.prepare(run, options.fresh)
         if options.fresh:
             click.get_current_context().meta[ERASED] = True
         yield reporter
+
+
+def _ask_about_code(run: Run, reporter: Reporter) -> None:
+    """Ask on a terminal before a repository of code is read as notes; warn elsewhere. Raises UserError where the answer is no."""
+    from ..sources import gather, licences
+
+    sources = run.recipe.sources
+    if not sources.notes or run.done("sources"):
+        return
+    for place in gather.places(sources):
+        if sign := licences.code_in(place):
+            line = f"{place}: this folder looks like a repository of code ({sign})"
+            if not sys.stdin.isatty():
+                reporter.warn(f"{line}; its documents are read as your notes")
+            elif not click.confirm(f"{line}. Read its documents as your notes?"):
+                raise UserError(f"{line}; name your notes with --notes PATH")
 
 
 def again(options: RunOptions, stage: str) -> Run:

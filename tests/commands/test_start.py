@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import io
 import os
 import shutil
 import subprocess
@@ -127,3 +128,24 @@ def test_whatever_is_imported_first_mlx_finds_the_fast_blas(module):
         "print('mlx.core' not in sys.modules or loaded[:1] == [False])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "True\n"
+
+
+@pytest.mark.parametrize("sign", ["package.json", "pyproject.toml", "Cargo.toml"])
+def test_a_repository_of_code_is_asked_about_before_it_is_read(tmp_path, monkeypatch, sign):
+    vault, code = tmp_path / "vault", tmp_path / "code"
+    for folder in (vault, code):
+        (folder / ".git").mkdir(parents=True)  # notes under version control are notes
+    (code / sign).write_text("{}")
+
+    def ask(folder, answer=None):
+        opened = run.Run(tmp_path / "r", parse("model: x", overrides=[f"sources.notes={folder}"]))
+        stream, questions = io.StringIO(), []
+        monkeypatch.setattr(sys.stdin, "isatty", lambda: answer is not None)
+        monkeypatch.setattr(start.click, "confirm", lambda question: questions.append(question) or answer)
+        start._ask_about_code(opened, Reporter(stream=stream))
+        return len(questions), sign in stream.getvalue()
+
+    assert ask(vault) == (0, False) and ask(vault, True) == (0, False)
+    assert ask(code) == (0, True) and ask(code, True) == (1, False)
+    with pytest.raises(UserError):
+        ask(code, False)
