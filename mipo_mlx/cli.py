@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from . import __version__
-from .commands.options import EXPORT_SETS, QUIET, RUNS, Friendly, RunOptions, begins_a_run, sets, takes_a_run
+from .commands.options import EXPORT_SETS, QUIET, RUNS, Friendly, RunOptions, answers, begins_a_run, sets, takes_a_run
 
 
 @click.group(cls=Friendly, context_settings={"help_option_names": ["-h", "--help"]})
@@ -160,20 +160,31 @@ def push(options: RunOptions, repository: str, what: tuple[Any, ...], public: bo
 
 @main.command()
 @takes_a_run()
-@click.option("--context", help="What the model is told of you: a text file, or a note of the run by its name or id.")
-@click.option("--base", is_flag=True, help="Let the base model answer beside the tuned one.")
-@click.option("--max-tokens", default=400, show_default=True, type=click.IntRange(1), help="Longest answer, in tokens.")
-@click.option("--temperature", default=0.7, show_default=True, type=click.FloatRange(0), help="0 answers the same way every time.")
-def chat(options: RunOptions, context: str | None, base: bool, max_tokens: int, temperature: float) -> None:
-    """Talk to the result of RUN (its name or folder)."""
-    from . import backend
+@click.argument("question")
+@click.option("--show", is_flag=True, help="First print which passages of your notes were found, where, and how well they fit.")
+@answers
+def ask(options: RunOptions, question: str, show: bool, **wishes: Any) -> None:
+    """Ask the result of RUN (its name or folder) one QUESTION; the notes that fit it go with it."""
     from .commands import start
 
-    run = start.finished(options, "training")
-    backend.start()
+    run, asked = start.to_answer(options, wishes)
+    from .commands import ask as asking
+
+    asking.ask(run, question, asked, show, lambda piece: click.echo(piece, nl=False))
+
+
+@main.command()
+@takes_a_run()
+@click.option("--context", help="Tell the model this in place of your notes: a text file, or a note of the run by its name or id.")
+@answers
+def chat(options: RunOptions, context: str | None, **wishes: Any) -> None:
+    """Talk to the result of RUN (its name or folder); the notes that fit a question go with it."""
+    from .commands import start
+
+    run, asked = start.to_answer(options, wishes, context)
     from .commands.chat import talk
 
-    talk(run, context, base, max_tokens, temperature)
+    talk(run, asked)
 
 
 @main.command("runs")

@@ -83,6 +83,7 @@ class Pairs(Section):
         'You are a helpful assistant. Answer in two sentences. The user has said: "{context}" Make the answer fit this user.'
     )
     plain_system: str = "You are a helpful assistant. Answer in two sentences."
+    profile_system: str = "You are a helpful assistant. These are facts about the user:\n{profile}\nMake each answer fit this user."
     contexts_per_grid: Annotated[int, Field(ge=2, le=64)] = 4
     candidates: Annotated[int, Field(ge=2)] = 2
     negatives: dict[NegativeKind, Positive] = {"random_context": 1.0}
@@ -101,6 +102,8 @@ class Pairs(Section):
     def _fits(self) -> "Pairs":
         if "{context}" not in self.system:
             raise ValueError("system: the placeholder {context} is missing; write it where the user's context belongs")
+        if "{profile}" not in self.profile_system:
+            raise ValueError("profile_system: the placeholder {profile} is missing; write it where the user's profile belongs")
         if self.candidates > self.contexts_per_grid + ("no_context" in self.negatives):
             raise ValueError(
                 f"candidates: {self.candidates} answers to tell apart need a grid of at least that many contexts, "
@@ -217,6 +220,11 @@ class Evaluation(Section):
         return self
 
 
+class Memory(Section):
+    embedder: str = "auto"
+    passages: Annotated[int, Field(ge=1, le=3)] = 3
+
+
 class Fuse(Section):
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     quantize: Literal[4, 8, "none"] = "none"
@@ -242,6 +250,7 @@ class Recipe(Section):
     pairs: Pairs = Pairs()
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
+    memory: Memory = Memory()
     export: Export = Export()
 
     @model_validator(mode="after")

@@ -31,12 +31,17 @@ class Context:
     line: int  # first line in that file, from 1
     split: str  # "train" or "heldout"; all contexts of one note are on one side
     tokens: int  # length under the run's tokenizer
-    profile: str = ""  # the profile that stands before it (sources.context: both); empty in contexts.jsonl
+    profile: str = ""  # facts about its author, before the passage; `text` itself where it is all; empty in contexts.jsonl
+
+    @property
+    def passages(self) -> tuple[str, ...]:
+        """The passages that the model is told; none where the profile is all."""
+        return () if self.text == self.profile else (self.text,)
 
     @property
     def full_text(self) -> str:
-        """Profile and passage as a prompt has them. The passage comes last, so that prompts share what comes before it."""
-        return f"{self.profile}\n\n{self.text}" if self.profile else self.text
+        """Profile and passage, as texts are compared with them."""
+        return "\n\n".join(filter(None, (self.profile, *self.passages)))
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ def _report(run: "Run", reporter: Reporter, round_number: int) -> dict[str, Any]
 
 # The one list of a run's files: whether a stage is done, what is erased and what a dry run announces are read from it.
 STAGES = {
-    "sources": Stage(_sources, (), ("contexts.jsonl", "prompts.jsonl"), ("sources.json",)),
+    "sources": Stage(_sources, (), ("contexts.jsonl", "prompts.jsonl"), ("sources.json", *contexts.REMEMBERED)),
     "pairs": Stage(
         _pairs,
         ("contexts.jsonl", "prompts.jsonl"),

@@ -1,41 +1,51 @@
-"""`mipo-mlx chat RUN`: talk to the result in a terminal, streaming, with a context and with the base beside it."""
+"""`mipo-mlx chat RUN`: talk to the result in a terminal. Each question brings the passages of the notes that fit it."""
 
+import os
 import sys
-from contextlib import nullcontext
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
-from typing import Any
 from unicodedata import normalize
 
 from ..errors import UserError
-from ..memory.contexts import joined, of_people, read_contexts
+from ..files import disk_errors, write_text
+from ..memory.contexts import REMEMBERED, read_contexts
+from ..models.chat_template import Messages
+from ..progress import Reporter
 from ..recipe import Recipe
 from ..run import Run
+from .assistant import Assistant, Background, Named, Wishes
 
-Messages = list[dict[str, str]]
+HISTORY = REMEMBERED[-1]
+KEPT = 1000  # lines of the history
+BLOCK = '"""'  # before and after a question of several lines
+HELP = f"""an empty line, /quit or Ctrl-D ends the talk; Ctrl-C cuts an answer short
+a line that ends with \\ goes on in the next one, and {BLOCK} begins and ends a question of several lines
+/notes    the passages that went with the last question
+/profile  the profile
+/why      all that the model was told with the last question
+/save     writes the talk to a file, /save FILE to that one"""
 
 
-def find_context(folder: Path, recipe: Recipe, name: str | None) -> str | None:
-    """The text of `--context`: a file, or a context of the run by its id, its note or a part of its file name; without a name
-    the author's profile, where the run trained with it (`sources.context: both`), or None.
+def find_context(folder: Path, recipe: Recipe, name: str) -> Named:
+    """What `--context` names: a file, or contexts of the run by their id, their note or a part of their file name.
 
     Raises UserError where nothing, or more than one note, has that name, and for a file without text.
     """
     contexts = read_contexts(folder, recipe)
-    if name is None:
-        return contexts[0].profile or None if contexts and not of_people(recipe) else None
     path = Path(name).expanduser()
     if path.is_file():
         text = path.read_text(encoding="utf-8", errors="replace").strip()
         if not text or "\0" in text:
             raise UserError(f"--context {name}: {'not text' if text else 'empty'}; expected a text file about the user")
-        return text
+        return Named((text,))
     for attribute in ("id", "note", "source"):
         named = [c for c in contexts if alike(getattr(c, attribute)) == alike(name)]
         if named:
-            return joined(named)
+            return Named.of(named)
     notes = sorted({c.source for c in contexts if alike(name) in alike(c.source)})
     if len(notes) == 1:
-        return joined([c for c in contexts if c.source == notes[0]])
+        return Named.of([c for c in contexts if c.source == notes[0]])
     if notes:
         raise UserError(f"--context {name}: more than one note has that in its name: {', '.join(notes[:5])}")
     sources = sorted({c.source for c in contexts})
@@ -43,80 +53,124 @@ def find_context(folder: Path, recipe: Recipe, name: str | None) -> str | None:
     raise UserError(f"--context {name}: no such file, and no note of this run has that name; {some}")
 
 
-def alike(name: str) -> str:
-    """A name as names are compared: in one case and in NFC, since a file's name may hold a letter and its mark apart."""
-    return normalize("NFC", name).casefold()
+def alike(text: str) -> str:
+    """`text` as a person means it: the disk may keep a name in another form of Unicode, and a case counts for nothing."""
+    return normalize("NFC", text).casefold()
 
 
-def talk(run: Run, context: str | None, base: bool, max_tokens: int, temperature: float) -> None:
-    """Read lines from standard input and stream the answers; an empty line or end of file ends it.
-
-    Ctrl-C cuts an answer short, and ends the talk where no answer is being written. Raises UserError for a context that does not
-    fit into the model's window.
-    """
-    text = find_context(run.folder, run.recipe, context)  # before seconds of loading
-    from ..models import adapters, load, prompts
-    from ..models.prompts import window_of
-
-    loaded = load.load(run.recipe.model)
-    adapters.load(loaded.model, run.folder / "adapters")
-    longest = window_of(loaded.config, 0)
-    if longest is not None:
-        max_tokens = min(max_tokens, longest // 2)
-    window = longest and longest - max_tokens
-    system = prompts.system_message(run.recipe.pairs, text or None)
-    opening = [{"role": "system", "content": system}] if system else []
-    histories: dict[str, Messages] = {"tuned": list(opening), **({"base": list(opening)} if base else {})}
+def talk(run: Run, wishes: Wishes) -> None:
+    """Read questions from standard input and stream the answers, until an empty line or the end of the input."""
+    assistant = Assistant(run, wishes, Reporter())
     interactive = sys.stdin.isatty()
     if interactive:
-        how = f"with {context}" if context else "with your profile" if text else "without a context (--context FILE_OR_NOTE)"
-        print(f"{run.folder.name}, {how}; an empty line ends the talk")
-    while question := _ask(interactive):
-        for who, history in histories.items():
+        _remember_lines(run.folder / HISTORY)
+        print(f"{run.folder.name}, {_what(assistant)}; an empty line ends the talk, /help shows more")
+    talking = Talk(assistant)
+    while question := _read("> " if interactive else ""):
+        if question.startswith("/"):
+            if question in ("/quit", "/exit"):
+                break
+            print(talking.command(*question.split(maxsplit=1)))
+        else:
+            talking.ask(question)
+    if interactive:
+        _keep_lines(run.folder / HISTORY)
+
+
+class Talk:
+    """A talk as it goes on: what either model has said, and what the last question brought along."""
+
+    def __init__(self, assistant: Assistant) -> None:
+        self.assistant = assistant
+        self.histories: dict[str, Messages] = {side: [] for side in assistant.sides}
+        self.background: Background | None = None
+        self.written: list[str] = []  # the talk as Markdown
+
+    def ask(self, question: str) -> None:
+        """Print the answer of each model, and the notes that it was told."""
+        background = self.assistant.background(question)
+        self.written.append(f"**{question}**")
+        for side, history in self.histories.items():
             history.append({"role": "user", "content": question})
-            prompt = _fit(loaded.tokenizer, history, len(opening), window)
-            if len(histories) > 1:
-                print(f"[{who}] ", end="", flush=True)
-            history.append({"role": "assistant", "content": _answer(loaded, prompt, who == "base", max_tokens, temperature)})
+            prompt, self.background = self.assistant.prompt(history, background)
+            label = f"[{side}] " if len(self.histories) > 1 else ""
+            print(label, end="", flush=True)
+            answer = self.assistant.answer(prompt, side, lambda piece: print(piece, end="", flush=True))
+            print()
+            history.append({"role": "assistant", "content": answer})
+            self.written.append(f"{label}{answer}")
+        if self.background and self.background.matches:
+            print(self.background.places)
+            self.written.append(self.background.places)
+
+    def command(self, name: str, rest: str = "") -> str:
+        """What a command of the talk says."""
+        commands: dict[str, Callable[[], str]] = {
+            "/notes": self._notes,
+            "/profile": lambda: self.assistant.profile or "no profile; `mipo-mlx profile` makes one",
+            "/why": lambda: self.background.system or "nothing" if self.background else "nothing was asked yet",
+            "/save": lambda: self._save(rest),
+            "/help": lambda: HELP,
+        }
+        return commands[name]() if name in commands else f"no such command; {HELP}"
+
+    def _notes(self) -> str:
+        if self.background is None:
+            return "nothing was asked yet"
+        shown = [f"[{match.place}] {match.score:.2f}\n{match.entry.text}" for match in self.background.matches]
+        return "\n\n".join(shown) or "none of the notes fits the last question"
+
+    def _save(self, name: str) -> str:
+        path = Path(name).expanduser() if name else Path(f"talk-{datetime.now():%Y-%m-%d-%H%M%S}.md")
+        try:
+            write_text(path, "\n\n".join([f"# Talk with {self.assistant.run.folder.name}", *self.written]) + "\n")
+            path.chmod(0o600)
+        except OSError as error:
+            return f"{path}: {(error.strerror or type(error).__name__).lower()}; name another file"
+        return f"written to {path}"
 
 
-def _ask(interactive: bool) -> str:
+def _what(assistant: Assistant) -> str:
+    """What the assistant answers with, in a few words."""
+    if assistant.wishes.context:
+        return "with the context that you named"
+    parts = ["your profile"] if assistant.profile else []
+    parts += ["your notes"] if assistant.memory else []
+    return f"with {' and '.join(parts)}" if parts else "without a context (--context FILE_OR_NOTE)"
+
+
+def _read(prompt: str) -> str:
+    """The next question, of one line or several; "" at the end of the input or after Ctrl-C."""
     try:
-        return input("> " if interactive else "").strip()
+        line = input(prompt)
+        more = "... " if prompt else ""
+        if line.strip().startswith(BLOCK):
+            lines = [line.strip().removeprefix(BLOCK)]
+            while not lines[-1].rstrip().endswith(BLOCK):
+                lines.append(input(more))
+            lines[-1] = lines[-1].rstrip().removesuffix(BLOCK)
+            return "\n".join(lines).strip() or _read(prompt)
+        while line.endswith("\\"):
+            line = f"{line[:-1]}\n{input(more)}"
+        return line.strip()
     except (EOFError, KeyboardInterrupt):
         print()
         return ""
 
 
-def _fit(tokenizer: Any, history: Messages, opening: int, window: int | None) -> list[int]:
-    """Token ids of the talk; its oldest questions and answers go where it has outgrown the model's window."""
-    from ..models import prompts
+def _remember_lines(path: Path) -> None:
+    """Line editing, and the lines of earlier talks under the arrow keys."""
+    import readline
 
-    while window is not None and len(prompt := prompts.encode(tokenizer, history)) > window:
-        if len(history) <= opening + 1:
-            raise UserError(
-                f"context and question have {len(prompt)} tokens, and {window} fit into the model's window beside the answer; "
-                "shorten them, or lower --max-tokens"
-            )
-        del history[opening : opening + 2]
-    return prompt if window is not None else prompts.encode(tokenizer, history)
+    if path.exists():
+        readline.read_history_file(path)
+    readline.set_history_length(KEPT)
 
 
-def _answer(loaded: Any, prompt: list[int], base: bool, max_tokens: int, temperature: float) -> str:
-    from mlx_lm.generate import stream_generate
+def _keep_lines(path: Path) -> None:
+    """Write the lines for the next talk; they are as private as the notes."""
+    import readline
 
-    from ..engine import fast
-    from ..engine.sampling import nucleus_sampler
-    from ..models import adapters
-
-    parts, model = [], loaded.model
-    try:
-        with adapters.disabled(model) if base else nullcontext(), fast(model):
-            sampler = nucleus_sampler(temperature, 0.95)
-            for piece in stream_generate(model, loaded.tokenizer, prompt, max_tokens=max_tokens, sampler=sampler):
-                parts.append(piece.text)
-                print(piece.text, end="", flush=True)
-    except KeyboardInterrupt:
-        print(" ...", end="")
-    print()
-    return "".join(parts)
+    with disk_errors(path):
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+        readline.write_history_file(path)

@@ -79,6 +79,21 @@ def takes_a_run(*more: Callable[[Command], Command]) -> Callable[[Command], Comm
     return lambda command: _with((RUN, *more, RUNS), command)
 
 
+def answers(command: Command) -> Command:
+    """The options of commands in which the result answers."""
+    options = (
+        click.option("--no-notes", is_flag=True, help="Answer without your notes; the profile stays."),
+        click.option("--base", is_flag=True, help="Let the base model answer beside the tuned one."),
+        click.option("--max-tokens", default=400, show_default=True, type=click.IntRange(1), help="Longest answer, in tokens."),
+        click.option(
+            "--temperature", default=0.7, show_default=True, type=click.FloatRange(0), help="0 answers the same way every time."
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def _with(options: tuple[Callable[[Command], Command], ...], command: Command) -> Command:
     fields = RunOptions.__dataclass_fields__
 

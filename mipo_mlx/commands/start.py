@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,6 +24,9 @@ from ..recipe import Recipe
 from ..run import Run
 from . import preflight
 from .options import ERASED, RunOptions
+
+if TYPE_CHECKING:
+    from .assistant import Wishes
 
 
 def open_target(options: RunOptions) -> Run:
@@ -159,6 +163,17 @@ def finished(options: RunOptions, stage: str) -> Run:
     run = runs.existing_run(Path(options.target or ""), options.root)
     require(run, stage)
     return run
+
+
+def to_answer(options: RunOptions, wishes: dict[str, Any], context: str | None = None) -> "tuple[Run, Wishes]":
+    """A trained run, and what a command line wants of its answers. `context` is the text of --context."""
+    run = finished(options, "training")
+    backend.start()
+    from .assistant import Wishes
+    from .chat import find_context
+
+    named = find_context(run.folder, run.recipe, context) if context else None
+    return run, Wishes(notes=not wishes.pop("no_notes"), context=named, **wishes)
 
 
 def require(run: Run, stage: str) -> None:

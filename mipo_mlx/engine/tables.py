@@ -53,6 +53,12 @@ def tables(model: nn.Module) -> list[tuple[nn.Module, str, nn.Module]]:
     return [(owner, name, layer) for owner, name, layer in layers if layer.stored.dtype != mx.float32]
 
 
+def embedding_of(text: nn.Module) -> nn.Module:
+    """The embedding layer of a language model: token ids in, rows out."""
+    owner, name = _places(text, EMBEDDINGS, (nn.Embedding, nn.QuantizedEmbedding))[0]
+    return owner[name]
+
+
 @contextmanager
 def expanded(model: nn.Module) -> Iterator[None]:
     """Within this, stored layers are float32 as a whole. Decoding would expand all rows again at every token."""

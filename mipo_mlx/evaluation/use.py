@@ -58,7 +58,7 @@ def _distractors(bench: Workbench, groups: list[Group], right: Sequence[Answered
 
     {} where three passages do not fit into the model's window.
     """
-    prompts = [bench.prompt(a.request, _distracted(a)) for a in right]
+    prompts = [bench.prompt(a.request, *_distracted(a)) for a in right]
     if bench.window is not None and max(map(len, prompts)) > bench.window:
         return {}
     sides: list[list[Scored]] = []
@@ -79,12 +79,11 @@ def _distractors(bench: Workbench, groups: list[Group], right: Sequence[Answered
     return measures.metrics
 
 
-def _distracted(a: Answered) -> str:
-    """The request's context with the passages of the next two rows before the right one."""
-    rows = [(a.own + step) % len(a.group.passages) for step in (1, 2)]
-    passage = a.group.passages[a.own]
-    profile = a.context.removesuffix(passage)
-    return profile + "\n\n".join([*(a.group.passages[row] for row in rows), passage])
+def _distracted(a: Answered) -> tuple[list[str], str]:
+    """The request's passage behind those of the next two rows, and the profile."""
+    rows = [(a.own + step) % len(a.group.passages) for step in (1, 2, 0)]
+    profile = a.context.removesuffix(a.group.passages[a.own]).strip()
+    return [a.group.passages[row] for row in rows], profile
 
 
 def _shares(bench: Workbench, answered: Sequence[Answered]) -> list[list[float]]:
@@ -134,7 +133,7 @@ def _group(bench: Workbench, request: Prompt, profile: str) -> Group:
         [request.text] * 2,
         [request.id] * 2,  # one profile: the requests alone are independent
         [profile, ""],
-        [bench.prompt(request.text, profile), plain_prompt],
+        [bench.prompt(request.text, None, profile), plain_prompt],
         1,
         plain_prompt,
         [profile],

@@ -22,7 +22,7 @@ Side = Literal["base", "tuned"]
 def embedder_of(settings: Evaluation) -> Embed | None:
     """The installed embedder; None where there is none, or where the recipe turns it off."""
     folder = embedding.installed() if settings.embedding_judge else None
-    return embedding.Embedder(folder) if folder else None
+    return embedding.MiniLM(folder) if folder else None
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class Workbench:
         with adapters.disabled(self.model):
             yield
 
-    def prompt(self, request: str, context: str | None) -> list[int]:
-        """Token ids of a request under a context, or under none."""
-        return encode(self.tokenizer, messages(self.recipe.pairs, request, context))
+    def prompt(self, request: str, passages: str | Sequence[str] | None, profile: str = "") -> list[int]:
+        """Token ids of a request under a context, or under none: see `models.prompts.system_message`."""
+        return encode(self.tokenizer, messages(self.recipe.pairs, request, passages, profile))
 
     def sample(self, phase: str, prompts: Sequence[list[int]], purpose: str, settings: Pairs | None = None) -> list[Answer]:
         """One answer a prompt, kept in the journal as `phase`. Two phases of one purpose draw the same random numbers.

@@ -13,13 +13,12 @@ from ..errors import UserError
 from ..gguf_format.tokenizer import inner
 from ..memory.contexts import FILE, of_people, plain, sections
 from ..models import chat_template
+from ..models.prompts import system_message
 from ..recipe import Recipe
 from ..sources.gather import places
 
 PROBE_USER = "probe-user"
 BESIDE_NOTES = (FILE, "profile.txt")
-# A profile is facts, not words of the user, and a talk has no limit of two sentences: so it has a frame of its own.
-FRAME = "You are a helpful assistant. These are facts about the user:\n{profile}\nMake each answer fit this user."
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ def default_system(folder: Path, recipe: Recipe) -> Default:
             missing = f"{path} is the profile of {len(people)} people, and a model has one system message; write a text of your own"
             break
         if plain(text):
-            return Default(clean(FRAME.replace("{profile}", plain(text))))
+            return Default(clean(system_message(recipe.pairs, None, plain(text))))
     if wanted == "profile":
         raise UserError(f"export.system: {missing}")
     return Default("", missing)

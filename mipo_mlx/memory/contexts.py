@@ -8,7 +8,6 @@ recipe names whose each context is (`columns.note`), there are several people, a
 
 import hashlib
 import re
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from ..recipe import Recipe
 from ..records import Context
 
 FILE, STATE = "profile.md", "profile.json"  # STATE: the hash of the profile as it was made
+REMEMBERED = ("memory.sqlite", "memory.sqlite-journal", "chat-history")  # what ask and chat keep of the notes and of the talks
 COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
 HEADING = re.compile(r"(#{1,6})(?:\s+(.*))?$")
 BULLET = re.compile(r"^(?:[-*+\u2022]|\d+[.)])\s+")
@@ -56,8 +56,14 @@ def read_contexts(folder: Path, recipe: Recipe) -> list[Context]:
     first: dict[str, Context] = {}
     for context, profile in zip(contexts, about, strict=True):
         if profile:
-            first.setdefault(context.note, replace(context, text=profile))
+            first.setdefault(context.note, replace(context, text=profile, profile=profile))
     return list(first.values())
+
+
+def profile_of(folder: Path, recipe: Recipe) -> str:
+    """What profile.md says about the author; "" where there is none, or where it is about several people."""
+    path = folder / FILE
+    return plain(path.read_text(encoding="utf-8", errors="replace")) if path.exists() and not of_people(recipe) else ""
 
 
 def sections(text: str) -> dict[str, str]:
@@ -100,9 +106,3 @@ def digest(folder: Path, recipe: Recipe) -> str | None:
     if not uses_profile(recipe) or not path.exists():
         return None
     return hashlib.sha256(str(sections(path.read_text(encoding="utf-8", errors="replace"))).encode()).hexdigest()
-
-
-def joined(contexts: list[Context]) -> str:
-    """Several passages as one context, each profile once."""
-    profiles = list(Counter(context.profile for context in contexts if context.profile))
-    return "\n\n".join([*profiles, *(context.text for context in contexts)])

@@ -106,7 +106,8 @@ def told(
     fits = [window is None or len(tokens) <= window for tokens in asked]
     if not all(fits):
         dropped["notes_beyond_window"] += fits.count(False)
-    asked, rows = ([x for x, fit in zip(some, fits, strict=True) if fit] for some in (asked, rows))
+    asked = [tokens for tokens, fit in zip(asked, fits, strict=True) if fit]
+    rows = [row for row, fit in zip(rows, fits, strict=True) if fit]
     with reporter.track("reading notes for a profile", total=len(asked), unit="passages") as bar:
         answers = write(folder / SAMPLES, asked, loaded, recipe, bar)
     found: dict[str, list[Fact]] = {name: [] for name in people}

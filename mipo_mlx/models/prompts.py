@@ -1,5 +1,7 @@
 """Chat messages and their token ids, through the model's own chat template, cut to the model's window."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..errors import UserError
@@ -9,15 +11,25 @@ from ..records import Context, Prompt
 from . import control_tokens
 from .chat_template import Messages, knows_system_role
 
-
-def system_message(pairs: Pairs, context: str | None) -> str:
-    """The system message with `context` in it; without a context, the plain one. All stages, chat and export call this."""
-    return pairs.plain_system if context is None else pairs.system.replace("{context}", context.strip())
+FACTS = "These are facts about the user:\n{}"
 
 
-def messages(pairs: Pairs, prompt: str, context: str | None) -> Messages:
-    """The chat messages of a request under a context, or under none."""
-    system = system_message(pairs, context)
+def system_message(pairs: Pairs, passages: str | Sequence[str] | None, profile: str = "") -> str:
+    """The one frame of a context. All stages, export, chat and ask call this.
+
+    passages: what the user has said, the passage that fits best last. The profile alone has a frame of its own, beside passages it
+    stands before them. Without either, the message is the plain one.
+    """
+    said = [passages] if isinstance(passages, str) else passages or []
+    if not said:
+        return pairs.profile_system.replace("{profile}", profile.strip()) if profile else pairs.plain_system
+    system = pairs.system.replace("{context}", "\n\n".join(passage.strip() for passage in said))
+    return f"{FACTS.format(profile.strip())}\n\n{system}" if profile else system
+
+
+def messages(pairs: Pairs, prompt: str, passages: str | Sequence[str] | None, profile: str = "") -> Messages:
+    """The chat messages of a request under a context, or under none: see `system_message`."""
+    system = system_message(pairs, passages, profile)
     return [*([{"role": "system", "content": system}] if system else []), {"role": "user", "content": prompt}]
 
 
@@ -91,14 +103,14 @@ class PromptBuilder:
             )
 
     def _fit(self, prompt: Prompt, context: Context | None) -> tuple[Messages, list[int]]:
-        messages, tokens = self._build(prompt, context.full_text if context else None)
+        messages, tokens = self._build(prompt, context)
         if self.window is None or len(tokens) <= self.window:
             return messages, tokens
-        words = encode_text(self.tokenizer, context.full_text) if context else []
+        words = encode_text(self.tokenizer, context.text) if context else []
         low, high = 0, len(words)  # `low` tokens of the context are known to fit once it is above 0
         while context and low < high:
             middle = (low + high + 1) // 2
-            if len(self._build(prompt, self.tokenizer.decode(words[:middle]))[1]) <= self.window:
+            if len(self._build(prompt, _shortened(context, self.tokenizer.decode(words[:middle])))[1]) <= self.window:
                 low = middle
             else:
                 high = middle - 1
@@ -108,8 +120,14 @@ class PromptBuilder:
                 f"({len(tokens)} tokens, {self.window} fit beside pairs.max_tokens); shorten the prompt or lower pairs.max_tokens"
             )
         self.cut.add(context.id)
-        return self._build(prompt, self.tokenizer.decode(words[:low]))
+        return self._build(prompt, _shortened(context, self.tokenizer.decode(words[:low])))
 
-    def _build(self, prompt: Prompt, context: str | None) -> tuple[Messages, list[int]]:
-        built = messages(self.settings, prompt.text, context)
+    def _build(self, prompt: Prompt, context: Context | None) -> tuple[Messages, list[int]]:
+        passages, profile = (context.passages, context.profile) if context else ((), "")
+        built = messages(self.settings, prompt.text, passages, profile)
         return built, encode(self.tokenizer, built)
+
+
+def _shortened(context: Context, text: str) -> Context:
+    """The context with the beginning of its passage, or of its profile where that is all."""
+    return replace(context, text=text, profile=context.profile if context.passages else text)

@@ -7,11 +7,13 @@ from mipo_mlx.export import system
 from mipo_mlx.export.llamacpp import Llama
 from mipo_mlx.export.system import default_system
 from mipo_mlx.files import write_records
-from mipo_mlx.recipe import Recipe
+from mipo_mlx.recipe import Pairs, Recipe
 from mipo_mlx.records import Context
 from tests.conftest import CHAT_TEMPLATE
 
 from .helpers import Tiny
+
+FRAME = Pairs().profile_system
 
 PROFILE = 'I\'m Ana; I "bake" {{ bread }} {% on %} C:\\new\\table.\nTwo lines, ümläut 🙂, a tab\there.'
 ALONE = [{"role": "user", "content": "hi"}]
@@ -102,7 +104,7 @@ def test_none_and_a_text(tmp_path):
 @pytest.mark.parametrize("wanted", ["auto", "profile"])
 def test_the_profile_is_facts_in_a_frame_of_its_own(tmp_path, wanted):
     (tmp_path / "profile.md").write_text(FACTS)
-    assert text(tmp_path, wanted) == system.FRAME.format(profile="I keep bees.\nI bake.")
+    assert text(tmp_path, wanted) == FRAME.format(profile="I keep bees.\nI bake.")
     assert "has said" not in text(tmp_path, wanted) and "sentence" not in text(tmp_path, wanted)
     assert recipe().export.system == "auto"
 
@@ -123,15 +125,15 @@ def test_a_profile_among_the_notes_counts_where_the_recipe_names_it(tmp_path):
     (tmp_path / "run").mkdir()
     notes = {"sources": {"notes": str(tmp_path / "notes")}}
     (tmp_path / "profile.txt").write_text("I keep bees.")
-    assert text(tmp_path / "run", "profile", **notes) == system.FRAME.format(profile="I keep bees.")
+    assert text(tmp_path / "run", "profile", **notes) == FRAME.format(profile="I keep bees.")
     assert text(tmp_path / "run", "auto", **notes) == ""  # a note of that name may be about anything
     (tmp_path / "notes" / "profile.md").write_text("I bake.")
-    assert text(tmp_path / "run", "profile", **notes) == system.FRAME.format(profile="I bake.")
+    assert text(tmp_path / "run", "profile", **notes) == FRAME.format(profile="I bake.")
 
 
 def test_the_profile_of_several_people_is_refused(tmp_path):
     (tmp_path / "profile.md").write_text("## Ann\n- The user bakes.\n## Bo\n- The user sings.\n")
-    assert text(tmp_path) == system.FRAME.format(profile="The user bakes.\nThe user sings.")  # one author's chapters
+    assert text(tmp_path) == FRAME.format(profile="The user bakes.\nThe user sings.")  # one author's chapters
     people = {"sources": {"columns": {"note": "user"}}}
     with pytest.raises(UserError, match="profile of 2 people"):
         text(tmp_path, "profile", **people)

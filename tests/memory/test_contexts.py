@@ -3,6 +3,7 @@
 import pytest
 
 from mipo_mlx import recipe_loading
+from mipo_mlx.commands.assistant import Named
 from mipo_mlx.commands.chat import find_context
 from mipo_mlx.errors import UserError
 from mipo_mlx.files import write_records
@@ -115,14 +116,18 @@ def test_the_hash_is_that_of_what_is_told(folder):
     assert contexts.digest(folder, made()) is None
 
 
-def test_chat_is_told_what_training_was(folder):
-    assert find_context(folder, made(), None) is None
-    assert find_context(folder, made(), "Ann") == "I bake.\n\nI row."
+def test_chat_gets_contexts_as_training_does(folder):
+    assert find_context(folder, made(), "Ann") == Named(("I bake.", "I row."))
     (folder / "profile.md").write_text("- The user keeps bees.\n")
     both = made("sources.context=both")
-    assert find_context(folder, both, None) == "The user keeps bees."
-    assert find_context(folder, both, "Ann") == "The user keeps bees.\n\nI bake.\n\nI row."
-    assert find_context(folder, both, "b-1") == "The user keeps bees.\n\nI sing."
+    assert find_context(folder, both, "Ann") == Named(("I bake.", "I row."), "The user keeps bees.")
+    assert find_context(folder, both, "b-1") == Named(("I sing.",), "The user keeps bees.")
     (folder / "profile.md").write_text("## Ann\n- The user bakes.\n")
-    assert find_context(folder, several("profile"), None) is None
-    assert find_context(folder, several("profile"), "Ann") == "The user bakes."
+    assert find_context(folder, several("profile"), "Ann") == Named((), "The user bakes.")
+
+
+def test_the_profile_of_one_author_alone(folder):
+    assert contexts.profile_of(folder, made()) == ""
+    (folder / "profile.md").write_text("# Profile\n- The user bakes. <!-- a.md:1 -->\n- The user rows.\n")
+    assert contexts.profile_of(folder, made()) == "The user bakes.\nThe user rows."
+    assert contexts.profile_of(folder, several("both")) == ""

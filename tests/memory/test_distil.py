@@ -217,7 +217,8 @@ def test_pairs_are_told_profile_and_passage(both):
     pairs = read_records(folder / "pairs.jsonl", Pair)
     assert pairs
     for pair in pairs:
-        assert pair.prompt[0]["content"] == f"{said}\n\n{texts[pair.context_id]} In two sentences."
+        facts = f"These are facts about the user:\n{said}"
+        assert pair.prompt[0]["content"] == f"{facts}\n\n{texts[pair.context_id]} In two sentences."
         assert texts[pair.wrong_context_ids[0]] != texts[pair.context_id]  # the passage is what is wrong
 
 
@@ -258,12 +259,16 @@ def test_people_told_by_profile_alone(writer, tiny_folder, tmp_path):
     used = {name for grid in grids for name in grid.contexts}
     assert used <= {c.id for c in contexts.read_contexts(folder, values)} and len(used) > 10
     for pair in read_records(folder / "pairs.jsonl", Pair):
-        assert pair.prompt[0]["content"] == f"{told[pair.context_id.rpartition('-')[0]]} In two sentences."
+        said = told[pair.context_id.rpartition("-")[0]]
+        assert pair.prompt[0]["content"] == values.pairs.profile_system.replace("{profile}", said)
 
 
 def test_dry_run_counts_the_profile(tiny_folder):
     rows, prompts = make_contexts(12), []
-    passage, profiled = (count(made(tiny_folder, context=mode), rows, prompts) for mode in ("passage", "both"))
+    without_use = {"evaluation": recipe.Evaluation(use=0)}  # with a profile, that part answers twice more
+    passage, profiled = (
+        count(made(tiny_folder, context=mode).model_copy(update=without_use), rows, prompts) for mode in ("passage", "both")
+    )
     assert profiled.prompt_tokens == passage.prompt_tokens + 2000 and profiled.sampled == passage.sampled + 24 * 64
 
 

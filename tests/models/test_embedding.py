@@ -15,7 +15,7 @@ def embedder():
     folder = embedding.installed()
     if folder is None:
         pytest.skip(WANTED)
-    return embedding.Embedder(folder)
+    return embedding.MiniLM(folder)
 
 
 def test_embeddings_equal_numpy(embedder):

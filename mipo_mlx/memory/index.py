@@ -1,0 +1,356 @@
+"""memory.sqlite: the passages of all notes and the profile, to be found by their words and their vectors.
+
+    notes -> passages, cut as the sources stage cuts them, of all sides and without a limit -> memory.sqlite
+
+`Index.refresh` reads the files that changed since the last time and leaves the others alone. Words are in two FTS5 tables:
+one row a passage, and one row a file with all that stands in it, code too. SQLite computes BM25 from them. A vector is one
+byte a dimension. Everything is private, so only the owner may read the file.
+"""
+
+import json
+import os
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import Failure, UserError
+from ..files import read_records
+from ..models.embedding import Embedder
+from ..progress import Reporter
+from ..recipe import Recipe, Sources
+from ..records import Context
+from ..sources.canaries import unplanted
+from ..sources.chunks import CountTokens, cut
+from ..sources.gather import note_files, read_file, read_notes
+from ..sources.note import Note, Passage, Skip, Tally
+from ..sources.note_file import NoteFile
+from ..sources.readers import MARKDOWN, headings_as_notes
+from ..sources.redact import redact
+from .contexts import profile_of
+from .terms import SHORTEST, pairs
+
+FILE, JOURNAL = "memory.sqlite", "memory.sqlite-journal"  # JOURNAL: what SQLite leaves beside it when it is killed
+FORMAT = 1
+AT_ONCE = 256  # passages embedded between two writes
+NO_STAMP = (0, 0, "")  # of a source that is no file
+LONGEST = 24  # characters of a word that a mistyped one may stand for
+TOKENIZER = "tokenize = 'porter unicode61 remove_diacritics 2'"
+SCHEMA = f"""
+CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE files (id INTEGER PRIMARY KEY, source TEXT NOT NULL UNIQUE, size INTEGER, modified INTEGER, sha256 TEXT);
+CREATE TABLE passages (id INTEGER PRIMARY KEY, file INTEGER NOT NULL, note TEXT NOT NULL, line INTEGER NOT NULL, vector BLOB);
+CREATE INDEX passages_of_file ON passages (file);
+CREATE VIRTUAL TABLE passage_words USING fts5 (text, source, pairs, {TOKENIZER});
+CREATE VIRTUAL TABLE file_words USING fts5 (text, source, pairs, {TOKENIZER});
+CREATE VIRTUAL TABLE passage_terms USING fts5vocab (passage_words, row);
+CREATE TABLE terms (term TEXT PRIMARY KEY, passages INTEGER NOT NULL) WITHOUT ROWID;
+CREATE VIRTUAL TABLE spelling USING fts5 (term, tokenize = 'trigram');
+"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A passage in the index."""
+
+    id: int
+    text: str
+    note: str
+    source: str  # file, relative to the notes folder
+    line: int  # its first line there, from 1
+
+
+@dataclass(frozen=True)
+class Places:
+    """All passages and the files that they stand in."""
+
+    ids: np.ndarray  # (passages,) int64, rising
+    file: np.ndarray  # (passages,) int64: the file's id
+
+    @cached_property
+    def count(self) -> int:
+        """Files that have a passage."""
+        return len(np.unique(self.file))
+
+    def files(self, ids: np.ndarray) -> list[int]:
+        return self.file[np.searchsorted(self.ids, ids)].tolist()
+
+    def of_files(self, files: Iterable[int]) -> list[int]:
+        """The passages of these files."""
+        return [number for file in files for number in self.ids[self.file == file].tolist()]
+
+
+class Index:
+    """An open memory.sqlite, made where there is none. Raises Failure where the file is no such index."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not path.exists():
+            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))  # before SQLite would create it for everybody to read
+        self.connection = sqlite3.connect(path, timeout=30, isolation_level=None)
+        self._vectors: tuple[np.ndarray, np.ndarray] | None = None
+        self._places: Places | None = None
+        try:
+            self.connection.execute("PRAGMA synchronous = NORMAL")
+            if not self.connection.execute("SELECT 1 FROM sqlite_schema").fetchone():
+                self._make()
+            elif self.fact("format") != str(FORMAT):
+                self.clear()
+        except sqlite3.DatabaseError as error:
+            raise Failure(f"{path}: {error}; remove this file, the next question makes it again") from None
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def fact(self, key: str) -> str:
+        """A fact about the index itself; "" where it has none of this name."""
+        row = self.connection.execute("SELECT value FROM facts WHERE key = ?", [key]).fetchone()
+        return row[0] if row else ""
+
+    def clear(self) -> None:
+        """Make the index empty."""
+        tables = self.connection.execute("SELECT name FROM sqlite_schema WHERE sql LIKE 'CREATE%TABLE%'").fetchall()
+        with self._writing():
+            virtual = ("passage_terms", "passage_words", "file_words", "spelling")  # each drops the tables that it keeps
+            for name in (*virtual, *(name for (name,) in tables)):
+                self.connection.execute(f'DROP TABLE IF EXISTS "{name}"')
+        self._make()
+
+    def refresh(self, recipe: Recipe, count_tokens: CountTokens, reporter: Reporter, profile: str = "") -> int:
+        """Bring the index up to date with the notes of the recipe; returns how many files were read.
+
+        A file counts as changed where its size or time and its hash differ. Where the notes cannot be found any more, the index
+        keeps what it knows, with a warning. Raises UserError where it knows nothing either.
+        """
+        settings = _settings(recipe)
+        if self.fact("settings") not in ("", settings):
+            self.clear()
+        self._state({"settings": settings, "profile": profile})
+        sources = recipe.sources
+        if not (sources.notes or sources.dataset):
+            return 0
+        tally = Tally()
+        try:
+            files = [] if sources.dataset else note_files(sources, tally)
+        except UserError as error:
+            if not self.count():
+                raise
+            reporter.warn(f"{error}; the notes are remembered as they were")
+            return 0
+        if sources.dataset:
+            return self._whole(sources, count_tokens, reporter)
+        changed = self._changed(files)
+        with reporter.track("remembering notes", total=len(changed), unit="files") as bar, self._writing():
+            for file in changed:
+                notes = read_file(file, tally, sources)
+                notes = headings_as_notes(notes) if len(files) == 1 else notes
+                self._remove([file.source])
+                stamp = (*file.stamp(), file.sha256())
+                self._add(file.source, stamp, _passages(notes, sources, count_tokens), _all_words(file, sources))
+                bar.advance(1)
+            if changed:
+                self._count_terms()
+        return len(changed)
+
+    def add(self, passages: Iterable[Passage]) -> None:
+        """Add passages of files that the index does not have."""
+        by_source: dict[str, list[Passage]] = {}
+        for passage in passages:
+            by_source.setdefault(passage.source, []).append(passage)
+        with self._writing():
+            for source, mine in by_source.items():
+                self._add(source, NO_STAMP, mine, "")
+            self._count_terms()
+
+    def count(self) -> int:
+        """Passages in the index."""
+        return self.connection.execute("SELECT count(*) FROM passages").fetchone()[0]
+
+    def entries(self, ids: Iterable[int]) -> dict[int, Entry]:
+        """Passages by their ids."""
+        query = (
+            "SELECT p.id, w.text, p.note, w.source, p.line FROM passages p JOIN passage_words w ON w.rowid = p.id WHERE p.id = ?"
+        )
+        rows = (self.connection.execute(query, [int(number)]).fetchone() for number in ids)
+        return {row[0]: Entry(*row) for row in rows if row}
+
+    def embed(self, embedder: Embedder, reporter: Reporter) -> None:
+        """Give a vector to each passage that has none of this embedder. What is done when this is stopped stays."""
+        if self.fact("embedder") != embedder.name:
+            with self._writing():
+                self.connection.execute("UPDATE passages SET vector = NULL WHERE vector IS NOT NULL")
+                self._state({"embedder": embedder.name})
+        missing = [row[0] for row in self.connection.execute("SELECT id FROM passages WHERE vector IS NULL ORDER BY id")]
+        if not missing:
+            return
+        with reporter.track("comparing notes", total=len(missing), unit="passages") as bar:
+            for start in range(0, len(missing), AT_ONCE):
+                batch = missing[start : start + AT_ONCE]
+                texts = [entry.text for entry in self.entries(batch).values()]
+                rows = zip(map(bytes, _small(embedder(texts))), batch, strict=True)
+                with self._writing():
+                    self.connection.executemany("UPDATE passages SET vector = ? WHERE id = ?", rows)
+                bar.advance(len(batch))
+
+    def vectors(self) -> tuple[np.ndarray, np.ndarray]:
+        """The ids of the passages that have a vector, and these, (passages, dimensions) float32 of unit length."""
+        if self._vectors is None:
+            rows = self.connection.execute("SELECT id, vector FROM passages WHERE vector IS NOT NULL ORDER BY id").fetchall()
+            ids = np.array([number for number, _ in rows], np.int64)
+            wide = np.frombuffer(b"".join(vector for _, vector in rows), np.int8).astype(np.float32)
+            wide = wide.reshape(len(rows), -1) if rows else np.zeros((0, 1), np.float32)
+            wide /= np.linalg.norm(wide, axis=1, keepdims=True)
+            self._vectors = ids, wide
+        return self._vectors
+
+    def places(self) -> Places:
+        """Which file each passage stands in."""
+        if self._places is None:
+            rows = self.connection.execute("SELECT id, file FROM passages ORDER BY id").fetchall()
+            self._places = Places(*(np.array([row[part] for row in rows], np.int64) for part in (0, 1)))
+        return self._places
+
+    def _make(self) -> None:
+        try:
+            self.connection.executescript(f"BEGIN; {SCHEMA} INSERT INTO facts VALUES ('format', '{FORMAT}'); COMMIT;")
+        except sqlite3.OperationalError as error:
+            if "fts5" in str(error) or "tokenizer" in str(error):
+                raise Failure(
+                    f"memory: this Python's SQLite ({sqlite3.sqlite_version}) has no full-text search with trigrams; it takes "
+                    "SQLite 3.34 or newer with FTS5, which python.org, Homebrew, conda and uv bring along"
+                ) from None
+            raise
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One transaction: all of it, or nothing."""
+        self._vectors = self._places = None
+        self.connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self.connection.execute("ROLLBACK")
+            raise
+        self.connection.execute("COMMIT")
+
+    def _state(self, facts: dict[str, str]) -> None:
+        self.connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items())
+
+    def _changed(self, files: list[NoteFile]) -> list[NoteFile]:
+        """The files whose content is not in the index. Files that are gone are removed from it."""
+        query = "SELECT source, size, modified, sha256 FROM files"
+        known = {source: (size, modified, digest) for source, size, modified, digest in self.connection.execute(query)}
+        self._remove(known.keys() - {file.source for file in files})
+        changed = []
+        for file in files:
+            before = known.get(file.source)
+            size, modified = file.stamp()
+            if before is None or before[:2] != (size, modified):
+                if before is None or before[2] != file.sha256():
+                    changed.append(file)
+                else:  # touched, with the same content
+                    again = "UPDATE files SET size = ?, modified = ? WHERE source = ?"
+                    self.connection.execute(again, [size, modified, file.source])
+        return changed
+
+    def _whole(self, sources: Sources, count_tokens: CountTokens, reporter: Reporter) -> int:
+        """Remember a data set, which is read once."""
+        if self.count():
+            return 0
+        with self._writing():
+            by_source: dict[str, list[Note]] = {}
+            for note in read_notes(sources, Tally(), reporter):
+                by_source.setdefault(note.source, []).append(note)
+            for source, notes in by_source.items():
+                self._add(source, NO_STAMP, _passages(notes, sources, count_tokens), "")
+            self._count_terms()
+        return 1
+
+    def _add(self, source: str, stamp: tuple[int, int, str], passages: list[Passage], whole: str) -> None:
+        insert = "INSERT INTO files (source, size, modified, sha256) VALUES (?, ?, ?, ?)"
+        file = self.connection.execute(insert, [source, *stamp]).lastrowid
+        last = self.connection.execute("SELECT coalesce(max(id), 0) FROM passages").fetchone()[0]
+        numbered = list(enumerate(passages, last + 1))
+        insert = "INSERT INTO passages (id, file, note, line) VALUES (?, ?, ?, ?)"
+        self.connection.executemany(insert, [(number, file, passage.note, passage.line) for number, passage in numbered])
+        insert = "INSERT INTO passage_words (rowid, text, source, pairs) VALUES (?, ?, ?, ?)"
+        self.connection.executemany(insert, [(number, p.text, p.source, pairs(p.text)) for number, p in numbered])
+        text = whole or "\n".join(passage.text for passage in passages)
+        insert = "INSERT INTO file_words (rowid, text, source, pairs) VALUES (?, ?, ?, ?)"
+        self.connection.execute(insert, [file, text, passages[0].source if passages else "", pairs(text)])
+
+    def _remove(self, names: Iterable[str]) -> None:
+        for source in names:
+            row = self.connection.execute("SELECT id FROM files WHERE source = ?", [source]).fetchone()
+            if row:
+                gone = self.connection.execute("SELECT id FROM passages WHERE file = ?", row).fetchall()
+                self.connection.executemany("DELETE FROM passage_words WHERE rowid = ?", gone)
+                self.connection.execute("DELETE FROM passages WHERE file = ?", row)
+                self.connection.execute("DELETE FROM file_words WHERE rowid = ?", row)
+                self.connection.execute("DELETE FROM files WHERE id = ?", row)
+
+    def _count_terms(self) -> None:
+        """Enter in how many passages each word stands, and new words where mistyped ones are looked up.
+
+        FTS5 could count them at each question, but for a common word that takes as long as the search.
+        """
+        new = (
+            "INSERT INTO spelling SELECT term FROM passage_terms WHERE length(term) BETWEEN ? AND ? AND term NOT GLOB '*[0-9]*' "
+            "AND term NOT IN (SELECT term FROM terms)"
+        )
+        self.connection.execute(new, [SHORTEST, LONGEST])
+        self.connection.execute("UPDATE terms SET passages = 0")
+        self.connection.execute("INSERT OR REPLACE INTO terms SELECT term, doc FROM passage_terms")
+
+
+def open_index(folder: Path, recipe: Recipe, count_tokens: CountTokens, reporter: Reporter) -> Index:
+    """The index of the run in `folder`, up to date with its notes and its profile.
+
+    Where there is no index yet and the notes are gone, the run's own contexts are remembered, with a warning. Raises UserError
+    where there are none either.
+    """
+    index = Index(folder / FILE)
+    try:
+        index.refresh(recipe, count_tokens, reporter, profile_of(folder, recipe))
+    except UserError as error:
+        contexts = read_records(folder / "contexts.jsonl", Context)
+        if not contexts:
+            raise
+        reporter.warn(f"{error}; only the {len(contexts)} passages that this run keeps are remembered")
+        kept = unplanted(contexts, recipe.seed, recipe.sources.canaries)
+        index.add(Passage(c.text, c.note, c.source, c.line, c.tokens) for c in kept)
+    return index
+
+
+def _settings(recipe: Recipe) -> str:
+    """What the passages depend on beside the notes; other settings make another index."""
+    keys = ("notes", "include", "exclude", "dataset", "me", "columns", "context_tokens", "min_tokens", "redact")
+    sources = recipe.sources.model_dump(mode="json")
+    return json.dumps([recipe.model, *(sources[key] for key in keys)])
+
+
+def _passages(notes: list[Note], sources: Sources, count_tokens: CountTokens) -> list[Passage]:
+    tally = Tally()
+    return [p for note in notes for p in cut(note, count_tokens, sources.context_tokens, sources.min_tokens, tally)]
+
+
+def _all_words(file: NoteFile, sources: Sources) -> str:
+    """The text of a Markdown file with its code, which its passages leave out; "" for other kinds."""
+    if file.ending not in MARKDOWN:
+        return ""
+    try:
+        text = file.text(Tally())
+    except Skip:
+        return ""
+    return redact(text, Counter()) if sources.redact else text
+
+
+def _small(vectors: np.ndarray) -> np.ndarray:
+    """Vectors as one signed byte a dimension, each scaled to its own largest value."""
+    largest = np.abs(vectors).max(axis=1, keepdims=True)
+    return np.round(vectors / np.maximum(largest, 1e-9) * 127).astype(np.int8)

@@ -1,0 +1,203 @@
+"""From a question to the passages of the notes that fit it, best first; none where none fits.
+
+    question -> words -> BM25 of passages and of whole files  \\
+             -> vector -> cosines to all passages              -> one score a passage -> one passage a note, above the threshold
+
+Score = cosine + `words` x coverage. Coverage is the share of the question's information that the passage and its file have: BM25
+over the most that these words could give, the mean of both. So it lies between 0 and 1, whatever the number of notes.
+
+WEIGHTS were chosen on the development half of tests/memory/til_questions.jsonl, and the thresholds on the questions there that
+fit no note: see `benchmarks/memory.py`, which prints what they let through and what they lose.
+"""
+
+import math
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..models.embedding import Embedder
+from ..text.words import likeness
+from .index import Entry, Index
+from .terms import ENGLISH, SHORTEST, UNBROKEN, content_words, edits, language, misspells_a_function_word
+
+MOST = 3  # passages that are given back, one a note
+FILES = 3  # files with the most of the words, all of whose passages are scored
+CANDIDATES = 300  # passages with the most of the words, and as many with the nearest vectors, that are scored
+ROWS = 5_000  # passages that the words searched for may stand in, all together: commoner words are left out
+PREFIX = 5  # letters by which longer words are searched too: inflected forms mostly share these (McNamee and Mayfield 2004)
+BM25_MOST = 2.2  # k1 + 1 in SQLite: what a word gives at most, times its idf
+SAME = 0.7  # likeness from which two passages say the same
+LOOK = 10  # passages that a second look compares
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How an embedder's cosines and the words go together."""
+
+    words: float  # of the coverage, beside a cosine of weight 1
+    threshold: float  # the score from which a passage fits
+    look: float = 0.2  # of the gain of a second look
+    threshold_of_look: float = 0.5  # the threshold where there is one
+
+
+WORDS_ALONE = Weights(1.0, 0.15)
+WEIGHTS = {"words of": Weights(1.0, 0.4), "all-MiniLM-L6-v2": Weights(0.75, 0.43)}
+STATIC = Weights(0.75, 0.43)
+
+
+@dataclass(frozen=True)
+class Match:
+    """A passage that fits a question."""
+
+    entry: Entry
+    score: float
+    coverage: float  # of the question's words, 0 to 1
+    cosine: float | None = None  # None: no embedder
+    gain: float | None = None  # nats a token by which the passage makes the question likelier; None: no second look
+
+    @property
+    def place(self) -> str:
+        return f"{self.entry.source}:{self.entry.line}"
+
+
+Look = Callable[[str, list[str]], list[float]]  # question, passages -> nats a token by which each makes the question likelier
+
+
+class Memory:
+    """The notes of a run, ready for questions. `look` is the second look of the model, None where there is no time for it."""
+
+    def __init__(self, index: Index, embedder: Embedder | None = None, look: Look | None = None) -> None:
+        self.index, self.embedder, self.look = index, embedder, look
+        self.weights = weights_of(embedder)
+        self._scratch = sqlite3.connect(":memory:")
+        self._scratch.execute("CREATE VIRTUAL TABLE words USING fts5 (text, tokenize = 'porter unicode61 remove_diacritics 2')")
+        self._scratch.execute("CREATE VIRTUAL TABLE terms USING fts5vocab (words, instance)")
+
+    def search(self, question: str, most: int = MOST) -> list[Match]:
+        """At most `most` passages that fit, best first, each of another note."""
+        return [match for match in self.ranked(question, most) if match.score >= self.threshold]
+
+    @property
+    def threshold(self) -> float:
+        """The score from which a passage fits."""
+        return self.weights.threshold if self.look is None else self.weights.threshold_of_look
+
+    def ranked(self, question: str, most: int = MOST) -> list[Match]:
+        """As `search`, whether they fit or not."""
+        kept: list[Match] = []
+        for match in self._scored(question):
+            if len(kept) == (most if self.look is None else max(most, LOOK)):
+                break
+            others = (other.entry for other in kept)
+            if not any(match.entry.note == other.note or likeness(match.entry.text, other.text) > SAME for other in others):
+                kept.append(match)
+        return self._looked(question, kept)[:most] if self.look and kept else kept
+
+    def _looked(self, question: str, matches: list[Match]) -> list[Match]:
+        """The same matches in the order that a second look gives them."""
+        assert self.look is not None
+        gains = self.look(question, [match.entry.text for match in matches])
+        again = [
+            replace(match, score=match.score + self.weights.look * gain, gain=gain)
+            for match, gain in zip(matches, gains, strict=True)
+        ]
+        return sorted(again, key=lambda match: -match.score)
+
+    def _scored(self, question: str) -> Iterator[Match]:
+        """The candidates by falling score."""
+        passages, files = self._coverages(question)
+        cosines = self._cosines(question)
+        places = self.index.places()
+        of_best = places.of_files(sorted(files, key=lambda file: -files[file])[:FILES])
+        candidates = np.array(list(dict.fromkeys([*passages, *cosines, *of_best])), np.int64)
+        by_file = [files.get(file, 0.0) for file in places.files(candidates)]
+        coverage = [(passages.get(n, 0.0) + other) / 2 for n, other in zip(candidates, by_file, strict=True)]
+        score = [cosines.get(n, 0.0) + self.weights.words * c for n, c in zip(candidates, coverage, strict=True)]
+        for place in np.argsort(-np.array(score), kind="stable"):
+            number = int(candidates[place])
+            entry = self.index.entries([number])[number]
+            yield Match(entry, score[place], coverage[place], cosines.get(number))
+
+    def _cosines(self, question: str) -> dict[int, float]:
+        if self.embedder is None:
+            return {}
+        ids, vectors = self.index.vectors()
+        if not len(ids):
+            return {}
+        near = vectors @ self.embedder([question])[0]
+        best = np.argpartition(-near, CANDIDATES)[:CANDIDATES] if len(near) > CANDIDATES else np.arange(len(near))
+        return {int(ids[place]): float(near[place]) for place in best}
+
+    def _coverages(self, question: str) -> tuple[dict[int, float], dict[int, float]]:
+        """The coverage of the question's words by passages and by files that have some, by their ids."""
+        words = sorted(self._frequencies(content_words(question)).items(), key=lambda pair: pair[1])
+        total, kept = 0, list[tuple[str, int]]()
+        for word, count in words:
+            total += count
+            if kept and total > ROWS:
+                break
+            kept.append((word, count))
+        stemmed = language(question) == ENGLISH
+        phrases = [phrase for word, count in kept for phrase in self._phrases(word, count, stemmed)]
+        if not phrases:
+            return {}, {}
+        found = []
+        places = self.index.places()
+        for table, size in (("passage_words", len(places.ids)), ("file_words", places.count)):
+            most = BM25_MOST * sum(_idf(size, min(count, size)) for _, count in kept)
+            query = f"SELECT rowid, -bm25({table}) AS score FROM {table} WHERE {table} MATCH ? ORDER BY score DESC LIMIT ?"
+            rows = self.index.connection.execute(query, [" OR ".join(phrases), CANDIDATES]).fetchall()
+            found.append({number: min(1.0, score / most) for number, score in rows})
+        return found[0], found[1]
+
+    def _frequencies(self, words: list[str]) -> dict[str, int]:
+        """In how many passages each word stands, without function words that are mistyped."""
+        query = "SELECT passages FROM terms WHERE term = ?"
+        counts = [self.index.connection.execute(query, [term]).fetchone() for term in self._terms(words)]
+        known = {word: count[0] if count else 0 for word, count in zip(words, counts, strict=True)}
+        return {word: count for word, count in known.items() if count or not misspells_a_function_word(word)}
+
+    def _terms(self, words: list[str]) -> list[str]:
+        """Words as the index has them: without accents, their English stems."""
+        self._scratch.execute("DELETE FROM words")
+        self._scratch.executemany("INSERT INTO words (rowid, text) VALUES (?, ?)", enumerate(words))
+        terms = dict(self._scratch.execute("SELECT doc, term FROM terms"))
+        return [terms.get(place, word) for place, word in enumerate(words)]
+
+    def _phrases(self, word: str, count: int, stemmed: bool) -> list[str]:
+        """What FTS5 is to search for: the word, or words that begin alike, and, where none is known, words that are spelled alike.
+
+        stemmed: SQLite's stemmer knows the language, English, so that inflected forms are one word already.
+        """
+        if UNBROKEN.match(word) or len(word) <= PREFIX or (stemmed and count):
+            phrases = [f'"{word}"']
+        else:
+            phrases = [f'"{word[:PREFIX]}" *']
+        if not count and len(word) >= SHORTEST:
+            phrases += [f'"{term}"' for term in self._spelled(word)]
+        return phrases
+
+    def _spelled(self, word: str) -> list[str]:
+        """Known words of which this one may be a misspelling: one edit away, two from eight letters on."""
+        (term,) = self._terms([word])
+        most = 1 if len(term) < 8 else 2
+        trigrams = " OR ".join(f'"{term[at : at + 3]}"' for at in range(len(term) - 2))
+        if not trigrams:
+            return []
+        query = "SELECT term FROM spelling WHERE spelling MATCH ? ORDER BY rank LIMIT 100"
+        near = [(edits(term, other, most), other) for (other,) in self.index.connection.execute(query, [trigrams])]
+        return [other for distance, other in sorted(near) if distance <= most][:3]
+
+
+def weights_of(embedder: Embedder | None) -> Weights:
+    """The weights and the threshold that belong to an embedder."""
+    if embedder is None:
+        return WORDS_ALONE
+    return next((weights for name, weights in WEIGHTS.items() if embedder.name.startswith(name)), STATIC)
+
+
+def _idf(size: int, count: int) -> float:
+    """As SQLite's bm25()."""
+    return max(1e-6, math.log((size - count + 0.5) / (count + 0.5)))

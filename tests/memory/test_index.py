@@ -1,0 +1,158 @@
+"""memory.sqlite: what it holds, that it follows the notes, and that nothing private leaks or is half written."""
+
+import os
+import sqlite3
+
+import numpy as np
+import pytest
+
+from mipo_mlx.errors import Failure, UserError
+from mipo_mlx.files import write_records
+from mipo_mlx.memory.index import FILE, Index, open_index
+from mipo_mlx.progress import Reporter
+from mipo_mlx.records import HELDOUT, Context
+from mipo_mlx.sources.note import Passage
+
+from .helpers import QUIET, count, indexed, recipe, write_notes
+
+NOTES = {
+    "bees.md": "# Bees\n\nI keep two hives on the flat roof of the bakery.\n",
+    "food/soup.md": "# Soup\n\nEvery Thursday I cook one enormous pot of soup.\n",
+    "code.md": "# Backups\n\nThis is how I copy it.\n\n```bash\ncd /home\nrsync --archive --delete source target\n```\n",
+}
+
+
+def texts(index: Index) -> dict[str, str]:
+    ids = index.places().ids
+    return {entry.source: entry.text for entry in index.entries(ids).values()}
+
+
+def test_it_holds_every_passage_with_its_file_and_line(tmp_path):
+    index = indexed(tmp_path, NOTES)
+    assert texts(index)["food/soup.md"] == "Soup. Every Thursday I cook one enormous pot of soup."
+    assert {(entry.source, entry.line) for entry in index.entries(index.places().ids).values()} == {
+        ("bees.md", 3), ("food/soup.md", 3), ("code.md", 3),
+    }  # fmt: skip
+    assert oct(os.stat(tmp_path / FILE).st_mode & 0o777) == "0o600"
+
+
+def test_only_changed_files_are_read_again(tmp_path):
+    index, notes = indexed(tmp_path, NOTES), tmp_path / "notes"
+    assert index.refresh(recipe(notes), count, QUIET) == 0
+    (notes / "bees.md").write_text("# Bees\n\nI gave my hives away to the school last spring.\n")
+    (notes / "food/soup.md").unlink()
+    (notes / "tea.md").write_text("# Tea\n\nI have thirty-one kinds of tea in tins.\n")
+    os.utime(notes / "code.md", (1, 1))  # another time, the same content
+    assert index.refresh(recipe(notes), count, QUIET) == 2
+    assert set(texts(index)) == {"bees.md", "tea.md", "code.md"} and "school" in texts(index)["bees.md"]
+    for word, rows in (("roof", 0), ("soup", 0), ("school", 1), ("rsync", 1)):
+        found = index.connection.execute("SELECT count(*) FROM file_words WHERE file_words MATCH ?", [word]).fetchone()[0]
+        assert found == rows, word
+
+
+def test_an_index_of_other_settings_is_made_anew(tmp_path):
+    index, notes = indexed(tmp_path, NOTES), tmp_path / "notes"
+    assert index.refresh(recipe(notes, min_tokens=12), count, QUIET) == 3
+    assert set(texts(index)) == {"bees.md", "food/soup.md"}
+
+
+def test_notes_that_are_gone_are_remembered(tmp_path, capsys):
+    index, notes = indexed(tmp_path, NOTES), tmp_path / "notes"
+    notes.rename(tmp_path / "elsewhere")
+    assert index.refresh(recipe(notes), count, Reporter(quiet=True)) == 0 and index.count() == 3
+    assert "remembered as they were" in capsys.readouterr().err
+
+
+def test_a_run_without_its_notes_remembers_its_contexts(tmp_path, capsys):
+    values = recipe(tmp_path / "gone")
+    with pytest.raises(UserError, match="gone: no such folder"):
+        open_index(tmp_path, values, count, QUIET)
+    write_records(tmp_path / "contexts.jsonl", [Context("c1", "I keep bees.", "a", "a.md", 7, HELDOUT, 4)])
+    index = open_index(tmp_path, values, count, Reporter(quiet=True))
+    assert [entry.line for entry in index.entries(index.places().ids).values()] == [7]
+    assert "only the 1 passages that this run keeps" in capsys.readouterr().err
+
+
+def test_the_profile_is_in_it(tmp_path):
+    (tmp_path / "profile.md").write_text("# Profile\n- The user keeps bees. <!-- bees.md:3 -->\n")
+    index = open_index(tmp_path, recipe(write_notes(tmp_path / "notes", NOTES)), count, QUIET)
+    assert index.fact("profile") == "The user keeps bees."
+
+
+def test_secrets_never_reach_the_file(tmp_path):
+    secret = "sk-proj-abcdefghijklmnop1234567890"
+    notes = {"keys.md": f"# Keys\n\nThe key of the weather service is {secret} and I use it daily.\n\n```\nexport K={secret}\n" +
+             "a line of code that is long enough to be left out of the passages of this note\n```\n"}  # fmt: skip
+    indexed(tmp_path, notes).close()
+    data = (tmp_path / FILE).read_bytes()
+    assert b"weather service" in data and secret.encode() not in data
+
+
+def test_a_refresh_that_is_stopped_leaves_all_as_it_was(tmp_path, monkeypatch):
+    index, notes = indexed(tmp_path, NOTES), tmp_path / "notes"
+    before = texts(index)
+    (notes / "bees.md").write_text("# Bees\n\nI gave my hives away to the school last spring.\n")
+    (notes / "food/soup.md").write_text("# Soup\n\nNo soup any more, since nobody came to eat it.\n")
+    calls = []
+
+    def stopped(text: str) -> int:
+        calls.append(text)
+        if "soup" in text:
+            raise KeyboardInterrupt
+        return count(text)
+
+    with pytest.raises(KeyboardInterrupt):
+        index.refresh(recipe(notes), stopped, QUIET)
+    assert any("school" in text for text in calls) and texts(index) == before
+    assert index.refresh(recipe(notes), count, QUIET) == 2 and texts(index) != before
+
+
+def test_a_file_that_is_no_index_is_told(tmp_path):
+    (tmp_path / FILE).write_bytes(b"no database at all, but longer than the header of one" * 9)
+    with pytest.raises(Failure, match="memory.sqlite: .*remove this file"):
+        Index(tmp_path / FILE)
+
+
+def test_an_older_format_is_made_anew(tmp_path):
+    indexed(tmp_path, NOTES).close()
+    with sqlite3.connect(tmp_path / FILE) as connection:
+        connection.execute("UPDATE facts SET value = '0' WHERE key = 'format'")
+    assert Index(tmp_path / FILE).count() == 0
+
+
+class Letters:
+    """An embedder: how often each letter stands in a text."""
+
+    def __init__(self, name: str = "letters") -> None:
+        self.name, self.read = name, []
+
+    def __call__(self, texts):
+        self.read += texts
+        rows = np.array([[text.lower().count(chr(97 + i)) for i in range(26)] for text in texts], np.float32)
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def test_vectors_are_close_to_the_embedders_and_made_once(tmp_path):
+    index, embedder = indexed(tmp_path, NOTES), Letters()
+    index.embed(embedder, QUIET)
+    index.embed(embedder, QUIET)
+    assert len(embedder.read) == 3
+    ids, vectors = index.vectors()
+    exact = embedder([entry.text for entry in index.entries(ids).values()])
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(3), abs=1e-6)
+    assert (vectors * exact).sum(1) == pytest.approx(np.ones(3), abs=1e-3)
+    (tmp_path / "notes/tea.md").write_text("# Tea\n\nI have thirty-one kinds of tea in tins.\n")
+    index.refresh(recipe(tmp_path / "notes"), count, QUIET)
+    again = Letters()
+    index.embed(again, QUIET)
+    assert again.read == ["Tea. I have thirty-one kinds of tea in tins."] and len(index.vectors()[0]) == 4
+    other = Letters("other letters")
+    index.embed(other, QUIET)
+    assert len(other.read) == 4
+
+
+def test_two_processes_may_hold_it(tmp_path):
+    index = indexed(tmp_path, NOTES)
+    other = Index(tmp_path / FILE)
+    other.add([Passage("I row on the lake.", "row.md", "row.md", 1, 5)])
+    assert index.count() == 4
