@@ -293,7 +293,7 @@ def test_the_embedding_judge_is_used_where_it_is_installed_and_asked_for(tmp_pat
         def __call__(self, texts):
             return np.array([[math.cos(len(t)), math.sin(len(t))] for t in texts])
 
-    monkeypatch.setattr(embedding, "Embedder", Lengths)
+    monkeypatch.setattr(embedding, "MiniLM", Lengths)
     found = {}
     for wanted, there in ((True, tmp_path), (False, tmp_path), (True, None)):
         monkeypatch.setattr(embedding, "installed", lambda there=there: there)

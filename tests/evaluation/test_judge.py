@@ -207,7 +207,7 @@ def test_the_embedder_is_one_judge_among_others(tmp_path, tiny_folder, monkeypat
         return lambda texts: np.array([[np.cos(len(t)), np.sin(len(t))] for t in texts])
 
     monkeypatch.setattr(votes, "SENSE", 0.0)
-    monkeypatch.setattr(embedding, "Embedder", embedder)
+    monkeypatch.setattr(embedding, "MiniLM", embedder)
     monkeypatch.setattr(embedding, "installed", lambda: tmp_path)
     alone = recipe(tiny_folder)
     folder = make_run(tmp_path / "run", alone, spread=0.05)

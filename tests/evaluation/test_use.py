@@ -43,8 +43,8 @@ def answered(tmp_path_factory, tiny_folder):
 def test_the_right_passage_comes_last_behind_two_of_other_notes(answered):
     here, groups, rows = answered
     a = rows[1]
-    texts = use._distracted(a).split("\n\n")
-    assert texts[-1] == a.context and len(set(texts)) == 3
+    texts, profile = use._distracted(a)
+    assert profile == "" and texts[-1] == a.context and len(set(texts)) == 3
     assert texts[:2] == [a.group.passages[(a.own + step) % 4] for step in (1, 2)]
     assert len({a.group.notes[a.group.passages.index(text)] for text in texts}) == 3
 
