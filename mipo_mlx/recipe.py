@@ -223,6 +223,7 @@ class Evaluation(Section):
 class Memory(Section):
     embedder: str = "auto"
     passages: Annotated[int, Field(ge=1, le=3)] = 3
+    second_look: bool = True
 
 
 class Fuse(Section):

@@ -8,13 +8,12 @@ from typing import Any
 
 from mlx_lm.generate import stream_generate
 
-from .. import backend
 from ..engine import fast
 from ..engine.sampling import nucleus_sampler
 from ..errors import UserError
 from ..memory.contexts import profile_of
 from ..memory.index import open_index
-from ..memory.look import look_of
+from ..memory.look import affordable
 from ..memory.retrieve import Match, Memory
 from ..models import adapters, embedding
 from ..models.chat_template import Messages
@@ -149,8 +148,7 @@ def open_memory(run: Run, loaded: LoadedModel, reporter: Reporter) -> Memory | N
     embedder = embedder_of(recipe, loaded)
     if embedder:
         index.embed(embedder, reporter)
-    # On the CPU a second look takes longer than the answer.
-    return Memory(index, embedder, look_of(loaded, recipe.pairs) if backend.device().kind != "cpu" else None)
+    return Memory(index, embedder, affordable(loaded, recipe.pairs) if recipe.memory.second_look else None)
 
 
 def embedder_of(recipe: Recipe, loaded: LoadedModel) -> embedding.Embedder | None:

@@ -4,37 +4,58 @@ A question that is about a passage is easier to predict after it (Sachan et al. 
 Question Generation). The passages stand in the frame that training uses, and the base without its adapters scores.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
+from mlx.utils import tree_flatten
+
+from .. import backend
 from ..engine import fast
 from ..engine.logprobs import token_logprobs
 from ..models import adapters
 from ..models.load import LoadedModel
 from ..models.prompts import encode, messages
 from ..recipe import Pairs
-from .retrieve import Look
 
 PROBE = "\u2400"  # a question that shares no token with another one
+MOST, LEAST = 10, 3  # passages to compare; with fewer, a look is not worth its time
+SECONDS = 3.0  # that a look may take on the CPU
+REACHED = 0.5  # of the speed of matrix products, by a whole model on the CPU
+TOKENS = 250  # of a passage, its frame and the question, about
 
 
-def look_of(loaded: LoadedModel, settings: Pairs) -> Look:
-    """A second look by the base."""
+class Look:
+    """The second look by one base, at `most` passages."""
 
-    def look(question: str, passages: list[str]) -> list[float]:
+    def __init__(self, loaded: LoadedModel, settings: Pairs, most: int = MOST) -> None:
+        self.loaded, self.settings, self.most = loaded, settings, most
+
+    def __call__(self, question: str, passages: Sequence[str]) -> list[float]:
         """Nats a token of the question by which it is likelier under each passage than under none."""
-        split = [_split(loaded, settings, question, passage) for passage in (*passages, None)]
-        with adapters.disabled(loaded.model), fast(loaded.model):
-            scored = token_logprobs(loaded.model, [before for before, _ in split], [[asked] for _, asked in split])
+        split = [self._split(question, passage) for passage in (*passages, None)]
+        model = self.loaded.model
+        with adapters.disabled(model), fast(model):
+            scored = token_logprobs(model, [before for before, _ in split], [[asked] for _, asked in split])
         means = [float(rows[0].mean()) for rows in scored]
         return [mean - means[-1] for mean in means[:-1]]
 
-    return look
+    def _split(self, question: str, passage: str | None) -> tuple[list[int], list[int]]:
+        """(tokens up to the question, tokens of the question) of a prompt."""
+        tokenizer = self.loaded.tokenizer
+        whole, probe = (encode(tokenizer, messages(self.settings, text, passage)) for text in (question, PROBE))
+        begin = next(place for place, (a, b) in enumerate(zip(whole, probe, strict=False)) if a != b)
+        end = next(place for place, (a, b) in enumerate(zip(reversed(whole), reversed(probe), strict=False)) if a != b)
+        return whole[:begin], whole[begin : len(whole) - end]
 
 
-def _split(loaded: LoadedModel, settings: Pairs, question: str, passage: str | None) -> tuple[list[int], list[int]]:
-    """(tokens up to the question, tokens of the question) of a prompt.
+def affordable(loaded: LoadedModel, settings: Pairs) -> Look | None:
+    """A look at as many passages as this device compares in time; None where these are too few."""
+    if backend.device().kind != "cpu":
+        return Look(loaded, settings)
+    most = int(SECONDS * REACHED * backend.sgemm_rate() / (2 * _weights(loaded.model) * TOKENS))
+    return Look(loaded, settings, min(most, MOST)) if most >= LEAST else None
 
-    The probe stands where the question stands. What both prompts share before it and after it is not the question's.
-    """
-    whole, probe = (encode(loaded.tokenizer, messages(settings, text, passage)) for text in (question, PROBE))
-    begin = next(place for place, (a, b) in enumerate(zip(whole, probe, strict=False)) if a != b)
-    end = next(place for place, (a, b) in enumerate(zip(reversed(whole), reversed(probe), strict=False)) if a != b)
-    return whole[:begin], whole[begin : len(whole) - end]
+
+def _weights(model: Any) -> int:
+    """How many weights take part in a token."""
+    return sum(array.size for name, array in tree_flatten(model.parameters()) if "embed" not in name)

@@ -12,8 +12,9 @@ fit no note: see `benchmarks/memory.py`, which prints what they let through and 
 
 import math
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -29,7 +30,6 @@ ROWS = 5_000  # passages that the words searched for may stand in, all together:
 PREFIX = 5  # letters by which longer words are searched too: inflected forms mostly share these (McNamee and Mayfield 2004)
 BM25_MOST = 2.2  # k1 + 1 in SQLite: what a word gives at most, times its idf
 SAME = 0.7  # likeness from which two passages say the same
-LOOK = 10  # passages that a second look compares
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,13 @@ class Match:
         return f"{self.entry.source}:{self.entry.line}"
 
 
-Look = Callable[[str, list[str]], list[float]]  # question, passages -> nats a token by which each makes the question likelier
+class Look(Protocol):
+    """A second look at passages (see look.py)."""
+
+    most: int  # passages that it compares
+
+    def __call__(self, question: str, passages: Sequence[str]) -> list[float]:
+        """Nats a token by which each passage makes the question likelier."""
 
 
 class Memory:
@@ -88,7 +94,7 @@ class Memory:
         """As `search`, whether they fit or not."""
         kept: list[Match] = []
         for match in self._scored(question):
-            if len(kept) == (most if self.look is None else max(most, LOOK)):
+            if len(kept) == (most if self.look is None else max(most, self.look.most)):
                 break
             others = (other.entry for other in kept)
             if not any(match.entry.note == other.note or likeness(match.entry.text, other.text) > SAME for other in others):

@@ -51,12 +51,12 @@ def trained(tiny_folder, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def with_notes(tiny_folder, tmp_path) -> Path:
-    """A run with notes whose words alone are compared: the tiny model's vectors mean nothing."""
+    """A run with notes whose words alone are compared: the tiny model's vectors and looks mean nothing."""
     for name, text in NOTES.items():
         (tmp_path / "notes").mkdir(exist_ok=True)
         (tmp_path / "notes" / name).write_text(text)
     recipe = helpers.recipe(tiny_folder)
-    values = {**recipe.model_dump(), "memory": {"embedder": "words"}}
+    values = {**recipe.model_dump(), "memory": {"embedder": "words", "second_look": False}}
     values["sources"] |= {"notes": str(tmp_path / "notes"), "min_tokens": 4}
     return finish_training(tmp_path / "runs" / "mine", Recipe.model_validate(values))
 
