@@ -223,7 +223,7 @@ class Evaluation(Section):
 class Memory(Section):
     embedder: str = "auto"
     passages: Annotated[int, Field(ge=1, le=3)] = 3
-    second_look: bool = True
+    second_look: bool = False
 
 
 class Fuse(Section):

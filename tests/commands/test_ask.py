@@ -81,7 +81,9 @@ def test_the_recipe_turns_the_second_look_off(with_notes):
     run = existing_run(with_notes, Path())
     loaded = load(run.recipe.model)
     assert open_memory(run, loaded, Reporter(quiet=True)).look is None
-    run.recipe = run.recipe.model_copy(update={"memory": Recipe(model="any").memory.model_copy(update={"embedder": "words"})})
+    run.recipe = run.recipe.model_copy(
+        update={"memory": Recipe(model="any").memory.model_copy(update={"embedder": "words", "second_look": True})}
+    )
     assert open_memory(run, loaded, Reporter(quiet=True)).look.most == look.MOST
 
 
