@@ -6,9 +6,15 @@ from shlex import quote
 from ..errors import UserError
 from ..export import results
 from ..export.results import REQUEST, modelfile_source
+from ..models.load import EMBEDDED
 from ..run import Run, existing_run
 from .options import RunOptions
 from .runs import size
+
+TOO_SMALL = (
+    f"{EMBEDDED} has 135M parameters. They are enough to learn which note an answer belongs to: see the figures above. They are\n"
+    "too few to write answers that read well, before as after. `mipo-mlx init` proposes a larger base that fits this machine."
+)
 
 
 def evaluation(run: Run) -> str:
@@ -82,4 +88,4 @@ def usage(run: Run) -> str:
 
 def final(run: Run) -> str:
     """All of it, for the end of `mipo-mlx train`."""
-    return "\n\n".join([evaluation(run), files(run), usage(run)])
+    return "\n\n".join([evaluation(run), *([TOO_SMALL] if run.recipe.model == EMBEDDED else []), files(run), usage(run)])

