@@ -337,26 +337,3 @@ def test_the_vocabulary_benchmark_runs(tmp_path):
 def test_the_simulation_of_intervals_runs(tmp_path):
     rows = [cells(line) for line in start(tmp_path, "coverage.py", "--trials", "20").splitlines()[2:]]
     assert len(rows) == 7 and all(float(ours.rstrip("%")) >= float(plain.rstrip("%")) for _, plain, ours in rows)
-
-
-@pytest.mark.process
-def test_a_study_of_two_cells_runs_and_is_drawn(tmp_path):
-    import trade
-
-    from mipo_mlx.models import embedding
-
-    tiny = {
-        "sources.context_tokens": 32, "pairs.contexts_per_grid": 2, "pairs.grids": 1, "pairs.validation_grids": 0,
-        "pairs.heldout_grids": 1, "pairs.max_tokens": 4, "evaluation.answers": 2, "evaluation.bootstrap": 100,
-    }  # fmt: skip
-    sets = [part for key, value in tiny.items() for part in ("--set", f"{key}={value}")]
-    out = start(tmp_path, "study.py", "--only", "sft", "--seeds", "1", "--workers", "1", *sets)
-    assert "prompting-0: done" in out and "sft-0: done" in out
-    shown = start(tmp_path, "study.py", "--table", "--seeds", "1")
-    assert out.endswith(shown) and [cells(line)[0] for line in shown.splitlines()[2:]] == [
-        study.ALL[name].label for name in (study.BASE, "sft")
-    ]
-    start(tmp_path, "trade.py", str(tmp_path / "trade.svg"))
-    drawn = (tmp_path / "trade.svg").read_text()
-    assert all(name in drawn for _, name, *_ in trade.COSTS)
-    assert (">SFT</text>" in drawn) == (embedding.installed() is not None)  # what is gained is what the embedding judge finds
