@@ -45,21 +45,21 @@ def context(number: int, length: int, tokenizer) -> str:
     return text
 
 
-def asked(loaded: LoadedModel, settings: Pairs, count: int, length: int, share: int) -> tuple[list[list[int]], list[int]]:
-    """Token ids of `count` prompts, and the number of each prompt's context. Every context serves `share` prompts."""
+def asked(loaded: LoadedModel, settings: Pairs, count: int, length: int, share: int) -> tuple[list[list[int]], list[tuple[int]]]:
+    """Token ids of `count` prompts, and the label of each: its context's number. Every context serves `share` prompts."""
     names = [i // share for i in range(count)]
     texts = {name: context(name, length, loaded.tokenizer) for name in set(names)}
     prompts = [chat.messages(settings, QUESTIONS[i % len(QUESTIONS)], texts[name]) for i, name in enumerate(names)]
-    return [chat.encode(loaded.tokenizer, prompt) for prompt in prompts], names
+    return [chat.encode(loaded.tokenizer, prompt) for prompt in prompts], [(name,) for name in names]
 
 
-def ours(loaded: LoadedModel, settings: Pairs, prompts: list[list[int]], names: list[int], key: int) -> int:
+def ours(loaded: LoadedModel, settings: Pairs, prompts: list[list[int]], names: list[tuple[int]], key: int) -> int:
     prefixes = Prefixes(loaded.model, prompts, names)
     begun = [prefixes.start(prompt, name) for prompt, name in zip(prompts, names, strict=True)]
     return sum(len(answer.tokens) for answer in sample(loaded.model, loaded.tokenizer, begun, settings, key))
 
 
-def theirs(loaded: LoadedModel, settings: Pairs, prompts: list[list[int]], names: list[int], key: int) -> int:
+def theirs(loaded: LoadedModel, settings: Pairs, prompts: list[list[int]], names: list[tuple[int]], key: int) -> int:
     mx.random.seed(key)
     with expanded(loaded.model):  # otherwise every token would expand the stored embedding
         found = batch_generate(
@@ -75,7 +75,7 @@ def theirs(loaded: LoadedModel, settings: Pairs, prompts: list[list[int]], names
     return sum(map(len, found.token_ids)) + sum(ended)
 
 
-def grid(loaded: LoadedModel, settings: Pairs, prompts: list[list[int]], names: list[int], key: int) -> int:
+def grid(loaded: LoadedModel, settings: Pairs, prompts: list[list[int]], names: list[tuple[int]], key: int) -> int:
     """The K prompts of a grid stand in a row. Each answer is chosen once and rejected once."""
     prefixes = Prefixes(loaded.model, prompts, names)
     begun = [prefixes.start(prompt, name) for prompt, name in zip(prompts, names, strict=True)]
@@ -85,7 +85,7 @@ def grid(loaded: LoadedModel, settings: Pairs, prompts: list[list[int]], names: 
     return len(prompts)
 
 
-def two_samples(loaded: LoadedModel, settings: Pairs, prompts: list[list[int]], names: list[int], key: int) -> int:
+def two_samples(loaded: LoadedModel, settings: Pairs, prompts: list[list[int]], names: list[tuple[int]], key: int) -> int:
     """Every pair samples its own right and wrong answer and scores both under both contexts."""
     wrong = [prompts[i - i % CONTEXTS + (i + 1) % CONTEXTS] for i in range(len(prompts))]
     rows = [row for pair in zip(prompts, wrong, strict=True) for row in pair]

@@ -14,6 +14,7 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+DISTRACTORS = [0.5, 0.25, 0.25]  # what pairs.distractors is by itself for the notes of one owner
 CONTRASTS_CONTEXTS = ("infonce_authors", "sami")  # objectives whose loss needs one grid's answers under its other contexts
 NegativeKind = Literal["random_context", "no_context", "hard_context", "random_prompt"]
 
@@ -87,6 +88,7 @@ class Pairs(Section):
     contexts_per_grid: Annotated[int, Field(ge=2, le=64)] = 4
     candidates: Annotated[int, Field(ge=2)] = 2
     negatives: dict[NegativeKind, Positive] = {"random_context": 1.0}
+    distractors: Literal["auto"] | Annotated[list[NotNegative], Field(min_length=1, max_length=3)] = "auto"
     grids: Count = 48
     validation_grids: Annotated[int, Field(ge=0)] = 6
     heldout_grids: Count = 18
@@ -118,6 +120,8 @@ class Pairs(Section):
             )
         if not self.negatives:
             raise ValueError("negatives: name at least one kind, such as random_context: 1.0")
+        if self.distractors != "auto" and not sum(self.distractors):
+            raise ValueError("distractors: all shares are 0; write [1] for none")
         return self
 
 
@@ -263,6 +267,24 @@ class Recipe(Section):
             )
         return self
 
+    @property
+    def distractors(self) -> list[float]:
+        """The shares of grids whose contexts stand behind 0, 1 and 2 passages of other notes.
+
+        `auto`: as memory shows the notes of one owner. Data sets and several people have no such memory.
+        """
+        if self.pairs.distractors != "auto":
+            return list(self.pairs.distractors)
+        return DISTRACTORS if self.sources.notes and self.sources.whose() is None else [1.0]
+
+    @model_validator(mode="after")
+    def _distractors_of_one_owner(self) -> "Recipe":
+        if self.pairs.distractors != "auto" and any(self.pairs.distractors[1:]) and self.sources.whose() is not None:
+            raise ValueError(
+                "pairs.distractors: passages of several people would stand in one context; write auto, or remove the column note"
+            )
+        return self
+
     @model_validator(mode="after")
     def _pairs_from_one_place(self) -> "Recipe":
         if self.pairs.file:
@@ -272,6 +294,8 @@ class Recipe(Section):
                 raise ValueError("rounds: later rounds are sampled from notes, and pairs.file has none; write rounds: 1")
             if self.pairs.own_prompts:
                 raise ValueError("pairs.own_prompts: questions are written from notes, and pairs.file has none; write 0")
+            if self.pairs.distractors != "auto":
+                raise ValueError("pairs.distractors: pairs.file brings its own prompts, so nothing is put before them; remove it")
             if self.sources.canaries:
                 raise ValueError("sources.canaries: canaries are planted in notes, and pairs.file has none; write 0")
             if self.sources.context != "passage":

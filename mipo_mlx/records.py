@@ -45,6 +45,18 @@ class Context:
 
 
 @dataclass(frozen=True)
+class Behind(Context):
+    """A context whose passage stands behind distractors: passages of other notes, as memory finds them beside the right one."""
+
+    distractors: tuple[str, ...] = ()
+
+    @property
+    def passages(self) -> tuple[str, ...]:
+        """The distractors, then the right passage."""
+        return (*self.distractors, *super().passages)
+
+
+@dataclass(frozen=True)
 class Prompt:
     """One everyday request (prompts.jsonl)."""
 
@@ -70,7 +82,7 @@ class Grid:
     answers[j] was sampled under contexts[j]. scores[i][j] is log p(answers[j] | prompt, contexts[i]), summed over tokens, in nats,
     float32, under the model that sampled: the base, or in a later round the policy of the round before. A context id of None is the
     prompt without a context (`no_context`). A grid of several prompts under one context (`random_prompt`) names the prompt of each
-    row in `prompts`, which is empty otherwise.
+    row in `prompts`, which is empty otherwise. Every context of the grid stood behind the same `distractors`.
     """
 
     id: int
@@ -81,6 +93,7 @@ class Grid:
     scores: list[list[float]]
     prompts: list[str] = field(default_factory=list)
     prompt_hash: str = ""  # of the rows' token ids: it changes with an edited context or another template
+    distractors: list[str] = field(default_factory=list)  # Context.id, in the order in which the model was shown them
 
     @staticmethod
     def from_row(row: dict[str, Any]) -> "Grid":
@@ -110,5 +123,6 @@ class Pair:
     prompt_id: str = ""
     context_id: str | None = None
     wrong_context_ids: list[str | None] = field(default_factory=list)
+    distractor_ids: list[str] = field(default_factory=list)  # passages that stood before the right one, and before the wrong ones
     source: str = ""
     line: int = 0

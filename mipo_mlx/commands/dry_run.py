@@ -54,7 +54,12 @@ def count(recipe: Recipe, contexts: list[Context], prompts: list[Prompt]) -> Wor
     pairs, k = recipe.pairs, recipe.pairs.contexts_per_grid
     rows = k + ("no_context" in pairs.negatives)
     lengths = [with_profile(context, recipe) for context in contexts]
-    mean = sum(lengths) // max(1, len(lengths)) + EXTRA
+    passages = [context.tokens for context in contexts] or [0]
+    shares = recipe.distractors
+    distractors = sum(number * share for number, share in enumerate(shares)) / sum(shares)
+    alone = sum(lengths) // max(1, len(lengths)) + EXTRA
+    mean = alone + round(distractors * sum(passages) / len(passages))
+    most = max(number for number, share in enumerate(shares) if share) * max(passages)
     heldout = pairs.heldout_grids + pairs.validation_grids
     answers = (pairs.grids + heldout) * rows
     scored = (pairs.grids + heldout) * rows * (mean + rows * pairs.max_tokens)
@@ -70,9 +75,9 @@ def count(recipe: Recipe, contexts: list[Context], prompts: list[Prompt]) -> Wor
         scored += (pairs.grids + pairs.validation_grids) * k * each
     requests, divided = by_split(contexts, prompts)
     set_apart(recipe, requests, divided)  # as the pairs stage does
-    evaluated = of_evaluation(recipe, mean)
+    evaluated = of_evaluation(recipe, alone)
     written = own_prompts.TRIES * pairs.own_prompts  # questions about the notes
-    scored += written * own_prompts.GRID * (mean + own_prompts.TOKENS)
+    scored += written * own_prompts.GRID * (alone + own_prompts.TOKENS)
     read = sum(c.split == TRAIN or of_people(recipe) for c in contexts) if uses_profile(recipe) else 0  # for the profile
     return Work(
         {split: len(some) for split, some in divided.items()},
@@ -83,7 +88,7 @@ def count(recipe: Recipe, contexts: list[Context], prompts: list[Prompt]) -> Wor
         answers * pairs.max_tokens + evaluated.sampled + read * PROFILE_ANSWER + written * own_prompts.TOKENS,
         scored + evaluated.scored + read * (EXTRA + recipe.sources.context_tokens),
         int(evaluated.trainings * recipe.rounds * recipe.training.epochs * pairs.grids * k * each),
-        max(lengths, default=0) + EXTRA,
+        max(lengths, default=0) + most + EXTRA,
         pairs.max_tokens,
         pairs.candidates,
     )

@@ -5,9 +5,9 @@ a small model's forward pass. The nucleus is nearly always a few hundred tokens.
 takes linear time, and only those are sorted.
 
 `Prefixes` runs each prompt once. Its keys and values go to the batch generator first and to scoring after it. Token ids alone
-say what prompts share, whatever the chat template: every prompt's opening (system header), and what all prompts of one context
-begin with. Prefixes and prompts always run by themselves, from the same beginning. So their bits do not depend on when they
-run, and a resumed run computes the same ones.
+say what prompts share, whatever the chat template: every prompt's opening (system header), what all prompts of a grid begin with
+(its distractors), and what all prompts of one context begin with. Prefixes and prompts always run by themselves, from the same
+beginning. So their bits do not depend on when they run, and a resumed run computes the same ones.
 """
 
 from collections import OrderedDict
@@ -28,6 +28,7 @@ from .logprobs import Recorded
 from .prefix import text_model
 
 Layers = list[KVCache]
+Labels = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -138,40 +139,51 @@ KEPT_BYTES = 1 << 30  # keys and values of contexts kept for later grids; the le
 class Prefixes:
     """Prefixes of all prompts of a run, computed on first use.
 
-    prompts: token ids of each. groups: a label for each (its context's id); prompts of one label share their common prefix.
+    prompts: token ids of each. labels: for each the groups that it is in, the widest first (its grid's distractors, its context).
+    Prompts whose labels begin alike share their common prefix. A narrower group begins with the prefix of the wider one.
     """
 
-    def __init__(self, model: Any, prompts: Sequence[list[int]], groups: Sequence[Any], kept_bytes: int = KEPT_BYTES):
+    def __init__(self, model: Any, prompts: Sequence[list[int]], labels: Sequence[Labels], kept_bytes: int = KEPT_BYTES):
         self.model, self.kept_bytes = model, kept_bytes
         self.usable = all(type(layer) is KVCache for layer in make_prompt_cache(model))
-        members: dict[Any, list[list[int]]] = {}
-        for prompt, group in zip(prompts, groups, strict=True):
-            members.setdefault(group, []).append(prompt)
+        members: dict[Labels, list[list[int]]] = {}
+        for prompt, own in zip(prompts, labels, strict=True):
+            for depth in range(1, len(own) + 1):
+                members.setdefault(own[:depth], []).append(prompt)
         opening = common_prefix(prompts) if len(prompts) > 1 else []
         self.opening = opening if len(opening) >= SHORTEST else []
-        self.shared = {
-            group: prefix
-            for group, some in members.items()
-            if len(some) > 1 and len(prefix := common_prefix(some)) - len(self.opening) >= SHORTEST
-        }
+        self.shared: dict[Labels, list[int]] = {}
+        for group in sorted(members, key=len):  # the wider ones first
+            prefix = common_prefix(members[group]) if len(members[group]) > 1 else []
+            if len(prefix) - len(self.shared.get(self._widened(group[:-1]), self.opening)) >= SHORTEST:
+                self.shared[group] = prefix
         self._opened: Layers | None = None
-        self._kept: OrderedDict[Any, Layers] = OrderedDict()
+        self._kept: OrderedDict[Labels, Layers] = OrderedDict()
 
-    def start(self, prompt: list[int], group: Any) -> Start:
+    def start(self, prompt: list[int], labels: Labels) -> Start:
         """Run `prompt` but its last token, from the longest shared prefix. Callers must not write to the cache."""
         if not self.usable or len(prompt) < 2:
             return Start(None, prompt)
-        begun = self._group(group) if group in self.shared else self._opening()
-        return Start(self._run(prompt[:-1], begun), prompt[-1:])
+        return Start(self._run(prompt[:-1], self._begun(labels)), prompt[-1:])
+
+    def _widened(self, group: Labels) -> Labels:
+        """The narrowest group around this one, or itself, that has a prefix; () where none has."""
+        while group and group not in self.shared:
+            group = group[:-1]
+        return group
+
+    def _begun(self, labels: Labels) -> Layers | None:
+        group = self._widened(labels)
+        return self._group(group) if group else self._opening()
 
     def _opening(self) -> Layers | None:
         if self.opening and self._opened is None:
             self._opened = self._run(self.opening, None)
         return self._opened
 
-    def _group(self, group: Any) -> Layers:
+    def _group(self, group: Labels) -> Layers:
         if group not in self._kept:
-            self._kept[group] = self._run(self.shared[group], self._opening())
+            self._kept[group] = self._run(self.shared[group], self._begun(group[:-1]))
         self._kept.move_to_end(group)
         while len(self._kept) > 1 and sum(map(nbytes, self._kept.values())) > self.kept_bytes:
             self._kept.popitem(last=False)

@@ -117,7 +117,7 @@ def known_contexts(folder: Path, recipe: Recipe) -> list[Context]:
 
     A passage of the training side that no pair was made of, or only one for validation, is neither.
     """
-    trained = {pair.context_id for pair in rounds.trained_pairs(folder)}
+    trained = {name for pair in rounds.trained_pairs(folder) for name in (pair.context_id, *pair.distractor_ids)}
     contexts = [c for c in read_contexts(folder, recipe) if c.split == HELDOUT or c.id in trained]
     return [replace(c, text=c.full_text, profile="") for c in contexts] if of_people(recipe) else contexts
 

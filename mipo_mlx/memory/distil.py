@@ -196,14 +196,14 @@ def write(path: Path, asked: list[list[int]], loaded: LoadedModel, recipe: Recip
     truncate_jsonl(path, len(rows))  # a torn last line goes
     known = {row["asked"]: row["answers"] for row in rows}
     answers: list[list] = []
-    prefixes = Prefixes(loaded.model, asked, range(len(asked)))  # what all begin with is run once
+    prefixes = Prefixes(loaded.model, asked, [()] * len(asked))  # what all begin with is run once
     for start in range(0, len(asked), settings.batch):
         batch = asked[start : start + settings.batch]
         key = hashlib.sha256(str(batch).encode()).hexdigest()[:16]
         if key in known:
             bar.skip(len(batch))
         else:
-            begun = [prefixes.start(tokens, None) for tokens in batch]
+            begun = [prefixes.start(tokens, ()) for tokens in batch]
             found = sample(loaded.model, loaded.tokenizer, begun, settings, 0, lambda answer: bar.advance(1))
             known[key] = [[f"{SUBJECT}{answer.text}", answer.finish == "stop"] for answer in found]
             append_jsonl(path, [{"asked": key, "answers": known[key]}])

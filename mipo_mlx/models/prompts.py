@@ -82,17 +82,21 @@ class PromptBuilder:
     def __init__(self, tokenizer: Any, settings: Pairs, window: int | None = None):
         self.tokenizer, self.settings, self.window = tokenizer, settings, window
         self.cut: set[str] = set()
-        self._known: dict[tuple[str, str | None], tuple[Messages, list[int]]] = {}
+        self._known: dict[tuple[str, str | None, tuple[str, ...]], tuple[Messages, list[int]]] = {}
 
     def __call__(self, prompt: Prompt, context: Context | None) -> tuple[Messages, list[int]]:
         """Chat messages and prompt token ids, the assistant's header included.
 
         A prompt beyond the window loses the end of its context, never of its request. Raises UserError where that is not enough.
         """
-        key = (prompt.id, context.id if context else None)
+        key = (prompt.id, context.id, context.passages[:-1]) if context else (prompt.id, None, ())
         if key not in self._known:
             self._known[key] = self._fit(prompt, context)
         return self._known[key]
+
+    def fits(self, prompt: Prompt, context: Context | None) -> bool:
+        """Whether a prompt fits into the window as it is."""
+        return self.window is None or len(self._build(prompt, context)[1]) <= self.window
 
     def warn_of_cuts(self, reporter: Reporter) -> None:
         """Warn of contexts that did not fit."""

@@ -19,7 +19,7 @@ from ..records import HELDOUT, TRAIN, VALIDATION, Context, Grid, Pair, Prompt
 from ..text.words import likeness
 from . import negatives
 from .filters import REJECTED_ONLY, answer_fault, pair_fault
-from .grids import seeded
+from .grids import behind, seeded
 
 SPLITS = (TRAIN, VALIDATION, HELDOUT)
 SAID_BACK = "said_back"  # the kind of a rejected answer that is the context itself (`add_said_back`)
@@ -44,7 +44,7 @@ class Negative:
 
 @dataclass(frozen=True)
 class Rows:
-    """A grid, and the prompt and context of each of its rows."""
+    """A grid, and the prompt and context of each of its rows, as the model was shown them."""
 
     grid: Grid
     prompts: list[Prompt]
@@ -65,7 +65,8 @@ def build(grids: list[Grid], contexts: dict[str, Context], prompts: dict[str, Pr
     built = Built()
     for grid in grids:
         names = grid.prompts or [grid.prompt] * len(grid.contexts)
-        row_contexts = [contexts[name] if name is not None else None for name in grid.contexts]
+        of_rows = [contexts[name] if name is not None else None for name in grid.contexts]
+        row_contexts = behind(of_rows, [contexts[name] for name in grid.distractors])
         rows = Rows(grid, [prompts[name] for name in names], row_contexts)
         fit, barred = fit_rows(rows, recipe, built)
         built.pairs += balanced(rows, fit, barred, recipe, ask, built)
@@ -181,6 +182,7 @@ def make_pair(rows: Rows, row: int, wrong: list[Negative], ask: PromptBuilder) -
         prompt_id=prompt.id,
         context_id=context.id if context else None,
         wrong_context_ids=[grid.contexts[negative.row] for negative in wrong],
+        distractor_ids=grid.distractors if context else [],
         source=context.source if context else "",
         line=context.line if context else 0,
     )

@@ -1,17 +1,19 @@
 """The plan: which prompt meets which contexts. A grid is one prompt and K contexts of K different notes.
 
 For `random_prompt` it is one context and K prompts. Prompts and contexts are dealt from shuffled decks, so both are used evenly.
+Memory often finds more than the right passage. So in some grids all contexts stand behind the same one or two distractors, and
+the rows still differ in the right passage alone.
 The plan is a pure function of the recipe, the contexts and the prompts, so a resumed run makes the same one.
 """
 
 import random
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from ..errors import UserError
 from ..recipe import Recipe
-from ..records import HELDOUT, TRAIN, VALIDATION, Context, Prompt, seed_for
+from ..records import HELDOUT, TRAIN, VALIDATION, Behind, Context, Prompt, seed_for
 
 T = TypeVar("T")
 SIDES = {TRAIN: "training", VALIDATION: "validation", HELDOUT: "held-out"}
@@ -26,6 +28,7 @@ class Plan:
     split: str
     prompts: list[Prompt]
     contexts: list[Context | None]
+    distractors: list[Context] = field(default_factory=list)  # before each context that the grid has
 
     def __len__(self) -> int:
         return len(self.contexts)
@@ -34,6 +37,19 @@ class Plan:
     def of_prompts(self) -> bool:
         """Whether this is one context and several prompts (`random_prompt`)."""
         return len({prompt.id for prompt in self.prompts}) > 1
+
+    @property
+    def shown(self) -> list[Context | None]:
+        """The contexts of the rows, as the model is shown them."""
+        return behind(self.contexts, self.distractors)
+
+
+def behind(contexts: list[Context | None], distractors: list[Context]) -> list[Context | None]:
+    """Each context behind these distractors."""
+    if not distractors:
+        return contexts
+    texts = tuple(distractor.text for distractor in distractors)
+    return [context and Behind(**vars(context), distractors=texts) for context in contexts]
 
 
 class Deck(Generic[T]):
@@ -151,7 +167,20 @@ def _grids(recipe: Recipe, purpose: str, split: str, numbers: range, prompts: li
         else:
             rows = [*context_deck.deal(size, lambda context: context.note), *([None] if plain else [])]
             plans.append(Plan(number, split, prompt_deck.deal(1, lambda prompt: prompt.id) * len(rows), rows))
-    return plans
+    return [replace(plan, distractors=_distractors(recipe, plan, contexts)) for plan in plans]
+
+
+def _distractors(recipe: Recipe, plan: Plan, contexts: list[Context]) -> list[Context]:
+    """Passages of the same side, of notes that the grid does not have; fewer than drawn where there are not as many notes."""
+    rng = seeded(recipe, f"distractors {plan.id}")
+    shares = recipe.distractors
+    wanted = rng.choices(range(len(shares)), shares)[0]
+    own = {context.note for context in plan.contexts if context}
+    others: dict[str, list[Context]] = {}
+    for context in contexts if own and wanted else []:
+        if context.note not in own:
+            others.setdefault(context.note, []).append(context)
+    return [rng.choice(others[note]) for note in rng.sample(list(others), min(wanted, len(others)))]
 
 
 def distinct(contexts: list[Context]) -> list[Context]:

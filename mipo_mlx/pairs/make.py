@@ -11,7 +11,7 @@ pairs-2.jsonl. That policy's own scores give PMI and filters; the reference stay
 
 import hashlib
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,7 @@ def from_notes(folder: Path, recipe: Recipe, reporter: Reporter, round_number: i
     if round_number > 1:
         loaded.model = adapters.load(loaded.model, folder / f"adapters-{round_number - 1}")
     ask = PromptBuilder(loaded.tokenizer, recipe.pairs, window_of(loaded.config, recipe.pairs.max_tokens))
+    plans = [within_window(plan, ask) for plan in plans]
     path = folder / of_round("samples.jsonl", round_number)
     speed = sample_grids(path, plans, Sampler(loaded, ask, recipe, reporter, round_number))
 
@@ -126,8 +127,8 @@ class Sampler:
 def sample_grids(path: Path, plans: list[Plan], sampler: Sampler) -> dict[str, float]:
     """Append every planned grid that `path` lacks, a chunk at a time. Returns how fast answers were sampled and scored."""
     model, ask, settings = sampler.loaded.model, sampler.ask, sampler.recipe.pairs
-    rows = [(prompt, context) for plan in plans for prompt, context in zip(plan.prompts, plan.contexts, strict=True)]
-    prefixes = Prefixes(model, [ask(*row)[1] for row in rows], [context.id if context else None for _, context in rows])
+    rows = [(prompt, context) for plan in plans for prompt, context in zip(plan.prompts, plan.shown, strict=True)]
+    prefixes = Prefixes(model, [ask(*row)[1] for row in rows], [labels for plan in plans for labels in shared_by(plan)])
     chunks = in_chunks(plans, settings.batch)
     done = keep_whole_chunks(path, chunks, ask)
     answers = tokens = 0
@@ -136,11 +137,11 @@ def sample_grids(path: Path, plans: list[Plan], sampler: Sampler) -> dict[str, f
         bar.skip(sum(len(plan) for chunk in chunks[:done] for plan in chunk))
         for number, chunk in enumerate(chunks[done:], done):
             begin = time.perf_counter()
-            prompts = [[ask(p, c)[1] for p, c in zip(plan.prompts, plan.contexts, strict=True)] for plan in chunk]
+            prompts = [[ask(p, c)[1] for p, c in zip(plan.prompts, plan.shown, strict=True)] for plan in chunk]
             started = [
-                prefixes.start(prompt, context.id if context else None)
+                prefixes.start(prompt, labels)
                 for plan, grid in zip(chunk, prompts, strict=True)
-                for prompt, context in zip(grid, plan.contexts, strict=True)
+                for prompt, labels in zip(grid, shared_by(plan), strict=True)
             ]
             of_round = f" of round {sampler.round_number}" if sampler.round_number > 1 else ""
             key = key_for(sampler.recipe.seed, f"sampling {number}{of_round}")
@@ -158,6 +159,19 @@ def sample_grids(path: Path, plans: list[Plan], sampler: Sampler) -> dict[str, f
             answers += len(started)
             tokens += sum(len(answer.tokens) for row in sampled for answer in row)
     return {"answers_sampled": answers, "tokens_per_second": round(tokens / spent, 1)} if answers else {}
+
+
+def shared_by(plan: Plan) -> list[tuple[Any, ...]]:
+    """For each row the labels of what its prompt shares with others, outermost first: the grid's distractors, then the context."""
+    behind = (tuple(context.id for context in plan.distractors),) if plan.distractors else ()
+    return [(*behind, context.id) if context else (None,) for context in plan.contexts]
+
+
+def within_window(plan: Plan, ask: PromptBuilder) -> Plan:
+    """The plan without those of its distractors, the first ones first, for which a row has no room in the model's window."""
+    while plan.distractors and not all(map(ask.fits, plan.prompts, plan.shown)):
+        plan = replace(plan, distractors=plan.distractors[1:])
+    return plan
 
 
 def keep_whole_chunks(path: Path, chunks: list[list[Plan]], ask: PromptBuilder) -> int:
@@ -181,13 +195,14 @@ def keep_whole_chunks(path: Path, chunks: list[list[Plan]], ask: PromptBuilder) 
 
 def identity(plan: Plan, ask: PromptBuilder) -> dict[str, Any]:
     """The fields of a grid's record that say what was sampled: its prompts and contexts, and a hash of their token ids."""
-    rows = [ask(prompt, context)[1] for prompt, context in zip(plan.prompts, plan.contexts, strict=True)]
+    rows = [ask(prompt, context)[1] for prompt, context in zip(plan.prompts, plan.shown, strict=True)]
     return {
         "id": plan.id,
         "split": plan.split,
         "prompt": plan.prompts[0].id,
         "contexts": [context.id if context else None for context in plan.contexts],
         "prompts": [prompt.id for prompt in plan.prompts] if plan.of_prompts else [],
+        "distractors": [context.id for context in plan.distractors],
         "prompt_hash": hashlib.sha256(str(rows).encode()).hexdigest()[:16],
     }
 

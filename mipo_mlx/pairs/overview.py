@@ -28,6 +28,7 @@ class Answers:
     information: float | None  # nats: log p(y|x,c) - log mean_i p(y|x,c_i) over the grid's rows, at most log K
     recognised: float | None  # share of answers that are likeliest under their own context
     pmi: float | None  # nats
+    behind: list[int]  # how many grids have 0, 1 and 2 distractors
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ def describe_answers(grids: list[Grid]) -> Answers:
         information=_mean(information),
         recognised=_mean(recognised),
         pmi=_mean(pmi),
+        behind=[sum(len(grid.distractors) == count for grid in grids) for count in range(3)],
     )
 
 

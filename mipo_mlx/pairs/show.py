@@ -35,6 +35,8 @@ def show(folder: Path, count: int = 8, console: Console | None = None) -> None:
 def table(pair: Pair) -> Table:
     """One pair: the prompt above, the chosen answer at the left, every rejected one with its PMI at the right."""
     where = f"{pair.source}:{pair.line}" if pair.source else pair.context_id or ""
+    if pair.distractor_ids:
+        where += f", behind {' and '.join(pair.distractor_ids)}"
     drawn = Table(title=Text(f"{pair.id} ({pair.split}) {where}"), title_justify="left", expand=True, show_lines=True)
     drawn.add_column(Text(f"chosen, {len(pair.tokens[0])} tokens, {pair.reference[0]:.1f} nats"), ratio=1)
     drawn.add_column("rejected", ratio=1)
@@ -57,6 +59,10 @@ def describe(summary: dict[str, Any]) -> str:
             continue  # later rounds sample training pairs only
         lost = ", ".join(f"{count} {reason}" for reason, count in summary["dropped"][split].items())
         lines.append(f"{split}: {kept} pairs" + (f"; dropped {lost}" if lost else ""))
+        grids = summary["grids"][split]
+        if sum(grids["behind"][1:]):
+            one, two = grids["behind"][1:]
+            lines.append(f"  of {grids['grids']} grids {one} stand behind one passage of another note, {two} behind two")
         lines += [
             f"  {kind}: mean PMI {pmi['mean']:+.2f} nats, {pmi['mean_per_token']:+.3f} a token, {pmi['negatives']} negatives"
             for kind, pmi in summary["pmi"][split].items()

@@ -24,17 +24,35 @@ PROMPTS = [
         ("a", [208, 2, 3]),
     ]
 ]
-TOKENS, NAMES = [tokens for tokens, _ in PROMPTS], [name for _, name in PROMPTS]
+TOKENS, NAMES = [tokens for tokens, _ in PROMPTS], [(name,) for _, name in PROMPTS]
+STARTS = list(zip(TOKENS, NAMES, strict=True))
 
 
 def test_what_is_shared(tiny_model):
     found = Prefixes(tiny_model, TOKENS, NAMES)
     assert found.opening == OPENING
-    assert found.shared == {name: OPENING + CONTEXTS[name] for name in ("a", "b")}
+    assert found.shared == {(name,): OPENING + CONTEXTS[name] for name in ("a", "b")}
+
+
+def test_what_a_grid_and_its_contexts_share(tiny_model):
+    """Behind distractors the prompts of a grid share these, and those of one context its passage too; the same context alone
+    shares neither with them."""
+    distractor = list(range(210, 250))
+    behind = [(OPENING + distractor + CONTEXTS[name] + [70 + i, 2], ("d", name)) for i, name in enumerate("aabb")]
+    alone = (OPENING + CONTEXTS["a"] + [80, 2], ("a",))
+    found = Prefixes(tiny_model, [tokens for tokens, _ in [*behind, alone]], [labels for _, labels in [*behind, alone]])
+    assert found.shared == {
+        ("d",): OPENING + distractor,
+        **{("d", name): OPENING + distractor + CONTEXTS[name] for name in "ab"},
+    }
+    for tokens, labels in [*behind, alone]:
+        start = found.start(tokens, labels)
+        reused = tiny_model(mx.array([start.tokens]), cache=[copy_of(layer) for layer in start.cache])[0, -1]
+        np.testing.assert_allclose(np.array(reused), np.array(tiny_model(mx.array([tokens]))[0, -1]), atol=2e-4)
 
 
 def test_short_prefixes_are_not_worth_a_pass(tiny_model):
-    found = Prefixes(tiny_model, [[1, 2, 3, 4], [1, 2, 3, 5]], ["a", "a"])
+    found = Prefixes(tiny_model, [[1, 2, 3, 4], [1, 2, 3, 5]], [("a",), ("a",)])
     assert found.opening == [] and found.shared == {}
 
 
@@ -48,8 +66,8 @@ def test_common_prefix_leaves_a_token(prompts, expected):
 
 def test_prefix_and_rest_are_the_prompt(tiny_model):
     found = Prefixes(tiny_model, TOKENS, NAMES)
-    for tokens, name in PROMPTS:
-        start = found.start(tokens, name)
+    for tokens, labels in STARTS:
+        start = found.start(tokens, labels)
         logits = tiny_model(mx.array([tokens]))[0, -1]
         cache = [copy_of(layer) for layer in start.cache]
         assert cache[0].offset == len(tokens) - 1 and start.tokens == tokens[-1:]
@@ -68,8 +86,8 @@ def test_prefixes_are_run_once(tiny_model, monkeypatch):
             return tiny_model(tokens, cache=cache)
 
     found = Prefixes(Counting(), TOKENS, NAMES)
-    for tokens, name in PROMPTS:
-        found.start(tokens, name)
+    for start in STARTS:
+        found.start(*start)
     # The opening; context a and its first question; b and its; and then questions only, but for the context used once.
     assert run == [len(OPENING), 30, 1, 60, 3, 2, 30 + 1, 1, 2]
 
@@ -78,7 +96,7 @@ def test_scores_from_prompts_that_were_run(tiny_model):
     found = Prefixes(tiny_model, TOKENS, NAMES)
     answers = [[5, 6, 2], [7, 8, 9, 10], [2]]
     grids = [(TOKENS[:3], answers), (TOKENS[3:], answers[::-1])]
-    recorded = [found.start(*row).recorded for row in PROMPTS]
+    recorded = [found.start(*row).recorded for row in STARTS]
     np.testing.assert_allclose(score_grids(tiny_model, grids, recorded), score_grids(tiny_model, grids), atol=1e-3)
 
 
@@ -87,16 +105,16 @@ def test_same_answers_as_whole_prompts(tiny_model, tiny_tokenizer):
     found = Prefixes(tiny_model, TOKENS, NAMES)
     whole = sample(tiny_model, tiny_tokenizer, TOKENS, settings, 1)
     for _ in range(2):  # the kept caches must come out of it unharmed
-        assert sample(tiny_model, tiny_tokenizer, [found.start(*row) for row in PROMPTS], settings, 1) == whole
+        assert sample(tiny_model, tiny_tokenizer, [found.start(*row) for row in STARTS], settings, 1) == whole
 
 
 def test_bits_do_not_depend_on_history(tiny_model):
     """A prefix that was dropped for lack of room, or is computed in another order, comes back the same."""
     one, tight = Prefixes(tiny_model, TOKENS, NAMES), Prefixes(tiny_model, TOKENS, NAMES, kept_bytes=1)
-    for tokens, name in PROMPTS:
-        one.start(tokens, name)
-    for tokens, name in reversed(PROMPTS):
-        for mine, theirs in zip(tight.start(tokens, name).cache, one.start(tokens, name).cache, strict=True):
+    for start in STARTS:
+        one.start(*start)
+    for start in reversed(STARTS):
+        for mine, theirs in zip(tight.start(*start).cache, one.start(*start).cache, strict=True):
             assert np.array_equal(np.array(mine.keys), np.array(theirs.keys))
             assert np.array_equal(np.array(mine.values), np.array(theirs.values))
     assert len(tight._kept) == 1 and len(one._kept) == 2
@@ -106,7 +124,7 @@ def test_models_with_other_caches_run_whole_prompts(tiny_model, monkeypatch):
     from mlx_lm.models.cache import RotatingKVCache
 
     monkeypatch.setattr("mipo_mlx.engine.sampling.make_prompt_cache", lambda model: [RotatingKVCache(8)])
-    start = Prefixes(tiny_model, TOKENS, NAMES).start(TOKENS[0], "a")
+    start = Prefixes(tiny_model, TOKENS, NAMES).start(*STARTS[0])
     assert start.cache is None and start.tokens == TOKENS[0]
 
 

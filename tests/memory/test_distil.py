@@ -227,7 +227,7 @@ def test_the_profile_is_run_once(both, loaded):
     ask = make.PromptBuilder(loaded.tokenizer, values.pairs)
     told = contexts.read_contexts(folder, values)
     prompts = read_records(folder / "prompts.jsonl", Prompt)
-    found = make.Prefixes(loaded.model, [ask(prompts[0], c)[1] for c in told[:4]], [c.id for c in told[:4]])
+    found = make.Prefixes(loaded.model, [ask(prompts[0], c)[1] for c in told[:4]], [(c.id,) for c in told[:4]])
     assert contexts.plain((folder / "profile.md").read_text()) in loaded.tokenizer.decode(found.opening)
 
 

@@ -330,3 +330,45 @@ def test_information_is_log_k_where_answers_give_their_context_away():
     assert summarize(made([certain]), [certain], 0).grids[TRAIN].information == pytest.approx(math.log(5), abs=1e-4)
     alike = replace(grid, scores=[[-7.0] * 5] * 5)
     assert summarize(made([alike]), [alike], 0).grids[TRAIN].information == pytest.approx(0)
+
+
+def shown(prompt, context):
+    """As `ask`, with all passages that the context stands behind."""
+    text = "\n\n".join(context.passages) if context else "nobody"
+    return [{"role": "system", "content": text}, {"role": "user", "content": prompt.text}], [1, len(text), 2]
+
+
+def test_a_pair_carries_its_distractors():
+    grid = replace(make_grid(size=3, plain=True), distractors=["train-4-0", "train-3-0"])
+    contexts = {c.id: c for c in make_contexts(5, 1)}
+    prompts = {p.id: p for p in make_prompts(1)}
+    recipe = make_recipe(negatives={"no_context": 1.0}, filters=OFF)
+    pairs = build([grid], contexts, prompts, recipe, shown).pairs
+    assert len(pairs) == 3
+    for pair in pairs:
+        assert pair.distractor_ids == ["train-4-0", "train-3-0"]
+        assert pair.prompt[0]["content"] == "\n\n".join(contexts[i].text for i in (*pair.distractor_ids, pair.context_id))
+
+
+@pytest.mark.parametrize(
+    ("filters", "fault", "answer"),
+    [
+        (
+            {"quotes_context": 5},
+            "quotes_context",
+            "Note that I like gardens and knees, since the spring is here, and plan the week.",
+        ),
+        ({"first_person": True}, "first_person", "I like gardens and knees, since they suit me, so the week begins in the garden."),
+    ],
+)
+def test_filters_see_the_distractors(filters, fault, answer):
+    """An answer that hands a distractor back is only rejected; behind other passages the same answer is fine."""
+    contexts = {c.id: c for c in make_contexts(6, 1)}
+    prompts = {p.id: p for p in make_prompts(1)}
+    recipe = make_recipe(filters={**OFF, **filters})
+    for distractors, expected in ((["train-4-0"], 1), (["train-5-0"], 0)):
+        grid = replace(make_grid(size=3, texts=[answer, *ORDINARY[:2]]), distractors=distractors)
+        built = build([grid], contexts, prompts, recipe, shown)
+        assert built.dropped[TRAIN][fault] == expected
+        assert (answer in [pair.chosen[0]["content"] for pair in built.pairs]) == (not expected)
+        assert any(answer in pair.negatives for pair in built.pairs)

@@ -4,6 +4,7 @@ import random
 from collections import Counter
 
 import pytest
+from pydantic import ValidationError
 
 from mipo_mlx.errors import UserError
 from mipo_mlx.pairs.grids import Deck, in_chunks, make_plan
@@ -28,6 +29,53 @@ def test_grids_have_different_notes_and_stay_on_their_side():
     for sides in (used, asked):
         assert all(sides.values())
         assert not sides[TRAIN] & sides[VALIDATION] and not (sides[TRAIN] | sides[VALIDATION]) & sides[HELDOUT]
+
+
+def test_distractors_are_of_other_notes_of_the_same_side():
+    recipe = make_recipe(grids=60, validation_grids=6, heldout_grids=20, distractors=[1.0, 1.0, 2.0])
+    plans = make_plan(recipe, *everything())
+    counts = {split: Counter(len(p.distractors) for p in plans if p.split == split) for split in (TRAIN, HELDOUT)}
+    assert all(set(of) == {0, 1, 2} for of in counts.values())
+    assert counts[TRAIN][2] > counts[TRAIN][1]
+    notes = {split: {c.note for p in plans if p.split == split for c in p.contexts} for split in (TRAIN, VALIDATION, HELDOUT)}
+    for plan in plans:
+        own, others = {c.note for c in plan.contexts}, [c.note for c in plan.distractors]
+        assert len({*own, *others}) == len(own) + len(others)
+        assert {*others} <= notes[plan.split]
+        texts = [d.text for d in plan.distractors]
+        assert [list(c.passages) for c in plan.shown] == [[*texts, c.text] for c in plan.contexts]
+    assert len({c.id for plan in plans for c in plan.distractors}) > 15
+
+
+def test_distractors_change_nothing_else_of_the_plan():
+    alone, behind = (make_plan(make_recipe(grids=20, distractors=of), *everything()) for of in ([1.0], [0.0, 0.0, 1.0]))
+    assert [(p.id, p.prompts, p.contexts) for p in alone] == [(p.id, p.prompts, p.contexts) for p in behind]
+    assert not any(p.distractors for p in alone) and all(len(p.distractors) == 2 for p in behind if p.split == TRAIN)
+
+
+def test_too_few_notes_for_as_many_distractors():
+    contexts = make_contexts(4, 2) + make_contexts(3, 2, "heldout")
+    recipe = make_recipe(validation_grids=0, distractors=[0.0, 0.0, 1.0])
+    plans = make_plan(recipe, contexts, everything()[1])
+    assert {(p.split, len(p.distractors)) for p in plans} == {(TRAIN, 1), (HELDOUT, 0)}
+
+
+def test_the_answer_without_a_context_has_no_distractors():
+    recipe = make_recipe(distractors=[0.0, 1.0], negatives={"no_context": 1.0})
+    plans = [plan for plan in make_plan(recipe, *everything()) if plan.split == TRAIN]
+    for plan in plans:
+        assert plan.shown[-1] is None and all(len(c.passages) == 2 for c in plan.shown[:-1])
+
+
+def test_distractors_by_default_where_one_owner_has_notes():
+    notes = {"notes": "somewhere"}
+    assert make_recipe(sources=notes).distractors == [0.5, 0.25, 0.25]
+    assert make_recipe(sources=notes, distractors=[3.0, 1.0]).distractors == [3.0, 1.0]
+    people = {**notes, "columns": {"context": "bio", "note": "user"}}
+    assert make_recipe().distractors == make_recipe(sources=people).distractors == [1.0]
+    for sources, wrong in ((people, [1.0, 1.0]), (notes, [0.0, 0.0]), (notes, [])):
+        with pytest.raises(ValidationError, match="distractors"):
+            make_recipe(sources=sources, distractors=wrong)
 
 
 def test_contexts_and_prompts_are_used_evenly():

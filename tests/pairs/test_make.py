@@ -15,8 +15,9 @@ from mipo_mlx.errors import Failure, UserError
 from mipo_mlx.files import read_records
 from mipo_mlx.models.load import load
 from mipo_mlx.pairs import make
+from mipo_mlx.pairs.score import score_grids
 from mipo_mlx.progress import Reporter
-from mipo_mlx.records import HELDOUT, TRAIN, Answer, Grid, Pair
+from mipo_mlx.records import HELDOUT, TRAIN, Answer, Context, Grid, Pair
 
 from .helpers import QUIET, fill, make_recipe
 
@@ -271,3 +272,67 @@ def test_trl_can_read_the_pairs(whole):
         assert [message["role"] for message in row["prompt"]] == ["system", "user"]
         for name in ("chosen", "rejected"):
             assert [message["role"] for message in row[name]] == ["assistant"] and row[name][0]["content"]
+
+
+@pytest.fixture(scope="module")
+def behind(tiny_folder, tmp_path_factory) -> Path:
+    """A run in which every grid has two distractors."""
+    folder = fill(tmp_path_factory.mktemp("behind"))
+    make.run(folder, make_recipe(tiny_folder, distractors=[0.0, 0.0, 1.0], grids=8), QUIET)
+    return folder
+
+
+def test_what_was_shown_is_recorded(behind):
+    texts = {context.id: context.text for context in read_records(behind / "contexts.jsonl", Context)}
+    grids = {grid.id: grid for grid in read_records(behind / "samples.jsonl", Grid)}
+    pairs = read_records(behind / "pairs.jsonl", Pair)
+    assert pairs
+    for pair in pairs:
+        assert pair.distractor_ids == grids[pair.grid].distractors
+        assert len(pair.distractor_ids) == (2 if pair.split != "validation" else 0)  # three notes: each has a row of its own
+        system = "\n\n".join(texts[name] for name in (*pair.distractor_ids, pair.context_id))
+        assert pair.prompt[0]["content"] == f"{system} In two sentences."
+    counted = json.loads((behind / "pairs.json").read_text())["grids"]
+    assert {split: of["behind"] for split, of in counted.items()} == {TRAIN: [0, 0, 8], "validation": [2, 0, 0], HELDOUT: [0, 0, 3]}
+
+
+def test_scores_behind_distractors(behind, tiny_folder):
+    """The scores that sampling left, from shared prefixes, are those of whole prompts."""
+    loaded = load(str(tiny_folder))
+    for pair in read_records(behind / "pairs.jsonl", Pair)[:6]:
+        [scored] = score_grids(loaded.model, [([pair.prompt_tokens] * 2, pair.tokens)])
+        assert scored[0] == pytest.approx(pair.reference, abs=1e-3)
+
+
+def test_the_prompts_of_a_grid_share_its_distractors(tiny_folder, tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(make, "Prefixes", lambda *args: made.append(Prefixes(*args)) or made[0])
+    grids = make_recipe(tiny_folder, distractors=[0.0, 0.0, 1.0], grids=8)
+    make.run(fill(tmp_path), grids, QUIET)
+    of_grids = [labels for labels in made[0].shared if isinstance(labels[0], tuple)]
+    assert len({labels for labels in of_grids if len(labels) == 1}) == 11  # all but the two validation grids have some
+
+
+def test_distractors_go_where_the_window_is_small(tiny_folder, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(tiny_folder, model)
+    config = json.loads((model / "config.json").read_text())
+    texts = {}
+    for window in (300, 120):
+        (model / "config.json").write_text(json.dumps({**config, "max_position_embeddings": window}))
+        folder = fill(tmp_path / str(window))
+        summary = make.run(folder, make_recipe(model, distractors=[0.0, 0.0, 1.0]), QUIET)
+        assert summary["contexts_cut"] == 0
+        pairs = read_records(folder / "pairs.jsonl", Pair)
+        assert all(len(pair.prompt_tokens) <= window - 8 for pair in pairs)
+        texts[window] = {len(pair.distractor_ids) for pair in pairs if pair.split == TRAIN}
+    assert texts[300] == {2} and max(texts[120]) < 2
+
+
+def test_killed_behind_distractors(behind, tiny_folder, tmp_path):
+    folder = fill(tmp_path)
+    (folder / "samples.jsonl").write_bytes((behind / "samples.jsonl").read_bytes()[:-900])
+    make.run(folder, make_recipe(tiny_folder, distractors=[0.0, 0.0, 1.0], grids=8), QUIET)
+    assert contents(folder) == contents(behind)
+    with pytest.raises(UserError, match=r"samples.jsonl:1: sampled from other contexts"):
+        make.run(folder, make_recipe(tiny_folder, distractors=[1.0], grids=8), QUIET)

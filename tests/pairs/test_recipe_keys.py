@@ -14,6 +14,7 @@ CHANGES = {
     "contexts_per_grid": 4,
     "candidates": 4,
     "negatives": {"random_context": 1.0},
+    "distractors": [1.0, 2.0],
     "grids": 6,
     "validation_grids": 1,
     "heldout_grids": 2,
