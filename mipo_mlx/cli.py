@@ -187,6 +187,15 @@ def chat(options: RunOptions, context: str | None, **wishes: Any) -> None:
     talk(run, asked)
 
 
+@main.command()
+@takes_a_run(QUIET)
+def update(options: RunOptions) -> None:
+    """Take new and changed notes into the memory of RUN (its name or folder), and forget those that are gone."""
+    from .commands import update as updating
+
+    click.echo("\n".join(updating.update(options)))
+
+
 @main.command("runs")
 @RUNS
 def list_runs(root: Path) -> None:

@@ -295,7 +295,7 @@ def execute(run: Run, upto: str, reporter: Reporter) -> dict[str, dict[str, Any]
             continue
         if run.done(step):
             reporter.say(f"{title}: done before")
-            changes.warn(run.recipe.sources, run.summary(step), reporter)  # only the summary of sources has hashes
+            changes.warn(run.folder, run.recipe.sources, run.summary(step), reporter)  # only the summary of sources has hashes
             if parse(step)[0] == "training":
                 identity.check_adapters(run.folder, run.recipe.model)
         else:

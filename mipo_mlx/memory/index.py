@@ -26,6 +26,7 @@ from ..progress import Reporter
 from ..recipe import Recipe, Sources
 from ..records import Context
 from ..sources.canaries import unplanted
+from ..sources.changes import Changes
 from ..sources.chunks import CountTokens, cut
 from ..sources.gather import note_files, read_file, read_notes
 from ..sources.note import Note, Passage, Skip, Tally
@@ -92,7 +93,8 @@ class Index:
         self.path = path
         if not path.exists():
             os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))  # before SQLite would create it for everybody to read
-        self.connection = sqlite3.connect(path, timeout=30, isolation_level=None)
+        self.connection, self._inode, self._version = self._connect(), _inode(path), 0
+        self.changes = Changes()  # what the last refresh took in
         self._vectors: tuple[np.ndarray, np.ndarray] | None = None
         self._places: Places | None = None
         try:
@@ -103,6 +105,9 @@ class Index:
                 self.clear()
         except sqlite3.DatabaseError as error:
             raise Failure(f"{path}: {error}; remove this file, the next question makes it again") from None
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(self.path, timeout=30, isolation_level=None)
 
     def close(self) -> None:
         self.connection.close()
@@ -121,8 +126,26 @@ class Index:
                 self.connection.execute(f'DROP TABLE IF EXISTS "{name}"')
         self._make()
 
-    def refresh(self, recipe: Recipe, count_tokens: CountTokens, reporter: Reporter, profile: str = "") -> int:
-        """Bring the index up to date with the notes of the recipe; returns how many files were read.
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """All that is read in here is of one state, the newest: what another process has written is noticed when it begins."""
+        if _inode(self.path) not in (self._inode, None):  # another file has taken its place
+            self.connection.close()
+            self.connection, self._inode = self._connect(), _inode(self.path)
+            self._vectors = self._places = None
+        self.connection.execute("BEGIN")
+        try:
+            self.connection.execute("SELECT 1 FROM facts LIMIT 1").fetchone()  # from here on nobody writes
+            version = self.connection.execute("PRAGMA data_version").fetchone()[0]
+            if version != self._version:
+                self._vectors = self._places = None
+            self._version = version
+            yield
+        finally:
+            self.connection.execute("COMMIT")
+
+    def refresh(self, recipe: Recipe, count_tokens: CountTokens, reporter: Reporter, profile: str = "") -> Changes:
+        """Bring the index up to date with the notes of the recipe; returns what was new, changed and gone, as `changes` does.
 
         A file counts as changed where its size or time and its hash differ. Where the notes cannot be found any more, the index
         keeps what it knows, with a warning. Raises UserError where it knows nothing either.
@@ -132,30 +155,21 @@ class Index:
             self.clear()
         self._state({"settings": settings, "profile": profile})
         sources = recipe.sources
+        self.changes, tally = Changes(), Tally()
         if not (sources.notes or sources.dataset):
-            return 0
-        tally = Tally()
+            return self.changes
         try:
             files = [] if sources.dataset else note_files(sources, tally)
         except UserError as error:
             if not self.count():
                 raise
             reporter.warn(f"{error}; the notes are remembered as they were")
-            return 0
+            return self.changes
         if sources.dataset:
-            return self._whole(sources, count_tokens, reporter)
-        changed = self._changed(files)
-        with reporter.track("remembering notes", total=len(changed), unit="files") as bar, self._writing():
-            for file in changed:
-                notes = read_file(file, tally, sources)
-                notes = headings_as_notes(notes) if len(files) == 1 else notes
-                self._remove([file.source])
-                stamp = (*file.stamp(), file.sha256())
-                self._add(file.source, stamp, _passages(notes, sources, count_tokens), _all_words(file, sources))
-                bar.advance(1)
-            if changed:
-                self._count_terms()
-        return len(changed)
+            self.changes = self._whole(sources, count_tokens, reporter)
+        else:
+            self.changes = self._follow(files, sources, count_tokens, reporter)
+        return self.changes
 
     def add(self, passages: Iterable[Passage]) -> None:
         """Add passages of files that the index does not have."""
@@ -241,27 +255,36 @@ class Index:
     def _state(self, facts: dict[str, str]) -> None:
         self.connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items())
 
-    def _changed(self, files: list[NoteFile]) -> list[NoteFile]:
-        """The files whose content is not in the index. Files that are gone are removed from it."""
+    def _follow(self, files: list[NoteFile], sources: Sources, count_tokens: CountTokens, reporter: Reporter) -> Changes:
+        """Read the files whose content the index does not have, and remove those that are gone, in one transaction."""
         query = "SELECT source, size, modified, sha256 FROM files"
         known = {source: (size, modified, digest) for source, size, modified, digest in self.connection.execute(query)}
-        self._remove(known.keys() - {file.source for file in files})
-        changed = []
+        before, now = {source: digest for source, (*_, digest) in known.items()}, dict[str, str]()
         for file in files:
-            before = known.get(file.source)
-            size, modified = file.stamp()
-            if before is None or before[:2] != (size, modified):
-                if before is None or before[2] != file.sha256():
-                    changed.append(file)
-                else:  # touched, with the same content
-                    again = "UPDATE files SET size = ?, modified = ? WHERE source = ?"
-                    self.connection.execute(again, [size, modified, file.source])
-        return changed
+            same = known.get(file.source, NO_STAMP)[:2] == file.stamp()
+            now[file.source] = before[file.source] if same and file.source in known else file.sha256()
+        changes, tally = Changes.between(before, now), Tally()
+        with self._writing():
+            self._remove(changes.gone)
+            anew = [file for file in files if before.get(file.source) != now[file.source]]
+            with reporter.track("remembering notes", total=len(anew), unit="files") as bar:
+                for file in anew:
+                    notes = read_file(file, tally, sources)
+                    notes = headings_as_notes(notes) if len(files) == 1 else notes
+                    self._remove([file.source])
+                    stamp = (*file.stamp(), now[file.source])
+                    self._add(file.source, stamp, _passages(notes, sources, count_tokens), _all_words(file, sources))
+                    bar.advance(1)
+            touched = [(*file.stamp(), file.source) for file in files if known.get(file.source, NO_STAMP)[:2] != file.stamp()]
+            self.connection.executemany("UPDATE files SET size = ?, modified = ? WHERE source = ?", touched)
+            if changes:
+                self._count_terms()
+        return changes
 
-    def _whole(self, sources: Sources, count_tokens: CountTokens, reporter: Reporter) -> int:
+    def _whole(self, sources: Sources, count_tokens: CountTokens, reporter: Reporter) -> Changes:
         """Remember a data set, which is read once."""
         if self.count():
-            return 0
+            return Changes()
         with self._writing():
             by_source: dict[str, list[Note]] = {}
             for note in read_notes(sources, Tally(), reporter):
@@ -269,7 +292,7 @@ class Index:
             for source, notes in by_source.items():
                 self._add(source, NO_STAMP, _passages(notes, sources, count_tokens), "")
             self._count_terms()
-        return 1
+        return Changes(new=tuple(by_source))
 
     def _add(self, source: str, stamp: tuple[int, int, str], passages: list[Passage], whole: str) -> None:
         insert = "INSERT INTO files (source, size, modified, sha256) VALUES (?, ?, ?, ?)"
@@ -325,6 +348,15 @@ def open_index(folder: Path, recipe: Recipe, count_tokens: CountTokens, reporter
         kept = unplanted(contexts, recipe.seed, recipe.sources.canaries)
         index.add(Passage(c.text, c.note, c.source, c.line, c.tokens) for c in kept)
     return index
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    """Which file of the disk a path names; None where there is none."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_dev, stat.st_ino
 
 
 def _settings(recipe: Recipe) -> str:

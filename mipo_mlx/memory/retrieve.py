@@ -92,6 +92,12 @@ class Memory:
 
     def ranked(self, question: str, most: int = MOST) -> list[Match]:
         """As `search`, whether they fit or not."""
+        with self.index.reading():
+            kept = self._distinct(question, most)
+        return self._looked(question, kept)[:most] if self.look and kept else kept
+
+    def _distinct(self, question: str, most: int) -> list[Match]:
+        """The best passages that differ, one a note; more than `most` where a second look compares them."""
         kept: list[Match] = []
         for match in self._scored(question):
             if len(kept) == (most if self.look is None else max(most, self.look.most)):
@@ -99,7 +105,7 @@ class Memory:
             others = (other.entry for other in kept)
             if not any(match.entry.note == other.note or likeness(match.entry.text, other.text) > SAME for other in others):
                 kept.append(match)
-        return self._looked(question, kept)[:most] if self.look and kept else kept
+        return kept
 
     def _looked(self, question: str, matches: list[Match]) -> list[Match]:
         """The same matches in the order that a second look gives them."""

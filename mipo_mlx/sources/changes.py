@@ -1,9 +1,13 @@
-"""What became of the notes since a run read them: new, changed and gone files, by the hashes that sources.json keeps.
+"""What became of the notes since a run, or its memory, read them: new, changed and gone files, by their hashes.
 
-`since(recipe.sources, sources_row["hashes"])` gives lines for the terminal, [] where nothing changed.
+`since(recipe.sources, sources_row["hashes"])` compares the notes with the hashes that sources.json keeps.
 """
 
 import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from ..errors import UserError
@@ -11,49 +15,75 @@ from ..progress import Reporter
 from ..recipe import Sources
 from .gather import note_files
 from .note import Tally
+from .note_file import NoteFile
 from .redact import redact_name
 
 LENGTH = 16  # hexadecimal digits of a hash that are kept
 NAMED = 3  # files that a line names
-ADVICE = "the run goes on with them as they were; `mipo-mlx train RECIPE --fresh` reads them anew"
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Names of files, each list in order."""
+
+    new: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.new or self.changed or self.gone)
+
+    @staticmethod
+    def between(before: Mapping[str, Any], now: Mapping[str, Any]) -> "Changes":
+        """The names that only `now` has, those whose value differs, and those that only `before` has."""
+        both = sorted(now.keys() & before.keys())
+        changed = tuple(name for name in both if now[name] != before[name])
+        return Changes(tuple(sorted(now.keys() - before.keys())), changed, tuple(sorted(before.keys() - now.keys())))
+
+    def lines(self) -> list[str]:
+        """One line for each kind that there is: `new: 2 files (a.md, b.md)`."""
+        kinds = {"new": self.new, "changed": self.changed, "gone": self.gone}
+        return [f"{kind}: {len(names)} file{'s' * (len(names) != 1)} ({_list(names)})" for kind, names in kinds.items() if names]
 
 
 def hashes(sources: Sources) -> dict[str, str]:
     """The hash of every file of the recipe's notes that has a reader, under its name; {} for a data set."""
     if sources.dataset or not sources.notes:
         return {}
-    return {_safe(file.source, sources.redact): file.sha256()[:LENGTH] for file in note_files(sources, Tally())}
+    return {kept_name(file, sources): file.sha256()[:LENGTH] for file in note_files(sources, Tally())}
 
 
-def since(sources: Sources, before: dict[str, str]) -> list[str]:
-    """One line on the notes that are new, changed or gone since `before`, or on a folder that is missing; [] without changes."""
-    if not before:
-        return []
+def since(sources: Sources, before: Mapping[str, str]) -> Changes:
+    """What is new, changed or gone since `before`. Nothing where that is empty. Raises UserError where the notes are missing."""
+    return Changes.between(before, hashes(sources)) if before else Changes()
+
+
+def warn(folder: Path, sources: Sources, row: dict[str, Any], reporter: Reporter) -> None:
+    """Warn of what became of the notes since sources.json (`row`) was written, and name the command that takes it in."""
     try:
-        now = hashes(sources)
+        changes = since(sources, row.get("hashes", {}))
     except UserError as error:
-        return [f"{str(error).partition(';')[0]}; {ADVICE.partition(';')[0]}"]
-    kinds = {
-        "new": sorted(now.keys() - before.keys()),
-        "changed": sorted(name for name in now.keys() & before.keys() if now[name] != before[name]),
-        "gone": sorted(before.keys() - now.keys()),
-    }
-    counts = [f"{len(names)} {kind} ({_list(names)})" for kind, names in kinds.items() if names]
-    return [f"notes since they were read: {', '.join(counts)}; {ADVICE}"] if counts else []
+        reporter.warn(f"{str(error).partition(';')[0]}; the run goes on with the notes as they were")
+        return
+    if changes:
+        reporter.warn(
+            f"notes since they were read: {'; '.join(changes.lines())}. `{command(folder)}` takes them into memory, "
+            f"`{command(folder)} --train` trains on them too"
+        )
 
 
-def warn(sources: Sources, row: dict[str, Any], reporter: Reporter) -> None:
-    """Warn of what became of the notes since sources.json (`row`) was written."""
-    for line in since(sources, row.get("hashes", {})):
-        reporter.warn(line)
+def command(folder: Path) -> str:
+    """The command that takes changed notes into a run."""
+    return f"mipo-mlx update {quote(str(folder))}"
 
 
-def _safe(name: str, redacting: bool) -> str:
-    """A file's name; the hash of one that has a secret in it, so that two such names stay two."""
-    if not redacting or redact_name(name) == name:
+def kept_name(file: NoteFile, sources: Sources) -> str:
+    """The name of a file; the hash of one that has a secret in it, so that two such names stay two."""
+    name = file.source
+    if not sources.redact or redact_name(name) == name:
         return name
     return hashlib.sha256(name.encode()).hexdigest()[:LENGTH]
 
 
-def _list(names: list[str]) -> str:
+def _list(names: tuple[str, ...]) -> str:
     return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")

@@ -9,8 +9,10 @@ import pytest
 from mipo_mlx.errors import Failure, UserError
 from mipo_mlx.files import write_records
 from mipo_mlx.memory.index import FILE, Index, open_index
+from mipo_mlx.memory.retrieve import Memory
 from mipo_mlx.progress import Reporter
 from mipo_mlx.records import HELDOUT, Context
+from mipo_mlx.sources.changes import Changes
 from mipo_mlx.sources.note import Passage
 
 from .helpers import QUIET, count, indexed, recipe, write_notes
@@ -38,12 +40,12 @@ def test_it_holds_every_passage_with_its_file_and_line(tmp_path):
 
 def test_only_changed_files_are_read_again(tmp_path):
     index, notes = indexed(tmp_path, NOTES), tmp_path / "notes"
-    assert index.refresh(recipe(notes), count, QUIET) == 0
+    assert not index.refresh(recipe(notes), count, QUIET)
     (notes / "bees.md").write_text("# Bees\n\nI gave my hives away to the school last spring.\n")
     (notes / "food/soup.md").unlink()
     (notes / "tea.md").write_text("# Tea\n\nI have thirty-one kinds of tea in tins.\n")
     os.utime(notes / "code.md", (1, 1))  # another time, the same content
-    assert index.refresh(recipe(notes), count, QUIET) == 2
+    assert index.refresh(recipe(notes), count, QUIET) == Changes(("tea.md",), ("bees.md",), ("food/soup.md",))
     assert set(texts(index)) == {"bees.md", "tea.md", "code.md"} and "school" in texts(index)["bees.md"]
     for word, rows in (("roof", 0), ("soup", 0), ("school", 1), ("rsync", 1)):
         found = index.connection.execute("SELECT count(*) FROM file_words WHERE file_words MATCH ?", [word]).fetchone()[0]
@@ -52,14 +54,14 @@ def test_only_changed_files_are_read_again(tmp_path):
 
 def test_an_index_of_other_settings_is_made_anew(tmp_path):
     index, notes = indexed(tmp_path, NOTES), tmp_path / "notes"
-    assert index.refresh(recipe(notes, min_tokens=12), count, QUIET) == 3
+    assert index.refresh(recipe(notes, min_tokens=12), count, QUIET).new == ("bees.md", "code.md", "food/soup.md")
     assert set(texts(index)) == {"bees.md", "food/soup.md"}
 
 
 def test_notes_that_are_gone_are_remembered(tmp_path, capsys):
     index, notes = indexed(tmp_path, NOTES), tmp_path / "notes"
     notes.rename(tmp_path / "elsewhere")
-    assert index.refresh(recipe(notes), count, Reporter(quiet=True)) == 0 and index.count() == 3
+    assert not index.refresh(recipe(notes), count, Reporter(quiet=True)) and index.count() == 3
     assert "remembered as they were" in capsys.readouterr().err
 
 
@@ -104,7 +106,7 @@ def test_a_refresh_that_is_stopped_leaves_all_as_it_was(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         index.refresh(recipe(notes), stopped, QUIET)
     assert any("school" in text for text in calls) and texts(index) == before
-    assert index.refresh(recipe(notes), count, QUIET) == 2 and texts(index) != before
+    assert index.refresh(recipe(notes), count, QUIET).changed == ("bees.md", "food/soup.md") and texts(index) != before
 
 
 def test_a_file_that_is_no_index_is_told(tmp_path):
@@ -156,3 +158,29 @@ def test_two_processes_may_hold_it(tmp_path):
     other = Index(tmp_path / FILE)
     other.add([Passage("I row on the lake.", "row.md", "row.md", 1, 5)])
     assert index.count() == 4
+
+
+def test_what_another_process_writes_is_used_by_the_next_question(tmp_path):
+    """Through a second connection, and through a file that takes the first one's place."""
+    index, notes = indexed(tmp_path, NOTES), tmp_path / "notes"
+    memory = Memory(index)
+    assert memory.search("Which tea do I have in tins?") == [] and memory.search("Who cooks soup on Thursday?")
+    (notes / "tea.md").write_text("# Tea\n\nI have thirty-one kinds of tea in tins.\n")
+    (notes / "food/soup.md").unlink()
+    other = Index(tmp_path / FILE)
+    assert other.refresh(recipe(notes), count, QUIET) == Changes(new=("tea.md",), gone=("food/soup.md",))
+    assert [match.entry.source for match in memory.search("Which tea do I have in tins?")] == ["tea.md"]
+    assert memory.search("Who cooks soup on Thursday?") == []
+    other.close()
+    (tmp_path / FILE).unlink()
+    (notes / "tea.md").write_text("# Tea\n\nI gave the tea to my aunt, who likes tins.\n")
+    Index(tmp_path / FILE).refresh(recipe(notes), count, QUIET)
+    assert "aunt" in memory.search("Which tea do I have in tins?")[0].entry.text
+
+
+def test_notes_that_are_only_gone_leave_no_word(tmp_path):
+    index, notes = indexed(tmp_path, NOTES), tmp_path / "notes"
+    (notes / "food/soup.md").unlink()
+    assert index.refresh(recipe(notes), count, QUIET) == Changes(gone=("food/soup.md",))
+    assert index.places().count == 2
+    assert index.connection.execute("SELECT sum(passages) FROM terms WHERE term = 'soup'").fetchone()[0] == 0

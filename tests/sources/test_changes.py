@@ -1,6 +1,9 @@
 """What became of notes since a run read them."""
 
+import pytest
+
 from mipo_mlx import recipe, run
+from mipo_mlx.errors import UserError
 from mipo_mlx.progress import Reporter
 from mipo_mlx.sources import changes
 
@@ -10,18 +13,21 @@ def test_new_changed_and_gone_notes_are_named(tmp_path):
         (tmp_path / name).write_text(f"I keep bees, says {name}.")
     sources = recipe.Sources(notes=str(tmp_path))
     before = changes.hashes(sources)
-    assert before.keys() == {"a.md", "b.md", "c.md"} and changes.since(sources, before) == []
+    assert before.keys() == {"a.md", "b.md", "c.md"} and not changes.since(sources, before)
     (tmp_path / "a.md").write_text("I keep hens.")
     (tmp_path / "b.md").unlink()
-    (tmp_path / "d.md").write_text("I sing.")
+    for name in "defg":
+        (tmp_path / f"{name}.md").write_text("I sing.")
     (tmp_path / "photo.png").write_bytes(b"no note")
-    (line,) = changes.since(sources, before)
-    assert "1 new (d.md), 1 changed (a.md), 1 gone (b.md)" in line and "--fresh" in line
+    seen = changes.since(sources, before)
+    assert seen == changes.Changes(("d.md", "e.md", "f.md", "g.md"), ("a.md",), ("b.md",))
+    assert seen.lines() == ["new: 4 files (d.md, e.md, f.md, ...)", "changed: 1 file (a.md)", "gone: 1 file (b.md)"]
+    assert not changes.since(sources, {})  # a run of another version, which kept no hashes
     for path in tmp_path.iterdir():
         path.unlink()
     tmp_path.rmdir()
-    (line,) = changes.since(sources, before)
-    assert "no such folder" in line and "\n" not in line
+    with pytest.raises(UserError, match="no such folder"):
+        changes.since(sources, before)
 
 
 def test_names_with_secrets_are_hashed(tmp_path):
@@ -45,4 +51,8 @@ def test_a_rerun_warns_and_goes_on(tmp_path, tiny_folder, capsys):
     capsys.readouterr()
     (notes / "new.md").write_text("I dance.")
     run.execute(opened, "sources", Reporter())
-    assert "1 new (new.md)" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "new: 1 file (new.md)" in said and f"`mipo-mlx update {opened.folder} --train`" in said
+    notes.rename(tmp_path / "elsewhere")
+    run.execute(opened, "sources", Reporter())
+    assert "no such folder or file; the run goes on with the notes as they were" in capsys.readouterr().err
