@@ -1,4 +1,7 @@
-"""`mipo-mlx update RUN`: the notes as they are now go into the run's memory. A talk or a server that goes on uses them at once."""
+"""`mipo-mlx update RUN`: the notes as they are now go into the run's memory.
+
+A talk or a server that goes on uses them with its next question: the memory notices that its file was written (`Index.reading`).
+"""
 
 from pathlib import Path
 
