@@ -42,6 +42,23 @@ def recipes() -> None:
 
 @main.command()
 @begins_a_run
+@click.option("--text", is_flag=True, help="Print the passages here, and open no page.")
+@click.option("--no-browser", "quietly", is_flag=True, help="Print the page's address, and open no browser.")
+def notes(options: RunOptions, text: bool, quietly: bool) -> None:
+    """See every passage of your notes with its rank before a night is spent, and keep or drop what you choose.
+
+    Opens a page that this machine serves to itself alone. Your choice is kept in the run's folder, and `pairs`, `train`, `ask` and
+    `chat` heed it.
+    """
+    from .commands import notes as own
+    from .commands import start
+    from .progress import Reporter
+
+    click.echo(own.show(start.plan_target(options), Reporter(options.quiet), text, browser=not quietly))
+
+
+@main.command()
+@begins_a_run
 @click.option("--dry-run", "plan", is_flag=True, help="Print the plan, its memory and its time, and stop.")
 def train(options: RunOptions, plan: bool) -> None:
     """Notes in, a personalized model out: every stage. Run again after an interruption to go on.
@@ -51,9 +68,10 @@ def train(options: RunOptions, plan: bool) -> None:
     """
     from . import run as runs
     from .commands import dry_run, start, summary
+    from .progress import Reporter
 
     if plan:
-        click.echo(dry_run.describe(start.plan_target(options)))
+        click.echo(dry_run.describe(start.plan_target(options), Reporter(options.quiet)))
         return
     run = start.open_target(options)
     with start.begun(run, "report", options) as reporter:

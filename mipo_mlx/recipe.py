@@ -31,6 +31,7 @@ class Sources(Section):
     notes: str | Annotated[list[str], Field(min_length=1)] | None = None
     include: list[str] = []
     exclude: list[str] = []
+    choice: str | None = None
     dataset: Dataset | None = None
     me: str | None = None
     columns: dict[Literal["context", "note"], str] = {}

@@ -158,6 +158,7 @@ def resolve_paths(recipe: Recipe, base: Path) -> Recipe:
         sources=changed(
             sources,
             notes=[*map(absolute, sources.notes)] if isinstance(sources.notes, list) else sources.notes and absolute(sources.notes),
+            choice=sources.choice and absolute(sources.choice),
             prompts=absolute(sources.prompts) if sources.prompts != "builtin" else None,
             dataset=dataset(sources.dataset) if sources.dataset else None,
             prompt_dataset=dataset(sources.prompt_dataset) if sources.prompt_dataset else None,

@@ -26,6 +26,7 @@ from .models import identity
 from .progress import Reporter
 from .recipe import Recipe
 from .recipe_loading import RecipeError
+from .sources import own_choice
 from .training import metrics
 
 SIGNED = "recipe_sha256"  # a manifest with this key tells a run from a folder of other files
@@ -47,7 +48,7 @@ def _sources(run: "Run", reporter: Reporter, round_number: int) -> dict[str, Any
     from .sources import questions, read
 
     questions.prepare(run.folder, run.recipe.evaluation.abilities, reporter)
-    return read.run(run.folder, run.recipe, reporter)
+    return read.show(read.run(run.folder, run.recipe, reporter), reporter)
 
 
 def _pairs(run: "Run", reporter: Reporter, round_number: int) -> dict[str, Any]:
@@ -114,7 +115,7 @@ STAGES = {
 }
 PARTIAL = ".?*.partial"  # what a killed write left (files.replacing, export)
 QUESTIONS = f"questions-{'[0-9a-f]' * 8}.json*"  # of a data set (sources.questions)
-BESIDE = re.compile(rf"\.lock|{re.escape(contexts.FILE)}|profile\.old(-\d+)?\.md")  # may lie there before a run, or after an erase
+BESIDE = re.compile(rf"\.lock|{contexts.FILE}|profile\.old(-\d+)?\.md|{own_choice.FILE}")  # there before a run, or after an erase
 
 
 @dataclass
@@ -388,10 +389,9 @@ def erase(folder: Path) -> None:
 def _written(name: str) -> bool:
     """Whether a run writes a file or folder of this name; a later round adds its number to it."""
     first = re.sub(r"-\d+(?=\.|$)", "", name)
-    for stage in STAGES.values():
-        if first in stage.each_round or name in (file.partition("/")[0] for file in (*stage.writes, *stage.also)):
-            return True
-    return fnmatchcase(name, PARTIAL) or fnmatchcase(name, QUESTIONS)
+    stages = STAGES.values()
+    known = any(first in s.each_round or name in (file.partition("/")[0] for file in (*s.writes, *s.also)) for s in stages)
+    return known or fnmatchcase(name, PARTIAL) or fnmatchcase(name, QUESTIONS)
 
 
 def versions() -> dict[str, str]:

@@ -18,7 +18,7 @@ from ..memory.retrieve import Match, Memory
 from ..models import adapters, embedding
 from ..models.chat_template import Messages
 from ..models.load import LoadedModel, load
-from ..models.prompts import encode, encode_text, system_message, window_of
+from ..models.prompts import count_tokens, encode, system_message, window_of
 from ..models.word_vectors import WordVectors
 from ..progress import Reporter
 from ..recipe import Recipe
@@ -139,7 +139,7 @@ def open_memory(run: Run, loaded: LoadedModel, reporter: Reporter) -> Memory | N
     recipe = run.recipe
     if not (recipe.sources.notes or recipe.sources.dataset) or recipe.sources.whose() is not None:
         return None  # no notes, or those of several people
-    count = lru_cache(4096)(lambda text: len(encode_text(loaded.tokenizer, text)))
+    count = lru_cache(4096)(lambda text: count_tokens(loaded.tokenizer, text))
     try:
         index = open_index(run.folder, recipe, count, reporter)
     except UserError as error:

@@ -20,6 +20,7 @@ from ..progress import Reporter, duration
 from ..recipe import Dataset, Recipe
 from ..records import HELDOUT, TRAIN, VALIDATION, Context, Pair, Prompt
 from ..run import STAGES, Run, changed, outputs, steps
+from ..sources.rank import score
 from . import preflight
 
 # Shares of the measured matrix rate that each kind of work reaches, from runs of the demo on two CPU cores. Memory and many small
@@ -28,6 +29,7 @@ SAMPLING, SCORING, TRAINING = 0.16, 0.55, 0.45
 OVERHEAD = 20.0  # seconds to load, export and write the report
 SMALL = 5e7  # bytes of a run's texts, adapters, checkpoints and report
 EXTRA = 40  # tokens of template, instruction and request around a context
+SHOWN, BEGINNING = 10, 80  # passages of the best and of the worst; characters of each
 QUESTION = 200  # tokens of a multiple-choice question, its choices included
 PROFILE_ANSWER = 64  # tokens that the model writes about each note, where a profile is made
 
@@ -187,20 +189,22 @@ def times(work: Work, parameters: int, rate: float) -> Times:
     )
 
 
-def describe(run: Run) -> str:
+def describe(run: Run, reporter: Reporter) -> str:
     """The plan as text. Raises what `preflight.settings` raises, and what reading the notes or the pair file raises."""
     backend.start()
     from ..evaluation.endpoint import endpoints
     from ..models.load import load_tokenizer, model_config
     from ..models.skeleton import skeleton
     from ..pairs.exchange import import_pairs
+    from ..sources import own_choice
     from ..sources import read as sources
     from ..training import memory_plan
 
     recipe = run.recipe
     preflight.settings(recipe, STAGES, Reporter(quiet=True))
     with tempfile.TemporaryDirectory() as scratch:
-        sources.run(Path(scratch), recipe, Reporter(quiet=True))
+        own_choice.copy(run.folder, Path(scratch))
+        sources.run(Path(scratch), recipe, reporter)
         contexts = read_records(Path(scratch, "contexts.jsonl"), Context)
         prompts = read_records(Path(scratch, "prompts.jsonl"), Prompt)
         dropped = read_json(Path(scratch, "sources.json")) if Path(scratch, "sources.json").exists() else {}
@@ -228,6 +232,7 @@ def describe(run: Run) -> str:
         *([f"reference  {recipe.training.reference}, loaded once a round to score the pairs"] if named else []),
         f"file       {recipe.pairs.file}, {len(pairs)} pairs" if recipe.pairs.file else notes,
         *(f"           {line}" for line in (sources.left_out(dropped) if "files" in dropped else [])),
+        *best_and_worst(contexts),
         *([f"rounds     up to {recipe.rounds}; all of them are counted here"] if recipe.rounds > 1 else []),
         f"prompts    {_sides(work.prompts)}",
         f"answers    {work.answers} of at most {recipe.pairs.max_tokens} tokens",
@@ -246,6 +251,22 @@ def describe(run: Run) -> str:
     ]
     lines += [f"sends      {endpoint.warning()}" for endpoint in endpoints(recipe.evaluation)]
     return "\n".join(lines)
+
+
+def best_and_worst(contexts: list[Context]) -> list[str]:
+    """The passages that seem to tell most and least of their author, among those that will be used."""
+    ranked = sorted(((score(c.text, c.source), c) for c in contexts), key=lambda pair: -pair[0])
+    if len(ranked) <= 2 * SHOWN:
+        parts = {"passages": ranked}
+    else:
+        parts = {f"best {SHOWN}": ranked[:SHOWN], f"worst {SHOWN}": ranked[-SHOWN:]}
+    lines = []
+    for title, some in parts.items():
+        for number, (rank, context) in enumerate(some):
+            text = " ".join(context.text.split())
+            beginning = text if len(text) <= BEGINNING else f"{text[: BEGINNING - 4]} ..."
+            lines.append(f"{'' if number else title:10} {rank:+.1f} {context.source}:{context.line}  {beginning}")
+    return [*lines, "           `mipo-mlx notes` shows every passage, to be kept or dropped"] if lines else []
 
 
 def _files(run: Run) -> list[str]:

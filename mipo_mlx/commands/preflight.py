@@ -25,7 +25,7 @@ def check(run: Run, upto: str, fresh: bool, reporter: Reporter) -> None:
     if not fresh and run.done("pairs"):
         profile(run)
     if fresh and (run.folder / "recipe.yaml").exists():
-        inputs(run.recipe)
+        inputs(run)
 
 
 def profile(run: Run) -> None:
@@ -63,7 +63,7 @@ def settings(recipe: Recipe, stages: Collection[str], reporter: Reporter) -> Non
         export.check(recipe)
 
 
-def inputs(recipe: Recipe) -> None:
+def inputs(run: Run) -> None:
     """Raise what the stages would raise for the model, the notes, prompts and questions, or the file of pairs."""
     from ..files import read_records
     from ..models.load import load_tokenizer, model_config
@@ -72,9 +72,10 @@ def inputs(recipe: Recipe) -> None:
     from ..pairs.exchange import import_pairs
     from ..pairs.grids import make_plan
     from ..records import Context, Prompt
+    from ..sources import own_choice
     from ..sources import read as sources
 
-    quiet = Reporter(quiet=True)
+    recipe, quiet = run.recipe, Reporter(quiet=True)
     skeleton(recipe.model)
     if recipe.pairs.file:
         import_pairs(Path(recipe.pairs.file), load_tokenizer(recipe.model), recipe, window_of(model_config(recipe.model), 0))
@@ -84,6 +85,7 @@ def inputs(recipe: Recipe) -> None:
             from ..sources import questions
 
             questions.prepare(folder, recipe.evaluation.abilities, quiet)
+        own_choice.copy(run.folder, folder)
         sources.run(folder, recipe, quiet)
         if not recipe.pairs.file and recipe.sources.context == "passage":  # a profile is not written yet
             make_plan(recipe, read_records(folder / "contexts.jsonl", Context), read_records(folder / "prompts.jsonl", Prompt), 1)

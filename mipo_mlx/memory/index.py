@@ -31,6 +31,7 @@ from ..sources.chunks import CountTokens, cut
 from ..sources.gather import note_files, read_file, read_notes
 from ..sources.note import Note, Passage, Skip, Tally
 from ..sources.note_file import NoteFile
+from ..sources.own_choice import BY_OWNER, OwnChoice, read_choice
 from ..sources.readers import MARKDOWN, headings_as_notes
 from ..sources.redact import redact
 from .contexts import profile_of
@@ -150,7 +151,8 @@ class Index:
         A file counts as changed where its size or time and its hash differ. Where the notes cannot be found any more, the index
         keeps what it knows, with a warning. Raises UserError where it knows nothing either.
         """
-        settings = _settings(recipe)
+        own = read_choice(self.path.parent, recipe.sources)
+        settings = _settings(recipe, own)
         if self.fact("settings") not in ("", settings):
             self.clear()
         self._state({"settings": settings, "profile": profile})
@@ -166,9 +168,9 @@ class Index:
             reporter.warn(f"{error}; the notes are remembered as they were")
             return self.changes
         if sources.dataset:
-            self.changes = self._whole(sources, count_tokens, reporter)
+            self.changes = self._whole(recipe, count_tokens, reporter, own)
         else:
-            self.changes = self._follow(files, sources, count_tokens, reporter)
+            self.changes = self._follow(files, recipe, count_tokens, reporter, own)
         return self.changes
 
     def add(self, passages: Iterable[Passage]) -> None:
@@ -255,8 +257,11 @@ class Index:
     def _state(self, facts: dict[str, str]) -> None:
         self.connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items())
 
-    def _follow(self, files: list[NoteFile], sources: Sources, count_tokens: CountTokens, reporter: Reporter) -> Changes:
+    def _follow(
+        self, files: list[NoteFile], recipe: Recipe, count_tokens: CountTokens, reporter: Reporter, own: OwnChoice
+    ) -> Changes:
         """Read the files whose content the index does not have, and remove those that are gone, in one transaction."""
+        sources = recipe.sources
         query = "SELECT source, size, modified, sha256 FROM files"
         known = {source: (size, modified, digest) for source, size, modified, digest in self.connection.execute(query)}
         before, now = {source: digest for source, (*_, digest) in known.items()}, dict[str, str]()
@@ -273,7 +278,8 @@ class Index:
                     notes = headings_as_notes(notes) if len(files) == 1 else notes
                     self._remove([file.source])
                     stamp = (*file.stamp(), now[file.source])
-                    self._add(file.source, stamp, _passages(notes, sources, count_tokens), _all_words(file, sources))
+                    passages, whole = _passages(notes, sources, count_tokens, own)
+                    self._add(file.source, stamp, passages, _all_words(file, sources) if whole else "")
                     bar.advance(1)
             touched = [(*file.stamp(), file.source) for file in files if known.get(file.source, NO_STAMP)[:2] != file.stamp()]
             self.connection.executemany("UPDATE files SET size = ?, modified = ? WHERE source = ?", touched)
@@ -281,8 +287,9 @@ class Index:
                 self._count_terms()
         return changes
 
-    def _whole(self, sources: Sources, count_tokens: CountTokens, reporter: Reporter) -> Changes:
+    def _whole(self, recipe: Recipe, count_tokens: CountTokens, reporter: Reporter, own: OwnChoice) -> Changes:
         """Remember a data set, which is read once."""
+        sources = recipe.sources
         if self.count():
             return Changes()
         with self._writing():
@@ -290,7 +297,7 @@ class Index:
             for note in read_notes(sources, Tally(), reporter):
                 by_source.setdefault(note.source, []).append(note)
             for source, notes in by_source.items():
-                self._add(source, NO_STAMP, _passages(notes, sources, count_tokens), "")
+                self._add(source, NO_STAMP, _passages(notes, sources, count_tokens, own)[0], "")
             self._count_terms()
         return Changes(new=tuple(by_source))
 
@@ -359,16 +366,20 @@ def _inode(path: Path) -> tuple[int, int] | None:
     return stat.st_dev, stat.st_ino
 
 
-def _settings(recipe: Recipe) -> str:
-    """What the passages depend on beside the notes; other settings make another index."""
+def _settings(recipe: Recipe, own: OwnChoice) -> str:
+    """What the passages depend on beside the notes; other settings, or another choice of the owner's, make another index."""
     keys = ("notes", "include", "exclude", "dataset", "me", "columns", "context_tokens", "min_tokens", "redact")
     sources = recipe.sources.model_dump(mode="json")
-    return json.dumps([recipe.model, *(sources[key] for key in keys)])
+    chosen = [own.digest()] if own.digest() else []
+    return json.dumps([recipe.model, *(sources[key] for key in keys), *chosen])
 
 
-def _passages(notes: list[Note], sources: Sources, count_tokens: CountTokens) -> list[Passage]:
+def _passages(notes: list[Note], sources: Sources, count_tokens: CountTokens, own: OwnChoice) -> tuple[list[Passage], bool]:
+    """(the passages to remember, whether these are all: the owner dropped none)."""
     tally = Tally()
-    return [p for note in notes for p in cut(note, count_tokens, sources.context_tokens, sources.min_tokens, tally)]
+    every = [p for note in notes for p in cut(note, count_tokens, sources.context_tokens, sources.min_tokens, tally)]
+    kept = [passage for passage, _ in own.applied(every, tally)]
+    return kept, not tally.dropped[BY_OWNER]
 
 
 def _all_words(file: NoteFile, sources: Sources) -> str:

@@ -54,6 +54,13 @@ class ControlTokens:
             return list(self.tokenizer.encode(text, add_special_tokens=False))
         return self._encode(self._marked(text))
 
+    def count(self, text: str) -> int:
+        """How many ids `encode` gives; faster where the tokenizer is one of the Rust library, as nearly all are."""
+        fast = getattr(self.fast, "backend_tokenizer", None)
+        if fast is None or fast.truncation or fast.padding or self.pattern.search(text):
+            return len(self.encode(text))
+        return len(fast.encode_batch_fast([text], add_special_tokens=False)[0])
+
     def encode_messages(self, messages: Messages) -> list[int]:
         """Token ids of messages under the chat template, up to where an answer begins."""
         if not any(self.pattern.search(message["content"]) for message in messages):

@@ -55,6 +55,11 @@ def encode_text(tokenizer: Any, text: str) -> list[int]:
     return control_tokens.of(tokenizer).encode(text)
 
 
+def count_tokens(tokenizer: Any, text: str) -> int:
+    """How many ids `encode_text` gives."""
+    return control_tokens.of(tokenizer).count(text)
+
+
 def end_of_turn(tokenizer: Any) -> set[int]:
     """Ids that end the assistant's turn."""
     return set(tokenizer.eos_token_ids)

@@ -67,7 +67,7 @@ def files_in(file: NoteFile, tally: Tally, choice: Choice, depth: int = 0) -> It
         member, path = members[name], PurePosixPath(name)
         own_of_logseq = any(name.startswith(f"{root}logseq/") for root in graphs)
         if own_of_logseq or any(part.startswith(".") or part.lower() in TRASH for part in path.parts):
-            tally.left_alone["hidden or trash"] += 1
+            tally.leave(f"{file.source}/{name}", "hidden or trash")
             continue
         place = file.archive or file.path
         inner = NoteFile(
@@ -78,7 +78,7 @@ def files_in(file: NoteFile, tally: Tally, choice: Choice, depth: int = 0) -> It
             archive=Path(place),
         )
         if why := choice.why_not(inner.source):
-            tally.left_alone[why] += 1
+            tally.leave(inner.source, why)
         elif member.why_not:
             tally.skip(inner.source, member.why_not)
         elif is_archive(inner) and depth < DEEPEST:

@@ -16,6 +16,7 @@ from ..recipe import Sources
 from .gather import note_files
 from .note import Tally
 from .note_file import NoteFile
+from .own_choice import read_choice
 from .redact import redact_name
 
 LENGTH = 16  # hexadecimal digits of a hash that are kept
@@ -65,6 +66,8 @@ def warn(folder: Path, sources: Sources, row: dict[str, Any], reporter: Reporter
     except UserError as error:
         reporter.warn(f"{str(error).partition(';')[0]}; the run goes on with the notes as they were")
         return
+    if "choice" in row and row["choice"] != read_choice(folder, sources).digest():
+        reporter.warn("your choice of notes has changed since they were read; memory heeds it, training does with --fresh")
     if changes:
         reporter.warn(
             f"notes since they were read: {'; '.join(changes.lines())}. `{command(folder)}` takes them into memory, "

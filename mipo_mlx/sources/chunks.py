@@ -1,6 +1,7 @@
-"""Notes to passages: cut at headings, then at paragraphs and sentences to a token length. Scraps are dropped and counted."""
+"""Notes to passages: cut at headings, then at paragraphs and sentences to a token length. A scrap says why it is one."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ MOSTLY = 0.5  # share of a passage's characters from which it counts as a link l
 
 
 def cut(note: Note, count_tokens: CountTokens, limit: int, minimum: int, tally: Tally) -> list[Passage]:
-    """The passages of one note, each of `minimum` to `limit` tokens; `tally` counts those that are dropped."""
+    """The passages of one note, each of at most `limit` tokens; `scrap` says of some why they are no contexts."""
     passages = []
     note = _with_short_headings(note, count_tokens, limit // 4)
     if note.whole:
@@ -27,11 +28,9 @@ def cut(note: Note, count_tokens: CountTokens, limit: int, minimum: int, tally: 
         tally.passages += 1
         text = compose(heading, blocks)
         tokens = count_tokens(text)
-        reason = "too short" if tokens < minimum else scrap(blocks)
-        if reason:
-            tally.dropped[reason] += 1
-        else:
-            passages.append(Passage(text, note.name, note.source, blocks[0].line, tokens))
+        why = "too short" if tokens < minimum else scrap(blocks)
+        parts = tuple(block.text for block in blocks)
+        passages.append(Passage(text, note.name, note.source, blocks[0].line, tokens, why, parts=parts))
     return passages
 
 
@@ -42,7 +41,10 @@ def scrap(blocks: list[Block]) -> str | None:
         return "link list"
     if sum(block.code for block in blocks) > MOSTLY * characters:
         return "mostly code"
-    letters = sum(char.isalpha() or char.isspace() for block in blocks for char in block.text)
+    counts = Counter[str]()
+    for block in blocks:
+        counts.update(block.text)
+    letters = sum(count for char, count in counts.items() if char.isalpha() or char.isspace())
     return "not prose" if letters < 0.7 * characters else None
 
 

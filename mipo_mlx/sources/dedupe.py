@@ -28,7 +28,7 @@ def drop_duplicates(passages: list[Passage], threshold: float, tally: Tally) -> 
     for passage in passages:
         key = " ".join(PART.findall(passage.text.lower()))
         if key in seen:
-            tally.dropped["duplicate"] += 1
+            tally.drop(passage, "duplicate")
         else:
             seen.add(key)
             distinct.append(passage)
@@ -38,7 +38,7 @@ def drop_duplicates(passages: list[Passage], threshold: float, tally: Tally) -> 
         if twin is None:
             kept.append(passage)
         else:
-            tally.dropped["near-duplicate"] += 1
+            tally.drop(passage, "near-duplicate")
     return kept
 
 

@@ -61,7 +61,7 @@ def read_file(file: NoteFile, tally: Tally, sources: Sources) -> list[Note]:
         notes = [_bounded(part) for note in found for part in days_as_notes(note)]
         notes = [redact_note(note, tally.redacted) for note in notes] if sources.redact else notes
     except NotANote as reason:
-        tally.left_alone[str(reason)] += 1
+        tally.leave(hide_name(file.source), str(reason))
         return []
     except Skip as reason:
         tally.skip(hide_name(file.source), hide(str(reason)))
@@ -127,17 +127,17 @@ def _readable(file: NoteFile, me: str | None, tally: Tally, choice: Choice) -> I
         try:
             inner = [one for member in archive.files_in(file, tally, choice) for one in _readable(member, me, tally, choice)]
         except NotANote as reason:
-            tally.left_alone[str(reason)] += 1
+            tally.leave(file.source, str(reason))
         except Skip as reason:
             tally.skip(file.source, str(reason))
         else:
             if not inner:
-                tally.left_alone[f"{file.ending} files"] += 1
+                tally.leave(file.source, f"{file.ending} files")
             yield from inner
     elif reader := reader_for(file, me):
         yield replace(file, reader=reader)
     else:
-        tally.left_alone[f"{file.ending} files" if file.ending else "files without an ending"] += 1
+        tally.leave(file.source, f"{file.ending} files" if file.ending else "files without an ending")
 
 
 def _file_reader(path: Path, sources: Sources) -> Reader:
@@ -163,7 +163,7 @@ def _chosen(notes: list[Note], choice: Choice, tally: Tally) -> list[Note]:
     kept = []
     for note in notes:
         if why := choice.why_not(note.source, note.labels):
-            tally.left_alone[why] += 1
+            tally.leave(note.source, why)
         else:
             kept.append(note)
     return kept

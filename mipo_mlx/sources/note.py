@@ -45,6 +45,9 @@ class Passage:
     source: str
     line: int
     tokens: int
+    scrap: str | None = None  # why its form makes it no context, such as "link list"; None for a good one
+    rank: float = 0.0  # how much it seems to tell of its author (rank.py)
+    parts: tuple[str, ...] = ()  # its paragraphs without the heading: the owner's choice knows them again
 
 
 @dataclass
@@ -58,10 +61,21 @@ class Tally:
     removed: Counter = field(default_factory=Counter)  # images, code blocks and the like, cut out of notes
     passages: int = 0  # before any is dropped
     dropped: Counter = field(default_factory=Counter)  # passages, by reason
+    gone: list[tuple[Passage, str]] = field(default_factory=list)  # these passages, each with its reason
+    alone: list[tuple[str, str]] = field(default_factory=list)  # (file, reason) of those of left_alone that have a name
     redacted: Counter = field(default_factory=Counter)  # secrets, by kind
 
     def skip(self, file: str, why: str) -> None:
         self.skipped.append({"file": file, "why": why})
+
+    def leave(self, file: str, why: str) -> None:
+        """Count a file that is left alone, and keep its name for the page of `mipo-mlx notes`."""
+        self.left_alone[why] += 1
+        self.alone.append((file, why))
+
+    def drop(self, passage: Passage, why: str) -> None:
+        self.dropped[why] += 1
+        self.gone.append((passage, why))
 
     def to_row(self) -> dict[str, Any]:
         return {

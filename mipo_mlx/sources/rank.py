@@ -5,6 +5,8 @@ that instructs its reader, reference works by their name, and text that is mostl
 """
 
 import re
+from collections import Counter
+from collections.abc import Iterable
 from functools import cache
 
 from ..text.words import words
@@ -54,26 +56,40 @@ TOPIC = 0.4  # of what is kept: what one folder may have, where others can fill 
 
 def score(text: str, source: str) -> float:
     """From about -2 (nobody's) to 5 (a diary): the same for the same text and file name."""
+    return sum(signs(text, source).values())
+
+
+def signs(text: str, source: str) -> dict[str, float]:
+    """What the score is the sum of: each sign in words for people, with what it adds or takes away."""
     own = [word for stretch in outside_quotations(text) for word in words(stretch)]
     if not own:
-        return -2.0
+        return {"no words of its author": -2.0}
     size = len(own)
-    first = sum(word in FIRST_PERSON for word in own) + len(INFLECTED.findall(text))
-    reader = sum(word in TO_READER for word in own)
-    value = 2.0 * min(1.0, 20 * first / size) + (0.5 if first else 0.0)
-    value += 0.6 * min(1.0, 30 * sum(word in WANTS for word in own) / size) * (1.0 if first else 0.3)
-    value += 0.4 * min(1.0, len(DATE.findall(text)) / 2)
-    value += _of_name(source)
-    value -= 0.8 * min(1.0, 20 * reader / size) * (0.3 if first else 1.0)
-    letters = sum(char.isalpha() for char in text)
-    odd = sum(not (char.isalpha() or char.isspace() or char in ".,;:!?'\"()-’“”…") for char in text)
-    return value - 3.0 * max(0.0, odd / max(1, letters + odd) - 0.05)
+    first = _count(own, FIRST_PERSON) + len(INFLECTED.findall(text))
+    diary, reference = _of_name(source)
+    counts = Counter(text)
+    letters = sum(count for char, count in counts.items() if char.isalpha())
+    odd = sum(count for char, count in counts.items() if not (char.isalpha() or char.isspace() or char in ".,;:!?'\"()-’“”…"))
+    found = {
+        "first person": 2.0 * min(1.0, 20 * first / size) + (0.5 if first else 0.0),
+        "wants, habits, decisions": 0.6 * min(1.0, 30 * _count(own, WANTS) / size) * (1.0 if first else 0.3),
+        "dates": 0.4 * min(1.0, len(DATE.findall(text)) / 2),
+        "the name of a diary": 0.8 * diary,
+        "the name of a work of reference": -0.5 * reference,
+        "speaks to its reader": -0.8 * min(1.0, 20 * _count(own, TO_READER) / size) * (0.3 if first else 1.0),
+        "mostly marks and digits": -3.0 * max(0.0, odd / max(1, letters + odd) - 0.05),
+    }
+    return {sign: value for sign, value in found.items() if value}
+
+
+def _count(own: Iterable[str], known: frozenset[str]) -> int:
+    return sum(map(known.__contains__, own))
 
 
 @cache
-def _of_name(source: str) -> float:
-    """What a file's name says: a diary, or a work of reference."""
-    return 0.8 * bool(DIARY.search(source)) - 0.5 * bool(REFERENCE.search(source))
+def _of_name(source: str) -> tuple[bool, bool]:
+    """What a file's name says: a diary, a work of reference."""
+    return bool(DIARY.search(source)), bool(REFERENCE.search(source))
 
 
 def topic(source: str) -> str:

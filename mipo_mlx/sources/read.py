@@ -3,6 +3,7 @@
 The same seed gives the same files.
 """
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from .chunks import CountTokens, cut
 from .dedupe import drop_duplicates
 from .gather import named, read_notes
 from .note import Passage, Tally
+from .own_choice import FIRST, OwnChoice, read_choice
+from .rank import score
 from .split import split
 
 
@@ -33,42 +36,74 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
         write_json(report, {"pairs": recipe.pairs.file})
         return read_json(report)
     from ..models.load import load_tokenizer
-    from ..models.prompts import encode_text
+    from ..models.prompts import count_tokens
 
     tokenizer = load_tokenizer(recipe.model)
-    contexts, prompts, row = collect(recipe, lambda text: len(encode_text(tokenizer, text)), reporter)
+    own = read_choice(folder, recipe.sources)
+    contexts, prompts, row = collect(recipe, lambda text: count_tokens(tokenizer, text), reporter, own)
     write_records(folder / "contexts.jsonl", contexts)
     write_records(folder / "prompts.jsonl", prompts)
-    row["hashes"] = hashes(recipe.sources)
+    row["hashes"], row["choice"] = hashes(recipe.sources), own.digest()
     write_json(report, row)
-    first, *others = summary(row)
-    reporter.conclude(f"  {first}")
-    for line in others:
-        reporter.say(f"  {line}")
     return row
 
 
-def collect(recipe: Recipe, count_tokens: CountTokens, reporter: Reporter) -> tuple[list[Context], list[Prompt], dict[str, Any]]:
-    """(contexts, requests, the content of sources.json). Raises UserError where there are too few of either."""
+def show(row: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
+    """Show what the content of sources.json comes to, and return it."""
+    if "files" in row:  # not so where pairs come from a file
+        first, *others = summary(row)
+        reporter.conclude(f"  {first}")
+        for line in others:
+            reporter.say(f"  {line}")
+    return row
+
+
+def collect(
+    recipe: Recipe, count_tokens: CountTokens, reporter: Reporter, own: OwnChoice | None = None
+) -> tuple[list[Context], list[Prompt], dict[str, Any]]:
+    """(contexts, requests, the content of sources.json). own: what the owner keeps and drops.
+
+    Raises UserError where there are too few contexts or requests.
+    """
     sources, tally = recipe.sources, Tally()
     count_tokens = lru_cache(4096)(count_tokens)  # a passage is measured as a section, as a piece and as a whole
     prompts = load_prompts(sources, recipe.seed, tally)
     if not named(sources) and set(recipe.pairs.negatives) == {"random_prompt"}:
         return [], prompts, _row(recipe, tally, [], prompts)  # answers differ by request alone, so no context is needed
+    passages = pieces(recipe, count_tokens, reporter, tally)
+    contexts = choose(recipe, passages, own or OwnChoice(), tally)
+    contexts = plant(contexts, recipe.seed, sources.canaries, count_tokens)
+    return contexts, prompts, _row(recipe, tally, contexts, prompts)
+
+
+def pieces(recipe: Recipe, count_tokens: CountTokens, reporter: Reporter, tally: Tally) -> list[Passage]:
+    """Every passage of the recipe's notes with its rank, those that are no contexts included."""
+    sources, passages = recipe.sources, list[Passage]()
     notes = read_notes(sources, tally, reporter)
-    passages: list[Passage] = []
-    for note in notes:
-        passages += cut(note, count_tokens, sources.context_tokens, sources.min_tokens, tally)
+    with reporter.track("cutting notes", total=len(notes), unit="notes") as bar:
+        for note in notes:
+            cuts = cut(note, count_tokens, sources.context_tokens, sources.min_tokens, tally)
+            passages += [replace(passage, rank=score(passage.text, passage.source)) for passage in cuts]
+            bar.advance(1)
+    return passages
+
+
+def choose(recipe: Recipe, every: list[Passage], own: OwnChoice, tally: Tally) -> list[Context]:
+    """The passages that become contexts, each on its side; the others are dropped under their reasons.
+
+    A passage that the owner keeps comes before all others, and is kept whatever its form is.
+    """
+    sources = recipe.sources
+    passages = [replace(p, rank=p.rank + FIRST) if kept else p for p, kept in own.applied(every, tally)]
     passages = drop_duplicates(passages, sources.near_duplicate, tally)
     if not passages:
         raise UserError(f"{named(sources)}: {_nothing(tally)}")
     if len(passages) == 1 and tally.dropped["duplicate"] + tally.dropped["near-duplicate"]:
-        every = f"the {tally.passages} passages"
-        raise UserError(f"{named(sources)}: {every} are all alike, so none can be a wrong context for another; add others")
+        raise UserError(
+            f"{named(sources)}: the {tally.passages} passages are all alike, so none can be a wrong context for another; add others"
+        )
     grid = recipe.pairs.contexts_per_grid
-    contexts = split(passages, recipe.seed, sources.heldout_contexts, sources.max_contexts, grid, tally)
-    contexts = plant(contexts, recipe.seed, sources.canaries, count_tokens)
-    return contexts, prompts, _row(recipe, tally, contexts, prompts)
+    return split(passages, recipe.seed, sources.heldout_contexts, sources.max_contexts, grid, tally)
 
 
 def _row(recipe: Recipe, tally: Tally, contexts: list[Context], prompts: list[Prompt]) -> dict[str, Any]:

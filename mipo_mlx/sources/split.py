@@ -9,8 +9,9 @@ from ..errors import UserError
 from ..records import HELDOUT, TRAIN, Context, seed_for
 from ..text.words import connected, sentences, telling
 from .note import Passage, Tally
-from .rank import LATER, SHARE, TOPIC, score, topic
+from .rank import LATER, SHARE, TOPIC, topic
 
+SHARED, TOO_MUCH, OVER = "shares a sentence with the other side", "more than one note's share", "over max_contexts"
 COLLAPSED = 0.34  # a family of more than this share of the notes cannot be a unit of the split
 
 
@@ -42,17 +43,24 @@ def split(passages: list[Passage], seed: int, fraction: float, limit: int, grid:
             f"contexts: of {len(notes)} notes all but {len(strict)} share sentences with the held-out ones, and training needs "
             f"{grid} (pairs.contexts_per_grid); add notes that differ, or lower pairs.contexts_per_grid"
         )
-    tally.dropped["shares a sentence with the other side"] += sum(len(notes[n]) for n in train) - sum(len(notes[n]) for n in strict)
-    before = sum(len(notes[n]) for n in (*strict, *heldout))
+    _drop([p for note in train for p in notes[note]], [p for note in strict for p in notes[note]], SHARED, tally)
     sides = (_within_share(strict, notes), _within_share(heldout, notes))
-    left = sum(len(mine) for side in sides for mine in side.values())
-    tally.dropped["more than one note's share"] += before - left
+    within = [p for side in sides for mine in side.values() for p in mine]
+    _drop([p for note in (*strict, *heldout) for p in notes[note]], within, TOO_MUCH, tally)
+    left = len(within)
     if left <= limit:
         return _listed(passages, *([p for mine in side.values() for p in mine] for side in sides))
     held = _best(sides[1], rng, min(max(grid, round(limit * fraction)), limit - grid))
     kept = _best(sides[0], rng, limit - len(held))
-    tally.dropped["over max_contexts"] += left - len(held) - len(kept)
+    _drop(within, [*kept, *held], OVER, tally)
     return _listed(passages, kept, held)
+
+
+def _drop(before: list[Passage], after: list[Passage], why: str, tally: Tally) -> None:
+    stay = set(map(id, after))
+    for passage in before:
+        if id(passage) not in stay:
+            tally.drop(passage, why)
 
 
 def _listed(passages: list[Passage], kept: list[Passage], held: list[Passage]) -> list[Context]:
@@ -105,7 +113,7 @@ def _within_share(side: Iterable[str], notes: dict[str, list[Passage]]) -> dict[
         others = sum(map(len, kept.values())) - len(kept[note])
         most = max(1, math.floor(share / (1 - share) * others)) if share < 1 else len(kept[note])
         if len(kept[note]) > most:
-            best = set(map(id, sorted(kept[note], key=lambda p: -score(p.text, p.source))[:most]))
+            best = set(map(id, sorted(kept[note], key=lambda p: -p.rank)[:most]))
             kept[note] = [passage for passage in kept[note] if id(passage) in best]
     return kept
 
@@ -120,8 +128,7 @@ def _best(side: dict[str, list[Passage]], rng: random.Random, count: int) -> lis
     ranked: list[tuple[float, Passage]] = []
     for note in order:
         mine = rng.sample(side[note], len(side[note]))
-        scores = sorted(((score(p.text, p.source), p) for p in mine), key=lambda pair: -pair[0])
-        ranked += [(value - LATER * place, passage) for place, (value, passage) in enumerate(scores)]
+        ranked += [(p.rank - LATER * place, p) for place, p in enumerate(sorted(mine, key=lambda p: -p.rank))]
     ranked.sort(key=lambda pair: -pair[0])
     most, taken = max(1, round(TOPIC * count)), Counter[str]()
     first, rest = list[Passage](), list[Passage]()

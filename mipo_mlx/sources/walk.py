@@ -61,23 +61,23 @@ class _Walk:
                 named = path.with_name(placeholder[1] or placeholder[2])
                 yield NoteFile(self.name(named), named, partial(_not_here, bool(placeholder[1])))
             elif entry.name.startswith(".") or entry.name.lower() in TRASH:
-                self.tally.left_alone["hidden or trash"] += 1
+                self.tally.leave(self.name(path), "hidden or trash")
             elif path.is_dir():
                 self._folder(entry, path, folder, inner)
             elif path.is_file():
                 why = self.choice.why_not(self.name(path))
                 if why:
-                    self.tally.left_alone[why] += 1
+                    self.tally.leave(self.name(path), why)
                 else:
                     yield NoteFile.on_disk(path, self.name(path), any(place in path.parents for place in folder.logseq))
             else:
-                self.tally.left_alone["broken links and special files"] += 1
+                self.tally.leave(self.name(path), "broken links and special files")
 
     def _folder(self, entry: os.DirEntry, path: Path, parent: _Folder, inner: list[_Folder]) -> None:
         if _is_run(path):
-            self.tally.left_alone["folders of runs"] += 1
+            self.tally.leave(f"{self.name(path)}/", "folders of runs")
         elif entry.is_dir(follow_symlinks=False) and path.name == "logseq" and (path / "config.edn").exists():
-            self.tally.left_alone["hidden or trash"] += 1  # Logseq's own settings and backups
+            self.tally.leave(f"{self.name(path)}/", "hidden or trash")  # Logseq's own settings and backups
         else:
             found = _Folder(path, parent.logseq)
             if entry.is_dir(follow_symlinks=False):
@@ -105,7 +105,7 @@ class _Walk:
         folder = self.links.pop(0)
         key = identity(folder.path)
         if key in self.seen:
-            self.tally.left_alone["links that loop or repeat"] += 1
+            self.tally.leave(f"{self.name(folder.path)}/", "links that loop or repeat")
             return None
         self.seen.add(key)
         return folder

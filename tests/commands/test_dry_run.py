@@ -3,7 +3,7 @@
 import pytest
 
 from mipo_mlx import recipe_loading
-from mipo_mlx.commands.dry_run import SMALL, count, disk
+from mipo_mlx.commands.dry_run import SMALL, best_and_worst, count, disk
 from mipo_mlx.evaluation.abilities import WORKING
 from mipo_mlx.pairs.grids import make_plan
 from mipo_mlx.records import HELDOUT, TRAIN, Context, Prompt
@@ -94,3 +94,12 @@ def test_questions_about_the_notes_are_counted():
 def test_the_disk_that_a_run_needs_is_that_of_its_models(export, bytes_a_weight):
     recipe = recipe_loading.parse(f"model: x\nexport: {export}\n")
     assert disk(recipe, 10**9) - SMALL == pytest.approx(bytes_a_weight * 1e9, rel=0.08)
+
+
+def test_the_best_and_the_worst_passages_are_shown():
+    texts = ["I want to row every day with my sister."] + [f"The pump number {n} has a valve." for n in range(30)]
+    contexts = [Context(str(n), text, str(n), f"{n}.md", 1, TRAIN, 9) for n, text in enumerate(texts)]
+    lines = best_and_worst(contexts)
+    assert len(lines) == 21 and lines[0].startswith("best 10") and "0.md:1  I want to row" in lines[0]
+    assert lines[10].startswith("worst 10") and not any("0.md:1  I want" in line for line in lines[1:])
+    assert len(best_and_worst(contexts[:5])) == 6 and best_and_worst([]) == []

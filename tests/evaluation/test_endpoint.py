@@ -414,7 +414,7 @@ def test_the_dry_run_names_the_host(tmp_path, tiny_folder):
     settings = recipe(tiny_folder, judge="https://judge.example/v1", judge_model="m")
     named = settings.sources.model_copy(update={"notes": str(tmp_path / "notes"), "min_tokens": 8})
     for values, there in ((settings, True), (recipe(tiny_folder), False)):
-        told = dry_run.describe(Run(tmp_path / "run", values.model_copy(update={"sources": named})))
+        told = dry_run.describe(Run(tmp_path / "run", values.model_copy(update={"sources": named})), Reporter(quiet=True))
         assert ("sends" in told and "sent to judge.example: they leave this machine" in told) is there
 
 
