@@ -1,14 +1,16 @@
 """The plan: which prompt meets which contexts. A grid is one prompt and K contexts of K different notes.
 
 For `random_prompt` it is one context and K prompts. Prompts and contexts are dealt from shuffled decks, so both are used evenly.
-Memory often finds more than the right passage. So in some grids all contexts stand behind the same one or two distractors, and
-the rows still differ in the right passage alone.
+With `pairs.fitting`, memory says which contexts a prompt fits. A share of the grids takes these first, and the others get what is
+left, so contexts are still used evenly. Memory often finds more than the right passage. So in some grids all contexts stand behind
+the same one or two distractors, and the rows still differ in the right passage alone.
 The plan is a pure function of the recipe, the contexts and the prompts, so a resumed run makes the same one.
 """
 
 import random
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Generic, TypeVar
 
 from ..errors import UserError
@@ -79,6 +81,21 @@ class Deck(Generic[T]):
         self.left.extend(reversed(passed))
         return hand
 
+    def choose(self, count: int, apart: Callable[[T], Hashable], fit: Callable[[T], float]) -> list[T]:
+        """As `deal`, but of the items that are still to come those that fit best."""
+        hand: list[T] = []
+        while True:
+            for item in sorted(self.left, key=fit, reverse=True):
+                if len(hand) < count and apart(item) not in {apart(other) for other in hand}:
+                    hand.append(item)
+                    self.left.remove(item)
+            if len(hand) == count:
+                return hand
+            waiting = list(self.left)
+            fresh = [item for item in self.items if item not in waiting]
+            self.rng.shuffle(fresh)
+            self.left = [*fresh, *waiting]  # the last shuffle's are still dealt first
+
     def _draw(self, passed: list[T]) -> Iterator[T]:
         while True:
             if not self.left:
@@ -87,7 +104,12 @@ class Deck(Generic[T]):
             yield self.left.pop()
 
 
-def make_plan(recipe: Recipe, contexts: list[Context], prompts: list[Prompt], round_number: int = 1) -> list[Plan]:
+Fit = Callable[[Prompt, Context], float]  # higher: the prompt fits the context better
+
+
+def make_plan(
+    recipe: Recipe, contexts: list[Context], prompts: list[Prompt], round_number: int = 1, fit: Fit | None = None
+) -> list[Plan]:
     """The grids of all splits, training first, with ids from 0; none for validation where the notes do not suffice for it.
 
     A later round has fresh training grids alone, from the same notes and prompts, with ids that go on. Raises
@@ -102,12 +124,25 @@ def make_plan(recipe: Recipe, contexts: list[Context], prompts: list[Prompt], ro
     for split, count in grids.items():
         if prompts_of[split]:
             numbers = range(len(plans), len(plans) + count)
-            plans += _grids(recipe, f"plan {split}", split, numbers, prompts_of[split], contexts_of[split])
+            dealt = Dealt(f"plan {split}", split, prompts_of[split], contexts_of[split], fit)
+            plans += _grids(recipe, dealt, numbers)
     if round_number > 1:
         first = len(plans) + (round_number - 2) * grids[TRAIN]
         numbers = range(first, first + grids[TRAIN])
-        return _grids(recipe, f"plan {TRAIN} round {round_number}", TRAIN, numbers, prompts_of[TRAIN], contexts_of[TRAIN])
+        dealt = Dealt(f"plan {TRAIN} round {round_number}", TRAIN, prompts_of[TRAIN], contexts_of[TRAIN], fit)
+        return _grids(recipe, dealt, numbers)
     return plans
+
+
+@dataclass(frozen=True)
+class Dealt:
+    """What the grids of one side are dealt from."""
+
+    purpose: str  # of the random choices
+    split: str
+    prompts: list[Prompt]
+    contexts: list[Context]
+    fit: Fit | None
 
 
 def seeded(recipe: Recipe, purpose: str) -> random.Random:
@@ -153,9 +188,10 @@ def needs(recipe: Recipe) -> tuple[int, int]:
     return size if share < 1 else 0, size if share > 0 else 1
 
 
-def _grids(recipe: Recipe, purpose: str, split: str, numbers: range, prompts: list[Prompt], contexts: list[Context]) -> list[Plan]:
-    """The grids of those numbers. Grids of one context and K prompts are spread evenly among the others."""
-    rng = seeded(recipe, purpose)
+def _grids(recipe: Recipe, dealt: Dealt, numbers: range) -> list[Plan]:
+    """The grids of those numbers. Grids of one context and K prompts are spread evenly among the others, and fitting ones too."""
+    rng, split, prompts, contexts, fit = seeded(recipe, dealt.purpose), dealt.split, dealt.prompts, dealt.contexts, dealt.fit
+    fitting = recipe.pairs.fitting if fit else 0.0
     size, share, plain = recipe.pairs.contexts_per_grid, prompt_share(recipe), "no_context" in recipe.pairs.negatives
     prompt_deck, context_deck = Deck(prompts, rng), Deck(contexts, rng)
     plans = []
@@ -165,8 +201,14 @@ def _grids(recipe: Recipe, purpose: str, split: str, numbers: range, prompts: li
             rows = [*context_deck.deal(1, lambda context: context.id)] if contexts else [None]
             plans.append(Plan(number, split, prompt_deck.deal(size, lambda prompt: prompt.text), rows * size))
         else:
-            rows = [*context_deck.deal(size, lambda context: context.note), *([None] if plain else [])]
-            plans.append(Plan(number, split, prompt_deck.deal(1, lambda prompt: prompt.id) * len(rows), rows))
+            if fit and int((place + 1) * fitting) > int(place * fitting):
+                [prompt] = prompt_deck.deal(1, lambda prompt: prompt.id)
+                hand = context_deck.choose(size, lambda context: context.note, partial(fit, prompt))
+            else:
+                hand = context_deck.deal(size, lambda context: context.note)
+                [prompt] = prompt_deck.deal(1, lambda prompt: prompt.id)
+            rows = [*hand, *([None] if plain else [])]
+            plans.append(Plan(number, split, [prompt] * len(rows), rows))
     return [replace(plan, distractors=_distractors(recipe, plan, contexts)) for plan in plans]
 
 

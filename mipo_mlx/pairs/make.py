@@ -28,6 +28,7 @@ from ..recipe import Recipe
 from ..records import HELDOUT, TRAIN, Context, Grid, Prompt, key_for
 from .build import Built, add_said_back, build
 from .exchange import import_pairs
+from .fitting import fit_of
 from .grids import Plan, in_chunks, make_plan
 from .overview import Overview, summarize
 from .own_prompts import add_questions
@@ -92,7 +93,7 @@ def from_notes(folder: Path, recipe: Recipe, reporter: Reporter, round_number: i
         contexts = read_contexts(folder, recipe)
     if add_questions(folder, recipe, loaded, reporter):
         prompts = read_records(folder / "prompts.jsonl", Prompt)
-    plans = make_plan(recipe, contexts, prompts, round_number)
+    plans = make_plan(recipe, contexts, prompts, round_number, fit_of(recipe, contexts, prompts, loaded))
     if round_number > 1:
         loaded.model = adapters.load(loaded.model, folder / f"adapters-{round_number - 1}")
     ask = PromptBuilder(loaded.tokenizer, recipe.pairs, window_of(loaded.config, recipe.pairs.max_tokens))

@@ -187,3 +187,35 @@ def test_random_prompt_with_too_few_prompts():
     recipe = make_recipe(negatives={"random_prompt": 1.0})
     with pytest.raises(UserError, match="2 held-out ones, and a grid for random_prompt needs 3"):
         make_plan(recipe, [], make_prompts(20) + make_prompts(2, "heldout"))
+
+
+def nearest(prompt, context):
+    """A prompt and a context fit where their numbers are the same."""
+    return float(prompt.id.rpartition("p")[2] == context.note.rpartition("-")[2])
+
+
+def test_fitting_grids_take_the_contexts_that_fit_and_the_others_what_is_left():
+    contexts = make_contexts(12, 3) + make_contexts(8, 3, "heldout")
+    plans = {
+        share: [
+            plan
+            for plan in make_plan(make_recipe(grids=24, validation_grids=0, fitting=share), contexts, everything()[1], fit=nearest)
+            if plan.split == TRAIN
+        ]
+        for share in (0.0, 0.5, 1.0)
+    }
+    fitted = {share: sum(nearest(p.prompts[0], c) for p in of for c in p.contexts) for share, of in plans.items()}
+    assert fitted[0.0] < fitted[0.5] < fitted[1.0]
+    for of in plans.values():
+        uses = Counter(c.id for plan in of for c in plan.contexts)
+        assert set(uses.values()) == {2}  # 72 rows of 36 contexts: as even as without
+        assert all(len({c.note for c in plan.contexts}) == 3 for plan in of)
+    random_ones = make_plan(make_recipe(grids=24, validation_grids=0), contexts, everything()[1])
+    assert plans[0.0] == [plan for plan in random_ones if plan.split == TRAIN]
+
+
+def test_the_best_that_is_left_is_chosen():
+    deck = Deck(list(range(10)), random.Random(0))
+    assert [deck.choose(4, lambda item: item, float) for _ in range(2)] == [[9, 8, 7, 6], [5, 4, 3, 2]]
+    assert deck.choose(4, lambda item: item, float) == [1, 0, 9, 8]  # then a new shuffle begins
+    assert deck.choose(3, lambda item: item % 3, float) == [7, 6, 5]
