@@ -90,6 +90,7 @@ class Pairs(Section):
     candidates: Annotated[int, Field(ge=2)] = 2
     negatives: dict[NegativeKind, Positive] = {"random_context": 1.0}
     distractors: Literal["auto"] | Annotated[list[NotNegative], Field(min_length=1, max_length=3)] = "auto"
+    fitting: Annotated[float, Field(ge=0, le=1)] = 0.0
     grids: Count = 48
     validation_grids: Annotated[int, Field(ge=0)] = 6
     heldout_grids: Count = 18
@@ -189,7 +190,7 @@ class Evaluation(Section):
     judge_model: str | None = None
     judge_mode: Literal["pairwise", "rubric"] = "pairwise"
     judge_timeout: Positive = 60.0
-    use: Annotated[int, Field(ge=0)] = 24
+    use: Annotated[int, Field(ge=0)] = 48
     everyday: Annotated[int, Field(ge=0)] = 12
     leak_contexts: Annotated[int, Field(ge=0)] = 24
     unprompted: Annotated[int, Field(ge=0)] = 200
@@ -297,6 +298,8 @@ class Recipe(Section):
                 raise ValueError("pairs.own_prompts: questions are written from notes, and pairs.file has none; write 0")
             if self.pairs.distractors != "auto":
                 raise ValueError("pairs.distractors: pairs.file brings its own prompts, so nothing is put before them; remove it")
+            if self.pairs.fitting:
+                raise ValueError("pairs.fitting: pairs.file brings its own prompts, so none is dealt to passages; write 0")
             if self.sources.canaries:
                 raise ValueError("sources.canaries: canaries are planted in notes, and pairs.file has none; write 0")
             if self.sources.context != "passage":

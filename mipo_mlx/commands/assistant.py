@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from mlx_lm.generate import stream_generate
@@ -11,17 +10,14 @@ from mlx_lm.generate import stream_generate
 from ..engine import fast
 from ..engine.sampling import nucleus_sampler
 from ..errors import UserError
+from ..memory.access import open_memory
 from ..memory.contexts import profile_of
-from ..memory.index import open_index
-from ..memory.look import affordable
-from ..memory.retrieve import Match, Memory
-from ..models import adapters, embedding
+from ..memory.retrieve import Match
+from ..models import adapters
 from ..models.chat_template import Messages
-from ..models.load import LoadedModel, load
-from ..models.prompts import count_tokens, encode, system_message, window_of
-from ..models.word_vectors import WordVectors
+from ..models.load import load
+from ..models.prompts import encode, system_message, window_of
 from ..progress import Reporter
-from ..recipe import Recipe
 from ..records import Context
 from ..run import Run
 
@@ -81,7 +77,7 @@ class Assistant:
         self.max_tokens = wishes.max_tokens if longest is None else min(wishes.max_tokens, longest // 2)
         self.window = longest and longest - self.max_tokens
         self.profile = "" if wishes.context else profile_of(run.folder, run.recipe)
-        self.memory = open_memory(run, self.loaded, reporter) if wishes.notes and not wishes.context else None
+        self.memory = open_memory(run.folder, run.recipe, self.loaded, reporter) if wishes.notes and not wishes.context else None
 
     @property
     def sides(self) -> tuple[str, ...]:
@@ -132,34 +128,6 @@ class Assistant:
     def _framed(self, matches: Sequence[Match]) -> Background:
         passages = [match.entry.text for match in reversed(matches)]  # best last
         return Background(system_message(self.run.recipe.pairs, passages, self.profile), tuple(matches), self.profile)
-
-
-def open_memory(run: Run, loaded: LoadedModel, reporter: Reporter) -> Memory | None:
-    """The memory of a run, up to date with its notes; None, with a warning, where it has no notes of its owner."""
-    recipe = run.recipe
-    if not (recipe.sources.notes or recipe.sources.dataset) or recipe.sources.whose() is not None:
-        return None  # no notes, or those of several people
-    count = lru_cache(4096)(lambda text: count_tokens(loaded.tokenizer, text))
-    try:
-        index = open_index(run.folder, recipe, count, reporter)
-    except UserError as error:
-        reporter.warn(f"{error}; answers go without notes")
-        return None
-    embedder = embedder_of(recipe, loaded)
-    if embedder:
-        index.embed(embedder, reporter)
-    return Memory(index, embedder, affordable(loaded, recipe.pairs) if recipe.memory.second_look else None)
-
-
-def embedder_of(recipe: Recipe, loaded: LoadedModel) -> embedding.Embedder | None:
-    """The embedder that `memory.embedder` names; None for words alone."""
-    name = recipe.memory.embedder
-    folder = embedding.installed() if name == "auto" else None
-    if folder:
-        return embedding.MiniLM(folder)
-    if name in ("auto", "base"):
-        return WordVectors(loaded)
-    return None if name == "words" else embedding.Static(name)
 
 
 def shortened(match: Match, width: int) -> str:

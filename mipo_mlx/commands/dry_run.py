@@ -114,6 +114,8 @@ def of_evaluation(recipe: Recipe, prompt: int, most: int | None = None) -> Evalu
     settings, longest = recipe.evaluation, recipe.pairs.max_tokens
     fresh = settings.answers if most is None else min(settings.answers, most)
     in_use = 0 if recipe.pairs.file else (5 if uses_profile(recipe) else 2) * settings.use
+    if recipe.sources.notes and not of_people(recipe):  # with memory
+        in_use += (5 if uses_profile(recipe) else 4) * settings.use
     answers = 2 * fresh + in_use + 4 * settings.checkable + (4 * fresh if settings.baselines else 0)
     questions = 2 * settings.abilities_questions * QUESTION if settings.abilities else 0
     sampled = (answers + settings.unprompted + settings.everyday) * longest + 2 * _worked(recipe) * WORKING

@@ -13,13 +13,29 @@ from ..engine import logprobs
 from ..errors import UserError
 from ..files import dump, read_records, sha256
 from ..memory import contexts
+from ..memory.access import open_memory
 from ..models import adapters, embedding, load
 from ..models.prompts import PromptBuilder, window_of
 from ..progress import Reporter
 from ..recipe import Evaluation, Recipe
 from ..records import HELDOUT, Pair
 from ..sources import questions
-from . import abilities, answers, baselines, checkable, drift, heldout, judge, leak, outcome, requests, use, verdict, votes
+from . import (
+    abilities,
+    answers,
+    baselines,
+    checkable,
+    drift,
+    heldout,
+    judge,
+    leak,
+    outcome,
+    requests,
+    use,
+    verdict,
+    votes,
+    with_memory,
+)
 from .journal import Journal
 from .outcome import FORMAT, Example, Outcome, ShadedAnswer
 from .requests import Answered
@@ -64,6 +80,7 @@ def fingerprint(folder: Path, recipe: Recipe) -> str:
         "evaluation": recipe.evaluation.model_dump(mode="json", include=COMPUTED | APART),
         "questions": _digest_of_questions(folder, recipe),
         "embedding": embedding.installed() is not None,
+        "memory": recipe.memory.model_dump(mode="json"),
     }
     return hashlib.sha256(dump(settings).encode()).hexdigest()
 
@@ -103,8 +120,10 @@ def summary(result: Outcome) -> dict[str, Any]:
         for name, measure in (part.metrics if part else {}).items():
             after = measure.after
             headline[name] = {"before": measure.before.value, "after": after.value, "interval": after.interval}
-    if result.fit and result.fit.win_rate:
-        headline["comparisons_won"] = {"before": 0.5, "after": result.fit.win_rate.value, "interval": result.fit.win_rate.interval}
+    with_notes = result.use.memory.ways.get("memory") if result.use and result.use.memory else None
+    for name, opinion in (("comparisons_won", result.fit), ("comparisons_won_with_notes", with_notes)):
+        if opinion and opinion.win_rate:
+            headline[name] = {"before": 0.5, "after": opinion.win_rate.value, "interval": opinion.win_rate.interval}
     return headline
 
 
@@ -158,14 +177,17 @@ def _evaluate(
     ask = PromptBuilder(loaded.tokenizer, recipe.pairs, window)
     groups = requests.groups_of(folder, recipe, ask)
     ask.warn_of_cuts(reporter)
-    settings = recipe.evaluation
+    settings, embedder = recipe.evaluation, embedder_of(recipe.evaluation)
+    memory = open_memory(folder, recipe, loaded, reporter) if settings.use and recipe.sources.notes else None
+    remembered = with_memory.requests_of(folder, recipe, memory, ask)
     wanted = sum(group.wanted for group in groups)
     with_baselines = settings.baselines or baselines.finished(groups, journal)
     total = len(pairs) + 4 * wanted + drift.work(folder, recipe) + abilities.work(known_answers) + judge.work(recipe, wanted)
-    total += use.work(folder, recipe, groups)
+    by_embedding = embedder is not None
+    total += use.work(folder, recipe, groups, by_embedding) + with_memory.work(folder, recipe, remembered, by_embedding)
     total += checkable.work(folder, recipe) + leak.work(folder, recipe) + (baselines.work(groups) if with_baselines else 0)
     with reporter.track("evaluating", total=total, unit="answers") as bar:
-        bench = Workbench(model, loaded.tokenizer, folder, recipe, journal, reporter, bar, window, embedder_of(settings))
+        bench = Workbench(model, loaded.tokenizer, folder, recipe, journal, reporter, bar, window, embedder)
         notes = {context.id: context.note for context in contexts.read_contexts(folder, recipe)}
         of_pairs = heldout.evaluate(pairs, _score_pairs(bench, pairs), notes, recipe)
         answered = requests.answer(bench, groups)
@@ -174,7 +196,7 @@ def _evaluate(
             heldout=of_pairs,
             fresh=answers.evaluate(answered, settings, recipe.seed, bench.embedder) if answered else None,
             fit=votes.fit(answered, settings, recipe.seed, bench.embedder),
-            use=use.evaluate(bench.keyed_by(settings.use), answered),
+            use=use.evaluate(bench.keyed_by(settings.use), answered, remembered),
             unprompted=drift.evaluate(bench.keyed_by(settings.everyday)),
             leak=leak.evaluate(bench.keyed_by(settings.leak_contexts, settings.unprompted)),
             baselines=baselines.evaluate(bench, answered) if with_baselines else None,

@@ -15,7 +15,7 @@ from ..files import read_json, write_json
 from .statistics import Estimate, Items, Measure
 
 FILE = "eval.json"
-FORMAT = 4  # of eval.json and of the samples behind it; another version's are computed anew
+FORMAT = 5  # of eval.json and of the samples behind it; another version's are computed anew
 
 EMBEDDING, LIKELIHOOD = "embedding", "likelihood"  # judges that need no question
 
@@ -92,6 +92,43 @@ class Judged(Opinion):
 
 
 @dataclass(frozen=True)
+class Retrieval:
+    """How well memory finds the passage that a request was written from, among the passages of all notes."""
+
+    passages: int
+    recall: dict[str, Estimate]  # "1", "3", "10": shares of requests whose passage is among so many, whether it fits or not
+    given: Estimate  # share of requests whose passage is among those that the model is told
+    strangers: int  # requests of general knowledge, which fit no note
+    none_given: Estimate  # share of these that get no passage
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One request of the owner's day, with what memory found for it."""
+
+    request: str
+    places: list[str]  # of the passages, best first
+    passages: list[str]
+    bare: str  # the base's answer, nothing told
+    base: str  # the base's answer with the passages
+    tuned: str  # the tuned model's with the same
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """The result with memory, on requests that were written from held-out passages (see with_memory.py)."""
+
+    requests: int
+    no_interval: str | None
+    # Whose answers fit the right passage better. Of the tuned model with memory: "memory" against the base with the same memory,
+    # "alone" against the bare base, "profile" against the base with the profile, "by_hand" against itself with the right passage.
+    # "retrieval": the base with memory against the bare base.
+    ways: dict[str, Opinion]
+    retrieval: Retrieval
+    scenes: list[Scene]
+
+
+@dataclass(frozen=True)
 class Use:
     """The result as its owner will use it."""
 
@@ -100,6 +137,7 @@ class Use:
     # Shares of answers that fit the right passage best of three: undistracted, distracted, lost_to_distractors. {}: not measured.
     distractors: Metrics
     ways: dict[str, Opinion]  # whose answers fit the profile better: "alone" and "profile" (see use.py); {} without a profile
+    memory: Remembered | None = None  # None: the run has no notes that memory could find
 
 
 @dataclass(frozen=True)

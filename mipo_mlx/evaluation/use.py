@@ -3,32 +3,32 @@
 - distractors: the right passage comes last, behind two passages of other notes. Does the answer still fit the right one?
 - profile: both models get the profile. Whose answers fit it better?
 - alone: the tuned model has the profile as its default system message, as the exported file does; the base has nothing.
+- memory: what chat and ask tell the model with a request (with_memory.py).
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..memory.contexts import FILE as PROFILE
-from ..memory.contexts import of_people, plain
+from ..memory.contexts import profile_of
 from ..models import embedding
 from ..models.prompts import encode
 from ..recipe import Recipe
 from ..records import Answer, Prompt
+from . import sides, with_memory
 from .answers import SIDES, clusters_of, identified
 from .outcome import Metrics, Opinion, Use
 from .requests import Answered, Group, Scored, by_group, heldout_of, score
 from .statistics import SHARE, Measures, key_of, too_few
-from .votes import fit
 from .workbench import Workbench
 
 AMONG = 3  # the right passage and its distractors
 
 
-def work(folder: Path, recipe: Recipe, groups: Sequence[Group]) -> int:
-    """How much the bar moves in `evaluate`."""
-    wanted = sum(group.wanted for group in distractible(groups, recipe))
-    return 4 * wanted + 6 * len(_requests(folder, recipe))
+def work(folder: Path, recipe: Recipe, groups: Sequence[Group], by_embedding: bool) -> int:
+    """How much the bar moves in `evaluate`, memory aside."""
+    wanted, requests = sum(group.wanted for group in distractible(groups, recipe)), len(_requests(folder, recipe))
+    return 4 * wanted + 3 * requests + sides.work(requests, 3, by_embedding)
 
 
 def distractible(groups: Sequence[Group], recipe: Recipe) -> list[Group]:
@@ -41,16 +41,17 @@ def distractible(groups: Sequence[Group], recipe: Recipe) -> list[Group]:
     return kept
 
 
-def evaluate(bench: Workbench, answered: Sequence[Answered]) -> Use | None:
+def evaluate(bench: Workbench, answered: Sequence[Answered], remembered: with_memory.Requests | None = None) -> Use | None:
     """None where there is nothing to ask. answered: the requests with the right passage alone."""
     by_place = {(id(a.group.prompts), a.own): a for a in answered}
     groups = distractible(list({id(a.group): a.group for a in answered}.values()), bench.recipe)
     right = [by_place[id(group.prompts), own] for group in groups for own in range(group.wanted)]
     ways = _ways(bench)
-    if not right and not ways:
+    memory = with_memory.evaluate(bench, remembered) if remembered else None
+    if not (right or ways or memory):
         return None
     clusters = clusters_of(right)
-    return Use(len(right), too_few(clusters), _distractors(bench, groups, right) if right else {}, ways)
+    return Use(len(right), too_few(clusters), _distractors(bench, groups, right) if right else {}, ways, memory)
 
 
 def _distractors(bench: Workbench, groups: list[Group], right: Sequence[Answered]) -> Metrics:
@@ -61,15 +62,15 @@ def _distractors(bench: Workbench, groups: list[Group], right: Sequence[Answered
     prompts = [bench.prompt(a.request, *_distracted(a)) for a in right]
     if bench.window is not None and max(map(len, prompts)) > bench.window:
         return {}
-    sides: list[list[Scored]] = []
+    both: list[list[Scored]] = []
     for side in SIDES:
         with bench.as_side(side):
             answers = by_group(groups, bench.sample(f"use-distracted-{side}", prompts, "answers"))
         with bench.as_side("base"):
             scores = score(bench, f"use-distracted-{side} scored", groups, answers)
         pairs = [pair for row, of_row in zip(answers, scores, strict=True) for pair in zip(row, of_row, strict=True)]
-        sides.append([Scored(a, s, s) for a, s in pairs])
-    distracted = [replace(a, base=base, tuned=tuned) for a, base, tuned in zip(right, *sides, strict=True)]
+        both.append([Scored(a, s, s) for a, s in pairs])
+    distracted = [replace(a, base=base, tuned=tuned) for a, base, tuned in zip(right, *both, strict=True)]
     measures = Measures([key_of(a.request, a.context) for a in right], bench.resampler(clusters_of(right)))
     shares = {name: _shares(bench, of) for name, of in (("undistracted", right), ("distracted", distracted))}
     for name, (before, after) in shares.items():
@@ -100,7 +101,7 @@ def _shares(bench: Workbench, answered: Sequence[Answered]) -> list[list[float]]
 
 def _ways(bench: Workbench) -> dict[str, Opinion]:
     """Whose answers fit the profile better, by the way of use; {} without a profile."""
-    requests, profile = _requests(bench.folder, bench.recipe), _profile(bench.folder, bench.recipe)
+    requests, profile = _requests(bench.folder, bench.recipe), profile_of(bench.folder, bench.recipe)
     if not requests:
         return {}
     groups = [_group(bench, request, profile) for request in requests]
@@ -110,19 +111,8 @@ def _ways(bench: Workbench) -> dict[str, Opinion]:
     with bench.as_side("base"):
         answers["alone"] = bench.sample("use-alone-base", bare, "use")
         answers["profile"] = bench.sample("use-profile-base", prompts, "use")
-        rows = [list(row) for row in zip(*answers.values(), strict=True)]
-        scores = score(bench, "use-profile scored", [replace(group, wanted=len(answers)) for group in groups], rows)
-    scored = {
-        name: [Scored(a, s[place], s[place]) for a, s in zip(of, scores, strict=True)]
-        for place, (name, of) in enumerate(answers.items())
-    }
-    opinions = {}
-    for way in ("alone", "profile"):
-        pairs = [Answered(group, 0, base, tuned) for group, base, tuned in zip(groups, scored[way], scored["tuned"], strict=True)]
-        opinion = fit(pairs, bench.recipe.evaluation, bench.recipe.seed, bench.embedder)
-        if opinion:
-            opinions[way] = opinion
-    return opinions
+    ways = {way: (way, "tuned") for way in ("alone", "profile")}
+    return sides.opinions(bench, "use-profile scored", groups, answers, ways)
 
 
 def _group(bench: Workbench, request: Prompt, profile: str) -> Group:
@@ -142,12 +132,4 @@ def _group(bench: Workbench, request: Prompt, profile: str) -> Group:
 
 def _requests(folder: Path, recipe: Recipe) -> list[Prompt]:
     """The first `evaluation.use` held-out requests; none without a profile."""
-    return heldout_of(folder, recipe)[1][: recipe.evaluation.use] if _profile(folder, recipe) else []
-
-
-def _profile(folder: Path, recipe: Recipe) -> str:
-    """What profile.md says of the one author; "" without one."""
-    path = folder / PROFILE
-    if of_people(recipe) or not path.exists():
-        return ""
-    return plain(path.read_text(encoding="utf-8", errors="replace"))
+    return heldout_of(folder, recipe)[1][: recipe.evaluation.use] if profile_of(folder, recipe) else []

@@ -1,7 +1,9 @@
 """One sentence that says whether it worked, with its interval, and what it cost where that is much.
 
-The verdict stands on fresh answers: does the tuned model's answer fit its user better than the base's, and at what cost? Reward
-accuracy on held-out pairs decides nothing. It can be high beside answers that nobody wants, and near chance beside good ones.
+The verdict stands on fresh answers in the use that is recommended. Where memory finds passages of the notes, both models answer
+with what it finds: does the tuned model's answer fit better than the base's, and at what cost? Elsewhere both get the right
+context. Reward accuracy on held-out pairs decides nothing. It can be high beside answers that nobody wants, and near chance
+beside good ones.
 """
 
 from dataclasses import dataclass
@@ -31,24 +33,22 @@ class Cost:
 
 def sentence(outcome: Outcome) -> str:
     """The verdict on a run."""
-    fit, fresh = outcome.fit, outcome.fresh
-    prices = costs(fresh)
+    judged, prices = compared(outcome), costs(outcome.fresh)
     if outcome.leak and outcome.leak.signs:
         prices.append(Cost("it shows signs of reciting the notes"))
     warnings = " and ".join(cost.text for cost in prices)
-    if fit is None or fresh is None or fit.win_rate is None or fit.win_rate.value is None:
+    if judged is None:
         pairs = f"; {of_pairs(outcome.heldout)}" if outcome.heldout else ""
         return f"Not shown: there are no fresh answers to compare{pairs}{f'; {warnings}' if warnings else ''}."
-    value, interval = fit.win_rate.value, fit.win_rate.interval
-    claim = f"its answers fit {'the user' if fresh.apart_by == 'context' else 'the request'} better than the base's in {value:.0%}"
+    interval, claim = judged.interval, f"{judged.claim} in {judged.value:.0%}"
     if interval is None:
-        opening = f"Not shown: {claim} of the comparisons (50 % is chance), but there are {fresh.no_interval}"
+        opening = f"Not shown: {claim} of the comparisons (50 % is chance), but there are {judged.no_interval}"
         return f"{opening}; {warnings}." if warnings else f"{opening}."
     # An end that rounds to 50 % would not say on which side of it it lies.
     form = ".1%" if any(round(end, 2) == 0.5 != end for end in interval) else ".0%"
     claim += (
         f" of the comparisons (95 % interval {interval[0]:{form}} to {interval[1]:{form}}; 50 % is chance; "
-        f"compared by {JUDGES[fit.judge]})"
+        f"compared by {JUDGES[judged.judge]})"
     )
     if any(cost.ruins for cost in prices):
         return f"It went wrong: {warnings}; {claim}."
@@ -57,8 +57,40 @@ def sentence(outcome: Outcome) -> str:
     elif interval[1] < 0.5:
         opening = f"It went wrong: {claim}"
     else:
-        opening = f"No effect can be shown: {claim}"
+        opening = f"No effect can be shown: {claim}{by_hand(outcome)}"
     return f"{opening}, but {warnings}." if warnings else f"{opening}."
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The comparison that the verdict stands on."""
+
+    claim: str
+    value: float
+    interval: list[float] | None
+    no_interval: str | None
+    judge: str
+
+
+def compared(outcome: Outcome) -> Compared | None:
+    """With memory where there is one, else under the right context; None without fresh answers."""
+    fit, fresh, memory = outcome.fit, outcome.fresh, outcome.use and outcome.use.memory
+    opinion = memory.ways.get("memory") if memory else None
+    if memory and opinion and opinion.win_rate and opinion.win_rate.value is not None:
+        claim = "asked with your notes, it gives answers that fit better than the base's with the same notes"
+        return Compared(claim, opinion.win_rate.value, opinion.win_rate.interval, memory.no_interval, opinion.judge)
+    if fresh and fit and fit.win_rate and fit.win_rate.value is not None:
+        claim = f"its answers fit {'the user' if fresh.apart_by == 'context' else 'the request'} better than the base's"
+        return Compared(claim, fit.win_rate.value, fit.win_rate.interval, fresh.no_interval, fit.judge)
+    return None
+
+
+def by_hand(outcome: Outcome) -> str:
+    """What is shown under the right context, where it is not shown with memory."""
+    known = outcome.fit.win_rate if outcome.fit and outcome.use and outcome.use.memory else None
+    if known is None or known.value is None or not known.interval or known.interval[0] <= 0.5:
+        return ""
+    return f"; told the right passage alone, it does in {known.value:.0%}"
 
 
 def of_pairs(heldout: Heldout) -> str:
@@ -137,6 +169,9 @@ def rows(outcome: Outcome) -> list[Row]:
             listed.append(Row(label, metrics[key].before.value, metrics[key].after, form))
 
     fresh, checkable = outcome.fresh, outcome.checkable
+    with_notes = outcome.use.memory.ways.get("memory") if outcome.use and outcome.use.memory else None
+    if with_notes and with_notes.win_rate:
+        listed.append(Row("comparisons won, both with your notes", 0.5, with_notes.win_rate, ".2f"))
     if outcome.fit and outcome.fit.win_rate:
         listed.append(Row("comparisons won by its answers", 0.5, outcome.fit.win_rate, ".2f"))
     if fresh:

@@ -17,7 +17,11 @@ from ..recipe import Recipe
 from ..records import Context
 
 FILE, STATE = "profile.md", "profile.json"  # STATE: the hash of the profile as it was made
-REMEMBERED = ("memory.sqlite", "memory.sqlite-journal", "chat-history")  # what ask and chat keep of the notes and of the talks
+REMEMBERED = (
+    "memory.sqlite",
+    "memory.sqlite-journal",
+    "chat-history",
+)  # what ask, chat and the evaluation keep of the notes, and the talks
 COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
 HEADING = re.compile(r"(#{1,6})(?:\s+(.*))?$")
 BULLET = re.compile(r"^(?:[-*+\u2022]|\d+[.)])\s+")

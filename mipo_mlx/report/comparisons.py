@@ -1,6 +1,6 @@
 """The tuned model against others: a judge's votes, and the baselines."""
 
-from ..evaluation.outcome import BaselineMeasure, Fresh, Judged, Metrics, Opinion, Use
+from ..evaluation.outcome import BaselineMeasure, Fresh, Judged, Metrics, Opinion, Retrieval, Use
 from ..evaluation.statistics import Estimate
 from .figures import Shown, around, show
 
@@ -70,14 +70,35 @@ WAYS = {
 }
 
 
+WITH_NOTES = {
+    "memory": "Asked with your notes, its answers fit the right passage better than the base's with the same notes",
+    "alone": "... better than the bare base's",
+    "profile": "... better than the base's with the profile alone",
+    "by_hand": "... better than its own with the right passage given by hand",
+    "retrieval": "The base's answers with your notes fit better than without any",
+}
+
+
 def in_use(use: Use | None) -> list[str]:
     """How the result does in the ways that its owner will use it, in words."""
-    lines = []
-    for way, opinion in (use.ways if use else {}).items():
-        if opinion.win_rate:
-            total = opinion.win + opinion.tie + opinion.loss
-            lines.append(f"{WAYS[way]} in {around(opinion.win_rate, '.0%')} of {total} comparisons; 50% is chance.")
-    return lines
+    lines, memory = [], use and use.memory
+    for labels, ways in ((WITH_NOTES, memory.ways if memory else {}), (WAYS, use.ways if use else {})):
+        for way, opinion in ways.items():
+            if opinion.win_rate:
+                total = opinion.win + opinion.tie + opinion.loss
+                lines.append(f"{labels[way]} in {around(opinion.win_rate, '.0%')} of {total} comparisons; 50% is chance.")
+    return [*lines, *(_retrieval(memory.retrieval, memory.requests) if memory else [])]
+
+
+def _retrieval(retrieval: Retrieval, requests: int) -> list[str]:
+    """How well memory finds passages, in words."""
+    recall = ", ".join(f"{around(share, '.0%')} among the first {depth}" for depth, share in retrieval.recall.items())
+    return [
+        f"Of {requests} requests that name two words of a held-out passage, memory finds that passage for {recall}, of "
+        f"{retrieval.passages} passages. The model is told it for {around(retrieval.given, '.0%')}.",
+        f"Of {retrieval.strangers} questions of general knowledge, which should fit no note, {around(retrieval.none_given, '.0%')} "
+        "get none.",
+    ]
 
 
 def second_opinions(judged: Judged | None) -> list[str]:

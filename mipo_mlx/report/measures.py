@@ -103,9 +103,12 @@ def tiles(outcome: Outcome) -> list[Tile]:
     fit, fresh = outcome.fit, outcome.fresh
     wanted: list[tuple[Metrics, Spec]] = []
     shown = []
-    if fit and fit.win_rate:
-        above_chance = Estimate(None, [end - 0.5 for end in fit.win_rate.interval] if fit.win_rate.interval else None)
-        shown.append(Tile("Comparisons won", "50%", show(fit.win_rate, ".0%"), tone(above_chance, 1)))
+    with_notes = outcome.use.memory.ways.get("memory") if outcome.use and outcome.use.memory else None
+    for label, opinion in (("Comparisons won, both with your notes", with_notes), ("Comparisons won", fit)):
+        if opinion and opinion.win_rate:
+            known = opinion.win_rate
+            above_chance = Estimate(None, [end - 0.5 for end in known.interval] if known.interval else None)
+            shown.append(Tile(label, "50%", show(known, ".0%"), tone(above_chance, 1)))
     if fresh:
         k = fresh.choices[0] if fresh.choices else 0
         by = "embedding" if f"identified_by_embedding_{k}" in fresh.metrics else "base"

@@ -5,9 +5,14 @@ from pathlib import Path
 from shlex import quote
 
 from ..evaluation.outcome import Outcome
+from ..evaluation.statistics import Estimate
+from .figures import around
 from .signs import Sign
 
 COUNT = 3
+BARE, WITH_NOTES, TUNED_WITH_NOTES = "The base model", "The base model with your notes", "The trained model with your notes"
+HELD_OUT = "Held out: neither the request nor the note was used in training, and nobody picked them by their result."
+FIRST = "The first held-out requests for which memory finds a note. Nobody picked them by their result."
 BASE, TUNED = "The base model with this note", "The trained model with this note"
 # Without contexts an answer is matched with its request, and there is no note.
 BASE_ALONE, TUNED_ALONE = "The base model", "The trained model"
@@ -20,16 +25,39 @@ class Scene:
     request: str
     note: str
     answers: list[tuple[str, str]]
+    place: str = "The note"
 
 
 def scenes(outcome: Outcome) -> list[Scene]:
-    """The first requests of the gallery, each with another note where there are enough. They are never picked by their result."""
+    """The first requests for which memory finds a note, else those of the gallery. They are never picked by their result."""
+    memory = outcome.use.memory if outcome.use else None
+    if memory:
+        names = (BARE, WITH_NOTES, TUNED_WITH_NOTES)
+        return [
+            Scene(
+                scene.request,
+                "\n\n".join(scene.passages),
+                list(zip(names, (scene.bare, scene.base, scene.tuned), strict=True)),
+                " ".join(f"[{place}]" for place in scene.places) or "Memory finds no note that fits",
+            )
+            for scene in memory.scenes
+        ]
+    return _of_gallery(outcome)
+
+
+def origin(outcome: Outcome) -> str:
+    """Where the scenes come from, in words."""
+    return FIRST if outcome.use and outcome.use.memory else HELD_OUT
+
+
+def _of_gallery(outcome: Outcome) -> list[Scene]:
+    """Each with another note where there are enough."""
     notes = [example.context for example in outcome.gallery]
     first = [example for place, example in enumerate(outcome.gallery) if notes.index(example.context) == place]
     rest = [example for example in outcome.gallery if not any(example is chosen for chosen in first)]
-    names = {True: (BASE, TUNED), False: (BASE_ALONE, TUNED_ALONE)}
+    of_notes = {True: (BASE, TUNED), False: (BASE_ALONE, TUNED_ALONE)}
     return [
-        Scene(e.request, e.context, list(zip(names[bool(e.context)], (e.base.text, e.tuned.text), strict=True)))
+        Scene(e.request, e.context, list(zip(of_notes[bool(e.context)], (e.base.text, e.tuned.text), strict=True)))
         for e in [*first, *rest][:COUNT]
     ]
 
@@ -47,3 +75,25 @@ def advice(folder: Path, outcome: Outcome, colour: str, signs: list[Sign]) -> st
     if colour == "worse":
         return f"Do not use this model: the base model with your notes answers better; to train another one, {remedy}."
     return f"Compare both yourself with `mipo-mlx chat {run} --base`; for a clearer result, {remedy}."
+
+
+def added(outcome: Outcome) -> str:
+    """What training adds over retrieval alone, in one sentence; "" where no memory was measured."""
+    memory = outcome.use.memory if outcome.use else None
+    shares = [opinion.win_rate for way in ("retrieval", "memory") if memory and (opinion := memory.ways.get(way))]
+    if len(shares) < 2 or any(share is None or share.value is None for share in shares):
+        return ""
+    retrieval, training = (_against_half(share) for share in shares if share)
+    more = {1: "adds to that", 0: "adds nothing to that which these few answers can show", -1: "takes away from that"}[training]
+    found = {1: "help the base model", 0: "do not show to help the base model", -1: "do not help the base model"}[retrieval]
+    with_notes, tuned = (around(share, ".0%") for share in shares if share)
+    return (
+        f"Your notes alone {found} (its answers with them fit better in {with_notes} of the comparisons), and training {more}: "
+        f"with the same notes, the trained model's answers fit better than the base's in {tuned}; 50% is chance."
+    )
+
+
+def _against_half(share: Estimate) -> int:
+    """1: above one half, interval included; -1: below; 0: neither can be shown."""
+    low, high = share.interval or [0.0, 1.0]
+    return (low > 0.5) - (high < 0.5)

@@ -48,7 +48,9 @@ class Page:
     verdict: str
     colour: str  # beside the verdict: better, worse or open
     scenes: list[opening.Scene]
+    origin: str  # of the scenes
     advice: str  # what to do now
+    added: str  # what training adds over retrieval alone
     tiles: list[measures.Tile]
     about: str
     apart_by: str  # what an answer is matched with: the context or, where there is none, the request
@@ -121,6 +123,8 @@ def contents(folder: Path, recipe: Recipe) -> Page:
         verdict=result.verdict,
         colour=colour,
         scenes=opening.scenes(result),
+        origin=opening.origin(result),
+        added=opening.added(result),
         advice=opening.advice(folder, result, colour, warnings),
         tiles=measures.tiles(result),
         about=_about(result, manifest),

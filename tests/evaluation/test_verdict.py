@@ -3,7 +3,7 @@
 import pytest
 
 from mipo_mlx.evaluation import verdict
-from mipo_mlx.evaluation.outcome import Canaries, Fresh, Heldout, Leak, Opinion, Outcome
+from mipo_mlx.evaluation.outcome import Canaries, Fresh, Heldout, Leak, Opinion, Outcome, Remembered, Retrieval, Use
 from mipo_mlx.evaluation.statistics import Estimate, Items, Measure
 
 SAME = Estimate(0.5, None)
@@ -118,3 +118,35 @@ def test_a_large_cost_without_an_interval_is_told_with_its_doubt():
 def test_signs_of_reciting_are_told_whatever_else_is_known(win, ending):
     assert verdict_of(win, signs=["a canary"]).endswith(f"{ending} signs of reciting the notes.")
     assert "reciting" not in verdict_of(win)
+
+
+def with_memory(win, fit=GOOD, answers=None):
+    """An outcome whose answers with memory win `win` of the comparisons, and those under the right context `fit`."""
+    opinions = [Opinion("embedding", None, "pairwise", 5, 2, 1, 0, 0, win_rate=Estimate(*rate)) for rate in (win, fit)]
+    few = "too few held-out groups for an interval: 4 independent ones, at least 6 needed"
+    memory = Remembered(8, few, {"memory": opinions[0]}, Retrieval(9, {}, SAME, 24, SAME), [])
+    return Outcome("x", heldout(), answers or fresh(), opinions[1], use=Use(8, None, {}, {}, memory))
+
+
+@pytest.mark.parametrize(
+    ("win", "opening"),
+    [
+        (GOOD, "It worked: asked with your notes, it gives answers that fit better than the base's with the same notes in 76% of"),
+        ((0.55, [0.4, 0.7]), "No effect can be shown: asked with your notes"),
+        ((0.3, [0.2, 0.4]), "It went wrong: asked with your notes"),
+        ((0.9, None), "Not shown: asked with your notes"),
+    ],
+)
+def test_with_memory_the_verdict_stands_on_it(win, opening):
+    """However well the answers fit where the right passage is given by hand."""
+    sentences = {verdict.sentence(with_memory(win, (0.9, [0.8, 1.0]))), verdict.sentence(with_memory(win, (0.3, [0.2, 0.4])))}
+    assert all(sentence.startswith(opening) and sentence.endswith(".") and "\n" not in sentence for sentence in sentences)
+    by_hand = [sentence for sentence in sentences if "told the right passage alone, it does in 90%" in sentence]
+    assert len(by_hand) == opening.startswith("No effect")
+    assert all("4 independent ones" in sentence for sentence in sentences) == (win[1] is None)
+
+
+def test_with_memory_too_a_large_cost_counts():
+    parrots = fresh(parroting=(0.3, [0.2, 0.4]))
+    assert verdict.sentence(with_memory(GOOD, answers=parrots)).startswith("It went wrong: 30 points more")
+    assert [row.label for row in verdict.rows(with_memory(GOOD))][0] == "comparisons won, both with your notes"

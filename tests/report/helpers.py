@@ -129,6 +129,29 @@ def make_finished(folder: Path, *, half: float | None = 0.06, hostile: bool = Tr
                     }
                 },
                 "distractors": {"distracted": measure(0.41, 0.63, half)},
+                "memory": {
+                    "requests": 20, "no_interval": reason,
+                    "ways": {
+                        way: {
+                            "judge": "embedding", "model": None, "mode": "pairwise", "win": 14, "tie": 2, "loss": 4, "nonsense": 0,
+                            "unanswered": 0, "win_rate": estimate(share, half),
+                        }
+                        for way, share in (("memory", 0.75), ("alone", 0.9), ("by_hand", 0.45), ("retrieval", 0.8))
+                    },
+                    "retrieval": {
+                        "passages": 48, "recall": {"1": estimate(0.6, half), "3": estimate(0.8, half), "10": estimate(0.9, half)},
+                        "given": estimate(0.7, half), "strangers": 24, "none_given": estimate(0.88, half),
+                    },
+                    "scenes": [
+                        {
+                            "request": HOSTILE if hostile else f"Question {number}?",
+                            "places": [HOSTILE if hostile else "bees.md:3"],
+                            "passages": [HOSTILE if hostile else "I keep bees."], "bare": HOSTILE if hostile else "Rest.",
+                            "base": HOSTILE if hostile else "See to it.", "tuned": HOSTILE if hostile else "See to the bees.",
+                        }
+                        for number in range(3)
+                    ],
+                },
             },
             "verdict": "It worked: its answers fit the user better than the base's in 72% of the comparisons.",
         },

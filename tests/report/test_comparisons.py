@@ -2,7 +2,7 @@
 
 from mipo_mlx.evaluation.outcome import Agreement, Judged, Opinion, read
 from mipo_mlx.evaluation.statistics import Estimate, Measure
-from mipo_mlx.report.comparisons import baselines, second_opinions, votes
+from mipo_mlx.report.comparisons import baselines, in_use, second_opinions, votes
 
 from .helpers import make_finished
 
@@ -47,3 +47,13 @@ def test_the_votes_of_a_judge_in_every_case():
     silent = opinion(nonsense=9, unanswered=4, win_rate=Estimate(None, None))
     again = "4 of them without any reply, which the same command asks for again."
     assert votes(silent) == f"No verdict; 9 requests it could not judge, {again}" and votes(None) == ""
+
+
+def test_the_ways_of_use_in_words(tmp_path):
+    lines = in_use(read(make_finished(tmp_path)).use)
+    assert [line.split(" in ")[1].split(";")[0] for line in lines[1:4]] == [
+        "90% (86% to 94%) of 20 comparisons", "45% (41% to 49%) of 20 comparisons", "80% (76% to 84%) of 20 comparisons",
+    ]  # fmt: skip
+    assert "60% (56% to 64%) among the first 1, 80% (76% to 84%) among the first 3" in lines[5] and "48 passages" in lines[5]
+    assert "Of 24 questions of general knowledge" in lines[6] and "88% (84% to 92%)" in lines[6]
+    assert len(lines) == 7 and in_use(None) == []

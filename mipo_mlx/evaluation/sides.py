@@ -1,0 +1,43 @@
+"""Whose answers fit better, where the same requests were answered in several ways."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from ..records import Answer
+from .outcome import Opinion
+from .requests import Answered, Group, Scored, score
+from .votes import fit
+from .workbench import Workbench
+
+Ways = Mapping[str, tuple[str, str]]  # name of the comparison -> (the answers that stand as the base's, those as the tuned model's)
+
+
+def work(requests: int, answers: int, by_embedding: bool) -> int:
+    """How much the bar moves in `opinions`: without an embedder every answer is scored."""
+    return 0 if by_embedding else requests * answers
+
+
+def opinions(
+    bench: Workbench, phase: str, groups: Sequence[Group], answers: Mapping[str, Sequence[Answer]], ways: Ways
+) -> dict[str, Opinion]:
+    """The opinion on each of `ways`: the embedder's or, without one, that of the base's likelihood.
+
+    groups: one for each request, each of one right row, its first. answers: by their names, one for each group.
+    """
+    if bench.embedder:
+        scored = {name: [Scored(answer, [], []) for answer in of] for name, of in answers.items()}
+    else:
+        rows = [list(row) for row in zip(*answers.values(), strict=True)]
+        with bench.as_side("base"):
+            scores = score(bench, phase, [replace(group, wanted=len(answers)) for group in groups], rows)
+        scored = {
+            name: [Scored(answer, of_row[place], []) for answer, of_row in zip(of, scores, strict=True)]
+            for place, (name, of) in enumerate(answers.items())
+        }
+    measured = {}
+    for way, (base, tuned) in ways.items():
+        pairs = [Answered(group, 0, b, t) for group, b, t in zip(groups, scored[base], scored[tuned], strict=True)]
+        opinion = fit(pairs, bench.recipe.evaluation, bench.recipe.seed, bench.embedder)
+        if opinion:
+            measured[way] = opinion
+    return measured

@@ -1,0 +1,42 @@
+"""Opens the memory of a run as its recipe wants it: the index, up to date with the notes, its embedder, and a second look."""
+
+from functools import lru_cache
+from pathlib import Path
+
+from ..errors import UserError
+from ..models import embedding
+from ..models.load import LoadedModel
+from ..models.prompts import count_tokens
+from ..models.word_vectors import WordVectors
+from ..progress import Reporter
+from ..recipe import Recipe
+from .index import open_index
+from .look import affordable
+from .retrieve import Memory
+
+
+def open_memory(folder: Path, recipe: Recipe, loaded: LoadedModel, reporter: Reporter) -> Memory | None:
+    """The memory of the run in `folder`; None, with a warning, where it has no notes of its owner."""
+    if not (recipe.sources.notes or recipe.sources.dataset) or recipe.sources.whose() is not None:
+        return None  # no notes, or those of several people
+    count = lru_cache(4096)(lambda text: count_tokens(loaded.tokenizer, text))
+    try:
+        index = open_index(folder, recipe, count, reporter)
+    except UserError as error:
+        reporter.warn(f"{error}; answers go without notes")
+        return None
+    embedder = embedder_of(recipe, loaded)
+    if embedder:
+        index.embed(embedder, reporter)
+    return Memory(index, embedder, affordable(loaded, recipe.pairs) if recipe.memory.second_look else None)
+
+
+def embedder_of(recipe: Recipe, loaded: LoadedModel) -> embedding.Embedder | None:
+    """The embedder that `memory.embedder` names; None for words alone."""
+    name = recipe.memory.embedder
+    folder = embedding.installed() if name == "auto" else None
+    if folder:
+        return embedding.MiniLM(folder)
+    if name in ("auto", "base"):
+        return WordVectors(loaded)
+    return None if name == "words" else embedding.Static(name)
