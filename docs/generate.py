@@ -188,7 +188,7 @@ FILES = {  # of run.STAGES: what each file or folder holds
     "samples.jsonl": "the sampled grids, with the score of each answer under each context",
     "pairs.jsonl": "the pairs; TRL reads the file as it is, take the rows of split `train`",
     "pairs.json": "counts: pairs by split, dropped answers and why, information of each kind of negative",
-    "memory.sqlite": "the passages of all notes and the profile, to be found by `ask`, `chat` and the evaluation; made by the first of them",
+    "memory.sqlite": "the passages of all notes and the profile, to be found by `ask`, `chat` and the evaluation",
     "memory.sqlite-journal": "what SQLite leaves of a write that was killed",
     "chat-history": "the lines that were typed into `chat`",
     "profile-samples.jsonl": "what the model wrote while it made the profile",

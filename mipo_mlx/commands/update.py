@@ -23,10 +23,10 @@ def update(options: RunOptions) -> list[str]:
 def remember(run: Run, reporter: Reporter) -> list[str]:
     """Bring memory.sqlite up to date. Returns a line for each kind of change."""
     backend.start()
+    from ..memory.access import open_memory
     from ..models.load import load
-    from .assistant import open_memory
 
-    memory = open_memory(run, load(run.recipe.model), reporter)
+    memory = open_memory(run.folder, run.recipe, load(run.recipe.model), reporter)
     if memory is None:
         raise UserError(f"{run.folder}: this run has no notes of its owner, so there is nothing to update")
     index, lines = memory.index, [f"memory: {line}" for line in memory.index.changes.lines()]

@@ -21,7 +21,7 @@ REMEMBERED = (
     "memory.sqlite",
     "memory.sqlite-journal",
     "chat-history",
-)  # what ask, chat and the evaluation keep of the notes, and the talks
+)  # what is kept of the notes and of the talks
 COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
 HEADING = re.compile(r"(#{1,6})(?:\s+(.*))?$")
 BULLET = re.compile(r"^(?:[-*+\u2022]|\d+[.)])\s+")
