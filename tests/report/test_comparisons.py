@@ -52,8 +52,8 @@ def test_the_votes_of_a_judge_in_every_case():
 def test_the_ways_of_use_in_words(tmp_path):
     lines = in_use(read(make_finished(tmp_path)).use)
     assert [line.split(" in ")[1].split(";")[0] for line in lines[1:4]] == [
-        "90% (86% to 94%) of 20 comparisons", "45% (41% to 49%) of 20 comparisons", "80% (76% to 84%) of 20 comparisons",
+        "90% (84% to 96%) of 20 comparisons", "45% (39% to 51%) of 20 comparisons", "80% (74% to 86%) of 20 comparisons",
     ]  # fmt: skip
-    assert "60% (56% to 64%) among the first 1, 80% (76% to 84%) among the first 3" in lines[5] and "48 passages" in lines[5]
-    assert "Of 24 questions of general knowledge" in lines[6] and "88% (84% to 92%)" in lines[6]
+    assert "60% (54% to 66%) among the first 1, 80% (74% to 86%) among the first 3" in lines[5] and "48 passages" in lines[5]
+    assert "Of 24 questions of general knowledge" in lines[6] and "88% (82% to 94%)" in lines[6]
     assert len(lines) == 7 and in_use(None) == []

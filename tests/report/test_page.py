@@ -195,9 +195,8 @@ def test_only_the_first_letter_becomes_a_capital(page):
     text = page.read_text(encoding="utf-8")
     assert ">SHA-256</th>" in text and "Sha-256" not in text and "SHA-256 of what the stages left" in text
     assert "<th>" not in text  # each says what it heads
-    assert (
-        text.count('dir="auto"') == 2 * 4 * 3
-    )  # request, context and both answers of three examples, at the top and in the gallery
+    # Three examples: request, note and three answers at the top; request, context and both answers in the gallery.
+    assert text.count('dir="auto"') == 3 * (5 + 4)
 
 
 def two_rounds(folder):
