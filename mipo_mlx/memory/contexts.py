@@ -72,16 +72,16 @@ def profile_of(folder: Path, recipe: Recipe) -> str:
 
 def sections(text: str) -> dict[str, str]:
     """What a profile says of each person: lines under `## NAME`; "" stands for lines before the first such heading."""
-    found: dict[str, list[str]] = {"": []}
+    lines_of: dict[str, list[str]] = {"": []}
     name = ""
     for line in COMMENT.sub("", text).splitlines():
         heading = HEADING.match(line.strip())
         if heading and len(heading[1]) == 2:
             name = one_line(heading[2] or "")
-            found.setdefault(name, [])
+            lines_of.setdefault(name, [])
         elif not heading and line.strip():
-            found[name].append(bare(line))
-    return {name: "\n".join(filter(None, lines)) for name, lines in found.items() if any(lines)}
+            lines_of[name].append(bare(line))
+    return {name: "\n".join(filter(None, lines)) for name, lines in lines_of.items() if any(lines)}
 
 
 def plain(text: str) -> str:

@@ -1,14 +1,14 @@
 """A short profile of who wrote the notes, distilled by the model: `mipo-mlx profile RECIPE`.
 
-    contexts.jsonl -> profile-samples.jsonl (what the model wrote, a batch a line) -> profile.md, profile.json
+    contexts.jsonl -> profile-samples.jsonl (the model's answers, a batch a line) -> profile.md, profile.json
 
-Map: the model says in a few sentences what each passage tells of its author; what the passage does not support is dropped.
-Reduce: sentences that say the same become one, and while they are too many for `sources.profile_tokens` the model says groups of
-them in fewer words; the rest is cut by rank. Each line names the notes that it came from. One author's profile is made of the
-notes to train on alone. Of several people each has their own, made of their own notes, which are all on one side.
+Map: the model writes a few facts about the author for each passage. A fact that its passage does not support is dropped.
+Reduce: equal facts are merged. While they exceed `sources.profile_tokens`, the model writes groups of them in fewer words.
+What still exceeds it is cut, the lowest rank first. Each line names its notes. The profile of one author is made of training
+notes only. Each of several people has a profile of their own notes, which all lie on one side of the split.
 
-Answers are the likeliest ones (no chance in them) and kept by what was asked, so a command that was killed goes on, and ends
-with the same bytes. A profile.md that is there is left as it is.
+Each answer is the likeliest one, so nothing is random. It is kept by its prompt. A command that was killed therefore goes on
+and ends with the same bytes. An existing profile.md is never changed.
 """
 
 import hashlib
@@ -31,21 +31,21 @@ from .facts import SUBJECT, Fact, condensed, merge, ranked, sentences, supported
 SAMPLES = "profile-samples.jsonl"
 TELL = f'Note:\n{{note}}\n\nWhat does this note tell about its writer? Write short sentences that begin with "{SUBJECT}".'
 CONDENSE = f'Facts:\n{{facts}}\n\nSay these facts in at most {{count}} short sentences that begin with "{SUBJECT}".'
-# A turn that shows what is wanted; small models need it. Its facts are in no note, so that none of them can slip through.
-TOLD = (
+# An example turn, which small models need. No note holds its facts, so the check of facts drops them where they are repeated.
+TELL_EXAMPLE = (
     "Kites. I build box kites from old maps with my niece Ida, and we fly them on the hill behind the school when the wind is "
     "from the north. It has cost me two pairs of trousers so far.",
     f"{SUBJECT} builds box kites from old maps.\n{SUBJECT} flies kites with a niece named Ida.",
 )
-CONDENSED = (
+CONDENSE_EXAMPLE = (
     f"- {SUBJECT} builds box kites from old maps.\n- {SUBJECT} flies kites behind a school.\n- {SUBJECT} has a niece named Ida.",
     "2",
     f"{SUBJECT} builds box kites from old maps and flies them behind a school.\n{SUBJECT} has a niece named Ida.",
 )
 TOKENS = 64  # of an answer, at most
-GROUP = 6  # facts that are said anew together, in half as many sentences
-ROUNDS = 4  # of saying anew, at most
-PROGRESS = 0.9  # of its length before: a round that leaves more has shortened nothing
+GROUP = 6  # facts that are condensed together, into half as many sentences
+ROUNDS = 4  # of condensing, at most
+PROGRESS = 0.9  # share of the length before a round; a round that leaves more than this was of no use
 HEAD = (
     "# Profile\n\n<!-- What the model found in the notes, with the places that each line came from. Edit it as you like: comments "
     "and\nheadings are not told to the model, and a file that is here is never overwritten without --fresh. -->\n"
@@ -63,8 +63,8 @@ def write_profile(folder: Path, recipe: Recipe, loaded: LoadedModel, reporter: R
     contexts = canaries.unplanted(read_records(folder / "contexts.jsonl", Context), recipe.seed, recipe.sources.canaries)
     people = passages_of(contexts, recipe)
     dropped: Counter = Counter()
-    found = told(folder, recipe, loaded, people, dropped, reporter)
-    facts = reduce(folder, recipe, loaded, found, dropped, reporter)
+    facts = facts_of_passages(folder, recipe, loaded, people, dropped, reporter)
+    facts = reduce(folder, recipe, loaded, facts, dropped, reporter)
     dropped = +dropped
     lost = ", ".join(f"{count} {reason}" for reason, count in dropped.most_common())
     if not any(facts.values()):
@@ -82,7 +82,7 @@ def write_profile(folder: Path, recipe: Recipe, loaded: LoadedModel, reporter: R
 
 
 def passages_of(contexts: list[Context], recipe: Recipe) -> dict[str, list[Context]]:
-    """The passages that each profile is made of: by person, or, of one author (""), those of the training side."""
+    """The passages of each person. One author has the name "" and only the passages of the training side."""
     if not of_people(recipe):
         mine = [context for context in contexts if context.split == TRAIN]
         people = {"": mine} if mine else {}
@@ -95,22 +95,22 @@ def passages_of(contexts: list[Context], recipe: Recipe) -> dict[str, list[Conte
     return people
 
 
-def told(
+def facts_of_passages(
     folder: Path, recipe: Recipe, loaded: LoadedModel, people: dict[str, list[Context]], dropped: Counter, reporter: Reporter
 ) -> dict[str, list[Fact]]:
-    """The facts that the passages of each person support, equal ones merged."""
+    """The facts of each person that their passages support. Equal facts are merged."""
     rows = [(name, place, context) for name, passages in people.items() for place, context in enumerate(passages)]
-    shown = (TELL.replace("{note}", TOLD[0]), TOLD[1])
-    asked = [request(loaded, shown, TELL.replace("{note}", context.text.strip())) for _, _, context in rows]
+    shown = (TELL.replace("{note}", TELL_EXAMPLE[0]), TELL_EXAMPLE[1])
+    requests = [request(loaded, shown, TELL.replace("{note}", context.text.strip())) for _, _, context in rows]
     window = window_of(loaded.config, TOKENS)
-    fits = [window is None or len(tokens) <= window for tokens in asked]
+    fits = [window is None or len(tokens) <= window for tokens in requests]
     if not all(fits):
         dropped["notes_beyond_window"] += fits.count(False)
-    asked = [tokens for tokens, fit in zip(asked, fits, strict=True) if fit]
+    requests = [tokens for tokens, fit in zip(requests, fits, strict=True) if fit]
     rows = [row for row, fit in zip(rows, fits, strict=True) if fit]
-    with reporter.track("reading notes for a profile", total=len(asked), unit="passages") as bar:
-        answers = write(folder / SAMPLES, asked, loaded, recipe, bar)
-    found: dict[str, list[Fact]] = {name: [] for name in people}
+    with reporter.track("reading notes for a profile", total=len(requests), unit="passages") as bar:
+        answers = write(folder / SAMPLES, requests, loaded, recipe, bar)
+    supported_facts: dict[str, list[Fact]] = {name: [] for name in people}
     for (name, place, context), (text, finished) in zip(rows, answers, strict=True):
         for sentence in sentences(text, finished):
             fault = unfit(sentence, context.text)
@@ -118,16 +118,16 @@ def told(
                 dropped[fault] += 1
             else:
                 origin = f"{context.source}:{context.line}"
-                found[name].append(Fact(sentence, (origin,), supported(sentence, context.text), place))
-    merged = {name: merge(facts) for name, facts in found.items()}
-    dropped["said_twice"] += sum(map(len, found.values())) - sum(map(len, merged.values()))
+                supported_facts[name].append(Fact(sentence, (origin,), supported(sentence, context.text), place))
+    merged = {name: merge(facts) for name, facts in supported_facts.items()}
+    dropped["said_twice"] += sum(map(len, supported_facts.values())) - sum(map(len, merged.values()))
     return merged
 
 
 def reduce(
     folder: Path, recipe: Recipe, loaded: LoadedModel, people: dict[str, list[Fact]], dropped: Counter, reporter: Reporter
 ) -> dict[str, list[Fact]]:
-    """At most `profile_tokens` of facts for each person, best first."""
+    """The best facts of each person, at most `profile_tokens` tokens, best first."""
     limit = recipe.sources.profile_tokens
     people, stuck = dict(people), set()
     for _ in range(ROUNDS):
@@ -151,7 +151,7 @@ def reduce(
 
 
 def in_groups(facts: list[Fact]) -> list[list[Fact]]:
-    """Neighbours in the notes together."""
+    """Groups of GROUP facts, in the order of their passages."""
     ordered = sorted(facts, key=lambda fact: fact.place)
     return [ordered[at : at + GROUP] for at in range(0, len(ordered), GROUP)]
 
@@ -161,11 +161,11 @@ def shorten(loaded: LoadedModel, group: list[Fact]) -> list[int]:
         return CONDENSE.replace("{facts}", facts).replace("{count}", count)
 
     facts = "\n".join(f"- {fact.text}" for fact in group)
-    return request(loaded, (question(*CONDENSED[:2]), CONDENSED[2]), question(facts, str(max(1, len(group) // 2))))
+    return request(loaded, (question(*CONDENSE_EXAMPLE[:2]), CONDENSE_EXAMPLE[2]), question(facts, str(max(1, len(group) // 2))))
 
 
 def cut(loaded: LoadedModel, facts: list[Fact], limit: int, dropped: Counter) -> list[Fact]:
-    """As many of the facts, in their order, as fit into `limit` tokens; those too long for what is left are passed over."""
+    """The facts, in their order, that fit into `limit` tokens. A fact that is too long for the rest is dropped."""
     kept: list[Fact] = []
     for fact in facts:
         if size(loaded, [*kept, fact]) <= limit:
@@ -181,38 +181,40 @@ def size(loaded: LoadedModel, facts: list[Fact]) -> int:
 
 
 def request(loaded: LoadedModel, shown: tuple[str, str], text: str) -> list[int]:
-    """Prompt token ids of a question behind an example of one, the answer's first words included: small models then stay in
-    the third person."""
-    said = [shown[0], shown[1], text]
-    turns = [{"role": role, "content": part} for role, part in zip(("user", "assistant", "user"), said, strict=True)]
+    """Prompt token ids of an example turn, the question `text`, and the first words of its answer.
+
+    Those words keep a small model in the third person.
+    """
+    parts = [shown[0], shown[1], text]
+    turns = [{"role": role, "content": part} for role, part in zip(("user", "assistant", "user"), parts, strict=True)]
     opened = prompts.encode(loaded.tokenizer, turns)
     return opened + list(loaded.tokenizer.encode(SUBJECT, add_special_tokens=False))
 
 
-def write(path: Path, asked: list[list[int]], loaded: LoadedModel, recipe: Recipe, bar: Bar) -> list[tuple[str, bool]]:
-    """(text, whether the model ended it) of the likeliest answer to each request; batches that `path` has are not asked again."""
+def write(path: Path, requests: list[list[int]], loaded: LoadedModel, recipe: Recipe, bar: Bar) -> list[tuple[str, bool]]:
+    """(text, whether the model ended it) of the likeliest answer to each request. Batches in `path` are not sampled again."""
     settings = recipe.pairs.model_copy(update={"max_tokens": TOKENS, "temperature": 0.0})
     rows = read_jsonl(path)
-    truncate_jsonl(path, len(rows))  # a torn last line goes
+    truncate_jsonl(path, len(rows))  # removes a last line that was cut off
     known = {row["asked"]: row["answers"] for row in rows}
     answers: list[list] = []
-    prefixes = Prefixes(loaded.model, asked, [()] * len(asked))  # what all begin with is run once
-    for start in range(0, len(asked), settings.batch):
-        batch = asked[start : start + settings.batch]
+    prefixes = Prefixes(loaded.model, requests, [()] * len(requests))  # the shared beginning runs once
+    for start in range(0, len(requests), settings.batch):
+        batch = requests[start : start + settings.batch]
         key = hashlib.sha256(str(batch).encode()).hexdigest()[:16]
         if key in known:
             bar.skip(len(batch))
         else:
             begun = [prefixes.start(tokens, ()) for tokens in batch]
-            found = sample(loaded.model, loaded.tokenizer, begun, settings, 0, lambda answer: bar.advance(1))
-            known[key] = [[f"{SUBJECT}{answer.text}", answer.finish == "stop"] for answer in found]
+            sampled = sample(loaded.model, loaded.tokenizer, begun, settings, 0, lambda answer: bar.advance(1))
+            known[key] = [[f"{SUBJECT}{answer.text}", answer.finish == "stop"] for answer in sampled]
             append_jsonl(path, [{"asked": key, "answers": known[key]}])
         answers += known[key]
     return [(text, finished) for text, finished in answers]
 
 
 def document(facts: dict[str, list[Fact]], named: bool) -> str:
-    """profile.md: a line a fact with its sources in a comment, under a heading for each person where they are named."""
+    """profile.md: one line a fact, its sources in a comment. Several people have a heading each."""
     parts = [HEAD]
     for name, some in facts.items():
         if some:

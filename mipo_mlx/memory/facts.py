@@ -1,8 +1,7 @@
-"""Facts about the author of notes: from what the model wrote to sentences that a note supports, and from many such sentences to
-few. Plain functions of text; `profile.py` lets the model write.
+"""Facts about the author of the notes: functions that check, merge, rank and condense what the model wrote in distil.py.
 
-A fact is a sentence about "the user" in the third person. It is dropped where its note does not support it: most of its telling
-words, and every number and name in it, must stand in the note (stems of words are compared, so "bakes" and "baking" are one).
+A fact is a sentence about "the user" in the third person. Its note must hold most of its telling words, and all its numbers
+and names; else it is dropped. Words are compared by their stems, so "bakes" and "baking" are one.
 """
 
 import re
@@ -14,8 +13,8 @@ from ..text.words import likeness, repeated_share, words
 
 SUBJECT = "The user"
 WORDS = (4, 30)  # of a fact
-SUPPORT = 0.6  # share of a fact's telling words that its note must have
-ALIKE = 0.5  # likeness from which two facts are one
+SUPPORT = 0.6  # share of a fact's telling words that its note must hold
+ALIKE = 0.5  # two facts of at least this likeness are one
 OF_ANY_PROFILE = "user people person someone something anything enjoy interest interested describe mention".split()
 NOT_TELLING = frozenset(map(stem, (*EVERYDAY, *OF_ANY_PROFILE)))
 OTHER_VOICE = frozenset("i i'm i've i'd i'll me my mine myself we we're our ours us you your yours you're you've".split())
@@ -28,30 +27,30 @@ ENDING = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 @dataclass(frozen=True)
 class Fact:
     text: str
-    sources: tuple[str, ...]  # file:line of every passage that it came from
-    support: float  # share of its telling words that these have
-    place: int  # the first of these passages, counted from 0
+    sources: tuple[str, ...]  # file:line of each of its passages
+    support: float  # share of its telling words that these passages hold
+    place: int  # number of its first passage, from 0
 
 
 def sentences(text: str, finished: bool) -> list[str]:
-    """The sentences of an answer, one a fact; the last one of an answer that was cut off (`finished` False) is left out."""
-    found = []
+    """The sentences of an answer, one a fact. A last sentence that was cut off (`finished` False) is left out."""
+    parts: list[str] = []
     for line in text.splitlines():
         line = MARKER.sub("", line.strip()).strip("*_ ")
-        found += [OTHER_SUBJECT.sub(SUBJECT, sentence.strip()) for sentence in ENDING.split(line) if sentence.strip()]
-    if found and not finished and not found[-1].endswith((".", "!", "?")):
-        found.pop()
-    return [sentence if sentence.endswith((".", "!", "?")) else f"{sentence}." for sentence in found]
+        parts += [OTHER_SUBJECT.sub(SUBJECT, sentence.strip()) for sentence in ENDING.split(line) if sentence.strip()]
+    if parts and not finished and not parts[-1].endswith((".", "!", "?")):
+        parts.pop()
+    return [sentence if sentence.endswith((".", "!", "?")) else f"{sentence}." for sentence in parts]
 
 
 def unfit(fact: str, source: str) -> str | None:
-    """Why a sentence is no fact that `source` tells about the user, or None."""
-    said = words(fact)
+    """The reason why a sentence is not a fact that `source` supports, or None."""
+    fact_words = words(fact)
     if not ABOUT.match(fact):
         return "not_about_user"
-    if OTHER_VOICE & set(said):
+    if OTHER_VOICE & set(fact_words):
         return "other_voice"
-    if not WORDS[0] <= len(said) <= WORDS[1]:
+    if not WORDS[0] <= len(fact_words) <= WORDS[1]:
         return "length"
     if repeated_share(fact) > 0:
         return "repeats_itself"
@@ -66,24 +65,26 @@ def unfit(fact: str, source: str) -> str | None:
 
 
 def telling(text: str) -> set[str]:
-    """Stems of the words that say something: no everyday ones, nor those of any profile."""
+    """Stems of the telling words: all but everyday words and words that fit any profile."""
     return {stem(word) for word in words(text) if len(word) > 2} - NOT_TELLING
 
 
 def named(fact: str) -> set[str]:
-    """Numbers, and capitalised words behind the first two ("The user"), in lower case."""
+    """Numbers and capitalised words in lower case, without the first two words ("The user")."""
     return {word.lower() for word in re.findall(r"\w+", fact)[2:] if word[0].isdigit() or word[0].isupper()}
 
 
 def supported(fact: str, source: str) -> float:
-    """The share of a fact's telling words that stand in `source`; 0 where it has none."""
+    """The share of a fact's telling words that `source` holds, 0 to 1. A fact without telling words has 0."""
     own = telling(fact)
     return len(own & {stem(word) for word in words(source)}) / len(own) if own else 0.0
 
 
 def merge(facts: list[Fact]) -> list[Fact]:
-    """One of all facts that say the same, with the sources of all. Facts are the same where their wording is alike, or where one
-    has every telling word of the other: of these the one that says more stays. The order of what stays is kept."""
+    """The facts in their order, equal ones merged: the one with the most telling words stays, with the sources of all.
+
+    Two facts are equal where their wording is alike, or where one holds each telling word of the other.
+    """
     kept: dict[int, Fact] = {}
     stems = [telling(fact.text) for fact in facts]
     for number in sorted(range(len(facts)), key=lambda i: (-len(stems[i]), i)):
@@ -105,15 +106,17 @@ def _same(fact: Fact, other: Fact, stems: set[str], others: set[str]) -> bool:
 
 
 def ranked(facts: list[Fact]) -> list[Fact]:
-    """What more notes say first, then what they support better, then what comes first."""
+    """Facts of the most notes first, then the best supported, then the earliest."""
     return sorted(facts, key=lambda fact: (-len({s.rpartition(":")[0] for s in fact.sources}), -fact.support, fact.place))
 
 
 def condensed(text: str, finished: bool, group: list[Fact], dropped: Counter) -> list[Fact]:
-    """The facts that the model wrote instead of a group of them, each with the sources of those that it stands for, and those of
-    the group that none stands for. What the group does not support is counted in `dropped`."""
+    """The facts of a condensed answer, then the facts of the group that no new fact covers.
+
+    A new fact takes the sources of the facts that it covers. What the group does not support is counted in `dropped`.
+    """
     whole = "\n".join(fact.text for fact in group)
-    found: list[Fact] = []
+    new: list[Fact] = []
     covered: set[Fact] = set()
     for sentence in sentences(text, finished):
         behind = [fact for fact in group if supported(fact.text, sentence) >= 0.5]
@@ -123,6 +126,6 @@ def condensed(text: str, finished: bool, group: list[Fact], dropped: Counter) ->
         else:
             sources = tuple(dict.fromkeys(source for fact in behind for source in fact.sources))
             support = supported(sentence, whole) * max(fact.support for fact in behind)
-            found.append(Fact(sentence, sources, support, min(fact.place for fact in behind)))
+            new.append(Fact(sentence, sources, support, min(fact.place for fact in behind)))
             covered.update(behind)
-    return found + [fact for fact in group if fact not in covered]
+    return new + [fact for fact in group if fact not in covered]

@@ -17,13 +17,13 @@ FACTS = "These are facts about the user:\n{}"
 def system_message(pairs: Pairs, passages: str | Sequence[str] | None, profile: str = "") -> str:
     """The one frame of a context. All stages, export, chat and ask call this.
 
-    passages: what the user has said, the passage that fits best last. The profile alone has a frame of its own, beside passages it
-    stands before them. Without either, the message is the plain one.
+    passages: the owner's words, the best fit last. The profile stands before passages; alone it has its own frame
+    (`pairs.profile_system`). Without passages and profile, the message is `pairs.plain_system`.
     """
-    said = [passages] if isinstance(passages, str) else passages or []
-    if not said:
+    parts = [passages] if isinstance(passages, str) else passages or []
+    if not parts:
         return pairs.profile_system.replace("{profile}", profile.strip()) if profile else pairs.plain_system
-    system = pairs.system.replace("{context}", "\n\n".join(passage.strip() for passage in said))
+    system = pairs.system.replace("{context}", "\n\n".join(passage.strip() for passage in parts))
     return f"{FACTS.format(profile.strip())}\n\n{system}" if profile else system
 
 

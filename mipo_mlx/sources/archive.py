@@ -131,5 +131,5 @@ def _name(info: zipfile.ZipInfo) -> str:
     try:
         return nfc(data.decode())
     except UnicodeDecodeError:
-        found = legacy(data)
-        return nfc(found[0]) if found else "".join(char if char.isascii() else "_" for char in info.filename)
+        guess = legacy(data)
+        return nfc(guess[0]) if guess else "".join(char if char.isascii() else "_" for char in info.filename)

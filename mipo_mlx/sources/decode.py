@@ -51,10 +51,10 @@ def _decode(data: bytes) -> tuple[str, str]:
     if sum(char > "\x7f" and char != "\ufffd" for char in mended) > 4 * mended.count("\ufffd"):
         lines = ("" if "\ufffd" in line else line for line in mended.split("\n"))
         return _once("\n".join(lines)), "utf-8 without its broken lines"
-    found = legacy(data)
-    if found is None:
+    guess = legacy(data)
+    if guess is None:
         raise Skip(UNKNOWN)
-    return found
+    return guess
 
 
 def writable(text: str) -> str:

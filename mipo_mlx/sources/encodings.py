@@ -89,16 +89,16 @@ def _sample(data: bytes) -> bytes:
 def _proposals(data: bytes) -> list[tuple[str, str]]:
     from charset_normalizer import from_bytes
 
-    found = [(match.encoding, str(match)) for match in from_bytes(data, preemptive_behaviour=False, language_threshold=0.0)]
-    known = {encoding for encoding, _ in found}
+    guesses = [(match.encoding, str(match)) for match in from_bytes(data, preemptive_behaviour=False, language_threshold=0.0)]
+    known = {encoding for encoding, _ in guesses}
     for encoding in ALWAYS:
         if encoding not in known:
             try:
-                found.append((encoding, data.decode(encoding)))
+                guesses.append((encoding, data.decode(encoding)))
             except UnicodeDecodeError:
                 continue
     order = {encoding: place for place, encoding in enumerate(ALWAYS)}
-    return sorted(found, key=lambda item: order.get(item[0], len(order)))
+    return sorted(guesses, key=lambda item: order.get(item[0], len(order)))
 
 
 def _share(text: str) -> float:

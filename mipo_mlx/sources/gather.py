@@ -57,8 +57,8 @@ def read_file(file: NoteFile, tally: Tally, sources: Sources) -> list[Note]:
     hide_name: Callable[[str], str] = redact_name if sources.redact else str
     recoded = len(tally.recoded)
     try:
-        found = file.reader(file, tally) if file.reader else []
-        notes = [_bounded(part) for note in found for part in days_as_notes(note)]
+        whole = file.reader(file, tally) if file.reader else []
+        notes = [_bounded(part) for note in whole for part in days_as_notes(note)]
         notes = [redact_note(note, tally.redacted) for note in notes] if sources.redact else notes
     except NotANote as reason:
         tally.leave(hide_name(file.source), str(reason))

@@ -71,8 +71,8 @@ def front_matter(text: str) -> tuple[dict[str, Any] | None, str, int]:
 
 
 def _toml_title(text: str) -> dict[str, Any]:
-    found = re.search(r"^title\s*=\s*[\"'](.*?)[\"']\s*$", text, re.MULTILINE)
-    return {"title": found[1]} if found else {}
+    title = re.search(r"^title\s*=\s*[\"'](.*?)[\"']\s*$", text, re.MULTILINE)
+    return {"title": title[1]} if title else {}
 
 
 def _plain(text: str, removed: Counter) -> str:

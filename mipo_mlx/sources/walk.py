@@ -79,12 +79,12 @@ class _Walk:
         elif entry.is_dir(follow_symlinks=False) and path.name == "logseq" and (path / "config.edn").exists():
             self.tally.leave(f"{self.name(path)}/", "hidden or trash")  # Logseq's own settings and backups
         else:
-            found = _Folder(path, parent.logseq)
+            folder = _Folder(path, parent.logseq)
             if entry.is_dir(follow_symlinks=False):
                 self.seen.add(identity(path))
-                inner.append(found)
+                inner.append(folder)
             else:  # a link: after every real folder, so that a note is read under its own name
-                self.links.append(found)
+                self.links.append(folder)
 
     def _settings(self, folder: Path, names: set[str]) -> tuple[Path, ...]:
         """Take in the settings of a vault that begins here; returns the folders of its Logseq pages and journals."""

@@ -152,8 +152,8 @@ def _words(message: dict[str, Any], tally: Tally) -> str:
     """The words of a message; pictures, recordings and attachments are counted."""
     kept: list[str] = []
     tally.removed["attachments in chats"] += len(message.get("attachments") or []) + len(message.get("files") or [])
-    found = [message[name] for name in WORDS if message.get(name)]
-    parts = _parts(found[0]) if found else []
+    texts = [message[name] for name in WORDS if message.get(name)]
+    parts = _parts(texts[0]) if texts else []
     for part in parts:
         if isinstance(part, str):
             kept.append(part)

@@ -121,11 +121,11 @@ def is_messages(text: str) -> bool:
     """Whether a text is a chat: its lines begin with times and writers, and few writers come again and again."""
     lines = [line for line in text[:40_000].split("\n") if line.strip()][:80]
     headers = [header(line) for line in lines]
-    stamped = [found for found in headers if found]
-    writers = Counter(found.writer for found in stamped if found.writer)
+    stamped = [message for message in headers if message]
+    writers = Counter(line.writer for line in stamped if line.writer)
     if not any(headers[:3]) or len(stamped) < max(2, len(lines) / 4) or sum(writers.values()) < len(stamped) / 2:
         return False
-    dated = sum(bool(found.day) for found in stamped) > 0.8 * len(lines)
+    dated = sum(bool(line.day) for line in stamped) > 0.8 * len(lines)
     return len(writers) <= max(2, sum(writers.values()) / 2) or dated and len(writers) <= 9
 
 
@@ -172,8 +172,8 @@ def messages_of(text: str) -> Iterator[Message]:
     lines: list[str] = []
     today = ""
     for number, line in enumerate(text.split("\n"), 1):
-        found = header(line)
-        if not found:
+        begun = header(line)
+        if not begun:
             if day := DAY.fullmatch(line):
                 today = day["day"]
             else:
@@ -183,7 +183,7 @@ def messages_of(text: str) -> Iterator[Message]:
             yield replace(held, text="\n".join([held.text, *lines]).strip("\n "))
         # A mark before the text may show that the app wrote it.
         mark = "\u200e" if re.search(r": ?\u200e", line[:120]) else ""
-        held = replace(found, line=number, day=found.day or today, text=mark + found.text)
+        held = replace(begun, line=number, day=begun.day or today, text=mark + begun.text)
         lines = []
     if held and held.writer:
         yield replace(held, text="\n".join([held.text, *lines]).strip("\n "))
@@ -209,10 +209,10 @@ def owner_of(writers: list[str], me: str | None, file: NoteFile) -> str:
     """Which writer is the owner: the one that `me` names, or "Me", or the other one than the file is named after."""
     names = list(dict.fromkeys(writers))
     if me:
-        found = next((name for name in names if is_me(name, me)), None)
-        if found is None:
+        owner = next((name for name in names if is_me(name, me)), None)
+        if owner is None:
             raise Skip(f"no message of {me} (sources.me) in this chat")
-        return found
+        return owner
     for name in names:
         if name.casefold() in ME:
             return name
