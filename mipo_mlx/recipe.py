@@ -95,6 +95,7 @@ class Pairs(Section):
     validation_grids: Annotated[int, Field(ge=0)] = 6
     heldout_grids: Count = 18
     max_tokens: Count = 64
+    whole_sentences: bool = False
     temperature: NotNegative = 0.8
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
     batch: Count = 32

@@ -22,6 +22,7 @@ from mlx_lm.sample_utils import make_sampler
 
 from ..recipe import Pairs
 from ..records import Answer
+from ..text.words import whole_sentences
 from . import fast
 from .cpu import swapped
 from .logprobs import Recorded
@@ -55,7 +56,8 @@ def sample(
     """One answer to each prompt (token ids, or prompts that ran before), in their order.
 
     An answer's tokens end with the end-of-turn token where the model wrote one (finish "stop"). An answer that is cut at
-    `settings.max_tokens` gets none. `finished` is called with each answer as it ends.
+    `settings.max_tokens` gets none; with `settings.whole_sentences` it ends at its last whole sentence. `finished` is called
+    with each answer as it ends.
     """
     ends = sorted(tokenizer.eos_token_ids)
     generator = BatchGenerator(
@@ -81,6 +83,8 @@ def sample(
                     written[response.uid].append(response.token)
                     if response.finish_reason is not None:
                         tokens = written[response.uid]
+                        if settings.whole_sentences and response.finish_reason == "length":
+                            tokens = without_last_part(tokenizer, tokens)
                         answers[place[response.uid]] = answer = to_answer(tokenizer, tokens, response.finish_reason)
                         finished(answer)
     finally:
@@ -96,6 +100,17 @@ def to_answer(tokenizer: Any, tokens: list[int], finish: str) -> Answer:
     """The text leaves out the end-of-turn token; `tokens` keeps it."""
     spoken = tokens[:-1] if finish == "stop" else tokens
     return Answer(tokenizer.decode(spoken, skip_special_tokens=True), tokens, finish)
+
+
+def without_last_part(tokenizer: Any, tokens: list[int]) -> list[int]:
+    """The first tokens, up to the end of the last whole sentence. All tokens where no sentence ends."""
+    text = tokenizer.decode(tokens, skip_special_tokens=True)
+    whole = whole_sentences(text)
+    if len(whole) == len(text):
+        return tokens
+    return next(
+        tokens[:n] for n in range(1, len(tokens) + 1) if tokenizer.decode(tokens[:n], skip_special_tokens=True).startswith(whole)
+    )
 
 
 LIMIT = 4096  # tokens that may be in the nucleus

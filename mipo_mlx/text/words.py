@@ -18,6 +18,8 @@ PART = re.compile(rf"(?=\w)[{UNSPACED}]|[^\W{UNSPACED}]+")  # a word, or the par
 ALONE = re.compile(f"[{UNSPACED}]")
 SENTENCE_END = re.compile(r"(?:(?<=[.!?…])|(?<=[.!?…][\"'”’)\]]))\s+|(?<=[。！？])")
 NGRAM = 3  # words: the unit by which two texts are compared
+# The end of a sentence in a text that was cut off: a period behind a digit may be half of "3.5" or the mark of a list.
+WHOLE = re.compile(r"(?:(?<!\d)[.!?…][\"'”’)\]]*(?=\s|$)|[。！？][」』”’]*)")
 MIN_WORDS = 3  # a shorter sentence ("Sounds good.") does not show whose text it is
 BOILERPLATE = 0.25  # share of all notes from which a sentence counts as boilerplate
 
@@ -85,6 +87,12 @@ def longest_passage(text: str, source: str) -> tuple[int, int]:
         if end - begin > longest[1] - longest[0]:
             longest = (begin, end)
     return longest
+
+
+def whole_sentences(text: str) -> str:
+    """`text` up to the end of its last sentence; all of it where it has no end of a sentence behind at least MIN_WORDS words."""
+    ends = [match.end() for match in WHOLE.finditer(text)]
+    return text[: ends[-1]] if ends and len(words(text[: ends[-1]])) >= MIN_WORDS else text
 
 
 def sentences(text: str) -> set[str]:

@@ -189,3 +189,22 @@ def test_whole_distribution_where_top_p_is_one():
     mx.random.seed(3)
     drawn = nucleus_sampler(1.0, 1.0, 10)(mx.zeros((20000, 64)))
     assert len(set(drawn.tolist())) == 64
+
+
+def test_answers_that_are_cut_end_with_a_sentence(tiny_model, tiny_tokenizer, monkeypatch):
+    """The tokens of a cut answer are a prefix of those without the key; an answer that the model ended stays whole."""
+    settings = make_recipe("x", max_tokens=24, temperature=1.0).pairs
+    plain = sample(tiny_model, tiny_tokenizer, TOKENS * 8, settings, 0)
+    monkeypatch.setattr("mipo_mlx.engine.sampling.whole_sentences", lambda text: text[: text.rfind("a") + 1] or text)  # "a" ends
+    whole = sample(tiny_model, tiny_tokenizer, TOKENS * 8, settings.model_copy(update={"whole_sentences": True}), 0)
+    shortened = 0
+    for before, after in zip(plain, whole, strict=True):
+        assert after.tokens == before.tokens[: len(after.tokens)] and after.finish == before.finish
+        if before.finish == "stop" or "a" not in before.text:
+            assert after == before
+        else:
+            shortened += len(after.tokens) < len(before.tokens)
+            assert "a" in tiny_tokenizer.decode(after.tokens[-1:]) and after.text.startswith(
+                before.text[: before.text.rfind("a") + 1]
+            )
+    assert shortened > 4

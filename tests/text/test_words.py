@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from mipo_mlx.text.words import PART, WORD, jaccard, joined, likeness, longest_passage, quotes, words
+from mipo_mlx.text.words import PART, WORD, jaccard, joined, likeness, longest_passage, quotes, whole_sentences, words
 
 HOUSE = "I'm a handyman who works in old houses by the sea. I have two kids, and my sister Ana is a nurse."
 BEES = "I keep bees in the garden."
@@ -106,3 +106,23 @@ def test_longest_run_equals_the_table_of_all_passages():
     for _ in range(60):
         a, b = (rng.choices("ab abc c ca".split(), k=rng.randrange(1, 40)) for _ in range(2))
         assert longest_run(" ".join(a), joined(" ".join(b))) == table(a, b)
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("Cook the beans you like. Then call your sis", "Cook the beans you like."),
+        ('She said "stay at home today!" and then', 'She said "stay at home today!"'),
+        ("Walk the dog first? It is", "Walk the dog first?"),
+        ("Try these two things:\n1. Bake bread.\n2. Go", "Try these two things:\n1. Bake bread."),
+        ("It costs you about 3.", "It costs you about 3."),  # may be half a number, and nothing ended before it
+        ("Bake it until it is brown. It costs 3.", "Bake it until it is brown."),
+        ("No end anywhere in this", "No end anywhere in this"),
+        ("Yes. I would go to the", "Yes. I would go to the"),  # fewer than three words
+        ("今日は豆を煮ます。それから", "今日は豆を煮ます。"),
+        ("A whole answer to you.", "A whole answer to you."),
+        ("", ""),
+    ],
+)
+def test_a_text_that_was_cut_ends_with_its_last_whole_sentence(text, kept):
+    assert whole_sentences(text) == kept
