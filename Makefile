@@ -20,7 +20,7 @@ demo: $(VENV)/demo
 	@$(BIN)/mipo-mlx train demo --runs runs
 
 test: $(VENV)/test lint
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist worksteal
 
 unit: $(VENV)/test
 	@$(BIN)/python -m pytest -m "not real and not process"

@@ -1,11 +1,15 @@
 """Shared fixtures: tiny random models and a tokenizer trained on the spot; MLX gets its fast BLAS before it is imported."""
 
-from mipo_mlx import backend
+import json
+import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # several workers: OpenBLAS with a thread for each core is slower then than with one
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+from mipo_mlx import backend  # noqa: E402
 
 backend.start()
 
-import json  # noqa: E402
-import os  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402

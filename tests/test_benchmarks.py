@@ -319,8 +319,9 @@ def test_what_all_sides_read_has_the_weights_that_the_model_computes_with(tmp_pa
 
 
 @pytest.mark.process
-def test_the_sampling_benchmark_runs(tmp_path):
-    out = start(tmp_path, "sampling.py", "--rounds", "1", "--answers", "4", "--max-tokens", "2", "--context", "32")
+def test_the_sampling_benchmark_runs(tmp_path, tiny_folder):
+    small = ["--rounds", "1", "--answers", "4", "--max-tokens", "2", "--context", "32", "--model", str(tiny_folder)]
+    out = start(tmp_path, "sampling.py", *small)
     ratios = {line.split()[0]: float(line.split()[-1].rstrip("x")) for line in out.splitlines()[1:]}
     assert ratios.keys() == {"plain", "shared", "grid"} and min(ratios.values()) > 0
 

@@ -30,6 +30,7 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
+@cache
 def imports(path: Path, lazy: bool) -> set[str]:
     """The modules of the package that a file imports; with `lazy` those inside functions too."""
     package = [] if path.parent == PACKAGE else list(path.parent.relative_to(PACKAGE).parts)
@@ -51,7 +52,7 @@ def nodes(root: ast.AST, lazy: bool):
     for node in ast.iter_child_nodes(root):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) and not lazy:
             continue
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             continue
         yield node
         yield from nodes(node, lazy)

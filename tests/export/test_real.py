@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_map_with_path
 
+from mipo_mlx.engine import fast
 from mipo_mlx.export import export as stage
 from mipo_mlx.export import fidelity
 from mipo_mlx.export.llamacpp import Llama
@@ -32,7 +33,7 @@ CHATS = [
     [{"role": "system", "content": "I keep bees."}, {"role": "user", "content": "hi"}],
     [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}],
 ]
-ANSWER = 40  # tokens of the model's own answer to each prompt
+ANSWER = 16  # tokens of the model's own answer to each prompt
 TOP = 2048  # likeliest tokens that are compared in quantised files: they hold all but a thousandth
 
 
@@ -56,7 +57,8 @@ def answers(smol) -> list[tuple[list[int], list[int], np.ndarray]]:
     """For each prompt: it and the model's own answer as ids, the answer's positions, the model's log-probabilities there."""
     found = []
     for prompt in map(encoded(smol), PROMPTS):
-        tokens = prompt + greedy(smol, prompt, ANSWER)
+        with fast(smol.model):
+            tokens = prompt + greedy(smol, prompt, ANSWER)
         positions = list(range(len(prompt) - 1, len(tokens) - 1))
         found.append((tokens, positions, fidelity.logprobs(smol.model, tokens, positions)))
     return found
@@ -73,9 +75,10 @@ def export(smol: Tiny, type_name: str) -> Path:
 
 
 def same_texts(smol: Tiny, llama: Llama) -> int:
-    """How many of the prompts get the same twenty likeliest tokens."""
+    """How many of the prompts get the same eight likeliest tokens."""
     prompts = [encoded(smol)(text) for text in PROMPTS]
-    both = [(greedy(smol, tokens, 20), llama.greedy(tokens, 20)) for tokens in prompts]
+    with fast(smol.model):
+        both = [(greedy(smol, tokens, 8), llama.greedy(tokens, 8)) for tokens in prompts]
     return sum(theirs[: len(ours)] == ours and set(theirs[len(ours) :]) <= {*smol.tokenizer.eos_token_ids} for ours, theirs in both)
 
 
@@ -111,9 +114,9 @@ def test_f16_is_within_1e_4_nats_and_writes_the_same_text(smol, answers):
 def test_quantised_files_stay_near(smol, answers, name):
     if name == "q4_k_m":
         pytest.importorskip("libgguf", reason="the K types need the optional package libgguf")
-    mean, positions = far(export(smol, name), answers, every=1)
+    mean, positions = far(export(smol, name), answers, every=2)
     print(f"{name}: {mean:.5f} nats a token over {positions} positions")  # shown with -s
-    assert positions > 100 and 0 < mean < 0.02
+    assert positions > 30 and 0 < mean < 0.02
 
 
 def test_keep_leaves_untouched_tensors_bit_equal(smol):
@@ -131,6 +134,7 @@ MEASURE = """
 from mipo_mlx import backend; backend.start()
 import sys, threading, time
 from pathlib import Path
+from mipo_mlx.engine import fast
 from mipo_mlx.export import export as stage, gguf
 from mipo_mlx.recipe import Recipe
 import gguf as _, transformers
