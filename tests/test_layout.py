@@ -71,6 +71,19 @@ def test_a_stage_uses_earlier_ones_only():
     assert not wrong
 
 
+def test_ten_floors_at_most():
+    """A part stands one floor above the highest part that it uses."""
+    uses: dict[str, set[str]] = {}
+    for name, path in MODULES.items():
+        uses.setdefault(name.partition(".")[0], set()).update(used.partition(".")[0] for used in imports(path, lazy=True))
+
+    @cache
+    def height(part: str) -> int:
+        return 1 + max((height(used) for used in uses[part] - {part}), default=0)
+
+    assert max(map(height, uses)) <= 10, sorted((height(part), part) for part in uses)
+
+
 def test_no_circles():
     graph = {name: imports(path, lazy=False) for name, path in MODULES.items()}
     while free := [name for name, used in graph.items() if not used & graph.keys()]:

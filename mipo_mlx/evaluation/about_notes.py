@@ -5,14 +5,14 @@ passage, as a person's question often does; a question in other words is found l
 request is the words alone.
 """
 
+import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..memory.terms import ENGLISH, UNBROKEN, content_words, language
-from ..pairs.grids import seeded
 from ..recipe import Recipe
-from ..records import HELDOUT, Context
+from ..records import HELDOUT, Context, seed_for
 
 FRAMES = (
     "What would you suggest to me about {}?",
@@ -69,7 +69,7 @@ def about_notes(contexts: Sequence[Context], recipe: Recipe, count: int) -> list
 
     contexts: of all sides, so that common words are known.
     """
-    rng = seeded(recipe, "requests about notes")
+    rng = random.Random(seed_for(recipe.seed, "requests about notes"))
     words = {context.id: set(content_words(context.text)) for context in contexts}
     notes: dict[str, set[str]] = {}
     for context in contexts:
