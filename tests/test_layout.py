@@ -11,7 +11,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 GROUND = ("errors", "files", "records", "progress", "recipe", "recipe_loading", "backend", "preference", "text")
 FLOORS = (
     GROUND, ("gguf_format",), ("engine",), ("models",), ("sources",), ("memory",), ("pairs",), ("training",), ("evaluation",),
-    ("export",), ("report",), ("run",), ("commands",), ("cli", "__init__", "__main__"),
+    ("export",), ("report",), ("serving",), ("run",), ("commands",), ("cli", "__init__", "__main__"),
 )  # fmt: skip
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 

@@ -6,7 +6,7 @@ from typing import Any
 from ..memory.retrieve import Match
 from ..progress import Reporter
 from ..run import Run
-from .assistant import Assistant, Wishes, shortened
+from ..serving.assistant import Assistant, Wishes, shortened
 
 WIDTH = 80  # characters of a passage that --show prints
 
@@ -16,7 +16,7 @@ def ask(run: Run, question: str, wishes: Wishes, show: bool, write: Callable[[st
 
     `write` takes pieces of text as they come.
     """
-    assistant = Assistant(run, wishes, Reporter())
+    assistant = Assistant(run.folder, run.recipe, wishes, Reporter())
     background = assistant.background(question)
     prompt, background = assistant.prompt([{"role": "user", "content": question}], background)
     if show:

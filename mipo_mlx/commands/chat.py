@@ -14,7 +14,7 @@ from ..models.chat_template import Messages
 from ..progress import Reporter
 from ..recipe import Recipe
 from ..run import Run
-from .assistant import Assistant, Background, Named, Wishes
+from ..serving.assistant import Assistant, Background, Named, Wishes
 
 HISTORY = REMEMBERED[-1]
 KEPT = 1000  # lines of the history
@@ -60,7 +60,7 @@ def alike(text: str) -> str:
 
 def talk(run: Run, wishes: Wishes) -> None:
     """Read questions from standard input and stream the answers, until an empty line or the end of the input."""
-    assistant = Assistant(run, wishes, Reporter())
+    assistant = Assistant(run.folder, run.recipe, wishes, Reporter())
     interactive = sys.stdin.isatty()
     if interactive:
         _remember_lines(run.folder / HISTORY)
@@ -123,7 +123,7 @@ class Talk:
     def _save(self, name: str) -> str:
         path = Path(name).expanduser() if name else Path(f"talk-{datetime.now():%Y-%m-%d-%H%M%S}.md")
         try:
-            write_text(path, "\n\n".join([f"# Talk with {self.assistant.run.folder.name}", *self.written]) + "\n")
+            write_text(path, "\n\n".join([f"# Talk with {self.assistant.folder.name}", *self.written]) + "\n")
             path.chmod(0o600)
         except OSError as error:
             return f"{path}: {(error.strerror or type(error).__name__).lower()}; name another file"

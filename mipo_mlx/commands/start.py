@@ -26,7 +26,7 @@ from . import preflight
 from .options import ERASED, RunOptions
 
 if TYPE_CHECKING:
-    from .assistant import Wishes
+    from ..serving.assistant import Wishes
 
 
 def open_target(options: RunOptions) -> Run:
@@ -169,7 +169,7 @@ def to_answer(options: RunOptions, wishes: dict[str, Any], context: str | None =
     """A trained run, and what a command line wants of its answers. `context` is the text of --context."""
     run = finished(options, "training")
     backend.start()
-    from .assistant import Wishes
+    from ..serving.assistant import Wishes
     from .chat import find_context
 
     named = find_context(run.folder, run.recipe, context) if context else None

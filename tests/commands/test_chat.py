@@ -12,7 +12,6 @@ from click.testing import CliRunner
 
 from mipo_mlx.cli import main
 from mipo_mlx.commands import chat
-from mipo_mlx.commands.assistant import Assistant, Background, Named, Wishes
 from mipo_mlx.errors import UserError
 from mipo_mlx.files import write_json, write_records
 from mipo_mlx.progress import Reporter
@@ -20,6 +19,7 @@ from mipo_mlx.recipe import Recipe
 from mipo_mlx.recipe_loading import dump
 from mipo_mlx.records import TRAIN, Context
 from mipo_mlx.run import STAGES, existing_run
+from mipo_mlx.serving.assistant import Assistant, Background, Named, Wishes
 from tests.evaluation import helpers
 
 PLAIN = Recipe(model="any")
@@ -201,7 +201,7 @@ def test_a_context_that_is_not_there_ends_in_one_line(trained, tmp_path):
 
 
 def test_a_talk_that_outgrows_the_window_loses_its_oldest_turns_then_passages(with_notes):
-    assistant = Assistant(existing_run(with_notes, Path()), Wishes(), Reporter(quiet=True))
+    assistant = Assistant(with_notes, existing_run(with_notes, Path()).recipe, Wishes(), Reporter(quiet=True))
     matches = tuple(assistant.memory.ranked("soup, honey, knee", 2))
     background = assistant._framed(matches)
     turns = [{"role": role, "content": f"{role} {n} " * 5} for n in range(4) for role in ("user", "assistant")][:-1]
@@ -221,7 +221,7 @@ def test_a_talk_that_outgrows_the_window_loses_its_oldest_turns_then_passages(wi
 
 
 def test_an_interrupted_answer_is_cut_short_and_the_talk_goes_on(trained, monkeypatch):
-    module = importlib.import_module("mipo_mlx.commands.assistant")
+    module = importlib.import_module("mipo_mlx.serving.assistant")
     real, calls = module.stream_generate, []
 
     def interrupted(*args, **kwargs):

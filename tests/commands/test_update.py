@@ -1,9 +1,9 @@
 """`mipo-mlx update`: notes that change are used by the next question, also of a talk that goes on."""
 
 from click.testing import CliRunner
+from mipo_mlx.commands.assistant import Assistant, Wishes
 
 from mipo_mlx.cli import main
-from mipo_mlx.commands.assistant import Assistant, Wishes
 from mipo_mlx.files import write_json
 from mipo_mlx.progress import Reporter
 from mipo_mlx.run import existing_run

@@ -3,7 +3,6 @@
 import pytest
 
 from mipo_mlx import recipe_loading
-from mipo_mlx.commands.assistant import Named
 from mipo_mlx.commands.chat import find_context
 from mipo_mlx.errors import UserError
 from mipo_mlx.files import write_records
@@ -11,6 +10,7 @@ from mipo_mlx.memory import contexts
 from mipo_mlx.memory.contexts import plain, read_contexts, sections
 from mipo_mlx.recipe_loading import RecipeError
 from mipo_mlx.records import Context
+from mipo_mlx.serving.assistant import Named
 
 PROFILE = """# Profile
 

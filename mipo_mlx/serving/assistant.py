@@ -1,8 +1,9 @@
-"""The assistant behind `mipo-mlx ask` and `chat`: a run's model, its memory, and the frame in which training put both."""
+"""The assistant behind `mipo-mlx ask`, `chat` and `serve`: a run's model, its memory, and the frame in which training put both."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mlx_lm.generate import stream_generate
@@ -18,8 +19,8 @@ from ..models.chat_template import Messages
 from ..models.load import load
 from ..models.prompts import encode, system_message, window_of
 from ..progress import Reporter
+from ..recipe import Recipe
 from ..records import Context
-from ..run import Run
 
 TUNED, BASE = "tuned", "base"
 TOP_P = 0.95
@@ -56,6 +57,7 @@ class Background:
     system: str
     matches: tuple[Match, ...] = ()  # best first
     profile: str = ""
+    before: str = ""  # a system message of the client's own, which stands before the frame
 
     @property
     def places(self) -> str:
@@ -69,45 +71,54 @@ class Assistant:
     Raises UserError where nothing of the talk fits into the model's window.
     """
 
-    def __init__(self, run: Run, wishes: Wishes, reporter: Reporter) -> None:
-        self.run, self.wishes = run, wishes
-        self.loaded = load(run.recipe.model)
-        adapters.load(self.loaded.model, run.folder / "adapters")
-        longest = window_of(self.loaded.config, 0)
-        self.max_tokens = wishes.max_tokens if longest is None else min(wishes.max_tokens, longest // 2)
-        self.window = longest and longest - self.max_tokens
-        self.profile = "" if wishes.context else profile_of(run.folder, run.recipe)
-        self.memory = open_memory(run.folder, run.recipe, self.loaded, reporter) if wishes.notes and not wishes.context else None
+    def __init__(self, folder: Path, recipe: Recipe, wishes: Wishes, reporter: Reporter) -> None:
+        self.folder, self.recipe, self.wishes = folder, recipe, wishes
+        self.loaded = load(recipe.model)
+        adapters.load(self.loaded.model, folder / "adapters")
+        self.longest = window_of(self.loaded.config, 0)
+        self.max_tokens = self.affordable(wishes.max_tokens)
+        self.window = self.longest and self.longest - self.max_tokens
+        self.memory = open_memory(folder, recipe, self.loaded, reporter) if wishes.notes and not wishes.context else None
+
+    def affordable(self, max_tokens: int) -> int:
+        """That many tokens of answer, or half of the model's window where they are more."""
+        return max_tokens if self.longest is None else min(max_tokens, self.longest // 2)
+
+    @property
+    def profile(self) -> str:
+        """What profile.md says now."""
+        return "" if self.wishes.context else profile_of(self.folder, self.recipe)
 
     @property
     def sides(self) -> tuple[str, ...]:
         return (TUNED, BASE) if self.wishes.base else (TUNED,)
 
-    def background(self, question: str) -> Background:
-        """What memory tells the model with this question."""
+    def background(self, question: str, notes: bool = True, before: str = "") -> Background:
+        """What memory tells the model with this question. before: a system message of the client's own."""
         if context := self.wishes.context:
-            return Background(system_message(self.run.recipe.pairs, context.passages, context.profile))
-        found = self.memory.search(question, self.run.recipe.memory.passages) if self.memory else []
-        return self._framed(found)
+            return Background(system_message(self.recipe.pairs, context.passages, context.profile))
+        found = self.memory.search(question, self.recipe.memory.passages) if notes and self.memory else []
+        return self._framed(found, before)
 
-    def prompt(self, history: Messages, background: Background) -> tuple[list[int], Background]:
-        """Token ids of a talk, and what of the background is in them.
+    def prompt(self, history: Messages, background: Background, window: int | None = None) -> tuple[list[int], Background]:
+        """Token ids of a talk, and what of the background is in them. window: how many there may be, in place of the talk's own.
 
         Where they outgrow the window, the oldest questions and answers go, then the passages that fit least.
         """
-        history = list(history)
+        history, window = list(history), window or self.window
         while True:
             opening = [{"role": "system", "content": background.system}] if background.system else []
             tokens = encode(self.loaded.tokenizer, [*opening, *history])
-            if self.window is None or len(tokens) <= self.window:
+            if window is None or len(tokens) <= window:
                 return tokens, background
-            if len(history) > 1:
-                del history[:2]
+            later = [place for place, message in enumerate(history) if place and message["role"] == "user"]
+            if later:
+                del history[: later[0]]
             elif background.matches:
-                background = self._framed(background.matches[:-1])
+                background = self._framed(background.matches[:-1], background.before)
             else:
                 raise UserError(
-                    f"context and question have {len(tokens)} tokens, and {self.window} fit into the model's window beside the "
+                    f"context and question have {len(tokens)} tokens, and {window} fit into the model's window beside the "
                     "answer; shorten them, or lower --max-tokens"
                 )
 
@@ -125,9 +136,16 @@ class Assistant:
             show(" ...")
         return "".join(parts)
 
-    def _framed(self, matches: Sequence[Match]) -> Background:
-        passages = [match.entry.text for match in reversed(matches)]  # best last
-        return Background(system_message(self.run.recipe.pairs, passages, self.profile), tuple(matches), self.profile)
+    def _framed(self, matches: Sequence[Match], before: str = "") -> Background:
+        """The frame of training, after the client's own system message.
+
+        The client's words come first: they are the same in each of its requests, so the prompt cache has them. The frame stands
+        next to the question, as in training. Where memory says nothing, the client's message replaces the plain one.
+        """
+        profile, passages = self.profile, [match.entry.text for match in reversed(matches)]  # best last
+        framed = system_message(self.recipe.pairs, passages, profile)
+        system = "\n\n".join(filter(None, (before, framed if passages or profile or not before else "")))
+        return Background(system, tuple(matches), profile, before)
 
 
 def shortened(match: Match, width: int) -> str:
