@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from . import __version__
-from .commands.options import EXPORT_SETS, QUIET, RUNS, Friendly, RunOptions, answers, begins_a_run, sets, takes_a_run
+from .commands.options import EXPORT_SETS, QUIET, RUNS, Friendly, RunOptions, answers, begins_a_run, sets, takes_a_run, writes
 
 
 @click.group(cls=Friendly, context_settings={"help_option_names": ["-h", "--help"]})
@@ -212,6 +212,26 @@ def update(options: RunOptions) -> None:
     from .commands import update as updating
 
     click.echo("\n".join(updating.update(options)))
+
+
+@main.command()
+@takes_a_run()
+@click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 takes any free one.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address; any but this machine's own needs --api-key.")
+@click.option("--api-key", metavar="KEY", help="Key that every request must carry; better: $MIPO_API_KEY, which `ps` hides.")
+@click.option(
+    "--allow-origin", "origins", multiple=True, metavar="ORIGIN",
+    help="Also let a page or program of this origin ask, as in app://obsidian.md; may be given more than once.",
+)  # fmt: skip
+@writes
+def serve(options: RunOptions, port: int, host: str, api_key: str | None, origins: tuple[str, ...], **wishes: Any) -> None:
+    """Serve the result of RUN (its name or folder) to other programs by OpenAI's API, with your notes."""
+    from .commands import start
+
+    run, wanted = start.to_answer(options, {"no_notes": False, **wishes})
+    from .commands import serve as serving
+
+    serving.serve(run, serving.Place(host, port, api_key, origins), wanted, click.echo)
 
 
 @main.command("runs")

@@ -84,6 +84,16 @@ def answers(command: Command) -> Command:
     options = (
         click.option("--no-notes", is_flag=True, help="Answer without your notes; the profile stays."),
         click.option("--base", is_flag=True, help="Let the base model answer beside the tuned one."),
+    )
+    command = writes(command)
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def writes(command: Command) -> Command:
+    """The options of commands in which a model writes."""
+    options = (
         click.option("--max-tokens", default=400, show_default=True, type=click.IntRange(1), help="Longest answer, in tokens."),
         click.option(
             "--temperature", default=0.7, show_default=True, type=click.FloatRange(0), help="0 answers the same way every time."

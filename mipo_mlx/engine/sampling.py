@@ -116,12 +116,17 @@ def without_last_part(tokenizer: Any, tokens: list[int]) -> list[int]:
 LIMIT = 4096  # tokens that may be in the nucleus
 
 
-def nucleus_sampler(temperature: float, top_p: float, limit: int = LIMIT) -> Callable[[mx.array], mx.array]:
+def nucleus_sampler(
+    temperature: float, top_p: float, limit: int = LIMIT, draw: Callable[[mx.array], mx.array] | None = None
+) -> Callable[[mx.array], mx.array]:
     """A sampler as mlx-lm's `make_sampler(temp, top_p)`: (batch, vocabulary) log-probabilities in, (batch,) token ids out.
 
     As there, the nucleus is that of the untempered distribution: the likeliest tokens down to the one that brings their
     probability to `top_p`. A nucleus has at most `limit` tokens. 16-bit log-probabilities are taken to float32 first.
+    draw: (batch, tokens) unnormalised log-probabilities in, (batch,) places out; None: MLX's own, from the seed of the thread.
     """
+    if top_p == 1 and temperature > 0 and draw:
+        return lambda logprobs: draw(logprobs * (1 / temperature))
     if temperature == 0 or top_p == 1:
         plain: Callable[[mx.array], mx.array] = make_sampler(temp=temperature)
         return plain
@@ -141,7 +146,7 @@ def nucleus_sampler(temperature: float, top_p: float, limit: int = LIMIT) -> Cal
         above = mx.cumsum(mx.exp(rising), axis=-1, reverse=True, inclusive=False)
         smallest = mx.take_along_axis(rising, (above >= top_p).sum(axis=-1, keepdims=True), axis=-1)
         kept = mx.where(values < smallest, -mx.inf, values)
-        drawn = mx.random.categorical(kept * (1 / temperature))
+        drawn = (draw or mx.random.categorical)(kept * (1 / temperature))
         return drawn if likeliest is None else mx.take_along_axis(likeliest, drawn[..., None], axis=-1)[..., 0]
 
     return sampler

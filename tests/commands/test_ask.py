@@ -15,7 +15,6 @@ from mipo_mlx.models.word_vectors import WordVectors
 from mipo_mlx.progress import Reporter
 from mipo_mlx.recipe import Recipe
 from mipo_mlx.run import erase, existing_run
-from mipo_mlx.serving.assistant import embedder_of, open_memory
 
 from .test_chat import COOK, SOUP, prompts, trained, with_notes
 

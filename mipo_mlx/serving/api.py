@@ -1,0 +1,198 @@
+"""The endpoint: /v1/models, /v1/chat/completions, /v1/completions and /health, as OpenAI's clients ask them.
+
+A run answers under three names: RUN with the notes, RUN:no-notes with the profile alone, RUN:base as RUN but without what training
+changed. What memory told with a question comes back as `mipo_sources`: in the reply, and in the first event of a stream.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from jinja2 import TemplateError
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from ..errors import UserError
+from ..models.prompts import encode_text
+from .assistant import BASE, TOP_P, TUNED, Assistant, Background
+from .passages import Passages
+from .protocol import DONE, TEXT, Refused, Reply, Wanted, event, read_chat, read_text
+from .worker import Busy, Draw, Order, Worker
+
+LARGEST_BODY = 1 << 20  # bytes
+SLOWEST_BODY = 30.0  # seconds
+SEARCHED = 4_000  # characters at the end of a question by which notes are found
+GONE = 499  # nobody reads this status: the client has left
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One of the names under which a run answers."""
+
+    side: str
+    notes: bool = True
+
+
+def variants(run: str) -> dict[str, Variant]:
+    """The names under which a run answers."""
+    return {run: Variant(TUNED), f"{run}:no-notes": Variant(TUNED, notes=False), f"{run}:base": Variant(BASE)}
+
+
+class Api:
+    """The endpoint of one run."""
+
+    def __init__(self, run: str, worker: Worker, created: int) -> None:
+        self.worker, self.created, self.passages = worker, created, Passages()
+        self.variants = variants(run)
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/v1/models", self.models),
+            Route("/v1/models/{name:path}", self.model),
+            Route("/v1/chat/completions", self.chat, methods=["POST"]),
+            Route("/v1/completions", self.text, methods=["POST"]),
+            Route("/health", self.health),
+        ]
+
+    async def health(self, request: Request) -> Response:
+        return JSONResponse({"status": "ok" if self.worker.alive else "failed"}, 200 if self.worker.alive else 503)
+
+    async def models(self, request: Request) -> Response:
+        return JSONResponse({"object": "list", "data": [self._listed(name) for name in self.variants]})
+
+    async def model(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        self._variant(name)
+        return JSONResponse(self._listed(name))
+
+    async def chat(self, request: Request) -> Response:
+        return await self._reply(request, read_chat(await body_of(request)))
+
+    async def text(self, request: Request) -> Response:
+        return await self._reply(request, read_text(await body_of(request)))
+
+    async def prepare(self, wanted: Wanted, variant: Variant) -> tuple[Order, Background]:
+        """The order for an answer, and what the model is told. Raises Refused where they do not fit into its window."""
+        try:
+            return await self.worker.call(lambda: order_of(self.worker.assistant, wanted, variant))
+        except UserError as error:
+            raise Refused(400, f"messages: {error}", "messages", "context_length_exceeded") from None
+        except TemplateError as error:
+            raise Refused(400, f"messages: the model's chat template refuses these turns ({error})", "messages") from None
+
+    async def whole(self, order: Order) -> tuple[str, str]:
+        """The whole answer, and why it ended. Raises Refused where the model fails or too many requests wait."""
+        parts, finish = [], ""
+        try:
+            async with aclosing(self.worker.answer(order)) as pieces:
+                async for piece in pieces:
+                    if piece.finish == "error":
+                        raise Refused(500, piece.text)
+                    parts.append(piece.text)
+                    finish = piece.finish or finish
+        except Busy:
+            raise busy() from None
+        return "".join(parts), finish
+
+    async def _reply(self, request: Request, wanted: Wanted) -> Response:
+        order, background = await unless_gone(request, self.prepare(wanted, self._variant(wanted.model)))
+        reply = Reply(wanted, self.passages.remember(background.matches))
+        if not wanted.settings.stream:
+            text, finish = await unless_gone(request, self.whole(order))
+            return JSONResponse(reply.whole(text, finish, order.usage))
+        if self.worker.full:
+            raise busy()
+        return StreamingResponse(self._events(reply, order), media_type="text/event-stream")
+
+    async def _events(self, reply: Reply, order: Order) -> AsyncIterator[str]:
+        yield reply.opening()
+        async with aclosing(self.worker.answer(order)) as pieces:
+            async for piece in pieces:
+                if piece.finish == "error":
+                    yield event(Refused(500, piece.text).body)
+                    return
+                if piece.text:
+                    yield reply.piece(piece.text)
+                if piece.finish:
+                    yield reply.closing(piece.finish)
+        if reply.wanted.settings.include_usage:
+            yield reply.usage(order.usage)
+        yield DONE
+
+    def _variant(self, name: str) -> Variant:
+        if name not in self.variants:
+            raise Refused(404, f"model: no {name!r} here; there are {', '.join(self.variants)}", "model", "model_not_found")
+        return self.variants[name]
+
+    def _listed(self, name: str) -> dict[str, Any]:
+        return {"id": name, "object": "model", "created": self.created, "owned_by": "mipo-mlx"}
+
+
+def busy() -> Refused:
+    return Refused(429, "too many requests wait already; ask again later", code="rate_limit_exceeded")
+
+
+def order_of(assistant: Assistant, wanted: Wanted, variant: Variant) -> tuple[Order, Background]:
+    """What the model is to write, and what it is told. This runs in the thread of the model."""
+    settings, wishes = wanted.settings, assistant.wishes
+    most = assistant.affordable(settings.max_tokens or wishes.max_tokens)
+    window = assistant.longest and assistant.longest - most
+    if wanted.kind == TEXT:
+        background, tokenizer = Background(""), assistant.loaded.tokenizer
+        tokens = [*tokenizer.encode(""), *encode_text(tokenizer, wanted.text)]  # of "": what opens every text, if anything
+        if window and len(tokens) > window:
+            raise UserError(f"{len(tokens)} tokens, and {window} fit into the model's window beside the answer; shorten them")
+    else:
+        question = wanted.talk[-1]["content"][-SEARCHED:]
+        background = assistant.background(question, variant.notes, wanted.system)
+        tokens, background = assistant.prompt(wanted.talk, background, window)
+    temperature = wishes.temperature if settings.temperature is None else settings.temperature
+    draw = Draw(temperature, TOP_P if settings.top_p is None else settings.top_p, settings.seed)
+    return Order(tokens, variant.side, most, draw, settings.stop), background
+
+
+async def body_of(request: Request) -> dict[str, Any]:
+    """The JSON object of a request. Raises Refused where it is too large, too slow or something else."""
+    size = request.headers.get("content-length", "0")
+    if size.isdigit() and int(size) > LARGEST_BODY:
+        raise Refused(413, f"the body has more than {LARGEST_BODY:,} bytes")
+    data = b""
+    try:
+        async with asyncio.timeout(SLOWEST_BODY):
+            async for piece in request.stream():
+                data += piece
+                if len(data) > LARGEST_BODY:
+                    raise Refused(413, f"the body has more than {LARGEST_BODY:,} bytes")
+    except TimeoutError:
+        raise Refused(408, f"the body did not come within {SLOWEST_BODY:g} seconds") from None
+    try:
+        body = json.loads(data)
+    except (ValueError, RecursionError):
+        raise Refused(400, "the body is no JSON") from None
+    if not isinstance(body, dict):
+        raise Refused(400, "the body is no JSON object")
+    return body
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """What `work` returns. It is stopped when the client leaves. Raises ClientDisconnect then."""
+    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_left(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        for each in (task, gone):
+            each.cancel()
+
+
+async def _left(request: Request) -> None:
+    receive: Callable[[], Any] = request.receive
+    while (await receive())["type"] != "http.disconnect":
+        pass

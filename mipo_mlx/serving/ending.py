@@ -1,0 +1,47 @@
+"""Where an answer ends: tokens to text as they come, held back while they may begin a stop text."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..models import control_tokens
+
+
+class Unrolling:
+    """The text of one answer, token by token. `ended` is True once a stop text was met, which is left out."""
+
+    def __init__(self, tokenizer: Any, stops: Sequence[str]) -> None:
+        self.detokenizer, self.stops = tokenizer.detokenizer, tuple(stops)
+        self.control = set(control_tokens.of(tokenizer).ids.values())
+        self.held, self.ended = "", False
+
+    def add(self, token: int) -> str:
+        """The text that is certain after one more token; control tokens are no text."""
+        if token in self.control:
+            return ""
+        self.detokenizer.add_token(token)
+        return self._certain(self.detokenizer.last_segment)
+
+    def finish(self) -> str:
+        """What is left at the end of the answer."""
+        self.detokenizer.finalize()
+        text = self._certain(self.detokenizer.last_segment)
+        rest, self.held = ("" if self.ended else self.held), ""
+        return text + rest
+
+    def _certain(self, more: str) -> str:
+        if self.ended:
+            return ""
+        text = self.held + more
+        places = [place for stop in self.stops if (place := text.find(stop)) >= 0]
+        if places:
+            self.held, self.ended = "", True
+            return text[: min(places)]
+        keep = max((_begun(text, stop) for stop in self.stops), default=0)
+        self.held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+
+def _begun(text: str, stop: str) -> int:
+    """How many characters at the end of a text a stop text may begin with."""
+    longest = min(len(text), len(stop) - 1)
+    return next((length for length in range(longest, 0, -1) if text.endswith(stop[:length])), 0)

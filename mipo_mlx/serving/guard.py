@@ -1,0 +1,130 @@
+"""Who may ask: the Host, Origin and key of every request are checked before anything else sees it.
+
+- Host: a page of another site can point its own name at this machine (DNS rebinding). Its requests carry that name.
+- Origin: a browser names the page that asks. Only the server's own page, and origins that the owner names, may ask.
+- Key: where the owner gives one, every request except the page's own text carries it.
+
+Nothing of a request is logged, not even where the server fails: an error's text may hold words of the owner.
+"""
+
+import hmac
+import ipaddress
+import socket
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .protocol import FAILED, Refused
+
+LOCAL = ("localhost", "127.0.0.1", "::1", "host.docker.internal")  # the last: how programs in Docker name this machine
+SAFE = {
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "x-frame-options": "DENY",
+    "cache-control": "no-store",
+}
+OPEN = ("/", "/health")  # paths that need no key: they hold nothing of the owner's
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who may ask. key: "" for none. origins: of other pages and programs, beside the server's own."""
+
+    host: str
+    port: int
+    key: str = ""
+    origins: tuple[str, ...] = ()
+    names: frozenset[str] = field(default_factory=frozenset)  # further names of this machine
+
+    @staticmethod
+    def of(host: str, port: int, key: str = "", origins: Iterable[str] = ()) -> "Access":
+        own = socket.gethostname().lower()
+        names = set() if is_loopback(host) else {host.lower(), own, f"{own.partition('.')[0]}.local"}
+        return Access(host, port, key, tuple(origin.rstrip("/") for origin in origins), frozenset(names))
+
+    def knows(self, host: str) -> bool:
+        """Whether a Host header, without its port, names this machine."""
+        name = host.lower().removeprefix("[").removesuffix("]")
+        if name in LOCAL or name in self.names:
+            return True
+        return not is_loopback(self.host) and is_address(name)  # an address is no name that another could point here
+
+    def trusts(self, origin: str, host: str) -> bool:
+        """Whether an Origin header names the server's own page, by the Host header of the same request, or one of `origins`."""
+        return origin.lower() == f"http://{host.lower()}" or origin.rstrip("/") in self.origins
+
+    def admits(self, headers: Headers) -> bool:
+        """Whether the request carries the key."""
+        given = headers.get("authorization", "").removeprefix("Bearer ").strip() or headers.get("x-api-key", "")
+        return not self.key or hmac.compare_digest(given.encode(), self.key.encode())
+
+
+def is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach that address."""
+    return host == "localhost" or (is_address(host) and ipaddress.ip_address(host).is_loopback)
+
+
+class Guard:
+    """Around the whole application."""
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self.app, self.access = app, access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        begun = False
+
+        async def safe(message: Message) -> None:
+            nonlocal begun
+            if message["type"] == "http.response.start":
+                begun = True
+                kept = {name for name, _ in message["headers"]}
+                more = [(name.encode(), value.encode()) for name, value in SAFE.items() if name.encode() not in kept]
+                message = {**message, "headers": [*message["headers"], *more]}
+            await send(message)
+
+        try:
+            self.check(Headers(scope=scope), scope["method"], scope["path"])
+            await self.app(scope, receive, safe)
+        except Refused as error:
+            headers = {"www-authenticate": "Bearer"} if error.status == 401 else None
+            await JSONResponse(error.body, error.status, headers)(scope, receive, safe)
+        except Exception as error:
+            at = error.__traceback__
+            while at and at.tb_next:
+                at = at.tb_next
+            where = f" ({at.tb_frame.f_code.co_filename}:{at.tb_lineno})" if at else ""
+            print(f"error: {type(error).__name__}{where}", file=sys.stderr)  # never its text
+            if not begun:
+                await JSONResponse(FAILED.body, FAILED.status)(scope, receive, safe)
+
+    def check(self, headers: Headers, method: str, path: str) -> None:
+        """Raise Refused where the request is not one of this machine's, of its page, or of a holder of the key."""
+        host = headers.get("host", "")
+        if not self.access.knows(host.rpartition(":")[0] if _has_port(host) else host):
+            raise Refused(421, "Host: not a name of this server; ask it by its address", code="wrong_host")
+        origin, site = headers.get("origin"), headers.get("sec-fetch-site", "none")
+        if origin is not None and not self.access.trusts(origin, host):
+            raise Refused(403, "Origin: this page may not ask here; --allow-origin lets it", code="wrong_origin")
+        if origin is None and site not in ("none", "same-origin") and headers.get("sec-fetch-mode") != "navigate":
+            raise Refused(403, "another page may not load this", code="wrong_origin")
+        if method != "OPTIONS" and path not in OPEN and not self.access.admits(headers):
+            raise Refused(401, "the API key is missing or wrong", code="invalid_api_key")
+
+
+def _has_port(host: str) -> bool:
+    return host.rpartition(":")[2].isdigit() and not host.endswith("]") and (host.count(":") == 1 or "]:" in host)

@@ -1,0 +1,127 @@
+"""The server: the endpoint and the page behind one guard, on one port, with one model.
+
+mipo-mlx serve RUN -> serve() -> Guard -> Api and Desk -> Worker
+"""
+
+import socket
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp
+
+from ..errors import UserError
+from ..progress import Reporter
+from ..recipe import Recipe
+from .api import GONE, Api
+from .assistant import Assistant, Wishes
+from .guard import Access, Guard, is_loopback
+from .protocol import FAILED, Refused
+from .worker import Worker
+
+CONNECTIONS = 256  # at once; further ones get 503
+
+
+@dataclass(frozen=True)
+class Served:
+    """A trained run that is to be served."""
+
+    folder: Path
+    recipe: Recipe
+    wishes: Wishes
+    created: int  # when it was trained, in seconds since 1970
+
+
+def check(access: Access) -> None:
+    """Raise UserError where other machines could ask without a key, or where the port is taken."""
+    if not is_loopback(access.host) and not access.key:
+        raise UserError(f"--host {access.host}: other machines can ask there; give a key with --api-key or MIPO_API_KEY")
+    if not (access.key.isascii() and access.key.isprintable()):
+        raise UserError("--api-key: expected one line of ASCII characters")
+    listening(access.host, access.port).close()
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that listens there. Raises UserError where the port is taken, or the address is not one of this machine."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+        bound.listen(128)
+    except OSError as error:
+        bound.close()
+        reason = (error.strerror or str(error)).lower()
+        raise UserError(f"{host}:{port}: {reason}; name another one with --port or --host") from None
+    return bound
+
+
+def serve(served: Served, access: Access, reporter: Reporter, started: Callable[[int], None]) -> None:
+    """Answer until Ctrl-C. `started` is called with the port once the model is loaded and clients can ask."""
+    check(access)
+    worker = Worker(lambda: Assistant(served.folder, served.recipe, served.wishes, reporter))
+    worker.ready.result()
+    try:
+        bound = listening(access.host, access.port)
+        started(bound.getsockname()[1])
+        with suppress(KeyboardInterrupt):
+            server(application(served, worker, access)).run([bound])
+    finally:
+        worker.close()
+
+
+def server(app: ASGIApp) -> uvicorn.Server:
+    """A server that writes no log of requests."""
+    config = uvicorn.Config(
+        app, log_level="critical", access_log=False, server_header=False, ws="none", lifespan="off", limit_concurrency=CONNECTIONS,
+        timeout_graceful_shutdown=2,
+    )  # fmt: skip
+    return uvicorn.Server(config)
+
+
+def application(served: Served, worker: Worker, access: Access) -> ASGIApp:
+    """The endpoint of a run whose model is loaded."""
+    api = Api(served.folder.resolve().name, worker, served.created)
+    handlers = {Refused: refused, HTTPException: unknown, ClientDisconnect: gone, Exception: failed}
+    app = Starlette(routes=api.routes(), exception_handlers=handlers)
+    return guarded(app, access)
+
+
+def guarded(app: ASGIApp, access: Access) -> ASGIApp:
+    """The application for those who may ask; browsers are told which other origins those are."""
+    return Guard(_shared(app, access.origins), access)
+
+
+def _shared(app: ASGIApp, origins: Iterable[str]) -> ASGIApp:
+    allowed = list(origins)
+    if not allowed:
+        return app
+    return CORSMiddleware(
+        app, allow_origins=allowed, allow_methods=["GET", "POST"], allow_headers=["*"], allow_private_network=True
+    )
+
+
+async def refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return JSONResponse(error.body, error.status)
+
+
+async def unknown(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    message = {404: "no such path here", 405: "this path takes another method"}.get(error.status_code, error.detail)
+    return JSONResponse(Refused(error.status_code, message).body, error.status_code, error.headers)
+
+
+async def failed(request: Request, error: Exception) -> Response:
+    return JSONResponse(FAILED.body, FAILED.status)
+
+
+async def gone(request: Request, error: Exception) -> Response:
+    return Response(status_code=GONE)

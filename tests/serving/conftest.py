@@ -1,0 +1,94 @@
+"""A trained tiny run with notes behind a real socket."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx2 as httpx
+import pytest
+
+from mipo_mlx.progress import Reporter
+from mipo_mlx.recipe import Recipe
+from mipo_mlx.run import existing_run
+from mipo_mlx.serving.assistant import Assistant, Wishes
+from mipo_mlx.serving.guard import Access
+from mipo_mlx.serving.server import Served, application, listening, server
+from mipo_mlx.serving.worker import Worker
+from tests.commands.test_chat import NOTES, finish_training
+from tests.evaluation import helpers
+
+
+@dataclass
+class Address:
+    """A server that runs in a thread of the test."""
+
+    folder: Path
+    port: int
+    worker: Worker
+    key: str = ""
+    name: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.name = self.folder.name
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def post(self, path: str, body: object = None, **more) -> httpx.Response:
+        return httpx.post(f"{self.url}{path}", json=body, timeout=60, **more)
+
+    def get(self, path: str, **more) -> httpx.Response:
+        return httpx.get(f"{self.url}{path}", timeout=60, **more)
+
+    @property
+    def busy(self) -> int:
+        """Answers that the model is writing."""
+        return sum(len(side.orders) for side in self.worker._sides.values())
+
+
+@contextmanager
+def serving(folder: Path, *, key: str = "", origins: tuple[str, ...] = (), **wishes) -> Iterator[Address]:
+    recipe = existing_run(folder, folder.parent).recipe
+    asked = Wishes(**{"max_tokens": 8, "temperature": 0.0, **wishes})
+    worker = Worker(lambda: Assistant(folder, recipe, asked, Reporter(quiet=True)))
+    worker.ready.result()
+    bound = listening("127.0.0.1", 0)
+    access = Access.of("127.0.0.1", bound.getsockname()[1], key, origins)
+    running = server(application(Served(folder, recipe, asked, 1_700_000_000), worker, access))
+    thread = threading.Thread(target=running.run, args=([bound],))
+    thread.start()
+    try:
+        while not running.started:
+            time.sleep(0.01)
+        yield Address(folder, access.port, worker, key)
+    finally:
+        running.should_exit = True
+        thread.join()
+        worker.close()
+
+
+def run_with_notes(folder: Path, model: Path) -> Path:
+    """A trained run beside its notes; words alone find them."""
+    for name, text in NOTES.items():
+        (folder / "notes").mkdir(exist_ok=True)
+        (folder / "notes" / name).write_text(text)
+    recipe = helpers.recipe(model)
+    values = {**recipe.model_dump(), "memory": {"embedder": "words", "second_look": False}}
+    values["sources"] |= {"notes": str(folder / "notes"), "min_tokens": 4}
+    return finish_training(folder / "runs" / "mine", Recipe.model_validate(values))
+
+
+@pytest.fixture(scope="package")
+def mine(tiny_folder, tmp_path_factory) -> Path:
+    """A run's folder."""
+    return run_with_notes(tmp_path_factory.mktemp("served"), tiny_folder)
+
+
+@pytest.fixture(scope="package")
+def served(mine) -> Iterator[Address]:
+    with serving(mine) as address:
+        yield address

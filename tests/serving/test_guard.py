@@ -1,0 +1,192 @@
+"""Slow, vanishing and hostile clients, each with the right answer; and what may ask from where."""
+
+import json
+import socket
+import time
+
+import httpx2 as httpx
+import pytest
+
+from mipo_mlx.errors import UserError
+from mipo_mlx.serving import api
+from mipo_mlx.serving.guard import Access, is_loopback
+from mipo_mlx.serving.server import check, listening
+
+from .conftest import Address, serving
+
+SECRET = "zebra-crossing at the lighthouse"
+ASK = {"model": "mine", "messages": [{"role": "user", "content": SECRET}]}
+
+
+def code(response: httpx.Response) -> tuple[int, str | None]:
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"} and SECRET not in response.text
+    return response.status_code, error["code"]
+
+
+@pytest.fixture(scope="module")
+def locked(mine):
+    """A server with a key, which an app of another origin may ask."""
+    with serving(mine, key="s3cret", origins=("app://obsidian.md",)) as address:
+        yield address
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "192.168.1.7", "", "[::2]:80"])
+@pytest.mark.parametrize("path", ["/v1/models", "/health", "/"])
+def test_another_host_name_is_misdirected(served, host, path):
+    assert code(served.get(path, headers={"host": host})) == (421, "wrong_host")
+
+
+OWN = ["localhost", "localhost:99", "127.0.0.1", "[::1]:8080", "[::1]", "LOCALHOST", "host.docker.internal:1"]
+
+
+@pytest.mark.parametrize("host", OWN)
+def test_names_of_this_machine_are_known(served, host):
+    assert served.get("/v1/models", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", "http://localhost:3000", "http://127.0.0.1:1", "app://obsidian.md"]
+)
+def test_a_page_of_another_origin_is_forbidden(served, origin):
+    for path in ("/v1/chat/completions", "/v1/completions", "/nothing"):
+        assert code(served.post(path, ASK, headers={"origin": origin})) == (403, "wrong_origin")
+    assert code(served.get("/v1/models", headers={"origin": origin})) == (403, "wrong_origin")
+    asked = httpx.options(f"{served.url}/v1/models", headers={"origin": origin, "access-control-request-method": "GET"})
+    assert asked.status_code == 403 and "access-control-allow-origin" not in asked.headers
+
+
+def test_a_page_may_not_load_the_api_as_a_script_or_picture(served):
+    for site in ("cross-site", "same-site"):
+        headers = {"sec-fetch-site": site, "sec-fetch-mode": "no-cors"}
+        assert code(served.get("/v1/models", headers=headers)) == (403, "wrong_origin")
+
+
+def test_the_servers_own_page_may_ask(served):
+    assert served.get("/v1/models", headers={"origin": served.url, "sec-fetch-site": "same-origin"}).status_code == 200
+
+
+def test_an_origin_that_was_let_in_is_told_so(locked):
+    app, key = "app://obsidian.md", {"authorization": "Bearer s3cret"}
+    asked = {"origin": app, "access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+    asked = httpx.options(f"{locked.url}/v1/chat/completions", headers=asked)
+    assert asked.status_code == 200 and asked.headers["access-control-allow-origin"] == app
+    answer = locked.get("/v1/models", headers={"origin": app, **key})
+    assert answer.status_code == 200 and answer.headers["access-control-allow-origin"] == app
+    assert code(locked.get("/v1/models", headers={"origin": "app://other", **key})) == (403, "wrong_origin")
+
+
+def test_the_key_is_asked_for_everywhere(locked):
+    wrong = ("Bearer s3cre", "Bearer s3cret2", "s3cret é".encode(), "Bearer")
+    for given in ({}, *({"authorization": value} for value in wrong)):
+        for path in ("/v1/models", "/v1/models/mine", "/nothing"):
+            answer = locked.get(path, headers=given)
+            assert code(answer) == (401, "invalid_api_key") and answer.headers["www-authenticate"] == "Bearer"
+        assert code(locked.post("/v1/chat/completions", ASK, headers=given)) == (401, "invalid_api_key")
+    assert locked.get("/health").json() == {"status": "ok"}
+    assert locked.get("/v1/models", headers={"authorization": "Bearer s3cret"}).status_code == 200
+
+
+def test_bodies_that_are_no_request(served):
+    def send(data: bytes) -> tuple[int, str | None]:
+        return code(httpx.post(f"{served.url}/v1/chat/completions", content=data, timeout=30))
+
+    for data in (b"", b"{", b"[]", b'"x"', b"\xff\xfe", b"null", b"[" * 100_000, b'{"model": NaN}', b"{}"):
+        assert send(data)[0] == 400, data[:20]
+    half = json.dumps({"model": "mine", "messages": [{"role": "user", "content": "x"}]}).replace('"x"', '"\\ud800"')
+    assert send(half.encode())[0] == 400
+    assert send(json.dumps({**ASK, "model": "nobody"}).encode()) == (404, "model_not_found")
+    assert send(json.dumps({**ASK, "temperature": float("nan")}).encode())[0] == 400
+    assert code(served.get("/nothing"))[0] == 404 and code(served.get("/v1/chat/completions"))[0] == 405
+
+
+def test_a_body_of_ten_megabytes_is_too_large(served):
+    large = b"x" * (10 << 20)
+    for sent in (large, iter([large[:100_000]] * 100)):  # with its size in front, and without
+        try:
+            assert code(httpx.post(f"{served.url}/v1/completions", content=sent, timeout=30))[0] == 413
+        except (httpx.WriteError, httpx.RemoteProtocolError):
+            pass  # the server closed the connection while the client still wrote
+    assert served.get("/health").status_code == 200
+
+
+def test_a_body_that_never_ends_is_given_up(served, monkeypatch):
+    monkeypatch.setattr(api, "SLOWEST_BODY", 0.2)
+    with socket.create_connection(("127.0.0.1", served.port)) as slow:
+        slow.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{")
+        slow.settimeout(20)
+        assert slow.recv(4096).startswith(b"HTTP/1.1 408")
+
+
+def test_a_client_that_does_not_read_holds_nobody(served):
+    body = json.dumps({**ASK, "stream": True, "max_tokens": 200}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    slow = socket.create_connection(("127.0.0.1", served.port))
+    slow.sendall(head + body)
+    assert served.post("/v1/chat/completions", ASK).status_code == 200
+    slow.close()
+    until = time.monotonic() + 20
+    while (served.busy or served.worker._waiting) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not served.busy
+
+
+def test_too_many_requests_are_refused(served, monkeypatch):
+    monkeypatch.setattr(type(served.worker), "full", True)
+    for stream in (False, True):
+        assert code(served.post("/v1/chat/completions", {**ASK, "stream": stream})) == (429, "rate_limit_exceeded")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_failure_of_the_model_is_an_error_and_the_next_request_is_answered(served, monkeypatch, stream):
+    def broken(side):
+        raise RuntimeError("[malloc] Unable to allocate")
+
+    monkeypatch.setattr(served.worker, "_step_of", broken)
+    answer = served.post("/v1/chat/completions", {**ASK, "stream": stream})
+    if stream:
+        events = [line[6:] for line in answer.text.splitlines() if line.startswith("data: ")]
+        assert "out of memory" in json.loads(events[-1])["error"]["message"]
+    else:
+        assert answer.status_code == 500 and "out of memory" in answer.json()["error"]["message"]
+    monkeypatch.undo()
+    assert served.post("/v1/chat/completions", ASK).status_code == 200
+
+
+def test_nothing_of_a_talk_is_written_anywhere(served, monkeypatch, capfd):
+    assert SECRET not in served.post("/v1/chat/completions", {**ASK, "n": 2}).text
+    served.post("/v1/chat/completions", ASK)
+
+    def broken(*args):
+        raise ValueError(SECRET)
+
+    monkeypatch.setattr(api, "order_of", broken)
+    assert code(served.post("/v1/chat/completions", ASK))[0] == 500
+    out, err = capfd.readouterr()
+    assert out == "" and SECRET not in err and err.startswith("error: ValueError (") and len(err.splitlines()) == 1
+    kept = [path for path in served.folder.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
+    assert kept == []
+
+
+def test_replies_are_not_kept_by_browsers(served: Address):
+    headers = served.get("/v1/models").headers
+    assert headers["cache-control"] == "no-store" and headers["x-content-type-options"] == "nosniff" and "server" not in headers
+
+
+def test_other_addresses_need_a_key():
+    assert all(map(is_loopback, ("127.0.0.1", "localhost", "::1", "127.0.0.2")))
+    assert not any(map(is_loopback, ("0.0.0.0", "::", "192.168.1.7", "my-mac.local")))
+    with pytest.raises(UserError, match="give a key"):
+        check(Access.of("0.0.0.0", 0))
+    with pytest.raises(UserError, match="one line of ASCII"):
+        check(Access.of("127.0.0.1", 0, "a\nb"))
+    open_to_all = Access.of("0.0.0.0", 0, "key")
+    assert open_to_all.knows("192.168.1.7") and open_to_all.knows(socket.gethostname()) and not open_to_all.knows("evil.example")
+
+
+def test_a_port_that_is_taken_or_an_address_of_others_ends_in_one_line():
+    with listening("127.0.0.1", 0) as bound:
+        with pytest.raises(UserError, match="address already in use; name another one with --port"):
+            check(Access.of("127.0.0.1", bound.getsockname()[1]))
+    with pytest.raises(UserError, match="203.0.113.1:8080: .*--host"):
+        check(Access.of("203.0.113.1", 8080, "key"))
