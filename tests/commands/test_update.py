@@ -1,12 +1,12 @@
 """`mipo-mlx update`: notes that change are used by the next question, also of a talk that goes on."""
 
 from click.testing import CliRunner
-from mipo_mlx.commands.assistant import Assistant, Wishes
 
 from mipo_mlx.cli import main
 from mipo_mlx.files import write_json
 from mipo_mlx.progress import Reporter
 from mipo_mlx.run import existing_run
+from mipo_mlx.serving.assistant import Assistant, Wishes
 from mipo_mlx.sources import changes
 
 from .test_chat import COOK, trained, with_notes
@@ -26,7 +26,7 @@ def test_each_kind_of_change_is_one_line_and_the_talk_that_goes_on_uses_it(with_
     hashes = changes.hashes(run.recipe.sources)
     write_json(with_notes / "manifest.json", {"stages": {**run.manifest["stages"], "sources": {"summary": {"hashes": hashes}}}})
     assert update(with_notes) == ["memory: new: 4 files (bees.md, choir.md, knee.md, ...)", "memory: 4 passages of 4 files"]
-    talk = Assistant(run, Wishes(), Reporter(quiet=True))
+    talk = Assistant(with_notes, run.recipe, Wishes(), Reporter(quiet=True))
     assert [match.place for match in talk.background(COOK).matches] == ["soup.md:3"] and not talk.background(TEA).matches
     (notes / "tea.md").write_text("# Tea\n\nI have thirty-one kinds of tea in tins on a shelf.\n")
     (notes / "knee.md").write_text("# Knee\n\nMy right knee is well again since the operation of last spring.\n")
