@@ -79,11 +79,22 @@ def begun(run: Run, upto: str, options: RunOptions) -> Iterator[Reporter]:
     reporter = Reporter(options.quiet)
     _ask_about_code(run, reporter)
     with runs.locked(run.folder, reporter):
-        preflight.check(run, upto, options.fresh, reporter)
+        try:
+            preflight.check(run, upto, options.fresh, reporter)
+        except UserError:
+            _remove_unused(run.folder)
+            raise
         runs.prepare(run, options.fresh)
         if options.fresh:
             click.get_current_context().meta[ERASED] = True
         yield reporter
+
+
+def _remove_unused(folder: Path) -> None:
+    """Remove the folder of a run that was refused before it began: it holds the lock alone."""
+    if [path.name for path in folder.iterdir()] == [".lock"]:
+        (folder / ".lock").unlink()
+        folder.rmdir()
 
 
 def _ask_about_code(run: Run, reporter: Reporter) -> None:

@@ -58,7 +58,7 @@ def test_fresh_erases_nothing_for_a_recipe_that_cannot_work(finished, override, 
 def test_a_new_run_and_the_dry_run_refuse_at_once(home, override, told):  # noqa: F811
     for more in ([], ["--dry-run"]):
         assert told in refused("train", "r.yaml", "--set", override, *more)
-        assert not (home / "runs" / "r" / "recipe.yaml").exists()  # a run of the mended recipe is no other run
+        assert not (home / "runs" / "r").exists()  # nothing is left, and a run of the mended recipe is no other run
 
 
 @pytest.mark.parametrize(
