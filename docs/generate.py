@@ -144,7 +144,7 @@ def allowed(schema: dict[str, Any]) -> str:
 
 def _cell(explained: Explained) -> str:
     shown = "; ".join(f"`{value}`" + (f" ({why})" if why else "") for value, why in explained.examples)
-    return explained.text + (f". Examples: {shown}" if shown else "")
+    return explained.text + (f"{'' if explained.text.endswith('.') else '.'} Examples: {shown}" if shown else "")
 
 
 def recipes_block() -> str:
