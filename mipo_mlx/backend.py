@@ -96,12 +96,18 @@ def reset_peak_memory() -> None:
     mx.reset_peak_memory()
 
 
-def settle(cache_bytes: int) -> None:
-    """Before many steps on a GPU: MLX keeps at most `cache_bytes` of freed memory, since every new length leaves buffers of its
-    own size. On Metal, memory in use is not paged out, as in mlx-lm's trainer."""
+CACHE = 256 << 20  # bytes of freed memory that MLX may always keep
+
+
+def settle(cache_bytes: int = 0) -> None:
+    """MLX keeps at most `cache_bytes` of freed memory, and always CACHE: every new length leaves buffers of its own size.
+
+    `models/load.py` calls this for every stage. Training calls it again with what one step needs. On Metal, memory in use is
+    not paged out, as in mlx-lm's trainer.
+    """
     import mlx.core as mx
 
-    mx.set_cache_limit(cache_bytes)
+    mx.set_cache_limit(max(cache_bytes, CACHE))
     if mx.metal.is_available():
         mx.set_wired_limit(int(mx.device_info()["max_recommended_working_set_size"]))
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import backend
 from ..engine.tables import prepare
 from ..errors import UserError, first_line
 from . import control_tokens, weight_files
@@ -38,6 +39,7 @@ def load(name: str) -> LoadedModel:
         tokenizer = _tokenizer(path)
     check_chat_template(tokenizer, path)
     model.eval()
+    backend.settle()
     return LoadedModel(prepare(model), tokenizer, config, name, path)
 
 

@@ -31,8 +31,6 @@ from .schedule import group_grids, learning_rate, plan_steps, should_stop
 from .step import Step, gradient_step
 from .validation import Validation
 
-CACHE = 256 << 20  # bytes of freed memory that MLX may always keep
-
 
 @dataclass(frozen=True)
 class Start:
@@ -173,7 +171,7 @@ def fit(start: Start, folder: Path, recipe: Recipe, watch: Watch, target: str = 
     if not plan.fits:
         advice = memory_plan.advice(plan, loaded.model, settings, start.longest, limit)
         watch.reporter.warn(f"training may run out of memory: {advice}")
-    backend.settle(max(plan.activation_bytes, CACHE))
+    backend.settle(plan.activation_bytes)
     backend.reset_peak_memory()
     job = Job(
         start.train,

