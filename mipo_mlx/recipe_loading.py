@@ -28,18 +28,18 @@ class RecipeError(Exception):
     exit_code = 2
 
 
-def load_recipe(recipe: Path | str, overrides: Sequence[str] = (), notes: str | None = None) -> Recipe:
+def load_recipe(recipe: Path | str, overrides: Sequence[str] = (), notes: str | Sequence[str] | None = None) -> Recipe:
     """The recipe of a file or of a name (`find`), with its overrides and absolute paths.
 
-    overrides: `a.b=value`. notes: in place of sources.notes, relative to the working folder; every other path is relative to the
-    recipe's folder. Raises RecipeError for a mistake in the recipe, UserError for empty notes.
+    overrides: `a.b=value`. notes: one or several in place of sources.notes, relative to the working folder; every other path is
+    relative to the recipe's folder. Raises RecipeError for a mistake in the recipe, UserError for empty notes.
     """
     path = find(str(recipe))
-    if notes is not None:
-        if not notes.strip():
+    given = [notes] if isinstance(notes, str) else list(notes or ())
+    if given:
+        if not all(name.strip() for name in given):
             raise UserError("--notes: empty; expected a folder or a file of notes")
-        there = Path(os.path.expanduser(notes)).resolve()
-        overrides = [*overrides, f"sources.notes={quoted(str(there))}"]
+        overrides = [*overrides, f"sources.notes={as_yaml([str(Path(os.path.expanduser(name)).resolve()) for name in given])}"]
     return resolve_paths(load(path, overrides), path.resolve().parent)
 
 
@@ -185,6 +185,11 @@ def dump(recipe: Recipe) -> str:
 def quoted(text: str) -> str:
     """Text as a YAML value that reads back as the same text: a path may look like a number, a list or a comment."""
     return yaml.safe_dump(text, default_style='"', allow_unicode=True, width=10**9).rstrip("\n")
+
+
+def as_yaml(notes: Sequence[str]) -> str:
+    """`sources.notes` as a YAML value: one path, or a list of several."""
+    return quoted(notes[0]) if len(notes) == 1 else f"[{', '.join(map(quoted, notes))}]"
 
 
 def differences(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -16,7 +17,7 @@ from ..errors import UserError
 from ..models.load import EMBEDDED, resolve
 from ..progress import duration
 from ..recipe import Recipe
-from ..recipe_loading import ENDINGS, quoted
+from ..recipe_loading import ENDINGS, as_yaml, quoted
 from ..records import HELDOUT, TRAIN, Context, Prompt
 from .doctor import BASES, Fit, fitting
 from .dry_run import count, times
@@ -60,7 +61,7 @@ export:
 class Choices:
     """What a recipe of `init` is made of."""
 
-    notes: str
+    notes: tuple[str, ...]  # folders and files
     model: str
     name: str
 
@@ -76,7 +77,7 @@ def write(folder: Path, choices: Choices) -> Path:
         name=quote(choices.name),
         quoted_name=quoted(choices.name),
         model=quoted(choices.model),
-        notes=quoted(choices.notes),
+        notes=as_yaml(choices.notes),
         grids=defaults.pairs.grids,
         system=defaults.export.system,
         max_tokens=defaults.pairs.max_tokens,
@@ -100,25 +101,26 @@ def written() -> Path:
     return own[0]
 
 
-def choose(notes: str | None, model: str | None, name: str | None, ask: bool) -> Choices:
+def choose(notes: Sequence[str], model: str | None, name: str | None, ask: bool) -> Choices:
     """Complete what the command line leaves open: by three questions, or with `ask` False by defaults.
 
     Raises UserError for notes or a model that are not there, for a name that is no folder name, and without notes.
     """
-    if notes is None:
+    if not notes:
         if not ask:
             raise UserError("--notes is missing; expected a folder or a file of your notes")
-        notes = click.prompt("Where are your notes (a folder or a file)")
-    there = Path(notes).expanduser().resolve()
-    if not there.exists():
-        raise UserError(f"--notes {notes}: no such folder or file")
+        notes = [click.prompt("Where are your notes (a folder or a file)")]
+    there = [Path(name).expanduser().resolve() for name in notes]
+    for given, path in zip(notes, there, strict=True):
+        if not path.exists():
+            raise UserError(f"--notes {given}: no such folder or file")
     if model is None:
         model = _choose_base(ask)
     if name is None:
         name = click.prompt("What shall it be called", default="personal") if ask else "personal"
     if not re.fullmatch(r"[\w][\w.\- ]*", name):
         raise UserError(f"--name {name}: expected a plain folder name: letters, digits, dots and dashes")
-    return Choices(_short(there), _checked(model, ask), name)
+    return Choices(tuple(map(_short, there)), _checked(model, ask), name)
 
 
 def _choose_base(ask: bool) -> str:

@@ -52,8 +52,8 @@ class Review:
 
     def marks(self) -> dict[str, Any]:
         """The owner's choice for the page: by place, and by the number of each passage that a mark is for."""
-        found = ((number, self.own.of_passage(passage)) for number, passage in enumerate(self.passages) if self.own.passages)
-        return {"places": self.own.places, "passages": {number: keep for number, keep in found if keep is not None}}
+        listed = ((number, self.own.of_passage(passage)) for number, passage in enumerate(self.passages) if self.own.passages)
+        return {"places": self.own.places, "passages": {number: keep for number, keep in listed if keep is not None}}
 
     def rows(self) -> list[dict[str, Any]]:
         """The passages for the page."""
@@ -71,29 +71,29 @@ class Review:
         ]
 
 
-def as_text(found: Listing, own: OwnChoice) -> str:
+def as_text(listed: Listing, own: OwnChoice) -> str:
     """The page's content for a terminal."""
-    return "\n".join(_lines(found, own))
+    return "\n".join(_lines(listed, own))
 
 
-def _lines(found: Listing, own: OwnChoice) -> Iterator[str]:
-    used = sum(row.used for row in found.rows)
-    yield f"{len(found.rows):,} passages: {used:,} used, {len(found.rows) - used:,} left out"
-    if found.problem:
-        yield f"too few: {found.problem}"
+def _lines(listed: Listing, own: OwnChoice) -> Iterator[str]:
+    used = sum(row.used for row in listed.rows)
+    yield f"{len(listed.rows):,} passages: {used:,} used, {len(listed.rows) - used:,} left out"
+    if listed.problem:
+        yield f"too few: {listed.problem}"
     state = None
-    for row in found.best:
+    for row in listed.best:
         if (heading := "used, the best first" if row.used else f"left out: {row.state}") != state:
             state = heading
-            yield f"\n{state} ({sum(r.used if row.used else r.state == row.state for r in found.rows):,})"
+            yield f"\n{state} ({sum(r.used if row.used else r.state == row.state for r in listed.rows):,})"
         kept = ", kept by you" if own.verdict(row.passage) else ""
         side = f", {row.state}" if row.used else ""
         yield f"\n{row.passage.rank:+.1f}  {row.place}{side}{kept}: {row.why}"
         yield textwrap.fill(" ".join(row.passage.text.split()), WIDTH, initial_indent="      ", subsequent_indent="      ")
-    if found.skipped:
-        yield f"\nfiles that could not be read ({len(found.skipped):,})"
-        yield from (f"      {file}: {why}" for file, why in found.skipped)
-    for why, files in sorted(found.alone.items(), key=lambda item: -len(item[1])):
+    if listed.skipped:
+        yield f"\nfiles that could not be read ({len(listed.skipped):,})"
+        yield from (f"      {file}: {why}" for file, why in listed.skipped)
+    for why, files in sorted(listed.alone.items(), key=lambda item: -len(item[1])):
         yield f"\nleft alone: {why} ({len(files):,})"
         yield from (f"      {file}" for file in files)
 

@@ -33,12 +33,12 @@ USED = "This address has been used. Run `mipo-mlx notes` again for a new one.\n"
 
 def page(review: "Review", nonce: str = "") -> str:
     """The page as text: one file that loads nothing. All text of the notes is data, which the script shows as text."""
-    found = review.listing()
+    listed = review.listing()
     own, shared = resources(__package__), resources(report.__package__ or "")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     data = {"rows": review.rows(), **review.marks()}
-    skipped = [{"file": file, "why": why} for file, why in found.skipped]
-    alone = sorted(found.alone.items(), key=lambda item: -len(item[1]))
+    skipped = [{"file": file, "why": why} for file, why in listed.skipped]
+    alone = sorted(listed.alone.items(), key=lambda item: -len(item[1]))
     return environment.from_string(own.joinpath("notes.html").read_text(encoding="utf-8")).render(
         name=review.run.folder.name,
         css=Markup(shared.joinpath("page.css").read_text(encoding="utf-8") + own.joinpath("notes.css").read_text(encoding="utf-8")),
@@ -46,12 +46,12 @@ def page(review: "Review", nonce: str = "") -> str:
         # No `<` in the data can end the script that holds it.
         data=Markup(json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")),
         nonce=nonce,
-        problem=found.problem,
+        problem=listed.problem,
         skipped=skipped,
         alone=[(why, names[:200], len(names)) for why, names in alone],
-        used=sum(row.used for row in found.rows),
-        left=sum(not row.used for row in found.rows),
-        files=len({row.passage.source for row in found.rows}),
+        used=sum(row.used for row in listed.rows),
+        left=sum(not row.used for row in listed.rows),
+        files=len({row.passage.source for row in listed.rows}),
     )
 
 

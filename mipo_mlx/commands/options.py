@@ -24,7 +24,7 @@ class RunOptions:
     quiet: bool = False
     sets: tuple[str, ...] = ()  # key=value
     name: str | None = None
-    notes: str | None = None
+    notes: tuple[str, ...] = ()  # in place of sources.notes
     fresh: bool = False
 
 
@@ -59,7 +59,12 @@ BEGIN = (
     RUNS,
     QUIET,
     click.option("--name", help="Name of the run; default: the recipe's name, or that of its file."),
-    click.option("--notes", metavar="PATH", help="Folder or file of notes, seen from where you are, in place of sources.notes."),
+    click.option(
+        "--notes",
+        multiple=True,
+        metavar="PATH",
+        help="Folder or file of notes, seen from where you are, in place of sources.notes; may be given more than once.",
+    ),  # fmt: skip
     click.option(
         "--fresh",
         is_flag=True,

@@ -59,7 +59,7 @@ def _named(options: RunOptions) -> Run | None:
     target = options.target
     if target is None or target.endswith(recipe_loading.ENDINGS) or Path(f"{target}.yaml").is_file():
         return None
-    changes = options.sets or options.name or options.notes is not None
+    changes = options.sets or options.name or options.notes
     if changes and target in recipe_loading.shipped():
         return None
     if not any((folder / "recipe.yaml").exists() for folder in (Path(target), options.root / target)):

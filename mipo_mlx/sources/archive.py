@@ -66,6 +66,9 @@ def files_in(file: NoteFile, tally: Tally, choice: Choice, depth: int = 0) -> It
     for name in sorted(members):
         member, path = members[name], PurePosixPath(name)
         own_of_logseq = any(name.startswith(f"{root}logseq/") for root in graphs)
+        if file.ending == ".jex" and path.parts[0] == "resources":
+            tally.leave(f"{file.source}/{name}", "attachments of Joplin's notes")
+            continue
         if own_of_logseq or any(part.startswith(".") or part.lower() in TRASH for part in path.parts):
             tally.leave(f"{file.source}/{name}", "hidden or trash")
             continue

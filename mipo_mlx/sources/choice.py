@@ -16,15 +16,11 @@ from ..recipe import Sources
 from .decode import nfc
 
 # Folders whose text is not its owner's, or no longer meant. `!Archive/` among the excludes takes one back.
-COMMON = tuple(
-    f"{name}/"
-    for name in (
-        "Template Templates _templates Vorlage Vorlagen Plantillas Modèles Modelli Modelos Sjablonen Szablony Шаблоны 模板 "
-        "テンプレート "
-        "Archive Archives Archiv _archive Clippings Clipping Web-Clips Readwise Omnivore Highlights Kindle Zotero Snipd "
-        "copilot-custom-prompts node_modules site-packages venv"
-    ).split()
-)
+NAMES = (
+    "Template Templates _templates Vorlage Vorlagen Plantillas Modèles Modelli Modelos Sjablonen Szablony Шаблоны 模板 "
+    "テンプレート Archive Archives Archiv _archive Clippings Clipping Web-Clips Readwise Omnivore Highlights Kindle Zotero Snipd "
+    "copilot-custom-prompts node_modules site-packages venv"
+).split()
 BY_NAME, BY_VAULT = "in folders such as Templates, Archive or Clippings", "excluded by the vault's settings"
 BY_RECIPE, NOT_INCLUDED = "excluded by sources.exclude", "not named by sources.include"
 
@@ -41,8 +37,11 @@ class Rule:
     def holds(self, name: str, labels: Iterable[str] | None) -> bool:
         """Whether it fits a file of this name; with `labels`, whether it fits a note that has them."""
         if self.path is not None:
-            return bool(self.path.search(nfc(name)))
+            return bool(self.path.search(name))
         return any(label == self.label or label.startswith(f"{self.label}/") for label in labels or ())
+
+
+COMMON = Rule(BY_NAME, re.compile(f"(?:^|/)[\\W\\d_]*(?:{'|'.join(map(re.escape, NAMES))})[\\W_]*/", re.IGNORECASE))
 
 
 def rule(pattern: str, why: str, beneath: str = "") -> Rule:
@@ -70,9 +69,8 @@ class Choice:
 
     @staticmethod
     def of(sources: Sources) -> "Choice":
-        common = tuple(rule(pattern, BY_NAME) for pattern in COMMON)
         own = tuple(rule(pattern, BY_RECIPE) for pattern in sources.exclude)
-        return Choice((*common, *own), tuple(rule(pattern, NOT_INCLUDED) for pattern in sources.include))
+        return Choice((COMMON, *own), tuple(rule(pattern, NOT_INCLUDED) for pattern in sources.include))
 
     def with_vault(self, rules: list[Rule]) -> "Choice":
         """With the settings of a vault, which come before the recipe's own rules."""
@@ -81,7 +79,7 @@ class Choice:
 
     def why_not(self, name: str, labels: Iterable[str] | None = None) -> str | None:
         """Why a file (a folder: with a slash behind it) is left alone, or, with its labels, a note; None where it is read."""
-        why = None
+        why, name = None, nfc(name)
         for held in self.rules:
             if held.holds(name, labels):
                 why = None if held.back else held.why

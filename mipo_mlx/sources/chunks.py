@@ -65,9 +65,11 @@ def _with_short_headings(note: Note, count_tokens: CountTokens, room: int) -> No
     """The note with a title of at most `room` tokens, and with text in place of headings that are really paragraphs."""
 
     def is_text(block: Block) -> bool:
+        if not block.level:
+            return False
         words = len(block.text.split())
         sentence = words > 3 and block.text.endswith((".", "。"))
-        return bool(block.level) and (sentence or words > HEADING_WORDS or count_tokens(block.text) > room)
+        return sentence or words > HEADING_WORDS or not fits(block.text, count_tokens, room)
 
     blocks = [replace(block, level=0) if is_text(block) else block for block in note.blocks]
     return replace(note, blocks=blocks, title=next(fill([note.title], count_tokens, max(1, room)), ""))
@@ -162,14 +164,20 @@ def _whole_or_halves(text: str, count_tokens: CountTokens, room: int) -> Iterato
     if fits(text, count_tokens, room):
         yield text
     elif len(words := text.split()) > 1:
-        yield from fill(_halves(words), count_tokens, room)
+        for half in _halves(words):  # not `fill`: where counts do not add up, it would join the halves again, without end
+            yield from _whole_or_halves(half, count_tokens, room)
     else:  # one endless word: a token rarely has less than a character, so `room` characters fit
         yield from (text[at : at + room] for at in range(0, len(text), room))
 
 
 def fits(text: str, count_tokens: CountTokens, room: int) -> bool:
-    """Whether a text has at most `room` tokens; one of many more characters is not counted."""
-    return len(text) <= WIDEST * room and count_tokens(text) <= room
+    """Whether a text has at most `room` tokens; it is not counted where its characters or its words settle that.
+
+    A token has at least one character of plain text, and never words on both sides of a space.
+    """
+    if text.isascii() and len(text) < room:
+        return True
+    return len(text) <= WIDEST * room and len(text.split()) <= room and count_tokens(text) <= room
 
 
 def _halves(words: list[str]) -> list[str]:

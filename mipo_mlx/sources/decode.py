@@ -59,7 +59,7 @@ def _decode(data: bytes) -> tuple[str, str]:
 
 def writable(text: str) -> str:
     """`text` in NFC, as UTF-8 can hold it: halves of surrogate pairs, which JSON and file names may have, become U+FFFD."""
-    return nfc(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    return text if text.isascii() else nfc(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
 
 def nfc(text: str) -> str:

@@ -15,7 +15,10 @@ RUN = 3  # words in a shingle
 
 def shingles(text: str) -> frozenset[str]:
     """The three-word runs of a text, lower case, without punctuation; the words themselves for a shorter one."""
-    words = PART.findall(text.lower())
+    return _runs(PART.findall(text.lower()))
+
+
+def _runs(words: list[str]) -> frozenset[str]:
     if len(words) < RUN:
         return frozenset(words)
     return frozenset(" ".join(words[at : at + RUN]) for at in range(len(words) - RUN + 1))
@@ -24,16 +27,17 @@ def shingles(text: str) -> frozenset[str]:
 def drop_duplicates(passages: list[Passage], threshold: float, tally: Tally) -> list[Passage]:
     """`passages` without those that repeat an earlier one or reach the `threshold` (Jaccard) with it."""
     seen: set[str] = set()
-    distinct = []
+    distinct, sets = [], []
     for passage in passages:
-        key = " ".join(PART.findall(passage.text.lower()))
+        words = PART.findall(passage.text.lower())
+        key = " ".join(words)
         if key in seen:
             tally.drop(passage, "duplicate")
         else:
             seen.add(key)
             distinct.append(passage)
+            sets.append(_runs(words))
     kept = []
-    sets = [shingles(passage.text) for passage in distinct]
     for passage, twin in zip(distinct, near_duplicates(sets, threshold), strict=True):
         if twin is None:
             kept.append(passage)

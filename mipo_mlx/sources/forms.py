@@ -6,6 +6,7 @@ Every pattern runs in time that grows with the length of the text, whatever the 
 
 import re
 from collections import Counter
+from collections.abc import Callable
 
 # An embedded file behind `](`, `]: <` or `src="`, and one that stands free.
 DATA = r"data:[\w.+-]{1,40}/[\w.+-]{1,80}(?:;[\w=.+-]{1,80}){0,5},"
@@ -28,7 +29,15 @@ LEFT_OVER = re.compile(r"^(?![ \t|:-]*$)[ \t*+#<>|\[\]-]+$", re.MULTILINE)
 CONTENTS = re.compile(r"^[ \t]*(?:\[\[?_?TOC_?\]\]?|\\toc|<toc ?/?>)[ \t]*$", re.MULTILINE | re.IGNORECASE)
 IMPORT = re.compile(r"^(?:import [\w{}*, ]{1,200} from|export (?:const|default)) .*$", re.MULTILINE)
 FORMULA = re.compile(r"\$\$(?:[^$\n]|\n(?![ \t]*\n)){1,2000}\$\$")
+CODE = (  # of Jekyll and Hugo
+    ("{% highlight", "{% endhighlight %}"),
+    ("{% code", "{% endcode %}"),
+    ("{% comment", "{% endcomment %}"),
+    ("{{< highlight", "{{< /highlight >}}"),
+    ("{{< mermaid", "{{< /mermaid >}}"),
+)
 TEMPLATE = 3000  # characters of one stretch of template code, at most
+KINDS = 50  # names of armour or of LaTeX's environments in one text, at most: each takes a search of the whole text
 LATEX = re.compile(r"\\begin\{([a-z]{2,20}\*?)\}")
 
 TASK = re.compile(r"^([ \t>]*(?:[-*+]|\d{1,9}[.)])[ \t]+)\[[^\[\]\n]\](?=[ \t])[ \t]*", re.MULTILINE)
@@ -48,7 +57,7 @@ FIELD_WORDS = 5  # a field with fewer words is data
 
 INLINE_NOTE = re.compile(r"\^\[([^\[\]\n]{1,2000})\]")
 FOOTNOTE = re.compile(r"\[\^[^\]\n]{1,80}\]:?")
-CITATION = re.compile(r"\[[^\[\]\n]{0,80}@[\w:.#$%&+?<>~/-]{2,80}[^\[\]\n]{0,200}\](?!\()")
+CITATION = re.compile(r"\[[^\[\]\n]{0,80}@[\w:.#$%&+?<>~/-]{2,80}+[^\[\]\n]{0,200}+\](?!\()")
 BLOCK_ID = re.compile(r"[ \t]\^[A-Za-z0-9_-]{1,80}[ \t]*$", re.MULTILINE)
 REFERENCE = re.compile(r"\(\([0-9a-fA-F-]{36}\)\)")
 LABELLED_REFERENCE = re.compile(r"\[([^\[\]\n]{1,300})\]\(\(\([0-9a-fA-F-]{36}\)\)\)")
@@ -58,6 +67,34 @@ BEAR_MARK = re.compile(r"(?<!:)::(?=\S)([^:\n]{1,500}\S)::(?!:)")
 ROAM_MARK = re.compile(r"\^\^(?=\S)([^\^\n]{1,500})\^\^")
 
 
+def _field(match: re.Match) -> str:
+    """A line `key:: value` keeps what is long enough to be words."""
+    value = (match[3] or "").strip()
+    return f"{match[1]}{match[2].strip()}: {value}" if len(value.split()) >= FIELD_WORDS else ""
+
+
+# In this order: (what the text must have, '' for anything beyond ASCII; the pattern; what stays).
+MARKS: tuple[tuple[str, re.Pattern, str | Callable[[re.Match], str]], ...] = (
+    ("[", TASK, r"\1"),
+    ("", TASK_DATE, ""),
+    ("", TASK_MARK, ""),
+    ("@", KANBAN_DATE, ""),
+    ("**Complete**", KANBAN_DONE, ""),
+    ("::", FIELD, ""),
+    ("[", BEAR, ""),
+    ("#", BEAR_TAG, ""),
+    ("::", FIELD_LINE, _field),
+    ("^[", INLINE_NOTE, r" (\1)"),
+    ("^", BLOCK_ID, ""),
+    ("[^", FOOTNOTE, ""),
+    ("@", CITATION, ""),
+    ("((", LABELLED_REFERENCE, r"\1"),
+    ("((", REFERENCE, ""),
+    ("::", BEAR_MARK, r"\1"),
+    ("^^", ROAM_MARK, r"\1"),
+)
+
+
 def cut(text: str, removed: Counter) -> str:
     """`text` without what is nobody's words; `removed` counts embedded files, encoded data and template code."""
     if "data:" in text.lower():
@@ -65,19 +102,22 @@ def cut(text: str, removed: Counter) -> str:
         text = EMBEDDED.sub(lambda match: f"{match['before']}image.png", text)
         text, count = FREE.subn("", text)
         removed["images and embeds"] += count
-    for match in ARMOUR.finditer(text) if "-----BEGIN " in text else ():
-        ending = f"-----END {match[1]}-----"
-        if "PRIVATE KEY" not in match[1]:  # redaction counts those
-            text, count = between(text, match[0], ending)
+    for name in sorted({match[1] for match in ARMOUR.finditer(text)})[:KINDS] if "-----BEGIN " in text else ():
+        if "PRIVATE KEY" not in name:  # redaction counts those
+            text, count = between(text, f"-----BEGIN {name}-----", f"-----END {name}-----")
             removed["encoded data"] += count
     text, count = ENCODED.subn(_breaks, text)
     removed["encoded data"] += count
+    for opening, closing in CODE:
+        if opening in text:
+            text, count = between(text, opening, closing)
+            removed["code blocks"] += count
     text = _templates(text, removed)
     text, _ = between(text, "%%", "%%")
     text, _ = between(text, "<!--", "-->")
     text, count = FORMULA.subn(_breaks, text)
     removed["formulas"] += count
-    for name in {match[1] for match in LATEX.finditer(text)} if "\\begin{" in text else ():
+    for name in sorted({match[1] for match in LATEX.finditer(text)})[:KINDS] if "\\begin{" in text else ():
         text, count = between(text, f"\\begin{{{name}}}", f"\\end{{{name}}}")
         removed["formulas"] += count
     return _marks(text)
@@ -114,30 +154,22 @@ def _templates(text: str, removed: Counter) -> str:
         if "{{" in text:
             text, count = INNER_BRACES.subn(_breaks, text)
             counts += count
-    for pattern in (DOLLAR_BRACES, ATTRIBUTES, SHORTCODE, INLINE_QUERY, IMPORT):
-        text, count = pattern.subn("", text)
-        counts += count
+    for sign, pattern in (("${", DOLLAR_BRACES), ("{", ATTRIBUTES), ("[", SHORTCODE), ("`", INLINE_QUERY), ("port ", IMPORT)):
+        if sign in text:
+            text, count = pattern.subn("", text)
+            counts += count
     removed["template code"] += counts
     if counts:  # arrows and bars between two links of a template, and headings of which nothing is left
         text = LEFT_OVER.sub("", text)
-    return EMOJI_CODE.sub("", CONTENTS.sub("", FENCED_DIV.sub("", text)))
+    text = CONTENTS.sub("", text) if "toc" in text.lower() else text
+    return EMOJI_CODE.sub("", FENCED_DIV.sub("", text)) if ":" in text else text
 
 
 def _marks(text: str) -> str:
-    text = TASK.sub(r"\1", text)
-    for pattern in (TASK_DATE, TASK_MARK, KANBAN_DATE, KANBAN_DONE, FIELD, BEAR, BEAR_TAG):
-        text = pattern.sub("", text)
-    text = FIELD_LINE.sub(_field, text) if "::" in text else text
-    text = BLOCK_ID.sub("", INLINE_NOTE.sub(r" (\1)", text))
-    text = CITATION.sub("", FOOTNOTE.sub("", text)) if "[" in text else text
-    text = REFERENCE.sub("", LABELLED_REFERENCE.sub(r"\1", text))
-    return ROAM_MARK.sub(r"\1", BEAR_MARK.sub(r"\1", text))
-
-
-def _field(match: re.Match) -> str:
-    """A line `key:: value` keeps what is long enough to be words."""
-    value = (match[3] or "").strip()
-    return f"{match[1]}{match[2].strip()}: {value}" if len(value.split()) >= FIELD_WORDS else ""
+    for sign, pattern, kept in MARKS:
+        if sign in text if sign else not text.isascii():
+            text = pattern.sub(kept, text)
+    return text
 
 
 def _breaks(match: re.Match) -> str:

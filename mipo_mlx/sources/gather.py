@@ -17,6 +17,7 @@ from .note import Block, NotANote, Note, Skip, Tally
 from .note_file import NoteFile
 from .readers import ENDINGS, Reader, days_as_notes, headings_as_notes, reader_for
 from .readers.exports import is_export, read_export
+from .readers.journals import is_journal
 from .readers.rows import read_rows
 from .redact import redact, redact_name, redact_note
 from .walk import walk
@@ -145,7 +146,7 @@ def _file_reader(path: Path, sources: Sources) -> Reader:
     if _has_rows(path):
         return partial(read_rows, columns=sources.columns)
     file = NoteFile.on_disk(path)
-    reader: Reader | None = partial(read_export, me=sources.me) if file.ending == ".json" else reader_for(file, sources.me)
+    reader = reader_for(file, sources.me) or (partial(read_export, me=sources.me) if file.ending == ".json" else None)
     if reader is None:
         raise UserError(
             f"{path}: no kind of note that can be read; take a folder, or a file of one of {ENDINGS}, .json, .jsonl, .zip"
@@ -155,7 +156,8 @@ def _file_reader(path: Path, sources: Sources) -> Reader:
 
 def _has_rows(path: Path) -> bool:
     ending = path.suffix.lower()
-    return path.is_file() and (ending == ".jsonl" or ending == ".json" and not is_export(NoteFile.on_disk(path)))
+    file = NoteFile.on_disk(path)
+    return path.is_file() and (ending == ".jsonl" or ending == ".json" and not is_export(file) and not is_journal(file))
 
 
 def _chosen(notes: list[Note], choice: Choice, tally: Tally) -> list[Note]:
@@ -171,8 +173,12 @@ def _chosen(notes: list[Note], choice: Choice, tally: Tally) -> list[Note]:
 
 def _bounded(note: Note) -> Note:
     """The note in NFC, as UTF-8 can hold it, no block longer than LONGEST."""
-    blocks = [piece for block in note.blocks for piece in _pieces(replace(block, text=writable(block.text)))]
+    blocks = [piece for block in note.blocks for piece in _pieces(_writable(block))]
     return replace(note, name=writable(note.name), source=writable(note.source), title=writable(note.title), blocks=blocks)
+
+
+def _writable(block: Block) -> Block:
+    return block if block.text.isascii() else replace(block, text=writable(block.text))
 
 
 def _pieces(block: Block) -> Iterator[Block]:

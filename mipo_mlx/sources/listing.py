@@ -29,8 +29,8 @@ class Row:
     @property
     def why(self) -> str:
         """The signs behind its rank, the strongest first."""
-        found = sorted(signs(self.passage.text, self.passage.source).items(), key=lambda sign: -abs(sign[1]))
-        return ", ".join(f"{'' if value > 0 else 'less for: '}{sign}" for sign, value in found) or "no sign of its author"
+        ordered = sorted(signs(self.passage.text, self.passage.source).items(), key=lambda sign: -abs(sign[1]))
+        return ", ".join(f"{'' if value > 0 else 'less for: '}{sign}" for sign, value in ordered) or "no sign of its author"
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from .quoted import MARK, announced, cut_lines, own_blocks, settle
 
 KEEP_CODE = 80  # characters: a shorter code block is part of the sentence, a longer one is left out
 PARSER = MarkdownIt("commonmark", {"html": True, "maxNesting": 12}).enable("table")
+PARSER.normalizeLink = str  # type: ignore[method-assign]  # nobody reads where a link leads
 
 FRONT_MATTER = re.compile(r"\A(---|\+\+\+)[ \t]*\n(.*?)\n(?:\1|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 EMBED = re.compile(r"!\[\[[^\[\]\n]*\]\]")
@@ -38,8 +39,15 @@ NO_WORDS = re.compile(
     re.IGNORECASE,
 )
 ENDLESS = 10_000  # characters of a paragraph that no person wrote as one: its marks are dropped, its words kept
-MARKS = re.compile(r"[\[\]!*_<&`\\~]")
+DENSE, MARKED = 500, 0.3  # characters, and the share of marks among them, from which a paragraph counts as endless, too
+MARK_CHARS = "[]!*_<&`\\~"
+MARKS = re.compile(f"[{re.escape(MARK_CHARS)}]")
 OWN_LINE = re.compile(r"[ \t]*(?:[-*+|#>]|\d{1,9}[.)][ \t]|$)")
+BEGINNING = re.compile(r"[ \t]*(?:[-*+>]|#{1,6}|\d{1,9}[.)])?(?:[ \t]+|$)")
+FENCE = re.compile(r"[ \t]*(`{3,}|~{3,})")
+HELD = re.compile("\ue001(\\d+)\ue001")  # stands for an endless paragraph
+LONG_MATTER = 50_000  # characters of front matter, above which it is looked at by its lines: to parse YAML takes 10 s a MB
+KEY_LINE = re.compile(r"[ \t]*(?:- |[\w-]+:(?: |$))")
 SPACE = re.compile(r"\s+")
 
 
@@ -51,7 +59,8 @@ def parse(text: str) -> tuple[dict[str, Any], list[Block], Counter]:
     matter, body, offset = front_matter(text)
     removed = Counter(["broken front matter"] if matter is None else [])
     body = own_part(matter or {}, body, removed)
-    blocks = _Walker(removed, offset).walk(PARSER.parse(_plain(body, removed)))
+    body, endless = _without_endless(_plain(body, removed))
+    blocks = _Walker(removed, offset, endless).walk(PARSER.parse(body))
     return matter or {}, own_blocks(blocks, removed), +removed
 
 
@@ -61,6 +70,9 @@ def front_matter(text: str) -> tuple[dict[str, Any] | None, str, int]:
     if not match:
         return {}, text, 0
     after = text[match.end() :], text.count("\n", 0, match.end())
+    if len(match[2]) > LONG_MATTER:
+        lines = [line for line in match[2].split("\n") if line.strip()]
+        return (None, *after) if sum(bool(KEY_LINE.match(line)) for line in lines) > 0.8 * len(lines) else ({}, text, 0)
     try:
         values = yaml.safe_load(match[2]) if match[1] == "---" else _toml_title(match[2])
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError):  # a date such as 2024-99-99 is a ValueError
@@ -85,9 +97,9 @@ def _plain(text: str, removed: Counter) -> str:
     removed["images and embeds"] += len(IMAGE_TAG.findall(text)) if "<" in text else 0
     text, images = EMBED.subn("", text)
     removed["images and embeds"] += images
-    text = WIKI_LINK.sub(_link_text, text)
-    text = TAG_LINE.sub("", text)
-    return _without_endless(HIGHLIGHT.sub(r"\1", text))
+    text = WIKI_LINK.sub(_link_text, text) if "[[" in text else text
+    text = TAG_LINE.sub("", text) if "#" in text else text
+    return HIGHLIGHT.sub(r"\1", text) if "==" in text else text
 
 
 def _link_text(match: re.Match) -> str:
@@ -96,26 +108,40 @@ def _link_text(match: re.Match) -> str:
     return name.strip() or part.strip("#^ ")
 
 
-def _without_endless(text: str) -> str:
-    """`text` whose endless paragraphs have no marks: to parse those takes time that grows with the square of their length."""
-    if len(text) <= ENDLESS:
-        return text
-    lines = text.split("\n")
-    begin, size = 0, 0
+def _without_endless(text: str) -> tuple[str, list[str]]:
+    """(`text` with a sign in place of each endless paragraph, these paragraphs without their marks).
+
+    To parse them takes time that grows with the square of their length, or many microseconds a character.
+    """
+    if len(text) <= ENDLESS and _marks(text) <= MARKED * DENSE:
+        return text, []
+    lines, held = text.split("\n"), list[str]()
+    begin, size, fence = 0, 0, ""
     for number, line in enumerate([*lines, ""]):
-        if OWN_LINE.match(line):
-            if size > ENDLESS:
-                lines[begin:number] = [MARKS.sub(" ", part) for part in lines[begin:number]]
-            begin, size = number, 0
+        mark = FENCE.match(line)
+        if OWN_LINE.match(line) or mark or fence:
+            if not fence and (size > ENDLESS or size > DENSE and _marks(*lines[begin:number]) > MARKED * size):
+                opening = BEGINNING.match(lines[begin])
+                first = lines[begin][opening.end() :] if opening else lines[begin]
+                held.append(MARKS.sub(" ", " ".join([first, *lines[begin + 1 : number]])))
+                lines[begin:number] = [f"{opening[0] if opening else ''}\ue001{len(held) - 1}\ue001", *[""] * (number - begin - 1)]
+            beside = mark or fence or not line.strip()
+            begin, size = (number + 1, -len(line)) if beside else (number, 0)
+            if mark and (not fence or mark[1].startswith(fence)):
+                fence = "" if fence else mark[1]
         size += len(line)
-    return "\n".join(lines)
+    return "\n".join(lines), held
+
+
+def _marks(*lines: str) -> int:
+    return sum(line.count(char) for line in lines for char in MARK_CHARS)
 
 
 class _Walker:
     """Turns markdown-it's flat token list into blocks."""
 
-    def __init__(self, removed: Counter, offset: int) -> None:
-        self.removed, self.offset = removed, offset
+    def __init__(self, removed: Counter, offset: int, endless: list[str]) -> None:
+        self.removed, self.offset, self.endless = removed, offset, endless
         self.blocks: list[Block] = []
         self.level = 0
         self.bullet = ""  # mark of the list item whose first paragraph comes next
@@ -152,7 +178,7 @@ class _Walker:
         return self.blocks
 
     def _add(self, block: Block) -> None:
-        text = SPACE.sub(" ", block.text).strip()
+        text = " ".join(block.text.split())
         if not text:
             return
         bullet = "" if block.level or self.cells is not None else self.bullet
@@ -165,7 +191,7 @@ class _Walker:
         if own.text == MARK:
             bullet = ""
         if own.text != MARK or self.cells is None:  # own_blocks takes the mark away
-            target.append(replace(own, text=bullet + own.text))
+            target.append(replace(own, text=bullet + own.text) if bullet else own)
 
     def _html(self, token: Token, line: int) -> None:
         text, addresses = plain_text(unescape(HTML_TAG.sub(" ", token.content)))
@@ -193,6 +219,10 @@ class _Walker:
             self._add(Block(text, line, linked=sum(c.linked for c in cells), code=sum(c.code for c in cells)))
 
     def _inline(self, token: Token, line: int) -> None:
+        if (held := HELD.fullmatch(token.content)) and int(held[1]) < len(self.endless):
+            text, linked = plain_text(self.endless[int(held[1])])
+            self._add(Block(text, line, self.level, linked))
+            return
         parts: list[str] = []
         linked = code = depth = 0
         for child in token.children or []:
@@ -227,4 +257,5 @@ def plain_text(text: str) -> tuple[str, int]:
         linked += len(name)
         return name
 
-    return TAG.sub(r"\1", ADDRESS.sub(host, text)), linked
+    text = ADDRESS.sub(host, text) if "//" in text or "www." in text else text
+    return TAG.sub(r"\1", text) if "#" in text else text, linked

@@ -24,7 +24,8 @@ SENTENCE_ENDS = tuple('.!?…。！？"”»)')
 
 # What stands above a mail: a line of dashes, or its first headers.
 FORWARDED = re.compile(
-    r"^\s*(?:-{2,}.{3,60}-{2,}|_{10,}|(?:\*\*|\*)?(?:From|Von|De|Da|Van|Från|Fra|Od|От)\s?:(?:\*\*|\*)?\s.+)\s*$"
+    r"^[ \t]*(?:-{2,}+.{3,60}?-{2,}+|-{7,}+|_{10,}+"
+    r"|(?:\*\*|\*)?(?:From|Von|De|Da|Van|Från|Fra|Od|От)\s?:(?:\*\*|\*)?[ \t].+)[ \t]*$"
 )
 HEADERS = re.compile(
     r"^[\s>*]*(?:From|Sent|To|Cc|Subject|Date|Reply-To|Von|Gesendet|An|Betreff|Datum|De|Envoyé|À|Objet|Date|Para|Enviado|Asunto|Fecha"

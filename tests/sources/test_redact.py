@@ -144,6 +144,7 @@ def test_a_missing_detector_is_told_never_passed_over(monkeypatch, module, text)
     from mipo_mlx.sources import redact as redaction
 
     redaction._patterns.cache_clear()
+    redaction._phone.cache_clear()
     for name in [name for name in sys.modules if name.split(".")[0] == module]:
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setitem(sys.modules, module, None)

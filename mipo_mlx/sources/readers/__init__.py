@@ -9,7 +9,7 @@ from functools import partial
 from ..licences import WHY, is_of_a_package
 from ..note import NotANote, Note, Tally
 from ..note_file import NoteFile
-from . import documents, exports, html, logseq, mail, messengers, notion, org, plain
+from . import documents, exports, html, journals, logseq, mail, messengers, notion, org, plain
 
 Reader = Callable[[NoteFile, Tally], list[Note]]
 
@@ -22,6 +22,7 @@ READERS: dict[str, Callable[..., list[Note]]] = {  # readers of files that may h
     ".pdf": documents.read_pdf,
     ".mbox": mail.read_mbox,
     ".eml": mail.read_eml,
+    ".enex": journals.read_enex,
 }
 SHARED = {".htm", ".html", ".mbox", ".eml"}
 DAY = re.compile(  # a heading of a journal: 2024-05-01, 1.5.2024, Friday 3 May, 3 mai 2024, 2024年5月1日
@@ -39,6 +40,8 @@ def reader_for(file: NoteFile, me: str | None = None) -> Reader | None:
         return partial(_read_writing, me=me)
     if ending in READERS:
         return partial(READERS[ending], me=me) if ending in SHARED else READERS[ending]
+    if ending == ".json" and journals.is_journal(file):
+        return journals.read_journal
     if ending == ".json" and (file.stem.startswith("conversations") or exports.is_export(file)):
         return partial(exports.read_export, me=me)
     if not ending and file.beginning(5) == b"From ":

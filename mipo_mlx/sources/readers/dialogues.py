@@ -25,8 +25,8 @@ STRONG = (
     r"|ассистент|помощник|асистент|助手|アシスタント|어시스턴트|المساعد|עוזר|asistan|asisten|trợ lý|chat ?bot|language model|cursor"
 )
 WEAK = "model|bot|system|answer|response|reply|antwort|réponse|respuesta|resposta|risposta|ответ|回答|答え"
-DECORATED = r"[\s#>*_|`~+-]*(?:\[[\d:., /-]{4,24}\]\s*)?(?:\[!\w[\w-]*\][+-]?|role::)?[\s*_#]*"
-SIGN = r"[\U0001f300-\U0001faff\u2600-\u27bf\ufe0f\u200d]*[\s*_]*"
+DECORATED = r"[\s#>*_|`~+-]*+(?:\[[\d:., /-]{4,24}\]\s*+)?(?:\[!\w[\w-]*\][+-]?|role::)?[\s*_#]*+"
+SIGN = r"[\U0001f300-\U0001faff\u2600-\u27bf\ufe0f\u200d]*+[\s*_]*+"
 AFTER = (
     r"[\s*_]*(?:said|says|wrote|sagte|schrieb|a dit|dijo|disse|ha detto|说|說)?[\s*_]*"
     r"(?:[(\[][^()\[\]\n]{0,60}[)\]]|[-–—,|@•·] ?[\d:./APMapm ,-]{4,40})?[\s*_]*"
@@ -40,11 +40,21 @@ LEAD = re.compile(r"[\W_]*(?:\[[\d:., /-]{4,24}\][\W_]*)?([^\W_]+)")  # a line's
 NAMES = f"{USERS}|{STRONG}|{WEAK}".split("|")
 FIRST = tuple({word for name in NAMES for word in re.findall(r"^\W*(?:\?:)?([^\W\d_]+)", name)} | {"o", "gpt"})
 CALLOUT = re.compile(r"[>\s]*\[!\w*(?P<kind>user|human|prompt|question|agent|assistant|ai|bot|gpt|chatgpt|llm)\w*\]", re.IGNORECASE)
-ROLE = re.compile(r"[\s#*_>]*role::(?P<role>\w+)", re.IGNORECASE)
+ROLE = re.compile(r"[\s#*_>-]*+role::?\s*[\"']?(?P<role>user|human|assistant|ai|model|system|tool|bot)\b", re.IGNORECASE)
+CONTENT = re.compile(r"\s*content:\s*[\"'|>]?-?\s?")
+TAGGED = re.compile(r"\s*<(?P<role>/?(?:user|human|assistant|ai|model|system|thinking))>\s*", re.IGNORECASE)
+BRACKETED = re.compile(r"(\s*)\[(\w[\w .-]{0,30})\](?=\s*:)")
+ALONE_USER = re.compile(rf"\s*(?:{USERS})\s*", re.IGNORECASE)
+ALONE_OTHER = re.compile(rf"\s*(?:{STRONG})\s*", re.IGNORECASE)
+JSON_TURN = re.compile(
+    r"\s*[\[{].{0,200}\"(?:role|from|author|sender)\"\s*:\s*\"(?:user|human|assistant|gpt|system)\"", re.IGNORECASE
+)
 STAMP = re.compile(
     r"[\s*_>]*(?:\[Timestamp: [^\[\]\n]{4,40}\]|<hr class=\"__chatgpt_plugin\"[^<>]*>|Thought for .{1,30}|\d+ ?/ ?\d+)[\s*_]*",
     re.IGNORECASE,
 )
+MAY_BEGIN = frozenset("#>*_|`~+-[<")  # what stands before a speaker, beside emoji
+TABLE_RULE = re.compile(r"\s*\|(?:\s*:?-+:?\s*\|)+\s*")
 FEWEST = 3  # turns of one speaker without other signs
 
 # A recording's transcript: `00:01:12 ...`, `[1:05] ...`, `Anna Smith  0:03`.
@@ -65,7 +75,8 @@ ASK = "looks like a conversation that no reader can tell apart; leave it out, or
 
 def own_turns(lines: list[str], removed: Counter) -> list[str]:
     """The lines of a chat with an assistant with its turns emptied, the owner's kept; other texts as they are."""
-    turns = [(number, *turn) for number, line in enumerate(lines) if (turn := _turn(line))]
+    alone = _speakers_alone(lines)
+    turns = [(number, *turn) for number, line in enumerate(lines) if (turn := _turn(line) or (_alone(line) if alone else None))]
     speakers = Counter(speaker for _, speaker, _ in turns)
     if not speakers["assistant"] + (speakers["weak"] if speakers["weak"] > 1 and speakers["user"] > 1 else 0):
         return lines
@@ -80,7 +91,9 @@ def own_turns(lines: list[str], removed: Counter) -> list[str]:
             removed["turns of an assistant"] += not own
             kept[number] = text if own else ""
             quoted = line.lstrip().startswith(">")
-        elif not own or STAMP.fullmatch(line):
+        elif own and (content := CONTENT.match(line)) and number - 1 in begins:
+            kept[number] = line[content.end() :]
+        elif not own or STAMP.fullmatch(line) or TABLE_RULE.fullmatch(line):
             kept[number] = ""
         elif quoted:  # a turn within a callout
             kept[number] = re.sub(r"^[\s>]+", "", line)
@@ -89,8 +102,15 @@ def own_turns(lines: list[str], removed: Counter) -> list[str]:
 
 def _turn(line: str) -> tuple[str, str] | None:
     """(user, assistant or weak; the text behind) where a line begins a turn."""
-    if len(line) > 2000 and ":" not in line[:120]:
+    first = line.lstrip()[:1]
+    plain = first.isascii() and first not in MAY_BEGIN
+    if plain and (not first.isalnum() or ":" not in line and "：" not in line) or len(line) > 2000 and ":" not in line[:120]:
         return None
+    if tag := TAGGED.match(line) if first == "<" else None:
+        role = tag["role"].lower()
+        return ("user" if role in ("user", "human") or role.startswith("/") else "assistant"), line[tag.end() :]
+    if first == "[":
+        line = BRACKETED.sub(r"\1\2", line, count=1)
     if role := ROLE.match(line):
         return ("user" if role["role"].lower() in ("user", "human") else "assistant"), ""
     if callout := CALLOUT.match(line):
@@ -101,6 +121,8 @@ def _turn(line: str) -> tuple[str, str] | None:
     if not match:
         return None
     decorated = re.search(r"[#*_>`]|\[!|[\U0001f300-\U0001faff]", match["before"])
+    if "|" in match["before"] and match["text"].startswith("|"):  # a row of a table
+        return "user" if match["user"] else "assistant" if match["strong"] else "weak", match["text"].strip("| ")
     if not match["colon"] and (match["text"] or not decorated):
         return None
     if (
@@ -114,6 +136,19 @@ def _turn(line: str) -> tuple[str, str] | None:
     return speaker, match["text"]
 
 
+def _speakers_alone(lines: list[str]) -> bool:
+    """Whether lines name a speaker and nothing else, at least two for the owner and two for an assistant."""
+    short = [line for line in lines if 0 < len(line) < 40]
+    users = sum(bool(ALONE_USER.fullmatch(line)) for line in short)
+    return users >= 2 and sum(bool(ALONE_OTHER.fullmatch(line)) for line in short) >= 2
+
+
+def _alone(line: str) -> tuple[str, str] | None:
+    if len(line) > 40 or not line.strip():
+        return None
+    return ("user", "") if ALONE_USER.fullmatch(line) else ("assistant", "") if ALONE_OTHER.fullmatch(line) else None
+
+
 def without_others(lines: list[str], stem: str, me: str | None, removed: Counter) -> list[str]:
     """The lines of a dialogue that `me` spoke, the others emptied; other texts as they are.
 
@@ -122,6 +157,8 @@ def without_others(lines: list[str], stem: str, me: str | None, removed: Counter
     filled = [line for line in lines[:2000] if line.strip()][:200]
     if APPS.search(stem) and sum(bool(re.search(r"\d{1,2}[:.]\d\d", line[:60])) for line in filled) > len(filled) / 4:
         raise Skip(ASK)
+    if 2 <= sum(bool(JSON_TURN.match(line)) for line in filled) >= 0.5 * len(filled):
+        raise Skip("looks like a conversation in JSON; give the file the ending .json or .jsonl, or leave it out")
     if len(filled) < 6:
         return lines
     if sum(bool(ARROW.search(line[:60])) for line in filled) > len(filled) / 5 or _is_transcript(filled):

@@ -30,6 +30,8 @@ SIGNS = (
     b'"conversations"',
     b'"conversation"',
     b'"safeHtmlItem"',
+    b'"Gemini Apps"',
+    b'"Bard"',
     b'"role"',
 )
 HTML = re.compile(r"<[^<>]+>")
@@ -211,7 +213,8 @@ def activity_prompts(rows: Iterable[tuple[str, str]]) -> Iterator[tuple[int, str
 def _is_telegram(values: dict[str, Any]) -> bool:
     chats = values.get("chats")
     rows = values.get("messages") or (isinstance(chats, dict) and (chats.get("list") or [{}])[0].get("messages"))
-    return isinstance(rows, list) and bool(rows) and isinstance(rows[0], dict) and ("from_id" in rows[0] or "actor_id" in rows[0])
+    first = rows[:20] if isinstance(rows, list) else []
+    return any(isinstance(row, dict) and ("from_id" in row or "actor_id" in row) for row in first)
 
 
 def _telegram(values: dict[str, Any], file: NoteFile, tally: Tally, me: str | None) -> list[Note]:

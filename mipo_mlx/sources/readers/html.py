@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 from ..forms import between, cut
 from ..licences import refuse_licence
-from ..markdown import KEEP_CODE, SPACE, plain_text
+from ..markdown import KEEP_CODE, SPACE, front_matter, plain_text
 from ..note import Block, Note, Tally
 from ..note_file import NoteFile
 from ..quoted import own_blocks
@@ -29,18 +29,24 @@ def read_html(file: NoteFile, tally: Tally, me: str | None = None) -> list[Note]
     text = file.text(tally, LIMIT)
     if (chat := pages.read_chat(text, file, tally, me)) is not None:
         return chat
-    title, blocks = parse_html(text, tally)
+    matter, body, offset = front_matter(text)  # of a page that a generator such as Jekyll reads
+    title, blocks = parse_html("\n" * offset + body, tally)
+    title = str((matter or {}).get("title") or title)
     refuse_licence("\n".join(block.text for block in blocks[:40]))
     lines = [f"{'#' * block.level} {block.text}" if block.level else block.text for block in blocks]
     own = without_others(own_turns(lines, tally.removed), file.stem, me, tally.removed)
     changed = zip(blocks, lines, own, strict=True)
     kept = [block if line == left else replace(block, text=left) for block, line, left in changed if left]
-    return [own_title(Note(file.source, file.source, title or stem_title(file.path), kept, labels=labels({}, "\n".join(own))))]
+    return [
+        own_title(Note(file.source, file.source, title or stem_title(file.path), kept, labels=labels(matter or {}, "\n".join(own))))
+    ]
 
 
 def parse_html(text: str, tally: Tally) -> tuple[str, list[Block]]:
     """(title, blocks) of a page, without scripts, menus, forms and the words of others."""
     parser = _Blocks(tally)
+    text, properties = between(text, '<table class="properties">', "</table>")  # of a page of Notion's
+    tally.removed["properties"] += properties
     parser.feed(_harmless(cut(text, tally.removed)))
     parser.close()
     parser.flush()

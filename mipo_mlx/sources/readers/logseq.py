@@ -12,7 +12,7 @@ from .plain import labels, own_text
 PROPERTY = re.compile(r"^[ \t]*(?:-[ \t]+)?([\w./-]+)::(?:[ \t]+(.*))?$", re.MULTILINE)
 DRAWER = re.compile(r"^[ \t]*:(?:LOGBOOK|PROPERTIES):[ \t]*$(?:\n(?!\s*:END:).*){0,400}\n[ \t]*:END:[ \t]*$", re.MULTILINE)
 QUERY = re.compile(
-    r"^[ \t]*#\+BEGIN_(?:QUERY|QUOTE|SRC|EXPORT)\b.*$(?:\n(?!\s*#\+END_).*){0,400}\n[ \t]*#\+END_\w+[ \t]*$",
+    r"^[ \t]*(?:-[ \t]+)?#\+BEGIN_(?:QUERY|QUOTE|SRC|EXPORT)\b.*$(?:\n(?!\s*#\+END_).*){0,400}\n[ \t]*#\+END_\w+[ \t]*$",
     re.MULTILINE | re.IGNORECASE,
 )
 MARKER = re.compile(r"^[ \t]*#\+(?:BEGIN|END)_\w+[ \t]*$", re.MULTILINE | re.IGNORECASE)

@@ -30,6 +30,7 @@ BEHIND = re.compile(r"([^\[\]\n:]{1,60}), \[([^\[\]\n]{4,40})\]:?")  # the name 
 WRITER = re.compile(
     r"(?:<(?P<nick>[^<>\s]{1,40})> (?P<words>.*)|(?P<tab>[^\t\n]{1,40})\t(?P<cell>.*)|(?P<name>[^:\n]{1,60}?)(?:: (?P<text>.*)|:))"
 )
+DIGIT = re.compile(r"\d")
 LETTERS = 20  # of a stamp, at most: "de la tarde", "오후"
 
 # What an app writes in place of a message, where no mark shows it.
@@ -120,10 +121,12 @@ def notes_of_days(messages: Iterable[tuple[int, str, str]], file: NoteFile, with
 def is_messages(text: str) -> bool:
     """Whether a text is a chat: its lines begin with times and writers, and few writers come again and again."""
     lines = [line for line in text[:40_000].split("\n") if line.strip()][:80]
+    if not any(map(header, lines[:3])):
+        return False
     headers = [header(line) for line in lines]
     stamped = [message for message in headers if message]
     writers = Counter(line.writer for line in stamped if line.writer)
-    if not any(headers[:3]) or len(stamped) < max(2, len(lines) / 4) or sum(writers.values()) < len(stamped) / 2:
+    if len(stamped) < max(2, len(lines) / 4) or sum(writers.values()) < len(stamped) / 2:
         return False
     dated = sum(bool(line.day) for line in stamped) > 0.8 * len(lines)
     return len(writers) <= max(2, sum(writers.values()) / 2) or dated and len(writers) <= 9
@@ -131,10 +134,10 @@ def is_messages(text: str) -> bool:
 
 def header(line: str) -> Message | None:
     """The message that begins on a line: writer '' for a line of the app's own; None where none begins."""
+    if not DIGIT.search(line[:80]):
+        return None
     marked = line.startswith("\u200e")
     bare = line.translate(BIDI).replace("\u202f", " ").replace("\u00a0", " ").strip()
-    if not any(char.isdigit() for char in bare[:64]):
-        return None
     digits = bare if bare.isascii() else "".join(map(_digit, bare))
     if behind := BEHIND.fullmatch(digits):
         day = stamp(behind[2])

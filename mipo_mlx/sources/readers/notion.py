@@ -3,7 +3,7 @@
 import re
 from pathlib import PurePath
 
-from ..note import NotANote, Note, Tally
+from ..note import NotANote, Note, Skip, Tally
 from ..note_file import NoteFile
 from .plain import labels, markdown_blocks, title_of
 
@@ -44,13 +44,15 @@ def without_properties(text: str) -> tuple[str, int]:
 def joplin_text(text: str, tally: Tally) -> str | None:
     """The text of a note in Joplin's raw export, its title as a heading; None for another file.
 
-    Raises NotANote for a notebook, a tag, or what else Joplin keeps in such a file.
+    Raises NotANote for a notebook, a tag, or what else Joplin keeps in such a file, and Skip for an encrypted note.
     """
     match = JOPLIN.search(text, max(0, len(text) - 4000))
     if not match:
         return None
     if match[1] != "1":
         raise NotANote("Joplin's notebooks, tags and resources")
+    if "encryption_applied: 1" in match[0]:
+        raise Skip("encrypted by Joplin; decrypt it there and export it again")
     tally.removed["properties"] += match[0].count("\n")
     title, _, body = text[: match.start()].partition("\n")
     return f"# {title}\n{body}"

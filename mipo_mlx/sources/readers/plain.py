@@ -47,7 +47,7 @@ def own_text(file: NoteFile, text: str, removed: Counter, me: str | None) -> str
 
 def labels(matter: dict[str, Any], text: str) -> frozenset[str]:
     """What sources.exclude and include can name of a note: its tags, and the keys and values of its front matter."""
-    tags = {f"#{tag.casefold()}" for tag in TAG.findall(text)} | {f"#{tag}" for tag in tags_of(matter)}
+    tags = {f"#{tag.casefold()}" for tag in (TAG.findall(text) if "#" in text else ())} | {f"#{tag}" for tag in tags_of(matter)}
     keys = {f"{key}:".casefold() for key in matter}
     values = {
         f"{key}: {one}".casefold() for key, value in matter.items() for one in (value if isinstance(value, list) else [value])

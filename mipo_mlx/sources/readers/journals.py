@@ -1,0 +1,113 @@
+"""Notes of programs that export all of them to one file, or each to a file of data: Day One, Google Keep, Simplenote, Evernote.
+
+What lies in their trash is left out, and pictures and attachments are counted.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from ...errors import UserError
+from ..forms import between
+from ..markdown import parse
+from ..note import Block, NotANote, Note, Skip, Tally
+from ..note_file import NoteFile
+from .html import parse_html
+from .rows import parse_json
+
+LIMIT = 256 << 20  # bytes: Evernote keeps attachments within the file
+# What the beginning of a .json file has of each program.
+SIGNS = (
+    (b'"entries"', b'"creationDate"'),
+    (b'"isTrashed"', b'"textContent"'),
+    (b'"isTrashed"', b'"listContent"'),
+    (b'"activeNotes"',),
+)
+ENEX_NOTE = re.compile(r"<note>(.*?)</note>", re.DOTALL)
+ENEX_TITLE, ENEX_TAG = re.compile(r"<title>([^<]*)</title>"), re.compile(r"<tag>([^<]*)</tag>")
+DECLARED = re.compile(r"<\?xml[^<>]*\?>|<!DOCTYPE[^<>]*>")
+ENEX_CONTENT = re.compile(r"<content>\s*<!\[CDATA\[(.*?)\]\]>\s*</content>", re.DOTALL)
+
+
+def is_journal(file: NoteFile) -> bool:
+    """Whether a JSON file begins like the notes of one of these programs."""
+    beginning = file.beginning(1 << 16)
+    return any(all(sign in beginning for sign in signs) for signs in SIGNS)
+
+
+def read_journal(file: NoteFile, tally: Tally) -> list[Note]:
+    """A note for each entry of a JSON file; `line` is the entry's number. Raises Skip where it is JSON of another kind."""
+    try:
+        values = parse_json(file.text(tally, LIMIT), file.source)
+    except UserError:
+        raise Skip("not valid JSON") from None
+    rows = list(_entries(values, tally))
+    if not rows:
+        raise NotANote(".json files")
+    notes = []
+    for number, (key, title, text, tags) in enumerate(rows, 1):
+        try:
+            _, blocks, removed = parse(text)
+        except NotANote as reason:
+            tally.removed[str(reason)] += 1
+            continue
+        tally.removed.update(removed)
+        name = f"{file.source}#{key or number}" if len(rows) > 1 else file.source
+        labels = frozenset(f"#{tag.casefold()}" for tag in tags)
+        if blocks:
+            notes.append(Note(name, file.source, title, [replace(block, line=number) for block in blocks], labels=labels))
+    return notes
+
+
+def read_enex(file: NoteFile, tally: Tally) -> list[Note]:
+    """A note for each of Evernote's; `line` is that on which it begins."""
+    text, attachments = between(file.text(tally, LIMIT), "<resource>", "</resource>")
+    tally.removed["images and embeds"] += attachments
+    notes, at, line = [], 0, 1
+    for number, match in enumerate(ENEX_NOTE.finditer(text), 1):
+        line += text.count("\n", at, match.start())
+        at = match.start()
+        content, title = ENEX_CONTENT.search(match[1]), ENEX_TITLE.search(match[1])
+        blocks = parse_html(DECLARED.sub("", content[1]), tally)[1] if content else []
+        if blocks:
+            labels = frozenset(f"#{tag.casefold()}" for tag in ENEX_TAG.findall(match[1]))
+            here = [Block(block.text, line, block.level, block.linked, block.code) for block in blocks]
+            notes.append(Note(f"{file.source}#{number}", file.source, title[1] if title else "", here, labels=labels))
+    return notes
+
+
+def _entries(values: Any, tally: Tally) -> Iterator[tuple[str, str, str, list[str]]]:
+    """(key, title, Markdown, tags) of every entry that is not in the trash."""
+    if not isinstance(values, dict):
+        return
+    if isinstance(values.get("entries"), list):  # Day One
+        for entry in values["entries"]:
+            if isinstance(entry, dict) and isinstance(entry.get("text"), str):
+                yield str(entry.get("uuid") or ""), "", entry["text"].replace("\u2028", "\n"), _names(entry.get("tags"))
+    elif isinstance(values.get("activeNotes"), list):  # Simplenote
+        tally.removed["notes in the trash"] += len(values.get("trashedNotes") or [])
+        for entry in values["activeNotes"]:
+            if isinstance(entry, dict) and isinstance(entry.get("content"), str):
+                title, _, text = entry["content"].partition("\n")
+                yield (
+                    str(entry.get("id") or ""),
+                    title if text.strip() else "",
+                    text if text.strip() else title,
+                    _names(entry.get("tags")),
+                )
+    elif "isTrashed" in values:  # Google Keep
+        if values["isTrashed"]:
+            raise NotANote("notes in the trash")
+        listed = values.get("listContent") or []
+        items = [f"- {item['text']}" for item in listed if isinstance(item, dict) and item.get("text")]
+        text = values.get("textContent") if isinstance(values.get("textContent"), str) else ""
+        tally.removed["images and embeds"] += len(values.get("attachments") or [])
+        yield "", str(values.get("title") or ""), "\n".join([text or "", *items]), _names(values.get("labels"))
+
+
+def _names(tags: Any) -> list[str]:
+    """Tags as they are written: names, or objects with a name."""
+    every = tags if isinstance(tags, list) else []
+    names = (tag.get("name") if isinstance(tag, dict) else tag for tag in every)
+    return [name for name in names if isinstance(name, str)]

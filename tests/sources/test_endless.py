@@ -1,0 +1,60 @@
+"""Texts that no person wrote, which once took minutes or ended a run: what is beside them is read, and their words are kept.
+
+Seconds are in `benchmarks/reading.py doubling`.
+"""
+
+import pytest
+
+from mipo_mlx.progress import Reporter
+from mipo_mlx.recipe import Sources
+from mipo_mlx.sources.chunks import cut
+from mipo_mlx.sources.gather import read_notes
+from mipo_mlx.sources.markdown import ENDLESS, parse
+from mipo_mlx.sources.note import Block, Note, Tally
+
+SIGNS = '{{ {% [[ ![ <!-- < ` * _ [^ \\ >_ -_ | $ #_ ~~ == (( :: @ - & http:// [a]( 1._ <div> { %% " -----BEGIN_A-----'.split()
+
+
+def read(folder, text: str, ending: str = ".md") -> tuple[list[Block], Tally]:
+    (folder / f"a{ending}").write_text(text, encoding="utf-8")
+    tally = Tally()
+    notes = read_notes(Sources(notes=str(folder)), tally, Reporter(quiet=True))
+    return [block for note in notes for block in note.blocks], tally
+
+
+@pytest.mark.parametrize("sign", SIGNS)
+@pytest.mark.parametrize("ending", [".md", ".txt", ".html", ".org"])
+def test_what_stands_above_is_read(tmp_path, sign, ending):
+    blocks, _ = read(tmp_path, f"I keep bees in my garden.\n\n{sign.replace('_', ' ') * 3000}\n", ending)
+    assert blocks[0].text.startswith("I keep bees in my garden.")
+
+
+def test_the_words_of_an_endless_paragraph_are_kept_without_its_marks():
+    words = "I *sing* in the [choir](https://a.org/b) and " * 300
+    _, blocks, _ = parse(f"- {words}\n- Tea\n\n# {words}\n\n{words}\n\nI end.\n")
+    assert len(words) > ENDLESS and blocks[-1] == Block("I end.", 8)
+    for block, first in zip((blocks[0], blocks[2], blocks[3]), ("- I", "I", "I"), strict=True):
+        assert block.text.startswith(f"{first} sing in the choir (a.org") and block.text.count("sing") == 300
+    assert [block.level for block in blocks] == [0, 0, 1, 0, 0] and [block.line for block in blocks] == [1, 2, 4, 6, 8]
+
+
+def test_long_code_without_an_empty_line_stays_code():
+    for fence, inner in (("```", ""), ("~~~", ""), ("````", "```\n")):
+        code = "print('I am no sentence of anybody', 1)\n" * 400
+        _, blocks, removed = parse(f"I wrote this:\n\n{fence}python\n{inner}{code}{fence}\n\nI end. {'word ' * 2500}\n")
+        assert removed["code blocks"] == 1 and [block.text[:6] for block in blocks] == ["I end."]
+
+
+def test_prose_between_two_rules_is_no_front_matter_however_long():
+    prose = "I keep bees, and I sing to them.\n\n" * 2000
+    matter, blocks, _ = parse(f"---\n{prose}---\n\nI end.\n")
+    assert matter == {} and len(blocks) == 2001
+    matter, blocks, removed = parse("---\n" + "".join(f"key{n}: value of it\n" for n in range(4000)) + "---\n\nI end.\n")
+    assert [block.text for block in blocks] == ["I end."] and removed["broken front matter"] == 1
+
+
+def test_counts_that_do_not_add_up_end():
+    """A tokenizer may count less for two words apart than for both together."""
+    blocks = [Block("word and " * 400, 1), Block("x" * 500, 2), Block("a bb " * 90, 3)]
+    found = cut(Note("n", "n.md", "", blocks), lambda text: len(text) // 4, 12, 1, Tally())
+    assert sum(passage.text.count("word") for passage in found) == 400 and all(passage.tokens <= 12 for passage in found)

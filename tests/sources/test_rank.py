@@ -1,0 +1,177 @@
+"""How much a passage seems to tell of its author: values and order, in several languages, and shares when too many are there."""
+
+from collections import Counter
+
+import pytest
+
+from mipo_mlx import recipe_loading
+from mipo_mlx.progress import Reporter
+from mipo_mlx.records import HELDOUT, TRAIN
+from mipo_mlx.sources import read
+from mipo_mlx.sources.note import Passage, Tally
+from mipo_mlx.sources.rank import GOOD, SHARE, TOPIC, score, signs, topic
+from mipo_mlx.sources.split import split, telling_most
+
+DIARY = "I slept badly again. My back hurts, so I decided to swim every morning and to stop the runs until May."
+MANUAL = "The pump has two valves. Open the upper valve before the lower one, and close both valves after use."
+TEXTS = {  # (a diary, a text of reference)
+    "English": (DIARY, MANUAL),
+    "German": (
+        "Ich habe wieder schlecht geschlafen. Mein Rücken tut weh, deshalb will ich jeden Morgen schwimmen.",
+        "Die Pumpe hat zwei Ventile. Das obere Ventil wird vor dem unteren geöffnet, danach werden beide geschlossen.",
+    ),
+    "French": (
+        "J'ai encore mal dormi. Mon dos me fait mal, alors je nage toujours le matin avec ma sœur.",
+        "La pompe a deux vannes. La vanne du haut est ouverte avant celle du bas, puis les deux sont fermées.",
+    ),
+    "Spanish": (
+        "Otra vez no he dormido. Me duele la espalda, así que quiero nadar siempre por la mañana con mi hermana.",
+        "La bomba tiene dos válvulas. La válvula superior se abre antes que la inferior, y luego se cierran las dos.",
+    ),
+    "Italian": (
+        "Ho dormito male. La mia schiena mi fa male e voglio nuotare sempre la mattina con mia sorella.",
+        "La pompa ha due valvole. La valvola superiore si apre prima di quella inferiore, poi si chiudono entrambe.",
+    ),
+    "Polish": (
+        "Znowu źle spałem. Bolą mnie plecy, więc chcę pływać z moją siostrą. Mam dość biegania i jestem zmęczony.",
+        "Pompa ma dwa zawory. Górny zawór otwiera się przed dolnym, a potem zamyka się oba zawory.",
+    ),
+    "Russian": (
+        "Я опять плохо спал. У меня болит спина, и я хочу плавать каждое утро с моей сестрой.",
+        "У насоса два клапана. Верхний клапан открывают раньше нижнего, затем оба клапана закрывают.",
+    ),
+    "Turkish": (
+        "Yine kötü uyudum, her sabah yüzmek istiyorum. Benim sırtım ağrıyor ve ben koşmayı bırakıyorum.",
+        "Pompanın iki vanası vardır. Üst vana alttakinden önce açılır, sonra ikisi de kapatılır.",
+    ),
+    "Chinese": (
+        "我又没睡好。我的背很疼，所以我决定每天早上和姐姐去游泳。",
+        "水泵有两个阀门。先打开上面的阀门，再打开下面的阀门，最后全部关闭。",
+    ),
+    "Japanese": (
+        "私はまたよく眠れなかった。私の背中が痛いので、毎朝泳ぐことにした。",
+        "ポンプには弁が二つある。上の弁を先に開け、次に下の弁を開ける。",
+    ),
+    "Korean": (
+        "나는 또 잠을 못 잤다. 내 등이 아파서 나는 매일 아침 수영하기로 했다.",
+        "펌프에는 밸브가 두 개 있다. 위쪽 밸브를 먼저 열고 아래쪽 밸브를 연다.",
+    ),
+}
+
+
+@pytest.mark.parametrize("language", TEXTS)
+def test_a_diary_is_above_a_text_of_reference(language):
+    diary, manual = TEXTS[language]
+    assert score(diary, "a.md") >= GOOD > 0.5 > score(manual, "a.md")
+
+
+def test_values():
+    assert score("", "a.md") == score("“I am the one who knocks, and I will.”", "a.md") == -2.0
+    assert score(MANUAL, "a.md") == 0.0 and signs(MANUAL, "a.md") == {}
+    assert score(MANUAL, "diary/a.md") == pytest.approx(0.8) and score(MANUAL, "Reference/a.md") == pytest.approx(-0.5)
+    assert signs("I row.", "a.md") == {"first person": pytest.approx(1.0 * (0.8 + 0.6) + 0.5)}
+    dated = "On 2024-05-01 and on Monday the pump was mended."
+    assert {sign: value > 0 for sign, value in signs(dated, "a.md").items()} == {"dates": True, "marks and digits": False}
+    assert signs(dated, "a.md")["dates"] == pytest.approx(0.4)
+    assert sum(signs(DIARY, "a.md").values()) == score(DIARY, "a.md")
+
+
+def test_order():
+    texts = {
+        DIARY: "2024-05-01.md",
+        DIARY + " ": "a.md",
+        "We mended the pump at our club, and our neighbours came.": "a.md",
+        MANUAL: "a.md",
+        "You should open your valve before you close your other valve, and you will save your time.": "a.md",
+        "pump.com valves.org\nhoses.net\nthe shop of pumps.io\nvalve-world.com": "a.md",
+    }
+    ranks = [score(text, source) for text, source in texts.items()]
+    assert ranks == sorted(ranks, reverse=True) and len(set(ranks)) == len(ranks)
+
+
+@pytest.mark.parametrize("marks", ['"{}"', "“{}”", "„{}“", "«{}»", "「{}」"])
+def test_what_is_quoted_is_not_its_authors_first_person(marks):
+    quoted = marks.format("I have always loved my mountains, and I will never leave them")
+    told = f"The mayor of the village then stood up. {quoted}, said the mayor to the village."
+    assert "first person" in signs(told.replace(quoted, quoted[1:-1]), "a.md")
+    assert "first person" not in signs(told, "a.md") and score(told, "a.md") < 0.5
+
+
+def test_a_firms_we_is_weaker_than_an_i():
+    firm = "Our partners trust our brand, and we protect our property. We ask that partners use our logo as shown."
+    own = firm.replace("Our", "My").replace("our", "my").replace("We", "I").replace("we", "I")
+    assert score(own, "a.md") > score(firm, "a.md") + 0.3
+
+
+def test_one_word_is_weaker_than_several_at_the_same_share():
+    once = "my pump " + "and the valve of it " * 4
+    assert score(once * 4, "a.md") > score(once, "a.md") + 0.4
+
+
+def test_questions_to_nobody_say_little():
+    lines = ["What do I want?", "Who held me back?", "What would I change?"]
+    assert score("\n".join(lines), "a.md") < score("\n".join(lines).replace("?", "."), "a.md") - 0.5
+
+
+def test_topics_are_folders_at_the_top():
+    assert [topic(name) for name in ("a.md", "Work/a.md", "Work/b/c.md")] == ["", "Work", "Work"]
+
+
+def passages(counts: dict[str, int], rank: float = 0.0) -> list[Passage]:
+    """Notes by their file and the number of their passages."""
+    return [
+        Passage(f"Number {n} of {source} is this one.", source, source, n + 1, 9, rank=rank)
+        for source, count in counts.items()
+        for n in range(count)
+    ]
+
+
+def kept(every: list[Passage], limit: int, grid: int = 2) -> Counter:
+    return Counter(c.source for c in split(every, 0, 0.25, limit, grid, Tally()))
+
+
+def test_no_file_takes_more_than_its_share_even_with_the_best_ranks():
+    every = passages({f"{n}.md": 3 for n in range(40)}) + passages({"big.md": 500}, rank=5.0)
+    found = kept(every, 400)
+    assert found["big.md"] <= SHARE * found.total() + 1 and len(found) == 41
+
+
+def test_no_folder_takes_more_than_its_share_where_others_can_fill_the_rest():
+    every = passages({f"Work/{n}.md": 2 for n in range(100)}, rank=3.0) + passages({f"Home/{n}.md": 2 for n in range(100)})
+    found = kept(every, 100)
+    work = sum(count for source, count in found.items() if source.startswith("Work/"))
+    assert found.total() == 100 and TOPIC * 100 <= work <= 56
+    alone = kept(passages({f"Work/{n}.md": 2 for n in range(100)}), 100)
+    assert alone.total() == 100  # a vault of one folder is no smaller for it
+
+
+def test_each_further_passage_of_a_note_has_to_be_better():
+    every = passages({f"{n}.md": 1 for n in range(30)}, rank=1.0) + passages({f"long{n}.md": 4 for n in range(10)}, rank=1.2)
+    found = kept(every, 40)
+    assert max(found.values()) == 1 and len(found) == 40
+
+
+def test_beyond_the_least_only_passages_that_tell_of_their_author_are_kept():
+    poor, good = passages({f"a{n}.md": 1 for n in range(60)}), passages({f"b{n}.md": 1 for n in range(30)}, rank=GOOD)
+    tally = Tally()
+    found = telling_most(poor + good, 40, tally)
+    assert sum(p.rank == GOOD for p in found) == 30 and len(found) == 40
+    assert tally.dropped == {"tells little of its author": 50}
+    assert len(telling_most(poor + good, 10, Tally())) == 30 and telling_most(poor + good, 90, Tally()) == poor + good
+
+
+def test_the_least_is_a_key_and_rows_of_a_table_are_never_too_poor(tmp_path):
+    for number in range(30):
+        (tmp_path / f"{number}.md").write_text(f"The pump number {number} has {number + 3} valves and a hose.\n")
+    sets = [f"sources.notes={tmp_path}", "sources.min_tokens=3", "pairs.contexts_per_grid=2"]
+
+    def count(*more):
+        recipe = recipe_loading.parse("model: none", overrides=[*sets, *more])
+        contexts, _, row = read.collect(recipe, lambda text: len(text.split()), Reporter(quiet=True))
+        assert {c.split for c in contexts} == {TRAIN, HELDOUT}
+        return len(contexts), row["passages"]["dropped"].get("tells little of its author", 0)
+
+    assert count() == (30, 0) and count("sources.least_contexts=8") == (8, 22)
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(f'{{"text": "The pump number {n} has {n + 3} valves and a hose.", "id": "{n}"}}\n' for n in range(30)))
+    assert count("sources.least_contexts=8", f"sources.notes={rows}") == (30, 0)
