@@ -245,6 +245,12 @@ def test_code_between_tags_of_a_site_generator(tmp_path, block):
     assert notes["a.md"] == "I wrote a program.\nI end."
 
 
+@pytest.mark.parametrize("declared", ["<!DOCTYPE html>", '<?xml version="1.0"?>', "<!doctype html SYSTEM 'about:legacy-compat'>"])
+def test_declarations_of_an_html_page_are_no_words(tmp_path, declared):
+    notes, _ = written(tmp_path, {"a.html": f"{declared}\n<html><head><title>Boat</title></head><body><p>I row.</p></body></html>"})
+    assert notes == {"a.html": "I row."}
+
+
 def test_front_matter_of_an_html_page(tmp_path):
     page = (
         "---\nlayout: post\ntitle: 'My boat'\nauthor:\n  login: jo\ntags: [sea]\n---\n<p>I row to the island.</p>\n<p>I sing.</p>\n"
@@ -300,7 +306,7 @@ def test_what_is_in_googles_trash_is_left_alone(tmp_path):
 
 
 def test_evernote(tmp_path):
-    note = "<note><title>{}</title><content><![CDATA[<en-note><div>{}</div><en-media/></en-note>]]></content><tag>{}</tag>{}</note>"
+    note = '<note><title>{}</title><content><![CDATA[<?xml version="1.0"?><!DOCTYPE en-note SYSTEM "enml2.dtd"><en-note><div>{}</div><en-media/></en-note>]]></content><tag>{}</tag>{}</note>'
     picture = '<resource><data encoding="base64">QUJD</data></resource>'
     text = f"<en-export>\n{note.format('Garden', 'I plant beans.', 'home', picture)}\n{note.format('Boat', 'I row.', 'sea', '')}\n</en-export>"
     notes, tally = written(tmp_path, {"a.enex": text})

@@ -59,6 +59,7 @@ def _harmless(text: str) -> str:
     text, _ = between(text, "<![CDATA[", "]]>")
     text, _ = between(text, "<script", "</script>")
     text, _ = between(text, "<style", "</style>")
+    text = re.sub(r"<[!?][^<>]{0,5000}>", " ", text)
     return re.sub(r"<(?!/?[A-Za-z][^<>]{0,5000}>)", " ", text)
 
 

@@ -26,7 +26,6 @@ SIGNS = (
 )
 ENEX_NOTE = re.compile(r"<note>(.*?)</note>", re.DOTALL)
 ENEX_TITLE, ENEX_TAG = re.compile(r"<title>([^<]*)</title>"), re.compile(r"<tag>([^<]*)</tag>")
-DECLARED = re.compile(r"<\?xml[^<>]*\?>|<!DOCTYPE[^<>]*>")
 ENEX_CONTENT = re.compile(r"<content>\s*<!\[CDATA\[(.*?)\]\]>\s*</content>", re.DOTALL)
 
 
@@ -69,7 +68,7 @@ def read_enex(file: NoteFile, tally: Tally) -> list[Note]:
         line += text.count("\n", at, match.start())
         at = match.start()
         content, title = ENEX_CONTENT.search(match[1]), ENEX_TITLE.search(match[1])
-        blocks = parse_html(DECLARED.sub("", content[1]), tally)[1] if content else []
+        blocks = parse_html(content[1], tally)[1] if content else []
         if blocks:
             labels = frozenset(f"#{tag.casefold()}" for tag in ENEX_TAG.findall(match[1]))
             here = [Block(block.text, line, block.level, block.linked, block.code) for block in blocks]
