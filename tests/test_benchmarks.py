@@ -338,3 +338,13 @@ def test_the_vocabulary_benchmark_runs(tmp_path):
 def test_the_simulation_of_intervals_runs(tmp_path):
     rows = [cells(line) for line in start(tmp_path, "coverage.py", "--trials", "20").splitlines()[2:]]
     assert len(rows) == 7 and all(float(ours.rstrip("%")) >= float(plain.rstrip("%")) for _, plain, ours in rows)
+
+
+@pytest.mark.process
+def test_the_reading_benchmark_runs(tmp_path, tiny_folder):
+    out = start(tmp_path, "reading.py", "doubling", "--largest", "8000", "--sign", "{{", "--ending", ".md", "--ending", ".org")
+    rows = [cells(line) for line in out.splitlines()[2:]]
+    assert [(row[1], row[2]) for row in rows] == [(e, k) for e in (".md", ".org") for k in ("one", "many")]
+    assert all(float(cell) >= 0 for row in rows for cell in row[3:])
+    out = start(tmp_path, "reading.py", "many", "--count", "30", "--model", str(tiny_folder))
+    assert "30 files, 30 passages" in out
