@@ -41,7 +41,9 @@ class Rule:
         return any(label == self.label or label.startswith(f"{self.label}/") for label in labels or ())
 
 
-COMMON = Rule(BY_NAME, re.compile(f"(?:^|/)[\\W\\d_]*(?:{'|'.join(map(re.escape, NAMES))})[\\W_]*/", re.IGNORECASE))
+COMMON = Rule(
+    BY_NAME, re.compile(f"(?:^|/)[^\\w/]*(?:\\d{{1,3}}[^\\w/]+|_)?(?:{'|'.join(map(re.escape, NAMES))})[^\\w/]*_?/", re.IGNORECASE)
+)
 
 
 def rule(pattern: str, why: str, beneath: str = "") -> Rule:

@@ -62,7 +62,8 @@ HOST = re.compile(
 NO_PERSON = re.compile(
     r"\bi\.\s?e\.|\bI/O\b|\bEU\b|\b(?:[Pp]art|[Cc]hapter|[Vv]olume|[Ww]ar|Act|Type|Class) I\b"
 )  # "I" and "eu" that are nobody
-QUESTION = re.compile(r"[?？]\s*$", re.MULTILINE)
+SENTENCES = re.compile(r"[.!?。！？](?=\s|$)|[。！？]|[^\s.!?。！？](?=\n|\Z)")  # ends of sentences and of lines
+BLANK = re.compile(r"_{3,}|\[(?:insert|your|enter|name|company|date|add|list|todo|tbd)\b[^\[\]\n]{0,60}\]|\bX{3,}\b", re.IGNORECASE)
 TO_READER = frozenset("you your yours yourself du dein deine sie ihr vous votre tú usted você".split())
 GOOD = 1.3  # the score from which a passage tells of its author
 LATER = 0.35  # what each further passage of one note has to be better by
@@ -87,7 +88,7 @@ def signs(text: str, source: str) -> dict[str, float]:
     singular += len(TURKISH.findall(text)) if "yorum" in text else 0
     first = singular + 0.4 * _count(own, PLURAL)
     reader = _count(own, TO_READER)
-    lines = text.count("\n") + 1
+    questions = text.count("?") + text.count("？")
     diary, reference = _of_name(source)
     counts = Counter(text)
     letters = sum(count for char, count in counts.items() if char.isalpha())
@@ -102,7 +103,8 @@ def signs(text: str, source: str) -> dict[str, float]:
         "the name of a work of reference": -0.5 * reference,
         "speaks to its reader": -0.8 * min(1.0, 20 * reader / size) * (0.3 if first >= reader else 1.0),
         "links": -1.5 * min(1.0, 6 * len(HOST.findall(text)) / size) if "." in text else 0.0,
-        "questions": -0.7 if lines > 2 and "?" in text and 2 * len(QUESTION.findall(text)) > lines else 0.0,
+        "questions": -1.6 if questions > 2 and 2 * questions > len(SENTENCES.findall(text)) else 0.0,
+        "blanks to fill in": -1.0 if BLANK.search(text) else 0.0,
         "marks and digits": -3.0 * max(0.0, odd / max(1, letters + odd) - 0.05),
     }
     return {sign: value for sign, value in weights.items() if value}

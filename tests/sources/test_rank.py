@@ -175,3 +175,13 @@ def test_the_least_is_a_key_and_rows_of_a_table_are_never_too_poor(tmp_path):
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(f'{{"text": "The pump number {n} has {n + 3} valves and a hose.", "id": "{n}"}}\n' for n in range(30)))
     assert count("sources.least_contexts=8", f"sources.notes={rows}") == (30, 0)
+
+
+@pytest.mark.parametrize(
+    "blank", ["Dear ____, I have read your letter.", "I want to meet [insert name] on Monday.", "I owe XXX to my aunt."]
+)
+def test_blanks_to_fill_in_are_a_template(blank):
+    assert (
+        score(blank, "a.md")
+        < score(blank.replace("____", "Ana").replace("[insert name]", "Ana").replace("XXX", "five"), "a.md") - 0.7
+    )
