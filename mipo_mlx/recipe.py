@@ -102,6 +102,7 @@ class Pairs(Section):
     batch: Count = 32
     own_prompts: Annotated[int, Field(ge=0)] = 0
     said_back: Annotated[float, Field(ge=0, le=1)] = 0.1
+    votes: bool = False
     filters: Filters = Filters()
 
     @model_validator(mode="after")
@@ -287,6 +288,15 @@ class Recipe(Section):
             raise ValueError(
                 "pairs.distractors: passages of several people would stand in one context; write auto, or remove the column note"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _votes_can_be_learned(self) -> "Recipe":
+        if self.pairs.votes and self.training.objective in CONTRASTS_CONTEXTS:
+            why = "contrasts the contexts of a grid, and both answers of a vote had the same one"
+            raise ValueError(f"pairs.votes: {self.training.objective} {why}; write dpo")
+        if self.pairs.votes and self.pairs.file:
+            raise ValueError("pairs.votes: pairs.file brings its own pairs; write false")
         return self
 
     @model_validator(mode="after")

@@ -126,3 +126,24 @@ class Pair:
     distractor_ids: list[str] = field(default_factory=list)  # passages that stood before the right one, and before the wrong ones
     source: str = ""
     line: int = 0
+
+
+VOTES = "votes.jsonl"  # the owner's own, like the profile: no run erases it
+TUNED, BASE, NEITHER = "tuned", "base", "neither"
+
+
+@dataclass(frozen=True)
+class Ballot:
+    """One blind vote of the owner's (votes.jsonl): which of two answers to one request fits better."""
+
+    request: str
+    own: bool  # the owner's own request, not a held-out one of the run
+    prompt: list[dict[str, str]]  # the messages that both models had
+    passages: list[str]
+    tuned: str  # the trained model's answer
+    base: str
+    first: str  # whose answer stood first: TUNED or BASE
+    choice: str  # TUNED, BASE or NEITHER
+    adapters: str  # a hash of the adapters that answered
+    time: str = ""  # in UTC
+    sources: list[str] = field(default_factory=list)  # places of the passages

@@ -115,7 +115,7 @@ STAGES = {
 }
 PARTIAL = ".?*.partial"  # what a killed write left (files.replacing, export)
 QUESTIONS = f"questions-{'[0-9a-f]' * 8}.json*"  # of a data set (sources.questions)
-BESIDE = re.compile(rf"\.lock|{contexts.FILE}|profile\.old(-\d+)?\.md|{own_choice.FILE}")  # there before a run, or after an erase
+BESIDE = re.compile(rf"\.lock|{contexts.FILE}|profile\.old(-\d+)?\.md|{own_choice.FILE}|votes\.jsonl")  # may be there before a run
 
 
 @dataclass

@@ -49,10 +49,7 @@ def distil(run: Run, reporter: Reporter, fresh: bool) -> Path:
 def _put_aside(run: Run, path: Path, reporter: Reporter) -> None:
     """Make room for a new profile. What was written by hand is kept, and so are earlier copies of it."""
     if contexts.edited(run.folder):
-        names = ("profile.old.md", *(f"profile.old-{number}.md" for number in range(2, 10**6)))
-        kept = next(run.folder / name for name in names if not (run.folder / name).exists())
-        path.replace(kept)
-        reporter.say(f"  {path}: edited by hand; moved to {kept.name}")
+        reporter.say(f"  {path}: edited by hand; moved to {contexts.put_aside(run.folder)}")
     for name in (contexts.FILE, contexts.STATE, "profile-samples.jsonl"):
         (run.folder / name).unlink(missing_ok=True)
     if run.recipe.export.system.strip() in ("auto", "profile") and run.done("export"):

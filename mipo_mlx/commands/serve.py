@@ -7,7 +7,7 @@ from datetime import datetime
 
 from ..errors import UserError
 from ..progress import Reporter
-from ..run import Run
+from ..run import Run, locked
 from ..serving.assistant import Wishes
 from ..serving.guard import Access, is_loopback
 from ..serving.server import Served
@@ -32,7 +32,7 @@ def serve(run: Run, place: Place, wishes: Wishes, say: Callable[[str], None]) ->
     access = Access.of(place.host, place.port, key_of(place.api_key), place.origins)
     created = run.manifest.get("created", "")
     seconds = int(datetime.fromisoformat(created).timestamp()) if created else 0
-    served = Served(run.folder, run.recipe, wishes, seconds)
+    served = Served(run.folder, run.recipe, wishes, seconds, lambda: locked(run.folder, Reporter(quiet=True)))
     run_server(served, access, Reporter(), lambda port: say(started(run.folder.name, access, port)))
 
 
@@ -47,7 +47,7 @@ def started(name: str, access: Access, port: int) -> str:
     """What to do now."""
     host = "127.0.0.1" if access.host in ALL else access.host
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    lines = [f"{name} answers at {address}/v1 (model: {name}); Ctrl-C ends it"]
+    lines = [f"{name} answers at {address}/v1 (model: {name}), and on a page at {address}; Ctrl-C ends it"]
     if access.key:
         lines.append("every request needs the API key")
     if not is_loopback(access.host):

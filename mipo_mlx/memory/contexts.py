@@ -7,6 +7,7 @@ recipe names whose each context is (`columns.note`), there are several people, a
 """
 
 import hashlib
+import itertools
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -102,6 +103,14 @@ def edited(folder: Path) -> bool:
     """Whether there is a profile.md that is not as it was made: somebody's own words."""
     path, state = folder / FILE, folder / STATE
     return path.exists() and not (state.exists() and read_json(state)["sha256"] == sha256(path))
+
+
+def put_aside(folder: Path) -> str:
+    """Rename profile.md to profile.old.md, or profile.old-2.md and so on where there are such; returns the new name."""
+    names = itertools.chain(["profile.old.md"], (f"profile.old-{number}.md" for number in itertools.count(2)))
+    name = next(name for name in names if not (folder / name).exists())
+    (folder / FILE).replace(folder / name)
+    return name
 
 
 def digest(folder: Path, recipe: Recipe) -> str | None:

@@ -42,7 +42,7 @@ def import_pairs(path: Path, tokenizer: Any, recipe: Recipe, window: int | None 
     taken = {row.get("grid") for _, row in rows if isinstance(row.get("grid"), int)}
     free = (number for number in itertools.count() if number not in taken)
     vocabulary = Vocabulary(tokenizer)
-    pairs = [_pair(row if "grid" in row else {**row, "grid": next(free)}, where, vocabulary) for where, row in rows]
+    pairs = [pair_of(row if "grid" in row else {**row, "grid": next(free)}, where, vocabulary) for where, row in rows]
     for (where, _), pair in zip(rows, pairs, strict=True):
         length = len(pair.prompt_tokens) + max(map(len, pair.tokens))
         if window is not None and length > window:
@@ -165,7 +165,8 @@ def _row(line: str, where: str) -> dict[str, Any]:
     return row
 
 
-def _pair(row: dict[str, Any], where: str, vocabulary: Vocabulary) -> Pair:
+def pair_of(row: dict[str, Any], where: str, vocabulary: Vocabulary) -> Pair:
+    """The pair of one row. where: its file and line. Raises UserError for a row that is none."""
     prompt, candidates = _conversations(row, where)
     texts = [vocabulary.unmarked(candidate[0]["content"]) for candidate in candidates]
     if not all(text.strip() for text in texts):

@@ -26,6 +26,7 @@ from ..models.prompts import PromptBuilder, window_of
 from ..progress import Reporter
 from ..recipe import Recipe
 from ..records import HELDOUT, TRAIN, Context, Grid, Prompt, key_for
+from .ballots import HeldOut, voted_pairs
 from .build import Built, add_said_back, build
 from .exchange import import_pairs
 from .fitting import fit_of
@@ -107,6 +108,9 @@ def from_notes(folder: Path, recipe: Recipe, reporter: Reporter, round_number: i
     by_id = {context.id: context for context in contexts}
     built = build(grids, by_id, {prompt.id: prompt for prompt in prompts}, recipe, ask)
     built.pairs = add_said_back(built.pairs, by_id, recipe, loaded)
+    if recipe.pairs.votes:
+        first_grid = max((grid.id for grid in grids), default=-1) + 1
+        built.pairs += voted_pairs(folder, HeldOut.of(contexts, prompts), loaded, first_grid, reporter)
     if round_number > 1 and recipe.training.reference == "base":
         with adapters.disabled(loaded.model):
             built.pairs = with_reference(built.pairs, loaded.model, reporter)

@@ -12,7 +12,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from .. import recipe_loading
-from ..evaluation import outcome
+from ..evaluation import blind, outcome
 from ..evaluation.outcome import Fresh, Outcome
 from ..export import results
 from ..files import rounds, write_text
@@ -63,6 +63,7 @@ class Page:
     likelier: str
     judge: str
     judged: str
+    blind: str  # what the owner's blind votes came to
     in_use: list[str]
     baselines: list[tuple[str, comparisons.Cells]]
     drift: str
@@ -139,6 +140,7 @@ def contents(folder: Path, recipe: Recipe) -> Page:
         judge=judged.judge if judged else "",
         in_use=comparisons.in_use(result.use),
         judged=" ".join([comparisons.votes(judged), *comparisons.second_opinions(judged)]).strip(),
+        blind=blind.sentence(blind.tally(folder, recipe)),
         baselines=comparisons.baselines(result.baselines, fresh),
         drift=signs.drift(result.unprompted),
         leak=signs.leak_test(result.leak),

@@ -18,7 +18,8 @@ from starlette.routing import Route
 
 from ..errors import UserError
 from ..models.prompts import encode_text
-from .assistant import BASE, TOP_P, TUNED, Assistant, Background
+from ..records import BASE, TUNED
+from .assistant import TOP_P, Assistant, Background
 from .passages import Passages
 from .protocol import DONE, TEXT, Refused, Reply, Wanted, event, read_chat, read_text
 from .worker import Busy, Draw, Order, Worker

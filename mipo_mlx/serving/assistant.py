@@ -20,9 +20,8 @@ from ..models.load import load
 from ..models.prompts import encode, system_message, window_of
 from ..progress import Reporter
 from ..recipe import Recipe
-from ..records import Context
+from ..records import BASE, TUNED, Context
 
-TUNED, BASE = "tuned", "base"
 TOP_P = 0.95
 
 

@@ -5,9 +5,10 @@ mipo-mlx serve RUN -> serve() -> Guard -> Api and Desk -> Worker
 
 import socket
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -22,6 +23,7 @@ from ..progress import Reporter
 from ..recipe import Recipe
 from .api import GONE, Api
 from .assistant import Assistant, Wishes
+from .desk import Desk, Owned
 from .guard import Access, Guard, is_loopback
 from .protocol import FAILED, Refused
 from .worker import Worker
@@ -37,6 +39,7 @@ class Served:
     recipe: Recipe
     wishes: Wishes
     created: int  # when it was trained, in seconds since 1970
+    hold: Callable[[], AbstractContextManager[Any]]  # keeps other processes from the run; raises UserError where one works on it
 
 
 def check(access: Access) -> None:
@@ -87,10 +90,11 @@ def server(app: ASGIApp) -> uvicorn.Server:
 
 
 def application(served: Served, worker: Worker, access: Access) -> ASGIApp:
-    """The endpoint of a run whose model is loaded."""
+    """The endpoint and the page of a run whose model is loaded."""
     api = Api(served.folder.resolve().name, worker, served.created)
     handlers = {Refused: refused, HTTPException: unknown, ClientDisconnect: gone, Exception: failed}
-    app = Starlette(routes=api.routes(), exception_handlers=handlers)
+    desk = Desk(api, Owned(served.folder, served.recipe, served.hold), access.key)
+    app = Starlette(routes=[*api.routes(), *desk.routes()], exception_handlers=handlers)
     return guarded(app, access)
 
 

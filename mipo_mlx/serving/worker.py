@@ -29,7 +29,8 @@ from ..engine import fast
 from ..engine.sampling import nucleus_sampler
 from ..errors import one_line
 from ..models import adapters
-from .assistant import BASE, TUNED, Assistant
+from ..records import BASE, TUNED
+from .assistant import Assistant
 from .ending import Unrolling
 
 AT_ONCE = 16  # answers in one batch; further ones wait

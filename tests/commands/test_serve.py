@@ -41,9 +41,13 @@ def test_what_cannot_be_served_ends_in_one_line(trained, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "host, key, says",
     [
-        ("127.0.0.1", "", ["one answers at http://127.0.0.1:99/v1 (model: one); Ctrl-C ends it"]),
-        ("::1", "", ["one answers at http://[::1]:99/v1 (model: one); Ctrl-C ends it"]),
-        ("0.0.0.0", "k", ["one answers at http://127.0.0.1:99/v1 (model: one); Ctrl-C ends it", "API key", "not encrypted"]),
+        (
+            "127.0.0.1",
+            "",
+            ["one answers at http://127.0.0.1:99/v1 (model: one), and on a page at http://127.0.0.1:99; Ctrl-C ends it"],
+        ),
+        ("::1", "", ["one answers at http://[::1]:99/v1 (model: one), and on a page at http://[::1]:99; Ctrl-C ends it"]),
+        ("0.0.0.0", "k", ["one answers at http://127.0.0.1:99/v1 (model: one), and on a page", "API key", "not encrypted"]),
     ],
 )
 def test_what_it_says_when_it_answers(host, key, says):

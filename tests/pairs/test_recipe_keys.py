@@ -36,9 +36,10 @@ def plain(tiny_folder, tmp_path_factory) -> bytes:
 
 
 def test_no_key_is_forgotten():
+    # votes: see test_ballots.py
     # own_prompts: see test_questions; file: see test_import_pairs; profile_system: see tests/memory/test_distil.py
     # whole_sentences: see tests/engine/test_sampling.py
-    assert {*CHANGES, "whole_sentences", "filters", "own_prompts", "file", "profile_system"} == set(Pairs.model_fields)
+    assert {*CHANGES, "whole_sentences", "filters", "own_prompts", "votes", "file", "profile_system"} == set(Pairs.model_fields)
     assert {*FAULTY, "min_pmi", "max_length_ratio"} == set(Filters.model_fields)
 
 

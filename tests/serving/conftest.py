@@ -12,7 +12,7 @@ import pytest
 
 from mipo_mlx.progress import Reporter
 from mipo_mlx.recipe import Recipe
-from mipo_mlx.run import existing_run
+from mipo_mlx.run import existing_run, locked
 from mipo_mlx.serving.assistant import Assistant, Wishes
 from mipo_mlx.serving.guard import Access
 from mipo_mlx.serving.server import Served, application, listening, server
@@ -58,7 +58,9 @@ def serving(folder: Path, *, key: str = "", origins: tuple[str, ...] = (), **wis
     worker.ready.result()
     bound = listening("127.0.0.1", 0)
     access = Access.of("127.0.0.1", bound.getsockname()[1], key, origins)
-    running = server(application(Served(folder, recipe, asked, 1_700_000_000), worker, access))
+    running = server(
+        application(Served(folder, recipe, asked, 1_700_000_000, lambda: locked(folder, Reporter(quiet=True))), worker, access)
+    )
     thread = threading.Thread(target=running.run, args=([bound],))
     thread.start()
     try:
