@@ -1,0 +1,53 @@
+"""Made-up secrets, and harmless text that looks like them: secrets.jsonl and harmless.jsonl, read for the tests and for docs/privacy.md.
+
+In secrets.jsonl the marks « and » stand around each secret. The mark ‖ breaks a key in two, so that no scanner takes the file
+for a leak. Both files were written before the patterns that find the secrets.
+"""
+
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+SECRET = re.compile("«(.*?)»", re.DOTALL)
+PIECE = re.compile(r"[^\W_]{3,}|\d+")
+
+
+@dataclass(frozen=True)
+class Case:
+    kind: str
+    text: str
+    secrets: tuple[str, ...] = ()
+
+    def left(self, redacted: str) -> list[str]:
+        """The secrets that can still be read in a redacted text, whole or in pieces of three characters and more."""
+        there = Counter(PIECE.findall(self.around))
+        return [s for s in self.secrets if s in redacted or any(redacted.count(p) > there[p] for p in PIECE.findall(s))]
+
+    @property
+    def around(self) -> str:
+        """The text without its secrets: what may stay."""
+        text = self.text
+        for secret in sorted(self.secrets, key=len, reverse=True):
+            text = text.replace(secret, " ")
+        return text
+
+
+def secrets() -> list[Case]:
+    rows = [json.loads(line) for line in (HERE / "secrets.jsonl").read_text(encoding="utf-8").splitlines()]
+    cases = []
+    for row in rows:
+        text = row["text"].replace("‖", "")
+        cases.append(Case(row["kind"], text.replace("«", "").replace("»", ""), tuple(SECRET.findall(text))))
+    return cases
+
+
+def languages() -> set[str]:
+    return {json.loads(line)["language"] for line in (HERE / "secrets.jsonl").read_text(encoding="utf-8").splitlines()}
+
+
+def harmless() -> list[Case]:
+    rows = [json.loads(line) for line in (HERE / "harmless.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [Case(row["kind"], row["text"]) for row in rows]
