@@ -181,6 +181,9 @@ def _option(option: click.Option) -> str:
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
+KEYLIKE = re.compile(r"(?=\w*\d)(?=\w*[A-Za-z])[\w-]{16,}")  # no page shows one, not even a made-up one
+
+
 FILES = {  # of run.STAGES: what each file or folder holds
     "contexts.jsonl": "the contexts: passages of the notes, each with its note, its split and its length in tokens",
     "prompts.jsonl": "the requests, each with its split",
@@ -235,7 +238,34 @@ def library_block() -> str:
     return "\n\n".join(parts)
 
 
-BLOCKS = {"library": library_block, "keys": keys_block, "recipes": recipes_block, "commands": commands_block, "files": files_block}
+def secrets_block() -> str:
+    """What redaction finds and what it does not, from the made-up secrets of the tests."""
+    folder = ROOT / "tests" / "sources"
+    kinds: dict[str, list[tuple[str, str]]] = {}
+    for name, part in (("secrets.jsonl", "yes"), ("missed.jsonl", "no")):
+        for line in (folder / name).read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            example = re.sub("[«»‖]", "", row["text"]).replace("|", "\\|").replace("\n", " ⏎ ")
+            kinds.setdefault(row["kind"], []).append((part, example))
+    lines = ["| what | found | tried | an example, made up |", "|---|---|---|---|"]
+    for kind, rows in kinds.items():
+        shown = next((text for _, text in rows if len(text) <= 60 and not KEYLIKE.search(text)), "a made-up one of its form")
+        lines.append(
+            f"| {kind} | {rows[0][0]} | {len(rows)} | `{shown}` |"
+            if "`" not in shown
+            else f"| {kind} | {rows[0][0]} | {len(rows)} | {shown} |"
+        )
+    return "\n".join(lines)
+
+
+BLOCKS = {
+    "secrets": secrets_block,
+    "library": library_block,
+    "keys": keys_block,
+    "recipes": recipes_block,
+    "commands": commands_block,
+    "files": files_block,
+}
 
 
 def renewed(page: str) -> str:

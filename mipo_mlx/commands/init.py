@@ -42,7 +42,7 @@ model: {model}
 sources:
   notes: {notes}
   # me: Nell Hartigan       # your name in chats and mail: only your own words are read
-  redact: true              # replace keys, passwords, account numbers, e-mail addresses and phone numbers
+  redact: true              # replace keys, passwords, codes, card, account, id and phone numbers, addresses
 
 pairs:
   grids: {grids}                 # more grids: more to learn from, and more time

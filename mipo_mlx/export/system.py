@@ -5,17 +5,19 @@ With it the exported model is personal without a flag. A system message of the u
 
 import re
 import unicodedata
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
 from ..gguf_format.tokenizer import inner
-from ..memory.contexts import FILE, of_people, plain, sections
+from ..memory.contexts import FILE, of_people, plain, read_profile, sections
 from ..models import chat_template
 from ..models.prompts import system_message
 from ..recipe import Recipe
 from ..sources.gather import places
+from ..sources.redact import redact
 
 PROBE_USER = "probe-user"
 BESIDE_NOTES = (FILE, "profile.txt")
@@ -33,18 +35,18 @@ def default_system(folder: Path, recipe: Recipe) -> Default:
     """The meaning of `export.system`: auto, none, profile or a text of the user's own.
 
     `auto` takes profile.md of the run where it has facts about one author. `profile` insists on one, which may also lie inside or
-    beside the notes. Raises UserError where `profile` has none, or one of several people.
+    beside the notes. Secrets are replaced as in notes. Raises UserError where `profile` has none, or one of several people.
     """
     wanted = clean(recipe.export.system)
     if wanted in ("", "none"):
         return Default("")
     if wanted not in ("auto", "profile"):
-        return Default(wanted)
+        return Default(redact(wanted, Counter()) if recipe.sources.redact else wanted)
     notes = places(recipe.sources) if wanted == "profile" and recipe.sources.notes else []
     beside = [place / name for note in notes for place in (note, note.parent) for name in BESIDE_NOTES]
     missing = f"{folder / FILE} is missing or has no facts; `mipo-mlx profile` writes it, and `mipo-mlx export` takes it in"
     for path in (folder / FILE, *beside):
-        text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+        text = read_profile(path, recipe) if path.is_file() else ""
         people = [person for person in sections(text) if person]
         if of_people(recipe) and len(people) > 1:
             missing = f"{path} is the profile of {len(people)} people, and a model has one system message; write a text of your own"

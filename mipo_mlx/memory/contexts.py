@@ -9,6 +9,7 @@ recipe names whose each context is (`columns.note`), there are several people, a
 import hashlib
 import itertools
 import re
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from ..errors import UserError
 from ..files import read_json, read_records, sha256
 from ..recipe import Recipe
 from ..records import Context
+from ..sources.redact import redact
 
 FILE, STATE = "profile.md", "profile.json"  # STATE: the hash of the profile as it was made
 REMEMBERED = (
@@ -51,7 +53,7 @@ def read_contexts(folder: Path, recipe: Recipe) -> list[Context]:
     path = folder / FILE
     if not path.exists():
         raise UserError(f"{path}: missing, and sources.context is {recipe.sources.context}; `mipo-mlx profile` writes it")
-    text = path.read_text(encoding="utf-8", errors="replace")
+    text = read_profile(path, recipe)
     profiles = sections(text) if of_people(recipe) else dict.fromkeys((one_line(c.note) for c in contexts), plain(text))
     about = [profiles.get(one_line(context.note), "") for context in contexts]
     if not any(about):
@@ -68,7 +70,13 @@ def read_contexts(folder: Path, recipe: Recipe) -> list[Context]:
 def profile_of(folder: Path, recipe: Recipe) -> str:
     """What profile.md says about the author; "" where there is none, or where it is about several people."""
     path = folder / FILE
-    return plain(path.read_text(encoding="utf-8", errors="replace")) if path.exists() and not of_people(recipe) else ""
+    return plain(read_profile(path, recipe)) if path.exists() and not of_people(recipe) else ""
+
+
+def read_profile(path: Path, recipe: Recipe) -> str:
+    """The text of a profile, which people edit by hand, with its secrets replaced unless the recipe says otherwise."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return redact(text, Counter()) if recipe.sources.redact else text
 
 
 def sections(text: str) -> dict[str, str]:

@@ -10,6 +10,7 @@ columns of the same names are chat messages. So one file cannot serve both.
 
 import itertools
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,12 @@ from ..models.chat_template import Messages, render
 from ..models.prompts import encode, encode_text, end_of_turn
 from ..recipe import CONTRASTS_CONTEXTS, Recipe
 from ..records import HELDOUT, TRAIN, VALIDATION, Pair
+from ..sources.redact import redact
 from .grids import seeded
 
 SHAPES = "a string or a list of chat messages ({role, content})"
 KIND = "imported"
+TEXTS = ("system", "prompt", "chosen", "rejected", "negatives")
 SPLITS = (TRAIN, VALIDATION, HELDOUT)
 
 
@@ -39,6 +42,8 @@ def import_pairs(path: Path, tokenizer: Any, recipe: Recipe, window: int | None 
     objective that these pairs do not suffice for.
     """
     rows = _rows(Path(path))
+    if recipe.sources.redact:
+        rows = [(where, _redacted(row)) for where, row in rows]
     taken = {row.get("grid") for _, row in rows if isinstance(row.get("grid"), int)}
     free = (number for number in itertools.count() if number not in taken)
     vocabulary = Vocabulary(tokenizer)
@@ -163,6 +168,21 @@ def _row(line: str, where: str) -> dict[str, Any]:
     if not isinstance(row, dict) or not {"chosen", "rejected"} <= set(row):
         raise UserError(f"{where}: expected an object with prompt, chosen and rejected")
     return row
+
+
+def _redacted(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with the secrets in its texts replaced."""
+    return {name: _without_secrets(value) if name in TEXTS else value for name, value in row.items()}
+
+
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, str):
+        return redact(value, Counter())
+    if isinstance(value, list):
+        return [_without_secrets(each) for each in value]
+    if isinstance(value, dict):
+        return {name: _without_secrets(each) if name == "content" else each for name, each in value.items()}
+    return value
 
 
 def pair_of(row: dict[str, Any], where: str, vocabulary: Vocabulary) -> Pair:

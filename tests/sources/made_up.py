@@ -1,4 +1,4 @@
-"""Made-up secrets, and harmless text that looks like them: secrets.jsonl and harmless.jsonl, read for the tests and for docs/privacy.md.
+"""Made-up secrets, and harmless text that looks like them: secrets.jsonl and harmless.jsonl.
 
 In secrets.jsonl the marks « and » stand around each secret. The mark ‖ breaks a key in two, so that no scanner takes the file
 for a leak. Both files were written before the patterns that find the secrets.
@@ -12,6 +12,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 SECRET = re.compile("«(.*?)»", re.DOTALL)
+KINDS = re.compile(r"\[[\w -]+\]")
 PIECE = re.compile(r"[^\W_]{3,}|\d+")
 
 
@@ -23,8 +24,10 @@ class Case:
 
     def left(self, redacted: str) -> list[str]:
         """The secrets that can still be read in a redacted text, whole or in pieces of three characters and more."""
+        redacted = KINDS.sub("", redacted)
         there = Counter(PIECE.findall(self.around))
-        return [s for s in self.secrets if s in redacted or any(redacted.count(p) > there[p] for p in PIECE.findall(s))]
+        here = Counter(PIECE.findall(redacted))
+        return [s for s in self.secrets if s in redacted or any(here[p] > there[p] for p in PIECE.findall(s))]
 
     @property
     def around(self) -> str:
@@ -42,6 +45,11 @@ def secrets() -> list[Case]:
         text = row["text"].replace("‖", "")
         cases.append(Case(row["kind"], text.replace("«", "").replace("»", ""), tuple(SECRET.findall(text))))
     return cases
+
+
+def missed() -> list[Case]:
+    rows = [json.loads(line) for line in (HERE / "missed.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [Case(row["kind"], row["text"].replace("«", "").replace("»", ""), tuple(SECRET.findall(row["text"]))) for row in rows]
 
 
 def languages() -> set[str]:

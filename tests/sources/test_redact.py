@@ -7,6 +7,7 @@ import pytest
 
 pytest.importorskip("detect_secrets")
 pytest.importorskip("phonenumbers")
+pytest.importorskip("stdnum")
 
 from mipo_mlx import (
     recipe,  # noqa: E402
@@ -17,7 +18,9 @@ from mipo_mlx.progress import Reporter  # noqa: E402
 from mipo_mlx.sources import read  # noqa: E402
 from mipo_mlx.sources.bank import load_prompts  # noqa: E402
 from mipo_mlx.sources.note import Block, Note, Tally  # noqa: E402
-from mipo_mlx.sources.redact import ACCOUNT, CARD, EMAIL, KEY, PASSWORD, PHONE, is_card, is_iban, redact, redact_note  # noqa: E402
+from mipo_mlx.sources.redact import redact, redact_note  # noqa: E402
+from mipo_mlx.sources.secrets import ACCOUNT, CARD, CODE, EMAIL, KEY, PASSWORD, PHONE, keys  # noqa: E402
+from mipo_mlx.sources.secrets.checked import is_card, is_iban  # noqa: E402
 
 # Put together here, so that no scanner takes this file for a leak.
 SECRETS = [
@@ -84,16 +87,15 @@ def test_words_of_a_million_letters_are_read_through():
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("The wifi password is Correct-Horse7.", "The wifi password is [password]"),
+        ("The wifi password is Correct-Horse7.", "The wifi password is [password]."),
         ("password: hunter2", "password: [password]"),
-        ('PIN = "4711"', 'PIN = "[password]"'),
-        ("the api key: abcd1234", "the api key: [password]"),
+        ("the api key: abcd1234", "the api key: [key or token]"),
         ("DB_PASSWORD=hunter2x", "DB_PASSWORD=[password]"),
         ("MYSQL_ROOT_PASSWORD: hunter2x", "MYSQL_ROOT_PASSWORD: [password]"),
-        ("export GITHUB_TOKEN=abc123def456", "export GITHUB_TOKEN=[password]"),
-        ("OPENAI_API_KEY: abc123def456ghi", "OPENAI_API_KEY: [password]"),
-        ("client_secret: 'abc123def456'", "client_secret: '[password]'"),
-        ("secret_key=abc123def456", "secret_key=[password]"),
+        ("export GITHUB_TOKEN=abc123def456", "export GITHUB_TOKEN=[key or token]"),
+        ("OPENAI_API_KEY: abc123def456ghi", "OPENAI_API_KEY: [key or token]"),
+        ("client_secret: 'abc123def456'", "client_secret: '[key or token]'"),
+        ("secret_key=abc123def456", "secret_key=[key or token]"),
         ("the password is: Blue42Fish", "the password is: [password]"),
         ("Passwort lautet Katze99!", "Passwort lautet [password]"),
     ],
@@ -101,7 +103,27 @@ def test_words_of_a_million_letters_are_read_through():
 def test_passwords_that_are_announced(text, expected):
     found = Counter()
     assert redact(text, found) == expected
-    assert found == {PASSWORD: 1}
+    assert found == {KEY if "[key" in expected else PASSWORD: 1}
+
+
+def test_a_secret_is_found_across_the_blocks_of_a_note():
+    found = Counter()
+    blocks = [
+        Block("Password:", 1),
+        Block("blue gull 7", 2),
+        Block("Site, Login, PIN", 4),
+        Block("shed, nell, 4711", 5),
+        Block("till noon", 6),
+    ]
+    note = redact_note(Note("a", "a.md", "", blocks), found)
+    assert [block.text for block in note.blocks] == [
+        "Password:",
+        "[password]",
+        "Site, Login, PIN",
+        "shed, nell, [PIN or code]",
+        "till noon",
+    ]
+    assert found == {PASSWORD: 1, CODE: 1}
 
 
 @pytest.mark.parametrize(
@@ -141,10 +163,7 @@ def test_names_and_file_names_tell_nothing():
 
 @pytest.mark.parametrize(("module", "text"), [("phonenumbers", "+49 30 901820"), ("detect_secrets", "abcdefghijklmnopqrst1")])
 def test_a_missing_detector_is_told_never_passed_over(monkeypatch, module, text):
-    from mipo_mlx.sources import redact as redaction
-
-    redaction._patterns.cache_clear()
-    redaction._phone.cache_clear()
+    keys._patterns.cache_clear()
     for name in [name for name in sys.modules if name.split(".")[0] == module]:
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setitem(sys.modules, module, None)

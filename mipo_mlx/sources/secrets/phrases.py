@@ -1,0 +1,232 @@
+"""The words that announce a secret, in about twenty languages. Each entry: what is announced, first words, what follows them.
+
+`find` reads a text word by word and looks each up, so that the number of languages costs no time. A phrase is a first word in
+lower case and a pattern for the rest of it; `strong` says that a plain word behind it is a secret too, as in "password: bluebell".
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from . import ACCOUNT, CARD, CODE, IDENTITY, KEY, PASSWORD
+
+
+@dataclass(frozen=True)
+class Phrase:
+    kind: str
+    rest: re.Pattern
+    strong: bool = False
+    several: bool = False  # a list of values may follow
+    sure: bool = False  # only behind a colon, an equals sign or an arrow
+
+
+PLACES = (
+    r"doors?|front door|back door|gates?|garage|shed|house|flat|apartment|building|lobby|office|cottage|safe|vault|lock"
+    r"|padlock|locker|alarm|keypad|bike|barn|cellar|box|key ?safe|lock ?box"
+    r"|haust[üu]r|t[üu]r|tor|haus|keller|schl[üu]sselsafe|tresor|schloss|garage|wohnung|b[üu]ro|schließfach|alarmanlage|eingang"
+    r"|porte|portail|immeuble|maison|coffre(?:-fort)?|cadenas|alarme|entr[ée]e|acc[èe]s|puerta|portal|port[óo]n|garaje"
+    r"|caja fuerte|casa|alarma|acceso|entrada|candado"
+    r"|portone|porta|cancello|cassaforte|allarme|ingresso|lucchetto|deur|poort|kluis|slot|schuur|port[ãa]o|garagem|cofre"
+    r"|alarme|cadeado"
+    r"|drzwi|bramy|furtki|gara[żz]u|alarmu|sejfu|domofonu|klatki|домофона|двери|подъезда|ворот|сейфа|сигнализации|калитки"
+    r"|гаража"
+)
+SUBJECTS = (  # what a code can be for, beside a place
+    r"s[ée]curit[ée]|secours|v[ée]rification|r[ée]cup[ée]ration|confirmation|d[ée]verrouillage|activation|seguridad"
+    r"|verificaci[óo]n|recuperaci[óo]n|respaldo|desbloqueo|activaci[óo]n"
+    r"|sicurezza|verifica|recupero|sblocco|attivazione|seguran[çc]a|verifica[çc][ãa]o|recupera[çc][ãa]o|desbloqueio"
+    r"|weryfikacyjny|odzyskiwania|bezpiecze[ńn]stwa|zapasowe"
+    r"|cartes? ?(?:bleue|bancaire)?|banque|tarjeta|banco|carta|bancomat|cart[ãa]o|karty|karte|card|карты|подтверждения"
+    r"|восстановления|доступа|безопасности|pin|puk|wifi|wi-fi"
+)
+SMALL = (
+    r"(?:(?:for|to|of|on|at|the|my|our|from|in|vom|von|der|des|dem|den|f[üu]r|zum|zur|am|de|del|du|des|la|le|les|l['’]"
+    r"|d['’]|do|da|dos|di|della|dell['’]|van|voor|het|od|z|от|для|к|на|у)[ ']?)"
+)
+CODES = (
+    r"(?:[ -]?(?:pin|pass)?codes?|[ -]?key ?codes?|[ -]?pins?|[ -]?combinations?|[ -]?combos?|[ -]?keypad|[ -]?(?:number"
+    r"|nummer)(?= ?(?:is|:)))"
+)
+NUMBER = (
+    r"(?:[ .-]{0,2}(?:number|numbers|num|no\.?|nr\.?|n[°ºo]\.?|№|#|id|nummer|numéro|número|numero|nr|номер|号|card|card "
+    r"number|details)){0,2}"
+)
+
+TABLE: tuple[tuple[str, str, str, str], ...] = (  # (kind, "strong", "several", "sure" or "", first words, the rest of the phrase)
+    (PASSWORD, "strong",
+        "password passwords passwd passcode passphrase passwort passwörter kennwort kennwörter pwd pw psw wachtwoord "
+        "wachtwoorden lösenord "
+     "lösenordet passord adgangskode adgangskoden jelszó jelszava contraseña contraseñas contrasenya senha senhas heslo "
+     "пароль пароля паролем пароли парола şifre şifresi şifrem sifre parolası wachtzin kodeord lozinka zaporka geslo "
+     "slaptažodis "
+     "κωδικός κωδικο κωδικού συνθηματικό סיסמה סיסמא पासवर्ड sandi mdp codeword losenord motdepasse", r""),
+    (PASSWORD, "strong", "hasło hasła hasłem haslo", r"(?: (?:do|od|z|na) \w{1,20}){0,2}(?: to(?= ))?"),
+    (PASSWORD, "strong", "salasana salasanan salasanani parool", r"(?: on(?= ))?"),
+    (PASSWORD, "strong", "mot mots", r" de passe"),
+    (PASSWORD, "strong", "p", r"/w\b"),
+    (PASSWORD, "strong", "pass", r"[ -](?:word|phrase|code)s?"),
+    (PASSWORD, "strong", "phrase", r" (?:secr[èe]te|de passe)"),
+    (PASSWORD, "strong", "frase palavra kata mật كلمة",
+        r" (?:segreta|secreta|de contraseña|de acceso|de paso|-?passe|chave|sandi|khẩu|السر|المرور)"),
+    (PASSWORD, "strong", "parola", r" d['’]ordine"),
+    (PASSWORD, "strong",
+        "wifi wlan wpa network netzwerk router security wep wi", r"(?:-?fi)?[ -]?(?:key|schl[üu]ssel|sleutel|code|nyckel)"),
+    (PASSWORD, "strong", "netzwerkschlüssel wlanschlüssel wifisleutel sicherheitsschlüssel netwerksleutel", r""),
+    (PASSWORD, "strong",
+        "clé clave chiave chave klucz ключ",
+            r" (?:(?:de|del|du|della|do|da|d['’]|от|la|le|l['’]) ?){0,2}(?:wi-?fi|wlan|r[ée]seau|router|red|rete|rede"
+            r"|acceso|acc[èe]s|sécurité|correo|banco|вай-?фая)"),
+    (PASSWORD, "", "pass parola parole losung clave", r""),
+    (PASSWORD, "", "key", r""),
+    (KEY, "", "token tokens jeton secret secrets apikey api_key credential ключ clé schlüssel", r""),
+    (KEY, "",
+        "api access secret private client consumer app auth signing encryption master shared service session license "
+        "licence product activation serial windows office",
+     r"[ _-]?(?:api[ _-]?|access[ _-]?|secret[ _-]?|base[ _-]?)?(?:key|secret|token|serial|number)s?(?:[ _-]base)?\b"),
+    (KEY, "", "seriennummer lizenzschlüssel produktschlüssel api-schlüssel zugangsschlüssel serial", r""),
+    (KEY, "", "totp otp 2fa mfa authenticator", r" (?:seed|secret|key|setup key)"),
+    (CODE, "",
+        "pin pins geheimzahl geheimnummer pinnummer pincode pinkod pinkode pinkoodi пин puk",
+            r"(?:[ -]?(?:code|codes|number|nummer|kod|kode|koden|koodi|код|кода|no\.?))?"),
+    (CODE, "",
+        "code codes kod kody kód código códigos codigo codice codici codul kode koda kood код коды κωδικός",
+            rf" {SMALL}{{0,3}}(?:\w+ ){{0,2}}?(?:{PLACES}|{SUBJECTS})(?!\w)"),
+    (CODE, "", "code codes", r" (?:secret|confidentiel|pin|puk)"),
+    (CODE, "",
+        "combination combinación combinaison combinazione kombination zahlenkombination",
+            rf"(?: {SMALL}{{0,3}}(?:\w+ ){{0,1}}?(?:{PLACES})(?!\w))?"),
+    (CODE, "", "clave clé chiave senha contraseña chave", rf" {SMALL}{{1,3}}(?:{PLACES}|{SUBJECTS})(?!\w)"),
+    (CODE, "sure",
+        "door gate lock locker padlock alarm safe vault garage bike tür haustür tor schloss tresor safe alarmanlage "
+        "porte portail cadenas coffre puerta portal candado portone porta cancello "
+     "lucchetto deur slot kluis brama drzwi домофон подъезд сейф shed keysafe intercom", r"(?: (?:lock|door|safe|box))?"),
+    (CODE, "sure", "your dein ihr votre ton su tu tuo seu twój ваш твой je uw", r" (?:\w+ )?(?:code|código|codice|kod|код)"),
+    (CODE, "",
+        "digicode keypad lockbox keybox keysafe padlock schlüsselbox schlüsselsafe türschloss",
+            r"(?:[ -]?(?:code|pin|combination))?"),
+    (CODE, "", "key lock", r" ?(?:box|safe)(?: code)?"),
+    (CODE, "",
+        "door gate garage alarm entry entrance access lock padlock bike locker safe keypad building lobby intercom "
+        "unlock screen phone device security verification "
+     "confirmation authentication auth login sign activation voicemail card vault sim shed house front back tür tor "
+     "puerta", rf"(?: (?:door|gate|lock|safe|unlock|screen|in|security))?{CODES}"),
+    (CODE, "", " ".join(f"{head}{tail}" for head in (
+        "tür haustür tor garagen alarm zugangs eingangs schloss safe tresor sicherheits bestätigungs prüf freischalt "
+        "aktivierungs entsperr einmal deur poort garage "
+        "toegangs kluis beveiligings verificatie slot voordeur dörr port larm grind dør säkerhets verifierings ovi kapu "
+        "belépő kapı doğrulama").split() for tail in ("code", "codes", "kod", "koden", "kode", "koodi", "kód", "pin")), r""),
+    (CODE, "", "kapı doğrulama güvenlik ověřovací bezpečnostní", r" (?:kodu|şifresi|kód)"),
+    (CODE, "",
+        "cvv cvv2 cvc cvc2 csc kartenprüfnummer prüfziffer prüfnummer cryptogramme",
+            r"(?: (?:der karte|code|visuel|no\.?|number))?"),
+    (CODE, "", "otp tan mtan passcode smscode verifizierungscode", r"(?: code)?"),
+    (CODE, "", "one", r"[ -]time[ -](?:code|password|passcode|pin)"),
+    (CODE, "several",
+        "recovery backup scratch emergency rescue restore bitlocker filevault 2fa mfa",
+            r"(?:[ -](?:2fa|recovery|backup|login))?[ -](?:codes?|keys?|recovery keys?)"),
+    (CODE, "several", "bitlocker", r""),
+    (CODE, "several",
+        "wiederherstellungscode wiederherstellungscodes wiederherstellungsschlüssel backupcode backupcodes backup-codes "
+        "notfallcode notfallcodes ersatzcodes herstelcode herstelcodes återställningskod "
+     "återställningskoder", r""),
+    (CODE, "several",
+        "codes code códigos código codici codice kody kod коды",
+            r" (?:de |di |do |del |d['’])?(?:secours|r[ée]cup[ée]ration|recuperaci[óo]n|respaldo|seguridad|backup"
+            r"|emergencia|recupero|emergenza|recupera[çc][ãa]o|odzyskiwania|zapasowe|восстановления)"),
+    (CODE, "several", "резервные резервный", r" код\w*"),
+    (CARD, "",
+        "card credit debit kartennummer kreditkarte kreditkartennummer debitkarte visa mastercard amex carte tarjeta "
+        "carta kaart kaartnummer cartão karta номер",
+            rf"(?:[ -](?:card|karte|bleue|bancaire|de cr[ée]dito|di credito|карты)){{0,1}}{NUMBER}"),
+    (CARD, "", "numéro número numero", r" (?:de |della |di )(?:carte|tarjeta|carta|cartão)(?: bleue| bancaire)?"),
+    (ACCOUNT, "",
+        "iban account acct acc kto kontonummer kontonr konto bankkonto compte cuenta conto rekening rekeningnummer conta "
+        "счёт счет bankleitzahl blz clabe kontonummeret tilinumero",
+            rf"(?: (?:bancaria|bancaire|corrente|bancario|bank))?{NUMBER}"),
+    (ACCOUNT, "",
+        "sort routing aba bsb bank transit branch", r"(?:[ -](?:code|account))?(?: account)?(?: ?(?:number|no\.?|nr\.?|#))?"),
+    (IDENTITY, "",
+        "passport passports passnummer reisepass reisepassnummer passeport pasaporte passaporto passaporte paspoort "
+        "paspoortnummer paszport paszportu pas pass паспорт паспорта passinumero útlevél", NUMBER + r"(?: серия)?"),
+    (IDENTITY, "",
+        "ssn sin nino dni nie nif cif nir cpf cnpj rg rut curp rfc cuit cuil bsn burgerservicenummer sofinummer pesel "
+        "nip dowód cnp egn amka tckn aadhaar aadhar pan nric fin mykad ahv avs svnr sozialversicherungsnummer "
+     "rentenversicherungsnummer versicherungsnummer krankenversichertennummer krankenkassennummer krankenkasse "
+     "personnummer fødselsnummer cpr henkilötunnus hetu ppsn pps personalausweis personalausweisnummer ausweisnummer "
+     "ausweis rodné снилс инн tfn utr ein tin itin "
+     "steuernummer steuer st idnr steueridentifikationsnummer ust ustidnr umsatzsteuer finanzamt medicare nhs ihi "
+     "medicaid siret siren vat abn emso jmbg oib krs regon isikukood asmens",
+         rf"(?:[-. ](?:id|idnr|idnummer|nr|nummer|no|kimlik|card|číslo|osobisty|kodas|kort|identifikationsnummer"
+         rf"|identnummer)){{0,2}}{NUMBER}"),
+    (IDENTITY, "",
+        "social national tax driving driver drivers identity id insurance health policy membership member patient "
+        "citizen resident vat employer alien voter personal green military student",
+     r"(?:['’]?s?)(?: (?:security|insurance|identification|identity|id|payer|policy|card|licen[cs]e|health|service"
+     r"|registration|member|reference))?(?: (?:number|no\.?|nr\.?|id|card|#|licen[cs]e)){1,2}(?: no\.?| number)?"),
+    (IDENTITY, "",
+        "driving driver drivers führerschein führerscheinnummer permis rijbewijs rijbewijsnummer patente cnh "
+        "водительское prawo licencia carta carné carnet",
+            rf"(?:['’]?s?)(?: (?:licen[cs]e|de conduire|de conducir|jazdy|di guida|de conduç[ãa]o"
+            rf"|удостоверение))?{NUMBER}"),
+    (IDENTITY, "", "national", r" insurance(?: number| no\.?)?"),
+    (IDENTITY, "", "social", r" security(?: number| no\.?)?"),
+    (IDENTITY, "",
+        "numéro número numero n num nº",
+            r"[°º]? ?(?:de |d['’]|della |di |do )?(?:s[ée]curit[ée] sociale|s[ée]cu|fiscal|fiscale|seguridad social"
+            r"|afiliaci[óo]n|identifica[çc][ãa]o|identidad|identidade|previdenza|passeport|pasaporte|contribuinte|utente"
+            r"|sozial)"),
+    (IDENTITY, "",
+        "codice partita carte tarjeta carta cédula cedula documento cartão karta libretto tessera código tc t",
+            r"\.?(?:c\.?)?(?: (?:fiscale|iva|vitale|sanitaria|d['’]identità|nationale? d['’]identité|d['’]identité|de "
+            r"identidad|de cidadão|tożsamości|kimlik)){0,2}" + NUMBER),
+    (IDENTITY, "", "свидетельство полис", r"(?: \w+)?" + NUMBER),
+)  # fmt: skip
+CJK: tuple[tuple[str, str], ...] = (
+    (PASSWORD, r"密码|密碼|口令|パスワード|合言葉|暗号キー|비밀번호|비번|암호|รหัสผ่าน"),
+    (CODE,
+        r"验证码|驗證碼|门禁码|取件码|恢复码|安全码|备用码|暗証番号|認証コード|確認コード|ドアコード|リカバリーコード|セキュリティコード"
+        r"|인증번호|보안코드|복구 ?코드|개인 ?식별 ?번호"),
+    (IDENTITY,
+        r"身份证(?:号码?)?|身分證(?:字號)?|护照(?:号码?)?|護照(?:號碼?)?|社保(?:卡)?号|驾驶证号?|税号|マイナンバー|個人番号|パスポート(?:番号)?|旅券番号|免許証番号|保険証番号|年金番号"
+        r"|주민등록번호|주민번호|여권번호|여권|운전면허번호"),
+    (ACCOUNT, r"账号|帳號|银行账户|口座番号|계좌번호|계좌"),
+    (CARD, r"卡号|卡號|カード番号|카드번호"),
+)  # fmt: skip
+ENDINGS = ("password", "passwort", "kennwort", "wachtwoord", "lösenord", "passord", "passphrase", "passcode")
+WORD = re.compile(r"[^\W\d_]+")
+WIDE = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
+
+
+def _phrases() -> dict[str, list[Phrase]]:
+    found: dict[str, list[Phrase]] = {}
+    for kind, mark, heads, rest in TABLE:
+        phrase = Phrase(kind, re.compile(rest), mark == "strong", mark == "several", mark == "sure")
+        for head in heads.split():
+            found.setdefault(head, []).append(phrase)
+    return found
+
+
+PHRASES = _phrases()
+ENDING = Phrase(PASSWORD, re.compile(""), strong=True)
+IN_CJK = [(Phrase(kind, re.compile(""), strong=kind == PASSWORD), re.compile(words)) for kind, words in CJK]
+
+
+def lowered(text: str) -> str:
+    """`text` in lower case, letter for letter: one Turkish capital would become two characters."""
+    lower = text.lower()
+    return lower if len(lower) == len(text) else "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
+
+
+def find(lower: str) -> Iterator[tuple[Phrase, int, int]]:
+    """(phrase, begin, end) of every announcement in a text in lower case; several may begin at one word."""
+    for word in WORD.finditer(lower):
+        name = word[0]
+        for phrase in PHRASES.get(name, ()):
+            rest = phrase.rest.match(lower, word.end())
+            if rest:
+                yield phrase, word.start(), rest.end()
+        if name.endswith(ENDINGS) and name not in PHRASES:
+            yield ENDING, word.start(), word.end()
+    if not lower.isascii() and WIDE.search(lower):
+        for phrase, words in IN_CJK:
+            yield from ((phrase, *match.span()) for match in words.finditer(lower) if not words.match(lower, match.end()))

@@ -1,0 +1,98 @@
+"""Made-up secrets of many kinds and languages are found, harmless look-alikes stay, and no text takes long."""
+
+import random
+import signal
+from collections import Counter
+
+import pytest
+
+pytest.importorskip("detect_secrets")
+pytest.importorskip("phonenumbers")
+pytest.importorskip("stdnum")
+
+from mipo_mlx.recipe import Sources  # noqa: E402
+from mipo_mlx.sources import gather  # noqa: E402
+from mipo_mlx.sources.note import Tally  # noqa: E402
+from mipo_mlx.sources.note_file import NoteFile  # noqa: E402
+from mipo_mlx.sources.redact import redact, redact_name  # noqa: E402
+
+from . import made_up  # noqa: E402
+
+# Texts of one piece, again and again: what makes a pattern with a repetition in a repetition take a day.
+PIECES = (
+    "a", "1", "A1", "a ", "password ", "password: ", "pw:\n", "code de la ", "card 4", "@", "a@", "a.", "1-", "1 ", "DE12 ",
+    "a://a:", "a=", "x-", "WIFI:P:", "\n", " ", "witch ", "1. witch ", "a\tpassword\n", "a,b,", "|a|pin", "\"'", "- ",
+    "cookie: a=", "key ", "+1 ", "0", "0123 456 ", "a at a dot ", "密码", "é", "eyJ.", "sk-a1", "Authorization: Basic ",
+    "login: a / ", "hunter2 is the password ", "password (a) ", "mysql -p", "0123456789abcdef", "1234567 ", "bearer ", ".",
+    "recovery codes: a1b2c3 ", "a1b2-c3d4 ", "call 4155552671 ", "415 555 2671 ", "a:", "_", "SECRET_KEY_", "?key=",
+    "Aa1Bb2Cc3", "-----BEGIN PRIVATE KEY-----", "Password,User\n", "[at]", "P<", "AB12", "$2a$",
+)  # fmt: skip
+
+
+def test_the_set_is_wide():
+    cases = made_up.secrets()
+    assert len(cases) >= 200 and len({case.kind for case in cases}) >= 40 and len(made_up.languages()) >= 8
+    assert len(made_up.harmless()) >= 100
+
+
+def test_secrets_of_every_kind_are_found():
+    cases = made_up.secrets()
+    missed = [case.text for case in cases if case.left(redact(case.text, Counter()))]
+    assert len(missed) <= 0.02 * len(cases), missed
+
+
+def test_they_are_found_in_notes_as_they_are_read(tmp_path):
+    cases = made_up.secrets()
+    missed = []
+    for number, case in enumerate(cases):
+        path = tmp_path / f"{number}.md"
+        path.write_text(f"Some words before it.\n\n{case.text}\n\nSome words after it.\n", encoding="utf-8")
+        file = NoteFile.on_disk(path)
+        notes = gather.read_file(gather.replace(file, reader=gather.reader_for(file)), Tally(), Sources(notes=str(tmp_path)))
+        if case.left("\n".join(block.text for note in notes for block in note.blocks)):
+            missed.append(case.text)
+    assert len(missed) <= 0.05 * len(cases), missed
+
+
+def test_what_only_looks_like_a_secret_stays():
+    harmed = {case.text: new for case in made_up.harmless() if (new := redact(case.text, Counter())) != case.text}
+    assert not harmed
+
+
+def test_the_page_of_what_is_not_found_is_true():
+    """A kind that is found by now belongs into secrets.jsonl."""
+    assert not [case.text for case in made_up.missed() if redact(case.text, Counter()) != case.text]
+
+
+def test_a_page_of_secrets_is_found_as_each_alone():
+    """Other notes before and after a secret hide none of it."""
+    cases = [case for case in made_up.secrets() if "\n" not in case.text]
+    random.Random(0).shuffle(cases)
+    text = redact("\n\n".join(case.text for case in cases), Counter())
+    lines = [line for line in text.split("\n\n") if line]
+    missed = [case.text for case, line in zip(cases, lines, strict=True) if case.left(line)]
+    assert len(missed) <= 0.05 * len(cases), missed
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_no_text_takes_long(piece):
+    """The clock of the processor ends the test: 10 s for what takes well below one, and hours where time grows with the square."""
+
+    def stop(*_):
+        raise AssertionError("not done within 10 s")
+
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, 10)
+    try:
+        redact((piece * (40_000 // len(piece) + 1))[:40_000], Counter())
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
+@pytest.mark.parametrize(
+    "name", ["letters/to ana@skerry.example.md", "pin 4711.txt", "bank DE89370400440532013000.pdf", "pw hunter2/a.md"]
+)
+def test_no_file_name_shows_a_secret(name):
+    clean = redact_name(name)
+    assert clean != name and clean.endswith(name[-3:]) and not any(part in clean for part in ("ana@", "4711", "3704", "hunter2"))
