@@ -26,7 +26,7 @@ from ..progress import Reporter
 from ..recipe import Recipe, Sources
 from ..records import Context
 from ..sources.canaries import unplanted
-from ..sources.changes import Changes
+from ..sources.changes import Changes, kept_name
 from ..sources.chunks import CountTokens, cut
 from ..sources.gather import note_files, read_file, read_notes
 from ..sources.note import Note, Passage, Skip, Tally
@@ -265,23 +265,24 @@ class Index:
         query = "SELECT source, size, modified, sha256 FROM files"
         known = {source: (size, modified, digest) for source, size, modified, digest in self.connection.execute(query)}
         before, now = {source: digest for source, (*_, digest) in known.items()}, dict[str, str]()
-        for file in files:
-            same = known.get(file.source, NO_STAMP)[:2] == file.stamp()
-            now[file.source] = before[file.source] if same and file.source in known else file.sha256()
+        named = [(kept_name(file, sources), file) for file in files]
+        for name, file in named:
+            same = known.get(name, NO_STAMP)[:2] == file.stamp()
+            now[name] = before[name] if same and name in known else file.sha256()
         changes, tally = Changes.between(before, now), Tally()
         with self._writing():
             self._remove(changes.gone)
-            anew = [file for file in files if before.get(file.source) != now[file.source]]
+            anew = [(name, file) for name, file in named if before.get(name) != now[name]]
             with reporter.track("remembering notes", total=len(anew), unit="files") as bar:
-                for file in anew:
+                for name, file in anew:
                     notes = read_file(file, tally, sources)
                     notes = headings_as_notes(notes) if len(files) == 1 else notes
-                    self._remove([file.source])
-                    stamp = (*file.stamp(), now[file.source])
+                    self._remove([name])
+                    stamp = (*file.stamp(), now[name])
                     passages, whole = _passages(notes, sources, count_tokens, own)
-                    self._add(file.source, stamp, passages, _all_words(file, sources) if whole else "")
+                    self._add(name, stamp, passages, _all_words(file, sources) if whole else "")
                     bar.advance(1)
-            touched = [(*file.stamp(), file.source) for file in files if known.get(file.source, NO_STAMP)[:2] != file.stamp()]
+            touched = [(*file.stamp(), name) for name, file in named if known.get(name, NO_STAMP)[:2] != file.stamp()]
             self.connection.executemany("UPDATE files SET size = ?, modified = ? WHERE source = ?", touched)
             if changes:
                 self._count_terms()

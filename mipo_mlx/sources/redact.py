@@ -6,6 +6,7 @@ of what is found and what is not.
 """
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,8 +19,11 @@ from .secrets.checked import checked
 from .secrets.columns import columns
 from .secrets.keys import keys
 from .secrets.phones import phones
-from .secrets.phrases import lowered
+from .secrets.phrases import find, lowered
 from .secrets.seeds import seeds
+
+SHORT = 120  # characters: names and titles, of which there are many
+MIGHT = re.compile(r"\d|@|=|://|\bat\b|\[at|\(at|\w{16}|(?:\w{3,} ){11}")
 
 
 def redact_note(note: Note, counts: Counter) -> Note:
@@ -42,15 +46,10 @@ def redact_name(name: str) -> str:
     return "/".join([*(redact(part, Counter()) for part in parts[:-1]), last])
 
 
-def safe_name(name: str, redacting: bool) -> str:
-    """A file's name, to tell files apart; the hash of one that has a secret in it, so that two such names stay two."""
-    if not redacting or redact_name(name) == name:
-        return name
-    return hashlib.sha256(name.encode()).hexdigest()[:16]
-
-
 def redact(text: str, counts: Counter) -> str:
     """`text` with each secret replaced by its kind in brackets; `counts` counts them by kind."""
+    if len(text) < SHORT and not MIGHT.search(text) and next(find(lowered(text)), None) is None:
+        return text
     return _replaced(text, list(_apart(sorted(spans(text), key=lambda span: (span[0], -span[1])))), counts)
 
 
