@@ -4,11 +4,17 @@ UserError is a mistake of the user (exit code 2), Failure is a failure of the ma
 """
 
 import errno
+import re
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # The errors of a path that was named by hand; every other error, such as a broken disk, is the machine's.
 PATHS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES, errno.EPERM,
          errno.EROFS)  # fmt: skip
+
+
+# What moves a terminal's cursor, recolours it, sets its title, or turns the direction of writing.
+ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]{0,4096}(?:\x07|\x1b\\\\)?|[ -/]*[0-~])?")
+UNSHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 class UserError(Exception):
@@ -43,8 +49,13 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
+def printable(text: str) -> str:
+    """`text` as a terminal may show it: names, notes, models and servers can hold what would steer it. Line ends and tabs stay."""
+    return UNSHOWN.sub("", ESCAPES.sub("", text.replace("\r\n", "\n").replace("\r", "\n")))
+
+
 def _joined(text: str) -> str:
-    return " ".join(text.split())
+    return " ".join(printable(text).split())
 
 
 def _of_path(error: OSError) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+from .errors import printable
+
 LOG_EVERY = 10.0  # seconds between the lines of a bar in a log, outside of a stage
 # A first answer takes as long as the whole batch beside it, so an early estimate is many times too long. Time left is shown after
 # EARLY seconds and SHARE of the work; a long night has one after LATE seconds.
@@ -73,22 +75,22 @@ class Reporter:
     def say(self, text: str) -> None:
         """A detail: the lines of a stage are not shown in a log."""
         if not self.quiet and self._title is None:
-            print(text, file=self.stream, flush=True)
+            print(printable(text), file=self.stream, flush=True)
 
     def conclude(self, text: str) -> None:
         """What a stage comes to, in one line: shown everywhere, in a log on the line of the stage."""
-        self._conclusions.append(text.strip())
+        self._conclusions.append(printable(text.strip()))
         self.say(text)
 
     def warn(self, text: str) -> None:
         """A warning is short, rare and shown even with --quiet."""
         self._end_line()
-        print(f"warning: {text}", file=self.stream, flush=True)
+        print(f"warning: {printable(text)}", file=self.stream, flush=True)
 
     @contextmanager
     def stage(self, title: str, earlier: float = 0) -> Iterator[None]:
         """One stage: its title, its lines and its time. earlier: seconds that interrupted commands spent on it."""
-        begin = time.monotonic()
+        begin, title = time.monotonic(), printable(title)
         self._conclusions = []
         if self.quiet or self.terminal:
             self.say(title)

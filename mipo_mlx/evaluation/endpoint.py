@@ -11,6 +11,8 @@ import ipaddress
 import json
 import os
 import re
+import socket
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -18,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..errors import Failure
+from ..errors import Failure, printable
 from ..recipe import Evaluation
 
 KEY = "MIPO_JUDGE_KEY"
@@ -50,7 +52,7 @@ class Reply:
 
     def shown(self) -> str:
         """For a message: its beginning, or why it may be empty. The key is left out if the server echoes it."""
-        why = f" (finish_reason {self.finish})" if self.finish else ""
+        why = f" (finish_reason {_short(self.finish, 40)})" if self.finish else ""
         if not self.text:
             cut = f": cut at {REPLY_TOKENS} tokens, before or while it thought" if self.finish == "length" else ""
             return f"empty{cut}{why}"
@@ -90,6 +92,58 @@ def endpoints(settings: Evaluation) -> list[Endpoint]:
     """Those that a recipe names as judges: none or one."""
     judges = [settings.judge] if isinstance(settings.judge, str) else settings.judge or []
     return [Endpoint(name, settings.judge_model or "", settings.judge_timeout) for name in judges if is_url(name)]
+
+
+class _Deadline:
+    """Breaks the connections of one call when its time is over: a socket's own time limit begins anew with every piece."""
+
+    def __init__(self, seconds: float) -> None:
+        self.over = False
+        self.sockets: list[socket.socket] = []
+        self.timer = threading.Timer(seconds, self._end)
+        self.timer.daemon = True
+
+    def __enter__(self) -> "_Deadline":
+        self.timer.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.timer.cancel()
+
+    def handlers(self) -> list[Any]:
+        """Handlers of urllib whose connections this deadline holds."""
+        deadline = self
+
+        def held(kind: type[http.client.HTTPConnection]) -> type[http.client.HTTPConnection]:
+            class Held(kind):  # type: ignore[valid-type, misc]
+                def connect(self) -> None:
+                    super().connect()
+                    deadline._hold(self.sock)
+
+            return Held
+
+        class Plain(urllib.request.HTTPHandler):
+            def http_open(self, request: urllib.request.Request) -> Any:
+                return self.do_open(held(http.client.HTTPConnection), request)
+
+        class Encrypted(urllib.request.HTTPSHandler):
+            def https_open(self, request: urllib.request.Request) -> Any:
+                return self.do_open(held(http.client.HTTPSConnection), request)
+
+        return [Plain(), Encrypted()]
+
+    def _hold(self, connected: socket.socket) -> None:
+        self.sockets.append(connected)
+        if self.over:
+            self._end()
+
+    def _end(self) -> None:
+        self.over = True
+        for connected in self.sockets:
+            try:
+                connected.shutdown(socket.SHUT_RDWR)
+            except OSError:  # closed before
+                pass
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -135,17 +189,29 @@ def api_key() -> str:
 
 
 def _post(request: urllib.request.Request, endpoint: Endpoint) -> bytes:
-    handlers: list[Any] = [_NoRedirects(), *([urllib.request.ProxyHandler({})] if endpoint.local else [])]
+    """The body of the reply. The time limit is for the whole call, whatever comes in drops: headers, errors, chunks."""
     late = f"no answer within {endpoint.seconds:g} s (evaluation.judge_timeout)"
-    deadline = time.monotonic() + endpoint.seconds
+    with _Deadline(endpoint.seconds) as deadline:
+        try:
+            reply = _exchanged(request, endpoint, deadline)
+        except (_Passing, Failure):
+            if deadline.over:
+                raise _Passing(late) from None
+            raise
+        except TimeoutError:
+            raise _Passing(late) from None
+        if deadline.over:
+            raise _Passing(late)
+        return reply
+
+
+def _exchanged(request: urllib.request.Request, endpoint: Endpoint, deadline: _Deadline) -> bytes:
+    handlers = [_NoRedirects(), *deadline.handlers(), *([urllib.request.ProxyHandler({})] if endpoint.local else [])]
     try:
         with urllib.request.build_opener(*handlers).open(request, timeout=endpoint.seconds) as response:
             reply = b""
-            # The time limit of a socket is for each piece; a server that trickles must not hold us for longer either.
             while piece := response.read1(65536):
                 reply += piece
-                if time.monotonic() > deadline:
-                    raise _Passing(late)
                 if len(reply) > LONGEST_REPLY:
                     raise Failure(f"evaluation.judge: {endpoint.url}: a reply of more than {LONGEST_REPLY:,} bytes")
             if response.length:  # read1 ends without an error where the connection does, before Content-Length
@@ -155,12 +221,13 @@ def _post(request: urllib.request.Request, endpoint: Endpoint) -> bytes:
         after = error.headers.get("Retry-After", "")
         pause = float(after) if after.isascii() and after.isdigit() else None
         raise _refused(error.code, _message(error), endpoint, pause) from None
-    except TimeoutError:
-        raise _Passing(late) from None
     except urllib.error.URLError as error:
         if isinstance(error.reason, TimeoutError):
-            raise _Passing(late) from None
-        raise _Passing(f"cannot be reached ({getattr(error.reason, 'strerror', None) or error.reason})") from None
+            raise error.reason from None
+        reason = _short(str(getattr(error.reason, "strerror", None) or error.reason), 120)
+        raise _Passing(f"cannot be reached ({reason})") from None
+    except TimeoutError:
+        raise
     except (OSError, http.client.HTTPException) as error:
         raise _Passing(f"the connection broke ({type(error).__name__})") from None
 
@@ -198,7 +265,7 @@ def _words(error: Any) -> str:
 
 def _short(text: str, length: int) -> str:
     """A server's own words in one line, without the key."""
-    key = api_key()
+    key, text = api_key(), printable(text)
     return " ".join((text.replace(key, "***") if key else text).split())[:length]
 
 
