@@ -8,6 +8,7 @@ import ctypes
 import os
 import platform
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ _blas: str | None = None
 def start() -> None:
     """Load a fast BLAS where MLX has none of its own (Linux); once a process, before `mlx.core` is imported."""
     global _blas
+    if "mlx.core" not in sys.modules:
+        _private_kernels()
     if platform.system() != "Linux" or _blas or "mlx.core" in sys.modules:
         return
     unpacked = Path(sys.prefix, "openblas")  # `make` puts it there without root, beside the libraries that it needs
@@ -33,6 +36,21 @@ def start() -> None:
         if _load(name):
             _blas = name
             return
+
+
+def _private_kernels() -> None:
+    """Let MLX compile its kernels into a folder of this user's alone.
+
+    MLX loads libraries that it finds in a folder with a fixed name in the temporary folder, where any local user may put one.
+    """
+    tempfile.gettempdir()  # Python's own temporary files stay where they were
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mipo-mlx" / "kernels"
+    try:
+        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+        cache.chmod(0o700)  # fails for a folder of another user
+        os.environ["TMPDIR"] = str(cache)
+    except OSError:  # a home that cannot be written: a new folder for this process
+        os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="mipo-mlx-")
 
 
 def has_fast_blas() -> bool:

@@ -1,5 +1,6 @@
 """The command line: parse, call one function, print. No logic; heavy imports happen inside the command that needs them."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from .commands.options import EXPORT_SETS, QUIET, RUNS, Friendly, RunOptions, an
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def main(debug: bool) -> None:
     """Personalize a local assistant from your own notes; nothing leaves this machine."""
+    os.umask(os.umask(0) | 0o077)  # what is made of private notes is its owner's alone to read
 
 
 @main.command()

@@ -57,6 +57,12 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def make_private(folder: Path) -> None:
+    """Make a folder that its owner alone may enter; one that was there before becomes such a folder."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.chmod(0o700)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` (UTF-8) to `path` so that a reader sees the old file or the new one, never half of either."""
     with replacing(path) as temporary:

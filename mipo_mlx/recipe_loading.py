@@ -19,6 +19,7 @@ from .errors import UserError, first_line
 from .recipe import Dataset, Recipe
 
 ENDINGS = (".yaml", ".yml")
+ALIASES = 20
 S = TypeVar("S", bound=BaseModel)
 
 
@@ -234,20 +235,42 @@ def read(text: str) -> Any:
         raise yaml.YAMLError(f"a value that is not of its kind ({error})") from None
 
 
-class Loader(yaml.SafeLoader):
-    """A number such as 2e-5, which YAML 1.1 reads as text, is a number; a date is text, since no key of a recipe is a date."""
+class PlainLoader(yaml.SafeLoader):
+    """YAML as people write it (1.2's core schema), for recipes and front matter.
 
-    yaml_implicit_resolvers = {
-        first: [(tag, form) for tag, form in forms if tag != "tag:yaml.org,2002:timestamp"]
+    2e-5 is a number. 12:30 is text and no number to the base of 60, and so are yes, no, on, off, 010, 1_000 and a date.
+    """
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern]]] = {
+        first: [(tag, form) for tag, form in forms if tag.rpartition(":")[2] in ("null", "merge")]
         for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+    aliases = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """A node. Raises YAMLError for many aliases: a few lines of them can stand for more than any memory holds."""
+        if self.check_event(yaml.AliasEvent):
+            self.aliases += 1
+            if self.aliases > ALIASES:
+                raise yaml.YAMLError(f"more than {ALIASES} aliases (*name)")
+        return super().compose_node(parent, index)
 
 
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
+for tag, form, beginnings in (
+    ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
+    ("int", r"^[-+]?(?:0|[1-9][0-9]*)$", "-+0123456789"),
+    (
+        "float",
+        r"^(?:[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+|[-+]?\.(?:inf|Inf|INF)"
+        r"|\.(?:nan|NaN|NAN))$",
+        "-+.0123456789",
+    ),
+):
+    PlainLoader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(form), list(beginnings))
+
+
+class Loader(PlainLoader):
+    """A recipe's YAML: a key that is written twice is a mistake."""
 
 
 def _no_duplicates(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:

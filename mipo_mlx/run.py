@@ -20,7 +20,7 @@ from typing import Any
 
 from . import __version__, backend, recipe_loading
 from .errors import Failure, UserError
-from .files import is_whole, of_round, read_json, sha256, write_json, write_text
+from .files import is_whole, make_private, of_round, read_json, sha256, write_json, write_text
 from .memory import contexts
 from .models import identity
 from .progress import Reporter
@@ -184,7 +184,7 @@ def open_run(recipe: Recipe, name: str, root: Path, fresh: bool = False) -> Run:
     elif not fresh and (changes := changed(run)):
         remedy = recipe_loading.remedy(changes, name, run.done("training"))
         raise UserError(f"{run.folder}: this run was made from another recipe ({recipe_loading.few(changes)}); {remedy}")
-    run.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private(run.folder)
     return run
 
 

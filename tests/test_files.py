@@ -2,6 +2,9 @@
 
 import errno
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -77,3 +80,38 @@ def test_appending_to_a_full_device_is_one_clear_line():
 
     with pytest.raises(Failure, match="/dev/full: the disk is full"):
         append_jsonl(Path("/dev/full"), [{"a": 1}])
+
+
+def test_a_run_is_its_owners_alone(tiny_folder, tmp_path):
+    """Also where others may read what this user makes, and where the folders were there before, open to all."""
+    (tmp_path / "notes").mkdir()
+    for number in range(6):
+        (tmp_path / "notes" / f"{number}.md").write_text(f"I keep {number} bees and I mend the hives in week {number}.")
+    (tmp_path / "runs" / "r").mkdir(parents=True, mode=0o755)
+    script = (
+        "import os, sys; os.umask(0o022); from mipo_mlx.cli import main; "
+        f"main(['pairs', {str(tmp_path / 'r.yaml')!r}, '--runs', {str(tmp_path / 'runs')!r}], standalone_mode=False)"
+    )
+    (tmp_path / "r.yaml").write_text(
+        f"model: {tiny_folder}\nsources: {{notes: {tmp_path / 'notes'}, min_tokens: 3}}\n"
+        "pairs: {contexts_per_grid: 2, grids: 2, validation_grids: 1, max_tokens: 4}\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    files = [path for path in (tmp_path / "runs" / "r").rglob("*")]
+    assert any(path.name == "contexts.jsonl" for path in files), done.stderr
+    assert (tmp_path / "runs" / "r").stat().st_mode & 0o077 == 0
+    assert not [path for path in files if path.stat().st_mode & 0o077]
+
+
+def test_compiled_kernels_lie_in_a_private_folder(tmp_path):
+    """MLX loads what lies in a folder of a fixed name in the temporary folder, where any user of the machine may write."""
+    script = (
+        "import os, tempfile; from mipo_mlx import backend; backend.start(); import mlx.core as mx; "
+        "mx.eval(mx.compile(lambda x: mx.exp(x) * 2 + x)(mx.ones(8))); print(os.environ['TMPDIR'], tempfile.gettempdir())"
+    )
+    environment = {**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": "", "TMPDIR": str(tmp_path / "shared")}
+    (tmp_path / "shared").mkdir()
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    kernels, temporary = done.stdout.split()
+    assert Path(kernels).stat().st_mode & 0o077 == 0 and Path(kernels).is_relative_to(tmp_path / ".cache"), done.stderr
+    assert temporary == str(tmp_path / "shared") and not any((tmp_path / "shared").iterdir())

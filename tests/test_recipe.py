@@ -77,7 +77,7 @@ def test_personal_recipe_explains_every_key():
         ("model: x\n? [a]\n: b\n", "r.yaml:2: not valid YAML: a key must be a word"),
         ("model: " + "[" * 5000, "r.yaml: not valid YAML: nested too deeply"),
         ("model: x\nseed: !!int many\n", "r.yaml: not valid YAML: a value that is not of its kind"),
-        ("model: x\nseed: 0b_\n", "r.yaml: not valid YAML: a value that is not of its kind"),
+        ("model: x\nseed: 0b_\n", "r.yaml:2: seed: input should be a valid integer"),
         ('model: x\nname: "\\ud800"\n', "r.yaml:2: name: half of a surrogate pair"),
         ('model: x\nexport: {gguf: ["\\udfff"]}\n', "r.yaml:2: export.gguf: half of a surrogate pair"),
         ("model: [\n", "r.yaml:2: not valid YAML"),

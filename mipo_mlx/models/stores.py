@@ -6,6 +6,7 @@ publisher/repository folders.
 
 import json
 import os
+import re
 from pathlib import Path
 
 from ..errors import UserError
@@ -50,7 +51,10 @@ def _ollama(wanted: str) -> Path:
         raise UserError(f"ollama:{wanted}: this entry has no weights of its own; name another model")
     if ADAPTER_LAYER in layers:
         raise UserError(f"ollama:{wanted}: this entry is a base with an adapter on it; name its base model instead")
-    blob = root / "blobs" / str(layers[MODEL_LAYER]).replace(":", "-")
+    digest = str(layers[MODEL_LAYER])
+    if not re.fullmatch(r"sha256[:-][0-9a-f]+", digest):
+        raise UserError(f"{path}: the digest of the weights is no sha256; run `ollama pull {wanted}` again")
+    blob = root / "blobs" / digest.replace(":", "-")
     if not blob.is_file():
         raise UserError(f"{blob}: the weights of ollama:{wanted} are missing; run `ollama pull {wanted}` again")
     return _linked(blob, "-".join([*parts, tag]))

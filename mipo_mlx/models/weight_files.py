@@ -46,7 +46,7 @@ def check_quantization(folder: Path, config: dict[str, Any]) -> None:
 
 def missing(folder: Path) -> list[str]:
     """Names of the weights' files that are not in the folder, by its index and by the numbers in the names that are there."""
-    there = {path.name for path in folder.glob("model*.safetensors") if path.exists()}
+    there = {path.name for path in folder.glob("model*.safetensors") if path.is_file()}
     named = set(_weight_map(folder / INDEX).values())
     if there and not named & there:  # an index that was copied from another version of the model
         named = set()

@@ -1,11 +1,11 @@
-"""Data sets: from the Hub through the `datasets` library, or a local copy (.json, .jsonl, .parquet, .csv, a folder).
+"""Data sets: from the Hub through the `datasets` library, or a local copy (.json, .jsonl, .parquet, .csv, a folder) without it.
 
 The recipe's `columns` name the columns for the context, for its author and for the request. A value is a column's name or a
 template: `{question}` and `{choices.text}` stand for columns, and lists become lettered lines (A. ..., B. ...).
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from string import ascii_uppercase
@@ -19,7 +19,7 @@ from .readers.plain import paragraphs
 from .readers.rows import parse_json, parse_rows
 
 FIELD = re.compile(r"\{([\w.]+)\}")
-BUILDERS = {".parquet": "parquet", ".csv": "csv"}
+TABLES = (".parquet", ".csv")
 LIMIT = 2 << 30  # bytes of a local JSON file
 LOCAL = "without a network, write the path of a local copy (.json, .jsonl, .parquet, .csv or a folder) as name"
 
@@ -108,19 +108,64 @@ def _json_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
     return numbered
 
 
-def _load(given: Dataset, path: Path) -> Any:
+def _load(given: Dataset, path: Path) -> Iterable[dict[str, Any]]:
+    """The rows of a local file or folder; of the Hub's data set where there is neither."""
+    if path.is_file():
+        if path.suffix not in TABLES:
+            raise UserError(f"{path}: a data set is a .json, .jsonl, .parquet or .csv file, a folder of them, or a Hub name")
+        return _table(path)
+    if path.is_dir():
+        return _folder(given, path)
+    if path.suffix in TABLES and path.parent != Path("."):
+        raise UserError(f"{path}: no such file")
+    return _from_hub(given)
+
+
+def _folder(given: Dataset, path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of every file beneath a folder, in the order of their names: those named after the split, else all."""
+    files = sorted(file for file in path.rglob("*") if file.suffix in (*TABLES, ".json", ".jsonl") and file.is_file())
+    beneath = path / (given.subset or "")
+    files = [file for file in files if not given.subset or beneath in file.parents or given.subset in file.stem]
+    named = [file for file in files if given.split and given.split in file.relative_to(path).as_posix()]
+    if not files:
+        raise UserError(
+            f"{path}: no .json, .jsonl, .parquet or .csv file in this folder{f' for {given.subset}' if given.subset else ''}"
+        )
+    for file in named or files:
+        yield from _table(file) if file.suffix in TABLES else (row for _, row in _json_rows(file))
+
+
+def _table(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a Parquet or CSV file. It is read here: the `datasets` library would ask a host and keep a copy in its cache."""
+    import pyarrow
+    from pyarrow import csv, parquet
+
+    if not path.is_file():
+        raise UserError(f"{path}: not a file")
+    try:
+        if path.suffix == ".parquet":
+            with parquet.ParquetFile(path) as table:
+                for batch in table.iter_batches(batch_size=1024):
+                    yield from batch.to_pylist()
+        else:
+            options = {
+                "parse_options": csv.ParseOptions(newlines_in_values=True),
+                "convert_options": csv.ConvertOptions(timestamp_parsers=["none"]),
+            }
+            with csv.open_csv(path, **options) as table:
+                for batch in table:
+                    yield from batch.to_pylist()
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({first_line(error)}); export it again, or save it as .jsonl") from None
+
+
+def _from_hub(given: Dataset) -> Any:
     """The rows as the `datasets` library gives them."""
     import datasets
 
     datasets.disable_progress_bars()  # they ignore --quiet, and the stage reports what it read
-    if path.suffix and path.parent != Path(".") and not path.exists() and path.suffix in BUILDERS:
-        raise UserError(f"{path}: no such file")
     try:
-        if path.is_file():
-            if path.suffix not in BUILDERS:
-                raise UserError(f"{path}: a data set is a .json, .jsonl, .parquet or .csv file, a folder of them, or a Hub name")
-            return datasets.load_dataset(BUILDERS[path.suffix], data_files=str(path), split="train")
-        return datasets.load_dataset(str(path) if path.is_dir() else given.name, given.subset, split=given.split)
+        return datasets.load_dataset(given.name, given.subset, split=given.split)
     except datasets.exceptions.DatasetNotFoundError:
         raise UserError(f"{given.name}: the Hub has no such data set, or cannot be reached; {LOCAL}") from None
     except (ConnectionError, OSError) as error:

@@ -14,6 +14,7 @@ import yaml
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from ..recipe_loading import PlainLoader
 from .forms import between, cut
 from .note import Block
 from .plugins import own_part
@@ -74,7 +75,7 @@ def front_matter(text: str) -> tuple[dict[str, Any] | None, str, int]:
         lines = [line for line in match[2].split("\n") if line.strip()]
         return (None, *after) if sum(bool(KEY_LINE.match(line)) for line in lines) > 0.8 * len(lines) else ({}, text, 0)
     try:
-        values = yaml.safe_load(match[2]) if match[1] == "---" else _toml_title(match[2])
+        values = yaml.load(match[2], Loader=PlainLoader) if match[1] == "---" else _toml_title(match[2])
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError):  # a date such as 2024-99-99 is a ValueError
         return None, *after
     if not isinstance(values, dict) and match[2].strip():

@@ -1,6 +1,7 @@
 """Data sets, from local copies in the columns of the real ones."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -108,7 +109,7 @@ def test_where_note_and_templates(tmp_path):
         ({"name": "{folder}/a.xlsx"}, "a data set is a .json, .jsonl, .parquet or .csv file"),
         ({"name": "{folder}/bad.jsonl"}, "bad.jsonl:2: not valid JSON"),
         ({"name": "{folder}/list.jsonl"}, "list.jsonl:1: expected an object"),
-        ({"name": "{folder}"}, "cannot be loaded"),
+        ({"name": "{folder}"}, "no .json, .jsonl, .parquet or .csv file"),
     ],
 )
 def test_bad_data_sets_end_in_one_line(tmp_path, change, told):
@@ -171,3 +172,41 @@ def test_notes_and_a_data_set_at_once():
         recipe_loading.parse("model: a\nsources:\n  notes: b\n  dataset: {name: c}\n")
     with pytest.raises(recipe_loading.RecipeError, match="both are named"):
         recipe_loading.parse("model: a\nsources:\n  prompts: b\n  prompt_dataset: {name: c}\n")
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_local_table_is_read_without_the_hubs_library(tmp_path, monkeypatch, ending):
+    """That library asks a host before it reads a local file, and keeps a copy in its cache."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    rows = [{"text": "I keep bees, and\nI mend clocks.", "day": "2024-03-01", "n": 3}, {"text": None, "day": "12:30", "n": 4}]
+    path = tmp_path / f"rows.{ending}"
+    if ending == "csv":
+        path.write_text('text,day,n\n"I keep bees, and\nI mend clocks.",2024-03-01,3\n,12:30,4\n')
+    else:
+        import pyarrow
+        from pyarrow import parquet
+
+        parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    for name in (path, tmp_path):
+        read_rows = [row for _, row in hub.rows(Dataset(name=str(name), columns={"context": "text"}))]
+        assert [(row["text"] or None, str(row["day"]), row["n"]) for row in read_rows] == [tuple(row.values()) for row in rows]
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [("a.csv", b"a,b\n1\n"), ("a.csv", b""), ("a.csv", b"\xff\xfe\n\x00"), ("a.parquet", b"PAR1 no"), ("a.parquet", b"")],
+)
+def test_a_broken_table_ends_in_one_line(tmp_path, name, data):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(UserError, match=name) as error:
+        list(hub.rows(Dataset(name=str(tmp_path / name), columns={"context": "a"})))
+    assert "\n" not in str(error.value)
+
+
+def test_the_files_of_a_split_are_read(tmp_path):
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.csv").write_text(f"text\n{name}\n")
+    rows = hub.rows(Dataset(name=str(tmp_path), split="test", columns={"context": "text"}))
+    assert [row["text"] for _, row in rows] == ["test"]

@@ -1,0 +1,85 @@
+"""A model's files are data: absurd numbers, pipes and names that climb end in one line, at once."""
+
+import json
+import os
+import shutil
+
+import pytest
+
+from mipo_mlx.errors import UserError
+from mipo_mlx.gguf_format.file import GGUFFile
+from mipo_mlx.models import load, stores
+
+
+@pytest.fixture
+def folder(tiny_folder, tmp_path):
+    return shutil.copytree(tiny_folder, tmp_path / "model")
+
+
+def change(folder, **changes):
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_hidden_layers", 10_000_000),
+        ("num_hidden_layers", -1),
+        ("num_hidden_layers", 1e300),
+        ("vocab_size", 10**12),
+        ("hidden_size", 10**12),
+        ("intermediate_size", 10**15),
+        ("num_attention_heads", 10**9),
+        ("head_dim", 10**9),
+    ],
+)
+def test_absurd_numbers_are_refused_before_anything_is_built(folder, name, value):
+    change(folder, **{name: value})
+    for use in (load.load, load.model_config, load.check_weights):
+        with pytest.raises(UserError, match=name) as error:
+            use(str(folder))
+        assert "\n" not in str(error.value)
+
+
+def test_absurd_numbers_one_level_below(folder):
+    change(folder, text_config={"num_hidden_layers": 10**7})
+    with pytest.raises(UserError, match="num_hidden_layers"):
+        load.model_config(str(folder))
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"]
+)
+def test_a_pipe_in_a_model_folder_is_never_waited_for(folder, name):
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    with pytest.raises(UserError):
+        load.load(str(folder))
+
+
+def test_a_pipe_or_a_device_is_no_model(tmp_path):
+    os.mkfifo(tmp_path / "model.gguf")
+    for path in (tmp_path / "model.gguf", "/dev/zero"):
+        with pytest.raises(UserError, match="pipe or a device"):
+            load.load(str(path))
+    with pytest.raises(UserError, match="no file"):
+        GGUFFile(tmp_path / "model.gguf")
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "null", "[" * 100_000, '{"model_type": ["llama"]}'])
+def test_a_configuration_that_is_none(folder, text):
+    (folder / "config.json").write_text(text)
+    with pytest.raises(UserError):
+        load.load(str(folder))
+
+
+@pytest.mark.parametrize("digest", ["sha256:../../../../etc/passwd", "../secret", "/etc/passwd", "sha256:", "sha256:ab/../cd"])
+def test_a_digest_never_leaves_the_store(tmp_path, monkeypatch, digest):
+    monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path))
+    place = tmp_path / "manifests" / "registry.ollama.ai" / "library" / "m"
+    place.mkdir(parents=True)
+    (tmp_path / "blobs").mkdir()
+    (place / "latest").write_text(json.dumps({"layers": [{"mediaType": stores.MODEL_LAYER, "digest": digest}]}))
+    with pytest.raises(UserError, match="digest"):
+        stores.find("ollama:m")
