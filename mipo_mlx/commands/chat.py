@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from unicodedata import normalize
 
-from ..errors import UserError
+from ..errors import UserError, printable
 from ..files import disk_errors, write_text
 from ..memory.contexts import REMEMBERED, read_contexts
 from ..models.chat_template import Messages
@@ -70,7 +70,7 @@ def talk(run: Run, wishes: Wishes) -> None:
         if question.startswith("/"):
             if question in ("/quit", "/exit"):
                 break
-            print(talking.command(*question.split(maxsplit=1)))
+            print(printable(talking.command(*question.split(maxsplit=1))))
         else:
             talking.ask(question)
     if interactive:
@@ -95,12 +95,12 @@ class Talk:
             prompt, self.background = self.assistant.prompt(history, background)
             label = f"[{side}] " if len(self.histories) > 1 else ""
             print(label, end="", flush=True)
-            answer = self.assistant.answer(prompt, side, lambda piece: print(piece, end="", flush=True))
+            answer = self.assistant.answer(prompt, side, lambda piece: print(printable(piece), end="", flush=True))
             print()
             history.append({"role": "assistant", "content": answer})
             self.written.append(f"{label}{answer}")
         if self.background and self.background.matches:
-            print(self.background.places)
+            print(printable(self.background.places))
             self.written.append(self.background.places)
 
     def command(self, name: str, rest: str = "") -> str:

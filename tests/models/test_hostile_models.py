@@ -83,3 +83,26 @@ def test_a_digest_never_leaves_the_store(tmp_path, monkeypatch, digest):
     (place / "latest").write_text(json.dumps({"layers": [{"mediaType": stores.MODEL_LAYER, "digest": digest}]}))
     with pytest.raises(UserError, match="digest"):
         stores.find("ollama:m")
+
+
+def test_code_in_a_models_folder_is_never_run(folder, tmp_path):
+    """Both ways in which a folder asks for its own code: mlx-lm's `model_file`, transformers' `auto_map`."""
+    mark = tmp_path / "was-run"
+    for name in ("model.py", "tokenization_own.py", "configuration_own.py"):
+        (folder / name).write_text(f"open({str(mark)!r}, 'w').write('x')\nclass Own: pass\nModel = ModelArgs = Own\n")
+    change(
+        folder,
+        model_file="model.py",
+        auto_map={"AutoConfig": "configuration_own.Own", "AutoTokenizer": ["tokenization_own.Own", None]},
+    )
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    path.write_text(
+        json.dumps({**settings, "tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["tokenization_own.Own", None]}})
+    )
+    for use in (load.load, load.load_tokenizer, load.check_weights):
+        try:
+            use(str(folder))
+        except UserError as error:
+            assert "\n" not in str(error)
+    assert not mark.exists()
