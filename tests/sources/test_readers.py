@@ -1,6 +1,7 @@
 """Every reader against a file in its real format."""
 
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -273,3 +274,11 @@ def test_me_changes_the_outcome(tmp_path):
     notes, tally = folder(tmp_path)
     assert (notes, [skip["file"] for skip in tally.skipped]) == ([], ["_chat.txt"])
     assert folder(tmp_path, me="Mo")[0][0].blocks[0].text == "Not the lighthouse again!"
+
+
+def test_empty_lines_are_read_through():
+    """A pattern that tries each empty line with all that follow it takes hours for a megabyte of them."""
+    from mipo_mlx.sources.quoted import cut_lines
+
+    text = "a\n" + "\n" * 500_000 + "b\n"
+    assert cut_lines(text, Counter()) == text

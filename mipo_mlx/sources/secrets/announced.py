@@ -118,8 +118,8 @@ def _password(text: str, lower: str, phrase: Phrase, begin: int, end: int) -> tu
         match = None
     if match:
         at, sure = end + match.end(), bool(match["strong"])
-        word = TOKEN.match(text, at)
-        if match["words"].strip() and not QUALIFIER.match(match["words"].lower()) and not (sure and word and is_mixed(word[0])):
+        first = TOKEN.match(text, at)
+        if match["words"].strip() and not QUALIFIER.match(match["words"].lower()) and not (sure and first and is_mixed(first[0])):
             match = None
     if match:
         if match["quote"]:

@@ -170,4 +170,5 @@ def _valid(module: str) -> Callable[[str], bool]:
         from stdnum.util import get_cc_module
     except ImportError:
         raise UserError(MISSING.format("python-stdnum")) from None
-    return get_cc_module(*module.split(".")).is_valid
+    known = get_cc_module(*module.split("."))
+    return known.is_valid if known else lambda number: False
