@@ -22,7 +22,7 @@ from .quoted import MARK, announced, cut_lines, own_blocks, settle
 
 KEEP_CODE = 80  # characters: a shorter code block is part of the sentence, a longer one is left out
 PARSER = MarkdownIt("commonmark", {"html": True, "maxNesting": 12}).enable("table")
-PARSER.normalizeLink = str  # type: ignore[method-assign]  # nobody reads where a link leads
+PARSER.normalizeLink = lambda url: url  # type: ignore[method-assign]  # nobody reads where a link leads
 
 FRONT_MATTER = re.compile(r"\A(---|\+\+\+)[ \t]*\n(.*?)\n(?:\1|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 EMBED = re.compile(r"!\[\[[^\[\]\n]*\]\]")
