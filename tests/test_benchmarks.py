@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -333,6 +334,13 @@ def test_the_vocabulary_benchmark_runs(tmp_path):
         cells(line)[0]: float(cells(line)[-1].rstrip("%")) for line in out.splitlines() if line.startswith("| ") and "%" in line
     }
     assert growth["peak of the step"] > growth["without the embedding table"] and abs(growth["beside all weights"]) < 5
+
+
+@pytest.mark.process
+def test_the_serving_benchmark_runs(tmp_path):
+    out = start(tmp_path, "serving.py", "--minutes", "0.05", "--clients", "3")
+    answers = re.search(r"(\d+) whole and (\d+) streamed answers, \d+ left, 0 failed", out)
+    assert answers and min(map(int, answers.groups())) > 0
 
 
 def test_the_simulation_of_intervals_runs(tmp_path):
