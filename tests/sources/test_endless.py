@@ -58,3 +58,10 @@ def test_counts_that_do_not_add_up_end():
     blocks = [Block("word and " * 400, 1), Block("x" * 500, 2), Block("a bb " * 90, 3)]
     found = cut(Note("n", "n.md", "", blocks), lambda text: len(text) // 4, 12, 1, Tally())
     assert sum(passage.text.count("word") for passage in found) == 400 and all(passage.tokens <= 12 for passage in found)
+
+
+@pytest.mark.parametrize("size", [1000, 3900, 20_000])
+@pytest.mark.parametrize("sign", ["[", "{a: ", "- ", "!!x ", "&a ", "\t"])
+def test_front_matter_of_values_within_values_is_broken_or_read(sign, size):
+    _, blocks, _ = parse(f"---\nkey: {sign * (size // len(sign))}\n---\n\nI end.\n")
+    assert blocks[-1].text == "I end."
