@@ -193,6 +193,7 @@ FILES = {  # of run.STAGES: what each file or folder holds
     "pairs.json": "counts: pairs by split, dropped answers and why, information of each kind of negative",
     "memory.sqlite": "the passages of all notes and the profile, to be found by `ask`, `chat` and the evaluation",
     "memory.sqlite-journal": "what SQLite leaves of a write that was killed",
+    "update.log": "what `mipo-mlx update` said each night, with `mipo-mlx schedule` on macOS",
     "chat-history": "the lines that were typed into `chat`",
     "profile-samples.jsonl": "what the model wrote while it made the profile",
     "profile.json": "the hash of profile.md as the model wrote it: an edit by hand shows",

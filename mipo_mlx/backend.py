@@ -11,7 +11,10 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
+
+from . import __version__
 
 BLAS_PACKAGE = "sudo apt-get install libopenblas0-pthread"
 # mlx-cpu and mlx-cuda-12 own the same file, and pip may write the CPU's last: the second command writes CUDA's last.
@@ -56,6 +59,12 @@ def _private_kernels() -> None:
 def has_fast_blas() -> bool:
     """Whether `start` loaded one (Linux)."""
     return _blas is not None
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that can change a result."""
+    own = {"mipo-mlx": __version__, "python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
+    return own | {name: version(name) for name in ("mlx", "mlx-lm", "numpy", "transformers", "tokenizers", "gguf")}
 
 
 def _load(library: str) -> bool:

@@ -209,11 +209,24 @@ def chat(options: RunOptions, context: str | None, **wishes: Any) -> None:
 
 @main.command()
 @takes_a_run(QUIET)
-def update(options: RunOptions) -> None:
+@click.option("--train", is_flag=True, help="Also train on from the adapters; the result is taken where validation is no worse.")
+def update(options: RunOptions, train: bool) -> None:
     """Take new and changed notes into the memory of RUN (its name or folder), and forget those that are gone."""
     from .commands import update as updating
 
-    click.echo("\n".join(updating.update(options)))
+    click.echo("\n".join(updating.update(options, train)))
+
+
+@main.command()
+@takes_a_run()
+@click.option("--at", default="02:00", show_default=True, metavar="HH:MM", help="When, each night.")
+@click.option("--show", is_flag=True, help="Print the files that would be written, and stop.")
+@click.option("--remove", is_flag=True, help="No longer do it.")
+def schedule(options: RunOptions, at: str, show: bool, remove: bool) -> None:
+    """Train RUN (its name or folder) on new notes each night on mains power, by launchd or systemd: `update RUN --train`."""
+    from .commands import schedule as scheduling
+
+    click.echo(scheduling.schedule(options, at, show, remove))
 
 
 @main.command()

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from .errors import DISK_FULL, Failure
 
 T = TypeVar("T")
+FIRST = "contexts.jsonl"  # of a run's beginning; an update of the notes in round 2 has contexts-2.jsonl
 
 
 @contextmanager
@@ -163,6 +164,11 @@ def rounds(folder: Path, name: str) -> list[Path]:
     """The first round's file, whether it exists or not, and the existing files of the later rounds."""
     later = (folder / of_round(name, number) for number in itertools.count(2))
     return [folder / name, *itertools.takewhile(Path.exists, later)]
+
+
+def updates(folder: Path) -> list[int]:
+    """The rounds that updates of the notes added to a run and that were taken, in order (manifest.json)."""
+    return list(read_json(folder / "manifest.json", {}).get("updates", []))
 
 
 def truncate_jsonl(path: Path, keep: int) -> None:

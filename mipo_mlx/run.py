@@ -6,21 +6,19 @@ Each stage reads the files of earlier stages and writes its own. So each stage c
 """
 
 import os
-import platform
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from . import __version__, backend, recipe_loading
+from . import backend, recipe_loading
 from .errors import Failure, UserError
-from .files import is_whole, make_private, of_round, read_json, sha256, write_json, write_text
+from .files import FIRST, make_private, of_round, read_json, sha256, updates, write_json, write_text
 from .memory import contexts
 from .models import identity
 from .progress import Reporter
@@ -41,14 +39,15 @@ class Stage:
     writes: tuple[str, ...]  # files without which it is not done
     also: tuple[str, ...] = ()  # other files and folders of this stage
     needs: str = ""  # the stage that must be done before this one can run alone
-    each_round: tuple[str, ...] = ()  # files and folders that a later round has for itself; () where there is one round
+    each_round: tuple[str, ...] = ()  # files and folders that a later round has for itself; of sources, an update of the notes
 
 
 def _sources(run: "Run", reporter: Reporter, round_number: int) -> dict[str, Any]:
     from .sources import questions, read
 
     questions.prepare(run.folder, run.recipe.evaluation.abilities, reporter)
-    return read.show(read.run(run.folder, run.recipe, reporter), reporter)
+    row = read.run(run.folder, run.recipe, reporter, round_number)
+    return read.show(row, reporter) if round_number == 1 else row
 
 
 def _pairs(run: "Run", reporter: Reporter, round_number: int) -> dict[str, Any]:
@@ -60,7 +59,7 @@ def _pairs(run: "Run", reporter: Reporter, round_number: int) -> dict[str, Any]:
 def _training(run: "Run", reporter: Reporter, round_number: int) -> dict[str, Any]:
     from .training import rounds, train
 
-    several = run.recipe.rounds > 1
+    several = run.recipe.rounds > 1 or round_number > 1 or updates(run.folder)
     return rounds.run(run.folder, run.recipe, reporter, round_number) if several else train.run(run.folder, run.recipe, reporter)
 
 
@@ -88,7 +87,9 @@ def _report(run: "Run", reporter: Reporter, round_number: int) -> dict[str, Any]
 
 # The one list of a run's files: whether a stage is done, what is erased and what a dry run announces are read from it.
 STAGES = {
-    "sources": Stage(_sources, (), ("contexts.jsonl", "prompts.jsonl"), ("sources.json", *contexts.REMEMBERED)),
+    "sources": Stage(
+        _sources, (), (FIRST, "prompts.jsonl"), ("sources.json", *contexts.REMEMBERED), each_round=(FIRST, "sources.json")
+    ),
     "pairs": Stage(
         _pairs,
         ("contexts.jsonl", "prompts.jsonl"),
@@ -122,11 +123,16 @@ BESIDE = re.compile(rf"\.lock|{contexts.FILE}|profile\.old(-\d+)?\.md|{own_choic
 class Run:
     folder: Path
     recipe: Recipe
+    pending: int = 0  # the round of an update of the notes that is at work, and not taken yet; 0: none
 
     @property
     def manifest(self) -> dict[str, Any]:
         path = self.folder / "manifest.json"
         return read_json(path) if path.exists() else {}
+
+    def steps(self) -> list[str]:
+        """The steps of its recipe, with those of the updates that were taken, and of the one that is at work."""
+        return steps(self.recipe, [*updates(self.folder), *([self.pending] if self.pending else [])])
 
     def summary(self, step: str) -> dict[str, Any]:
         """What a step that was finished once says of itself; {} for any other."""
@@ -145,14 +151,15 @@ class Run:
 
     def rounds_ended(self, step: str) -> str | None:
         """Why a step of a later round does not take place: an earlier round ended them; None where it does."""
-        earlier = (self.summary(of_round("training", number)) for number in range(1, parse(step)[1]))
+        rounds = range(1, parse(step)[1] if parse(step)[1] <= self.recipe.rounds else 1)  # none of them ends an update
+        earlier = (self.summary(of_round("training", number)) for number in rounds)
         return next((summary["ends_rounds"] for summary in earlier if summary.get("ends_rounds")), None)
 
 
-def steps(recipe: Recipe) -> list[str]:
-    """What a run does, in order: every stage once; `pairs` and `training` once a round, as pairs-2, training-2 and so on."""
-    again = [name for name, stage in STAGES.items() if stage.each_round]
-    later = [of_round(name, number) for number in range(2, recipe.rounds + 1) for name in again]
+def steps(recipe: Recipe, added: Sequence[int] = ()) -> list[str]:
+    """What a run does, in order: every stage once; later rounds as pairs-2, training-2 and so on. `added`: updates of the notes."""
+    later = [of_round(name, number) for number in range(2, recipe.rounds + 1) for name in ("pairs", "training")]
+    later += [of_round(name, number) for number in added for name in ("sources", "pairs", "training")]
     return [*list(STAGES)[:3], *later, *list(STAGES)[3:]]
 
 
@@ -165,9 +172,9 @@ def parse(step: str) -> tuple[str, int]:
 def outputs(step: str, recipe: Recipe) -> list[str]:
     """What a finished step must have left behind. `adapters/` is the result so far, `adapters-2/` what round 2 ended with."""
     stage, number = parse(step)
-    if stage == "pairs":
-        return [of_round(name, number) for name in STAGES[stage].writes]
-    own = [f"adapters-{number}/adapters.safetensors"] if stage == "training" and recipe.rounds > 1 else []
+    if stage in ("sources", "pairs"):
+        return [of_round(name, number) for name in STAGES[stage].writes if number == 1 or name in STAGES[stage].each_round]
+    own = [f"adapters-{number}/adapters.safetensors"] if stage == "training" and (recipe.rounds > 1 or number > 1) else []
     return [*STAGES[stage].writes, *own]
 
 
@@ -288,7 +295,8 @@ def execute(run: Run, upto: str, reporter: Reporter) -> dict[str, dict[str, Any]
     backend.start()  # before anything below imports MLX
     from .sources import changes
 
-    summaries, planned = {}, steps(run.recipe)
+    summaries, planned = {}, run.steps()
+    newest = [step for step in planned if parse(step)[0] == "sources"][-1]
     for number, step in enumerate(planned[: planned.index(upto) + 1], 1):
         title = f"[{number}/{len(planned)}] {step}"
         if ended := run.rounds_ended(step):
@@ -296,7 +304,8 @@ def execute(run: Run, upto: str, reporter: Reporter) -> dict[str, dict[str, Any]
             continue
         if run.done(step):
             reporter.say(f"{title}: done before")
-            changes.warn(run.folder, run.recipe.sources, run.summary(step), reporter)  # only the summary of sources has hashes
+            if step == newest:
+                changes.warn(run.folder, run.recipe.sources, run.summary(step), reporter)
             if parse(step)[0] == "training":
                 identity.check_adapters(run.folder, run.recipe.model)
         else:
@@ -314,13 +323,19 @@ def run_stage(run: Run, step: str, reporter: Reporter, title: str = "") -> dict[
     backend.start()
     check_files(run, step, reporter)
     before = run.manifest if run.done(step) else None
-    planned = steps(run.recipe)
-    changed_by_it = ["report"] if step in ("evaluation", "export") else planned[planned.index(step) + 1 :]
+    changed_by_it = ["report"] if step in ("evaluation", "export") else run.steps()[run.steps().index(step) + 1 :]
+    changed_by_it = [] if run.pending else changed_by_it  # an update changes nothing before it is taken
     entries = {name: entry for name, entry in run.manifest.get("stages", {}).items() if name not in changed_by_it}
     begin, earlier = time.monotonic(), run.manifest.get("stages", {}).get(step, {}).get("seconds", 0)
     entries[step] = {"state": "started", "seconds": earlier}
     on = backend.device()
-    made_with = {"versions": versions(), "device": str(on), "blas": on.blas, "seed": run.recipe.seed, "model": run.recipe.model}
+    made_with = {
+        "versions": backend.versions(),
+        "device": str(on),
+        "blas": on.blas,
+        "seed": run.recipe.seed,
+        "model": run.recipe.model,
+    }
     _update(run, **made_with, stages=entries)
     try:
         with reporter.stage(title or step, earlier):
@@ -342,25 +357,16 @@ def run_stage(run: Run, step: str, reporter: Reporter, title: str = "") -> dict[
 
 
 def check_files(run: Run, step: str, reporter: Reporter) -> None:
-    """Raise Failure where a file that `step` reads is gone or cut off; warn where it differs from what its stage wrote."""
+    """Compare each file that `step` reads with what its stage wrote (`identity.check_file`)."""
     metrics.read(run.folder)  # raises UserError where another version trained the run
     if STAGES[parse(step)[0]].needs == "training":
         identity.check_adapters(run.folder, run.recipe.model)
-    again = "run `mipo-mlx train` with this run's recipe, which makes it again"
-    planned, entries = steps(run.recipe), run.manifest.get("stages", {})
+    planned, entries = run.steps(), run.manifest.get("stages", {})
     for earlier in planned[: planned.index(step)]:
         reads = {of_round(name, parse(earlier)[1]) for name in STAGES[parse(step)[0]].reads}
         known = entries.get(earlier, {}).get("sha256", {})
         for name in sorted(reads & known.keys()):
-            path = run.folder / name
-            if not path.exists():
-                raise Failure(f"{path}: gone since {earlier} wrote it; put it back, or {again}")
-            if sha256(path) == known[name]:
-                continue
-            if not is_whole(path):
-                raise Failure(f"{path}: cut off or broken; remove it and {again}")
-            if not name.startswith("prompts"):  # to these the pairs stage adds questions of its own
-                reporter.warn(f"{path} is not as {earlier} left it: edited, or lines are missing; it is taken as it stands")
+            identity.check_file(run.folder / name, known[name], earlier, reporter)
 
 
 def may_be_there(name: str) -> bool:
@@ -392,9 +398,3 @@ def _written(name: str) -> bool:
     stages = STAGES.values()
     known = any(first in s.each_round or name in (file.partition("/")[0] for file in (*s.writes, *s.also)) for s in stages)
     return known or fnmatchcase(name, PARTIAL) or fnmatchcase(name, QUESTIONS)
-
-
-def versions() -> dict[str, str]:
-    """Versions of everything that can change a result."""
-    own = {"mipo-mlx": __version__, "python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
-    return own | {name: version(name) for name in ("mlx", "mlx-lm", "numpy", "transformers", "tokenizers", "gguf")}

@@ -102,7 +102,6 @@ def examine() -> tuple[str, bool]:
         pip = f"{sys.executable} -m pip"
         mend = f"{pip} uninstall -y mlx mlx-cpu mlx-metal && {pip} install 'mlx{'' if sys.platform == 'darwin' else '[cpu]'}'"
         return f"MLX cannot be loaded: {error}\n  mend: {mend}", False
-    from ..run import versions
 
     device = backend.device()
     rate = backend.sgemm_rate()
@@ -112,7 +111,7 @@ def examine() -> tuple[str, bool]:
         f"device      {device}",
         f"arithmetic  {rate / 1e9:,.0f} GFLOP/s float32 measured, matrix library: {device.blas}",
         f"disk        {shutil.disk_usage('.').free / 1e9:,.0f} GB free here",
-        "versions    " + ", ".join(f"{name} {version}" for name, version in versions().items()),
+        "versions    " + ", ".join(f"{name} {version}" for name, version in backend.versions().items()),
         f"fits        memory to train ({kept}, contexts of the default length), of {device.budget / 1e9:.1f} GB to count on:",
         *(f"            {fit}" for fit in table),
     ]

@@ -19,7 +19,7 @@ from ..run import Run
 def check(run: Run, upto: str, fresh: bool, reporter: Reporter) -> None:
     """Raise what the steps up to `upto` would raise hours later. With `fresh`, also raise what would end them at once: by then
     the run that was there would be gone."""
-    planned = runs.steps(run.recipe)
+    planned = run.steps()
     ahead = {runs.parse(step)[0] for step in planned[: planned.index(upto) + 1] if fresh or not run.done(step)}
     settings(run.recipe, ahead, reporter)
     if not fresh and run.done("pairs"):

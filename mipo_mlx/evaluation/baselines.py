@@ -174,7 +174,9 @@ def prepare(folder: Path, recipe: Recipe, reporter: Reporter) -> None:
     for number in numbers[known["rounds"] :]:
         around = f", round {number} of {len(numbers)}" if len(numbers) > 1 else ""
         reporter.say(f"  training the SFT baseline on the chosen answers{around}; it is kept")
-        target = f"adapters-{number}"
+        target, before = f"adapters-{number}", into / f"adapters-{number - 1}"
+        if number > 1 and not before.exists():  # of the rounds before an update the last may not count
+            shutil.copytree(into / "adapters", before)
         train.fit(rounds.begin(folder, into, trained, number), into, trained, train.Watch(reporter), target)
         shutil.copytree(into / target, into / "adapters", dirs_exist_ok=True)  # whatever its contrastive validation loss says
         write_json(state, {"key": key, "rounds": number})

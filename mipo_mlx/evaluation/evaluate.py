@@ -46,7 +46,7 @@ PAIRS_AT_ONCE = 16  # held-out pairs scored between two entries of the journal
 ON_TOP = {"baselines", "judge", "judge_model", "judge_mode", "judge_timeout"}
 APART = {"everyday", "leak_contexts", "unprompted", "checkable", "abilities", "abilities_questions", "use"}  # samples of their own
 COMPUTED = {"examples", "gallery", "bootstrap", "embedding_judge"}  # of what is computed from samples that stay as they are
-INPUTS = ("pairs.jsonl", "contexts.jsonl", "prompts.jsonl", "adapters/adapters.safetensors", "adapters/adapter_config.json")
+INPUTS = ("pairs.jsonl", "prompts.jsonl", "adapters/adapters.safetensors", "adapters/adapter_config.json")
 
 
 def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
@@ -95,10 +95,16 @@ def samples_key(folder: Path, recipe: Recipe) -> str:
         # Baselines and named judges come on top: what is known without them stays known.
         "evaluation": recipe.evaluation.model_dump(mode="json", exclude=ON_TOP | COMPUTED | APART),
         "canaries": recipe.sources.canaries,
-        "files": {name: sha256(folder / name) for name in INPUTS if (folder / name).exists()},
+        "files": {name: sha256(folder / name) for name in inputs(folder) if (folder / name).exists()},
         "profile": contexts.digest(folder, recipe),
     }
     return hashlib.sha256(dump(settings).encode()).hexdigest()
+
+
+def inputs(folder: Path) -> list[str]:
+    """The names of the files that the samples depend on."""
+    pairs, *others = INPUTS
+    return [pairs, *contexts.context_files(folder), *others]
 
 
 def settings_of(settings: Evaluation, before: dict[str, Any], result: Outcome) -> dict[str, Any]:

@@ -14,17 +14,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import UserError
-from ..files import read_json, read_records, sha256
+from ..files import FIRST, of_round, read_json, read_records, sha256, updates
 from ..recipe import Recipe
 from ..records import Context
 from ..sources.redact import redact
 
 FILE, STATE = "profile.md", "profile.json"  # STATE: the hash of the profile as it was made
-REMEMBERED = (
-    "memory.sqlite",
-    "memory.sqlite-journal",
-    "chat-history",
-)  # what is kept of the notes and of the talks
+LOG = "update.log"  # of `mipo-mlx schedule` on macOS
+REMEMBERED = ("memory.sqlite", "memory.sqlite-journal", LOG, "chat-history")  # what other commands keep of notes and talks
 COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
 HEADING = re.compile(r"(#{1,6})(?:\s+(.*))?$")
 BULLET = re.compile(r"^(?:[-*+\u2022]|\d+[.)])\s+")
@@ -40,14 +37,25 @@ def of_people(recipe: Recipe) -> bool:
     return recipe.sources.whose() is not None
 
 
-def read_contexts(folder: Path, recipe: Recipe) -> list[Context]:
-    """The run's contexts as the model is told them.
+def context_files(folder: Path) -> list[str]:
+    """The names of the files with the run's contexts: those of its beginning, and those of each update that was taken."""
+    return [FIRST, *(of_round(FIRST, number) for number in updates(folder))]
+
+
+def kept_contexts(folder: Path, at_work: int = 0) -> list[Context]:
+    """The passages of the run, without a profile; `at_work`: also those of this update, which is not taken yet."""
+    names = [*context_files(folder), *([of_round(FIRST, at_work)] if at_work else [])]
+    return [context for name in dict.fromkeys(names) for context in read_records(folder / name, Context)]
+
+
+def read_contexts(folder: Path, recipe: Recipe, at_work: int = 0) -> list[Context]:
+    """The run's contexts as the model is told them; `at_work`: also those of this update, which is not taken yet.
 
     `both`: each passage with the profile of its author. `profile`: one context a person, their profile. Who has no profile
     (nothing in their notes was fit for one) is told of by passages alone, or, for `profile`, is left out.
     Raises UserError where profile.md is missing, or says nothing.
     """
-    contexts = read_records(folder / "contexts.jsonl", Context)
+    contexts = kept_contexts(folder, at_work)
     if not uses_profile(recipe) or not contexts:
         return contexts
     path = folder / FILE

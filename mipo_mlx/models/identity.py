@@ -7,8 +7,9 @@ import hashlib
 from pathlib import Path
 
 from .. import backend
-from ..errors import UserError
-from ..files import read_json, sha256
+from ..errors import Failure, UserError
+from ..files import is_whole, read_json, sha256
+from ..progress import Reporter
 
 ADAPTERS = ("adapters/adapters.safetensors", "adapters/adapter_config.json")
 KEY = "base_identity"  # in adapter_config.json
@@ -43,7 +44,7 @@ def check_adapters(folder: Path, model: str) -> None:
     known = {name: digest for entry in entries for name, digest in entry.items() if name in ADAPTERS}  # the last round's counts
     for name, digest in known.items():
         path = folder / name
-        if path.exists() and sha256(path) != digest:
+        if path.exists() and sha256(path) not in (digest, _of_a_started_round(folder, name)):
             raise UserError(
                 f"{path}: not the adapters that training left (their hash is in manifest.json); put it back, or {again}"
             )
@@ -54,4 +55,31 @@ def check_adapters(folder: Path, model: str) -> None:
     if trained_on and trained_on != identity_of(load.resolve(model)):
         raise UserError(
             f"{folder / 'adapters'}: trained on another base than {model} is now; put that base back, or start over with --fresh"
+        )
+
+
+def _of_a_started_round(folder: Path, name: str) -> str | None:
+    """The hash of the same file in the folder of a later round that was stopped while its adapters were taken; None without one."""
+    stages = read_json(folder / "manifest.json", {}).get("stages", {}).items()
+    started = [step for step, entry in stages if step.startswith("training-") and entry.get("state") == "started"]
+    own = folder / f"adapters-{started[-1].partition('-')[2]}" / Path(name).name if started else None
+    return sha256(own) if own and own.exists() else None
+
+
+def check_file(path: Path, digest: str, step: str, reporter: Reporter) -> None:
+    """Compare a file that `step` wrote with its hash. Raises Failure where it is gone or cut off.
+
+    A person may edit the texts and the pairs of a run. So a whole file that differs is taken as it stands, with a warning.
+    """
+    again = "run `mipo-mlx train` with this run's recipe, which makes it again"
+    if not path.exists():
+        raise Failure(f"{path}: gone since {step} wrote it; put it back, or {again}")
+    if sha256(path) == digest:
+        return
+    if not is_whole(path):
+        raise Failure(f"{path}: cut off or broken; remove it and {again}")
+    if not path.name.startswith("prompts"):  # to these the pairs stage adds questions of its own
+        reporter.warn(
+            f"{path} is not as {step} left it: edited, damaged, or lines are missing; it is taken as it stands. If you did not "
+            f"edit it, remove it and {again}"
         )

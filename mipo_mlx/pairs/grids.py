@@ -19,6 +19,7 @@ from ..records import HELDOUT, TRAIN, VALIDATION, Behind, Context, Prompt, seed_
 
 T = TypeVar("T")
 SIDES = {TRAIN: "training", VALIDATION: "validation", HELDOUT: "held-out"}
+UPDATE = 1_000_000  # ids of an update's grids begin at its round's number times this
 APART = 0.2  # of the training notes and prompts: what validation grids are made of, and training grids are not
 
 
@@ -65,11 +66,13 @@ class Deck(Generic[T]):
         self.items, self.rng = list(items), rng
         self.left: list[T] = []
 
-    def deal(self, count: int, apart: Callable[[T], Hashable]) -> list[T]:
-        """`count` items that all differ in `apart`; items passed over stay on top of the deck."""
+    def deal(self, count: int, apart: Callable[[T], Hashable], without: Sequence[T] = ()) -> list[T]:
+        """`count` items that all differ in `apart`, also from those of `without`; items passed over stay on top of the deck."""
         hand: list[T] = []
         passed: list[T] = []
-        seen = set()
+        seen = set(map(apart, without))
+        if not count:
+            return hand
         for item in self._draw(passed):
             if apart(item) in seen:
                 passed.append(item)
@@ -102,6 +105,18 @@ class Deck(Generic[T]):
                 self.left = [item for item in self.items if item not in passed]  # these are still to come from the last shuffle
                 self.rng.shuffle(self.left)
             yield self.left.pop()
+
+
+class Mixed(Deck[Context]):
+    """A deck of new contexts. Where a hand needs more notes than it has, `others` fill it."""
+
+    def __init__(self, items: Sequence[Context], others: Sequence[Context], rng: random.Random):
+        super().__init__(items, rng)
+        self.others = Deck(others, rng)
+
+    def deal(self, count: int, apart: Callable[[Context], Hashable], without: Sequence[Context] = ()) -> list[Context]:
+        hand = super().deal(min(count, len(set(map(apart, self.items)))), apart, without)
+        return [*hand, *self.others.deal(count - len(hand), apart, hand)]
 
 
 Fit = Callable[[Prompt, Context], float]  # higher: the prompt fits the context better
@@ -143,6 +158,43 @@ class Dealt:
     prompts: list[Prompt]
     contexts: list[Context]
     fit: Fit | None
+    others: list[Context] = field(default_factory=list)  # that fill grids where `contexts` are of too few notes
+
+
+@dataclass(frozen=True)
+class News:
+    """What an update of the notes is planned from."""
+
+    first: list[Context]  # of the run's beginning, which its split belongs to
+    later: list[Context]  # of the updates that were taken
+    new: list[Context]
+    stale: frozenset[str]  # ids of contexts that no longer stand in the notes
+
+
+def plan_update(recipe: Recipe, news: News, prompts: list[Prompt], number: int) -> list[Plan]:
+    """The training grids of an update: each new passage comes up about as often as one did in the run's beginning, at least once.
+
+    Where too few notes are new, earlier training passages fill the grids. Passages of validation and held-out notes stay out.
+    [] where there is nothing new to train on.
+    """
+    prompts_of, contexts_of = by_split(news.first, prompts)
+    set_apart(recipe, prompts_of, contexts_of)
+    away = {context.note for context in contexts_of[VALIDATION]}
+
+    def trained(contexts: list[Context]) -> list[Context]:
+        return [context for context in contexts if context.split == TRAIN and context.note not in away]
+
+    new, old = distinct(trained(news.new)), distinct(trained([*contexts_of[TRAIN], *news.later]))
+    size, (notes, _) = recipe.pairs.contexts_per_grid, needs(recipe)
+    standing = [context for context in old if context.id not in news.stale]
+    old = standing if len({context.note for context in standing}) >= notes else old
+    if not new:
+        return []
+    often = max(1.0, recipe.pairs.grids * size / len(contexts_of[TRAIN]))
+    a_grid = min(size, len({context.note for context in new}))
+    count = max(recipe.training.grids_per_step, round(often * len(new) / a_grid), 1)
+    dealt = Dealt(f"plan update {number}", TRAIN, prompts_of[TRAIN], new, None, old)
+    return _grids(recipe, dealt, range(number * UPDATE, number * UPDATE + count))
 
 
 def seeded(recipe: Recipe, purpose: str) -> random.Random:
@@ -193,7 +245,8 @@ def _grids(recipe: Recipe, dealt: Dealt, numbers: range) -> list[Plan]:
     rng, split, prompts, contexts, fit = seeded(recipe, dealt.purpose), dealt.split, dealt.prompts, dealt.contexts, dealt.fit
     fitting = recipe.pairs.fitting if fit else 0.0
     size, share, plain = recipe.pairs.contexts_per_grid, prompt_share(recipe), "no_context" in recipe.pairs.negatives
-    prompt_deck, context_deck = Deck(prompts, rng), Deck(contexts, rng)
+    prompt_deck: Deck[Prompt] = Deck(prompts, rng)
+    context_deck: Deck[Context] = Mixed(contexts, dealt.others, rng) if dealt.others else Deck(contexts, rng)
     plans = []
     for place, number in enumerate(numbers):
         rows: list[Context | None]
@@ -209,7 +262,7 @@ def _grids(recipe: Recipe, dealt: Dealt, numbers: range) -> list[Plan]:
                 [prompt] = prompt_deck.deal(1, lambda prompt: prompt.id)
             rows = [*hand, *([None] if plain else [])]
             plans.append(Plan(number, split, [prompt] * len(rows), rows))
-    return [replace(plan, distractors=_distractors(recipe, plan, contexts)) for plan in plans]
+    return [replace(plan, distractors=_distractors(recipe, plan, [*contexts, *dealt.others])) for plan in plans]
 
 
 def _distractors(recipe: Recipe, plan: Plan, contexts: list[Context]) -> list[Context]:

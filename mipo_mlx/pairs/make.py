@@ -6,7 +6,8 @@ Grids are sampled and scored a chunk at a time and written as each chunk ends. A
 number alone, so a run that was killed drops its unfinished chunk, samples it anew and ends with the same bytes.
 
 A later round samples fresh training grids from the policy that the round before has trained, into samples-2.jsonl and
-pairs-2.jsonl. That policy's own scores give PMI and filters; the reference stays the base. With `pairs.file` nothing is sampled.
+pairs-2.jsonl. An update of the notes is such a round, whose grids are made of new passages. That policy's own scores give PMI and
+filters; the reference stays the base. With `pairs.file` nothing is sampled.
 """
 
 import hashlib
@@ -17,8 +18,20 @@ from typing import Any
 
 from ..engine.sampling import Prefixes, sample
 from ..errors import Failure, UserError
-from ..files import append_jsonl, of_round, read_records, to_row, truncate_jsonl, write_json, write_jsonl, write_records
-from ..memory.contexts import digest, read_contexts, uses_profile
+from ..files import (
+    FIRST,
+    append_jsonl,
+    of_round,
+    read_json,
+    read_records,
+    to_row,
+    truncate_jsonl,
+    updates,
+    write_json,
+    write_jsonl,
+    write_records,
+)  # fmt: skip
+from ..memory.contexts import digest, kept_contexts, read_contexts, uses_profile
 from ..memory.distil import write_profile
 from ..models import adapters
 from ..models.load import LoadedModel, load, load_tokenizer, model_config
@@ -30,7 +43,7 @@ from .ballots import HeldOut, voted_pairs
 from .build import Built, add_said_back, build
 from .exchange import import_pairs
 from .fitting import fit_of
-from .grids import Plan, in_chunks, make_plan
+from .grids import Fit, News, Plan, in_chunks, make_plan, plan_update
 from .overview import Overview, summarize
 from .own_prompts import add_questions
 from .score import check_same_tokenizer, score_grids, under_named_reference, with_reference
@@ -85,16 +98,17 @@ def from_file(folder: Path, recipe: Recipe, reporter: Reporter) -> Sampled:
 
 def from_notes(folder: Path, recipe: Recipe, reporter: Reporter, round_number: int) -> Sampled:
     """Sample and score the grids of a round, and build its pairs."""
-    contexts = read_records(folder / "contexts.jsonl", Context)
+    update = round_number if round_number > recipe.rounds else 0
+    contexts = kept_contexts(folder, update)
     prompts = read_records(folder / "prompts.jsonl", Prompt)
-    plans = make_plan(recipe, contexts, prompts, round_number)  # before the model is loaded: too few notes end the run at once
+    planned(folder, recipe, contexts, prompts, Round(round_number))  # before the model is loaded: too few notes end the run at once
     loaded = load(recipe.model)
     if uses_profile(recipe) and contexts:
         write_profile(folder, recipe, loaded, reporter)
-        contexts = read_contexts(folder, recipe)
+        contexts = read_contexts(folder, recipe, update)
     if add_questions(folder, recipe, loaded, reporter):
         prompts = read_records(folder / "prompts.jsonl", Prompt)
-    plans = make_plan(recipe, contexts, prompts, round_number, fit_of(recipe, contexts, prompts, loaded))
+    plans = planned(folder, recipe, contexts, prompts, Round(round_number, fit_of(recipe, contexts, prompts, loaded)))
     if round_number > 1:
         loaded.model = adapters.load(loaded.model, folder / f"adapters-{round_number - 1}")
     ask = PromptBuilder(loaded.tokenizer, recipe.pairs, window_of(loaded.config, recipe.pairs.max_tokens))
@@ -116,6 +130,27 @@ def from_notes(folder: Path, recipe: Recipe, reporter: Reporter, round_number: i
             built.pairs = with_reference(built.pairs, loaded.model, reporter)
     ask.warn_of_cuts(reporter)
     return Sampled(built, grids, len(ask.cut), speed)
+
+
+@dataclass(frozen=True)
+class Round:
+    """Which grids are planned, and how well prompts fit contexts, where that counts."""
+
+    number: int
+    fit: Fit | None = None
+
+
+def planned(folder: Path, recipe: Recipe, contexts: list[Context], prompts: list[Prompt], a_round: Round) -> list[Plan]:
+    """The grids of a round of the recipe, or of an update of the notes."""
+    number, first = a_round.number, {context.id for context in read_records(folder / FIRST, Context)}
+    beginning = [context for context in contexts if context.id in first]
+    if number <= recipe.rounds:
+        return make_plan(recipe, beginning, prompts, number, a_round.fit)
+    own = {context.id for context in read_records(folder / of_round(FIRST, number), Context)}
+    earlier = [n for n in updates(folder) if n < number]
+    stale = frozenset(name for n in (*earlier, number) for name in read_json(folder / of_round("sources.json", n))["stale"])
+    new, later = ([c for c in contexts if c.id not in first and (c.id in own) == is_new] for is_new in (True, False))
+    return plan_update(recipe, News(beginning, later, new, stale), prompts, number)
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,12 @@ def record(folder: Path, manifest: dict[str, Any], recipe: Recipe) -> list[Listi
     listed = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".") and path.name != "report.html"]
     sizes = [(path.name, size(_octets(path))) for path in listed if path.is_file() or path.name.split("-")[0] in LARGE]
     listings = [
-        Listing("Rounds", _rounds(summaries, recipe.rounds) if recipe.rounds > 1 else [], "round", "validation loss"),
+        Listing(
+            "Rounds",
+            _rounds(summaries, recipe.rounds) if len(summaries) > 1 or recipe.rounds > 1 else [],
+            "round",
+            "validation loss",
+        ),
         Listing("Time and memory", stages, "stage", "took"),
         Listing("Machine and versions", machine, "what", "which"),
         Listing("Files", sizes, "file", "size"),

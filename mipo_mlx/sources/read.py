@@ -14,6 +14,7 @@ from ..files import read_json, write_json, write_records
 from ..progress import Reporter
 from ..recipe import Recipe
 from ..records import HELDOUT, TRAIN, Context, Prompt
+from . import renew
 from .bank import load_prompts
 from .canaries import plant
 from .changes import hashes
@@ -26,8 +27,13 @@ from .rank import GOOD, score
 from .split import split, telling_most
 
 
-def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
-    """Read, clean, cut and split the notes; sources.json is written last and marks the stage as done."""
+def run(folder: Path, recipe: Recipe, reporter: Reporter, round_number: int = 1) -> dict[str, Any]:
+    """Read, clean, cut and split the notes; sources.json is written last and marks the stage as done.
+
+    A later round is an update: it reads new and changed notes (`renew`).
+    """
+    if round_number > 1:
+        return renew.run(folder, recipe, reporter, round_number)
     report = folder / "sources.json"
     if report.exists() and all((folder / name).exists() for name in ("contexts.jsonl", "prompts.jsonl")):
         return read_json(report)

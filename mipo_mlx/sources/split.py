@@ -44,16 +44,16 @@ def split(passages: list[Passage], seed: int, fraction: float, limit: int, grid:
             f"contexts: of {len(notes)} notes all but {len(strict)} share sentences with the held-out ones, and training needs "
             f"{grid} (pairs.contexts_per_grid); add notes that differ, or lower pairs.contexts_per_grid"
         )
-    _drop([p for note in train for p in notes[note]], [p for note in strict for p in notes[note]], SHARED, tally)
+    drop([p for note in train for p in notes[note]], [p for note in strict for p in notes[note]], SHARED, tally)
     sides = (_within_share(strict, notes), _within_share(heldout, notes))
     within = [p for side in sides for mine in side.values() for p in mine]
-    _drop([p for note in (*strict, *heldout) for p in notes[note]], within, TOO_MUCH, tally)
+    drop([p for note in (*strict, *heldout) for p in notes[note]], within, TOO_MUCH, tally)
     left = len(within)
     if left <= limit:
         return _listed(passages, *([p for mine in side.values() for p in mine] for side in sides))
-    held = _best(sides[1], rng, min(max(grid, round(limit * fraction)), limit - grid))
-    kept = _best(sides[0], rng, limit - len(held))
-    _drop(within, [*kept, *held], OVER, tally)
+    held = best(sides[1], rng, min(max(grid, round(limit * fraction)), limit - grid))
+    kept = best(sides[0], rng, limit - len(held))
+    drop(within, [*kept, *held], OVER, tally)
     return _listed(passages, kept, held)
 
 
@@ -67,11 +67,11 @@ def telling_most(passages: list[Passage], least: int, tally: Tally) -> list[Pass
     order.sort(key=lambda pair: -pair[0])
     kept = set(map(id, (passage for number, (_, passage) in enumerate(order) if number < least or passage.rank >= GOOD)))
     after = [passage for passage in passages if id(passage) in kept]
-    _drop(passages, after, LITTLE, tally)
+    drop(passages, after, LITTLE, tally)
     return after
 
 
-def _drop(before: list[Passage], after: list[Passage], why: str, tally: Tally) -> None:
+def drop(before: list[Passage], after: list[Passage], why: str, tally: Tally) -> None:
     stay = set(map(id, after))
     for passage in before:
         if id(passage) not in stay:
@@ -133,7 +133,7 @@ def _within_share(side: Iterable[str], notes: dict[str, list[Passage]]) -> dict[
     return kept
 
 
-def _best(side: dict[str, list[Passage]], rng: random.Random, count: int) -> list[Passage]:
+def best(side: dict[str, list[Passage]], rng: random.Random, count: int) -> list[Passage]:
     """`count` passages that tell most of their author, from many notes, no folder above its share where others have enough.
 
     Each further passage of a note has to be better by LATER. Equal ones come in a seeded order.

@@ -42,12 +42,19 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter, number: int) -> dict[s
             _copy(before, own)
             return asdict(Skipped(len(start.train), number, f"too few pairs were left in round {number}"))
         result = train.fit_watched(start, folder, recipe, reporter, own.name)
-        if result.improved:
+        if _is_taken(result, number, recipe):
             _copy(own, folder / "adapters")
         summary = Summary(**asdict(result), pairs=len(start.train), peak_memory=backend.peak_memory())
     reporter.conclude(f"  round {number}: {summary.gain}")
-    ends = _ends_rounds(summary, number)
-    return {**asdict(summary), "round": number, "taken": number == 1 or summary.improved, "ends_rounds": ends}
+    ends, is_taken = _ends_rounds(summary, number), number == 1 or _is_taken(summary, number, recipe)
+    return {**asdict(summary), "round": number, "taken": is_taken, "ends_rounds": ends}
+
+
+def _is_taken(result: Result, number: int, recipe: Recipe) -> bool:
+    """Whether a later round's adapters become those of the run."""
+    if number <= recipe.rounds or result.best_loss is None or result.first_loss is None:
+        return result.improved
+    return result.stopped is None and result.best_loss <= result.first_loss
 
 
 def begin(source: Path, folder: Path, recipe: Recipe, number: int) -> Start:
