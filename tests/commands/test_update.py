@@ -66,9 +66,11 @@ def test_a_run_without_notes_has_nothing_to_update(trained):
 
 RECIPE = """
 model: {model}
+seed: 1
 sources: {{notes: {notes}, min_tokens: 8, heldout_contexts: 0.4}}
 pairs:
   system: "About the user: {{context}} Answer with the user in mind, in two sentences."
+  distractors: [1]
   grids: 8
   validation_grids: 2
   heldout_grids: 3
@@ -77,7 +79,7 @@ pairs:
   batch: 6
   filters: {{min_pmi: null, repeated_ngrams: null, quotes_context: null, first_person: false, near_duplicates: null}}
 training:
-  learning_rate: 1e-4
+  learning_rate: 2e-4
   checkpoint_every: 3
   evaluate_every: 3
   max_kl: null
