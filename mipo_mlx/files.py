@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 from .errors import DISK_FULL, Failure
 
 T = TypeVar("T")
+SEAL = "seal"  # key of a row's hash
+AGAIN = "remove this line and those after it, and run the same command"
 FIRST = "contexts.jsonl"  # of a run's beginning; an update of the notes in round 2 has contexts-2.jsonl
 
 
@@ -98,20 +100,32 @@ def read_json(path: Path, default: dict[str, Any] | None = None) -> dict[str, An
     return value
 
 
-def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
-    write_text(path, "".join(dump(row) + "\n" for row in rows))
+def write_jsonl(path: Path, rows: Iterable[Any], seal: bool = False) -> None:
+    """Write rows; with `seal`, as `append_jsonl` does."""
+    write_text(path, "".join(dump(sealed(row) if seal else row) + "\n" for row in rows))
 
 
-def append_jsonl(path: Path, rows: Iterable[Any]) -> None:
-    """Append rows and flush them to the disk; a kill leaves at most one torn last line."""
+def sealed(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with a hash of itself, which `read_jsonl` compares and takes off."""
+    return {**row, SEAL: hashlib.sha256(json.dumps(row).encode()).hexdigest()[:16]}
+
+
+def append_jsonl(path: Path, rows: Iterable[dict[str, Any]], seal: bool = True) -> None:
+    """Append rows, each with its hash (`seal`), and flush them to the disk; a kill leaves at most one torn last line.
+
+    No manifest has the hash of a file that still grows, so each row carries its own.
+    """
     with disk_errors(path), open(path, "ab") as handle:
-        handle.write("".join(dump(row) + "\n" for row in rows).encode())
+        handle.write("".join(dump(sealed(row) if seal else row) + "\n" for row in rows).encode())
         handle.flush()
         os.fsync(handle.fileno())
 
 
 def read_jsonl(path: Path) -> list[Any]:
-    """The rows of `path`; [] where there is no file. A torn last line (no newline, or broken JSON) is dropped."""
+    """The rows of `path`; [] where there is no file. A torn last line (no newline, or broken JSON) is dropped.
+
+    Raises Failure for another line that is broken, and for a row that is not as it was when it was sealed.
+    """
     path = Path(path)
     if not path.exists():
         return []
@@ -120,13 +134,15 @@ def read_jsonl(path: Path) -> list[Any]:
     rows = []
     for number, line in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except ValueError as error:
             if number == len(lines):
                 break
-            raise Failure(
-                f"{path}:{number}: broken JSON ({error}); remove this line and those after it, and run the same command"
-            ) from None
+            raise Failure(f"{path}:{number}: broken JSON ({error}); {AGAIN}") from None
+        seal = row.pop(SEAL, None) if isinstance(row, dict) else None
+        if seal is not None and sealed(row)[SEAL] != seal:
+            raise Failure(f"{path}:{number}: damaged, since its hash is another one; {AGAIN}")
+        rows.append(row)
     return rows
 
 

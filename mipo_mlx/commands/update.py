@@ -17,7 +17,7 @@ from typing import Any
 from .. import backend
 from .. import run as runs
 from ..errors import UserError
-from ..files import dump, of_round, read_json, read_records, updates, write_json
+from ..files import dump, of_round, read_json, read_records, sha256, updates, write_json
 from ..models import identity
 from ..progress import Reporter
 from ..records import TRAIN, VALIDATION, Pair
@@ -68,7 +68,7 @@ def train_on(run: Run, reporter: Reporter) -> list[str]:
         if not run.pending:
             if said := idle(run, reporter):
                 return said
-            begin(run)
+        begin(run)
         for step in (of_round(name, run.pending) for name in ("sources", "pairs", "training")):
             if not run.done(step):
                 runs.run_stage(run, step, reporter)
@@ -126,6 +126,11 @@ def at_work(run: Run) -> int:
 def begin(run: Run) -> None:
     """Keep the adapters as they are, with which the update begins, under the number before its own."""
     before = run.folder / f"adapters-{run.pending - 1}"
+    stages = run.manifest["stages"].items()
+    earlier = [entry.get("sha256", {}) for step, entry in stages if runs.parse(step)[1] != run.pending]
+    known = [hashes[identity.ADAPTERS[0]] for hashes in earlier if identity.ADAPTERS[0] in hashes]
+    if before.exists() and known and sha256(before / "adapters.safetensors") != known[-1]:
+        raise UserError(f"{before}: not the adapters that this update begins with; remove this folder and run the same command")
     if not before.exists():
         partial = run.folder / f".{before.name}.partial"
         shutil.rmtree(partial, ignore_errors=True)

@@ -22,7 +22,7 @@ class Journal:
         rows = read_jsonl(path)
         if not rows or rows[0] != {"key": key}:
             rows = [{"key": key}]
-        write_jsonl(path, rows)  # a torn last line goes
+        write_jsonl(path, rows, seal=True)  # a torn last line goes
         self.done = {(row["phase"], row["chunk"]): row["results"] for row in rows[1:]}
 
     def of(self, *settings: Any) -> "Journal":

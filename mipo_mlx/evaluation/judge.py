@@ -86,7 +86,7 @@ class Kept:
         self.known: dict[Judge, dict[str, Row | None]] = {}
         lines = read_jsonl(path)
         if lines:
-            write_jsonl(path, lines)  # a torn last line goes
+            write_jsonl(path, lines, seal=True)  # a torn last line goes
         for line in lines:
             self.rows(Judge(*line["judge"])).update(line["rows"])
 

@@ -66,11 +66,11 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
         reporter.say(f"  no default system message: {job.system.missing}")
     written: Files = {}
     if recipe.export.mlx:
-        written["fused"] = _once(job, "fused", partial(_fuse, job, reporter))
+        written["fused"] = _once(job, "fused", reporter, partial(_fuse, job, reporter))
     for type_name in dict.fromkeys(wanted):
-        written[type_name] = _once(job, type_name, partial(_gguf, job, type_name, reporter))
+        written[type_name] = _once(job, type_name, reporter, partial(_gguf, job, type_name, reporter))
     if recipe.export.adapter:
-        written["lora"] = _once(job, "lora", partial(_adapter, job))
+        written["lora"] = _once(job, "lora", reporter, partial(_adapter, job))
     contents = _modelfile(job, written)
     if contents is None:
         (folder / "Modelfile").unlink(missing_ok=True)  # of an earlier export, whose files are gone
@@ -95,7 +95,7 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
 def fuse(folder: Path, recipe: Recipe, reporter: Reporter) -> str:
     """Write the fused MLX folder alone; where it is quantised, measure what it keeps. Returns the sentence to print."""
     job = prepare(folder, recipe)
-    _fidelity(job, {"fused": _once(job, "fused", partial(_fuse, job, reporter))}, reporter)
+    _fidelity(job, {"fused": _once(job, "fused", reporter, partial(_fuse, job, reporter))}, reporter)
     return f"{folder / 'fused'}: load it with `mlx_lm.generate --model {quote(str(folder / 'fused'))}`"
 
 
@@ -156,13 +156,19 @@ def prepare(folder: Path, recipe: Recipe) -> Job:
     return Job(folder, recipe, weights, tokens, own, template, default, card, generation, inputs)
 
 
-def _once(job: Job, kind: str, write: Callable[[], list[str]]) -> list[str]:
-    """The files of one kind: those of an earlier export where they are unchanged, else `write` writes them."""
+def _once(job: Job, kind: str, reporter: Reporter, write: Callable[[], list[str]]) -> list[str]:
+    """The files of one kind: those of an earlier export where they are unchanged, else `write` writes them.
+
+    Unchanged means that the hash of each whole file is the recorded one.
+    """
     folder, settings = job.folder, job.recipe.export
     made_from = fingerprint(job.inputs, kind, settings.fuse.model_dump() if kind == "fused" else settings.split)
     known = read_state(folder).get(kind, Exported())
     if known.made_from == made_from and all((folder / f).exists() and _size(folder / f) == s for f, s in known.files.items()):
-        return list(known.files)
+        damaged = [folder / name for name, digest in known.sha256.items() if sha256(folder / name) != digest]
+        if not damaged:
+            return list(known.files)
+        reporter.warn(f"{damaged[0]}: not as export left it (its hash is in {STATE}); it is written again")
     names = write()
     sizes = {name: _size(folder / name) for name in names}
     digests = {name: sha256(folder / name) for name in names if (folder / name).is_file()}

@@ -8,7 +8,7 @@ from ..errors import Failure, UserError
 from ..files import write_json
 from ..models.stores import lmstudio_folder
 from ..recipe import Recipe
-from .results import exported_models, ollama_name
+from .results import check, exported_models, hashes, ollama_name
 from .system import default_system
 
 
@@ -30,6 +30,7 @@ def install_ollama(folder: Path, name: str) -> str:
             f"{folder}: no Modelfile there, since no GGUF file is in one piece; run `mipo-mlx export {folder.name} --type q8_0 "
             "--set export.split=null` first"
         )
+    check(folder, hashes(folder))
     name = ollama_name(name)
     done = subprocess.run([program, "create", name, "-f", "Modelfile"], cwd=folder, capture_output=True, text=True)
     if done.returncode:
@@ -43,6 +44,7 @@ def install_lmstudio(folder: Path, recipe: Recipe, name: str) -> str:
     root = lmstudio_folder()
     if not root.parent.is_dir():
         raise UserError(f"--install lmstudio: LM Studio has no folder {root.parent} on this machine; start it once first")
+    check(folder, (file.name for file in ggufs(folder)))
     place = root / "mipo" / name
     place.mkdir(parents=True, exist_ok=True)
     for file in ggufs(folder):

@@ -14,7 +14,7 @@ from ..recipe import Recipe
 from ..sources.gather import places
 from .card import model_card
 from .install import ggufs
-from .results import SHARD, recorded
+from .results import SHARD, recorded, remedy
 from .system import default_of
 
 PARTS = ("adapter", "mlx", "gguf")
@@ -146,7 +146,7 @@ def _check(folder: Path, recipe: Recipe, files: list[tuple[Path, str]]) -> None:
     for source, _ in files:
         name = str(source.relative_to(folder))
         if name in known and sha256(source) != known[name]:
-            raise UserError(f"{source}: not as the run wrote it, so nothing was uploaded; {again}")
+            raise UserError(f"{source}: not as the run wrote it, so nothing was uploaded; {remedy(folder, name)}")
         if path := next((path for path in private if len(path) > 1 and any(path in text for text in _texts(source))), None):
             raise UserError(f"{source}: names {path}, a path of this machine; {again}, which leaves it out")
 

@@ -3,10 +3,13 @@
 import hashlib
 import re
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from shlex import quote
 
-from ..files import read_json, write_json
+from ..errors import UserError
+from ..files import read_json, sha256, write_json
 from ..recipe import Recipe
 
 STATE = "export.json"
@@ -99,11 +102,36 @@ def hashes(folder: Path) -> dict[str, str]:
     return {name: digest for name, digest in known.items() if (folder / name).exists()}
 
 
+def check(folder: Path, names: Iterable[str]) -> None:
+    """Raise UserError where one of these files of the run is not as the run wrote it."""
+    known = recorded(folder)
+    for name in names:
+        if name in known and sha256(folder / name) != known[name]:
+            raise UserError(f"{folder / name}: not as the run wrote it, so nothing is done with it; {remedy(folder, name)}")
+
+
+def remedy(folder: Path, name: str) -> str:
+    """The command that makes a file of a run again."""
+    if name.startswith("adapters"):
+        return f"remove it and run `mipo-mlx train {quote(str(folder))}`, which makes it again from its checkpoint"
+    return f"run `mipo-mlx export {quote(str(folder))}`, which writes it again"
+
+
 def recorded(folder: Path) -> dict[str, str]:
     """SHA-256 of every file that the run recorded, in the manifest or in export.json; of several entries the last one counts."""
     stages = read_json(folder / "manifest.json", {}).get("stages", {})
     known = {name: digest for entry in stages.values() for name, digest in entry.get("sha256", {}).items()}
     return {**known, **hashes(folder)}
+
+
+def compared(folder: Path) -> list[tuple[str, str]]:
+    """`recorded`, each hash with a mark where the file has another one by now, or is gone."""
+    rows = []
+    for name, digest in recorded(folder).items():
+        path = folder / name
+        mark = "" if path.exists() and sha256(path) == digest else " (changed since)" if path.exists() else " (gone)"
+        rows.append((name, digest + mark))
+    return rows
 
 
 def kept(share: float) -> str:

@@ -78,7 +78,7 @@ def check_file(path: Path, digest: str, step: str, reporter: Reporter) -> None:
         return
     if not is_whole(path):
         raise Failure(f"{path}: cut off or broken; remove it and {again}")
-    if not path.name.startswith("prompts"):  # to these the pairs stage adds questions of its own
+    if step != "sources" or not path.name.startswith("prompts"):  # to these the pairs stage adds questions of its own
         reporter.warn(
             f"{path} is not as {step} left it: edited, damaged, or lines are missing; it is taken as it stands. If you did not "
             f"edit it, remove it and {again}"

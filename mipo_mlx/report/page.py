@@ -154,7 +154,7 @@ def contents(folder: Path, recipe: Recipe) -> Page:
         ways=[] if unfinished else record.ways(folder),
         record=record.record(folder, manifest, recipe),
         recipe=recipe_loading.dump(_evaluated_with(recipe, result)),
-        hashes=list(results.recorded(folder).items()),
+        hashes=results.compared(folder),
     )
 
 

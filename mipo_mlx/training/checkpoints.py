@@ -1,7 +1,7 @@
 """Checkpoints: everything that the next step depends on, so that a killed run ends bit-identical to one that was not.
 
 The random state needs no file. Every step seeds its own from the run's seed and the step number, which is also the position in
-the data.
+the data. state.json has the hashes of the other files and of itself, so a changed bit is never trained on.
 """
 
 import json
@@ -14,7 +14,10 @@ import mlx.core as mx
 from mlx.utils import tree_flatten, tree_unflatten
 
 from ..errors import Failure
-from ..files import disk_errors, flush, read_json
+from ..files import SEAL, disk_errors, flush, read_json, sealed, sha256
+
+FILES = ("adapters.safetensors", "optimizer.safetensors")
+HASHES = "sha256"  # key of state.json: the hashes of FILES
 
 
 @dataclass
@@ -44,7 +47,8 @@ def save(root: Path, state: State, weights: dict[str, mx.array], optimizer: Any)
         mx.save_safetensors(str(partial / "adapters.safetensors"), dict(sorted(weights.items())))
         flat = {name: value for name, value in tree_flatten(optimizer.state) if isinstance(value, mx.array)}
         mx.save_safetensors(str(partial / "optimizer.safetensors"), dict(sorted(flat.items())))
-        (partial / "state.json").write_text(json.dumps(asdict(state)))
+        hashes = {name: sha256(partial / name) for name in FILES}
+        (partial / "state.json").write_text(json.dumps(sealed({**asdict(state), HASHES: hashes})))
         for path in (*partial.iterdir(), partial):
             flush(path)
     shutil.rmtree(final, ignore_errors=True)
@@ -61,8 +65,10 @@ def latest(root: Path) -> State | None:
     if not folders:
         return None
     try:
-        return State(**read_json(folders[-1] / "state.json"))
-    except (Failure, FileNotFoundError, TypeError):
+        row = _state(folders[-1])
+        row.pop(HASHES, None)
+        return State(**row)
+    except TypeError:
         raise _damaged(folders[-1]) from None
 
 
@@ -76,8 +82,23 @@ def load_optimizer(root: Path, step: int) -> Any:
     return tree_unflatten(list(_load(_folder(root, step), "optimizer.safetensors").items()))
 
 
+def _state(folder: Path) -> dict[str, Any]:
+    """state.json without its seal. Raises Failure where it is not as it was written."""
+    try:
+        row = read_json(folder / "state.json")
+    except (Failure, FileNotFoundError):
+        raise _damaged(folder) from None
+    seal = row.pop(SEAL, None)
+    if seal is not None and sealed(row)[SEAL] != seal:
+        raise _damaged(folder)
+    return row
+
+
 def _load(folder: Path, name: str) -> dict[str, mx.array]:
     try:
+        known = _state(folder).get(HASHES, {}).get(name)  # None: a checkpoint of another version
+        if known is not None and sha256(folder / name) != known:
+            raise _damaged(folder)
         arrays: dict[str, mx.array] = mx.load(str(folder / name))
         mx.eval(arrays)  # a file that was cut fails when its numbers are read
     except (RuntimeError, OSError):

@@ -32,7 +32,7 @@ def read(folder: Path) -> list[Row]:
 def append(folder: Path, row: Mapping[str, Any]) -> Row:
     """Append one row; a figure that is not finite becomes null. Returns the row as `read` gives it."""
     finite = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
-    append_jsonl(folder / FILE, [{"format": FORMAT, **finite}])
+    append_jsonl(folder / FILE, [{"format": FORMAT, **finite}], seal=False)  # nothing is computed from them
     return finite
 
 
