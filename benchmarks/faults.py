@@ -173,12 +173,12 @@ class Campaign:
         assert build_model and tiny_config
         # In a process of its own: a process that has computed must not fork.
         subprocess.run([sys.executable, "-c", code, str(model), str(HERE.parent)], check=True)
-        for notes in ("notes", "notes-that-grow"):
+        for notes in ("notes-that-grow", "notes"):  # the last of them is what `train` is compared with
             write(self.root / notes, TEXTS)
             (self.root / f"{notes}.yaml").write_text(RECIPE.format(model=model, notes=self.root / notes))
             self._undisturbed("train", self.root / f"runs-of-{notes}" / "r", f"{notes}.yaml")
         write(self.root / "notes-that-grow", NEW)
-        for command in ("train", "eval", "export", "update"):
+        for command in ("eval", "export", "update"):
             self._undisturbed(command, self.copy(self.root / f"whole-{command}", command))
 
     def _undisturbed(self, command: str, place: Path, recipe: str = "notes.yaml") -> None:

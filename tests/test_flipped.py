@@ -73,7 +73,7 @@ def test_no_command_takes_flipped_adapters(run, name):
         )
     assert (run / "report.html").read_bytes() == report
     recipe = runs.existing_run(run, run.parent).recipe
-    with pytest.raises(UserError, match=f"{name}: not as the run wrote it.* mipo-mlx train "):
+    with pytest.raises(UserError, match=f"{name}: not as the run wrote it.*`mipo-mlx train "):
         publish.push(publish.Upload(run, recipe, "me/mine", ("adapter",)), lambda question: True, SimpleNamespace())
 
 
@@ -83,9 +83,9 @@ def test_a_flipped_export_is_written_again_and_goes_nowhere(run, name, tmp_path,
     recipe = runs.existing_run(run, run.parent).recipe
     part = "mlx" if name.startswith("fused") else "gguf"
     if "lora" not in name:
-        with pytest.raises(UserError, match=f"{name}: not as the run wrote it.* mipo-mlx export"):
+        with pytest.raises(UserError, match=f"{name}: not as the run wrote it.*`mipo-mlx export "):
             publish.push(publish.Upload(run, recipe, "me/mine", (part,)), lambda question: True, SimpleNamespace())
-    with pytest.raises(UserError, match=f"{name}: not as the run wrote it.* mipo-mlx export"):
+    with pytest.raises(UserError, match=f"{name}: not as the run wrote it.*`mipo-mlx export "):
         results.check(run, results.hashes(run))
     assert dict(results.compared(run))[name].endswith(" (changed since)")
     code, output = command("export", str(run))

@@ -205,8 +205,8 @@ def test_a_file_that_is_not_as_the_run_wrote_it_is_refused(run, name):
     content = bytearray((run / name).read_bytes())
     content[-1] ^= 1
     (run / name).write_bytes(content)
-    hub = Hub()
-    with pytest.raises(UserError, match=f"{name}: not as the run wrote it.*mipo-mlx export mine"):
+    hub, again = Hub(), "train" if name.startswith("adapters") else "export"
+    with pytest.raises(UserError, match=f"{name}: not as the run wrote it.*`mipo-mlx {again} "):
         push(Upload(run, RECIPE, "ana/mine", parts), lambda q: True, hub)
     assert not hub.files
 
