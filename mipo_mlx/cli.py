@@ -224,9 +224,9 @@ def update(options: RunOptions, train: bool) -> None:
 @click.option("--remove", is_flag=True, help="No longer do it.")
 def schedule(options: RunOptions, at: str, show: bool, remove: bool) -> None:
     """Train RUN (its name or folder) on new notes each night on mains power, by launchd or systemd: `update RUN --train`."""
-    from .commands import schedule as scheduling
+    from .commands import nightly
 
-    click.echo(scheduling.schedule(options, at, show, remove))
+    click.echo(nightly.schedule(options, at, show, remove))
 
 
 @main.command()

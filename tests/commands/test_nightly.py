@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from mipo_mlx.cli import main
-from mipo_mlx.commands import schedule
+from mipo_mlx.commands import nightly
 from mipo_mlx.errors import UserError
 from mipo_mlx.run import existing_run
 
@@ -31,8 +31,8 @@ NAMES = [
 ]
 
 
-def plan(folder: Path, home: Path, mac: bool) -> schedule.Plan:
-    return schedule.Plan(folder, 2, 5, mac, home)
+def plan(folder: Path, home: Path, mac: bool) -> nightly.Plan:
+    return nightly.Plan(folder, 2, 5, mac, home)
 
 
 def unquoted(line: str) -> list[str]:
@@ -86,7 +86,7 @@ def test_the_agent_starts_the_command_on_mains_power_alone(power, tmp_path):
     for name, text in programs.items():
         (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
         (tmp_path / "bin" / name).chmod(0o755)
-    line = ["/bin/sh", "-c", schedule.ON_MAINS, "sh", "printf", "[%s]", "two words", "$HOME"]
+    line = ["/bin/sh", "-c", nightly.ON_MAINS, "sh", "printf", "[%s]", "two words", "$HOME"]
     done = subprocess.run(line, capture_output=True, text=True, env={"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"})
     assert done.stdout == ("[two words][$HOME]" if power == "AC Power" else "")
 
@@ -104,21 +104,21 @@ def test_it_is_written_once_and_removed(mac, tmp_path):
         calls.append(command)
         return False
 
-    assert "02:05" in schedule.put(one, call) and "with your next login" in schedule.put(one, lambda _: False)
+    assert "02:05" in nightly.put(one, call) and "with your next login" in nightly.put(one, lambda _: False)
     first = state()
-    assert "next login" not in schedule.put(one, lambda _: True) and state() == first
+    assert "next login" not in nightly.put(one, lambda _: True) and state() == first
     assert set(one.files()) <= set(first) and (mac or one.link.is_symlink())
     assert all(command[0] == ("launchctl" if mac else "systemctl") for command in calls) and calls
-    schedule.put(other, call)
-    assert "no longer" in schedule.take_away(one, call) and "nothing is scheduled" in schedule.take_away(one, call)
-    schedule.take_away(other, call)
+    nightly.put(other, call)
+    assert "no longer" in nightly.take_away(one, call) and "nothing is scheduled" in nightly.take_away(one, call)
+    nightly.take_away(other, call)
     assert state() == {}
 
 
 def test_the_command_shows_writes_and_removes(with_notes, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(schedule, "_call", lambda command: True)
+    monkeypatch.setattr(nightly, "_call", lambda command: True)
 
     def command(*options: str, expect: int = 0) -> str:
         result = CliRunner().invoke(main, ["schedule", str(with_notes), *options])
@@ -142,4 +142,4 @@ def test_other_systems_are_refused(with_notes):
     from mipo_mlx.commands.options import RunOptions
 
     with pytest.raises(UserError, match="neither launchd nor systemd is on win32"):
-        schedule.plan_of(RunOptions(str(with_notes), Path()), "02:00", "win32")
+        nightly.plan_of(RunOptions(str(with_notes), Path()), "02:00", "win32")
