@@ -10,7 +10,7 @@ import socket
 import threading
 import webbrowser
 from importlib.resources import files as resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import uvicorn
 from jinja2 import Environment, StrictUndefined
@@ -23,15 +23,13 @@ from starlette.routing import Route
 
 from .. import report
 from ..progress import Reporter
-
-if TYPE_CHECKING:
-    from .notes import Review
+from .notes_review import Review
 
 LARGEST = 10_000  # bytes of a request
 USED = "This address has been used. Run `mipo-mlx notes` again for a new one.\n"
 
 
-def page(review: "Review", nonce: str = "") -> str:
+def page(review: Review, nonce: str = "") -> str:
     """The page as text: one file that loads nothing. All text of the notes is data, which the script shows as text."""
     listed = review.listing()
     own, shared = resources(__package__), resources(report.__package__ or "")
@@ -58,7 +56,7 @@ def page(review: "Review", nonce: str = "") -> str:
 class Site:
     """The two addresses of the page: the page itself, and /choice, which takes a change."""
 
-    def __init__(self, review: "Review", port: int) -> None:
+    def __init__(self, review: Review, port: int) -> None:
         self.review, self.port = review, port
         self.token, self.session = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
         self.token_used = False
@@ -142,7 +140,7 @@ async def _body(request: Request) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def serve(review: "Review", reporter: Reporter, browser: bool) -> None:
+def serve(review: Review, reporter: Reporter, browser: bool) -> None:
     """Serve the page until its owner is done, or until Ctrl-C. browser: open one."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
