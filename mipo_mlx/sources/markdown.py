@@ -76,7 +76,7 @@ def front_matter(text: str) -> tuple[dict[str, Any] | None, str, int]:
         return (None, *after) if sum(bool(KEY_LINE.match(line)) for line in lines) > 0.8 * len(lines) else ({}, text, 0)
     try:
         values = yaml.load(match[2], Loader=PlainLoader) if match[1] == "---" else _toml_title(match[2])
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError):  # a date such as 2024-99-99 is a ValueError
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError):  # &a [*a] is a RecursionError
         return None, *after
     if not isinstance(values, dict) and match[2].strip():
         return {}, text, 0  # two thematic breaks around prose
