@@ -19,13 +19,19 @@ from . import __version__
 BLAS_PACKAGE = "sudo apt-get install libopenblas0-pthread"
 # mlx-cpu and mlx-cuda-12 own the same file, and pip may write the CPU's last: the second command writes CUDA's last.
 CUDA_PACKAGE = """pip install -e '.[cuda]' && pip install --force-reinstall --no-deps "$(pip freeze | grep mlx-cuda)\""""
+PATIENCE = "AGX_RELAX_CDM_CTXSTORE_TIMEOUT"  # not enough on every chip, so `errors.WATCHDOG` is needed too
 BLAS_NAMES = ("libopenblas.so.0", "libopenblasp.so.0")  # Debian's and Fedora's names
 _blas: str | None = None
 
 
 def start() -> None:
-    """Load a fast BLAS where MLX has none of its own (Linux); once a process, before `mlx.core` is imported."""
+    """Load a fast BLAS where MLX has none of its own (Linux); once a process, before `mlx.core` is imported.
+
+    On macOS, ask Metal's driver for patience: it ends long work while the display is on, and reads this setting once.
+    """
     global _blas
+    if platform.system() == "Darwin":
+        os.environ.setdefault(PATIENCE, "1")
     if "mlx.core" not in sys.modules:
         _private_kernels()
     if platform.system() != "Linux" or _blas or "mlx.core" in sys.modules:
@@ -91,12 +97,19 @@ class Device:
         return f"{self.name} ({self.kind}, {self.memory / 2**30:.0f} GiB)"
 
 
+def on_cpu() -> bool:
+    """Whether MLX computes on the CPU. All that does something else on a GPU asks here."""
+    import mlx.core as mx
+
+    return bool(mx.default_device().type == mx.cpu)
+
+
 def device() -> Device:
     """The device that MLX computes on."""
     import mlx.core as mx
 
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if mx.default_device().type != mx.gpu:
+    if on_cpu():
         # In a container its control group's limit counts, not the machine's memory.
         limits = (Path(p) for p in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"))
         texts = (p.read_text().strip() for p in limits if p.exists())
@@ -126,15 +139,20 @@ def reset_peak_memory() -> None:
 CACHE = 256 << 20  # bytes of freed memory that MLX may always keep
 
 
-def settle(cache_bytes: int = 0) -> None:
-    """MLX keeps at most `cache_bytes` of freed memory, and always CACHE: every new length leaves buffers of its own size.
+def settle(reused: int = 0, peak: int = 0) -> None:
+    """What MLX may keep and take, for steps of `peak` bytes, of which `reused` are freed and taken again.
 
-    `models/load.py` calls this for every stage. Training calls it again with what one step needs. On Metal, memory in use is
-    not paged out, as in mlx-lm's trainer.
+    `models/load.py` calls this for every stage. Training calls it again with what one step needs. Freed memory is kept up to
+    `reused`, since every new length leaves buffers of its own size, but not beyond the budget, and CACHE always. On a GPU the
+    budget bounds all of MLX's memory: freed memory goes back before the system runs short. On Metal, memory in use is not paged
+    out, as in mlx-lm's trainer.
     """
     import mlx.core as mx
 
-    mx.set_cache_limit(max(cache_bytes, CACHE))
+    budget = device().budget
+    mx.set_cache_limit(max(CACHE, min(reused, budget - peak)))
+    if not on_cpu():
+        mx.set_memory_limit(budget)
     if mx.metal.is_available():
         mx.set_wired_limit(int(mx.device_info()["max_recommended_working_set_size"]))
 

@@ -10,6 +10,13 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # The errors of a path that was named by hand; every other error, such as a broken disk, is the machine's.
 PATHS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES, errno.EPERM,
          errno.EROFS)  # fmt: skip
+# What MLX's RuntimeError says, in small letters: it has no types of its own. CPU, Metal, CUDA and cuBLAS have different words.
+OUT_OF_MEMORY = ("malloc", "out of memory", "outofmemory", "allocat", "alloc_failed", "insufficient memory")
+# The system ended work on the GPU that took long: macOS while the display is on, Windows and Linux where a display hangs on the
+# NVIDIA GPU. After that, macOS may refuse the next pieces of work too.
+WATCHDOG = ("impacting interactivity", "impactinginteractivity", "gpu timeout", "callbackerrortimeout", "gpu hang",
+            "callbackerrorhang", "submissionsignored", "innocentvictim", "launch timed out", "launchtimeout")  # fmt: skip
+DISPLAY = "let the display sleep; `caffeinate -i mipo-mlx ...` keeps the Mac itself awake"
 
 
 # What moves a terminal's cursor, recolours it, sets its title, or turns the direction of writing.
@@ -36,6 +43,11 @@ def one_line(error: Exception) -> tuple[str, int]:
         return _joined(str(error)), code
     if isinstance(error, OSError) and error.filename is not None:
         return _joined(f"{error.filename}: {_of_path(error)}"), 2 if error.errno in PATHS else 1
+    if is_watchdog(error):
+        return (
+            f"the system ended work on the GPU that took too long, as macOS does while the display is on ({_joined(str(error))}); "
+            f"{DISPLAY}; run the same command again, it continues from here"
+        ), 1
     if is_out_of_memory(error):
         return (
             f"out of memory ({_joined(str(error)) or type(error).__name__}); close other programs, lower pairs.batch or "
@@ -70,8 +82,19 @@ def _of_path(error: OSError) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether MLX raised because an allocation did not fit. It has no exception type of its own for that."""
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(s in text for s in ("malloc", "out of memory", "allocat", "insufficient memory"))
-    )
+    """Whether MLX raised because an allocation did not fit."""
+    return isinstance(error, MemoryError) or _says(error, OUT_OF_MEMORY)
+
+
+def is_watchdog(error: BaseException) -> bool:
+    """Whether MLX raised because the system ended work on the GPU that took too long."""
+    return _says(error, WATCHDOG)
+
+
+def is_too_large(error: BaseException) -> bool:
+    """Whether a smaller piece of the same work may succeed: for memory, or for the system's watchdog."""
+    return is_out_of_memory(error) or is_watchdog(error)
+
+
+def _says(error: BaseException, words: tuple[str, ...]) -> bool:
+    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)

@@ -130,6 +130,19 @@ def tiny_folder(tmp_path_factory, tokenizer_folder) -> Path:
     return folder
 
 
+@pytest.fixture
+def gpu_path(monkeypatch):
+    """All that asks for the device takes a GPU's path, and the CPU computes it: the base keeps its 4 bits, activations 16 bits.
+
+    OpenBLAS stays loaded: a process cannot take it back. It has no part in 16-bit and quantised products.
+    """
+    kept = mx.set_memory_limit(8 << 30), mx.set_cache_limit(1 << 30)
+    monkeypatch.setattr(backend, "on_cpu", lambda: False)
+    monkeypatch.setattr(backend, "device", lambda: backend.Device("metal", "as on a GPU", 6 << 30, "device"))
+    yield
+    mx.set_memory_limit(kept[0]), mx.set_cache_limit(kept[1])
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real notes, contexts and prompts to develop on; tests that need them skip where they are missing."""

@@ -14,6 +14,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from ..errors import Failure, is_too_large
 from . import head as heads
 from .cpu import swapped
 from .prefix import Layout, Prefix, Recorder, body_of, checkpointed, grouped_scores, sliding_windows, text_model
@@ -42,7 +43,7 @@ def batch_logprobs(
     of its activations. `gradient=False` is cheaper where only values are needed. `recorded`: keys and values of the prompts but
     their last tokens, padded to prompt length - 1, where there are some already.
     """
-    with swapped(text_model(model)):
+    with swapped(text_model(model), gradient):
         if shares_prompts(model):
             hidden = _shared_hidden(model, batch, checkpoint, recorded)
         else:
@@ -70,23 +71,26 @@ def token_logprobs(
 
     Prompts must not be empty (ValueError). Answers may be, and a prompt may have any number of them. Batches hold up to
     `token_budget` tokens, padding included (one prompt with its answers at least). `recorded[i]`: keys and values of prompts[i]
-    but its last token, where there are some already (from sampling, say); then the prompts do not run again.
+    but its last token, where there are some already (from sampling, say); then the prompts do not run again. A batch that does
+    not fit into memory, or that the system's watchdog ends, is halved and run again.
     """
     if any(not prompt for prompt in prompts):
         raise ValueError("token_logprobs: an empty prompt; a prompt needs at least one token to predict the first one from")
     logps: list[list[np.ndarray]] = [[np.zeros(0, np.float32)] * len(some) for some in answers]
     work = [i for i, some in enumerate(answers) if any(some)]
-    for rows in _batches(work, prompts, answers, token_budget):
-        most = max(len(answers[i]) for i in rows)
-        longest = max(len(a) for i in rows for a in answers[i])
-        padded = np.zeros((len(rows), most, longest), np.int32)
-        lengths = np.zeros((len(rows), most), np.int32)
-        for r, i in enumerate(rows):
-            for j, answer in enumerate(answers[i]):
-                padded[r, j, : len(answer)], lengths[r, j] = answer, len(answer)
-        batch = Padded(*pad([prompts[i] for i in rows]), mx.array(padded), mx.array(lengths))
+    batches = _batches(work, prompts, answers, token_budget)[::-1]
+    while batches:
+        rows = batches.pop()
+        batch = _padded([prompts[i] for i in rows], [answers[i] for i in rows])
         known = _stacked([recorded[i] for i in rows], batch.prompts.shape[1] - 1) if recorded is not None else None
-        values = np.array(batch_logprobs(model, batch, gradient=False, recorded=known))
+        try:
+            values = np.array(batch_logprobs(model, batch, gradient=False, recorded=known))
+        except (RuntimeError, MemoryError) as error:
+            if len(rows) == 1 or not is_too_large(error):
+                raise
+            batches += [rows[len(rows) // 2 :], rows[: len(rows) // 2]]
+            mx.clear_cache()
+            continue
         for r, i in enumerate(rows):
             for j, answer in enumerate(answers[i]):
                 logps[i][j] = values[r, j, : len(answer)].copy()
@@ -108,7 +112,15 @@ def shares_prompts(model: nn.Module) -> bool:
 
 
 def total(tokens: np.ndarray) -> float:
-    """Log-probability of an answer in nats, rounded to 1e-5: float32 resolves no less in a sum of this size."""
+    """Log-probability of an answer in nats, rounded to 1e-5: float32 resolves no less in a sum of this size.
+
+    Raises Failure where it is no number: a sum of inf or nan could be neither written nor compared.
+    """
+    if not np.isfinite(tokens).all():
+        raise Failure(
+            "the model's log-probabilities are not finite, so some of its numbers left the range of 16 bits, or its weights are "
+            "damaged; take a bfloat16 version of the base, or another base"
+        )
     return round(float(np.sum(tokens, dtype=np.float64)), 5)
 
 
@@ -119,6 +131,16 @@ def pad(rows: Sequence[Sequence[int]]) -> tuple[mx.array, mx.array]:
     for r, row in enumerate(rows):
         out[r, : len(row)] = row
     return mx.array(out), mx.array(lengths, dtype=mx.int32)
+
+
+def _padded(prompts: list[list[int]], answers: list[list[list[int]]]) -> Padded:
+    """Prompts with their answers as one batch; a prompt with fewer answers than another has empty ones."""
+    shape = (len(prompts), max(map(len, answers)), max(len(a) for some in answers for a in some))
+    padded, lengths = np.zeros(shape, np.int32), np.zeros(shape[:2], np.int32)
+    for r, some in enumerate(answers):
+        for j, answer in enumerate(some):
+            padded[r, j, : len(answer)], lengths[r, j] = answer, len(answer)
+    return Padded(*pad(prompts), mx.array(padded), mx.array(lengths))
 
 
 def _stacked(recorded: list[Recorded], width: int) -> Recorded:

@@ -149,7 +149,7 @@ class _Checkpointed:
             mx.random.seed(high << 32 | low)
             try:
                 swap = {id(cache): fresh}
-                with swapped(layer):  # the second run comes after the tracing of the whole is over
+                with swapped(layer, gradient=True):  # the second run comes after the tracing of the whole is over
                     out = layer(h, *(swap.get(id(x), x) for x in args), **{k: swap.get(id(x), x) for k, x in kwargs.items()})
             finally:
                 layer.update(kept)

@@ -9,6 +9,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from .. import backend
 from ..errors import UserError
 from ..files import read_json, sha256, write_text
 from ..gguf_format import tokenizer, types
@@ -259,9 +260,7 @@ def _modelfile(job: Job, written: Files) -> modelfile.Contents | None:
 
 def _dtype(weights: Weights) -> str:
     """The dtype of the fused folder: float32 where only a CPU computes (16-bit products are slow there), else the base's own."""
-    import mlx.core as mx
-
-    if mx.default_device().type == mx.cpu:
+    if backend.on_cpu():
         return "float32"
     kinds = [kind for shape, kind in weights.stored.values() if len(shape) > 1]
     own = str(weights.config.get("torch_dtype") or weights.config.get("dtype") or "bfloat16")

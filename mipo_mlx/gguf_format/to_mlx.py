@@ -11,6 +11,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from .. import backend
 from .blocks import PACKED_BITS, dequantise, triple
 from .file import GGUFFile
 from .names import Architecture, by_gguf, hyperparameters, mlx_rows
@@ -140,7 +141,7 @@ def build(file: GGUFFile, architecture: Architecture, config: dict[str, Any]) ->
     from mlx.utils import tree_flatten
     from mlx_lm.utils import _get_classes
 
-    on_cpu = mx.default_device().type == mx.cpu
+    on_cpu = backend.on_cpu()
     kept = SIXTEEN_BITS if on_cpu else {}  # see engine/tables.py
     dtype = mx.float32 if on_cpu else getattr(mx, config["torch_dtype"])
     model_class, args_class = _get_classes(config)

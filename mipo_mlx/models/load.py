@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import backend
+from ..engine.precision import within_range
 from ..engine.tables import prepare
 from ..errors import UserError, first_line
 from . import control_tokens, weight_files
@@ -54,7 +55,16 @@ def load(name: str) -> LoadedModel:
     check_chat_template(tokenizer, path)
     model.eval()
     backend.settle()
-    return LoadedModel(prepare(model), tokenizer, config, name, path)
+    model = within_range(prepare(model), lambda: _opening(tokenizer))
+    return LoadedModel(model, tokenizer, config, name, path)
+
+
+def _opening(tokenizer: Any) -> list[int]:
+    """A short prompt as chats begin. The largest hidden values stand at its first tokens."""
+    request = [
+        {"role": "user", "content": "What should I cook tonight, and how do I plan the rest of my week? Answer in two sentences."}
+    ]
+    return list(tokenizer.apply_chat_template(request, add_generation_prompt=True))
 
 
 def load_tokenizer(name: str) -> Any:

@@ -1,26 +1,28 @@
 """Predicts the peak memory of a training step and picks the micro-batch that fits.
 
 The model's widths say what is kept for the backward pass. A layer keeps the inputs of its norms, adapters and elementwise products,
-and the keys and values of the prompt once more for each answer. Logits are never kept. MLX keeps attention scores on a GPU; the CPU
-keeps none. The counts were fitted to measured peaks (tests/training/test_memory_plan.py).
+and the keys and values of the prompt once more for each answer. Logits are never kept. On a GPU, MLX keeps attention
+scores, in float32; the CPU keeps none. The counts were fitted to measured peaks (tests/training/test_memory_plan.py).
 """
 
 from dataclasses import dataclass, replace
 from typing import Any
 
-import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
 
 from ..engine.cpu import on_cpu
 from ..engine.head import BLOCK, CHUNK_TOKENS
+from ..engine.precision import compute_dtype
 from ..engine.prefix import body_of, sliding_windows, text_model
 from ..recipe import Lora, Training
 from .step import padded_answer, padded_prompt
 
 LINEAR = (nn.Linear, nn.QuantizedLinear, SwitchLinear, QuantizedSwitchLinear)
-MOST_TOKENS = {True: 4096, False: 32768}  # a micro-batch beyond this is no faster; on the CPU and on a GPU
+# A micro-batch beyond this is no faster; on the CPU and on a GPU. On an M1, one product of a 7B model with so many tokens takes
+# about half a second, and macOS ends work that holds the GPU for some seconds.
+MOST_TOKENS = {True: 4096, False: 8192}
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ def _activations(model: nn.Module, settings: Training, shape: Shape) -> int:
     shared = sliding_windows(model) is not None
     answers = shape.pairs * shape.candidates
     tokens = shape.tokens if shared else answers * (shape.prompt + shape.answer)
-    item = _compute_bytes(model)
+    item = compute_dtype(model).size
 
     if heads and all(x.experts == 1 for x in linears) and shared:
         # Residual stream, two norms and two sums; queries, attention's output in two layouts; keys, values; gate, up, product.
@@ -144,9 +146,11 @@ def _activations(model: nn.Module, settings: Training, shape: Shape) -> int:
     kept = tokens * token * item
     if item < 4:  # adapters compute in float32, each with its own copy of what goes into it
         kept += tokens * 4 * sum(x.inputs for x in linears if settings.lora.keys == "all" or x.name in settings.lora.keys)
-    again = answers * (shape.prompt + shape.answer) * 2 * key_heads * head_dim * item if shared else 0
+    again = answers * (shape.prompt + shape.answer) * 2 * key_heads * head_dim * 4 if shared else 0  # attention's, in float32
     positions = shape.pairs * shape.prompt**2 + answers * shape.answer * (shape.prompt + shape.answer)
-    scores = heads * item * (positions if shared else answers * (shape.prompt + shape.answer) ** 2)
+    scores = heads * 4 * (positions if shared else answers * (shape.prompt + shape.answer) ** 2)
+    if item < 4:  # float32 copies of queries, and of the prompt's keys and values
+        scores += 4 * head_dim * (tokens * heads + 2 * shape.pairs * shape.prompt * key_heads)
     layer = kept + again + (0 if on_cpu() else scores)
     chunk = min(CHUNK_TOKENS, answers * shape.answer)
     head = 5 * BLOCK * chunk * 4 + 3 * answers * shape.answer * width * 4
@@ -156,11 +160,3 @@ def _activations(model: nn.Module, settings: Training, shape: Shape) -> int:
         again_now = 1.4 * (kept + again) + 1.9 * scores + 9 * answers * shape.answer * inner * item
         return int(1.25 * len(layers) * stored + max(again_now, head))
     return len(layers) * layer + max(tokens * 3 * inner * item, head)
-
-
-def _compute_bytes(model: nn.Module) -> int:
-    """Bytes of one activation: those of the norms' weights, which are never quantised."""
-    for name, x in tree_flatten(body_of(model).layers[0].parameters()):
-        if "norm" in name and mx.issubdtype(x.dtype, mx.floating):
-            return int(x.dtype.size)
-    return 4

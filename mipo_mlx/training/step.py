@@ -1,6 +1,7 @@
 """One optimizer step's gradient: the pairs fall into micro-batches by a token budget, and their gradients add up in flat memory.
 
-`gradient_step` is the entry. A micro-batch that does not fit into memory is split and run again.
+`gradient_step` is the entry. A micro-batch that does not fit into memory, or that the system's watchdog ends, is split and run
+again.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,12 +15,13 @@ import numpy as np
 from mlx.utils import tree_map
 
 from ..engine.logprobs import Padded, batch_logprobs
-from ..errors import Failure, is_out_of_memory
+from ..errors import Failure, is_too_large, is_watchdog, one_line
 from ..recipe import CONTRASTS_CONTEXTS, Training
 from ..records import Pair
 from . import contrasting, objectives
 from .contrasting import Window
 
+ALONE = 3  # times that the watchdog may end a single pair in one step; the display may go to sleep meanwhile
 ROUND = 16  # widths are multiples of this: fewer shapes, so fewer buffers of odd sizes and fewer recompilations
 
 
@@ -45,13 +47,14 @@ class Step:
     metrics: dict[str, float]  # means over all pairs of objectives.metrics
     token_budget: int  # what fitted: smaller than the one given after an out-of-memory error
     checkpointed: bool  # gradient checkpointing was on at the end: by the recipe, or because a single pair did not fit without
+    watchdog: bool  # the system ended a micro-batch that took too long, and it ran again
 
 
 def gradient_step(model: nn.Module, pairs: list[Pair], settings: Training, *, token_budget: int, pad_id: int) -> Step:
     """Loss and gradient of the mean loss over `pairs`, which are all pairs of one or more grids.
 
     The split into micro-batches changes the result by rounding alone. Raises Failure where a single pair does not fit into
-    memory even with gradient checkpointing.
+    memory even with gradient checkpointing, or where the system's watchdog ends it again and again.
     """
     total = _Sum(model, settings, token_budget, pad_id, len(pairs))
     before, mode = model.trainable_parameters(), model.training
@@ -66,7 +69,7 @@ def gradient_step(model: nn.Module, pairs: list[Pair], settings: Training, *, to
         model.update(before)  # tracing leaves its own copies in the model
         model.train(mode)
     means = {key: float(np.mean([row[key] for row in total.rows])) for key in total.rows[0]}
-    return Step(means.pop("loss"), total.gradients, means, total.budget, total.checkpoint)
+    return Step(means.pop("loss"), total.gradients, means, total.budget, total.checkpoint, total.watchdog)
 
 
 class _Sum:
@@ -76,6 +79,7 @@ class _Sum:
         self.model, self.settings, self.budget, self.pad_id = model, settings, budget, pad_id
         self.checkpoint = settings.checkpoint_gradients
         self.seed = mx.random.randint(0, 1 << 30).item()
+        self.watchdog, self.ended_alone = False, 0
         self.gradients: Any = None
         self.rows: list[dict[str, float]] = [{}] * pairs
 
@@ -110,16 +114,21 @@ class _Sum:
                 work(window, batch_of([pairs[i] for i in part], self.pad_id), part)
                 continue
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
+                if not is_too_large(error):
                     raise
-                tokens = padded_tokens([pairs[i] for i in part])
-                if len(part) == 1 and self.checkpoint:
+                tokens, by_watchdog = padded_tokens([pairs[i] for i in part]), is_watchdog(error)
+                self.watchdog |= by_watchdog
+                if len(part) == 1 and by_watchdog:
+                    self.ended_alone += 1
+                    if self.ended_alone > ALONE:
+                        raise Failure(one_line(error)[0]) from error
+                elif len(part) == 1 and self.checkpoint:
                     raise Failure(
                         f"out of memory at a single pair of {tokens} tokens; shorten pairs.max_tokens or "
                         "sources.context_tokens, lower pairs.candidates, or choose a smaller or quantised model"
                     ) from error
             mx.clear_cache()
-            if len(part) == 1:
+            if len(part) == 1 and not by_watchdog:
                 self.checkpoint = True  # the last thing that saves memory; changes no result
             self.budget = max(1, min(self.budget, tokens) // 2)
             self._in_parts(window, work, part)

@@ -18,7 +18,7 @@ import mlx.core as mx
 import mlx.optimizers as optimizers
 
 from .. import backend
-from ..errors import Failure, UserError
+from ..errors import DISPLAY, Failure, UserError
 from ..files import of_round, read_records
 from ..models import adapters, identity, load
 from ..progress import Reporter
@@ -171,7 +171,7 @@ def fit(start: Start, folder: Path, recipe: Recipe, watch: Watch, target: str = 
     if not plan.fits:
         advice = memory_plan.advice(plan, loaded.model, settings, start.longest, limit)
         watch.reporter.warn(f"training may run out of memory: {advice}")
-    backend.settle(plan.activation_bytes)
+    backend.settle(plan.activation_bytes, plan.peak_bytes)
     backend.reset_peak_memory()
     job = Job(
         start.train,
@@ -206,7 +206,7 @@ def train(model: Any, job: Job, watch: Watch) -> Result:
     state = _restore(model, optimizer, job, saved)
     for row in metrics.read(job.folder):
         watch.see(row)
-    stopped = None
+    stopped, warned = None, False
     with watch.reporter.track("training", len(steps), "steps", watch.curves.lines if watch.curves else None) as bar:
         bar.skip(state.step)
         if saved is None:
@@ -218,6 +218,9 @@ def train(model: Any, job: Job, watch: Watch) -> Result:
             pairs = [pair for grid in steps[state.step] for pair in grids[grid]]
             rate = learning_rate(state.step, len(steps), settings)
             step = _gradient(model, pairs, job, state)
+            if step.watchdog and not warned:
+                watch.reporter.warn(f"the system ended work on the GPU that took too long, and smaller pieces ran; {DISPLAY}")
+                warned = True
             update, norm = optimizers.clip_grad_norm(step.gradients, settings.clip)
             row = {"step": state.step + 1, "learning_rate": rate, "grad_norm": norm.item(), **step.metrics, "loss": step.loss}
             stopped = should_stop(row, settings)

@@ -199,14 +199,17 @@ def test_dropout_with_checkpointing_follows_its_own_loss():
     assert slope == pytest.approx(norm, rel=2e-2)
 
 
-def out_of_memory(limit: int, monkeypatch, needs_checkpoint: bool = False) -> list[tuple[int, bool]]:
+ALLOCATION = "[malloc] Unable to allocate 123456 bytes."
+
+
+def out_of_memory(limit: int, monkeypatch, needs_checkpoint: bool = False, text: str = ALLOCATION) -> list[tuple[int, bool]]:
     """Makes every batch above `limit` tokens fail as MLX does; returns the list of what was tried."""
     real, tried = gradients.batch_logprobs, []
 
     def limited(model, batch, *, checkpoint=False, gradient=True):
         tried.append((batch.tokens, checkpoint))
         if batch.tokens > limit or (needs_checkpoint and not checkpoint):
-            raise RuntimeError("[malloc] Unable to allocate 123456 bytes.")
+            raise RuntimeError(text)
         return real(model, batch, checkpoint=checkpoint, gradient=gradient)
 
     monkeypatch.setattr(gradients, "batch_logprobs", limited)
