@@ -25,24 +25,28 @@ from tests.training.test_exactness import make_pairs, plain_step, with_own_refer
 from tests.training.test_train import QUIET, Killed, die_at, run, same
 from tests.training.test_train import make_pairs as make_grids
 
-SIZES = {"hidden_size": 64, "intermediate_size": 128, "head_dim": 16}  # multiples of a group of 32
+SIZES = {"hidden_size": 32, "intermediate_size": 64, "head_dim": 8, "num_hidden_layers": 2}  # multiples of a group of 32
 DTYPES = ["bfloat16", "float16"]
+# A CPU computes 4-bit products in 16 bits at a thousandth of its speed.
+SHORT = ["pairs.grids=2", "pairs.validation_grids=1", "pairs.heldout_grids=1", "pairs.contexts_per_grid=2", "pairs.max_tokens=4"]
+SHORT += ["training.epochs=1.0", "sources.context_tokens=32"]
 
 
-def four_bits(dtype: mx.Dtype, seed: int = 0, **changes) -> nn.Module:
-    model = build_model(tiny_config(**SIZES, **changes), seed)
+def four_bits(dtype: mx.Dtype, spread: float = 1.5) -> nn.Module:
+    """A tiny model. `spread` widens its weights: from 3 on, it is far more sensitive to rounding than a real model is."""
+    model = build_model(tiny_config(**SIZES), spread=spread)
     model.set_dtype(dtype)
     nn.quantize(model, group_size=32, bits=4)
     model.eval()
     return model
 
 
-def save(model: nn.Module, folder, tokenizer_folder, dtype: str, **changes):
+def save(model: nn.Module, folder, tokenizer_folder, dtype: str):
     from mlx_lm.utils import save_model
 
     shutil.copytree(tokenizer_folder, folder)
     save_model(folder, model)
-    config = {**tiny_config(**SIZES, **changes), "torch_dtype": dtype, "quantization": {"group_size": 32, "bits": 4}}
+    config = {**tiny_config(**SIZES), "torch_dtype": dtype, "quantization": {"group_size": 32, "bits": 4}}
     (folder / "config.json").write_text(json.dumps(config))
     return folder
 
@@ -53,23 +57,23 @@ def dtypes(model: nn.Module) -> set[mx.Dtype]:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_stages_run_on_a_base_that_keeps_its_four_bits(dtype, tmp_path, tokenizer_folder, gpu_path):
-    base = save(four_bits(getattr(mx, dtype)), tmp_path / "base", tokenizer_folder, dtype)
+    base = save(four_bits(getattr(mx, dtype), spread=1.0), tmp_path / "base", tokenizer_folder, dtype)
     assert dtypes(load.load(str(base)).model) == {mx.uint32, getattr(mx, dtype)}
     (tmp_path / "notes").mkdir()
     for name, text in NOTES:
         (tmp_path / "notes" / f"{name}.md").write_text(f"# {name}\n\n{text}\n")
     (tmp_path / "r.yaml").write_text(RECIPE.format(model=base, notes=tmp_path / "notes"))
-    recipe = mipo_mlx.load_recipe(tmp_path / "r.yaml", ["pairs.grids=6", "training.epochs=1.0", "export.gguf=[f16]"])
+    recipe = mipo_mlx.load_recipe(tmp_path / "r.yaml", SHORT)
     folder = tmp_path / "runs" / "r"
     mipo_mlx.run_stage(recipe, "training", folder)
     rows = read_jsonl(folder / "metrics.jsonl")
     first = next(row for row in rows if "loss" in row)
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-3)  # the reference comes from sampling, the loss from training
-    assert all(math.isfinite(value) for row in rows for value in row.values())
+    assert all(math.isfinite(value) for row in rows for value in row.values() if isinstance(value, float))
     assert read_json(folder / "manifest.json")["device"].startswith("as on a GPU (metal")
 
 
-@pytest.mark.parametrize("dtype, least", [(mx.bfloat16, 0.99), (mx.float16, 0.9999)])
+@pytest.mark.parametrize("dtype, least", [(mx.bfloat16, 0.99), (mx.float16, 0.999)])
 def test_gradients_point_where_those_of_float32_point(dtype, least, gpu_path):
     def gradient(model, checkpoint=False):
         adapters.attach(model, Lora(rank=4, scale=2.0), 0)
@@ -107,8 +111,10 @@ def test_a_training_in_bfloat16_that_was_killed_ends_with_the_same_bits(tmp_path
 def large_values(dtype: mx.Dtype, top: float) -> nn.Module:
     """A model whose hidden values reach about `top`: one layer writes them into the residual stream."""
     model = build_model(tiny_config(**SIZES))
-    layer = model.model.layers[0].mlp.down_proj
-    layer.weight = layer.weight * (top / mx.abs(model.model.layers[0](model.model.embed_tokens(mx.array([[1, 300, 5]])))).max())
+    first = model.model.layers[0]
+    factor = top / mx.abs(first(model.model.embed_tokens(mx.array([[1, 300, 5]])))).max()
+    for part in (first.mlp.up_proj, first.mlp.down_proj):  # float16 holds both, where it cannot hold their product
+        part.weight = part.weight * mx.sqrt(factor)
     model.set_dtype(dtype)
     nn.quantize(model, group_size=32, bits=4)
     return model
@@ -144,50 +150,52 @@ NVIDIA = {"device_name": "NVIDIA H200", "total_memory": 150_000_000_000}
 
 @pytest.fixture
 def limits(monkeypatch):
-    """What MLX is asked to keep within, by the name of the function; a machine of `info` is put under the code by calling it."""
-    asked: dict[str, int] = {}
+    """What MLX is to keep within, by the name of the function; a machine of `info` is put under the code by calling it."""
+    bounds: dict[str, int] = {}
 
     def machine(info: dict, kind: str):
         monkeypatch.setattr(backend, "on_cpu", lambda: False)
         monkeypatch.setattr(mx, "device_info", lambda: info)
         monkeypatch.setattr(mx.metal, "is_available", lambda: kind == "metal")
         for name in ("set_cache_limit", "set_memory_limit", "set_wired_limit"):
-            monkeypatch.setattr(mx, name, lambda size, name=name: asked.__setitem__(name, size))
-        return asked
+            monkeypatch.setattr(mx, name, lambda size, name=name: bounds.__setitem__(name, size))
+        return bounds
 
     return machine
 
 
 def test_a_macs_limits_leave_a_fifth_to_other_programs(limits):
-    asked = limits(MAC, "metal")
+    bounds = limits(MAC, "metal")
     device = backend.device()
     assert (device.kind, device.memory) == ("metal", MAC["max_recommended_working_set_size"])
     backend.settle(1_500_000_000, 4_400_000_000)  # of 4.58 GB: the cache may not take what the budget does not have
-    assert asked["set_cache_limit"] == backend.CACHE and asked["set_memory_limit"] == device.budget == int(0.8 * device.memory)
-    assert asked["set_wired_limit"] == device.memory
+    assert bounds["set_cache_limit"] == backend.CACHE and bounds["set_memory_limit"] == device.budget == int(0.8 * device.memory)
+    assert bounds["set_wired_limit"] == device.memory
     backend.settle(1_500_000_000, 4_000_000_000)
-    assert asked["set_cache_limit"] == device.budget - 4_000_000_000
+    assert bounds["set_cache_limit"] == device.budget - 4_000_000_000
     backend.settle(1_500_000_000, 2_000_000_000)
-    assert asked["set_cache_limit"] == 1_500_000_000
+    assert bounds["set_cache_limit"] == 1_500_000_000
 
 
 def test_an_nvidia_gpu_has_its_own_memory_and_no_wired_limit(limits):
-    asked = limits(NVIDIA, "cuda")
+    bounds = limits(NVIDIA, "cuda")
     assert (backend.device().kind, backend.device().memory) == ("cuda", NVIDIA["total_memory"])
     backend.settle(1 << 30, 10 << 30)
-    assert asked == {"set_cache_limit": 1 << 30, "set_memory_limit": backend.device().budget}
+    assert bounds == {"set_cache_limit": 1 << 30, "set_memory_limit": backend.device().budget}
 
 
 def test_training_settles_before_its_first_step(tmp_path, tokenizer_folder, limits, monkeypatch):
     base = save(four_bits(mx.bfloat16), tmp_path / "base", tokenizer_folder, "bfloat16")
-    asked, seen = limits(MAC, "metal"), []
-    monkeypatch.setattr(train, "train", lambda model, job, watch: seen.append((dict(asked), job.budget)))
+    bounds, seen = limits(MAC, "metal"), []
+    monkeypatch.setattr(train, "train", lambda model, job, watch: seen.append((dict(bounds), job.budget)))
+    monkeypatch.setattr(backend, "CACHE", 1)
     (tmp_path / "r.yaml").write_text(RECIPE.format(model=base, notes=tmp_path))
     pairs = make_grids(four_bits(mx.bfloat16), grids=1)
     recipe = mipo_mlx.load_recipe(tmp_path / "r.yaml")
     train.fit(train.begin(pairs, recipe), tmp_path, recipe, train.Watch(QUIET))
     ((at_start, budget),) = seen
-    assert at_start["set_memory_limit"] == backend.device().budget and "set_cache_limit" in at_start
+    assert at_start["set_memory_limit"] == backend.device().budget
+    assert at_start["set_cache_limit"] > 1  # what a step takes again; the settling of every load keeps CACHE alone
     assert budget <= memory_plan.MOST_TOKENS[False]
 
 

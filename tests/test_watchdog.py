@@ -1,9 +1,10 @@
 """What Metal and CUDA say when work was too large or took too long, and what becomes of the work."""
 
 import os
+import subprocess
 import sys
+import tempfile
 
-import mlx.core as mx
 import numpy as np
 import pytest
 
@@ -114,7 +115,7 @@ def test_training_says_once_to_let_the_display_sleep(tmp_path, monkeypatch, caps
 
     def now_and_then(*arguments, **options):
         calls.append(1)
-        if len(calls) % 2:
+        if len(calls) % 5 == 1:
             raise RuntimeError(WATCHDOG[0])
         return real(*arguments, **options)
 
@@ -128,6 +129,7 @@ def test_metals_driver_is_asked_for_patience_before_mlx_comes(monkeypatch):
     name = "AGX_RELAX_CDM_CTXSTORE_TIMEOUT"
     monkeypatch.setenv(name, "")  # so that the end of this test takes away what `start` sets
     monkeypatch.delenv(name)
+    monkeypatch.setenv("TMPDIR", tempfile.gettempdir())  # `start` moves the folder of MLX's kernels
     monkeypatch.delitem(sys.modules, "mlx.core")
     monkeypatch.setattr(backend.platform, "system", lambda: "Linux")
     backend.start()
@@ -140,23 +142,16 @@ def test_metals_driver_is_asked_for_patience_before_mlx_comes(monkeypatch):
     assert os.environ[name] == "0"
 
 
-def test_every_way_in_asks_before_mlx_is_imported(monkeypatch):
-    """A folder that imports MLX imports `engine` first, or its command calls `start`."""
+def test_the_engine_asks_before_it_imports_mlx():
     code = (
         "import importlib, os, platform, sys\n"
         "platform.system = lambda: 'Darwin'\n"
         "class Watch:\n"
         "    def find_spec(self, name, *_):\n"
-        "        if name == 'mlx.core': print(os.environ.get('AGX_RELAX_CDM_CTXSTORE_TIMEOUT'))\n"
+        "        if name == 'mlx.core': sys.exit(os.environ.get('AGX_RELAX_CDM_CTXSTORE_TIMEOUT'))\n"
         "sys.meta_path.insert(0, Watch())\n"
         "importlib.import_module(sys.argv[1])\n"
     )
-    import subprocess
-
-    for module in ("mipo_mlx.engine.cpu", "mipo_mlx.models.load", "mipo_mlx.training.train"):
-        asked = subprocess.run([sys.executable, "-c", code, module], capture_output=True, text=True, check=True)
-        assert asked.stdout.split()[:1] == ["1"], module
-
-
-def test_mlx_still_computes():
-    assert mx.ones((2,)).sum().item() == 2
+    for module in ("mipo_mlx.engine.cpu", "mipo_mlx.models.load"):
+        shown = subprocess.run([sys.executable, "-c", code, module], capture_output=True, text=True)
+        assert shown.stderr.split() == ["1"], module

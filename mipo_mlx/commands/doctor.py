@@ -115,6 +115,13 @@ def examine() -> tuple[str, bool]:
         f"fits        memory to train ({kept}, contexts of the default length), of {device.budget / 1e9:.1f} GB to count on:",
         *(f"            {fit}" for fit in table),
     ]
+    if device.kind != "cpu":
+        from . import self_test
+
+        differences = self_test.compare()
+        lines.append(f"self-test   the GPU against float32 on the CPU: {differences}")
+        if not differences.agree:
+            problems.append((self_test.problem(differences), "pip install --upgrade mlx mlx-lm"))
     if device.kind == "cpu" and device.blas.startswith("reference"):
         problems.append(("matrix products are 30 times slower than they could be", backend.BLAS_PACKAGE))
     if device.kind == "cpu" and platform.system() == "Linux" and not shutil.which("g++"):  # MLX fuses loops with it

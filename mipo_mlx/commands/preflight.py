@@ -26,6 +26,10 @@ def check(run: Run, upto: str, fresh: bool, reporter: Reporter) -> None:
         profile(run)
     if fresh and (run.folder / "recipe.yaml").exists():
         inputs(run)
+    if "pairs" in ahead and not backend.on_cpu():
+        from . import self_test
+
+        self_test.require()
 
 
 def profile(run: Run) -> None:

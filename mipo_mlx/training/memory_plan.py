@@ -134,7 +134,7 @@ def _activations(model: nn.Module, settings: Training, shape: Shape) -> int:
     shared = sliding_windows(model) is not None
     answers = shape.pairs * shape.candidates
     tokens = shape.tokens if shared else answers * (shape.prompt + shape.answer)
-    item = compute_dtype(model).size
+    item = int(compute_dtype(model).size)
 
     if heads and all(x.experts == 1 for x in linears) and shared:
         # Residual stream, two norms and two sums; queries, attention's output in two layouts; keys, values; gate, up, product.
