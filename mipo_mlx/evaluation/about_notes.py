@@ -23,6 +23,7 @@ FRAMES = (
     "How would you help me with {}?",
 )
 NAMED = 2  # words of the passage in a request
+MOST = 3  # requests about a passage
 COMMON = 0.1  # share of the notes from which a word says too little
 SHORTEST = 3  # letters of such a word
 
@@ -65,9 +66,9 @@ class AboutNote:
 
 
 def about_notes(contexts: Sequence[Context], recipe: Recipe, count: int) -> list[AboutNote]:
-    """At most `count` requests, one a held-out passage. Each note has one before any has two.
+    """At most `count` requests about held-out passages. Each note has one before any has two.
 
-    contexts: of all sides, so that common words are known.
+    A passage has up to MOST requests, with other words in each. contexts: of all sides, so that common words are known.
     """
     rng = random.Random(seed_for(recipe.seed, "requests about notes"))
     words = {context.id: set(content_words(context.text)) for context in contexts}
@@ -78,16 +79,17 @@ def about_notes(contexts: Sequence[Context], recipe: Recipe, count: int) -> list
     most = max(1, int(COMMON * len(notes)))
     order = sorted((context for context in contexts if context.split == HELDOUT), key=lambda context: context.id)
     rng.shuffle(order)
-    turns: Counter[str] = Counter()
-    requests: list[tuple[int, AboutNote]] = []
+    turns: Counter[tuple[str, int]] = Counter()
+    requests: list[tuple[int, int, AboutNote]] = []
     for context in order:
         telling = sorted(word for word in words[context.id] if spread[word] <= most and _tells(word))
-        if telling:
-            named = rng.sample(telling, min(NAMED, len(telling)))
-            request = AboutNote(f"about-{context.id}", _request(named, context.text, rng.choice(FRAMES)), context)
-            requests.append((turns[context.note], request))
-            turns[context.note] += 1
-    return [request for _, request in sorted(requests, key=lambda pair: pair[0])][:count]
+        named = rng.sample(telling, min(MOST * NAMED, len(telling)))
+        parts = [named[place : place + NAMED] for place in range(0, len(named), NAMED)]
+        for number, part in enumerate(parts if len(named) < NAMED else [part for part in parts if len(part) == NAMED]):
+            request = AboutNote(f"about-{context.id}-{number}", _request(part, context.text, rng.choice(FRAMES)), context)
+            requests.append((number, turns[context.note, number], request))
+            turns[context.note, number] += 1
+    return [request for *_, request in sorted(requests, key=lambda row: row[:2])][:count]
 
 
 def _tells(word: str) -> bool:

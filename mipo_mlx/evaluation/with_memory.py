@@ -98,10 +98,10 @@ def evaluate(bench: Workbench, requests: Requests) -> Remembered:
     by_hand = [bench.prompt(asked.text, _right(asked).text, profile) for asked in about]
     here = bench.keyed_by(bench.recipe.evaluation.use, _digest([prompts, bare, by_hand]))
 
-    answers: dict[str, list[Answer]] = {"tuned": here.sample("use-memory-tuned", prompts, "use")}
-    of_about = {"by_hand": here.sample("use-by-hand-tuned", by_hand, "use about")}
+    answers: dict[str, list[Answer]] = {"tuned": here.sample("use-memory-tuned", prompts, "use", unpadded=True)}
+    of_about = {"by_hand": here.sample("use-by-hand-tuned", by_hand, "use about", unpadded=True)}
     with here.as_side("base"):
-        answers["base"] = here.sample("use-memory-base", prompts, "use")
+        answers["base"] = here.sample("use-memory-base", prompts, "use", unpadded=True)
         answers["bare"] = here.sample("use-bare-base", bare, "use")
         if profile:
             with_profile = [bench.prompt(asked.text, None, profile) for asked in about]

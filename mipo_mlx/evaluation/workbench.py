@@ -54,23 +54,34 @@ class Workbench:
         """Token ids of a request under a context, or under none: see `models.prompts.system_message`."""
         return encode(self.tokenizer, messages(self.recipe.pairs, request, passages, profile))
 
-    def sample(self, phase: str, prompts: Sequence[list[int]], purpose: str, settings: Pairs | None = None) -> list[Answer]:
+    def sample(
+        self, phase: str, prompts: Sequence[list[int]], purpose: str, settings: Pairs | None = None, unpadded: bool = False
+    ) -> list[Answer]:
         """One answer a prompt, kept in the journal as `phase`. Two phases of one purpose draw the same random numbers.
 
-        settings: of the sampling, those of the recipe's pairs unless others are given.
+        settings: of the sampling, those of the recipe's pairs unless others are given. unpadded: see `sample_now`.
         """
 
         def compute(chunk: int, part: Sequence[list[int]]) -> list[Any]:
-            return [asdict(answer) for answer in self.sample_now(part, f"{purpose} {chunk}", settings)]
+            return [asdict(answer) for answer in self.sample_now(part, f"{purpose} {chunk}", settings, unpadded)]
 
         rows = self.journal.map(phase, prompts, self.recipe.pairs.batch, compute, self.bar)
         return [Answer(**row) for row in rows]
 
-    def sample_now(self, prompts: Sequence[list[int]], purpose: str, settings: Pairs | None = None) -> list[Answer]:
-        """One answer a prompt, all in one batch: the same list and purpose give the same answers."""
+    def sample_now(
+        self, prompts: Sequence[list[int]], purpose: str, settings: Pairs | None = None, unpadded: bool = False
+    ) -> list[Answer]:
+        """One answer a prompt, all in one batch: the same list and purpose give the same answers.
+
+        unpadded: each prompt runs by itself up to its last token. Where lengths differ much, that saves the work of the padding.
+        """
         one_batch = (settings or self.recipe.pairs).model_copy(update={"batch": max(1, len(prompts))})
         key = key_for(self.recipe.seed, f"evaluation {purpose}")
-        written = sampling.sample(self.model, self.tokenizer, [list(prompt) for prompt in prompts], one_batch, key)
+        starts: list[list[int]] | list[sampling.Start] = [list(prompt) for prompt in prompts]
+        if unpadded:
+            prefixes = sampling.Prefixes(self.model, prompts, [()] * len(prompts))
+            starts = [prefixes.start(list(prompt), ()) for prompt in prompts]
+        written = sampling.sample(self.model, self.tokenizer, starts, one_batch, key)
         return [replace(answer, text=answer.text.strip()) for answer in written]
 
     def resampler(self, clusters: Clusters) -> Resampler:

@@ -72,7 +72,7 @@ def test_a_request_names_two_words_of_its_passage_that_few_notes_have():
     ]
     texts = [text.replace(" a ", " asters ").replace(" n ", " needles ") for text in texts]
     every = passages([*texts, "Every morning I feed hedgehogs and squirrels."])
-    requests = about_notes(every, recipe("none"), 99)
+    requests = about_notes(every, recipe("none"), 2)
     named = {request.context.id: request.text for request in requests}
     assert set(named) == {"c0", "c13"}  # the others have single letters and common words alone
     assert "asters" in named["c0"] and "needles" in named["c0"]
@@ -85,10 +85,20 @@ def test_each_note_has_a_request_before_any_has_two():
     texts = [f"My {one} needs {other}." for one, other in needs.items()]
     every = [replace(c, note="n0" if n < 3 else "n3") for n, c in enumerate(passages(texts))]
     every += [replace(c, id=f"t{n}", note=f"t{n}") for n, c in enumerate(passages(["Unrelated stuff."] * 40, "train"))]
-    requests = about_notes(every, recipe("none"), 99)
+    requests = about_notes(every, recipe("none"), 4)
     assert len(requests) == 4 and {r.context.note for r in requests[:2]} == {"n0", "n3"}
     assert about_notes(every, recipe("none"), 2) == requests[:2]
     assert all(request.context.split == "heldout" for request in requests)
+
+
+def test_a_passage_that_says_much_has_up_to_three_requests_of_other_words():
+    plenty = "Wombats, zebras, okapis, tapirs, lemurs, badgers, otters and ferrets."
+    requests = about_notes(passages([plenty, "Herrings."]), recipe("none"), 99)
+    assert [request.context.id for request in requests].count("c0") == 3 and len(requests) == 4
+    assert {request.context.id for request in requests[:2]} == {"c0", "c1"}
+    every = "wombats zebras okapis tapirs lemurs badgers otters ferrets".split()
+    words = [word for request in requests for word in every if word in request.text]
+    assert len(words) == len(set(words)) == 6 and len({request.id for request in requests}) == 4
 
 
 @pytest.mark.parametrize("text", ["Ich habe gestern mit dem Nachbarn Erdbeeren gepflanzt.", "\u6628\u65e5\u5e84\u53cb\u82b1\u56ed"])
