@@ -200,3 +200,12 @@ def truncate_jsonl(path: Path, keep: int) -> None:
 def sha256(path: Path) -> str:
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def inode(path: Path) -> tuple[int, int] | None:
+    """Which file of the disk a path names; None where there is none."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_dev, stat.st_ino

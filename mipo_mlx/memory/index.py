@@ -12,7 +12,7 @@ import os
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import Failure, UserError
-from ..files import read_records
+from ..files import inode, read_records
 from ..models.embedding import Embedder
 from ..progress import Reporter
 from ..recipe import Recipe, Sources
@@ -94,7 +94,7 @@ class Index:
         self.path = path
         if not path.exists():
             os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))  # before SQLite would create it for everybody to read
-        self.connection, self._inode, self._version = self._connect(), _inode(path), 0
+        self.connection, self._inode, self._version = self._connect(), inode(path), 0
         self.changes = Changes()  # what the last refresh took in
         self._vectors: tuple[np.ndarray, np.ndarray] | None = None
         self._places: Places | None = None
@@ -130,10 +130,8 @@ class Index:
     @contextmanager
     def reading(self) -> Iterator[None]:
         """All that is read in here is of one state, the newest: what another process has written is noticed when it begins."""
-        if _inode(self.path) not in (self._inode, None):  # another file has taken its place
-            self.connection.close()
-            self.connection, self._inode = self._connect(), _inode(self.path)
-            self._vectors = self._places = None
+        if inode(self.path) not in (self._inode, None):  # another file has taken its place
+            self._take_over()
         self.connection.execute("BEGIN")
         try:
             self.connection.execute("SELECT 1 FROM facts LIMIT 1").fetchone()  # from here on nobody writes
@@ -144,6 +142,17 @@ class Index:
             yield
         finally:
             self.connection.execute("COMMIT")
+
+    def _take_over(self) -> None:
+        """Take the file that has taken this one's place, as in `train --fresh`, once it has all passages and their vectors."""
+        place, other, whole = inode(self.path), self._connect(), False
+        with suppress(sqlite3.OperationalError):  # another process is about to make it
+            total, bare = other.execute("SELECT count(*), sum(vector IS NULL) FROM passages").fetchone()
+            whole = total and not (bare and self.fact("embedder"))
+        if whole:
+            self.connection, self._inode, other = other, place, self.connection
+            self._vectors = self._places = None
+        other.close()
 
     def refresh(self, recipe: Recipe, count_tokens: CountTokens, reporter: Reporter, profile: str = "") -> Changes:
         """Bring the index up to date with the notes of the recipe; returns what was new, changed and gone, as `changes` does.
@@ -356,15 +365,6 @@ def open_index(folder: Path, recipe: Recipe, count_tokens: CountTokens, reporter
         kept = unplanted(contexts, recipe.seed, recipe.sources.canaries)
         index.add(Passage(c.text, c.note, c.source, c.line, c.tokens) for c in kept)
     return index
-
-
-def _inode(path: Path) -> tuple[int, int] | None:
-    """Which file of the disk a path names; None where there is none."""
-    try:
-        stat = path.stat()
-    except FileNotFoundError:
-        return None
-    return stat.st_dev, stat.st_ino
 
 
 def _settings(recipe: Recipe, own: OwnChoice) -> str:

@@ -184,3 +184,22 @@ def test_notes_that_are_only_gone_leave_no_word(tmp_path):
     assert index.refresh(recipe(notes), count, QUIET) == Changes(gone=("food/soup.md",))
     assert index.places().count == 2
     assert index.connection.execute("SELECT sum(passages) FROM terms WHERE term = 'soup'").fetchone()[0] == 0
+
+
+def test_an_index_that_another_process_makes_anew_is_taken_once_it_is_whole(tmp_path):
+    def passages(*texts: str) -> list[Passage]:
+        return [Passage(text, text, f"{text}.md", 1, 3) for text in texts]
+
+    index = Index(tmp_path / "memory.sqlite")
+    index.add(passages("bees", "soup"))
+    index.path.unlink()
+    index.path.touch()  # as it stands before its tables are made
+    with index.reading():
+        assert index.count() == 2
+    index.path.unlink()
+    other = Index(index.path)
+    with index.reading():
+        assert index.count() == 2  # the new one is still empty
+    other.add(passages("tea"))
+    with index.reading():
+        assert index.count() == 1
