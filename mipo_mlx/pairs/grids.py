@@ -20,6 +20,7 @@ from ..records import HELDOUT, TRAIN, VALIDATION, Behind, Context, Prompt, seed_
 T = TypeVar("T")
 SIDES = {TRAIN: "training", VALIDATION: "validation", HELDOUT: "held-out"}
 UPDATE = 1_000_000  # ids of an update's grids begin at its round's number times this
+ENOUGH = 8  # notes beside those of the grid
 APART = 0.2  # of the training notes and prompts: what validation grids are made of, and training grids are not
 
 
@@ -266,7 +267,10 @@ def _grids(recipe: Recipe, dealt: Dealt, numbers: range) -> list[Plan]:
 
 
 def _distractors(recipe: Recipe, plan: Plan, contexts: list[Context]) -> list[Context]:
-    """Passages of the same side, of notes that the grid does not have; fewer than drawn where there are not as many notes."""
+    """Passages of the same side, of notes that the grid does not have; fewer than drawn where there are not as many notes.
+
+    `auto` takes none where fewer than ENOUGH such notes are left: the same few would stand in most grids.
+    """
     rng = seeded(recipe, f"distractors {plan.id}")
     shares = recipe.distractors
     wanted = rng.choices(range(len(shares)), shares)[0]
@@ -275,6 +279,8 @@ def _distractors(recipe: Recipe, plan: Plan, contexts: list[Context]) -> list[Co
     for context in contexts if own and wanted else []:
         if context.note not in own:
             others.setdefault(context.note, []).append(context)
+    if recipe.pairs.distractors == "auto" and len(others) < ENOUGH:
+        return []
     return [rng.choice(others[note]) for note in rng.sample(list(others), min(wanted, len(others)))]
 
 

@@ -116,7 +116,7 @@ def test_quantised_files_stay_near(smol, answers, name):
         pytest.importorskip("libgguf", reason="the K types need the optional package libgguf")
     mean, positions = far(export(smol, name), answers, every=2)
     print(f"{name}: {mean:.5f} nats a token over {positions} positions")  # shown with -s
-    assert positions > 30 and 0 < mean < 0.02
+    assert positions > 30 and 0 < mean < 0.03
 
 
 def test_keep_leaves_untouched_tensors_bit_equal(smol):

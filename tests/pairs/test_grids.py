@@ -67,6 +67,17 @@ def test_the_answer_without_a_context_has_no_distractors():
         assert plan.shown[-1] is None and all(len(c.passages) == 2 for c in plan.shown[:-1])
 
 
+def test_by_default_a_side_with_few_notes_has_no_distractors():
+    contexts, prompts = everything()
+    counts = {}
+    for few in (False, True):
+        notes = sorted({context.note for context in contexts if context.split == TRAIN})[: 9 if few else None]
+        some = [context for context in contexts if context.split != TRAIN or context.note in notes]
+        recipe = make_recipe(grids=20, validation_grids=0, distractors="auto", sources={"notes": "notes"})
+        counts[few] = sum(len(p.distractors) for p in make_plan(recipe, some, prompts) if p.split == TRAIN)
+    assert counts[True] == 0 < counts[False]
+
+
 def test_distractors_by_default_where_one_owner_has_notes():
     notes = {"notes": "somewhere"}
     assert make_recipe(sources=notes).distractors == [0.5, 0.25, 0.25]
