@@ -17,7 +17,7 @@ from mipo_mlx.records import Context, Pair
 ROOT = Path(__file__).parent.parent
 SMALL = [
     "pairs.grids=4", "pairs.validation_grids=1", "pairs.heldout_grids=2", "pairs.max_tokens=16", "pairs.candidates=2",
-    "training.learning_rate=2e-4", "training.warmup=0.5", "evaluation.bootstrap=200", "evaluation.answers=4", "evaluation.use=2",
+    "training.learning_rate=2e-4", "training.warmup=0.5", "evaluation.bootstrap=200", "evaluation.answers=4", "evaluation.use=0",
     "evaluation.everyday=2", "evaluation.leak_contexts=2", "evaluation.unprompted=4", "export.gguf=[f16, q8_0]",
 ]  # fmt: skip
 
