@@ -13,7 +13,6 @@ import random
 import sys
 import tempfile
 import time
-from functools import lru_cache
 from pathlib import Path
 
 from mipo_mlx import backend
@@ -98,7 +97,7 @@ def notes(folder: Path, model: str) -> None:
     recipe = recipe_loading.parse(f"model: {model}", overrides=[f"sources.notes={folder}"])
     tokenizer, tally = load_tokenizer(model), Tally()
     clock = [time.process_time()]
-    passages = stage.pieces(recipe, lru_cache(4096)(lambda text: count_tokens(tokenizer, text)), Reporter(), tally)
+    passages = stage.pieces(recipe, lambda text: count_tokens(tokenizer, text), Reporter(), tally)
     clock.append(time.process_time())
     contexts = stage.choose(recipe, passages, OwnChoice(), tally)
     clock.append(time.process_time())

@@ -1,6 +1,5 @@
 """The passages of a recipe's notes with the owner's choice, for the page and the text of `mipo-mlx notes`."""
 
-from functools import lru_cache
 from typing import Any
 
 from ..errors import UserError
@@ -28,7 +27,7 @@ class Review:
             raise UserError(f"pairs.file: {run.recipe.pairs.file}: this recipe reads no notes, so there are none to choose from")
         tokenizer = load_tokenizer(run.recipe.model)
         self.run, self.tally = run, Tally()
-        self.passages = pieces(run.recipe, lru_cache(4096)(lambda text: count_tokens(tokenizer, text)), reporter, self.tally)
+        self.passages = pieces(run.recipe, lambda text: count_tokens(tokenizer, text), reporter, self.tally)
         self.own = read_choice(run.folder, run.recipe.sources)
 
     def listing(self) -> Listing:

@@ -1,6 +1,5 @@
 """Opens the memory of a run as its recipe wants it: the index, up to date with the notes, its embedder, and a second look."""
 
-from functools import lru_cache
 from pathlib import Path
 
 from ..errors import UserError
@@ -19,9 +18,8 @@ def open_memory(folder: Path, recipe: Recipe, loaded: LoadedModel, reporter: Rep
     """The memory of the run in `folder`; None, with a warning, where it has no notes of its owner."""
     if not (recipe.sources.notes or recipe.sources.dataset) or recipe.sources.whose() is not None:
         return None  # no notes, or those of several people
-    count = lru_cache(4096)(lambda text: count_tokens(loaded.tokenizer, text))
     try:
-        index = open_index(folder, recipe, count, reporter)
+        index = open_index(folder, recipe, lambda text: count_tokens(loaded.tokenizer, text), reporter)
     except UserError as error:
         reporter.warn(f"{error}; answers go without notes")
         return None

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import lru_cache
 
 from ..text.words import SENTENCE_END
 from .note import Block, Note, Passage, Tally
@@ -17,6 +18,7 @@ MOSTLY = 0.5  # share of a passage's characters from which it counts as a link l
 
 def cut(note: Note, count_tokens: CountTokens, limit: int, minimum: int, tally: Tally) -> list[Passage]:
     """The passages of one note, each of at most `limit` tokens; `scrap` says of some why they are no contexts."""
+    count_tokens = lru_cache(4096)(count_tokens)  # a passage is measured as a section, as a piece and as a whole
     passages = []
     note = _with_short_headings(note, count_tokens, limit // 4)
     if note.whole:

@@ -5,7 +5,6 @@ The same seed gives the same files.
 
 import math
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +72,6 @@ def collect(
     Raises UserError where there are too few contexts or requests.
     """
     sources, tally = recipe.sources, Tally()
-    count_tokens = lru_cache(4096)(count_tokens)  # a passage is measured as a section, as a piece and as a whole
     prompts = load_prompts(sources, recipe.seed, tally)
     if not named(sources) and set(recipe.pairs.negatives) == {"random_prompt"}:
         return [], prompts, _row(recipe, tally, [], prompts)  # answers differ by request alone, so no context is needed

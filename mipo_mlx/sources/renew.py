@@ -7,7 +7,6 @@ them: families of notes in a seeded order, until the share of held-out notes is 
 import random
 from collections import defaultdict
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +78,7 @@ class Renewal:
         now = {kept_name(file, sources): file.sha256()[:LENGTH] for file in files}
         changes = Changes.between(before, now)
         read = {name: file for file in files if (name := kept_name(file, sources)) in {*changes.new, *changes.changed}}
-        passages = self._passages(read, len(files) == 1, lru_cache(4096)(count_tokens), tally, reporter)
+        passages = self._passages(read, len(files) == 1, count_tokens, tally, reporter)
         touched = {file.source for file in read.values()} | {*changes.gone, *changes.changed}
         here = {passage.text for passage in passages}
         stale = [context.id for context in self.known if context.source in touched and context.text not in here]
