@@ -379,7 +379,7 @@ def _passages(notes: list[Note], sources: Sources, count_tokens: CountTokens, ow
     """(the passages to remember, whether these are all: the owner dropped none)."""
     tally = Tally()
     every = [p for note in notes for p in cut(note, count_tokens, sources.context_tokens, sources.min_tokens, tally)]
-    kept = [passage for passage, _ in own.applied(every, tally)]
+    kept = list(own.applied(every, tally))
     return kept, not tally.dropped[BY_OWNER]
 
 

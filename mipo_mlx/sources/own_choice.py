@@ -10,7 +10,7 @@ A passage is known by its paragraphs, so a choice outlives an edit elsewhere in 
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,8 @@ class OwnChoice:
         marks = [keep for keys, keep in self.passages.items() if own & set(keys)]
         return all(marks) if marks else None
 
-    def applied(self, passages: Iterable[Passage], tally: Tally) -> Iterator[tuple[Passage, bool]]:
-        """(passage, whether the owner keeps it) of all that stay; the others are dropped under their reasons."""
+    def applied(self, passages: Iterable[Passage], tally: Tally) -> Iterator[Passage]:
+        """The passages that stay; the others are dropped under their reasons. What the owner keeps gets a rank above all others."""
         for passage in passages:
             keep = self.verdict(passage) if self.places or self.passages else None
             if keep is False:
@@ -57,7 +57,7 @@ class OwnChoice:
             elif passage.scrap and not keep:
                 tally.drop(passage, passage.scrap)
             else:
-                yield passage, bool(keep)
+                yield replace(passage, rank=passage.rank + FIRST) if keep else passage
 
     def mark(self, keep: bool | None, place: str = "", passage: Passage | None = None) -> None:
         """Enter a choice for a place or for a passage; None takes it back."""

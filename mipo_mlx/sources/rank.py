@@ -4,12 +4,15 @@ Signs for: words in the first person outside quotations, dates, wants, habits an
 that instructs its reader, reference works by their name, and text that is mostly marks, capitals and digits.
 """
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cache
 
 from ..text.words import words
+from .note import Note, Passage
 from .quoted import outside_quotations
 
 SINGULAR = frozenset(
@@ -69,6 +72,12 @@ GOOD = 1.3  # the score from which a passage tells of its author
 LATER = 0.35  # what each further passage of one note has to be better by
 SHARE = 0.1  # of a side: what one note may have, at most
 TOPIC = 0.4  # of what is kept: what one folder may have, where others can fill the rest
+
+
+def ranked(note: Note, passages: Iterable[Passage]) -> list[Passage]:
+    """The passages of a note with their ranks. A row of a table is a context by its form: it is never dropped for its rank."""
+    lowest = GOOD if note.whole else -math.inf
+    return [replace(passage, rank=max(lowest, score(passage.text, passage.source))) for passage in passages]
 
 
 def score(text: str, source: str) -> float:

@@ -3,8 +3,6 @@
 The same seed gives the same files.
 """
 
-import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +19,8 @@ from .chunks import CountTokens, cut
 from .dedupe import drop_duplicates
 from .gather import named, read_notes
 from .note import Passage, Tally
-from .own_choice import FIRST, OwnChoice, read_choice
-from .rank import GOOD, score
+from .own_choice import OwnChoice, read_choice
+from .rank import ranked
 from .split import split, telling_most
 
 
@@ -87,10 +85,7 @@ def pieces(recipe: Recipe, count_tokens: CountTokens, reporter: Reporter, tally:
     notes = read_notes(sources, tally, reporter)
     with reporter.track("cutting notes", total=len(notes), unit="notes") as bar:
         for note in notes:
-            cuts = cut(note, count_tokens, sources.context_tokens, sources.min_tokens, tally)
-            # A row of a table is a context by its form: it is told from others, and never dropped for its rank.
-            lowest = GOOD if note.whole else -math.inf
-            passages += [replace(passage, rank=max(lowest, score(passage.text, passage.source))) for passage in cuts]
+            passages += ranked(note, cut(note, count_tokens, sources.context_tokens, sources.min_tokens, tally))
             bar.advance(1)
     return passages
 
@@ -101,8 +96,7 @@ def choose(recipe: Recipe, every: list[Passage], own: OwnChoice, tally: Tally) -
     A passage that the owner keeps comes before all others, and is kept whatever its form is.
     """
     sources = recipe.sources
-    passages = [replace(p, rank=p.rank + FIRST) if kept else p for p, kept in own.applied(every, tally)]
-    passages = drop_duplicates(passages, sources.near_duplicate, tally)
+    passages = drop_duplicates(list(own.applied(every, tally)), sources.near_duplicate, tally)
     if not passages:
         raise UserError(f"{named(sources)}: {_nothing(tally)}")
     if len(passages) == 1 and tally.dropped["duplicate"] + tally.dropped["near-duplicate"]:

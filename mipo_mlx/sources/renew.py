@@ -6,7 +6,6 @@ them: families of notes in a seeded order, until the share of held-out notes is 
 
 import random
 from collections import defaultdict
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,8 @@ from .dedupe import drop_duplicates
 from .gather import note_files, read_file
 from .note import Passage, Tally
 from .note_file import NoteFile
-from .own_choice import FIRST as KEPT_FIRST
 from .own_choice import OwnChoice, read_choice
-from .rank import score
+from .rank import ranked
 from .readers import headings_as_notes
 from .split import OVER, SHARED, best, drop
 
@@ -74,12 +72,12 @@ class Renewal:
     ) -> tuple[list[Context], dict[str, Any]]:
         """(new contexts, the content of sources-N.json). `before`: the hashes of the notes that the run has read."""
         sources, tally = self.recipe.sources, Tally()
-        files = note_files(sources, tally)
-        now = {kept_name(file, sources): file.sha256()[:LENGTH] for file in files}
+        files = {kept_name(file, sources): file for file in note_files(sources, tally)}
+        now = {name: file.sha256()[:LENGTH] for name, file in files.items()}
         changes = Changes.between(before, now)
-        read = {name: file for file in files if (name := kept_name(file, sources)) in {*changes.new, *changes.changed}}
+        read = [file for name, file in files.items() if name in {*changes.new, *changes.changed}]
         passages = self._passages(read, len(files) == 1, count_tokens, tally, reporter)
-        touched = {file.source for file in read.values()} | {*changes.gone, *changes.changed}
+        touched = {file.source for file in read} | {*changes.gone, *changes.changed}
         here = {passage.text for passage in passages}
         stale = [context.id for context in self.known if context.source in touched and context.text not in here]
         contexts = self._dealt(self._fresh(passages, set(stale), tally), tally)
@@ -90,24 +88,22 @@ class Renewal:
         return contexts, row
 
     def _passages(
-        self, read: dict[str, NoteFile], alone: bool, count_tokens: CountTokens, tally: Tally, reporter: Reporter
+        self, read: list[NoteFile], alone: bool, count_tokens: CountTokens, tally: Tally, reporter: Reporter
     ) -> list[Passage]:
         """The passages of these files; `alone`: there is no other file, so that its sections are notes."""
         sources, passages = self.recipe.sources, list[Passage]()
         with reporter.track("reading notes", total=len(read), unit="files") as bar:
-            for file in read.values():
+            for file in read:
                 notes = read_file(file, tally, sources)
                 for note in headings_as_notes(notes) if alone else notes:
-                    cuts = cut(note, count_tokens, sources.context_tokens, sources.min_tokens, tally)
-                    passages += [replace(passage, rank=score(passage.text, passage.source)) for passage in cuts]
+                    passages += ranked(note, cut(note, count_tokens, sources.context_tokens, sources.min_tokens, tally))
                 bar.advance(1)
         return passages
 
     def _fresh(self, passages: list[Passage], stale: set[str], tally: Tally) -> list[Passage]:
         """The passages that say something new. What only resembles a stale one is new: a fact in it may have changed."""
         old = {" ".join(context.text.split()) for context in self.known}
-        chosen = [replace(p, rank=p.rank + KEPT_FIRST) if kept else p for p, kept in self.own.applied(passages, tally)]
-        new = [passage for passage in chosen if " ".join(passage.text.split()) not in old]
+        new = [passage for passage in self.own.applied(passages, tally) if " ".join(passage.text.split()) not in old]
         standing = [Passage(c.text, c.note, c.source, c.line, c.tokens) for c in self.known if c.id not in stale]
         kept = drop_duplicates([*standing, *new], self.recipe.sources.near_duplicate, tally)
         mine = set(map(id, new))
