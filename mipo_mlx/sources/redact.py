@@ -8,8 +8,9 @@ of what is found and what is not.
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import lru_cache
 
 from .note import Block, Note
 from .secrets import Span
@@ -38,6 +39,7 @@ def redact_note(note: Note, counts: Counter) -> Note:
     return replace(note, name=name, source=redact_name(note.source), title=redact(note.title, counts), blocks=blocks)
 
 
+@lru_cache(1 << 16)  # reading, hashing and memory each ask for the name of every file
 def redact_name(name: str) -> str:
     """A file's name with its secrets replaced. Its ending is no part of an address: `week@2025.md` is none."""
     parts = name.split("/")
@@ -50,7 +52,7 @@ def redact(text: str, counts: Counter) -> str:
     """`text` with each secret replaced by its kind in brackets; `counts` counts them by kind."""
     if len(text) < SHORT and not MIGHT.search(text) and next(find(lowered(text)), None) is None:
         return text
-    return _replaced(text, list(_apart(sorted(spans(text), key=lambda span: (span[0], -span[1])))), counts)
+    return _replaced(text, _apart(spans(text)), counts)
 
 
 def spans(text: str) -> Iterator[Span]:
@@ -67,7 +69,7 @@ def spans(text: str) -> Iterator[Span]:
 
 def _blocks(blocks: list[Block], counts: Counter) -> list[Block]:
     text = "\n".join(block.text for block in blocks)
-    every = list(_apart(sorted(spans(text), key=lambda span: (span[0], -span[1]))))
+    every = list(_apart(spans(text)))
     if not every:
         return blocks
     clean, at, first = [], 0, 0
@@ -84,7 +86,7 @@ def _blocks(blocks: list[Block], counts: Counter) -> list[Block]:
     return clean
 
 
-def _replaced(text: str, spans: list[Span], counts: Counter) -> str:
+def _replaced(text: str, spans: Iterable[Span], counts: Counter) -> str:
     parts, end = [], 0
     for begin, stop, kind in spans:
         parts += [text[end:begin], f"[{kind}]"]
@@ -93,10 +95,10 @@ def _replaced(text: str, spans: list[Span], counts: Counter) -> str:
     return "".join([*parts, text[end:]])
 
 
-def _apart(spans: list[Span]) -> Iterator[Span]:
+def _apart(spans: Iterable[Span]) -> Iterator[Span]:
     """The spans in order; of two that overlap or go on, the first (and longer) one takes in the other."""
     held: Span | None = None
-    for span in spans:
+    for span in sorted(spans, key=lambda span: (span[0], -span[1])):
         if held and (span[0] < held[1] or span[0] == held[1] and span[2] == held[2]):
             held = (held[0], max(held[1], span[1]), held[2])
             continue
