@@ -4,19 +4,24 @@ Every detector takes time that grows with the length of the text: no pattern has
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 KEY, PASSWORD, CODE, SEED = "key or token", "password", "PIN or code", "seed phrase"
 CARD, ACCOUNT, IDENTITY = "card number", "account number", "id number"
 EMAIL, PHONE = "e-mail address", "phone number"
 Span = tuple[int, int, str]
 MISSING = "sources.redact: the package {0} is missing; run: pip install {0}, or set redact: false"
-
-
 LONGEST_LINE = 2_000  # characters; a longer line is looked at in pieces, so that no pattern takes long
+WORD = re.compile(r"[^\W\d_]+")
 
 
-def lines(text: str, wanted: re.Pattern) -> Iterator[tuple[int, str]]:
+def by_line(text: str, wanted: re.Pattern, detect: Callable[[str], Iterator[Span]]) -> Iterator[Span]:
+    """What `detect` finds in each line in which `wanted` matches, at its place in the text."""
+    for at, line in _lines(text, wanted):
+        yield from ((at + begin, at + end, kind) for begin, end, kind in detect(line))
+
+
+def _lines(text: str, wanted: re.Pattern) -> Iterator[tuple[int, str]]:
     """(place, line) of every line in which `wanted` matches: most lines of most notes have nothing to look at closely."""
     at = 0
     while match := wanted.search(text, at):

@@ -97,7 +97,8 @@ def _values(text: str, lower: str, phrase: Phrase, begin: int, end: int) -> Iter
     span = _number(text, phrase, *place)
     if span:
         yield *span, phrase.kind
-        yield from _further(text, phrase, span)
+        if phrase.several:
+            yield from _further(text, phrase.kind, span[1])
 
 
 def _password(text: str, lower: str, phrase: Phrase, begin: int, end: int) -> tuple[int, int] | None:
@@ -284,16 +285,14 @@ def _is_date(value: str) -> bool:
     )
 
 
-def _further(text: str, phrase: Phrase, span: tuple[int, int]) -> Iterator[Span]:
+def _further(text: str, kind: str, at: int) -> Iterator[Span]:
     """Values of a list behind the first one: recovery codes stand in lines, after bullets, or between commas."""
-    shape = RECOVERY if phrase.several else None
-    at = span[1]
-    for _ in range(40 if shape else 0):
+    for _ in range(40):
         gap = AND_ON.match(text, at)
-        match = shape.match(text, gap.end()) if gap and shape else None
+        match = RECOVERY.match(text, gap.end()) if gap else None
         if not match or not re.search(r"\d", match[0]) or _is_date(match[0]):
             return
-        yield *match.span(), phrase.kind
+        yield *match.span(), kind
         at = match.end()
 
 

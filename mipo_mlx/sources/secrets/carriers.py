@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from . import EMAIL, KEY, PASSWORD, Span, lines
+from . import EMAIL, KEY, PASSWORD, Span, by_line
 from .values import is_no_value
 
 MAIL = re.compile(
@@ -71,8 +71,7 @@ HASHED = re.compile(r"(?<![\w$])\$(?:2[abxy]|[156y]|apr1|argon2id?|scrypt)\$[\w.
 
 def carriers(text: str) -> Iterator[Span]:
     """Every secret that its surroundings show."""
-    for at, line in lines(text, WANTED):
-        yield from ((at + begin, at + end, kind) for begin, end, kind in _in_line(line))
+    yield from by_line(text, WANTED, _in_line)
 
 
 def _in_line(text: str) -> Iterator[Span]:

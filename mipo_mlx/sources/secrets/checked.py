@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 
 from ...errors import UserError
-from . import ACCOUNT, CARD, IDENTITY, MISSING, Span, lines
+from . import ACCOUNT, CARD, IDENTITY, MISSING, WORD, Span, by_line
 
 DIGITS = re.compile(r"(?<![A-Za-z0-9_.])\d{3,}(?:[ \u00a0.-]\d{3,})*(?![A-Za-z0-9_])")
 CARDS = (
@@ -41,7 +41,6 @@ OTHERS = frozenset(
 )
 STEMS = ("bestell", "rechnung", "auftrag", "artikel", "sendung", "zamówieni", "zakaz")
 SHORT = frozenset("no nr num id n row".split())  # directly before the number
-WORDS = re.compile(r"[^\W\d_]+")
 # (form, module of stdnum that checks it, or "" where the form alone is unmistakable)
 IDS: tuple[tuple[str, str], ...] = (
     (r"(?!000|666|9)\d{3}-(?!00)\d{2}-(?!0000)\d{4}", ""),  # United States
@@ -90,8 +89,7 @@ MAY_BE = re.compile(r"(?:\d[ ./-]?){4}|[A-Za-z]{2}\d{2}|P[A-Z<]{3}")
 
 def checked(text: str) -> Iterator[Span]:
     """Every number that a check digit or its form shows to be a card's, an account's or a person's."""
-    for at, line in lines(text, MAY_BE):
-        yield from ((at + begin, at + end, kind) for begin, end, kind in _in_line(line))
+    yield from by_line(text, MAY_BE, _in_line)
 
 
 def _in_line(text: str) -> Iterator[Span]:
@@ -112,10 +110,15 @@ def _in_line(text: str) -> Iterator[Span]:
 def is_other(text: str, begin: int) -> bool:
     """Whether the words before a number say that it is an order's, an article's, a book's."""
     before = text[max(0, begin - 40) : begin].lower()
-    words = WORDS.findall(before)[-3:]
+    words = WORD.findall(before)[-3:]
     if before.rstrip()[-1:] in ("#", "№", "°", "º") or words and words[-1] in SHORT:
         return True
-    return any(word in OTHERS or word.startswith(STEMS) for word in words)
+    return any(map(is_of_others, words))
+
+
+def is_of_others(word: str) -> bool:
+    """Whether a word in lower case announces a number that is nobody's."""
+    return word in OTHERS or word.startswith(STEMS)
 
 
 def _iban_end(text: str, groups: list[tuple[int, int]]) -> int:

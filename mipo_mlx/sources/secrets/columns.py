@@ -3,15 +3,14 @@
 import re
 from collections.abc import Iterator
 
-from . import CODE, KEY, PASSWORD, Span
+from . import CODE, KEY, LONGEST_LINE, PASSWORD, WORD, Span
 from .phrases import find
-from .values import PROSE, WORD, is_mixed, is_no_value
+from .values import PROSE, is_mixed, is_no_value
 
 BETWEEN = (re.compile(r"\|"), re.compile(r"\t"), re.compile(";"), re.compile(","), re.compile(r" {2,}"))
 RULE = re.compile(r"[\s|:;,+=-]+")
 NO_HEADING = re.compile(r"[\d/=<>{}\[\]$@\\]")
 MARKS = " \t*_`\"'"
-LONGEST = 2_000  # characters of a line that is looked at as a row
 MOST = 40  # columns
 
 
@@ -22,7 +21,7 @@ def columns(text: str, lower: str) -> Iterator[Span]:
     for line, low in zip(text.split("\n"), lower.split("\n"), strict=True):
         if held and not RULE.fullmatch(line or "-"):
             cells = _cells(line, held[0])
-            if len(cells) == held[1] and len(line) <= LONGEST:
+            if len(cells) == held[1] and len(line) <= LONGEST_LINE:
                 for place, kind in held[2].items():
                     begin, end = cells[place]
                     if _is_secret(line[begin:end], kind):
@@ -59,8 +58,8 @@ def _heading(line: str, low: str) -> tuple[re.Pattern, int, dict[int, str]] | No
 def _kind(name: str) -> str | None:
     """What a heading announces: the whole name of the column, or its end, as in "wifi password"."""
     for phrase, _, end in find(name):
-        if end == len(name) and phrase.kind in (PASSWORD, CODE, KEY) and name.strip():
-            return phrase.kind if phrase.strong or phrase.kind != PASSWORD else PASSWORD
+        if end == len(name) and phrase.kind in (PASSWORD, CODE, KEY):
+            return phrase.kind
     return None
 
 

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from ...errors import UserError
-from . import KEY, MISSING, Span, lines
+from . import KEY, MISSING, Span, by_line
 
 PRIVATE_BEGIN = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
 PRIVATE_END = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
@@ -66,8 +66,7 @@ LICENCE = re.compile(
 def keys(text: str) -> Iterator[Span]:
     """Every key and token that is known by its form, and every word that is too random for a language."""
     yield from _private(text)
-    for at, line in lines(text, LONG):
-        yield from ((at + begin, at + end, kind) for begin, end, kind in _in_line(line))
+    yield from by_line(text, LONG, _in_line)
 
 
 def _in_line(text: str) -> Iterator[Span]:

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator
 
 from ...errors import UserError
-from . import MISSING, PHONE, Span
-from .checked import OTHERS, STEMS, is_other
+from . import MISSING, PHONE, WORD, Span
+from .checked import is_of_others, is_other
 
 CALL = re.compile(r"(?<![A-Za-z0-9_.,:#/])(?:\+|00)?\(?\d[\d \u00a0\u202f().\-/–]{5,20}\d(?![A-Za-z0-9_])")
 OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
@@ -24,7 +24,6 @@ WORDS = frozenset(
     "мобильный telefonnummer puhelin puhelinnumero telefonszám telefonu cep τηλέφωνο κινητό".split()
 )
 WIDE = re.compile(r"(?:电话|電話|手机|手機|打给|携帯|전화|휴대폰|핸드폰)[号號番码碼호]*[\s:：是はは은는]*$")
-NAMES = re.compile(r"[^\W\d_]+")
 # A number without a country's code is tried as one of these regions; with the code, every country is known.
 REGIONS = ("GB", "DE", "FR", "IT", "NL", "CH", "IN", "AU", "BR")
 # How numbers without a trunk zero are grouped, and where.
@@ -43,11 +42,10 @@ SHAPES: dict[tuple[int, ...], tuple[str, ...]] = {
     (2, 4, 4): ("BR", "IT"),
     (2, 5, 4): ("BR",),
 }
-MOST = (
-    1_000  # numbers of one text that are no phone's; what then looks like one counts as one, so that no table of numbers takes long
-)
-# Bare digits that are a mobile or other valid number of these regions, by their form.
 GROUPS = re.compile(r"\d+")
+# Numbers of one text that are no phone's. What then looks like one counts as one, so that no table of numbers takes long.
+MOST = 1_000
+# Bare digits that are a mobile or other valid number of these regions, by their form.
 BARE = ((re.compile(r"[2-9]\d{2}[2-9]\d{6}"), "US"), (re.compile(r"1[3-9]\d{9}"), "CN"))
 ABROAD = re.compile(r"(?:44|49|33|34|39|31|41|43|91|55|61|48|90|86)\d{9,11}")
 
@@ -74,7 +72,7 @@ def phones(text: str) -> Iterator[Span]:
 
 def _is_announced(before: str) -> bool:
     """Whether one of the last three words is one for phones, with nothing but signs and words between."""
-    words = list(NAMES.finditer(before))[-3:]
+    words = list(WORD.finditer(before))[-3:]
     if not words:
         return False
     last = before[words[-1].end() :]
@@ -82,11 +80,10 @@ def _is_announced(before: str) -> bool:
         return False
     if not before.isascii() and WIDE.search(before):
         return True
-    others = [word[0] for word in words if word[0] in OTHERS or word[0].startswith(STEMS)]
     near = [
         word for word in words if word[0] in WORDS and not any(char.isdigit() or char in "\n;!?" for char in before[word.end() :])
     ]
-    return bool(near) and not others
+    return bool(near) and not any(is_of_others(word[0]) for word in words)
 
 
 def _regions(text: str) -> tuple[str | None, ...]:

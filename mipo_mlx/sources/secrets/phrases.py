@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from . import ACCOUNT, CARD, CODE, IDENTITY, KEY, PASSWORD
+from . import ACCOUNT, CARD, CODE, IDENTITY, KEY, PASSWORD, WORD
 
 
 @dataclass(frozen=True)
@@ -193,17 +193,16 @@ CJK: tuple[tuple[str, str], ...] = (
     (CARD, r"卡号|卡號|カード番号|카드번호"),
 )  # fmt: skip
 ENDINGS = ("password", "passwort", "kennwort", "wachtwoord", "lösenord", "passord", "passphrase", "passcode")
-WORD = re.compile(r"[^\W\d_]+")
 WIDE = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
 
 def _phrases() -> dict[str, list[Phrase]]:
-    found: dict[str, list[Phrase]] = {}
+    by_head: dict[str, list[Phrase]] = {}
     for kind, mark, heads, rest in TABLE:
         phrase = Phrase(kind, re.compile(rest), mark == "strong", mark == "several", mark == "sure")
         for head in heads.split():
-            found.setdefault(head, []).append(phrase)
-    return found
+            by_head.setdefault(head, []).append(phrase)
+    return by_head
 
 
 PHRASES = _phrases()

@@ -6,7 +6,7 @@ BIP-39 takes words of three to eight small letters. A sentence of so many words 
 import re
 from collections.abc import Iterator
 
-from . import SEED, Span
+from . import SEED, WORD, Span
 from .phrases import lowered
 
 # Short words of sentences that BIP-39 does not have; one of them shows prose.
@@ -18,7 +18,6 @@ PROSE = frozenset(
     "het een van niet voor com uma não jest oraz nie это как что для или".split()
 )
 LENGTHS = (12, 15, 18, 21, 24)
-WORDS = re.compile(r"[^\W\d_]+")
 BETWEEN = re.compile(
     r"(?:[ \t]*,?[ \t]*\n?[ \t>]*(?:[-*+•][ \t]+)?|[ \t]*[,;|]?[ \t]*\n?[ \t]*\d{1,2}[.):]?[ \t]*|[ \t]*[,;/|·-][ \t]*)"
 )
@@ -40,7 +39,7 @@ NO_SEEDS = re.compile(
 def seeds(text: str) -> Iterator[Span]:
     """Every run of words that has the shape of a seed phrase; where one is announced, any twelve words and more are one."""
     run: list[tuple[int, int]] = []
-    for match in WORDS.finditer(text):
+    for match in WORD.finditer(text):
         follows = bool(run) and match.start() - run[-1][1] <= 12 and BETWEEN.fullmatch(text, run[-1][1], match.start())
         fits = 3 <= len(match[0]) <= 10 and match[0] == lowered(match[0])
         if not (follows and fits):

@@ -2,6 +2,8 @@
 
 import re
 
+from . import WORD
+
 # Words that a sentence has and a password has not. A phrase with one of them is prose.
 PROSE = frozenset(
     "a an the of to in on at is are was be it its this that these those and or but not no never always for from with by "
@@ -59,7 +61,6 @@ FACTS = re.compile(
 )
 MADE_UP = re.compile(r"\d|[^\W_]_[^\W_]|\w[^\w\s.,;:)'’\"”-]|[a-z][A-Z]")
 STATEMENT = re.compile(r"\w\(|[{}<>]|\s[=!]=?\s|;$")
-WORD = re.compile(r"[^\W\d_]+")
 EDGE = " \t\"'`*“”„«»‘’"
 
 
@@ -89,7 +90,7 @@ def is_no_value(word: str) -> bool:
 def is_phrase(text: str) -> bool:
     """Whether one to eight words are a password and no sentence: none of them is a word of prose."""
     words = [word.lower() for word in WORD.findall(text)]
-    said = sum(word in NO_VALUE for word in words)
+    empty = sum(word in NO_VALUE for word in words)
     if (
         not 1 <= len(text.split()) <= 8
         or is_no_value(text)
@@ -97,7 +98,7 @@ def is_phrase(text: str) -> bool:
         or any(word in PROSE for word in words[:1] + words[-1:] + [each for each in words if each not in JOINING])
     ):
         return False
-    return not said or len(words) > 2 and said < len(words)
+    return not empty or len(words) > 2 and empty < len(words)
 
 
 def is_predicate(word: str) -> bool:
