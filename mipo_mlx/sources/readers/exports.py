@@ -5,16 +5,16 @@ Only the owner's turns become notes. What cannot be kept (pictures, recordings w
 
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from os.path import commonprefix
 from typing import Any
 
-from ...errors import UserError
 from ..decode import is_me
-from ..markdown import parse
 from ..note import Block, NotANote, Note, Skip, Tally
 from ..note_file import NoteFile
 from .messengers import notes_of_days, owner_of
-from .rows import LIMIT, parse_json
+from .plain import entry_blocks
+from .rows import json_values
 
 OWNER = {"user", "human", "prompter", "self"}
 ASSISTANT = {"assistant", "ai", "model", "bot", "gpt", "chatgpt", "claude", "gemini", "chatbot", "system", "tool", "function"}
@@ -50,10 +50,7 @@ def read_export(file: NoteFile, tally: Tally, me: str | None = None) -> list[Not
 
     Raises Skip where the file is JSON of another kind, and where it is not known who the owner is.
     """
-    try:
-        values = parse_json(file.text(tally, LIMIT), file.source)
-    except UserError:
-        raise Skip("not valid JSON") from None
+    values = json_values(file, tally)
     if isinstance(values, dict) and _is_telegram(values):
         return _telegram(values, file, tally, me)
     if _is_activity(values):
@@ -75,13 +72,7 @@ def read_export(file: NoteFile, tally: Tally, me: str | None = None) -> list[Not
 
 def message_blocks(text: str, number: int, tally: Tally) -> list[Block]:
     """A message is Markdown; long code in it is left out."""
-    try:
-        _, blocks, removed = parse(text)
-    except NotANote as reason:
-        tally.removed[str(reason)] += 1
-        return []
-    tally.removed.update(removed)
-    return [Block(block.text, number, 0, block.linked, block.code) for block in blocks]
+    return [replace(block, level=0) for block in entry_blocks(text, number, tally)]
 
 
 def _conversations(values: Any, depth: int = 0) -> Iterator[dict[str, Any]]:

@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from ...errors import UserError
 from ..forms import between
-from ..markdown import parse
-from ..note import Block, NotANote, Note, Skip, Tally
+from ..note import NotANote, Note, Tally
 from ..note_file import NoteFile
 from .html import parse_html
-from .rows import parse_json
+from .plain import entry_blocks
+from .rows import json_values
 
 LIMIT = 256 << 20  # bytes: Evernote keeps attachments within the file
 # What the beginning of a .json file has of each program.
@@ -37,25 +36,16 @@ def is_journal(file: NoteFile) -> bool:
 
 def read_journal(file: NoteFile, tally: Tally) -> list[Note]:
     """A note for each entry of a JSON file; `line` is the entry's number. Raises Skip where it is JSON of another kind."""
-    try:
-        values = parse_json(file.text(tally, LIMIT), file.source)
-    except UserError:
-        raise Skip("not valid JSON") from None
-    rows = list(_entries(values, tally))
+    rows = list(_entries(json_values(file, tally, LIMIT), tally))
     if not rows:
         raise NotANote(".json files")
     notes = []
     for number, (key, title, text, tags) in enumerate(rows, 1):
-        try:
-            _, blocks, removed = parse(text)
-        except NotANote as reason:
-            tally.removed[str(reason)] += 1
-            continue
-        tally.removed.update(removed)
+        blocks = entry_blocks(text, number, tally)
         name = f"{file.source}#{key or number}" if len(rows) > 1 else file.source
         labels = frozenset(f"#{tag.casefold()}" for tag in tags)
         if blocks:
-            notes.append(Note(name, file.source, title, [replace(block, line=number) for block in blocks], labels=labels))
+            notes.append(Note(name, file.source, title, blocks, labels=labels))
     return notes
 
 
@@ -71,7 +61,7 @@ def read_enex(file: NoteFile, tally: Tally) -> list[Note]:
         blocks = parse_html(content[1], tally)[1] if content else []
         if blocks:
             labels = frozenset(f"#{tag.casefold()}" for tag in ENEX_TAG.findall(match[1]))
-            here = [Block(block.text, line, block.level, block.linked, block.code) for block in blocks]
+            here = [replace(block, line=line) for block in blocks]
             notes.append(Note(f"{file.source}#{number}", file.source, title[1] if title else "", here, labels=labels))
     return notes
 

@@ -9,7 +9,7 @@ from typing import Any
 from ..forms import cut
 from ..licences import refuse_licence
 from ..markdown import SPACE, TAG, parse, plain_text
-from ..note import Block, Note, Tally
+from ..note import Block, NotANote, Note, Tally
 from ..note_file import NoteFile
 from ..plugins import tags_of
 from ..quoted import cut_lines, own_blocks, settle
@@ -36,6 +36,17 @@ def markdown_blocks(file: NoteFile, tally: Tally, text: str, me: str | None = No
     matter, blocks, removed = parse(own_text(file, text, tally.removed, me))
     tally.removed.update(removed)
     return matter, blocks
+
+
+def entry_blocks(text: str, number: int, tally: Tally) -> list[Block]:
+    """The blocks of Markdown that is one of many entries in a file, all on line `number`; none of a plug-in's own data."""
+    try:
+        _, blocks, removed = parse(text)
+    except NotANote as reason:
+        tally.removed[str(reason)] += 1
+        return []
+    tally.removed.update(removed)
+    return [replace(block, line=number) for block in blocks]
 
 
 def own_text(file: NoteFile, text: str, removed: Counter, me: str | None) -> str:

@@ -72,6 +72,14 @@ def parse_rows(text: str, where: str) -> list[tuple[int, Any]]:
     return [(number, parse_json(line, f"{where}:{number}")) for number, line in numbered]
 
 
+def json_values(file: NoteFile, tally: Tally, limit: int = LIMIT) -> Any:
+    """What a JSON file holds. Raises Skip where it is not valid."""
+    try:
+        return parse_json(file.text(tally, limit), file.source)
+    except UserError:
+        raise Skip("not valid JSON") from None
+
+
 def parse_json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
