@@ -120,9 +120,10 @@ def _turn(line: str) -> tuple[str, str] | None:
     match = TURN.match(line) if lead and lead[1].lower().startswith(FIRST) else None
     if not match:
         return None
+    speaker = "user" if match["user"] else "assistant" if match["strong"] else "weak"
     decorated = re.search(r"[#*_>`]|\[!|[\U0001f300-\U0001faff]", match["before"])
     if "|" in match["before"] and match["text"].startswith("|"):  # a row of a table
-        return "user" if match["user"] else "assistant" if match["strong"] else "weak", match["text"].strip("| ")
+        return speaker, match["text"].strip("| ")
     if not match["colon"] and (match["text"] or not decorated):
         return None
     if (
@@ -132,19 +133,18 @@ def _turn(line: str) -> tuple[str, str] | None:
         and not match["text"]
     ):
         return None
-    speaker = "user" if match["user"] else "assistant" if match["strong"] else "weak"
     return speaker, match["text"]
 
 
 def _speakers_alone(lines: list[str]) -> bool:
     """Whether lines name a speaker and nothing else, at least two for the owner and two for an assistant."""
-    short = [line for line in lines if 0 < len(line) < 40]
-    users = sum(bool(ALONE_USER.fullmatch(line)) for line in short)
-    return users >= 2 and sum(bool(ALONE_OTHER.fullmatch(line)) for line in short) >= 2
+    speakers = Counter(turn[0] for line in lines if (turn := _alone(line)))
+    return min(speakers["user"], speakers["assistant"]) >= 2
 
 
 def _alone(line: str) -> tuple[str, str] | None:
-    if len(line) > 40 or not line.strip():
+    """The turn that begins on a line with nothing but its speaker."""
+    if not 0 < len(line) < 40:
         return None
     return ("user", "") if ALONE_USER.fullmatch(line) else ("assistant", "") if ALONE_OTHER.fullmatch(line) else None
 
