@@ -16,7 +16,7 @@ from .hub import read_contexts
 from .note import Block, NotANote, Note, Skip, Tally
 from .note_file import NoteFile
 from .readers import ENDINGS, Reader, days_as_notes, headings_as_notes, reader_for
-from .readers.exports import is_export, read_export
+from .readers.exports import is_export
 from .readers.journals import is_journal
 from .readers.rows import read_rows
 from .redact import redact, redact_name, redact_note
@@ -145,8 +145,7 @@ def _file_reader(path: Path, sources: Sources) -> Reader:
     """How to read a file that the recipe names itself: tables of rows too."""
     if _has_rows(path):
         return partial(read_rows, columns=sources.columns)
-    file = NoteFile.on_disk(path)
-    reader = reader_for(file, sources.me) or (partial(read_export, me=sources.me) if file.ending == ".json" else None)
+    reader = reader_for(NoteFile.on_disk(path), sources.me)
     if reader is None:
         raise UserError(
             f"{path}: no kind of note that can be read; take a folder, or a file of one of {ENDINGS}, .json, .jsonl, .zip"

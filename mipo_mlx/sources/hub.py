@@ -140,8 +140,6 @@ def _table(path: Path) -> Iterator[dict[str, Any]]:
     import pyarrow
     from pyarrow import csv, parquet
 
-    if not path.is_file():
-        raise UserError(f"{path}: not a file")
     try:
         if path.suffix == ".parquet":
             with parquet.ParquetFile(path) as table:

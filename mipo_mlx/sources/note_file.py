@@ -14,10 +14,10 @@ from .note import Note, Skip, Tally
 
 LIMIT = 4 << 20  # bytes; the longest novel has about this many, so a larger "note" is a dump or a log
 DATALESS = 0x40000000  # macOS: the file's content is in iCloud, and reading it would begin a download
-POINTERS = (  # what stands in place of a large file, and the command that fetches it
+POINTERS = (  # how that begins which stands in place of a large file, behind dots and slashes, and the command that fetches it
     (b"version https://git-lfs.github.com/spec/", "a Git LFS pointer, not the file itself; run `git lfs pull`"),
-    (b"/annex/objects/", "a git-annex pointer, not the file itself; run `git annex get`"),
-    (b".git/annex/objects/", "a git-annex link, not the file itself; run `git annex get`"),
+    (b"annex/objects/", "a git-annex pointer, not the file itself; run `git annex get`"),
+    (b"git/annex/objects/", "a git-annex link, not the file itself; run `git annex get`"),
 )
 POINTER = 1024  # bytes that a pointer has at most
 NOT_DOWNLOADED = "still in {}, not downloaded; open its folder and choose to download it"
@@ -72,7 +72,7 @@ class NoteFile:
             raise Skip(f"more than {limit / 2**20:.0f} MB; split it into notes")
         if len(data) <= POINTER:
             for beginning, why in POINTERS:
-                if data.lstrip(b"./\\").startswith(beginning.lstrip(b"./")):
+                if data.lstrip(b"./\\").startswith(beginning):
                     raise Skip(why)
         return data
 
