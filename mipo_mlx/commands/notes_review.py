@@ -9,7 +9,6 @@ from ..run import Run
 from ..sources.listing import Listing, listing
 from ..sources.note import Tally
 from ..sources.own_choice import read_choice
-from ..sources.rank import signs
 from ..sources.read import pieces
 
 
@@ -51,7 +50,7 @@ class Review:
                 "file": row.passage.source,
                 "line": row.passage.line,
                 "text": row.passage.text,
-                "rank": round(sum(signs(row.passage.text, row.passage.source).values()), 2),
+                "rank": round(sum(row.signs.values()), 2),
                 "why": row.why,
                 "state": row.state,
                 "used": row.used,

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from ..errors import UserError
 from ..recipe import Recipe
@@ -26,10 +27,15 @@ class Row:
     def place(self) -> str:
         return f"{self.passage.source}:{self.passage.line}"
 
+    @cached_property
+    def signs(self) -> dict[str, float]:
+        """What its rank is the sum of."""
+        return signs(self.passage.text, self.passage.source)
+
     @property
     def why(self) -> str:
         """The signs behind its rank, the strongest first."""
-        ordered = sorted(signs(self.passage.text, self.passage.source).items(), key=lambda sign: -abs(sign[1]))
+        ordered = sorted(self.signs.items(), key=lambda sign: -abs(sign[1]))
         return ", ".join(f"{'' if value > 0 else 'less for: '}{sign}" for sign, value in ordered) or "no sign of its author"
 
 
