@@ -33,17 +33,13 @@ def texts(sign: str, size: int) -> dict[str, str]:
 
 
 def read(folder: Path) -> None:
+    from mipo_mlx import recipe_loading
     from mipo_mlx.progress import Reporter
-    from mipo_mlx.recipe import Sources
-    from mipo_mlx.sources.chunks import cut
-    from mipo_mlx.sources.gather import read_notes
     from mipo_mlx.sources.note import Tally
-    from mipo_mlx.sources.rank import score
+    from mipo_mlx.sources.read import pieces
 
-    tally = Tally()
-    for note in read_notes(Sources(notes=str(folder)), tally, Reporter(quiet=True)):
-        for passage in cut(note, lambda text: len(text) // 4, 160, 16, tally):
-            score(passage.text, passage.source)
+    recipe = recipe_loading.parse("model: none", overrides=[f"sources.notes={folder}"])
+    pieces(recipe, lambda text: len(text) // 4, Reporter(quiet=True), Tally())
 
 
 def seconds(text: str, ending: str) -> float:
