@@ -4,11 +4,12 @@ In secrets.jsonl the marks « and » stand around each secret. The mark ‖ brea
 for a leak. Both files were written before the patterns that find the secrets.
 """
 
-import json
 import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+
+from mipo_mlx.files import read_jsonl
 
 HERE = Path(__file__).parent
 SECRET = re.compile("«(.*?)»", re.DOTALL)
@@ -39,23 +40,21 @@ class Case:
 
 
 def secrets() -> list[Case]:
-    rows = [json.loads(line) for line in (HERE / "secrets.jsonl").read_text(encoding="utf-8").splitlines()]
-    cases = []
-    for row in rows:
-        text = row["text"].replace("‖", "")
-        cases.append(Case(row["kind"], text.replace("«", "").replace("»", ""), tuple(SECRET.findall(text))))
-    return cases
+    return [_marked(row) for row in read_jsonl(HERE / "secrets.jsonl")]
 
 
 def missed() -> list[Case]:
-    rows = [json.loads(line) for line in (HERE / "missed.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [Case(row["kind"], row["text"].replace("«", "").replace("»", ""), tuple(SECRET.findall(row["text"]))) for row in rows]
+    return [_marked(row) for row in read_jsonl(HERE / "missed.jsonl")]
 
 
 def languages() -> set[str]:
-    return {json.loads(line)["language"] for line in (HERE / "secrets.jsonl").read_text(encoding="utf-8").splitlines()}
+    return {row["language"] for row in read_jsonl(HERE / "secrets.jsonl")}
 
 
 def harmless() -> list[Case]:
-    rows = [json.loads(line) for line in (HERE / "harmless.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [Case(row["kind"], row["text"]) for row in rows]
+    return [Case(row["kind"], row["text"]) for row in read_jsonl(HERE / "harmless.jsonl")]
+
+
+def _marked(row: dict[str, str]) -> Case:
+    text = row["text"].replace("‖", "")
+    return Case(row["kind"], text.replace("«", "").replace("»", ""), tuple(SECRET.findall(text)))

@@ -115,11 +115,15 @@ CLOCKS = {
 }
 
 
+def six_messages(layout: str) -> str:
+    """A chat, each message in this layout of (minute, writer, words)."""
+    turns = [("Ana", "Are you home yet, my dear?"), ("Jo", "I am, and the soup is on the stove.")] * 3
+    return "\n".join(layout.format(10 + n, writer, f"{words} {n}") for n, (writer, words) in enumerate(turns))
+
+
 @pytest.mark.parametrize("clock", CLOCKS)
 def test_clocks_of_other_countries_and_messengers(tmp_path, clock):
-    said = [("Ana", "Are you home yet, my dear?"), ("Jo", "I am, and the soup is on the stove.")] * 3
-    text = "\n".join(CLOCKS[clock].format(10 + n, writer, f"{words} {n}") for n, (writer, words) in enumerate(said))
-    notes, tally = written(tmp_path, {"chat.txt": text}, me="Jo")
+    notes, tally = written(tmp_path, {"chat.txt": six_messages(CLOCKS[clock])}, me="Jo")
     kept = "\n".join(notes.values())
     assert kept.count("soup") == 3 and "dear" not in kept and "18" not in kept and "Jo" not in kept
     assert tally.removed["messages of others"] == 3

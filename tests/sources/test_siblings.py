@@ -12,7 +12,7 @@ from mipo_mlx import recipe_loading
 from mipo_mlx.progress import Reporter
 from mipo_mlx.sources import read
 
-from .test_cases import notes_of, written
+from .test_cases import notes_of, six_messages, written
 
 HEX = "0123456789abcdef0123456789abcdef"
 POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 12345\n"
@@ -189,11 +189,12 @@ CLOCKS = {
 
 @pytest.mark.parametrize("language", CLOCKS)
 def test_further_clocks(tmp_path, language):
-    said = [("Ana", "Are you home yet, my dear?"), ("Jo", "I am, and the soup is on the stove.")] * 3
-    text = "\n".join(CLOCKS[language].format(10 + n, writer, words) for n, (writer, words) in enumerate(said))
-    notes, tally = written(tmp_path, {"WhatsApp Chat with Ana.txt": text})
+    notes, tally = written(tmp_path, {"WhatsApp Chat with Ana.txt": six_messages(CLOCKS[language])})
     kept = "\n".join(notes.values())
-    assert kept == "\n".join(["I am, and the soup is on the stove."] * 3) and tally.removed["messages of others"] == 3
+    assert (
+        kept == "\n".join(f"I am, and the soup is on the stove. {n}" for n in (1, 3, 5))
+        and tally.removed["messages of others"] == 3
+    )
 
 
 LAYOUTS = {
