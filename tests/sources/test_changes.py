@@ -51,8 +51,8 @@ def test_a_rerun_warns_and_goes_on(tmp_path, tiny_folder, capsys):
     capsys.readouterr()
     (notes / "new.md").write_text("I dance.")
     run.execute(opened, "sources", Reporter())
-    said = capsys.readouterr().err
-    assert "new: 1 file (new.md)" in said and f"`mipo-mlx update {opened.folder} --train`" in said
+    warning = capsys.readouterr().err
+    assert "new: 1 file (new.md)" in warning and f"`mipo-mlx update {opened.folder} --train`" in warning
     notes.rename(tmp_path / "elsewhere")
     run.execute(opened, "sources", Reporter())
     assert "no such folder or file; the run goes on with the notes as they were" in capsys.readouterr().err

@@ -56,8 +56,8 @@ def test_prose_between_two_rules_is_no_front_matter_however_long():
 def test_counts_that_do_not_add_up_end():
     """A tokenizer may count less for two words apart than for both together."""
     blocks = [Block("word and " * 400, 1), Block("x" * 500, 2), Block("a bb " * 90, 3)]
-    found = cut(Note("n", "n.md", "", blocks), lambda text: len(text) // 4, 12, 1, Tally())
-    assert sum(passage.text.count("word") for passage in found) == 400 and all(passage.tokens <= 12 for passage in found)
+    passages = cut(Note("n", "n.md", "", blocks), lambda text: len(text) // 4, 12, 1, Tally())
+    assert sum(passage.text.count("word") for passage in passages) == 400 and all(passage.tokens <= 12 for passage in passages)
 
 
 @pytest.mark.parametrize("size", [1000, 3900, 20_000])

@@ -35,7 +35,7 @@ def notes(tmp_path):
     return folder
 
 
-def made(notes, *sets):
+def recipe_for(notes, *sets):
     sets = (f"sources.notes={notes}", "sources.min_tokens=5", "pairs.contexts_per_grid=2", *sets)
     return recipe_loading.parse("model: none", overrides=list(sets))
 
@@ -105,45 +105,45 @@ def test_what_is_dropped_is_no_context_and_what_is_kept_is_one_whatever_it_is(no
     own = OwnChoice()
     own.mark(False, place="home/")
     own.mark(True, place="links.md")
-    contexts, _, row = read.collect(made(notes, "sources.max_contexts=5"), words, QUIET, own)
+    contexts, _, row = read.collect(recipe_for(notes, "sources.max_contexts=5"), words, QUIET, own)
     assert not any(c.source.startswith("home/") for c in contexts) and "links.md" in {c.source for c in contexts}
     assert row["passages"]["dropped"] == {BY_OWNER: 4, "over max_contexts": 4}
-    plain, _, row = read.collect(made(notes), words, QUIET)
+    plain, _, row = read.collect(recipe_for(notes), words, QUIET)
     assert "links.md" not in {c.source for c in plain} and row["passages"]["dropped"] == {"link list": 1}
 
 
 def test_the_listing_says_of_every_passage_what_becomes_of_it(notes):
-    recipe, tally, own = made(notes, "sources.max_contexts=6"), Tally(), OwnChoice()
+    recipe, tally, own = recipe_for(notes, "sources.max_contexts=6"), Tally(), OwnChoice()
     (notes / "work" / "copy.md").write_text((notes / "work" / "1.md").read_text())
     (notes / "photo.png").write_bytes(b"x")
     (notes / "bad.md").write_bytes(b"\0\1")
     every = read.pieces(recipe, words, QUIET, tally)
     own.mark(False, place="work/2.md")
-    found = listing(recipe, every, own, tally)
-    states = {row.passage.source: row.state for row in found.rows}
+    result = listing(recipe, every, own, tally)
+    states = {row.passage.source: row.state for row in result.rows}
     assert states["work/2.md"] == BY_OWNER and states["links.md"] == "link list" and states["work/copy.md"] == "near-duplicate"
-    assert sum(row.used for row in found.rows) == 6 and not found.problem
+    assert sum(row.used for row in result.rows) == 6 and not result.problem
     contexts, _, _ = read.collect(recipe, words, QUIET, own)
-    used = {row.passage.source: row.state for row in found.rows if row.used}
+    used = {row.passage.source: row.state for row in result.rows if row.used}
     assert used == {c.source: "to train on" if c.split == TRAIN else "held out" for c in contexts}
-    assert found.skipped == [("bad.md", "not text (binary)")] and found.alone == {".png files": ["photo.png"]}
-    ranks = [row.passage.rank for row in found.best if row.used]
-    assert ranks == sorted(ranks, reverse=True) and not any(row.used for row in found.best[6:])
+    assert result.skipped == [("bad.md", "not text (binary)")] and result.alone == {".png files": ["photo.png"]}
+    ranks = [row.passage.rank for row in result.best if row.used]
+    assert ranks == sorted(ranks, reverse=True) and not any(row.used for row in result.best[6:])
 
 
 def test_too_few_notes_are_listed_with_the_problem(notes):
-    recipe, tally, own = made(notes), Tally(), OwnChoice()
+    recipe, tally, own = recipe_for(notes), Tally(), OwnChoice()
     every = read.pieces(recipe, words, QUIET, tally)
     own.mark(False, place="work/")
-    found = listing(recipe, every, own, tally)
-    assert "a grid needs" not in found.problem and sum(row.used for row in found.rows) == 4
+    result = listing(recipe, every, own, tally)
+    assert "a grid needs" not in result.problem and sum(row.used for row in result.rows) == 4
     own.mark(False, place="home/diary/0.md")
-    found = listing(recipe, every, own, tally)
-    assert "a grid needs" in found.problem and sum(row.used for row in found.rows) == 3
+    result = listing(recipe, every, own, tally)
+    assert "a grid needs" in result.problem and sum(row.used for row in result.rows) == 3
 
 
 def test_memory_does_not_remember_what_is_dropped(tmp_path, notes):
-    folder, recipe = tmp_path / "run", made(notes)
+    folder, recipe = tmp_path / "run", recipe_for(notes)
     folder.mkdir()
     index = Index(folder / "memory.sqlite")
     index.refresh(recipe, words, QUIET)
@@ -160,7 +160,7 @@ def test_memory_does_not_remember_what_is_dropped(tmp_path, notes):
 
 
 def test_a_rerun_warns_of_another_choice_and_fresh_keeps_it(tmp_path, notes, tiny_folder, capsys):
-    recipe = made(notes)
+    recipe = recipe_for(notes)
     recipe = recipe.model_copy(update={"model": str(tiny_folder)})
     held = run.open_run(recipe, "mine", tmp_path)
     run.prepare(held, fresh=False)

@@ -92,9 +92,9 @@ def test_order():
 @pytest.mark.parametrize("marks", ['"{}"', "“{}”", "„{}“", "«{}»", "「{}」"])
 def test_what_is_quoted_is_not_its_authors_first_person(marks):
     quoted = marks.format("I have always loved my mountains, and I will never leave them")
-    told = f"The mayor of the village then stood up. {quoted}, said the mayor to the village."
-    assert "first person" in signs(told.replace(quoted, quoted[1:-1]), "a.md")
-    assert "first person" not in signs(told, "a.md") and score(told, "a.md") < 0.5
+    scene = f"The mayor of the village then stood up. {quoted}, said the mayor to the village."
+    assert "first person" in signs(scene.replace(quoted, quoted[1:-1]), "a.md")
+    assert "first person" not in signs(scene, "a.md") and score(scene, "a.md") < 0.5
 
 
 def test_a_firms_we_is_weaker_than_an_i():
@@ -132,30 +132,30 @@ def kept(every: list[Passage], limit: int, grid: int = 2) -> Counter:
 
 def test_no_file_takes_more_than_its_share_even_with_the_best_ranks():
     every = passages({f"{n}.md": 3 for n in range(40)}) + passages({"big.md": 500}, rank=5.0)
-    found = kept(every, 400)
-    assert found["big.md"] <= SHARE * found.total() + 1 and len(found) == 41
+    counts = kept(every, 400)
+    assert counts["big.md"] <= SHARE * counts.total() + 1 and len(counts) == 41
 
 
 def test_no_folder_takes_more_than_its_share_where_others_can_fill_the_rest():
     every = passages({f"Work/{n}.md": 2 for n in range(100)}, rank=3.0) + passages({f"Home/{n}.md": 2 for n in range(100)})
-    found = kept(every, 100)
-    work = sum(count for source, count in found.items() if source.startswith("Work/"))
-    assert found.total() == 100 and TOPIC * 100 <= work <= 56
+    counts = kept(every, 100)
+    work = sum(count for source, count in counts.items() if source.startswith("Work/"))
+    assert counts.total() == 100 and TOPIC * 100 <= work <= 56
     alone = kept(passages({f"Work/{n}.md": 2 for n in range(100)}), 100)
     assert alone.total() == 100  # a vault of one folder is no smaller for it
 
 
 def test_each_further_passage_of_a_note_has_to_be_better():
     every = passages({f"{n}.md": 1 for n in range(30)}, rank=1.0) + passages({f"long{n}.md": 4 for n in range(10)}, rank=1.2)
-    found = kept(every, 40)
-    assert max(found.values()) == 1 and len(found) == 40
+    counts = kept(every, 40)
+    assert max(counts.values()) == 1 and len(counts) == 40
 
 
 def test_beyond_the_least_only_passages_that_tell_of_their_author_are_kept():
     poor, good = passages({f"a{n}.md": 1 for n in range(60)}), passages({f"b{n}.md": 1 for n in range(30)}, rank=GOOD)
     tally = Tally()
-    found = telling_most(poor + good, 40, tally)
-    assert sum(p.rank == GOOD for p in found) == 30 and len(found) == 40
+    chosen = telling_most(poor + good, 40, tally)
+    assert sum(p.rank == GOOD for p in chosen) == 30 and len(chosen) == 40
     assert tally.dropped == {"tells little of its author": 50}
     assert len(telling_most(poor + good, 10, Tally())) == 30 and telling_most(poor + good, 90, Tally()) == poor + good
 

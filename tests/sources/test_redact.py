@@ -55,9 +55,9 @@ SECRETS = [
 
 @pytest.mark.parametrize(("kind", "secret"), SECRETS)
 def test_each_kind_is_found_and_only_it_is_replaced(kind, secret):
-    found = Counter()
-    assert redact(f"Do write {secret} down, and keep it.", found) == f"Do write [{kind}] down, and keep it."
-    assert found == {kind: 1}
+    counts = Counter()
+    assert redact(f"Do write {secret} down, and keep it.", counts) == f"Do write [{kind}] down, and keep it."
+    assert counts == {kind: 1}
 
 
 @pytest.mark.parametrize(
@@ -101,13 +101,13 @@ def test_words_of_a_million_letters_are_read_through():
     ],
 )
 def test_passwords_that_are_announced(text, expected):
-    found = Counter()
-    assert redact(text, found) == expected
-    assert found == {KEY if "[key" in expected else PASSWORD: 1}
+    counts = Counter()
+    assert redact(text, counts) == expected
+    assert counts == {KEY if "[key" in expected else PASSWORD: 1}
 
 
 def test_a_secret_is_found_across_the_blocks_of_a_note():
-    found = Counter()
+    counts = Counter()
     blocks = [
         Block("Password:", 1),
         Block("blue gull 7", 2),
@@ -115,7 +115,7 @@ def test_a_secret_is_found_across_the_blocks_of_a_note():
         Block("shed, nell, 4711", 5),
         Block("till noon", 6),
     ]
-    note = redact_note(Note("a", "a.md", "", blocks), found)
+    note = redact_note(Note("a", "a.md", "", blocks), counts)
     assert [block.text for block in note.blocks] == [
         "Password:",
         "[password]",
@@ -123,7 +123,7 @@ def test_a_secret_is_found_across_the_blocks_of_a_note():
         "shed, nell, [PIN or code]",
         "till noon",
     ]
-    assert found == {PASSWORD: 1, CODE: 1}
+    assert counts == {PASSWORD: 1, CODE: 1}
 
 
 @pytest.mark.parametrize(
