@@ -87,8 +87,8 @@ def score(text: str, source: str) -> float:
 
 def signs(text: str, source: str) -> dict[str, float]:
     """What the score is the sum of: each sign in words for people, with what it adds or takes away."""
-    bare = NO_PERSON.sub(" ", HOST.sub(" ", text) if "." in text else text)
-    own = [word for stretch in outside_quotations(bare) for word in words(stretch)]
+    bare, hosts = HOST.subn(" ", text) if "." in text else (text, 0)
+    own = [word for stretch in outside_quotations(NO_PERSON.sub(" ", bare)) for word in words(stretch)]
     if not own:
         return {"no words of its author": -2.0}
     size = len(own)
@@ -111,7 +111,7 @@ def signs(text: str, source: str) -> dict[str, float]:
         "the name of a diary": 0.8 * diary,
         "the name of a work of reference": -0.5 * reference,
         "speaks to its reader": -0.8 * min(1.0, 20 * reader / size) * (0.3 if first >= reader else 1.0),
-        "links": -1.5 * min(1.0, 6 * len(HOST.findall(text)) / size) if "." in text else 0.0,
+        "links": -1.5 * min(1.0, 6 * hosts / size),
         "questions": -1.6 if questions > 2 and 2 * questions > len(SENTENCES.findall(text)) else 0.0,
         "blanks to fill in": -1.0 if BLANK.search(text) else 0.0,
         "marks and digits": -3.0 * max(0.0, odd / max(1, letters + odd) - 0.05),
