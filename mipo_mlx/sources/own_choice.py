@@ -51,7 +51,7 @@ class OwnChoice:
     def applied(self, passages: Iterable[Passage], tally: Tally) -> Iterator[Passage]:
         """The passages that stay; the others are dropped under their reasons. What the owner keeps gets a rank above all others."""
         for passage in passages:
-            keep = self.verdict(passage) if self.places or self.passages else None
+            keep = self.verdict(passage)
             if keep is False:
                 tally.drop(passage, BY_OWNER)
             elif passage.scrap and not keep:
