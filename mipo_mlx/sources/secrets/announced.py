@@ -34,6 +34,8 @@ LINE = re.compile(r"[^\n]{1,120}")
 LABEL = re.compile(r"(?:^|\n)[ \t>#*+•|-]*(?:\d+[.)] )?[*_]{0,3}(?:[^\W\d_][\w/'’.&()-]{0,24}[ ]){0,4}$")
 SPACES = re.compile(r"(?:[ \t]+|(?<=[\u3040-\ud7ff]))[#№]?[ \t]*[\"'`(]?")
 TOKEN = re.compile(r"[^\s]{1,120}")
+NAME_END = re.compile(r"(?:_[A-Za-z]{1,12}){1,2}(?=\s*[:=])")  # of a variable's name
+DOCUMENT = re.compile(r"[A-Z]{2,6}\d[A-Z0-9]{3,20}|[A-Z0-9<]{2,3}[A-Z0-9]{6,20}")  # a number of letters and digits
 PART = re.compile(r"[;&](?=\s*[\w .-]{1,30}=)")
 NUMBERS = re.compile(
     r"[A-Za-zА-Яа-я]{0,5}[-/ ]{0,1}[\d#*][\w#*]{0,20}(?:(?:[ \t]|[-./–][ ]?|[ \t](?:номер|№|no\.?|nr\.?|left|right|links"
@@ -109,7 +111,7 @@ def _password(text: str, lower: str, phrase: Phrase, begin: int, end: int) -> tu
         and bool(WIRELESS.search(lower[max(0, begin - 40) : begin]) or USER.search(lower[max(0, begin - 60) : begin]))
     )
     if text[end : end + 1] == "_":  # SECRET_KEY_BASE, password_hash
-        rest = re.compile(r"(?:_[A-Za-z]{1,12}){1,2}(?=\s*[:=])").match(text, end)
+        rest = NAME_END.match(text, end)
         if not rest:
             return None
         end, strong = rest.end(), False
@@ -145,7 +147,7 @@ def _password(text: str, lower: str, phrase: Phrase, begin: int, end: int) -> tu
     if space and (token := TOKEN.match(text, space.end())):
         start, stop = _trimmed(text, *token.span())
         word = text[start:stop]
-        enough = looks_made_up(word) if phrase.strong or strong else is_mixed(word) and name != "key"
+        enough = looks_made_up(word) if strong else is_mixed(word) and name != "key"
         if enough and not variable and re.search(r"\d|\w[!@#$%^&*_]\w?", word) and not re.fullmatch(r"\d{1,3}\W*", word):
             return start, stop
         if variable and is_mixed(word):  # set -x SHED_TOKEN value
@@ -244,7 +246,7 @@ def _number(text: str, phrase: Phrase, at: int, separated: bool) -> tuple[int, i
             return match.span()
     match = NUMBERS.match(text, at) or GROUPS.match(text, at)
     if not match and phrase.kind == IDENTITY:
-        match = re.compile(r"[A-Z]{2,6}\d[A-Z0-9]{3,20}|[A-Z0-9<]{2,3}[A-Z0-9]{6,20}").match(text, at)
+        match = DOCUMENT.match(text, at)
     if not match:
         return None
     value = match[0].rstrip(" -./–")
