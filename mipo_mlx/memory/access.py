@@ -1,4 +1,4 @@
-"""Opens the memory of a run as its recipe wants it: the index, up to date with the notes, its embedder, and a second look."""
+"""Opens the memory of a run as its recipe wants it: the index, up to date with the notes, its embedder, and its reranker."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from ..models.word_vectors import WordVectors
 from ..progress import Reporter
 from ..recipe import Recipe
 from .index import open_index
-from .look import affordable
+from .reranker import affordable
 from .retrieve import Memory
 
 

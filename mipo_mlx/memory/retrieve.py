@@ -12,15 +12,15 @@ fit no note: see `benchmarks/memory.py`, which prints what they let through and 
 
 import math
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 
 from ..models.embedding import Embedder
 from ..text.words import likeness
 from .index import Entry, Index
+from .reranker import Reranker
 from .terms import ENGLISH, SHORTEST, UNBROKEN, content_words, edits, language, misspells_a_function_word
 
 MOST = 3  # passages that are given back, one a note
@@ -38,8 +38,8 @@ class Weights:
 
     words: float  # of the coverage, beside a cosine of weight 1
     threshold: float  # the score from which a passage fits
-    look: float = 0.2  # of the gain of a second look; not measured yet, as is the threshold, so the recipe has it off
-    threshold_of_look: float = 0.45  # the threshold where there is one
+    gain: float = 0.2  # of the reranker's gain; not measured yet, as is the next threshold, so the recipe has it off
+    reranked_threshold: float = 0.45  # the threshold where there is a reranker
 
 
 WORDS_ALONE = Weights(1.0, 0.17)
@@ -55,27 +55,18 @@ class Match:
     score: float
     coverage: float  # of the question's words, 0 to 1
     cosine: float | None = None  # None: no embedder
-    gain: float | None = None  # nats a token by which the passage makes the question likelier; None: no second look
+    gain: float | None = None  # nats a token by which the passage makes the question likelier; None: no reranker
 
     @property
     def place(self) -> str:
         return f"{self.entry.source}:{self.entry.line}"
 
 
-class Look(Protocol):
-    """A second look at passages (see look.py)."""
-
-    most: int  # passages that it compares
-
-    def __call__(self, question: str, passages: Sequence[str]) -> list[float]:
-        """Nats a token by which each passage makes the question likelier."""
-
-
 class Memory:
-    """The notes of a run, ready for questions. `look` is the second look of the model, None where there is no time for it."""
+    """The notes of a run, ready for questions. reranker: None where the recipe has none, or where there is no time for it."""
 
-    def __init__(self, index: Index, embedder: Embedder | None = None, look: Look | None = None) -> None:
-        self.index, self.embedder, self.look = index, embedder, look
+    def __init__(self, index: Index, embedder: Embedder | None = None, reranker: Reranker | None = None) -> None:
+        self.index, self.embedder, self.reranker = index, embedder, reranker
         self.weights = weights_of(embedder)
         self._scratch = sqlite3.connect(":memory:")
         self._scratch.execute("CREATE VIRTUAL TABLE words USING fts5 (text, tokenize = 'porter unicode61 remove_diacritics 2')")
@@ -88,31 +79,31 @@ class Memory:
     @property
     def threshold(self) -> float:
         """The score from which a passage fits."""
-        return self.weights.threshold if self.look is None else self.weights.threshold_of_look
+        return self.weights.threshold if self.reranker is None else self.weights.reranked_threshold
 
     def ranked(self, question: str, most: int = MOST) -> list[Match]:
         """As `search`, whether they fit or not."""
         with self.index.reading():
             kept = self._distinct(question, most)
-        return self._looked(question, kept)[:most] if self.look and kept else kept
+        return self._reranked(self.reranker, question, kept)[:most] if self.reranker and kept else kept
 
     def _distinct(self, question: str, most: int) -> list[Match]:
-        """The best passages that differ, one a note; more than `most` where a second look compares them."""
+        """The best passages that differ, one a note; more than `most` where a reranker compares them."""
         kept: list[Match] = []
+        most = most if self.reranker is None else max(most, self.reranker.most)
         for match in self._scored(question):
-            if len(kept) == (most if self.look is None else max(most, self.look.most)):
+            if len(kept) == most:
                 break
             others = (other.entry for other in kept)
             if not any(match.entry.note == other.note or likeness(match.entry.text, other.text) > SAME for other in others):
                 kept.append(match)
         return kept
 
-    def _looked(self, question: str, matches: list[Match]) -> list[Match]:
-        """The same matches in the order that a second look gives them."""
-        assert self.look is not None
-        gains = self.look(question, [match.entry.text for match in matches])
+    def _reranked(self, reranker: Reranker, question: str, matches: list[Match]) -> list[Match]:
+        """The same matches in the order that the reranker gives them."""
+        gains = reranker(question, [match.entry.text for match in matches])
         again = [
-            replace(match, score=match.score + self.weights.look * gain, gain=gain)
+            replace(match, score=match.score + self.weights.gain * gain, gain=gain)
             for match, gain in zip(matches, gains, strict=True)
         ]
         return sorted(again, key=lambda match: -match.score)

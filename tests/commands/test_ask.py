@@ -6,7 +6,7 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from mipo_mlx.cli import main
-from mipo_mlx.memory import look
+from mipo_mlx.memory import reranker
 from mipo_mlx.memory.access import embedder_of, open_memory
 from mipo_mlx.memory.index import FILE
 from mipo_mlx.models import embedding
@@ -80,11 +80,11 @@ def test_a_run_that_is_not_there(tmp_path):
 def test_the_recipe_turns_the_second_look_off(with_notes):
     run = existing_run(with_notes, Path())
     loaded = load(run.recipe.model)
-    assert open_memory(run.folder, run.recipe, loaded, Reporter(quiet=True)).look is None
+    assert open_memory(run.folder, run.recipe, loaded, Reporter(quiet=True)).reranker is None
     run.recipe = run.recipe.model_copy(
         update={"memory": Recipe(model="any").memory.model_copy(update={"embedder": "words", "second_look": True})}
     )
-    assert open_memory(run.folder, run.recipe, loaded, Reporter(quiet=True)).look.most == look.MOST
+    assert open_memory(run.folder, run.recipe, loaded, Reporter(quiet=True)).reranker.most == reranker.MOST
 
 
 def test_the_recipe_names_the_embedder(tiny_model, tiny_tokenizer, tmp_path):

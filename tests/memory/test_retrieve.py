@@ -108,17 +108,17 @@ def test_the_score_adds_cosine_and_coverage(tmp_path):
     assert all(other.score < 1 for other in others) and memory.search("my bees and the harvest") == [best]
 
 
-def test_a_second_look_changes_the_order_and_may_refuse(tmp_path):
+def test_a_reranker_changes_the_order_and_may_refuse(tmp_path):
     seen = []
 
-    class Look:
+    class Reranker:
         most = 5
 
         def __call__(self, question, passages):
             seen.append((question, passages))
             return [5.0 if "alto" in passage else -5.0 for passage in passages]
 
-    memory = Memory(indexed(tmp_path, ENGLISH), None, Look())
+    memory = Memory(indexed(tmp_path, ENGLISH), None, Reranker())
     best, *others = memory.ranked("What do I sing, cook or harvest?", 3)
     assert best.entry.source == "choir.md" and best.gain == 5.0 and len(seen[0][1]) >= 3 and others[0].gain == -5.0
     assert memory.search("What do I sing, cook or harvest?") == [best]

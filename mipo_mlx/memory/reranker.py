@@ -1,4 +1,4 @@
-"""A second look at passages: those under which the model finds the question likelier fit it better.
+"""The reranker (`memory.second_look`): passages under which the model finds the question likelier fit it better.
 
 A question that is about a passage is easier to predict after it (Sachan et al. 2022, Improving Passage Retrieval with Zero-Shot
 Question Generation). The passages stand in the frame that training uses, and the base without its adapters scores.
@@ -12,20 +12,21 @@ from mlx.utils import tree_flatten
 from .. import backend
 from ..engine import fast
 from ..engine.logprobs import token_logprobs
+from ..engine.sampling import common_prefix
 from ..models import adapters
 from ..models.load import LoadedModel
 from ..models.prompts import encode, messages
 from ..recipe import Pairs
 
 PROBE = "\u2400"  # a question that shares no token with another one
-MOST, LEAST = 10, 3  # passages to compare; with fewer, a look is not worth its time
-SECONDS = 3.0  # that a look may take on the CPU
+MOST, LEAST = 10, 3  # passages to compare; with fewer, reranking is not worth its time
+SECONDS = 3.0  # that reranking may take on the CPU
 REACHED = 0.5  # of the speed of matrix products, by a whole model on the CPU
 TOKENS = 250  # of a passage, its frame and the question, about
 
 
-class Look:
-    """The second look by one base, at `most` passages."""
+class Reranker:
+    """Compares at most `most` passages by one base."""
 
     def __init__(self, loaded: LoadedModel, settings: Pairs, most: int = MOST) -> None:
         self.loaded, self.settings, self.most = loaded, settings, most
@@ -35,7 +36,7 @@ class Look:
         split = [self._split(question, passage) for passage in (*passages, None)]
         model = self.loaded.model
         with adapters.disabled(model), fast(model):
-            scored = token_logprobs(model, [before for before, _ in split], [[asked] for _, asked in split])
+            scored = token_logprobs(model, [before for before, _ in split], [[tokens] for _, tokens in split])
         means = [float(rows[0].mean()) for rows in scored]
         return [mean - means[-1] for mean in means[:-1]]
 
@@ -43,17 +44,16 @@ class Look:
         """(tokens up to the question, tokens of the question) of a prompt."""
         tokenizer = self.loaded.tokenizer
         whole, probe = (encode(tokenizer, messages(self.settings, text, passage)) for text in (question, PROBE))
-        begin = next(place for place, (a, b) in enumerate(zip(whole, probe, strict=False)) if a != b)
-        end = next(place for place, (a, b) in enumerate(zip(reversed(whole), reversed(probe), strict=False)) if a != b)
-        return whole[:begin], whole[begin : len(whole) - end]
+        before, after = common_prefix([whole, probe]), common_prefix([whole[::-1], probe[::-1]])
+        return before, whole[len(before) : len(whole) - len(after)]
 
 
-def affordable(loaded: LoadedModel, settings: Pairs) -> Look | None:
-    """A look at as many passages as this device compares in time; None where these are too few."""
-    if backend.device().kind != "cpu":
-        return Look(loaded, settings)
+def affordable(loaded: LoadedModel, settings: Pairs) -> Reranker | None:
+    """A reranker of as many passages as this device compares in time; None where these are too few."""
+    if not backend.on_cpu():
+        return Reranker(loaded, settings)
     most = int(SECONDS * REACHED * backend.sgemm_rate() / (2 * _weights(loaded.model) * TOKENS))
-    return Look(loaded, settings, min(most, MOST)) if most >= LEAST else None
+    return Reranker(loaded, settings, min(most, MOST)) if most >= LEAST else None
 
 
 def _weights(model: Any) -> int:
