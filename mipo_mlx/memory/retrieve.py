@@ -19,7 +19,7 @@ import numpy as np
 
 from ..models.embedding import Embedder
 from ..text.words import likeness
-from .index import Entry, Index
+from .index import TOKENIZER, Entry, Index
 from .reranker import Reranker
 from .terms import ENGLISH, SHORTEST, UNBROKEN, content_words, edits, language, misspells_a_function_word
 
@@ -69,7 +69,7 @@ class Memory:
         self.index, self.embedder, self.reranker = index, embedder, reranker
         self.weights = weights_of(embedder)
         self._scratch = sqlite3.connect(":memory:")
-        self._scratch.execute("CREATE VIRTUAL TABLE words USING fts5 (text, tokenize = 'porter unicode61 remove_diacritics 2')")
+        self._scratch.execute(f"CREATE VIRTUAL TABLE words USING fts5 (text, {TOKENIZER})")
         self._scratch.execute("CREATE VIRTUAL TABLE terms USING fts5vocab (words, instance)")
 
     def search(self, question: str, most: int = MOST) -> list[Match]:
@@ -146,14 +146,14 @@ class Memory:
         phrases = [phrase for word, count in kept for phrase in self._phrases(word, count, stemmed)]
         if not phrases:
             return {}, {}
-        found = []
+        coverages = []
         places = self.index.places()
         for table, size in (("passage_words", len(places.ids)), ("file_words", places.count)):
             most = BM25_MOST * sum(_idf(size, min(count, size)) for _, count in kept)
             query = f"SELECT rowid, -bm25({table}) AS score FROM {table} WHERE {table} MATCH ? ORDER BY score DESC LIMIT ?"
             rows = self.index.connection.execute(query, [" OR ".join(phrases), CANDIDATES]).fetchall()
-            found.append({number: min(1.0, score / most) for number, score in rows})
-        return found[0], found[1]
+            coverages.append({number: min(1.0, score / most) for number, score in rows})
+        return coverages[0], coverages[1]
 
     def _frequencies(self, words: list[str]) -> dict[str, int]:
         """In how many passages each word stands, without function words that are mistyped."""
