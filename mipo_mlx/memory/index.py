@@ -198,9 +198,7 @@ class Index:
 
     def entries(self, ids: Iterable[int]) -> dict[int, Entry]:
         """Passages by their ids."""
-        query = (
-            "SELECT p.id, w.text, p.note, w.source, p.line FROM passages p JOIN passage_words w ON w.rowid = p.id WHERE p.id = ?"
-        )
+        query = "SELECT id, text, note, source, line FROM passages JOIN passage_words w ON w.rowid = id WHERE id = ?"
         rows = (self.connection.execute(query, [int(number)]).fetchone() for number in ids)
         return {row[0]: Entry(*row) for row in rows if row}
 
@@ -264,7 +262,9 @@ class Index:
         self.connection.execute("COMMIT")
 
     def _state(self, facts: dict[str, str]) -> None:
-        self.connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items())
+        """Keep facts about the index. Equal ones are not written: a write makes each talk that goes on read all vectors again."""
+        new = [(key, value) for key, value in facts.items() if self.fact(key) != value]
+        self.connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", new)
 
     def _follow(
         self, files: list[NoteFile], recipe: Recipe, count_tokens: CountTokens, reporter: Reporter, own: OwnChoice

@@ -48,8 +48,8 @@ def test_only_changed_files_are_read_again(tmp_path):
     assert index.refresh(recipe(notes), count, QUIET) == Changes(("tea.md",), ("bees.md",), ("food/soup.md",))
     assert set(texts(index)) == {"bees.md", "tea.md", "code.md"} and "school" in texts(index)["bees.md"]
     for word, rows in (("roof", 0), ("soup", 0), ("school", 1), ("rsync", 1)):
-        found = index.connection.execute("SELECT count(*) FROM file_words WHERE file_words MATCH ?", [word]).fetchone()[0]
-        assert found == rows, word
+        matches = index.connection.execute("SELECT count(*) FROM file_words WHERE file_words MATCH ?", [word]).fetchone()[0]
+        assert matches == rows, word
 
 
 def test_an_index_of_other_settings_is_made_anew(tmp_path):
@@ -176,6 +176,20 @@ def test_what_another_process_writes_is_used_by_the_next_question(tmp_path):
     (notes / "tea.md").write_text("# Tea\n\nI gave the tea to my aunt, who likes tins.\n")
     Index(tmp_path / FILE).refresh(recipe(notes), count, QUIET)
     assert "aunt" in memory.search("Which tea do I have in tins?")[0].entry.text
+
+
+def test_a_second_process_that_finds_nothing_new_makes_no_other_read_again(tmp_path):
+    index, notes = indexed(tmp_path, NOTES), tmp_path / "notes"
+    index.embed(Letters(), QUIET)
+    for profile, same in (("", True), ("The user keeps bees.", False)):
+        with index.reading():
+            before = index.vectors()
+        other = Index(tmp_path / FILE)
+        assert not other.refresh(recipe(notes), count, QUIET, profile)
+        other.embed(Letters(), QUIET)
+        other.close()
+        with index.reading():
+            assert (index.vectors() is before) == same
 
 
 def test_notes_that_are_only_gone_leave_no_word(tmp_path):
