@@ -126,8 +126,7 @@ def summary(result: Outcome) -> dict[str, Any]:
         for name, measure in (part.metrics if part else {}).items():
             after = measure.after
             headline[name] = {"before": measure.before.value, "after": after.value, "interval": after.interval}
-    with_notes = result.use.memory.ways.get("memory") if result.use and result.use.memory else None
-    for name, opinion in (("comparisons_won", result.fit), ("comparisons_won_with_notes", with_notes)):
+    for name, opinion in (("comparisons_won", result.fit), ("comparisons_won_with_notes", result.with_notes)):
         if opinion and opinion.win_rate:
             headline[name] = {"before": 0.5, "after": opinion.win_rate.value, "interval": opinion.win_rate.interval}
     return headline

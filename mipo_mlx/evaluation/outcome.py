@@ -260,6 +260,16 @@ class Outcome:
     key: str = ""  # a hash of all that it depends on
     settings: dict[str, Any] = field(default_factory=dict)  # the recipe's `evaluation`, as it was for these figures
 
+    @property
+    def remembered(self) -> Remembered | None:
+        """The result with memory; None where it was not measured."""
+        return self.use.memory if self.use else None
+
+    @property
+    def with_notes(self) -> Opinion | None:
+        """Whose answers fit better where both models have what memory finds; None where it was not measured."""
+        return self.remembered.ways.get("memory") if self.remembered else None
+
 
 def write(folder: Path, outcome: Outcome) -> None:
     write_json(folder / FILE, asdict(outcome))

@@ -74,8 +74,7 @@ class Compared:
 
 def compared(outcome: Outcome) -> Compared | None:
     """With memory where there is one, else under the right context; None without fresh answers."""
-    fit, fresh, memory = outcome.fit, outcome.fresh, outcome.use and outcome.use.memory
-    opinion = memory.ways.get("memory") if memory else None
+    fit, fresh, memory, opinion = outcome.fit, outcome.fresh, outcome.remembered, outcome.with_notes
     if memory and opinion and opinion.win_rate and opinion.win_rate.value is not None:
         claim = "asked with your notes, it gives answers that fit better than the base's with the same notes"
         return Compared(claim, opinion.win_rate.value, opinion.win_rate.interval, memory.no_interval, opinion.judge)
@@ -87,7 +86,7 @@ def compared(outcome: Outcome) -> Compared | None:
 
 def by_hand(outcome: Outcome) -> str:
     """What is shown under the right context, where it is not shown with memory."""
-    known = outcome.fit.win_rate if outcome.fit and outcome.use and outcome.use.memory else None
+    known = outcome.fit.win_rate if outcome.fit and outcome.remembered else None
     if known is None or known.value is None or not known.interval or known.interval[0] <= 0.5:
         return ""
     return f"; told the right passage alone, it does in {known.value:.0%}"
@@ -169,9 +168,8 @@ def rows(outcome: Outcome) -> list[Row]:
             listed.append(Row(label, metrics[key].before.value, metrics[key].after, form))
 
     fresh, checkable = outcome.fresh, outcome.checkable
-    with_notes = outcome.use.memory.ways.get("memory") if outcome.use and outcome.use.memory else None
-    if with_notes and with_notes.win_rate:
-        listed.append(Row("comparisons won, both with your notes", 0.5, with_notes.win_rate, ".2f"))
+    if outcome.with_notes and outcome.with_notes.win_rate:
+        listed.append(Row("comparisons won, both with your notes", 0.5, outcome.with_notes.win_rate, ".2f"))
     if outcome.fit and outcome.fit.win_rate:
         listed.append(Row("comparisons won by its answers", 0.5, outcome.fit.win_rate, ".2f"))
     if fresh:

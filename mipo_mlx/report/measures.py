@@ -103,8 +103,7 @@ def tiles(outcome: Outcome) -> list[Tile]:
     fit, fresh = outcome.fit, outcome.fresh
     wanted: list[tuple[Metrics, Spec]] = []
     shown = []
-    with_notes = outcome.use.memory.ways.get("memory") if outcome.use and outcome.use.memory else None
-    for label, opinion in (("Comparisons won, both with your notes", with_notes), ("Comparisons won", fit)):
+    for label, opinion in (("Comparisons won, both with your notes", outcome.with_notes), ("Comparisons won", fit)):
         if opinion and opinion.win_rate:
             known = opinion.win_rate
             above_chance = Estimate(None, [end - 0.5 for end in known.interval] if known.interval else None)

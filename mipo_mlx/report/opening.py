@@ -30,8 +30,7 @@ class Scene:
 
 def scenes(outcome: Outcome) -> list[Scene]:
     """The first requests for which memory finds a note, else those of the gallery. They are never picked by their result."""
-    memory = outcome.use.memory if outcome.use else None
-    if memory:
+    if memory := outcome.remembered:
         names = (BARE, WITH_NOTES, TUNED_WITH_NOTES)
         return [
             Scene(
@@ -47,7 +46,7 @@ def scenes(outcome: Outcome) -> list[Scene]:
 
 def origin(outcome: Outcome) -> str:
     """Where the scenes come from, in words."""
-    return FIRST if outcome.use and outcome.use.memory else HELD_OUT
+    return FIRST if outcome.remembered else HELD_OUT
 
 
 def _of_gallery(outcome: Outcome) -> list[Scene]:
@@ -79,7 +78,7 @@ def advice(folder: Path, outcome: Outcome, colour: str, signs: list[Sign]) -> st
 
 def added(outcome: Outcome) -> str:
     """What training adds over retrieval alone, in one sentence; "" where no memory was measured."""
-    memory = outcome.use.memory if outcome.use else None
+    memory = outcome.remembered
     shares = [opinion.win_rate for way in ("retrieval", "memory") if memory and (opinion := memory.ways.get(way))]
     if len(shares) < 2 or any(share is None or share.value is None for share in shares):
         return ""
