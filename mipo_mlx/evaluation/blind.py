@@ -37,6 +37,11 @@ def adapters_of(folder: Path) -> str:
     return sha256(folder / ADAPTERS)[:16]
 
 
+def votes_on(folder: Path, adapters: str) -> list[Ballot]:
+    """The votes of a run on the adapters with this hash."""
+    return [vote for vote in read_records(folder / VOTES, Ballot) if vote.adapters == adapters]
+
+
 def count(votes: Sequence[Ballot], recipe: Recipe) -> Tally:
     """The tally of these votes. Requests are resampled, so that a request that was asked twice counts as one."""
     values = [VALUE[vote.choice] for vote in votes]
@@ -47,10 +52,7 @@ def count(votes: Sequence[Ballot], recipe: Recipe) -> Tally:
 
 def tally(folder: Path, recipe: Recipe) -> Tally:
     """The tally of a run's votes on its own adapters."""
-    if not (folder / ADAPTERS).exists():
-        return count([], recipe)
-    current = adapters_of(folder)
-    return count([vote for vote in read_records(folder / VOTES, Ballot) if vote.adapters == current], recipe)
+    return count(votes_on(folder, adapters_of(folder)) if (folder / ADAPTERS).exists() else [], recipe)
 
 
 def sentence(result: Tally) -> str:

@@ -54,7 +54,7 @@ class BlindTest:
     @property
     def votes(self) -> list[Ballot]:
         """Votes on these adapters."""
-        return [vote for vote in read_records(self.folder / VOTES, Ballot) if vote.adapters == self.adapters]
+        return blind.votes_on(self.folder, self.adapters)
 
     def state(self) -> dict[str, Any]:
         """How many votes there are; the result once they are enough."""
