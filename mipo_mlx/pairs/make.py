@@ -101,14 +101,15 @@ def from_notes(folder: Path, recipe: Recipe, reporter: Reporter, round_number: i
     update = round_number if round_number > recipe.rounds else 0
     contexts = kept_contexts(folder, update)
     prompts = read_records(folder / "prompts.jsonl", Prompt)
-    planned(folder, recipe, contexts, prompts, Round(round_number))  # before the model is loaded: too few notes end the run at once
+    planned(folder, recipe, contexts, prompts, round_number)  # before the model is loaded: too few notes end the run at once
     loaded = load(recipe.model)
     if uses_profile(recipe) and contexts:
         write_profile(folder, recipe, loaded, reporter)
         contexts = read_contexts(folder, recipe, update)
     if add_questions(folder, recipe, loaded, reporter):
         prompts = read_records(folder / "prompts.jsonl", Prompt)
-    plans = planned(folder, recipe, contexts, prompts, Round(round_number, fit_of(recipe, contexts, prompts, loaded)))
+    fit = None if update else fit_of(recipe, contexts, prompts, loaded)  # an update takes every new passage
+    plans = planned(folder, recipe, contexts, prompts, round_number, fit)
     if round_number > 1:
         loaded.model = adapters.load(loaded.model, folder / f"adapters-{round_number - 1}")
     ask = PromptBuilder(loaded.tokenizer, recipe.pairs, window_of(loaded.config, recipe.pairs.max_tokens))
@@ -132,20 +133,14 @@ def from_notes(folder: Path, recipe: Recipe, reporter: Reporter, round_number: i
     return Sampled(built, grids, len(ask.cut), speed)
 
 
-@dataclass(frozen=True)
-class Round:
-    """Which grids are planned, and how well prompts fit contexts, where that counts."""
-
-    number: int
-    fit: Fit | None = None
-
-
-def planned(folder: Path, recipe: Recipe, contexts: list[Context], prompts: list[Prompt], a_round: Round) -> list[Plan]:
-    """The grids of a round of the recipe, or of an update of the notes."""
-    number, first = a_round.number, {context.id for context in read_records(folder / FIRST, Context)}
+def planned(
+    folder: Path, recipe: Recipe, contexts: list[Context], prompts: list[Prompt], number: int, fit: Fit | None = None
+) -> list[Plan]:
+    """The grids of round `number` of the recipe, or of an update of the notes."""
+    first = {context.id for context in read_records(folder / FIRST, Context)}
     beginning = [context for context in contexts if context.id in first]
     if number <= recipe.rounds:
-        return make_plan(recipe, beginning, prompts, number, a_round.fit)
+        return make_plan(recipe, beginning, prompts, number, fit)
     own = {context.id for context in read_records(folder / of_round(FIRST, number), Context)}
     earlier = [n for n in updates(folder) if n < number]
     stale = frozenset(name for n in (*earlier, number) for name in read_json(folder / of_round("sources.json", n))["stale"])
