@@ -21,8 +21,7 @@ Side = Literal["base", "tuned"]
 
 def embedder_of(settings: Evaluation) -> Embed | None:
     """The installed embedder; None where there is none, or where the recipe turns it off."""
-    folder = embedding.installed() if settings.embedding_judge else None
-    return embedding.MiniLM(folder) if folder else None
+    return embedding.minilm() if settings.embedding_judge else None
 
 
 @dataclass(frozen=True)

@@ -32,9 +32,9 @@ def open_memory(folder: Path, recipe: Recipe, loaded: LoadedModel, reporter: Rep
 def embedder_of(recipe: Recipe, loaded: LoadedModel) -> embedding.Embedder | None:
     """The embedder that `memory.embedder` names; None for words alone."""
     name = recipe.memory.embedder
-    folder = embedding.installed() if name == "auto" else None
-    if folder:
-        return embedding.MiniLM(folder)
+    installed = embedding.minilm() if name == "auto" else None
+    if installed:
+        return installed
     if name in ("auto", "base"):
         return WordVectors(loaded)
     return None if name == "words" else embedding.Static(name)

