@@ -25,17 +25,13 @@ from mlx_lm.models import activations
 from .. import backend
 
 
-def on_cpu() -> bool:
-    return backend.on_cpu()
-
-
 @contextmanager
 def swapped(model: nn.Module, gradient: bool = False) -> Iterator[None]:
     """Within this, `model` is traced with the functions of this module, if it runs on the CPU.
 
     gradient: gradients are traced. A GPU then gets `wide_attention`, and keeps MLX's own functions otherwise.
     """
-    if not on_cpu():
+    if not backend.on_cpu():
         with _set(mx.fast, "scaled_dot_product_attention", wide_attention) if gradient else nullcontext():
             yield
         return

@@ -13,8 +13,9 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
+from .. import backend
 from ..errors import UserError
-from .cpu import exp_minus, on_cpu
+from .cpu import exp_minus
 from .prefix import body_name, text_model
 from .tables import EMBEDDINGS, OUTPUT, STORED, expanded_rows, replaced
 
@@ -157,7 +158,7 @@ def _rows(layer: nn.Module, rows: Any, after: mx.array | None) -> nn.Module:
 
 
 def _exp(x: mx.array, shift: mx.array) -> mx.array:
-    return exp_minus(x, shift) if on_cpu() else mx.exp(x - shift)
+    return exp_minus(x, shift) if backend.on_cpu() else mx.exp(x - shift)
 
 
 def _sum(x: mx.array) -> mx.array:

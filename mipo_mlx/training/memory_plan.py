@@ -12,7 +12,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
 
-from ..engine.cpu import on_cpu
+from .. import backend
 from ..engine.head import BLOCK, CHUNK_TOKENS
 from ..engine.precision import compute_dtype
 from ..engine.prefix import body_of, sliding_windows, text_model
@@ -64,7 +64,7 @@ def choose(model: nn.Module, settings: Training, longest: Shape, limit_bytes: in
     while chosen.fits and shape.pairs < most_pairs:
         shape = replace(shape, pairs=min(2 * shape.pairs, most_pairs))
         larger = predict(model, settings, shape, limit_bytes)
-        if shape.tokens > MOST_TOKENS[on_cpu()] or not larger.fits:
+        if shape.tokens > MOST_TOKENS[backend.on_cpu()] or not larger.fits:
             break
         chosen = larger
     return chosen
@@ -151,7 +151,7 @@ def _activations(model: nn.Module, settings: Training, shape: Shape) -> int:
     scores = heads * 4 * (positions if shared else answers * (shape.prompt + shape.answer) ** 2)
     if item < 4:  # float32 copies of queries, and of the prompt's keys and values
         scores += 4 * head_dim * (tokens * heads + 2 * shape.pairs * shape.prompt * key_heads)
-    layer = kept + again + (0 if on_cpu() else scores)
+    layer = kept + again + (0 if backend.on_cpu() else scores)
     chunk = min(CHUNK_TOKENS, answers * shape.answer)
     head = 5 * BLOCK * chunk * 4 + 3 * answers * shape.answer * width * 4
     if settings.checkpoint_gradients:

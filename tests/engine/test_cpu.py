@@ -7,6 +7,7 @@ import mlx.nn as nn
 import pytest
 from mlx_lm.models import activations
 
+from mipo_mlx import backend
 from mipo_mlx.engine import cpu
 from mipo_mlx.engine.cpu import attention
 from mipo_mlx.engine.prefix import text_model
@@ -83,7 +84,7 @@ QWEN35 = tiny_config(
 )  # fmt: skip
 
 
-@pytest.mark.skipif(not cpu.on_cpu(), reason="nothing is swapped on a GPU")
+@pytest.mark.skipif(not backend.on_cpu(), reason="nothing is swapped on a GPU")
 @pytest.mark.parametrize(
     "config, owner",
     [(tiny_config(), "llama"), (tiny_config("smollm3"), "llama"), ({"model_type": "qwen3_5", "text_config": QWEN35}, "qwen3_next")],

@@ -7,8 +7,8 @@ import pytest
 from mlx.utils import tree_flatten, tree_map
 from mlx_lm.utils import dequantize_model
 
+from mipo_mlx import backend
 from mipo_mlx.engine import fast, logprobs
-from mipo_mlx.engine.cpu import on_cpu
 from mipo_mlx.engine.tables import STORED, expanded, prepare, tables
 from mipo_mlx.pairs.make import sample
 from mipo_mlx.recipe import Lora, Pairs, Training
@@ -16,7 +16,7 @@ from mipo_mlx.records import Pair
 from mipo_mlx.training.step import gradient_step
 from tests.conftest import build_model, tiny_config
 
-pytestmark = pytest.mark.skipif(not on_cpu(), reason="a GPU keeps all weights as they are stored")
+pytestmark = pytest.mark.skipif(not backend.on_cpu(), reason="a GPU keeps all weights as they are stored")
 
 KINDS = {"bf16": mx.bfloat16, "f16": mx.float16, "4 bits": 4, "8 bits": 8}
 MODELS = {

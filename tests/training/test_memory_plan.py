@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from mipo_mlx.engine import cpu, head, logprobs
-from mipo_mlx.engine.cpu import on_cpu
+from mipo_mlx import backend
+from mipo_mlx.engine import logprobs
 from mipo_mlx.errors import UserError
 from mipo_mlx.models import adapters
 from mipo_mlx.recipe import Lora, Training
@@ -46,7 +46,7 @@ def measured_peak(model, shape: memory_plan.Shape, checkpoint: bool) -> int:
     return mx.get_peak_memory() - before
 
 
-@pytest.mark.skipif(not on_cpu(), reason="fitted on the CPU")
+@pytest.mark.skipif(not backend.on_cpu(), reason="fitted on the CPU")
 @pytest.mark.parametrize(
     "shape, checkpoint",
     [
@@ -66,8 +66,7 @@ def test_prediction_is_within_15_percent_of_the_measured_peak(shape, checkpoint)
 @pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16])
 def test_a_gpus_way_is_predicted_too(shape, dtype, monkeypatch):
     """Official attention, which keeps its scores, and adapters that compute in float32 beside 16 bits; run on this device."""
-    for module in (cpu, head, memory_plan):
-        monkeypatch.setattr(module, "on_cpu", lambda: False)
+    monkeypatch.setattr(backend, "on_cpu", lambda: False)
     model = middling(3, hidden_size=256, intermediate_size=640, num_attention_heads=4, num_key_value_heads=2)
     model.set_dtype(dtype)
     adapters.attach(model, Lora(), 0)
@@ -120,7 +119,7 @@ def test_more_memory_gives_larger_micro_batches_up_to_what_is_useful():
     model = middling(2)
     adapters.attach(model, Lora(), 0)
     small, large = plan(model, 120 << 20), plan(model, 10 << 30)
-    assert small.token_budget < large.token_budget <= memory_plan.MOST_TOKENS[on_cpu()]
+    assert small.token_budget < large.token_budget <= memory_plan.MOST_TOKENS[backend.on_cpu()]
     assert small.fits and small.peak_bytes <= 120 << 20
     assert fixed(large) == fixed(small) > size(model)
 
