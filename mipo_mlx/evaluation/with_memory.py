@@ -37,7 +37,7 @@ WAYS = {
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """A request, and what memory finds for it."""
 
     id: str
@@ -51,11 +51,11 @@ class Requests:
     """What is asked with memory: everyday requests for the report, and those about held-out passages, which are compared."""
 
     memory: Memory
-    everyday: list[Asked]
-    about: list[Asked]
+    everyday: list[Request]
+    about: list[Request]
 
     @property
-    def all(self) -> list[Asked]:
+    def all(self) -> list[Request]:
         return [*self.everyday, *self.about]
 
 
@@ -64,17 +64,17 @@ def requests_of(folder: Path, recipe: Recipe, memory: Memory | None, ask: Prompt
     if memory is None or not recipe.evaluation.use:
         return None
     about = [
-        Asked(one.id, one.text, tuple(memory.search(one.text, recipe.memory.passages)), one.context)
+        Request(one.id, one.text, tuple(memory.search(one.text, recipe.memory.passages)), one.context)
         for one in about_notes(read_contexts(folder, recipe), recipe, recipe.evaluation.use)
         if ask.fits(Prompt(one.id, one.text, "", ""), one.context)
     ]
     if not about:
         return None
-    everyday: list[Asked] = []
+    everyday: list[Request] = []
     for request in heldout_of(folder, recipe)[1]:
         matches = tuple(memory.search(request.text, recipe.memory.passages))
         if matches and all(matches[0].entry.note != other.matches[0].entry.note for other in everyday):
-            everyday.append(Asked(request.id, request.text, matches))
+            everyday.append(Request(request.id, request.text, matches))
         if len(everyday) == SCENES:
             break
     return Requests(memory, everyday, about)
@@ -91,11 +91,11 @@ def work(folder: Path, recipe: Recipe, requests: Requests | None, by_embedding: 
 def evaluate(bench: Workbench, requests: Requests) -> Remembered:
     """The comparisons, the retrieval by itself, and the scenes for the report."""
     profile = profile_of(bench.folder, bench.recipe)
-    framed = [_within_window(bench, asked, profile) for asked in requests.all]
+    framed = [_within_window(bench, request, profile) for request in requests.all]
     prompts = [prompt for prompt, _ in framed]
     about, everyday = requests.about, len(requests.everyday)
-    bare = [encode(bench.tokenizer, [{"role": "user", "content": asked.text}]) for asked in requests.all]
-    by_hand = [bench.prompt(asked.text, _right(asked).text, profile) for asked in about]
+    bare = [encode(bench.tokenizer, [{"role": "user", "content": request.text}]) for request in requests.all]
+    by_hand = [bench.prompt(request.text, _right(request).text, profile) for request in about]
     here = bench.keyed_by(bench.recipe.evaluation.use, _digest([prompts, bare, by_hand]))
 
     answers: dict[str, list[Answer]] = {"tuned": here.sample("use-memory-tuned", prompts, "use", unpadded=True)}
@@ -104,14 +104,14 @@ def evaluate(bench: Workbench, requests: Requests) -> Remembered:
         answers["base"] = here.sample("use-memory-base", prompts, "use", unpadded=True)
         answers["bare"] = here.sample("use-bare-base", bare, "use")
         if profile:
-            with_profile = [bench.prompt(asked.text, None, profile) for asked in about]
+            with_profile = [bench.prompt(request.text, None, profile) for request in about]
             of_about["profile"] = here.sample("use-about-profile-base", with_profile, "use about")
     of_about |= {name: of[everyday:] for name, of in answers.items()}
     groups = [_group(bench, about, place) for place in range(len(about))]
     ways = {way: names for way, names in WAYS.items() if set(names) <= set(of_about)}
     scenes = [
-        Scene(asked.text, [match.place for match in matches], [match.entry.text for match in matches], bare, base, tuned)
-        for asked, (_, matches), bare, base, tuned in zip(
+        Scene(request.text, [match.place for match in matches], [match.entry.text for match in matches], bare, base, tuned)
+        for request, (_, matches), bare, base, tuned in zip(
             requests.all, framed, *([answer.text for answer in answers[name]] for name in ("bare", "base", "tuned")), strict=True
         )
     ]
@@ -124,11 +124,11 @@ def evaluate(bench: Workbench, requests: Requests) -> Remembered:
     )
 
 
-def _within_window(bench: Workbench, asked: Asked, profile: str) -> tuple[list[int], tuple[Match, ...]]:
+def _within_window(bench: Workbench, request: Request, profile: str) -> tuple[list[int], tuple[Match, ...]]:
     """The prompt with what memory finds, and the passages that have room in it: those that fit least go first."""
-    matches = asked.matches
+    matches = request.matches
     while True:
-        prompt = bench.prompt(asked.text, [match.entry.text for match in reversed(matches)], profile)
+        prompt = bench.prompt(request.text, [match.entry.text for match in reversed(matches)], profile)
         if not matches or bench.window is None or len(prompt) <= bench.window:
             return prompt, matches
         matches = matches[:-1]
@@ -138,10 +138,10 @@ def _retrieval(bench: Workbench, requests: Requests, given: Sequence[tuple[Match
     """How well memory finds the right passage. given: the passages that go with each request about one."""
     memory, about = requests.memory, requests.about
     over = bench.resampler(_notes(about))
-    ranks = [memory.ranked(asked.text, max(DEPTHS)) for asked in about]
+    ranks = [memory.ranked(request.text, max(DEPTHS)) for request in about]
 
     def share(of: Sequence[Sequence[Match]]) -> Estimate:
-        hits = [any(_is(match, _right(asked)) for match in matches) for asked, matches in zip(about, of, strict=True)]
+        hits = [any(_is(match, _right(request)) for match in matches) for request, matches in zip(about, of, strict=True)]
         return over.mean([float(hit) for hit in hits], share=True)
 
     none = [float(not memory.search(stranger, 1)) for stranger in STRANGERS]
@@ -160,29 +160,29 @@ def _is(match: Match, context: Context) -> bool:
     return (entry.source, entry.line) == (context.source, context.line) or entry.text.split() == context.text.split()
 
 
-def _right(asked: Asked) -> Context:
-    assert asked.context is not None  # of a request about a passage
-    return asked.context
+def _right(request: Request) -> Context:
+    assert request.context is not None  # of a request about a passage
+    return request.context
 
 
-def _notes(about: Sequence[Asked]) -> list[list[str]]:
-    return [[_right(asked).note for asked in about]]
+def _notes(about: Sequence[Request]) -> list[list[str]]:
+    return [[_right(request).note for request in about]]
 
 
-def _group(bench: Workbench, about: Sequence[Asked], place: int) -> Group:
+def _group(bench: Workbench, about: Sequence[Request], place: int) -> Group:
     """The right passage, which an embedder compares with those of the next notes, and the likelihood with none."""
-    asked, right = about[place], _right(about[place])
+    request, right = about[place], _right(about[place])
     others: dict[str, str] = {}
     for other in (*about[place + 1 :], *about[:place]):
         if _right(other).note != right.note and len(others) < OTHERS:
             others.setdefault(_right(other).note, _right(other).text)
-    plain = bench.prompt(asked.text, None)
+    plain = bench.prompt(request.text, None)
     return Group(
-        [asked.id] * 2,
-        [asked.text] * 2,
+        [request.id] * 2,
+        [request.text] * 2,
         [right.note] * 2,
         [right.text, ""],
-        [bench.prompt(asked.text, right.text), plain],
+        [bench.prompt(request.text, right.text), plain],
         1,
         plain,
         [right.text, *others.values()],

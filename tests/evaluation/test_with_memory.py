@@ -109,20 +109,20 @@ def test_other_languages_are_asked_by_words_alone(text):
 
 def test_memory_is_told_as_chat_tells_it(ready, monkeypatch, result):
     """The same prompts for both models: passages best last, in the one frame."""
-    asked = []
+    sent = []
     original = type(ready.bench).sample_now
     monkeypatch.setattr(
-        type(ready.bench), "sample_now", lambda self, prompts, *others: asked.extend(prompts) or original(self, prompts, *others)
+        type(ready.bench), "sample_now", lambda self, prompts, *others: sent.extend(prompts) or original(self, prompts, *others)
     )
     again, folder = Steps(), ready.folder / "again"
     folder.mkdir()
     here = replace(ready.bench, journal=bench(folder, ready.recipe, ready.loaded).journal, bar=again)
     with_memory.evaluate(here, ready.requests)
-    texts = [ready.loaded.tokenizer.decode(prompt) for prompt in asked]
+    texts = [ready.loaded.tokenizer.decode(prompt) for prompt in sent]
     count = len(ready.requests.all)
     for one in ready.requests.all:
-        told = "\n\n".join(match.entry.text for match in reversed(one.matches))
-        system = f"About the user: {told}" if told else "Answer."
+        passages = "\n\n".join(match.entry.text for match in reversed(one.matches))
+        system = f"About the user: {passages}" if passages else "Answer."
         assert sum(system in text and one.text in text for text in texts) >= 2
     assert len(texts) == 3 * count + len(ready.requests.about)
     assert again.done == with_memory.work(ready.folder, ready.recipe, ready.requests, False)
@@ -147,12 +147,12 @@ def test_with_a_profile_it_is_told_to_both_and_compared_with(tmp_path, tiny_fold
 def test_retrieval_counts_the_right_passage(ready, result):
     """Against a plain loop over what memory ranks."""
     ranks = []
-    for asked in ready.requests.about:
-        files = [match.entry.source for match in ready.memory.ranked(asked.text, 10)]
-        ranks.append(files.index(asked.context.source) if asked.context.source in files else 99)
+    for one in ready.requests.about:
+        files = [match.entry.source for match in ready.memory.ranked(one.text, 10)]
+        ranks.append(files.index(one.context.source) if one.context.source in files else 99)
     for depth in (1, 3, 10):
         assert result.retrieval.recall[str(depth)].value == pytest.approx(np.mean([rank < depth for rank in ranks]))
-    given = [asked.context.source in [match.entry.source for match in asked.matches] for asked in ready.requests.about]
+    given = [one.context.source in [match.entry.source for match in one.matches] for one in ready.requests.about]
     assert result.retrieval.given.value == pytest.approx(np.mean(given)) and any(given)
     none = [not ready.memory.search(stranger) for stranger in STRANGERS]
     assert result.retrieval.none_given.value == pytest.approx(np.mean(none))
@@ -179,12 +179,12 @@ def test_scenes_are_everyday_requests_for_which_memory_finds_notes(ready, result
 
 
 def test_passages_that_fit_least_go_where_the_window_is_small(ready):
-    asked = max(ready.requests.all, key=lambda one: len(one.matches))
-    asked = replace(asked, matches=tuple(ready.memory.ranked("bees bread soup", 3)))
-    whole, kept = with_memory._within_window(ready.bench, asked, "")
-    assert kept == asked.matches and len(kept) == 3
-    less, kept = with_memory._within_window(replace(ready.bench, window=len(whole) - 1), asked, "")
-    assert kept == asked.matches[:2] and len(less) < len(whole)
+    request = max(ready.requests.all, key=lambda one: len(one.matches))
+    request = replace(request, matches=tuple(ready.memory.ranked("bees bread soup", 3)))
+    whole, kept = with_memory._within_window(ready.bench, request, "")
+    assert kept == request.matches and len(kept) == 3
+    less, kept = with_memory._within_window(replace(ready.bench, window=len(whole) - 1), request, "")
+    assert kept == request.matches[:2] and len(less) < len(whole)
 
 
 def test_an_embedder_judges_without_scores(ready):
