@@ -17,12 +17,18 @@ def work(requests: int, answers: int, by_embedding: bool) -> int:
     return 0 if by_embedding else requests * answers
 
 
+def group_of(bench: Workbench, request_id: str, request: str, note: str, prompt: list[int], apart: list[str]) -> Group:
+    """A request under one context, the first of `apart`, and under none. prompt: token ids with that context."""
+    plain = bench.prompt(request, None)
+    return Group([request_id] * 2, [request] * 2, [note] * 2, [apart[0], ""], [prompt, plain], 1, plain, apart)
+
+
 def opinions(
     bench: Workbench, phase: str, groups: Sequence[Group], answers: Mapping[str, Sequence[Answer]], ways: Ways
 ) -> dict[str, Opinion]:
     """The opinion on each of `ways`: the embedder's or, without one, that of the base's likelihood.
 
-    groups: one for each request, each of one right row, its first. answers: by their names, one for each group.
+    groups: one for each request, as `group_of` gives them. answers: by their names, one for each group.
     """
     if bench.embedder:
         scored = {name: [Scored(answer, [], []) for answer in of] for name, of in answers.items()}

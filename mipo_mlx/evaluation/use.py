@@ -104,30 +104,18 @@ def _ways(bench: Workbench) -> dict[str, Opinion]:
     requests, profile = _requests(bench.folder, bench.recipe), profile_of(bench.folder, bench.recipe)
     if not requests:
         return {}
-    groups = [_group(bench, request, profile) for request in requests]
+    prompts = [bench.prompt(request.text, None, profile) for request in requests]
+    groups = [  # one profile, so the requests alone are independent: each stands for a note too
+        sides.group_of(bench, request.id, request.text, request.id, prompt, [profile])
+        for request, prompt in zip(requests, prompts, strict=True)
+    ]
     bare = [encode(bench.tokenizer, [{"role": "user", "content": request.text}]) for request in requests]
-    prompts = [group.prompts[0] for group in groups]
     answers: dict[str, list[Answer]] = {"tuned": bench.sample("use-profile-tuned", prompts, "use")}
     with bench.as_side("base"):
         answers["alone"] = bench.sample("use-alone-base", bare, "use")
         answers["profile"] = bench.sample("use-profile-base", prompts, "use")
     ways = {way: (way, "tuned") for way in ("alone", "profile")}
     return sides.opinions(bench, "use-profile scored", groups, answers, ways)
-
-
-def _group(bench: Workbench, request: Prompt, profile: str) -> Group:
-    """The request with the profile, which an embedder compares with, and without it, which the likelihood is compared with."""
-    plain_prompt = bench.prompt(request.text, None)
-    return Group(
-        [request.id] * 2,
-        [request.text] * 2,
-        [request.id] * 2,  # one profile: the requests alone are independent
-        [profile, ""],
-        [bench.prompt(request.text, None, profile), plain_prompt],
-        1,
-        plain_prompt,
-        [profile],
-    )
 
 
 def _requests(folder: Path, recipe: Recipe) -> list[Prompt]:

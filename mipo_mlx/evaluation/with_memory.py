@@ -176,17 +176,8 @@ def _group(bench: Workbench, about: Sequence[Request], place: int) -> Group:
     for other in (*about[place + 1 :], *about[:place]):
         if _right(other).note != right.note and len(others) < OTHERS:
             others.setdefault(_right(other).note, _right(other).text)
-    plain = bench.prompt(request.text, None)
-    return Group(
-        [request.id] * 2,
-        [request.text] * 2,
-        [right.note] * 2,
-        [right.text, ""],
-        [bench.prompt(request.text, right.text), plain],
-        1,
-        plain,
-        [right.text, *others.values()],
-    )
+    prompt = bench.prompt(request.text, right.text)
+    return sides.group_of(bench, request.id, request.text, right.note, prompt, [right.text, *others.values()])
 
 
 def _digest(prompts: list[list[list[int]]]) -> str:
