@@ -29,9 +29,9 @@ STARTS = list(zip(TOKENS, NAMES, strict=True))
 
 
 def test_what_is_shared(tiny_model):
-    found = Prefixes(tiny_model, TOKENS, NAMES)
-    assert found.opening == OPENING
-    assert found.shared == {(name,): OPENING + CONTEXTS[name] for name in ("a", "b")}
+    prefixes = Prefixes(tiny_model, TOKENS, NAMES)
+    assert prefixes.opening == OPENING
+    assert prefixes.shared == {(name,): OPENING + CONTEXTS[name] for name in ("a", "b")}
 
 
 def test_what_a_grid_and_its_contexts_share(tiny_model):
@@ -40,20 +40,20 @@ def test_what_a_grid_and_its_contexts_share(tiny_model):
     distractor = list(range(210, 250))
     behind = [(OPENING + distractor + CONTEXTS[name] + [70 + i, 2], ("d", name)) for i, name in enumerate("aabb")]
     alone = (OPENING + CONTEXTS["a"] + [80, 2], ("a",))
-    found = Prefixes(tiny_model, [tokens for tokens, _ in [*behind, alone]], [labels for _, labels in [*behind, alone]])
-    assert found.shared == {
+    prefixes = Prefixes(tiny_model, [tokens for tokens, _ in [*behind, alone]], [labels for _, labels in [*behind, alone]])
+    assert prefixes.shared == {
         ("d",): OPENING + distractor,
         **{("d", name): OPENING + distractor + CONTEXTS[name] for name in "ab"},
     }
     for tokens, labels in [*behind, alone]:
-        start = found.start(tokens, labels)
+        start = prefixes.start(tokens, labels)
         reused = tiny_model(mx.array([start.tokens]), cache=[copy_of(layer) for layer in start.cache])[0, -1]
         np.testing.assert_allclose(np.array(reused), np.array(tiny_model(mx.array([tokens]))[0, -1]), atol=2e-4)
 
 
 def test_short_prefixes_are_not_worth_a_pass(tiny_model):
-    found = Prefixes(tiny_model, [[1, 2, 3, 4], [1, 2, 3, 5]], [("a",), ("a",)])
-    assert found.opening == [] and found.shared == {}
+    prefixes = Prefixes(tiny_model, [[1, 2, 3, 4], [1, 2, 3, 5]], [("a",), ("a",)])
+    assert prefixes.opening == [] and prefixes.shared == {}
 
 
 @pytest.mark.parametrize(
@@ -65,9 +65,9 @@ def test_common_prefix_leaves_a_token(prompts, expected):
 
 
 def test_prefix_and_rest_are_the_prompt(tiny_model):
-    found = Prefixes(tiny_model, TOKENS, NAMES)
+    prefixes = Prefixes(tiny_model, TOKENS, NAMES)
     for tokens, labels in STARTS:
-        start = found.start(tokens, labels)
+        start = prefixes.start(tokens, labels)
         logits = tiny_model(mx.array([tokens]))[0, -1]
         cache = [copy_of(layer) for layer in start.cache]
         assert cache[0].offset == len(tokens) - 1 and start.tokens == tokens[-1:]
@@ -85,27 +85,27 @@ def test_prefixes_are_run_once(tiny_model, monkeypatch):
             run.append(tokens.shape[1])
             return tiny_model(tokens, cache=cache)
 
-    found = Prefixes(Counting(), TOKENS, NAMES)
+    prefixes = Prefixes(Counting(), TOKENS, NAMES)
     for start in STARTS:
-        found.start(*start)
+        prefixes.start(*start)
     # The opening; context a and its first question; b and its; and then questions only, but for the context used once.
     assert run == [len(OPENING), 30, 1, 60, 3, 2, 30 + 1, 1, 2]
 
 
 def test_scores_from_prompts_that_were_run(tiny_model):
-    found = Prefixes(tiny_model, TOKENS, NAMES)
+    prefixes = Prefixes(tiny_model, TOKENS, NAMES)
     answers = [[5, 6, 2], [7, 8, 9, 10], [2]]
     grids = [(TOKENS[:3], answers), (TOKENS[3:], answers[::-1])]
-    recorded = [found.start(*row).recorded for row in STARTS]
+    recorded = [prefixes.start(*row).recorded for row in STARTS]
     np.testing.assert_allclose(score_grids(tiny_model, grids, recorded), score_grids(tiny_model, grids), atol=1e-3)
 
 
 def test_same_answers_as_whole_prompts(tiny_model, tiny_tokenizer):
     settings = make_recipe(max_tokens=12, temperature=0.0, batch=6).pairs
-    found = Prefixes(tiny_model, TOKENS, NAMES)
+    prefixes = Prefixes(tiny_model, TOKENS, NAMES)
     whole = sample(tiny_model, tiny_tokenizer, TOKENS, settings, 1)
     for _ in range(2):  # the kept caches must come out of it unharmed
-        assert sample(tiny_model, tiny_tokenizer, [found.start(*row) for row in STARTS], settings, 1) == whole
+        assert sample(tiny_model, tiny_tokenizer, [prefixes.start(*row) for row in STARTS], settings, 1) == whole
 
 
 def test_bits_do_not_depend_on_history(tiny_model):

@@ -259,8 +259,8 @@ def test_people_told_by_profile_alone(writer, tiny_folder, tmp_path):
     used = {name for grid in grids for name in grid.contexts}
     assert used <= {c.id for c in contexts.read_contexts(folder, values)} and len(used) > 10
     for pair in read_records(folder / "pairs.jsonl", Pair):
-        said = told[pair.context_id.rpartition("-")[0]]
-        assert pair.prompt[0]["content"] == values.pairs.profile_system.replace("{profile}", said)
+        facts = told[pair.context_id.rpartition("-")[0]]
+        assert pair.prompt[0]["content"] == values.pairs.profile_system.replace("{profile}", facts)
 
 
 def test_dry_run_counts_the_profile(tiny_folder):

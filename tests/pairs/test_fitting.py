@@ -16,13 +16,13 @@ TEXTS = {
     "garden": "Tomatoes and beans grow along the south wall of the garden.",
     "train": "The night train to Lisbon leaves at nine from platform four.",
 }
-ASKED = {
+QUESTIONS = {
     "p0": ("When should I take the honey from the hive?", "bees"),
     "p1": ("How do I prepare for a violin lesson?", "violin"),
     "p2": ("What else could grow beside my tomatoes?", "garden"),
 }
 CONTEXTS = [Context(f"c-{name}", text, name, "all.md", line, "train", 12) for line, (name, text) in enumerate(TEXTS.items())]
-PROMPTS = [Prompt(name, text, "any", "train") for name, (text, _) in ASKED.items()]
+PROMPTS = [Prompt(name, text, "any", "train") for name, (text, _) in QUESTIONS.items()]
 
 
 @pytest.mark.parametrize("embedder", ["words", "base"])
@@ -31,7 +31,7 @@ def test_the_right_passage_fits_best(tiny_folder, embedder):
     fit = fit_of(recipe, CONTEXTS, PROMPTS, load(str(tiny_folder)))
     for prompt in PROMPTS:
         best = max(CONTEXTS, key=lambda context: fit(prompt, context))
-        assert embedder == "base" or best.note == ASKED[prompt.id][1]
+        assert embedder == "base" or best.note == QUESTIONS[prompt.id][1]
         assert fit(prompt, best) > min(fit(prompt, context) for context in CONTEXTS)
 
 

@@ -80,10 +80,10 @@ def test_same_seed_same_bytes(whole, recipe, tmp_path):
 
 
 def test_prefixes_are_reused(whole, recipe, tmp_path, monkeypatch):
-    made = []
-    monkeypatch.setattr(make, "Prefixes", lambda *args: made.append(Prefixes(*args)) or made[0])
+    prefixes = []
+    monkeypatch.setattr(make, "Prefixes", lambda *args: prefixes.append(Prefixes(*args)) or prefixes[0])
     make.run(fill(tmp_path), recipe, QUIET)
-    assert len(made[0].shared) > 3
+    assert len(prefixes[0].shared) > 3
 
 
 def test_another_seed_gives_other_answers(whole, recipe, tmp_path):
@@ -305,11 +305,11 @@ def test_scores_behind_distractors(behind, tiny_folder):
 
 
 def test_the_prompts_of_a_grid_share_its_distractors(tiny_folder, tmp_path, monkeypatch):
-    made = []
-    monkeypatch.setattr(make, "Prefixes", lambda *args: made.append(Prefixes(*args)) or made[0])
+    prefixes = []
+    monkeypatch.setattr(make, "Prefixes", lambda *args: prefixes.append(Prefixes(*args)) or prefixes[0])
     grids = make_recipe(tiny_folder, distractors=[0.0, 0.0, 1.0], grids=8)
     make.run(fill(tmp_path), grids, QUIET)
-    of_grids = [labels for labels in made[0].shared if isinstance(labels[0], tuple)]
+    of_grids = [labels for labels in prefixes[0].shared if isinstance(labels[0], tuple)]
     assert len({labels for labels in of_grids if len(labels) == 1}) == 11  # all but the two validation grids have some
 
 
