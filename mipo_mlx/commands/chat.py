@@ -9,14 +9,13 @@ from unicodedata import normalize
 
 from ..errors import UserError, printable
 from ..files import disk_errors, write_text
-from ..memory.contexts import REMEMBERED, read_contexts
+from ..memory.contexts import HISTORY, read_contexts
 from ..models.chat_template import Messages
 from ..progress import Reporter
 from ..recipe import Recipe
 from ..run import Run
 from ..serving.assistant import Assistant, Background, Named, Wishes
 
-HISTORY = REMEMBERED[-1]
 KEPT = 1000  # lines of the history
 BLOCK = '"""'  # before and after a question of several lines
 HELP = f"""an empty line, /quit or Ctrl-D ends the talk; Ctrl-C cuts an answer short

@@ -5,7 +5,6 @@ With it the exported model is personal without a flag. A system message of the u
 
 import re
 import unicodedata
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from ..models import chat_template
 from ..models.prompts import system_message
 from ..recipe import Recipe
 from ..sources.gather import places
-from ..sources.redact import redact
+from ..sources.redact import without_secrets
 
 PROBE_USER = "probe-user"
 BESIDE_NOTES = (FILE, "profile.txt")
@@ -41,7 +40,7 @@ def default_system(folder: Path, recipe: Recipe) -> Default:
     if wanted in ("", "none"):
         return Default("")
     if wanted not in ("auto", "profile"):
-        return Default(redact(wanted, Counter()) if recipe.sources.redact else wanted)
+        return Default(without_secrets(wanted, recipe.sources))
     notes = places(recipe.sources) if wanted == "profile" and recipe.sources.notes else []
     beside = [place / name for note in notes for place in (note, note.parent) for name in BESIDE_NOTES]
     missing = f"{folder / FILE} is missing or has no facts; `mipo-mlx profile` writes it, and `mipo-mlx export` takes it in"

@@ -9,7 +9,6 @@ recipe names whose each context is (`columns.note`), there are several people, a
 import hashlib
 import itertools
 import re
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,11 +16,12 @@ from ..errors import UserError
 from ..files import FIRST, of_round, read_json, read_records, sha256, updates
 from ..recipe import Recipe
 from ..records import Context
-from ..sources.redact import redact
+from ..sources.redact import without_secrets
 
 FILE, STATE = "profile.md", "profile.json"  # STATE: the hash of the profile as it was made
-LOG = "update.log"  # of `mipo-mlx schedule` on macOS
-REMEMBERED = ("memory.sqlite", "memory.sqlite-journal", LOG, "chat-history")  # what other commands keep of notes and talks
+INDEX, LOG, HISTORY = "memory.sqlite", "update.log", "chat-history"  # LOG: of `mipo-mlx schedule` on macOS
+# What other commands keep of notes and talks; SQLite leaves the second one where it is killed.
+REMEMBERED = (INDEX, f"{INDEX}-journal", LOG, HISTORY)
 COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
 HEADING = re.compile(r"(#{1,6})(?:\s+(.*))?$")
 BULLET = re.compile(r"^(?:[-*+\u2022]|\d+[.)])\s+")
@@ -84,7 +84,7 @@ def profile_of(folder: Path, recipe: Recipe) -> str:
 def read_profile(path: Path, recipe: Recipe) -> str:
     """The text of a profile, which people edit by hand, with its secrets replaced unless the recipe says otherwise."""
     text = path.read_text(encoding="utf-8", errors="replace")
-    return redact(text, Counter()) if recipe.sources.redact else text
+    return without_secrets(text, recipe.sources)
 
 
 def sections(text: str) -> dict[str, str]:

@@ -10,7 +10,6 @@ byte a dimension. Everything is private, so only the owner may read the file.
 import json
 import os
 import sqlite3
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -33,11 +32,10 @@ from ..sources.note import Note, Passage, Skip, Tally
 from ..sources.note_file import NoteFile
 from ..sources.own_choice import BY_OWNER, OwnChoice, read_choice
 from ..sources.readers import MARKDOWN, headings_as_notes
-from ..sources.redact import redact
-from .contexts import profile_of
+from ..sources.redact import without_secrets
+from .contexts import INDEX, profile_of
 from .terms import SHORTEST, pairs
 
-FILE, JOURNAL = "memory.sqlite", "memory.sqlite-journal"  # JOURNAL: what SQLite leaves beside it when it is killed
 FORMAT = 1
 AT_ONCE = 256  # passages embedded between two writes
 NO_STAMP = (0, 0, "")  # of a source that is no file
@@ -354,7 +352,7 @@ def open_index(folder: Path, recipe: Recipe, count_tokens: CountTokens, reporter
     Where there is no index yet and the notes are gone, the run's own contexts are remembered, with a warning. Raises UserError
     where there are none either.
     """
-    index = Index(folder / FILE)
+    index = Index(folder / INDEX)
     try:
         index.refresh(recipe, count_tokens, reporter, profile_of(folder, recipe))
     except UserError as error:
@@ -391,7 +389,7 @@ def _all_words(file: NoteFile, sources: Sources) -> str:
         text = file.text(Tally())
     except Skip:
         return ""
-    return redact(text, Counter()) if sources.redact else text
+    return without_secrets(text, sources)
 
 
 def _small(vectors: np.ndarray) -> np.ndarray:

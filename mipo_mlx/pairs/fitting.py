@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..memory.access import embedder_of
-from ..memory.index import FILE, Index
+from ..memory.contexts import INDEX
+from ..memory.index import Index
 from ..memory.retrieve import Memory
 from ..models.load import LoadedModel
 from ..progress import Reporter
@@ -27,7 +28,7 @@ def fit_of(recipe: Recipe, contexts: Sequence[Context], prompts: Sequence[Prompt
         return None
     scores: dict[tuple[str, str, int, str], float] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        index = Index(Path(scratch) / FILE)
+        index = Index(Path(scratch) / INDEX)
         index.add(Passage(c.text, c.note, c.source, c.line, c.tokens) for c in contexts)
         embedder = embedder_of(recipe, loaded)
         if embedder:

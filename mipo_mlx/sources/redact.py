@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import lru_cache
 
+from ..recipe import Sources
 from .note import Block, Note
 from .secrets import Span
 from .secrets.announced import announced
@@ -53,6 +54,11 @@ def redact(text: str, counts: Counter) -> str:
     if len(text) < SHORT and not MIGHT.search(text) and next(find(lowered(text)), None) is None:
         return text
     return _replaced(text, _apart(spans(text)), counts)
+
+
+def without_secrets(text: str, sources: Sources) -> str:
+    """`text` with its secrets replaced, unless the recipe has `sources.redact` off."""
+    return redact(text, Counter()) if sources.redact else text
 
 
 def spans(text: str) -> Iterator[Span]:

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from mipo_mlx.cli import main
 from mipo_mlx.memory import reranker
 from mipo_mlx.memory.access import embedder_of, open_memory
-from mipo_mlx.memory.index import FILE
+from mipo_mlx.memory.contexts import INDEX
 from mipo_mlx.models import embedding
 from mipo_mlx.models.load import LoadedModel, load
 from mipo_mlx.models.word_vectors import WordVectors
@@ -53,13 +53,13 @@ def test_the_base_answers_beside_it(with_notes):
 
 
 def test_memory_is_made_at_first_use_follows_the_notes_and_goes_with_the_run(with_notes, tmp_path):
-    assert not (with_notes / FILE).exists()
+    assert not (with_notes / INDEX).exists()
     ask(with_notes, COOK)
-    assert (with_notes / FILE).exists()
+    assert (with_notes / INDEX).exists()
     (tmp_path / "notes" / "soup.md").write_text("# Soup\n\nI gave up soup, and Thursday is for cooking rice now.\n")
     assert "rice now" in ask(with_notes, COOK, "--show")
     erase(with_notes)
-    assert not (with_notes / FILE).exists()
+    assert not (with_notes / INDEX).exists()
 
 
 def test_a_run_whose_notes_are_gone_says_so_and_answers(with_notes, tmp_path):

@@ -8,7 +8,8 @@ import pytest
 
 from mipo_mlx.errors import Failure, UserError
 from mipo_mlx.files import write_records
-from mipo_mlx.memory.index import FILE, Index, open_index
+from mipo_mlx.memory.contexts import INDEX
+from mipo_mlx.memory.index import Index, open_index
 from mipo_mlx.memory.retrieve import Memory
 from mipo_mlx.progress import Reporter
 from mipo_mlx.records import HELDOUT, Context
@@ -35,7 +36,7 @@ def test_it_holds_every_passage_with_its_file_and_line(tmp_path):
     assert {(entry.source, entry.line) for entry in index.entries(index.places().ids).values()} == {
         ("bees.md", 3), ("food/soup.md", 3), ("code.md", 3),
     }  # fmt: skip
-    assert oct(os.stat(tmp_path / FILE).st_mode & 0o777) == "0o600"
+    assert oct(os.stat(tmp_path / INDEX).st_mode & 0o777) == "0o600"
 
 
 def test_only_changed_files_are_read_again(tmp_path):
@@ -86,7 +87,7 @@ def test_secrets_never_reach_the_file(tmp_path):
     notes = {"keys.md": f"# Keys\n\nThe key of the weather service is {secret} and I use it daily.\n\n```\nexport K={secret}\n" +
              "a line of code that is long enough to be left out of the passages of this note\n```\n"}  # fmt: skip
     indexed(tmp_path, notes).close()
-    data = (tmp_path / FILE).read_bytes()
+    data = (tmp_path / INDEX).read_bytes()
     assert b"weather service" in data and secret.encode() not in data
 
 
@@ -110,16 +111,16 @@ def test_a_refresh_that_is_stopped_leaves_all_as_it_was(tmp_path, monkeypatch):
 
 
 def test_a_file_that_is_no_index_is_told(tmp_path):
-    (tmp_path / FILE).write_bytes(b"no database at all, but longer than the header of one" * 9)
+    (tmp_path / INDEX).write_bytes(b"no database at all, but longer than the header of one" * 9)
     with pytest.raises(Failure, match="memory.sqlite: .*remove this file"):
-        Index(tmp_path / FILE)
+        Index(tmp_path / INDEX)
 
 
 def test_an_older_format_is_made_anew(tmp_path):
     indexed(tmp_path, NOTES).close()
-    with sqlite3.connect(tmp_path / FILE) as connection:
+    with sqlite3.connect(tmp_path / INDEX) as connection:
         connection.execute("UPDATE facts SET value = '0' WHERE key = 'format'")
-    assert Index(tmp_path / FILE).count() == 0
+    assert Index(tmp_path / INDEX).count() == 0
 
 
 class Letters:
@@ -155,7 +156,7 @@ def test_vectors_are_close_to_the_embedders_and_made_once(tmp_path):
 
 def test_two_processes_may_hold_it(tmp_path):
     index = indexed(tmp_path, NOTES)
-    other = Index(tmp_path / FILE)
+    other = Index(tmp_path / INDEX)
     other.add([Passage("I row on the lake.", "row.md", "row.md", 1, 5)])
     assert index.count() == 4
 
@@ -167,14 +168,14 @@ def test_what_another_process_writes_is_used_by_the_next_question(tmp_path):
     assert memory.search("Which tea do I have in tins?") == [] and memory.search("Who cooks soup on Thursday?")
     (notes / "tea.md").write_text("# Tea\n\nI have thirty-one kinds of tea in tins.\n")
     (notes / "food/soup.md").unlink()
-    other = Index(tmp_path / FILE)
+    other = Index(tmp_path / INDEX)
     assert other.refresh(recipe(notes), count, QUIET) == Changes(new=("tea.md",), gone=("food/soup.md",))
     assert [match.entry.source for match in memory.search("Which tea do I have in tins?")] == ["tea.md"]
     assert memory.search("Who cooks soup on Thursday?") == []
     other.close()
-    (tmp_path / FILE).unlink()
+    (tmp_path / INDEX).unlink()
     (notes / "tea.md").write_text("# Tea\n\nI gave the tea to my aunt, who likes tins.\n")
-    Index(tmp_path / FILE).refresh(recipe(notes), count, QUIET)
+    Index(tmp_path / INDEX).refresh(recipe(notes), count, QUIET)
     assert "aunt" in memory.search("Which tea do I have in tins?")[0].entry.text
 
 
@@ -184,7 +185,7 @@ def test_a_second_process_that_finds_nothing_new_makes_no_other_read_again(tmp_p
     for profile, same in (("", True), ("The user keeps bees.", False)):
         with index.reading():
             before = index.vectors()
-        other = Index(tmp_path / FILE)
+        other = Index(tmp_path / INDEX)
         assert not other.refresh(recipe(notes), count, QUIET, profile)
         other.embed(Letters(), QUIET)
         other.close()
