@@ -8,11 +8,11 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten, tree_map
+from mlx.utils import tree_flatten
 
 from .. import backend
 from .prefix import body_of
-from .tables import replaced
+from .tables import cast, replaced
 
 RANGE = 65504.0  # the largest float16
 # Another text may have hidden values some times larger than the probe's. SmolLM2's reach 38 % of the range, Qwen2.5-0.5B's 3 %.
@@ -67,6 +67,6 @@ class _Watched:
 
 
 def _cast(model: Any, dtype: mx.Dtype) -> Any:
-    model.update(tree_map(lambda x: x.astype(dtype) if mx.issubdtype(x.dtype, mx.floating) else x, model.parameters()))
+    model = cast(model, dtype)
     mx.eval(model.parameters())
     return model

@@ -29,6 +29,12 @@ def prepare(model: Any) -> Any:
     return model
 
 
+def cast(model: Any, dtype: mx.Dtype) -> Any:
+    """The model with its floating-point arrays in `dtype`; nothing is computed yet. Quantised weights keep their levels."""
+    model.update(tree_map(lambda p: p.astype(dtype) if mx.issubdtype(p.dtype, mx.floating) else p, model.parameters()))
+    return model
+
+
 def lay_out(model: Any) -> Any:
     """The base in the precisions that suit this device; nothing is computed yet.
 
@@ -37,8 +43,7 @@ def lay_out(model: Any) -> Any:
     """
     if backend.device().kind == "cpu":
         kept = tables(model)
-        model = dequantize_model(model)
-        model.update(tree_map(lambda p: p.astype(mx.float32) if mx.issubdtype(p.dtype, mx.floating) else p, model.parameters()))
+        model = cast(dequantize_model(model), mx.float32)
         for owner, name, layer in kept:
             owner[name] = layer
     return model

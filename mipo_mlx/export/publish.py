@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import Failure, UserError, first_line
-from ..files import sha256
 from ..gguf_format.file import GGUFFile
 from ..recipe import Recipe
 from ..sources.gather import places
 from .card import model_card
 from .install import ggufs
-from .results import SHARD, recorded, remedy
+from .results import SHARD, check
 from .system import default_of
 
 PARTS = ("adapter", "mlx", "gguf")
@@ -140,13 +139,11 @@ def _templates(path: Path) -> list[str]:
 
 def _check(folder: Path, recipe: Recipe, files: list[tuple[Path, str]]) -> None:
     """Raise UserError for a file that is not as the run wrote it, and for one that names a path of this machine."""
-    known, again = recorded(folder), f"run `mipo-mlx export {folder.name}` again"
+    check(folder, (str(source.relative_to(folder)) for source, _ in files))
+    again = f"run `mipo-mlx export {folder.name}` again"
     own = [recipe.model, *map(str, places(recipe.sources) if recipe.sources.notes else [])]
     private = {str(folder.resolve()), str(Path.home()), *(path for path in own if path[0] in "/~")}
     for source, _ in files:
-        name = str(source.relative_to(folder))
-        if name in known and sha256(source) != known[name]:
-            raise UserError(f"{source}: not as the run wrote it, so nothing was uploaded; {remedy(folder, name)}")
         if path := next((path for path in private if len(path) > 1 and any(path in text for text in _texts(source))), None):
             raise UserError(f"{source}: names {path}, a path of this machine; {again}, which leaves it out")
 

@@ -44,7 +44,7 @@ def check_adapters(folder: Path, model: str) -> None:
     known = {name: digest for entry in entries for name, digest in entry.items() if name in ADAPTERS}  # the last round's counts
     for name, digest in known.items():
         path = folder / name
-        if path.exists() and sha256(path) not in (digest, _of_a_started_round(folder, name)):
+        if path.exists() and (own := sha256(path)) != digest and own != _of_a_started_round(folder, name):
             raise UserError(
                 f"{path}: not the adapters that training left (their hash is in manifest.json); put it back, or {again}"
             )

@@ -126,12 +126,8 @@ def resolve(name: str, weights: bool = True) -> Path:
             raise UserError(f"{path}: neither a folder nor a file (a pipe or a device); a model is a folder or a .gguf file")
         if path.is_file() and path.suffix != ".gguf":
             raise UserError(f"{path}: a model is a folder, a .gguf file or a Hub repository, and this file is none of them")
-        odd = (
-            next((file for file in path.iterdir() if file.exists() and not file.is_file() and not file.is_dir()), None)
-            if path.is_dir()
-            else None
-        )
-        if odd:
+        files = path.iterdir() if path.is_dir() else ()
+        if odd := next((file for file in files if file.exists() and not file.is_file() and not file.is_dir()), None):
             raise UserError(f"{odd}: a pipe or a device; a model's folder has files alone")
         return path
     looks_local = name.startswith((".", "/", "~")) or name.endswith(".gguf") or name.count("/") != 1

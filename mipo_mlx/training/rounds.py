@@ -34,7 +34,7 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter, number: int) -> dict[s
     """Train one round into adapters-N/. Returns its `Summary`, or `Skipped`, for the manifest."""
     before, own = folder / f"adapters-{number - 1}", folder / f"adapters-{number}"
     if number == 1:
-        summary = Summary(**train.run(folder, recipe, reporter))
+        summary, is_taken = Summary(**train.run(folder, recipe, reporter)), True
         _copy(folder / "adapters", own)
     else:
         start = begin(folder, folder, recipe, number)
@@ -42,12 +42,12 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter, number: int) -> dict[s
             _copy(before, own)
             return asdict(Skipped(len(start.train), number, f"too few pairs were left in round {number}"))
         result = train.fit_watched(start, folder, recipe, reporter, own.name)
-        if _is_taken(result, number, recipe):
+        is_taken = _is_taken(result, number, recipe)
+        if is_taken:
             _copy(own, folder / "adapters")
         summary = Summary(**asdict(result), pairs=len(start.train), peak_memory=backend.peak_memory())
     reporter.conclude(f"  round {number}: {summary.gain}")
-    ends, is_taken = _ends_rounds(summary, number), number == 1 or _is_taken(summary, number, recipe)
-    return {**asdict(summary), "round": number, "taken": is_taken, "ends_rounds": ends}
+    return {**asdict(summary), "round": number, "taken": is_taken, "ends_rounds": _ends_rounds(summary, number)}
 
 
 def _is_taken(result: Result, number: int, recipe: Recipe) -> bool:
