@@ -329,10 +329,10 @@ class Campaign:
             code = Child(self.words(command, place), log).end(self.limit(command))
         except Hung:
             return "hung", f"{name}, {command}"
-        said = log.read_text(errors="replace") if log.exists() else ""
-        named = any(part in said for part in (name, name.rpartition("/")[0] or name))
+        output = log.read_text(errors="replace") if log.exists() else ""
+        named = any(part in output for part in (name, name.rpartition("/")[0] or name))
         again = path.exists() and path.read_bytes() == sound
-        held = (named and "Traceback" not in said) or (code == 0 and again)
+        held = (named and "Traceback" not in output) or (code == 0 and again)
         return ("held" if held else "changed"), f"{name} byte {at}, {command}, exit code {code}"
 
 

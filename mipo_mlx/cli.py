@@ -187,10 +187,10 @@ def ask(options: RunOptions, question: str, show: bool, **wishes: Any) -> None:
     """Ask the result of RUN (its name or folder) one QUESTION; the notes that fit it go with it."""
     from .commands import start
 
-    run, asked = start.to_answer(options, wishes)
+    run, wanted = start.to_answer(options, wishes)
     from .commands import ask as asking
 
-    asking.ask(run, question, asked, show, lambda piece: click.echo(piece, nl=False))
+    asking.ask(run, question, wanted, show, lambda piece: click.echo(piece, nl=False))
 
 
 @main.command()
@@ -201,10 +201,10 @@ def chat(options: RunOptions, context: str | None, **wishes: Any) -> None:
     """Talk to the result of RUN (its name or folder); the notes that fit a question go with it."""
     from .commands import start
 
-    run, asked = start.to_answer(options, wishes, context)
+    run, wanted = start.to_answer(options, wishes, context)
     from .commands.chat import talk
 
-    talk(run, asked)
+    talk(run, wanted)
 
 
 @main.command()

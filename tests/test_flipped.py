@@ -61,9 +61,9 @@ def test_no_command_takes_flipped_adapters(run, name):
     flip(run / name)
     report = (run / "report.html").read_bytes()
     target = str(run)
-    asked = ["--max-tokens", "2"]
+    short = ["--max-tokens", "2"]
     for words in (
-        ["eval", target], ["export", target], ["fuse", target], ["ask", target, "What now?", *asked], ["chat", target, *asked],
+        ["eval", target], ["export", target], ["fuse", target], ["ask", target, "What now?", *short], ["chat", target, *short],
         ["update", target, "--train"], ["train", target],
     ):  # fmt: skip
         code, output = command(*words)

@@ -9,9 +9,9 @@ let shown = AT_ONCE, only = "", current = [];
 
 // A file, then its folders from within, then all notes: the first that has a mark decides.
 const placesOf = file => {
-  const parts = file.split("/").slice(0, -1), found = [file];
-  for (; parts.length; parts.pop()) found.push(parts.join("/") + "/");
-  return [...found, ""];
+  const parts = file.split("/").slice(0, -1), names = [file];
+  for (; parts.length; parts.pop()) names.push(parts.join("/") + "/");
+  return [...names, ""];
 };
 const placeMark = file => placesOf(file).find(place => place in places);
 const verdict = n => {
@@ -26,12 +26,12 @@ const stateOf = n => {
   return row.state.startsWith("dropped by") ? { text: "back in", out: false } : { text: row.used ? row.state : `left out: ${row.state}`, out: !row.used };
 };
 
-async function save(change, said, focus) {
+async function save(change, what, focus) {
   try {
     const answer = await fetch("choice", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(change) });
     if (!answer.ok) throw new Error(await answer.text());
     ({ places, passages: own } = await answer.json());
-    at("status").textContent = `Saved: ${said}.`;
+    at("status").textContent = `Saved: ${what}.`;
   } catch (error) {
     at("status").textContent = `Not saved: ${error.message || "the program has ended; run mipo-mlx notes again"}`;
   }

@@ -31,8 +31,8 @@ REFUSED = "refused"  # key of the manifest: the update that was worse, so that t
 def update(options: RunOptions, train: bool) -> list[str]:
     """Take the notes in; returns what there is to say. Raises UserError for a run without notes of its owner."""
     run, reporter = runs.existing_run(Path(options.target or ""), options.root), Reporter(options.quiet)
-    said = remember(run, reporter)
-    return [*said, *(train_on(run, reporter) if train else untrained(run))]
+    lines = remember(run, reporter)
+    return [*lines, *(train_on(run, reporter) if train else untrained(run))]
 
 
 def remember(run: Run, reporter: Reporter) -> list[str]:
@@ -66,8 +66,8 @@ def train_on(run: Run, reporter: Reporter) -> list[str]:
         check(run)
         run.pending = at_work(run)
         if not run.pending:
-            if said := idle(run, reporter):
-                return said
+            if reason := idle(run, reporter):
+                return reason
         begin(run)
         for step in (of_round(name, run.pending) for name in ("sources", "pairs", "training")):
             if not run.done(step):

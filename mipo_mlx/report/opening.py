@@ -84,10 +84,10 @@ def added(outcome: Outcome) -> str:
         return ""
     retrieval, training = (_against_half(share) for share in shares if share)
     more = {1: "adds to that", 0: "adds nothing to that which these few answers can show", -1: "takes away from that"}[training]
-    found = {1: "help the base model", 0: "do not show to help the base model", -1: "do not help the base model"}[retrieval]
+    alone = {1: "help the base model", 0: "do not show to help the base model", -1: "do not help the base model"}[retrieval]
     with_notes, tuned = (around(share, ".0%") for share in shares if share)
     return (
-        f"Your notes alone {found} (its answers with them fit better in {with_notes} of the comparisons), and training {more}: "
+        f"Your notes alone {alone} (its answers with them fit better in {with_notes} of the comparisons), and training {more}: "
         f"with the same notes, the trained model's answers fit better than the base's in {tuned}; 50% is chance."
     )
 

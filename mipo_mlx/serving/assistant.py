@@ -96,8 +96,8 @@ class Assistant:
         """What memory tells the model with this question. before: a system message of the client's own."""
         if context := self.wishes.context:
             return Background(system_message(self.recipe.pairs, context.passages, context.profile))
-        found = self.memory.search(question, self.recipe.memory.passages) if notes and self.memory else []
-        return self._framed(found, before)
+        matches = self.memory.search(question, self.recipe.memory.passages) if notes and self.memory else []
+        return self._framed(matches, before)
 
     def prompt(self, history: Messages, background: Background, window: int | None = None) -> tuple[list[int], Background]:
         """Token ids of a talk, and what of the background is in them. window: how many there may be, in place of the talk's own.

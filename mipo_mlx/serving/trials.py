@@ -120,8 +120,8 @@ class BlindTest:
         return self._random.choice(left)
 
     def _unasked(self, votes: Sequence[Ballot]) -> list[str]:
-        asked = {vote.request for vote in votes}
-        return [text for text in self.heldout if text.strip() not in asked]
+        voted = {vote.request for vote in votes}
+        return [text for text in self.heldout if text.strip() not in voted]
 
 
 def keep(folder: Path, ballot: Ballot) -> None:

@@ -47,22 +47,22 @@ def review(tmp_path, folder, tiny_folder):
 @pytest.fixture
 def site(review, monkeypatch):
     """The server at work, with the site behind it."""
-    made = []
+    sites = []
     original = notes_server.Site.__init__
     ready = threading.Event()
 
     def remember(self, *given):
         original(self, *given)
-        made.append(self)
+        sites.append(self)
         ready.set()
 
     monkeypatch.setattr(notes_server.Site, "__init__", remember)
     thread = threading.Thread(target=notes_server.serve, args=(review, Reporter(quiet=True), False))
     thread.start()
     assert ready.wait(20)
-    made[0].thread = thread
-    yield made[0]
-    made[0].done.set()
+    sites[0].thread = thread
+    yield sites[0]
+    sites[0].done.set()
     thread.join(20)
 
 
@@ -173,10 +173,10 @@ def test_the_page_can_be_read_narrow_and_wide_light_and_dark(review, tmp_path, w
     review.mark(False, "Work/", None)
     review.mark(True, None, 0)
     (tmp_path / "page.html").write_text(notes_server.page(review), encoding="utf-8")
-    found = measure(tmp_path / "page.html", tmp_path, width, dark)
-    assert found["wide"] == width == found["page"] and found["over"] == []
-    assert found["texts"] > 60 and found["pale"] == [] and found["small"] == []
-    assert (found["paper"] < 0.1) is dark
+    layout = measure(tmp_path / "page.html", tmp_path, width, dark)
+    assert layout["wide"] == width == layout["page"] and layout["over"] == []
+    assert layout["texts"] > 60 and layout["pale"] == [] and layout["small"] == []
+    assert (layout["paper"] < 0.1) is dark
 
 
 @needs_browser

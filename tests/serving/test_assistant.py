@@ -41,7 +41,7 @@ def test_a_talk_of_any_turns_loses_its_oldest_ones_and_keeps_the_clients_message
         assert len(exact) < len(whole)
     alone = assistant.background(COOK, notes=False, before=OWN)
     least, _ = assistant.prompt(turns[5:], alone, window=10_000)
-    tokens, told = assistant.prompt(turns, background, window=len(least))
-    assert tokens == least and told.matches == () and told.system == OWN
+    tokens, kept = assistant.prompt(turns, background, window=len(least))
+    assert tokens == least and kept.matches == () and kept.system == OWN
     with pytest.raises(UserError, match="tokens, and 5 fit into"):
         assistant.prompt(turns, background, window=5)

@@ -102,8 +102,8 @@ def test_ask_open_the_note_vote_until_the_interval_and_edit_the_profile(tiny_fol
 
         failed = [e for e in chrome.events if e["method"] in ("Runtime.exceptionThrown", "Network.loadingFailed")]
         failed = [e for e in failed if e["params"].get("errorText") != "net::ERR_ABORTED"]
-        asked = {e["params"]["request"]["url"] for e in chrome.events if e["method"] == "Network.requestWillBeSent"}
-        assert failed == [] and all(url.startswith((address.url, "data:", "about:")) for url in asked)
+        urls = {e["params"]["request"]["url"] for e in chrome.events if e["method"] == "Network.requestWillBeSent"}
+        assert failed == [] and all(url.startswith((address.url, "data:", "about:")) for url in urls)
         blocked = [e for e in chrome.events if e["method"] == "Log.entryAdded" and "Content Security" in json.dumps(e)]
         assert blocked == []
 
@@ -120,11 +120,11 @@ def test_narrow_and_wide_light_and_dark_and_for_a_screen_reader(mine, tmp_path):
         chrome.until("!document.getElementById('trial').hidden")
         for width in (320, 375, 700, 1400):
             for dark in (False, True):
-                chrome.look(width, dark)
-                found = chrome.run(PROBE)
-                assert found["page"] == found["wide"] == width and found["over"] == [], (width, found)
-                assert found["pale"] == found["faint"] == found["small"] == [] and found["texts"] > 25, (width, dark, found)
-                assert (found["paper"] < 0.1) is dark
+                chrome.size(width, dark)
+                layout = chrome.run(PROBE)
+                assert layout["page"] == layout["wide"] == width and layout["over"] == [], (width, layout)
+                assert layout["pale"] == layout["faint"] == layout["small"] == [] and layout["texts"] > 25, (width, dark, layout)
+                assert (layout["paper"] < 0.1) is dark
         nodes = chrome.call("Accessibility.getFullAXTree")["nodes"]
         shown = [(n["role"]["value"], n.get("name", {}).get("value", "")) for n in nodes if not n.get("ignored")]
         assert {("log", "The talk"), ("heading", "Chat"), ("heading", "Blind test"), ("heading", "Profile")} <= set(shown)

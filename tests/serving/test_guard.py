@@ -52,8 +52,8 @@ def test_a_page_of_another_origin_is_forbidden(served, origin):
     for path in ("/v1/chat/completions", "/v1/completions", "/nothing"):
         assert code(served.post(path, ASK, headers={"origin": origin})) == (403, "wrong_origin")
     assert code(served.get("/v1/models", headers={"origin": origin})) == (403, "wrong_origin")
-    asked = httpx.options(f"{served.url}/v1/models", headers={"origin": origin, "access-control-request-method": "GET"})
-    assert asked.status_code == 403 and "access-control-allow-origin" not in asked.headers
+    answer = httpx.options(f"{served.url}/v1/models", headers={"origin": origin, "access-control-request-method": "GET"})
+    assert answer.status_code == 403 and "access-control-allow-origin" not in answer.headers
 
 
 def test_a_page_may_not_load_the_api_as_a_script_or_picture(served):
@@ -68,9 +68,9 @@ def test_the_servers_own_page_may_ask(served):
 
 def test_an_origin_that_was_let_in_is_told_so(locked):
     app, key = "app://obsidian.md", {"authorization": "Bearer s3cret"}
-    asked = {"origin": app, "access-control-request-method": "POST", "access-control-request-headers": "authorization"}
-    asked = httpx.options(f"{locked.url}/v1/chat/completions", headers=asked)
-    assert asked.status_code == 200 and asked.headers["access-control-allow-origin"] == app
+    preflight = {"origin": app, "access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+    answer = httpx.options(f"{locked.url}/v1/chat/completions", headers=preflight)
+    assert answer.status_code == 200 and answer.headers["access-control-allow-origin"] == app
     answer = locked.get("/v1/models", headers={"origin": app, **key})
     assert answer.status_code == 200 and answer.headers["access-control-allow-origin"] == app
     assert code(locked.get("/v1/models", headers={"origin": "app://other", **key})) == (403, "wrong_origin")

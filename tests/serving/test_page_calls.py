@@ -48,8 +48,8 @@ def test_the_page_loads_nothing_and_its_parts_have_one_nonce_each_time(served):
 
 
 def test_a_passage_is_opened_by_its_key(served):
-    asked = {"model": "mine", "messages": [{"role": "user", "content": COOK}]}
-    (source,) = served.post("/v1/chat/completions", asked).json()["mipo_sources"]
+    request = {"model": "mine", "messages": [{"role": "user", "content": COOK}]}
+    (source,) = served.post("/v1/chat/completions", request).json()["mipo_sources"]
     shown = served.get(f"/page/passages/{source['key']}", headers=token(served))
     assert shown.json() == {"file": "soup.md", "line": 3, "text": SOUP}
     assert served.get("/page/passages/nothing", headers=token(served)).status_code == 404
@@ -78,10 +78,10 @@ def test_the_profile_is_saved_by_its_rules(own):
     assert path.read_text() == "- Newer.\n" and path.stat().st_mode & 0o777 == 0o600
     assert sorted(p.name for p in own.folder.glob("profile*")) == ["profile.md", "profile.old.md"]
     assert (own.folder / "profile.old.md").read_text() == "- By hand.\n"
-    asked = {"model": "mine:no-notes", "messages": [{"role": "user", "content": COOK}]}
-    before = own.post("/v1/chat/completions", asked).json()["usage"]["prompt_tokens"]
+    request = {"model": "mine:no-notes", "messages": [{"role": "user", "content": COOK}]}
+    before = own.post("/v1/chat/completions", request).json()["usage"]["prompt_tokens"]
     assert save(" ", version()).json()["text"] == "" and not path.exists()
-    assert own.post("/v1/chat/completions", asked).json()["usage"]["prompt_tokens"] < before  # the next answer knows it
+    assert own.post("/v1/chat/completions", request).json()["usage"]["prompt_tokens"] < before  # the next answer knows it
 
 
 def test_votes_are_kept_and_only_once(own):
