@@ -1,18 +1,17 @@
 """The server behind the page of `mipo-mlx notes`: on this machine alone, for one browser, until its owner is done.
 
 The address has a token that works once: whoever opens it first gets a cookie, and nobody else gets the page. A request that
-names another host (a page that resolves to 127.0.0.1) or comes from another origin is refused.
+names another host (a page that resolves to 127.0.0.1) or comes from another origin is refused by the guard of `mipo-mlx serve`.
 """
 
 import json
 import secrets
-import socket
 import threading
 import webbrowser
+from contextlib import suppress
 from importlib.resources import files as resources
 from typing import Any
 
-import uvicorn
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from starlette.applications import Starlette
@@ -23,6 +22,9 @@ from starlette.routing import Route
 
 from .. import report
 from ..progress import Reporter
+from ..serving.guard import Access, Guard, same
+from ..serving.protocol import Refused
+from ..serving.web import HANDLERS, body_of, listening, server
 from .notes_review import Review
 
 LARGEST = 10_000  # bytes of a request
@@ -62,49 +64,39 @@ class Site:
         self.token_used = False
         self.done = threading.Event()
         self.lock = threading.Lock()
-        self.app = Starlette(
-            routes=[
-                Route("/", self._page, methods=["GET"]),
-                Route("/choice", self._choice, methods=["POST"]),
-                Route("/done", self._done, methods=["POST"]),
-            ]
-        )
+        routes = [
+            Route("/", self._page, methods=["GET"]),
+            Route("/choice", self._choice, methods=["POST"]),
+            Route("/done", self._done, methods=["POST"]),
+        ]
+        hosts = frozenset(f"{name}:{port}" for name in ("127.0.0.1", "localhost"))
+        self.app = Guard(Starlette(routes=routes, exception_handlers=HANDLERS), Access("127.0.0.1", port, hosts=hosts))
 
     @property
     def address(self) -> str:
         return f"http://127.0.0.1:{self.port}/?token={self.token}"
 
     def _refusal(self, request: Request) -> Response | None:
-        """The answer to a request that is not the owner's browser's; None for one that is."""
-        hosts = {f"127.0.0.1:{self.port}", f"localhost:{self.port}"}
-        origin = request.headers.get("origin")
-        if request.headers.get("host") not in hosts:
-            return PlainTextResponse("no such host here\n", 421)
-        if (origin is not None or request.method == "POST") and origin not in {f"http://{host}" for host in hosts}:
+        """The answer to a request that is not the owner's browser's, beside what the guard refuses; None for one that is."""
+        if request.method == "POST" and "origin" not in request.headers:
             return PlainTextResponse("only this page itself may ask\n", 403)
-        cookie = request.cookies.get(f"mipo-notes-{self.port}", "")
-        if not secrets.compare_digest(cookie.encode(), self.session.encode()):
+        if not same(request.cookies.get(f"mipo-notes-{self.port}", ""), self.session):
             return PlainTextResponse(USED, 403)
         return None
 
     async def _page(self, request: Request) -> Response:
         given = request.query_params.get("token")
         if given is not None and request.headers.get("host") == f"127.0.0.1:{self.port}" and not self.token_used:
-            if secrets.compare_digest(given.encode(), self.token.encode()):
+            if same(given, self.token):
                 self.token_used = True
-                answer = RedirectResponse("/", 303, {"Referrer-Policy": "no-referrer", "Cache-Control": "no-store"})
+                answer = RedirectResponse("/", 303)
                 answer.set_cookie(f"mipo-notes-{self.port}", self.session, httponly=True, samesite="strict")
                 return answer
         if refusal := self._refusal(request):
             return refusal
         nonce = secrets.token_urlsafe(16)
         policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'nonce-{nonce}'; connect-src 'self'"
-        headers = {
-            "Content-Security-Policy": f"{policy}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-            "Referrer-Policy": "no-referrer",
-            "Cache-Control": "no-store",
-            "X-Content-Type-Options": "nosniff",
-        }
+        headers = {"Content-Security-Policy": f"{policy}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"}
         return HTMLResponse(await run_in_threadpool(page, self.review, nonce), headers=headers)
 
     async def _choice(self, request: Request) -> Response:
@@ -128,36 +120,26 @@ class Site:
 
 async def _body(request: Request) -> dict[str, Any]:
     """The JSON object of a request; {} for anything else."""
-    data = b""
-    async for part in request.stream():
-        data += part
-        if len(data) > LARGEST:
-            return {}
     try:
-        value = json.loads(data)
-    except ValueError:
+        return await body_of(request, LARGEST)
+    except Refused:
         return {}
-    return value if isinstance(value, dict) else {}
 
 
 def serve(review: Review, reporter: Reporter, browser: bool) -> None:
     """Serve the page until its owner is done, or until Ctrl-C. browser: open one."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        site = Site(review, listening.getsockname()[1])
-        config = uvicorn.Config(site.app, log_level="error", lifespan="off", timeout_graceful_shutdown=1, server_header=False)
-        server = uvicorn.Server(config)
+    with listening("127.0.0.1", 0) as bound:
+        site = Site(review, bound.getsockname()[1])
+        running = server(site.app)
 
         def stop() -> None:
             site.done.wait()
-            server.should_exit = True
+            running.should_exit = True
 
         threading.Thread(target=stop, daemon=True).start()
         print(site.address, file=reporter.stream, flush=True)
         reporter.say("Ctrl-C ends this; what you choose is written at once")
         if browser:
             threading.Timer(0.3, webbrowser.open, [site.address]).start()
-        try:
-            server.run(sockets=[listening])
-        except KeyboardInterrupt:  # the way to end it
-            pass
+        with suppress(KeyboardInterrupt):  # the way to end it
+            running.run([bound])

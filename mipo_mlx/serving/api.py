@@ -5,7 +5,6 @@ changed. What memory told with a question comes back as `mipo_sources`: in the r
 """
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -22,12 +21,10 @@ from ..records import BASE, TUNED
 from .assistant import TOP_P, Assistant, Background
 from .passages import Passages
 from .protocol import DONE, TEXT, Refused, Reply, Wanted, event, read_chat, read_text
+from .web import body_of
 from .worker import Busy, Draw, Order, Worker
 
-LARGEST_BODY = 1 << 20  # bytes
-SLOWEST_BODY = 30.0  # seconds
 SEARCHED = 4_000  # characters at the end of a question by which notes are found
-GONE = 499  # nobody reads this status: the client has left
 T = TypeVar("T")
 
 
@@ -155,29 +152,6 @@ def order_of(assistant: Assistant, wanted: Wanted, variant: Variant) -> tuple[Or
     temperature = wishes.temperature if settings.temperature is None else settings.temperature
     draw = Draw(temperature, TOP_P if settings.top_p is None else settings.top_p, settings.seed)
     return Order(tokens, variant.side, most, draw, settings.stop), background
-
-
-async def body_of(request: Request) -> dict[str, Any]:
-    """The JSON object of a request. Raises Refused where it is too large, too slow or something else."""
-    size = request.headers.get("content-length", "0")
-    if size.isdigit() and int(size) > LARGEST_BODY:
-        raise Refused(413, f"the body has more than {LARGEST_BODY:,} bytes")
-    data = b""
-    try:
-        async with asyncio.timeout(SLOWEST_BODY):
-            async for piece in request.stream():
-                data += piece
-                if len(data) > LARGEST_BODY:
-                    raise Refused(413, f"the body has more than {LARGEST_BODY:,} bytes")
-    except TimeoutError:
-        raise Refused(408, f"the body did not come within {SLOWEST_BODY:g} seconds") from None
-    try:
-        body = json.loads(data)
-    except (ValueError, RecursionError):
-        raise Refused(400, "the body is no JSON") from None
-    if not isinstance(body, dict):
-        raise Refused(400, "the body is no JSON object")
-    return body
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:

@@ -4,7 +4,6 @@ The page is one file. It loads nothing, and its token, or the owner's key, goes 
 """
 
 import hashlib
-import hmac
 import secrets
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -21,9 +20,11 @@ from ..errors import Failure, UserError
 from ..files import write_text
 from ..memory import contexts
 from ..recipe import Recipe
-from .api import Api, body_of, unless_gone
+from .api import Api, unless_gone
+from .guard import bearer, same
 from .protocol import Refused
 from .trials import BlindTest
+from .web import body_of
 
 LONGEST_PROFILE = 20_000  # characters
 PAGE, TOKEN, NONCE = "index.html", "{{token}}", "{{nonce}}"
@@ -114,8 +115,7 @@ class Desk:
 
     def admit(self, request: Request) -> None:
         """Raise Refused where a call does not come from the server's own page."""
-        given = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if not hmac.compare_digest(given.encode(), self.token.encode()):
+        if not same(bearer(request.headers), self.token):
             raise Refused(401, "the page is of an earlier server, or the key is wrong; load it again", code="invalid_api_key")
 
     def _profile(self) -> dict[str, Any]:

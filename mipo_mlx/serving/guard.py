@@ -1,4 +1,4 @@
-"""Who may ask: the Host, Origin and key of every request are checked before anything else sees it.
+"""Who may ask `mipo-mlx serve` and `notes`: the Host, Origin and key of every request are checked before anything else sees it.
 
 - Host: a page of another site can point its own name at this machine (DNS rebinding). Its requests carry that name.
 - Origin: a browser names the page that asks. Only the server's own page, and origins that the owner names, may ask.
@@ -32,13 +32,17 @@ OPEN = ("/", "/health")  # paths that need no key: they hold nothing of the owne
 
 @dataclass(frozen=True)
 class Access:
-    """Who may ask. key: "" for none. origins: of other pages and programs, beside the server's own."""
+    """Who may ask. key: "" for none. origins: of other pages and programs, beside the server's own.
+
+    hosts: the only Host headers to be known, with their ports; without any, all names of this machine are, with any port.
+    """
 
     host: str
     port: int
     key: str = ""
     origins: tuple[str, ...] = ()
     names: frozenset[str] = field(default_factory=frozenset)  # further names of this machine
+    hosts: frozenset[str] = field(default_factory=frozenset)
 
     @staticmethod
     def of(host: str, port: int, key: str = "", origins: Iterable[str] = ()) -> "Access":
@@ -47,8 +51,10 @@ class Access:
         return Access(host, port, key, tuple(origin.rstrip("/") for origin in origins), frozenset(names))
 
     def knows(self, host: str) -> bool:
-        """Whether a Host header, without its port, names this machine."""
-        name = host.lower().removeprefix("[").removesuffix("]")
+        """Whether a Host header names this machine."""
+        if self.hosts:
+            return host in self.hosts
+        name = (host.rpartition(":")[0] if _has_port(host) else host).lower().removeprefix("[").removesuffix("]")
         if name in LOCAL or name in self.names:
             return True
         return not is_loopback(self.host) and is_address(name)  # an address is no name that another could point here
@@ -59,8 +65,17 @@ class Access:
 
     def admits(self, headers: Headers) -> bool:
         """Whether the request carries the key."""
-        given = headers.get("authorization", "").removeprefix("Bearer ").strip() or headers.get("x-api-key", "")
-        return not self.key or hmac.compare_digest(given.encode(), self.key.encode())
+        return not self.key or same(bearer(headers) or headers.get("x-api-key", ""), self.key)
+
+
+def bearer(headers: Headers) -> str:
+    """The key or token in a request's Authorization header; "" without one."""
+    return headers.get("authorization", "").removeprefix("Bearer ").strip()
+
+
+def same(given: str, secret: str) -> bool:
+    """Whether they are equal, in a time that does not say how much of them is."""
+    return hmac.compare_digest(given.encode(), secret.encode())
 
 
 def is_address(name: str) -> bool:
@@ -115,11 +130,12 @@ class Guard:
     def check(self, headers: Headers, method: str, path: str) -> None:
         """Raise Refused where the request is not one of this machine's, of its page, or of a holder of the key."""
         host = headers.get("host", "")
-        if not self.access.knows(host.rpartition(":")[0] if _has_port(host) else host):
+        if not self.access.knows(host):
             raise Refused(421, "Host: not a name of this server; ask it by its address", code="wrong_host")
         origin, site = headers.get("origin"), headers.get("sec-fetch-site", "none")
         if origin is not None and not self.access.trusts(origin, host):
-            raise Refused(403, "Origin: this page may not ask here; --allow-origin lets it", code="wrong_origin")
+            remedy = "" if self.access.hosts else "; --allow-origin lets it"
+            raise Refused(403, f"Origin: this page may not ask here{remedy}", code="wrong_origin")
         if origin is None and site not in ("none", "same-origin") and headers.get("sec-fetch-mode") != "navigate":
             raise Refused(403, "another page may not load this", code="wrong_origin")
         if method != "OPTIONS" and path not in OPEN and not self.access.admits(headers):

@@ -3,32 +3,25 @@
 mipo-mlx serve RUN -> serve() -> Guard -> Api and Desk -> Worker
 """
 
-import socket
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
 from ..errors import UserError
 from ..progress import Reporter
 from ..recipe import Recipe
-from .api import GONE, Api
+from .api import Api
 from .assistant import Assistant, Wishes
 from .desk import Desk, Owned
 from .guard import Access, Guard, is_loopback
-from .protocol import FAILED, Refused
+from .web import HANDLERS, listening, server
 from .worker import Worker
-
-CONNECTIONS = 256  # at once; further ones get 503
 
 
 @dataclass(frozen=True)
@@ -51,21 +44,6 @@ def check(access: Access) -> None:
     listening(access.host, access.port).close()
 
 
-def listening(host: str, port: int) -> socket.socket:
-    """A socket that listens there. Raises UserError where the port is taken, or the address is not one of this machine."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        bound.bind((host, port))
-        bound.listen(128)
-    except OSError as error:
-        bound.close()
-        reason = (error.strerror or str(error)).lower()
-        raise UserError(f"{host}:{port}: {reason}; name another one with --port or --host") from None
-    return bound
-
-
 def serve(served: Served, access: Access, reporter: Reporter, started: Callable[[int], None]) -> None:
     """Answer until Ctrl-C. `started` is called with the port once the model is loaded and clients can ask."""
     check(access)
@@ -80,21 +58,11 @@ def serve(served: Served, access: Access, reporter: Reporter, started: Callable[
         worker.close()
 
 
-def server(app: ASGIApp) -> uvicorn.Server:
-    """A server that writes no log of requests."""
-    config = uvicorn.Config(
-        app, log_level="critical", access_log=False, server_header=False, ws="none", lifespan="off", limit_concurrency=CONNECTIONS,
-        timeout_graceful_shutdown=2,
-    )  # fmt: skip
-    return uvicorn.Server(config)
-
-
 def application(served: Served, worker: Worker, access: Access) -> ASGIApp:
     """The endpoint and the page of a run whose model is loaded."""
     api = Api(served.folder.resolve().name, worker, served.created)
-    handlers = {Refused: refused, HTTPException: unknown, ClientDisconnect: gone, Exception: failed}
     desk = Desk(api, Owned(served.folder, served.recipe, served.hold), access.key)
-    app = Starlette(routes=[*api.routes(), *desk.routes()], exception_handlers=handlers)
+    app = Starlette(routes=[*api.routes(), *desk.routes()], exception_handlers=HANDLERS)
     return guarded(app, access)
 
 
@@ -110,22 +78,3 @@ def _shared(app: ASGIApp, origins: Iterable[str]) -> ASGIApp:
     return CORSMiddleware(
         app, allow_origins=allowed, allow_methods=["GET", "POST"], allow_headers=["*"], allow_private_network=True
     )
-
-
-async def refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refused)
-    return JSONResponse(error.body, error.status)
-
-
-async def unknown(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    message = {404: "no such path here", 405: "this path takes another method"}.get(error.status_code, error.detail)
-    return JSONResponse(Refused(error.status_code, message).body, error.status_code, error.headers)
-
-
-async def failed(request: Request, error: Exception) -> Response:
-    return JSONResponse(FAILED.body, FAILED.status)
-
-
-async def gone(request: Request, error: Exception) -> Response:
-    return Response(status_code=GONE)

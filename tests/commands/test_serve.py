@@ -9,7 +9,7 @@ from mipo_mlx.cli import main
 from mipo_mlx.commands import serve as command
 from mipo_mlx.files import write_json
 from mipo_mlx.serving.guard import Access
-from mipo_mlx.serving.server import listening
+from mipo_mlx.serving.web import listening
 
 from .test_chat import trained
 

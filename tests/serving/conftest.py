@@ -15,7 +15,8 @@ from mipo_mlx.recipe import Recipe
 from mipo_mlx.run import existing_run, locked
 from mipo_mlx.serving.assistant import Assistant, Wishes
 from mipo_mlx.serving.guard import Access
-from mipo_mlx.serving.server import Served, application, listening, server
+from mipo_mlx.serving.server import Served, application
+from mipo_mlx.serving.web import listening, server
 from mipo_mlx.serving.worker import Worker
 from tests.commands.test_chat import NOTES, finish_training
 from tests.evaluation import helpers

@@ -8,9 +8,10 @@ import httpx2 as httpx
 import pytest
 
 from mipo_mlx.errors import UserError
-from mipo_mlx.serving import api
+from mipo_mlx.serving import api, web
 from mipo_mlx.serving.guard import Access, is_loopback
-from mipo_mlx.serving.server import check, listening
+from mipo_mlx.serving.server import check
+from mipo_mlx.serving.web import listening
 
 from .conftest import Address, serving
 
@@ -111,7 +112,7 @@ def test_a_body_of_ten_megabytes_is_too_large(served):
 
 
 def test_a_body_that_never_ends_is_given_up(served, monkeypatch):
-    monkeypatch.setattr(api, "SLOWEST_BODY", 0.2)
+    monkeypatch.setattr(web, "SLOWEST_BODY", 0.2)
     with socket.create_connection(("127.0.0.1", served.port)) as slow:
         slow.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{")
         slow.settimeout(20)
