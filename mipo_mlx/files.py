@@ -66,6 +66,11 @@ def make_private(folder: Path) -> None:
     folder.chmod(0o700)
 
 
+def touch_private(path: Path) -> None:
+    """Make an empty file that its owner alone may read, where there is none."""
+    os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` (UTF-8) to `path` so that a reader sees the old file or the new one, never half of either."""
     with replacing(path) as temporary:

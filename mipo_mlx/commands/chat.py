@@ -1,6 +1,5 @@
 """`mipo-mlx chat RUN`: talk to the result in a terminal. Each question brings the passages of the notes that fit it."""
 
-import os
 import sys
 from collections.abc import Callable
 from datetime import datetime
@@ -8,7 +7,7 @@ from pathlib import Path
 from unicodedata import normalize
 
 from ..errors import UserError, printable
-from ..files import disk_errors, write_text
+from ..files import disk_errors, touch_private, write_text
 from ..memory.contexts import HISTORY, read_contexts
 from ..models.chat_template import Messages
 from ..progress import Reporter
@@ -171,5 +170,5 @@ def _keep_lines(path: Path) -> None:
     import readline
 
     with disk_errors(path):
-        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+        touch_private(path)
         readline.write_history_file(path)

@@ -8,7 +8,6 @@ byte a dimension. Everything is private, so only the owner may read the file.
 """
 
 import json
-import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import Failure, UserError
-from ..files import inode, read_records
+from ..files import inode, read_records, touch_private
 from ..models.embedding import Embedder
 from ..progress import Reporter
 from ..recipe import Recipe, Sources
@@ -91,7 +90,7 @@ class Index:
     def __init__(self, path: Path) -> None:
         self.path = path
         if not path.exists():
-            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))  # before SQLite would create it for everybody to read
+            touch_private(path)  # before SQLite would create it for everybody to read
         self.connection, self._inode, self._version = self._connect(), inode(path), 0
         self.changes = Changes()  # what the last refresh took in
         self._vectors: tuple[np.ndarray, np.ndarray] | None = None

@@ -4,7 +4,6 @@ Which answer is whose stays on the server until the vote is in the file, and the
 """
 
 import asyncio
-import os
 import random
 import secrets
 import time
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation import blind
-from ..files import append_jsonl, read_records, to_row
+from ..files import append_jsonl, read_records, to_row, touch_private
 from ..recipe import Recipe
 from ..records import BASE, HELDOUT, NEITHER, TUNED, VOTES, Ballot, Prompt
 from .api import Api, Variant
@@ -127,6 +126,5 @@ class BlindTest:
 def keep(folder: Path, ballot: Ballot) -> None:
     """Add a vote to the run's file, which only its owner may read."""
     path = folder / VOTES
-    if not path.exists():
-        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+    touch_private(path)
     append_jsonl(path, [to_row(ballot)])
