@@ -24,6 +24,12 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
+def shortened(text: str, width: int) -> str:
+    """The beginning of a text on one line of at most `width` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else f"{line[: width - 4]} ..."
+
+
 class Bar:
     """One piece of work of known length; `advance` is cheap enough to call for every step."""
 

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 from ..memory.retrieve import Match
-from ..progress import Reporter
+from ..progress import Reporter, shortened
 from ..run import Run
-from ..serving.assistant import Assistant, Wishes, shortened
+from ..serving.assistant import Assistant, Wishes
 
 WIDTH = 80  # characters of a passage that --show prints
 
@@ -34,7 +34,7 @@ def retrieved(assistant: Assistant, question: str, used: tuple[Match, ...]) -> l
     if assistant.memory is None:
         return [*lines, "notes: none"]
     if used:
-        return [*lines, *(f"{match.score:.2f}  {match.place}  {shortened(match, WIDTH)}" for match in used)]
+        return [*lines, *(f"{match.score:.2f}  {match.place}  {shortened(match.entry.text, WIDTH)}" for match in used)]
     nearest = assistant.memory.ranked(question, 1)
     limit = assistant.memory.threshold
     if not nearest:

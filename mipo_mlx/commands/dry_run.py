@@ -16,7 +16,7 @@ from ..memory.contexts import of_people, uses_profile
 from ..models.prompts import window_of
 from ..pairs import own_prompts
 from ..pairs.grids import by_split, set_apart
-from ..progress import Reporter, duration
+from ..progress import Reporter, duration, shortened
 from ..recipe import Dataset, Recipe
 from ..records import HELDOUT, TRAIN, VALIDATION, Context, Pair, Prompt
 from ..run import STAGES, Run, changed, outputs, steps
@@ -265,8 +265,7 @@ def best_and_worst(contexts: list[Context]) -> list[str]:
     lines = []
     for title, some in parts.items():
         for number, (rank, context) in enumerate(some):
-            text = " ".join(context.text.split())
-            beginning = text if len(text) <= BEGINNING else f"{text[: BEGINNING - 4]} ..."
+            beginning = shortened(context.text, BEGINNING)
             lines.append(f"{'' if number else title:10} {rank:+.1f} {context.source}:{context.line}  {beginning}")
     return [*lines, "           `mipo-mlx notes` shows every passage, to be kept or dropped"] if lines else []
 

@@ -145,9 +145,3 @@ class Assistant:
         framed = system_message(self.recipe.pairs, passages, profile)
         system = "\n\n".join(filter(None, (before, framed if passages or profile or not before else "")))
         return Background(system, tuple(matches), profile, before)
-
-
-def shortened(match: Match, width: int) -> str:
-    """The beginning of a passage on one line."""
-    text = " ".join(match.entry.text.split())
-    return text if len(text) <= width else f"{text[: width - 4]} ..."
