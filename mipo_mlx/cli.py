@@ -243,7 +243,7 @@ def serve(options: RunOptions, port: int, host: str, api_key: str | None, origin
     """Serve the result of RUN (its name or folder) to other programs by OpenAI's API, with your notes."""
     from .commands import start
 
-    run, wanted = start.to_answer(options, {"no_notes": False, **wishes})
+    run, wanted = start.to_answer(options, wishes)
     from .commands import serve as serving
 
     serving.serve(run, serving.Place(host, port, api_key, origins), wanted, click.echo)

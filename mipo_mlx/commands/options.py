@@ -90,10 +90,7 @@ def answers(command: Command) -> Command:
         click.option("--no-notes", is_flag=True, help="Answer without your notes; the profile stays."),
         click.option("--base", is_flag=True, help="Let the base model answer beside the tuned one."),
     )
-    command = writes(command)
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return _decorated(writes(command), options)
 
 
 def writes(command: Command) -> Command:
@@ -104,6 +101,11 @@ def writes(command: Command) -> Command:
             "--temperature", default=0.7, show_default=True, type=click.FloatRange(0), help="0 answers the same way every time."
         ),
     )
+    return _decorated(command, options)
+
+
+def _decorated(command: Command, options: tuple[Callable[[Command], Command], ...]) -> Command:
+    """The command with these options, in this order in its help."""
     for option in reversed(options):
         command = option(command)
     return command
@@ -116,10 +118,7 @@ def _with(options: tuple[Callable[[Command], Command], ...], command: Command) -
         given = RunOptions(**{key: values.pop(key) for key in list(values) if key in fields})
         command(given, **values)
 
-    decorated: Command = functools.update_wrapper(bound, command)
-    for option in reversed(options):
-        decorated = option(decorated)
-    return decorated
+    return _decorated(functools.update_wrapper(bound, command), options)
 
 
 class Mistyped(click.UsageError):

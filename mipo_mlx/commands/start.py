@@ -184,7 +184,7 @@ def to_answer(options: RunOptions, wishes: dict[str, Any], context: str | None =
     from .chat import find_context
 
     named = find_context(run.folder, run.recipe, context) if context else None
-    return run, Wishes(notes=not wishes.pop("no_notes"), context=named, **wishes)
+    return run, Wishes(notes=not wishes.pop("no_notes", False), context=named, **wishes)
 
 
 def require(run: Run, stage: str) -> None:
