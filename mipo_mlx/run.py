@@ -149,10 +149,15 @@ class Run:
             return outcome.is_current(self.folder)
         return whole
 
+    def is_over(self, step: str) -> bool:
+        """Whether nothing of a step is left to do: it is done, or its round does not take place."""
+        return self.done(step) or self.rounds_ended(step) is not None
+
     def rounds_ended(self, step: str) -> str | None:
         """Why a step of a later round does not take place: an earlier round ended them; None where it does."""
-        rounds = range(1, parse(step)[1] if parse(step)[1] <= self.recipe.rounds else 1)  # none of them ends an update
-        earlier = (self.summary(of_round("training", number)) for number in rounds)
+        number = parse(step)[1]
+        rounds = range(1, number) if number <= self.recipe.rounds else ()  # none of them ends an update
+        earlier = (self.summary(of_round("training", other)) for other in rounds)
         return next((summary["ends_rounds"] for summary in earlier if summary.get("ends_rounds")), None)
 
 
@@ -323,8 +328,10 @@ def run_stage(run: Run, step: str, reporter: Reporter, title: str = "") -> dict[
     backend.start()
     check_files(run, step, reporter)
     before = run.manifest if run.done(step) else None
-    changed_by_it = ["report"] if step in ("evaluation", "export") else run.steps()[run.steps().index(step) + 1 :]
-    changed_by_it = [] if run.pending else changed_by_it  # an update changes nothing before it is taken
+    planned = run.steps()
+    changed_by_it = ["report"] if step in ("evaluation", "export") else planned[planned.index(step) + 1 :]
+    if run.pending:  # an update changes nothing before it is taken
+        changed_by_it = []
     entries = {name: entry for name, entry in run.manifest.get("stages", {}).items() if name not in changed_by_it}
     begin, earlier = time.monotonic(), run.manifest.get("stages", {}).get(step, {}).get("seconds", 0)
     entries[step] = {"state": "started", "seconds": earlier}

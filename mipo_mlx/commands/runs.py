@@ -38,7 +38,7 @@ def show(root: Path) -> str:
 def _row(folder: Path) -> Row:
     try:
         run = runs.existing_run(folder, folder.parent)
-        stopped = next((step for step in run.steps() if not run.done(step) and not run.rounds_ended(step)), None)
+        stopped = next((step for step in run.steps() if not run.is_over(step)), None)
         state = "at work" if _busy(folder) else f"stopped in {stopped}" if stopped else "finished"
         evaluated = run.done("evaluation")
         verdict = read_json(folder / "eval.json").get("verdict", "").partition(":")[0] if evaluated else ""

@@ -190,7 +190,7 @@ def to_answer(options: RunOptions, wishes: dict[str, Any], context: str | None =
 def require(run: Run, stage: str) -> None:
     """Raise UserError unless `stage` is done, in every round that takes place; of `pairs`, the first round suffices."""
     planned = [step for step in run.steps() if runs.parse(step)[0] == stage][: 1 if stage == "pairs" else None]
-    if not all(run.done(step) or run.rounds_ended(step) for step in planned):
+    if not all(map(run.is_over, planned)):
         again = f"`mipo-mlx train {quote(str(run.folder))}`"
         raise UserError(f"{run.folder}: {stage} is not finished; {again} goes on where it stopped")
     if stage == "training":

@@ -85,7 +85,7 @@ def idle(run: Run, reporter: Reporter) -> list[str]:
     run.pending = number
     discard(run)
     run.pending = 0
-    if not all(run.done(step) or run.rounds_ended(step) for step in run.steps()):
+    if not all(map(run.is_over, run.steps())):
         runs.execute(run, "report", reporter)
     since = changes.since(run.recipe.sources, _newest_sources(run).get("hashes", {}))
     if not since.new and not since.changed:
@@ -101,7 +101,7 @@ def check(run: Run) -> None:
     """Raise UserError where a run cannot be trained on."""
     again = f"`mipo-mlx train {quote(str(run.folder))}`"
     base = [step for step in runs.steps(run.recipe) if runs.parse(step)[0] == "training"]
-    if not all(run.done(step) or run.rounds_ended(step) for step in base):
+    if not all(map(run.is_over, base)):
         raise UserError(f"{run.folder}: training is not finished; {again} goes on where it stopped")
     identity.check_adapters(run.folder, run.recipe.model)
     if run.recipe.sources.context == "profile":
@@ -119,8 +119,8 @@ def check(run: Run) -> None:
 
 def at_work(run: Run) -> int:
     """The number of an update that was stopped; 0 where there is none."""
-    later = [runs.parse(step) for step in run.manifest.get("stages", {})]
-    return max((n for stage, n in later if stage == "sources" and n > 1 and n not in updates(run.folder)), default=0)
+    steps, taken = map(runs.parse, run.manifest.get("stages", {})), updates(run.folder)
+    return max((number for stage, number in steps if stage == "sources" and number > 1 and number not in taken), default=0)
 
 
 def begin(run: Run) -> None:
