@@ -33,10 +33,19 @@ class Trial:
     sources: list[dict[str, Any]]
 
     @property
+    def sides(self) -> tuple[str, str]:
+        """Whose the answers are, in their order on the page."""
+        return (TUNED, BASE) if self.ballot.first == TUNED else (BASE, TUNED)
+
+    @property
     def answers(self) -> list[str]:
         """As the page shows them."""
-        mine, other = self.ballot.tuned, self.ballot.base
-        return [mine, other] if self.ballot.first == TUNED else [other, mine]
+        return [self.ballot.tuned if side == TUNED else self.ballot.base for side in self.sides]
+
+    @property
+    def same(self) -> bool:
+        """Whether nobody could prefer one of them."""
+        return self.ballot.tuned == self.ballot.base
 
 
 class BlindTest:
@@ -95,8 +104,7 @@ class BlindTest:
         self.open[key] = trial
         while len(self.open) > MOST_OPEN:
             self.open.popitem(last=False)
-        same = trial.answers[0] == trial.answers[1]
-        return {"id": key, "question": text, "answers": trial.answers, "same": same, "sources": trial.sources}
+        return {"id": key, "question": text, "answers": trial.answers, "same": trial.same, "sources": trial.sources}
 
     def vote(self, key: Any, choice: Any) -> dict[str, Any]:
         """Keep a vote. Equal answers take no preference."""
@@ -105,8 +113,7 @@ class BlindTest:
         trial = self.open.get(key) if isinstance(key, str) else None
         if trial is None:
             raise Refused(404, "id: no such pair of answers; it has a vote already, or the server was started anew", "id")
-        sides = (TUNED, BASE) if trial.ballot.first == TUNED else (BASE, TUNED)
-        picked = NEITHER if choice == NEITHER or trial.answers[0] == trial.answers[1] else sides[CHOICES.index(choice)]
+        picked = NEITHER if choice == NEITHER or trial.same else trial.sides[CHOICES.index(choice)]
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         keep(self.folder, replace(trial.ballot, choice=picked, time=now))
         del self.open[key]
