@@ -38,6 +38,11 @@ def tone(change: Estimate, better: int) -> str:
     return "better" if (change.interval[0] > 0) == (better > 0) else "worse"
 
 
+def against_chance(share: Estimate) -> str:
+    """'better' or 'worse' where the interval of a share of comparisons leaves out one half, else ""."""
+    return tone(Estimate(None, [end - 0.5 for end in share.interval] if share.interval else None), 1)
+
+
 def shade(pieces: Sequence[tuple[str, float]]) -> list[tuple[str, int, str]]:
     """(text, depth 0 to 5, tip) of an answer's pieces. Depth grows by one for each nat of PMI, from half a nat up. The space
     before a word stays unshaded."""

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from ..evaluation.outcome import Checkable, Fresh, Metrics, Outcome
-from ..evaluation.statistics import Estimate
 from . import charts
-from .figures import Shown, show, tone
+from .figures import Shown, against_chance, show, tone
 
 
 @dataclass(frozen=True)
@@ -105,9 +104,7 @@ def tiles(outcome: Outcome) -> list[Tile]:
     shown = []
     for label, opinion in (("Comparisons won, both with your notes", outcome.with_notes), ("Comparisons won", fit)):
         if opinion and opinion.win_rate:
-            known = opinion.win_rate
-            above_chance = Estimate(None, [end - 0.5 for end in known.interval] if known.interval else None)
-            shown.append(Tile(label, "50%", show(known, ".0%"), tone(above_chance, 1)))
+            shown.append(Tile(label, "50%", show(opinion.win_rate, ".0%"), against_chance(opinion.win_rate)))
     if fresh:
         k = fresh.choices[0] if fresh.choices else 0
         by = "embedding" if f"identified_by_embedding_{k}" in fresh.metrics else "base"

@@ -5,8 +5,7 @@ from pathlib import Path
 from shlex import quote
 
 from ..evaluation.outcome import Outcome
-from ..evaluation.statistics import Estimate
-from .figures import around
+from .figures import against_chance, around
 from .signs import Sign
 
 COUNT = 3
@@ -82,17 +81,19 @@ def added(outcome: Outcome) -> str:
     shares = [opinion.win_rate for way in ("retrieval", "memory") if memory and (opinion := memory.ways.get(way))]
     if len(shares) < 2 or any(share is None or share.value is None for share in shares):
         return ""
-    retrieval, training = (_against_half(share) for share in shares if share)
-    more = {1: "adds to that", 0: "adds nothing to that which these few answers can show", -1: "takes away from that"}[training]
-    alone = {1: "help the base model", 0: "do not show to help the base model", -1: "do not help the base model"}[retrieval]
+    retrieval, training = (against_chance(share) for share in shares if share)
+    more = {
+        "better": "adds to that",
+        "": "adds nothing to that which these few answers can show",
+        "worse": "takes away from that",
+    }[training]
+    helped = {
+        "better": "help the base model",
+        "": "do not show to help the base model",
+        "worse": "do not help the base model",
+    }[retrieval]
     with_notes, tuned = (around(share, ".0%") for share in shares if share)
     return (
-        f"Your notes alone {alone} (its answers with them fit better in {with_notes} of the comparisons), and training {more}: "
+        f"Your notes alone {helped} (its answers with them fit better in {with_notes} of the comparisons), and training {more}: "
         f"with the same notes, the trained model's answers fit better than the base's in {tuned}; 50% is chance."
     )
-
-
-def _against_half(share: Estimate) -> int:
-    """1: above one half, interval included; -1: below; 0: neither can be shown."""
-    low, high = share.interval or [0.0, 1.0]
-    return (low > 0.5) - (high < 0.5)
