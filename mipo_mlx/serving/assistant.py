@@ -55,7 +55,6 @@ class Background:
 
     system: str
     matches: tuple[Match, ...] = ()  # best first
-    profile: str = ""
     before: str = ""  # a system message of the client's own, which stands before the frame
 
     @property
@@ -144,4 +143,4 @@ class Assistant:
         profile, passages = self.profile, [match.entry.text for match in reversed(matches)]  # best last
         framed = system_message(self.recipe.pairs, passages, profile)
         system = "\n\n".join(filter(None, (before, framed if passages or profile or not before else "")))
-        return Background(system, tuple(matches), profile, before)
+        return Background(system, tuple(matches), before)
