@@ -9,6 +9,12 @@ import click
 
 from . import __version__
 from .commands.options import EXPORT_SETS, QUIET, RUNS, Friendly, RunOptions, answers, begins_a_run, sets, takes_a_run, writes
+from .errors import printable
+
+
+def echo(text: str, nl: bool = True) -> None:
+    """Print what a command says. It may hold words of notes and of models, so nothing in it steers the terminal."""
+    click.echo(printable(text), nl=nl)
 
 
 @click.group(cls=Friendly, context_settings={"help_option_names": ["-h", "--help"]})
@@ -30,7 +36,7 @@ def init(folder: Path, notes: tuple[str, ...], model: str | None, name: str | No
     from .commands import init as own
 
     path = own.write(folder, own.choose(notes, model, name, ask=not yes and sys.stdin.isatty()))
-    click.echo(own.next_steps(path))
+    echo(own.next_steps(path))
 
 
 @main.command()
@@ -39,7 +45,7 @@ def recipes() -> None:
     from .commands import summary
     from .recipe_loading import shipped
 
-    click.echo(summary.recipes(shipped()))
+    echo(summary.recipes(shipped()))
 
 
 @main.command()
@@ -56,7 +62,7 @@ def notes(options: RunOptions, text: bool, quietly: bool) -> None:
     from .commands import start
     from .progress import Reporter
 
-    click.echo(own.show(start.plan_target(options), Reporter(options.quiet), text, browser=not quietly))
+    echo(own.show(start.plan_target(options), Reporter(options.quiet), text, browser=not quietly))
 
 
 @main.command()
@@ -73,12 +79,12 @@ def train(options: RunOptions, plan: bool) -> None:
     from .progress import Reporter
 
     if plan:
-        click.echo(dry_run.describe(start.plan_target(options), Reporter(options.quiet)))
+        echo(dry_run.describe(start.plan_target(options), Reporter(options.quiet)))
         return
     run = start.open_target(options)
     with start.begun(run, "report", options) as reporter:
         runs.execute(run, "report", reporter)
-    click.echo(summary.final(run))
+    echo(summary.final(run))
 
 
 @main.command()
@@ -100,7 +106,7 @@ def pairs(options: RunOptions, show: bool, export: Path | None) -> None:
     if export:
         from .pairs.exchange import write_strings
 
-        click.echo(write_strings(run.folder, export))
+        echo(write_strings(run.folder, export))
 
 
 @main.command()
@@ -110,7 +116,7 @@ def profile(options: RunOptions) -> None:
     from .commands.profile import make_profile
 
     path = make_profile(options)
-    click.echo(f"{path.read_text(encoding='utf-8', errors='replace').rstrip()}\n\n{path}")
+    echo(f"{path.read_text(encoding='utf-8', errors='replace').rstrip()}\n\n{path}")
 
 
 @main.command("eval")
@@ -121,7 +127,7 @@ def evaluate(options: RunOptions, other: str | None, baselines: bool) -> None:
     """Evaluate RUN (its name or folder) anew; with OTHER, compare two finished runs instead."""
     from .commands import start, summary
 
-    click.echo(summary.comparison(options, other, baselines) if other else summary.evaluation(start.evaluate(options, baselines)))
+    echo(summary.comparison(options, other, baselines) if other else summary.evaluation(start.evaluate(options, baselines)))
 
 
 @main.command()
@@ -130,7 +136,7 @@ def fuse(options: RunOptions) -> None:
     """Fuse the adapters of RUN (its name or folder) into a model folder that mlx-lm loads."""
     from .commands import start
 
-    click.echo(start.fuse(options))
+    echo(start.fuse(options))
 
 
 @main.command()
@@ -146,9 +152,9 @@ def export(options: RunOptions, types: tuple[str, ...], split: str | None, adapt
     from .commands import start, summary
 
     run = start.export(options, types, split, adapter_only)
-    click.echo(summary.files(run))
+    echo(summary.files(run))
     if install:
-        click.echo(start.install(run, install))
+        echo(start.install(run, install))
 
 
 @main.command()
@@ -157,7 +163,7 @@ def report(options: RunOptions) -> None:
     """Write report.html of RUN (its name or folder)."""
     from .commands import start
 
-    click.echo(str(start.again(options, "report").folder / "report.html"))
+    echo(str(start.again(options, "report").folder / "report.html"))
 
 
 @main.command()
@@ -175,7 +181,7 @@ def push(options: RunOptions, repository: str, what: tuple[Any, ...], public: bo
 
     run = start.finished(options, "export")
     upload = publish.Upload(run.folder, run.recipe, repository, what, public)
-    click.echo(publish.push(upload, click.confirm))
+    echo(publish.push(upload, click.confirm))
 
 
 @main.command()
@@ -190,7 +196,7 @@ def ask(options: RunOptions, question: str, show: bool, **wishes: Any) -> None:
     run, wanted = start.to_answer(options, wishes)
     from .commands import ask as asking
 
-    asking.ask(run, question, wanted, show, lambda piece: click.echo(piece, nl=False))
+    asking.ask(run, question, wanted, show, lambda piece: echo(piece, nl=False))
 
 
 @main.command()
@@ -214,7 +220,7 @@ def update(options: RunOptions, train: bool) -> None:
     """Take new and changed notes into the memory of RUN (its name or folder), and forget those that are gone."""
     from .commands import update as updating
 
-    click.echo("\n".join(updating.update(options, train)))
+    echo("\n".join(updating.update(options, train)))
 
 
 @main.command()
@@ -226,7 +232,7 @@ def schedule(options: RunOptions, at: str, show: bool, remove: bool) -> None:
     """Train RUN (its name or folder) on new notes each night on mains power, by launchd or systemd: `update RUN --train`."""
     from .commands import nightly
 
-    click.echo(nightly.schedule(options, at, show, remove))
+    echo(nightly.schedule(options, at, show, remove))
 
 
 @main.command()
@@ -246,7 +252,7 @@ def serve(options: RunOptions, port: int, host: str, api_key: str | None, origin
     run, wanted = start.to_answer(options, wishes)
     from .commands import serve as serving
 
-    serving.serve(run, serving.Place(host, port, api_key, origins), wanted, click.echo)
+    serving.serve(run, serving.Place(host, port, api_key, origins), wanted, echo)
 
 
 @main.command("runs")
@@ -255,7 +261,7 @@ def list_runs(root: Path) -> None:
     """List your runs with their state, verdict, size and date."""
     from .commands.runs import show
 
-    click.echo(show(root))
+    echo(show(root))
 
 
 @main.command()
@@ -265,7 +271,7 @@ def rm(options: RunOptions, yes: bool) -> None:
     """Remove RUN (its name or folder): what the run wrote, and nothing else."""
     from .commands.runs import remove
 
-    click.echo(remove(options, (lambda question: True) if yes else click.confirm))
+    echo(remove(options, (lambda question: True) if yes else click.confirm))
 
 
 @main.command()
@@ -274,7 +280,7 @@ def doctor() -> None:
     from .commands.doctor import examine
 
     text, healthy = examine()
-    click.echo(text)
+    echo(text)
     sys.exit(0 if healthy else 1)
 
 

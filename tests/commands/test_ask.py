@@ -15,6 +15,7 @@ from mipo_mlx.models.word_vectors import WordVectors
 from mipo_mlx.progress import Reporter
 from mipo_mlx.recipe import Recipe
 from mipo_mlx.run import erase, existing_run
+from mipo_mlx.serving.assistant import Assistant
 
 from .test_chat import COOK, SOUP, prompts, trained, with_notes
 
@@ -34,6 +35,12 @@ def test_it_prints_the_answer_alone(with_notes, prompts):
     history, background = prompts[0]
     assert history == [{"role": "user", "content": COOK}] and background.system == f"About the user: {SOUP}"
     assert ask(with_notes, COOK, "--no-notes") != answer
+
+
+def test_an_answer_steers_no_terminal(with_notes, monkeypatch):
+    hostile = "\x1b]0;owned\x07A \x1b[31mred\x1b[0m day"
+    monkeypatch.setattr(Assistant, "answer", lambda self, prompt, side, show: show(hostile))
+    assert ask(with_notes, COOK) == "A red day\n"
 
 
 def test_show_names_file_line_and_score(with_notes):
