@@ -16,8 +16,8 @@ from mipo_mlx.commands import notes_server
 from mipo_mlx.progress import Reporter
 from mipo_mlx.run import Run
 from mipo_mlx.sources.own_choice import FILE, read_choice
-from tests.commands.devtools import browser
 from tests.report.browser import CHROMIUM, measure
+from tests.serving.chrome import Chrome
 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium or Chrome here: the page is used in a headless one")
 
@@ -185,37 +185,37 @@ def test_everything_works_by_keyboard(site, review, tmp_path):
     def choice():
         return read_choice(review.run.folder, review.run.recipe.sources)
 
-    with browser(tmp_path) as page:
-        page.open(site.address)
-        assert page.value("location.search") == "" and page.value("document.querySelectorAll('.passage').length") == 13
+    with Chrome(tmp_path) as page:
+        page.open(site.address, "document.querySelector('.passage')")
+        assert page.run("location.search") == "" and page.run("document.querySelectorAll('.passage').length") == 13
         page.tab_to("document.activeElement.matches('.passage')")
         page.press("j")
-        second = page.value("document.activeElement.querySelector('h3').textContent")
+        second = page.run("document.activeElement.querySelector('h3').textContent")
         page.press("x")
-        page.wait("document.getElementById('status').textContent.startsWith('Saved: dropped the passage')")
+        page.until("document.getElementById('status').textContent.startsWith('Saved: dropped the passage')")
         assert list(choice().files.values()) == [second.rpartition(":")[0]]
-        assert page.value("document.activeElement.querySelector('.drop').getAttribute('aria-pressed')") == "true"
-        assert page.value("document.activeElement.className") == "passage out"
+        assert page.run("document.activeElement.querySelector('.drop').getAttribute('aria-pressed')") == "true"
+        assert page.run("document.activeElement.className") == "passage out"
         page.press("a")
-        page.wait("document.getElementById('status').textContent.startsWith('Saved: kept the passage')")
+        page.until("document.getElementById('status').textContent.startsWith('Saved: kept the passage')")
         assert list(choice().passages.values()) == [True]
         page.press("a")
-        page.wait("document.getElementById('status').textContent.startsWith('Saved: no choice')")
+        page.until("document.getElementById('status').textContent.startsWith('Saved: no choice')")
         assert choice().rows() == []
         page.press("Tab")
-        assert page.value("document.activeElement.getAttribute('aria-label')") == f"Keep the passage at {second}"
-        page.value("document.getElementById('places-title').scrollIntoView(); document.activeElement.blur()")
+        assert page.run("document.activeElement.getAttribute('aria-label')") == f"Keep the passage at {second}"
+        page.run("document.getElementById('places-title').scrollIntoView(); document.activeElement.blur()")
         page.tab_to("document.activeElement.matches('.tree summary') && document.activeElement.textContent.startsWith('Work')")
         page.press("Enter")
         page.tab_to("document.activeElement.getAttribute('aria-label') == 'Drop the folder Work/'")
         page.press("Enter")
-        page.wait("document.getElementById('status').textContent == 'Saved: dropped Work/.'")
+        page.until("document.getElementById('status').textContent == 'Saved: dropped Work/.'")
         assert choice().places == {"Work/": False}
-        assert page.value("document.querySelectorAll('.passage.out').length") == 9
-        page.value("document.getElementById('again').click()")
-        page.wait("document.querySelector('.verdict')?.textContent.startsWith('4 passages')")
-        page.value("document.getElementById('done').focus()")
+        assert page.run("document.querySelectorAll('.passage.out').length") == 9
+        page.run("document.getElementById('again').click()")
+        page.until("document.querySelector('.verdict')?.textContent.startsWith('4 passages')")
+        page.run("document.getElementById('done').focus()")
         page.press("Enter")
-        page.wait("document.getElementById('status').textContent.startsWith('Done')")
+        page.until("document.getElementById('status').textContent.startsWith('Done')")
     site.thread.join(20)
     assert not site.thread.is_alive()

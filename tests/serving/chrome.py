@@ -18,6 +18,7 @@ FLAGS = (
     "--no-first-run --hide-scrollbars --remote-debugging-pipe"
 ).split()
 KEYS = {"Tab": ("Tab", 9, ""), "Enter": ("Enter", 13, "\r"), "Escape": ("Escape", 27, ""), " ": ("Space", 32, " ")}
+FOCUSED = "document.activeElement.id || document.activeElement.textContent.trim()"
 
 
 class Chrome:
@@ -94,7 +95,7 @@ class Chrome:
         return value
 
     def press(self, key: str, shift: bool = False) -> None:
-        code, number, text = KEYS[key]
+        code, number, text = KEYS.get(key) or (f"Key{key.upper()}", ord(key.upper()), key)
         common = {"key": key, "code": code, "windowsVirtualKeyCode": number, "modifiers": 8 if shift else 0}
         self.call("Input.dispatchKeyEvent", type="keyDown", **common, **({"text": text} if text else {}))
         self.call("Input.dispatchKeyEvent", type="keyUp", **common)
@@ -105,15 +106,19 @@ class Chrome:
     @property
     def focused(self) -> str:
         """The id, or the text, of what has the focus."""
-        return self.run("document.activeElement.id || document.activeElement.textContent.trim()")
+        return self.run(FOCUSED)
 
     def go(self, name: str, most: int = 40) -> None:
         """Press Tab until the focus is on that element."""
+        self.tab_to(f"({FOCUSED}) == {json.dumps(name)}", most)
+
+    def tab_to(self, script: str, most: int = 80) -> None:
+        """Press Tab until an expression is true."""
         for _ in range(most):
-            if self.focused == name:
+            if self.run(script):
                 return
             self.press("Tab")
-        raise AssertionError(f"{name}: not reached by {most} times Tab")
+        raise AssertionError(f"{script}: not reached by {most} times Tab")
 
     def picture(self) -> bytes:
         """A PNG of the window."""
