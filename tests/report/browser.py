@@ -14,6 +14,17 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 MAC = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
 CHROMIUM = next(filter(None, map(shutil.which, (*NAMES, MAC))), None)
 
+# What a page is seen in: `behind` is the colour behind a text, `contrast` that of two colours by WCAG 2.1.
+COLOURS = """
+const parts = c => { const p = c.match(/[\\d.]+/g).map(Number); return [p[0], p[1], p[2], p.length > 3 ? p[3] : 1]; };
+const behind = e => {  // what is seen behind a text: the backgrounds of its ancestors, one over the other
+  const found = []; for (; e; e = e.parentElement) found.push(parts(getComputedStyle(e).backgroundColor));
+  return found.reverse().reduce((b, [r, g, bl, a]) => [r, g, bl].map((v, i) => v * a + b[i] * (1 - a)), [255, 255, 255]); };
+const light = c => c.slice(0, 3).map(v => v / 255).map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+  .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+const contrast = (a, b) => { const [x, y] = [light(a), light(b)].sort((p, q) => q - p); return (x + .05) / (y + .05); };
+"""  # noqa: E501
+
 PROBE = """
 document.querySelectorAll('details').forEach(d => d.open = true);
 const wide = document.documentElement.clientWidth;
@@ -28,13 +39,6 @@ const outside = svgs.flatMap(s => [...marks(s), ...s.querySelectorAll('text')].f
 const hit = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom - 1 && b.top < a.bottom - 1;
 const overlaps = svgs.flatMap(s => { const t = [...s.querySelectorAll('text')];
   return t.flatMap((a, i) => t.slice(i + 1).filter(b => hit(box(a), box(b))).map(b => a.textContent + ' on ' + b.textContent)); });
-const parts = c => { const p = c.match(/[\\d.]+/g).map(Number); return [p[0], p[1], p[2], p.length > 3 ? p[3] : 1]; };
-const behind = e => {  // what is seen behind a text: the backgrounds of its ancestors, one over the other
-  const found = []; for (; e; e = e.parentElement) found.push(parts(getComputedStyle(e).backgroundColor));
-  return found.reverse().reduce((b, [r, g, bl, a]) => [r, g, bl].map((v, i) => v * a + b[i] * (1 - a)), [255, 255, 255]); };
-const light = c => c.slice(0, 3).map(v => v / 255).map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
-  .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
-const contrast = (a, b) => { const [x, y] = [light(a), light(b)].sort((p, q) => q - p); return (x + .05) / (y + .05); };
 const says = e => [...e.childNodes].some(n => n.nodeType == 3 && n.textContent.trim());
 const texts = [...document.querySelectorAll('body *')].filter(e => visible(e) && says(e) && e.tagName != 'SCRIPT' && e.tagName != 'title');
 const drawn = e => e.namespaceURI.endsWith('svg');
@@ -76,7 +80,7 @@ def browse(page: Path, folder: Path, size: tuple[int, int], dark: bool, *last: s
 
 def measure(page: Path, folder: Path, width: int, dark: bool) -> dict:
     """What PROBE finds out about the page at that width."""
-    dom = browse(framed(page, folder, width, 1200, PROBE), folder, (1600, 1300), dark, "--dump-dom")
+    dom = browse(framed(page, folder, width, 1200, COLOURS + PROBE), folder, (1600, 1300), dark, "--dump-dom")
     return json.loads(html.unescape(re.search(r"<title>(.*?)</title>", dom, re.DOTALL).group(1)))
 
 

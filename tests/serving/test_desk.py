@@ -7,7 +7,7 @@ import pytest
 from mipo_mlx.files import read_records
 from mipo_mlx.records import VOTES, Ballot
 from tests.commands.test_chat import COOK, SOUP
-from tests.report.browser import CHROMIUM
+from tests.report.browser import CHROMIUM, COLOURS
 
 from .chrome import Chrome
 from .conftest import run_with_notes, serving
@@ -15,13 +15,7 @@ from .conftest import run_with_notes, serving
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is missing: this test looks at the page in it")
 READY = "!document.getElementById('chat-status').textContent && document.getElementById('blind-result').textContent"
 # Faults of layout and of colours: what stands out of the window, what is too pale (below 4.5, WCAG 2.1 AA), what is too small.
-PROBE = """(() => {
-  const parts = c => { const p = c.match(/[\\d.]+/g).map(Number); return [p[0], p[1], p[2], p.length > 3 ? p[3] : 1]; };
-  const behind = e => { const found = []; for (; e; e = e.parentElement) found.push(parts(getComputedStyle(e).backgroundColor));
-    return found.reverse().reduce((b, [r, g, bl, a]) => [r, g, bl].map((v, i) => v * a + b[i] * (1 - a)), [255, 255, 255]); };
-  const light = c => c.slice(0, 3).map(v => v / 255).map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
-    .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
-  const contrast = (a, b) => { const [x, y] = [light(a), light(b)].sort((p, q) => q - p); return (x + .05) / (y + .05); };
+PROBE = """
   const all = [...document.querySelectorAll('body *')].filter(e => e.getClientRects().length && !e.matches('script, .skip'));
   const wide = document.documentElement.clientWidth;
   const says = e => e.matches('textarea') || [...e.childNodes].some(n => n.nodeType == 3 && n.textContent.trim());
@@ -34,7 +28,7 @@ PROBE = """(() => {
     small: all.filter(says).filter(e => parseFloat(getComputedStyle(e).fontSize) < 12).map(name),
     paper: light(behind(document.body)), texts: all.filter(says).length,
   };
-})()"""
+"""
 
 
 @needs_browser
@@ -121,7 +115,7 @@ def test_narrow_and_wide_light_and_dark_and_for_a_screen_reader(mine, tmp_path):
         for width in (320, 375, 700, 1400):
             for dark in (False, True):
                 chrome.size(width, dark)
-                layout = chrome.run(PROBE)
+                layout = chrome.run(f"(() => {{ {COLOURS} {PROBE} }})()")
                 assert layout["page"] == layout["wide"] == width and layout["over"] == [], (width, layout)
                 assert layout["pale"] == layout["faint"] == layout["small"] == [] and layout["texts"] > 25, (width, dark, layout)
                 assert (layout["paper"] < 0.1) is dark
