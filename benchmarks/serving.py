@@ -47,8 +47,8 @@ def tiny_run(folder: Path) -> Path:
     """A trained run of a tiny random model, with four notes."""
     from mlx_lm.utils import save_model
 
+    from tests.commands.test_chat import run_with_notes
     from tests.conftest import build_model, tiny_config, train_tokenizer
-    from tests.serving.conftest import run_with_notes
 
     model = folder / "model"
     train_tokenizer(model)

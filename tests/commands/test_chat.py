@@ -43,6 +43,17 @@ def finish_training(folder: Path, recipe: Recipe) -> Path:
     return folder
 
 
+def run_with_notes(folder: Path, model: Path) -> Path:
+    """A trained run beside its notes. Words alone find them: the tiny model's vectors and looks mean nothing."""
+    for name, text in NOTES.items():
+        (folder / "notes").mkdir(exist_ok=True)
+        (folder / "notes" / name).write_text(text)
+    recipe = helpers.recipe(model)
+    values = {**recipe.model_dump(), "memory": {"embedder": "words", "second_look": False}}
+    values["sources"] |= {"notes": str(folder / "notes"), "min_tokens": 4}
+    return finish_training(folder / "runs" / "mine", Recipe.model_validate(values))
+
+
 @pytest.fixture(scope="module")
 def trained(tiny_folder, tmp_path_factory) -> Path:
     """A run without notes."""
@@ -51,14 +62,7 @@ def trained(tiny_folder, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def with_notes(tiny_folder, tmp_path) -> Path:
-    """A run with notes whose words alone are compared: the tiny model's vectors and looks mean nothing."""
-    for name, text in NOTES.items():
-        (tmp_path / "notes").mkdir(exist_ok=True)
-        (tmp_path / "notes" / name).write_text(text)
-    recipe = helpers.recipe(tiny_folder)
-    values = {**recipe.model_dump(), "memory": {"embedder": "words", "second_look": False}}
-    values["sources"] |= {"notes": str(tmp_path / "notes"), "min_tokens": 4}
-    return finish_training(tmp_path / "runs" / "mine", Recipe.model_validate(values))
+    return run_with_notes(tmp_path, tiny_folder)
 
 
 def talk(folder, *options: str, lines: str, expect: int = 0) -> str:

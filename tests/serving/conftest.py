@@ -11,15 +11,13 @@ import httpx2 as httpx
 import pytest
 
 from mipo_mlx.progress import Reporter
-from mipo_mlx.recipe import Recipe
 from mipo_mlx.run import existing_run, locked
 from mipo_mlx.serving.assistant import Assistant, Wishes
 from mipo_mlx.serving.guard import Access
 from mipo_mlx.serving.server import Served, application
 from mipo_mlx.serving.web import listening, server
 from mipo_mlx.serving.worker import Worker
-from tests.commands.test_chat import NOTES, finish_training
-from tests.evaluation import helpers
+from tests.commands.test_chat import run_with_notes
 
 
 @dataclass
@@ -72,17 +70,6 @@ def serving(folder: Path, *, key: str = "", origins: tuple[str, ...] = (), **wis
         running.should_exit = True
         thread.join()
         worker.close()
-
-
-def run_with_notes(folder: Path, model: Path) -> Path:
-    """A trained run beside its notes; words alone find them."""
-    for name, text in NOTES.items():
-        (folder / "notes").mkdir(exist_ok=True)
-        (folder / "notes" / name).write_text(text)
-    recipe = helpers.recipe(model)
-    values = {**recipe.model_dump(), "memory": {"embedder": "words", "second_look": False}}
-    values["sources"] |= {"notes": str(folder / "notes"), "min_tokens": 4}
-    return finish_training(folder / "runs" / "mine", Recipe.model_validate(values))
 
 
 @pytest.fixture(scope="package")

@@ -6,11 +6,11 @@ import pytest
 
 from mipo_mlx.files import read_records
 from mipo_mlx.records import VOTES, Ballot
-from tests.commands.test_chat import COOK, SOUP
+from tests.commands.test_chat import COOK, SOUP, run_with_notes
 from tests.report.browser import CHROMIUM, COLOURS
 
 from .chrome import Chrome
-from .conftest import run_with_notes, serving
+from .conftest import serving
 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is missing: this test looks at the page in it")
 READY = "!document.getElementById('chat-status').textContent && document.getElementById('blind-result').textContent"

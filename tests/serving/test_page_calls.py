@@ -9,9 +9,9 @@ from mipo_mlx.memory import contexts
 from mipo_mlx.progress import Reporter
 from mipo_mlx.records import BASE, NEITHER, TUNED, VOTES, Ballot
 from mipo_mlx.run import locked
-from tests.commands.test_chat import COOK, SOUP
+from tests.commands.test_chat import COOK, SOUP, run_with_notes
 
-from .conftest import Address, run_with_notes, serving
+from .conftest import Address, serving
 
 CALLS = (("/page/state", None), ("/page/profile", {}), ("/page/ask", {}), ("/page/vote", {}), ("/page/passages/x", None))
 
