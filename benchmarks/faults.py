@@ -34,16 +34,6 @@ sys.path.insert(0, str(HERE.parent))
 OUTCOMES = ("held", "lost", "changed", "hung")
 SLACK, SHORTEST = 20, 30.0  # a command hangs after so many times its undisturbed duration, at least after so many seconds
 TRIES = 4  # commands after the disturbed one, until the run counts as lost
-TEXTS = {
-    "bees": "I keep four hives of bees behind the shed, and I sell the honey at the market on the first Sunday of every month.",
-    "bread": "I bake rye bread twice a week with a starter that my aunt gave me, and the crust is never quite as dark as hers.",
-    "knees": "My knees hurt when I run, so I swim three times a week in the old pool by the harbour, always before breakfast.",
-    "lisbon": "I am learning Portuguese for a month in Lisbon next spring, where I want to draw tiles and eat grilled sardines.",
-    "night": "I work night shifts as a nurse in a children's ward, and I sleep until two in the afternoon with a mask on.",
-    "cello": "I play the cello in an amateur orchestra on Wednesdays, and we are rehearsing Elgar for a concert in December.",
-    "garden": "My garden is full of slugs, and I refuse to poison anything, so I go out at night with a torch and a bucket.",
-    "budget": "I am saving for a small boat, so I write down every purchase in a green notebook and eat lunch at home.",
-}
 NEW = {
     "kite": "I build kites out of old tents, and I fly the largest one on the beach at Skagen every windy April weekend.",
     "chess": "I lose at chess against my neighbour Olga on Tuesdays, and she lets me take back exactly one move a game.",
@@ -161,20 +151,17 @@ class Campaign:
         self._prepare()
 
     def _prepare(self) -> None:
-        from tests.conftest import build_model, tiny_config, train_tokenizer  # the tests' own tiny model
+        from tests.test_kill import NOTES
 
-        model = train_tokenizer(self.root / "model")
+        model = self.root / "model"
         code = (
-            "import sys, json; from pathlib import Path; sys.path.insert(0, sys.argv[2]); from tests.conftest import *\n"
-            "from mlx_lm.utils import save_model\n"
-            "save_model(Path(sys.argv[1]), build_model(tiny_config()))\n"
-            "Path(sys.argv[1], 'config.json').write_text(json.dumps(tiny_config()))"
+            "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[2]); "
+            "from tests.conftest import save_tiny_model, train_tokenizer; save_tiny_model(train_tokenizer(Path(sys.argv[1])))"
         )
-        assert build_model and tiny_config
         # In a process of its own: a process that has computed must not fork.
         subprocess.run([sys.executable, "-c", code, str(model), str(HERE.parent)], check=True)
         for notes in ("notes-that-grow", "notes"):  # the last of them is what `train` is compared with
-            write(self.root / notes, TEXTS)
+            write(self.root / notes, dict(NOTES[:8]))
             (self.root / f"{notes}.yaml").write_text(RECIPE.format(model=model, notes=self.root / notes))
             self._undisturbed("train", self.root / f"runs-of-{notes}" / "r", f"{notes}.yaml")
         write(self.root / "notes-that-grow", NEW)

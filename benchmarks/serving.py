@@ -7,7 +7,6 @@ each asks in turn for the trained model, without notes, and for the base. One in
 """
 
 import argparse
-import json
 import os
 import re
 import subprocess
@@ -45,16 +44,10 @@ def resident(pid: int) -> float:
 
 def tiny_run(folder: Path) -> Path:
     """A trained run of a tiny random model, with four notes."""
-    from mlx_lm.utils import save_model
-
     from tests.commands.test_chat import run_with_notes
-    from tests.conftest import build_model, tiny_config, train_tokenizer
+    from tests.conftest import save_tiny_model, train_tokenizer
 
-    model = folder / "model"
-    train_tokenizer(model)
-    save_model(model, build_model(tiny_config()))
-    (model / "config.json").write_text(json.dumps(tiny_config()))
-    return run_with_notes(folder, model)
+    return run_with_notes(folder, save_tiny_model(train_tokenizer(folder / "model")))
 
 
 def ask(client: OpenAI, name: str, number: int, seen: Seen) -> None:

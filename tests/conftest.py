@@ -96,6 +96,15 @@ def build_model(config: dict, seed: int = 0, spread: float = 3.0):
     return model
 
 
+def save_tiny_model(folder: Path) -> Path:
+    """The weights and the config of a tiny random Llama, in the folder of its tokenizer."""
+    from mlx_lm.utils import save_model
+
+    save_model(folder, build_model(tiny_config()))
+    (folder / "config.json").write_text(json.dumps(tiny_config()))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tokenizer_folder(tmp_path_factory) -> Path:
     return train_tokenizer(tmp_path_factory.mktemp("tokenizer"))
@@ -120,14 +129,10 @@ def tiny_folder(tmp_path_factory, tokenizer_folder) -> Path:
     """A tiny random Llama as a model folder that mlx-lm and transformers load."""
     import shutil
 
-    from mlx_lm.utils import save_model
-
     folder = tmp_path_factory.mktemp("tiny-llama")
-    save_model(folder, build_model(tiny_config()))
     for file in tokenizer_folder.iterdir():
         shutil.copy(file, folder / file.name)
-    (folder / "config.json").write_text(json.dumps(tiny_config()))
-    return folder
+    return save_tiny_model(folder)
 
 
 @pytest.fixture
