@@ -29,6 +29,7 @@ from mipo_mlx.serving.assistant import Assistant, Wishes
 from mipo_mlx.sources import changes, renew
 from mipo_mlx.training import rounds, train
 from tests.test_kill import NOTES as PAST
+from tests.training.test_rounds import Killed, dying
 
 from .test_chat import COOK, trained, with_notes
 
@@ -181,24 +182,6 @@ def test_an_update_is_the_run_afterwards(updated, finished):
     assert {path: path.read_bytes() for path in before} == before
 
 
-class Stopped(BaseException):
-    pass
-
-
-def stopping(function, call):
-    """`function`, that stops the update instead of its `call`-th call."""
-    left = call
-
-    def called(*args, **kwargs):
-        nonlocal left
-        left -= 1
-        if left == 0:
-            raise Stopped
-        return function(*args, **kwargs)
-
-    return called
-
-
 def test_an_update_that_is_stopped_anywhere_ends_with_the_same_bytes(finished, updated, tmp_path, monkeypatch):
     """One update, stopped at each place in turn; in between, the run answers with the adapters that it had."""
     run = copy_of(finished, tmp_path)
@@ -211,8 +194,8 @@ def test_an_update_that_is_stopped_anywhere_ends_with_the_same_bytes(finished, u
     ]  # fmt: skip
     for place, name, call, expected in places:
         with monkeypatch.context() as patch:
-            patch.setattr(place, name, stopping(getattr(place, name), call))
-            with pytest.raises(Stopped):
+            patch.setattr(place, name, dying(getattr(place, name), call))
+            with pytest.raises(Killed):
                 updating.train_on(runs.existing_run(run.folder, tmp_path), QUIET)
         assert adapters.read_bytes() == expected, name
         identity.check_adapters(run.folder, run.recipe.model)
