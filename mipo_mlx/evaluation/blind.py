@@ -50,11 +50,6 @@ def count(votes: Sequence[Ballot], recipe: Recipe) -> Tally:
     return Tally(len(votes), values.count(1.0), values.count(0.0), values.count(0.5), preferred)
 
 
-def votes_on(folder: Path, adapters: str) -> list[Ballot]:
-    """The votes in a run's folder on these adapters (`adapters_of`)."""
-    return [vote for vote in read_records(folder / VOTES, Ballot) if vote.adapters == adapters]
-
-
 def tally(folder: Path, recipe: Recipe) -> Tally:
     """The tally of a run's votes on its own adapters."""
     return count(votes_on(folder, adapters_of(folder)) if (folder / ADAPTERS).exists() else [], recipe)
