@@ -328,22 +328,15 @@ def run_stage(run: Run, step: str, reporter: Reporter, title: str = "") -> dict[
     backend.start()
     check_files(run, step, reporter)
     before = run.manifest if run.done(step) else None
-    planned = run.steps()
-    changed_by_it = ["report"] if step in ("evaluation", "export") else planned[planned.index(step) + 1 :]
+    changed_by_it = ["report"] if step in ("evaluation", "export") else run.steps()[run.steps().index(step) + 1 :]
     if run.pending:  # an update changes nothing before it is taken
         changed_by_it = []
     entries = {name: entry for name, entry in run.manifest.get("stages", {}).items() if name not in changed_by_it}
     begin, earlier = time.monotonic(), run.manifest.get("stages", {}).get(step, {}).get("seconds", 0)
     entries[step] = {"state": "started", "seconds": earlier}
     on = backend.device()
-    made_with = {
-        "versions": backend.versions(),
-        "device": str(on),
-        "blas": on.blas,
-        "seed": run.recipe.seed,
-        "model": run.recipe.model,
-    }
-    _update(run, **made_with, stages=entries)
+    made_with = {"versions": backend.versions(), "device": str(on), "blas": on.blas}
+    _update(run, **made_with, seed=run.recipe.seed, model=run.recipe.model, stages=entries)
     try:
         with reporter.stage(title or step, earlier):
             summary = STAGES[parse(step)[0]].start(run, reporter, parse(step)[1])
