@@ -244,15 +244,18 @@ def schedule(options: RunOptions, at: str, show: bool, remove: bool) -> None:
     "--allow-origin", "origins", multiple=True, metavar="ORIGIN",
     help="Also let a page or program of this origin ask, as in app://obsidian.md; may be given more than once.",
 )  # fmt: skip
+@click.option("--watch", is_flag=True, help="Take notes that change into memory at once, as `update` does.")
 @writes
-def serve(options: RunOptions, port: int, host: str, api_key: str | None, origins: tuple[str, ...], **wishes: Any) -> None:
+def serve(
+    options: RunOptions, port: int, host: str, api_key: str | None, origins: tuple[str, ...], watch: bool, **wishes: Any
+) -> None:
     """Serve the result of RUN (its name or folder) to other programs by OpenAI's API, with your notes."""
     from .commands import start
 
     run, wanted = start.to_answer(options, wishes)
     from .commands import serve as serving
 
-    serving.serve(run, serving.Place(host, port, api_key, origins), wanted, echo)
+    serving.serve(run, serving.Place(host, port, api_key, origins), wanted, echo, watch)
 
 
 @main.command("runs")

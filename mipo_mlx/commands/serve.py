@@ -27,13 +27,15 @@ class Place:
     origins: tuple[str, ...]
 
 
-def serve(run: Run, place: Place, wishes: Wishes, say: Callable[[str], None]) -> None:
-    """Serve a trained run until Ctrl-C."""
+def serve(run: Run, place: Place, wishes: Wishes, say: Callable[[str], None], watch: bool = False) -> None:
+    """Serve a trained run until Ctrl-C. watch: memory follows the notes. Raises UserError where there are none in files."""
+    if watch and not run.recipe.sources.notes:
+        raise UserError(f"--watch: {run.folder} has no notes in files; leave it out")
     access = Access.of(place.host, place.port, key_of(place.api_key), place.origins)
     created = run.manifest.get("created", "")
     seconds = int(datetime.fromisoformat(created).timestamp()) if created else 0
     served = Served(run.folder, run.recipe, wishes, seconds, lambda: locked(run.folder, Reporter(quiet=True)))
-    run_server(served, access, Reporter(), lambda port: say(started(run.folder.name, access, port)))
+    run_server(served, access, Reporter(), lambda port: say(started(run.folder.name, access, port)), watch)
 
 
 def key_of(given: str | None) -> str:

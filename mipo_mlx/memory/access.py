@@ -9,6 +9,8 @@ from ..models.prompts import count_tokens
 from ..models.word_vectors import WordVectors
 from ..progress import Reporter
 from ..recipe import Recipe
+from ..sources.changes import Changes
+from .contexts import profile_of
 from .index import open_index
 from .reranker import affordable
 from .retrieve import Memory
@@ -27,6 +29,15 @@ def open_memory(folder: Path, recipe: Recipe, loaded: LoadedModel, reporter: Rep
     if embedder:
         index.embed(embedder, reporter)
     return Memory(index, embedder, affordable(loaded, recipe.pairs) if recipe.memory.second_look else None)
+
+
+def renew(memory: Memory, folder: Path, recipe: Recipe, loaded: LoadedModel, reporter: Reporter) -> Changes:
+    """Bring an open memory up to date with the notes of the run in `folder`; returns what was new, changed and gone."""
+    index = memory.index
+    changes = index.refresh(recipe, lambda text: count_tokens(loaded.tokenizer, text), reporter, profile_of(folder, recipe))
+    if memory.embedder:
+        index.embed(memory.embedder, reporter)
+    return changes
 
 
 def embedder_of(recipe: Recipe, loaded: LoadedModel) -> embedding.Embedder | None:

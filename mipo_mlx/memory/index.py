@@ -41,15 +41,15 @@ NO_STAMP = (0, 0, "")  # of a source that is no file
 LONGEST = 24  # characters of a word that a mistyped one may stand for
 TOKENIZER = "tokenize = 'porter unicode61 remove_diacritics 2'"
 SCHEMA = f"""
-CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE files (id INTEGER PRIMARY KEY, source TEXT NOT NULL UNIQUE, size INTEGER, modified INTEGER, sha256 TEXT);
-CREATE TABLE passages (id INTEGER PRIMARY KEY, file INTEGER NOT NULL, note TEXT NOT NULL, line INTEGER NOT NULL, vector BLOB);
-CREATE INDEX passages_of_file ON passages (file);
-CREATE VIRTUAL TABLE passage_words USING fts5 (text, source, pairs, {TOKENIZER});
-CREATE VIRTUAL TABLE file_words USING fts5 (text, source, pairs, {TOKENIZER});
-CREATE VIRTUAL TABLE passage_terms USING fts5vocab (passage_words, row);
-CREATE TABLE terms (term TEXT PRIMARY KEY, passages INTEGER NOT NULL) WITHOUT ROWID;
-CREATE VIRTUAL TABLE spelling USING fts5 (term, tokenize = 'trigram');
+CREATE TABLE IF NOT EXISTS facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS files (id INTEGER PRIMARY KEY, source TEXT NOT NULL UNIQUE, size INTEGER, modified INTEGER, sha256 TEXT);
+CREATE TABLE IF NOT EXISTS passages (id INTEGER PRIMARY KEY, file INT NOT NULL, note TEXT NOT NULL, line INT NOT NULL, vector BLOB);
+CREATE INDEX IF NOT EXISTS passages_of_file ON passages (file);
+CREATE VIRTUAL TABLE IF NOT EXISTS passage_words USING fts5 (text, source, pairs, {TOKENIZER});
+CREATE VIRTUAL TABLE IF NOT EXISTS file_words USING fts5 (text, source, pairs, {TOKENIZER});
+CREATE VIRTUAL TABLE IF NOT EXISTS passage_terms USING fts5vocab (passage_words, row);
+CREATE TABLE IF NOT EXISTS terms (term TEXT PRIMARY KEY, passages INTEGER NOT NULL) WITHOUT ROWID;
+CREATE VIRTUAL TABLE IF NOT EXISTS spelling USING fts5 (term, tokenize = 'trigram');
 """
 
 
@@ -118,11 +118,10 @@ class Index:
     def clear(self) -> None:
         """Make the index empty."""
         tables = self.connection.execute("SELECT name FROM sqlite_schema WHERE sql LIKE 'CREATE%TABLE%'").fetchall()
-        with self._writing():
-            virtual = ("passage_terms", "passage_words", "file_words", "spelling")  # each drops the tables that it keeps
-            for name in (*virtual, *(name for (name,) in tables)):
-                self.connection.execute(f'DROP TABLE IF EXISTS "{name}"')
-        self._make()
+        virtual = ("passage_terms", "passage_words", "file_words", "spelling")  # each drops the tables that it keeps
+        names = (*virtual, *(name for (name,) in tables))
+        self._make("".join(f'DROP TABLE IF EXISTS "{name}"; ' for name in names))
+        self._vectors = self._places = None
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -235,9 +234,11 @@ class Index:
             self._places = Places(*(np.array([row[part] for row in rows], np.int64) for part in (0, 1)))
         return self._places
 
-    def _make(self) -> None:
+    def _make(self, first: str = "") -> None:
+        """Run `first`, then make the tables that are missing: another process may have made them since."""
+        facts = f"INSERT OR IGNORE INTO facts VALUES ('format', '{FORMAT}')"
         try:
-            self.connection.executescript(f"BEGIN; {SCHEMA} INSERT INTO facts VALUES ('format', '{FORMAT}'); COMMIT;")
+            self.connection.executescript(f"BEGIN IMMEDIATE; {first}{SCHEMA} {facts}; COMMIT;")
         except sqlite3.OperationalError as error:
             if "fts5" in str(error) or "tokenizer" in str(error):
                 raise Failure(
@@ -271,24 +272,23 @@ class Index:
         query = "SELECT source, size, modified, sha256 FROM files"
         known = {source: (size, modified, digest) for source, size, modified, digest in self.connection.execute(query)}
         before, now = {source: digest for source, (*_, digest) in known.items()}, dict[str, str]()
-        named = [(kept_name(file, sources), file) for file in files]
-        for name, file in named:
-            same = known.get(name, NO_STAMP)[:2] == file.stamp()
+        named = [(kept_name(file, sources), file, file.stamp()) for file in files]  # before they are read: a write meanwhile shows
+        for name, file, stamp in named:
+            same = known.get(name, NO_STAMP)[:2] == stamp
             now[name] = before[name] if same and name in known else file.sha256()
         changes, tally = Changes.between(before, now), Tally()
         with self._writing():
             self._remove(changes.gone)
-            anew = [(name, file) for name, file in named if before.get(name) != now[name]]
+            anew = [row for row in named if before.get(row[0]) != now[row[0]]]
             with reporter.track("remembering notes", total=len(anew), unit="files") as bar:
-                for name, file in anew:
+                for name, file, stamp in anew:
                     notes = read_file(file, tally, sources)
                     notes = headings_as_notes(notes) if len(files) == 1 else notes
                     self._remove([name])
-                    stamp = (*file.stamp(), now[name])
                     passages, whole = _passages(notes, sources, count_tokens, own)
-                    self._add(name, stamp, passages, _all_words(file, sources) if whole else "")
+                    self._add(name, (*stamp, now[name]), passages, _all_words(file, sources) if whole else "")
                     bar.advance(1)
-            touched = [(*file.stamp(), name) for name, file in named if known.get(name, NO_STAMP)[:2] != file.stamp()]
+            touched = [(*stamp, name) for name, _, stamp in named if known.get(name, NO_STAMP)[:2] != stamp]
             self.connection.executemany("UPDATE files SET size = ?, modified = ? WHERE source = ?", touched)
             if changes:
                 self._count_terms()

@@ -11,7 +11,7 @@ from mlx_lm.generate import stream_generate
 from ..engine import fast
 from ..engine.sampling import nucleus_sampler
 from ..errors import UserError
-from ..memory.access import open_memory
+from ..memory.access import open_memory, renew
 from ..memory.contexts import profile_of
 from ..memory.retrieve import Match
 from ..models import adapters
@@ -21,6 +21,7 @@ from ..models.prompts import encode, system_message, window_of
 from ..progress import Reporter
 from ..recipe import Recipe
 from ..records import BASE, TUNED, Context
+from ..sources.changes import Changes
 
 TOP_P = 0.95
 
@@ -77,6 +78,12 @@ class Assistant:
         self.max_tokens = self.affordable(wishes.max_tokens)
         self.window = self.longest and self.longest - self.max_tokens
         self.memory = open_memory(folder, recipe, self.loaded, reporter) if wishes.notes and not wishes.context else None
+
+    def renew(self) -> Changes:
+        """Take changed notes into memory; returns what was new, changed and gone."""
+        if self.memory is None:
+            return Changes()
+        return renew(self.memory, self.folder, self.recipe, self.loaded, Reporter(quiet=True))
 
     def affordable(self, max_tokens: int) -> int:
         """That many tokens of answer, or half of the model's window where they are more."""

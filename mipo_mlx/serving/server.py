@@ -4,7 +4,7 @@ mipo-mlx serve RUN -> serve() -> Guard -> Api and Desk -> Worker
 """
 
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from .api import Api
 from .assistant import Assistant, Wishes
 from .desk import Desk, Owned
 from .guard import Access, Guard, is_loopback
+from .watch import watching
 from .web import HANDLERS, listening, server
 from .worker import Worker
 
@@ -44,15 +45,19 @@ def check(access: Access) -> None:
     listening(access.host, access.port).close()
 
 
-def serve(served: Served, access: Access, reporter: Reporter, started: Callable[[int], None]) -> None:
-    """Answer until Ctrl-C. `started` is called with the port once the model is loaded and clients can ask."""
+def serve(served: Served, access: Access, reporter: Reporter, started: Callable[[int], None], watch: bool = False) -> None:
+    """Answer until Ctrl-C. `started` is called with the port once the model is loaded and clients can ask.
+
+    watch: memory follows the notes by itself.
+    """
     check(access)
     worker = Worker(lambda: Assistant(served.folder, served.recipe, served.wishes, reporter))
     worker.ready.result()
     try:
         bound = listening(access.host, access.port)
         started(bound.getsockname()[1])
-        with suppress(KeyboardInterrupt):
+        follow = watching(served.folder, served.recipe.sources, worker, reporter.conclude) if watch else nullcontext()
+        with suppress(KeyboardInterrupt), follow:
             server(application(served, worker, access)).run([bound])
     finally:
         worker.close()

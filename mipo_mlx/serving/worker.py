@@ -148,6 +148,10 @@ class Worker:
 
     async def call(self, function: Callable[[], T]) -> T:
         """What `function` returns in the thread of the model."""
+        return await asyncio.wrap_future(self.submit(function))
+
+    def submit(self, function: Callable[[], T]) -> Future[T]:
+        """Let the thread of the model run `function`; callers of other threads wait for the result."""
         result: Future[T] = Future()
 
         def job() -> None:
@@ -158,7 +162,7 @@ class Worker:
                     result.set_exception(error)
 
         self._jobs.put(job)
-        return await asyncio.wrap_future(result)
+        return result
 
     async def answer(self, order: Order) -> AsyncGenerator[Piece, None]:
         """The pieces of an answer. When the caller stops to read, the model stops to write. Raises Busy."""

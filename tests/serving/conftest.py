@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from mipo_mlx.run import existing_run, locked
 from mipo_mlx.serving.assistant import Assistant, Wishes
 from mipo_mlx.serving.guard import Access
 from mipo_mlx.serving.server import Served, application
+from mipo_mlx.serving.watch import watching
 from mipo_mlx.serving.web import listening, server
 from mipo_mlx.serving.worker import Worker
 from tests.commands.test_chat import run_with_notes
@@ -50,7 +51,10 @@ class Address:
 
 
 @contextmanager
-def serving(folder: Path, *, key: str = "", origins: tuple[str, ...] = (), **wishes) -> Iterator[Address]:
+def serving(
+    folder: Path, *, key: str = "", origins: tuple[str, ...] = (), watch: list[str] | None = None, **wishes
+) -> Iterator[Address]:
+    """watch: gets the lines of `--watch`; None: without it."""
     recipe = existing_run(folder, folder.parent).recipe
     wanted = Wishes(**{"max_tokens": 8, "temperature": 0.0, **wishes})
     worker = Worker(lambda: Assistant(folder, recipe, wanted, Reporter(quiet=True)))
@@ -62,10 +66,12 @@ def serving(folder: Path, *, key: str = "", origins: tuple[str, ...] = (), **wis
     )
     thread = threading.Thread(target=running.run, args=([bound],))
     thread.start()
+    follow = nullcontext() if watch is None else watching(folder, recipe.sources, worker, watch.append, every=0.05)
     try:
         while not running.started:
             time.sleep(0.01)
-        yield Address(folder, access.port, worker, key)
+        with follow:
+            yield Address(folder, access.port, worker, key)
     finally:
         running.should_exit = True
         thread.join()
