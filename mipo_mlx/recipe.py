@@ -15,7 +15,7 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 DISTRACTORS = [0.5, 0.25, 0.25]  # what pairs.distractors is by itself for the notes of one owner
-CONTRASTS_CONTEXTS = ("infonce_authors", "sami")  # objectives whose loss needs one grid's answers under its other contexts
+CONTRASTS_CONTEXTS = ("infonce_authors", "sami", "tilt")  # objectives whose loss needs one grid's answers under its other contexts
 NegativeKind = Literal["random_context", "no_context", "hard_context", "random_prompt"]
 
 
@@ -141,12 +141,13 @@ class Lora(Section):
 
 
 class Training(Section):
-    objective: Literal["dpo", "ipo", "hinge", "dpop", "infonce", "sft", "infonce_authors", "sami"] = "dpo"
+    objective: Literal["dpo", "ipo", "hinge", "dpop", "infonce", "sft", "infonce_authors", "sami", "tilt"] = "dpo"
     beta: Positive = 0.1
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     length_normalized: bool = False
     nll_weight: NotNegative = 0.0
     dpop_weight: NotNegative = 5.0
+    tilt_strength: Positive = 0.5
     learning_rate: Positive = 4e-5
     epochs: Positive = 1.0
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
@@ -164,6 +165,16 @@ class Training(Section):
     min_chosen_reward: float | None = -3.0
     loggers: list[Literal["tensorboard", "wandb"]] = []
     lora: Lora = Lora()
+
+    @model_validator(mode="after")
+    def _tilt_has_goals(self) -> "Training":
+        if self.objective == "tilt":
+            for key in ("label_smoothing", "length_normalized", "nll_weight"):
+                if getattr(self, key):
+                    raise ValueError(f"{key}: objective tilt learns whole distributions, not answers; remove it")
+            if self.reference != "base":
+                raise ValueError("reference: objective tilt takes its goals from the base; write base, or another objective")
+        return self
 
 
 def _is_url(name: str) -> bool:

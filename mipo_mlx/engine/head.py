@@ -108,7 +108,17 @@ def _part(hidden: mx.array, targets: mx.array, begin: int) -> tuple[mx.array, mx
 def _chunk(head: OutputHead, hidden: mx.array, targets: mx.array, size: int, gradient: bool) -> tuple[mx.array, mx.array]:
     """log p(target) (tokens,) and, if `gradient`, its derivative by `hidden` (tokens, width)."""
     logit, direction = _targets(head, hidden, targets, gradient)
-    top, total, pull = mx.full((targets.size, 1), -mx.inf), mx.zeros((targets.size, 1)), mx.zeros(hidden.shape)
+    normaliser, pull = normalisers(head, hidden, size, gradient)
+    return logit - normaliser, direction - pull
+
+
+def normalisers(head: OutputHead, hidden: mx.array, size: int, gradient: bool) -> tuple[mx.array, mx.array]:
+    """The logarithm of the sum of all exp(logit), (tokens,) float32.
+
+    Also, if `gradient`, its derivative by `hidden` (tokens, width).
+    """
+    tokens = hidden.shape[0]
+    top, total, pull = mx.full((tokens, 1), -mx.inf), mx.zeros((tokens, 1)), mx.zeros(hidden.shape)
     ready = hidden
     for begin in range(0, size, BLOCK):
         block = head.cut(slice(begin, min(begin + BLOCK, size)), after=ready)
@@ -123,7 +133,7 @@ def _chunk(head: OutputHead, hidden: mx.array, targets: mx.array, size: int, gra
             pull = pull * shrink + more
             total, top = mx.depends([total, top], [pull])  # one block after another, or all would be alive at once
         ready = total
-    return logit - (top + mx.log(total))[:, 0], direction - pull / total
+    return (top + mx.log(total))[:, 0], pull / total
 
 
 def _targets(head: OutputHead, hidden: mx.array, targets: mx.array, gradient: bool) -> tuple[mx.array, mx.array]:

@@ -43,6 +43,21 @@ def batch_logprobs(
     of its activations. `gradient=False` is cheaper where only values are needed. `recorded`: keys and values of the prompts but
     their last tokens, padded to prompt length - 1, where there are some already.
     """
+    hidden, kept = answer_hidden(model, batch, checkpoint=checkpoint, gradient=gradient, recorded=recorded)
+    places = mx.array(kept, dtype=mx.int32)
+    targets = batch.answers.reshape(-1)[places]
+    compute = heads.token_logprobs if gradient else heads.token_logprobs_without_gradient
+    logps = compute(heads.OutputHead(model), hidden, targets)
+    return mx.zeros((batch.answers.size,)).at[places].add(logps).reshape(batch.answers.shape)
+
+
+def answer_hidden(
+    model: nn.Module, batch: Padded, *, checkpoint: bool = False, gradient: bool = True, recorded: Recorded | None = None
+) -> tuple[mx.array, np.ndarray]:
+    """The body's output where each answer token is predicted, (tokens, width), one answer after the other, without padding.
+
+    Also the places of these tokens in the flat `batch.answers`, (tokens,). The keywords are those of `batch_logprobs`.
+    """
     with swapped(text_model(model), gradient):
         if shares_prompts(model):
             hidden = _shared_hidden(model, batch, checkpoint, recorded)
@@ -51,12 +66,7 @@ def batch_logprobs(
     valid = mx.arange(batch.answers.shape[-1]) < batch.answer_lengths[..., None]
     # Padding is dropped before the output head: it needs neither logits nor gradients.
     kept = np.flatnonzero(np.array(valid).reshape(-1))
-    places = mx.array(kept, dtype=mx.int32)
-    targets = batch.answers.reshape(-1)[places]
-    hidden = hidden.reshape(-1, hidden.shape[-1])[places]
-    compute = heads.token_logprobs if gradient else heads.token_logprobs_without_gradient
-    logps = compute(heads.OutputHead(model), hidden, targets)
-    return mx.zeros((batch.answers.size,)).at[places].add(logps).reshape(batch.answers.shape)
+    return hidden.reshape(-1, hidden.shape[-1])[mx.array(kept, dtype=mx.int32)], kept
 
 
 def token_logprobs(

@@ -74,8 +74,9 @@ def training_charts(rows: Rows, candidates: int, settings: Training, kept: tuple
     if not same_loss(settings):
         loss = [steps.curve(f"training ({settings.objective} loss)", "faint", "loss")]
         loss.append(steps.validation("loss", "validation pairs (DPO loss)"))
+    unit = "nats a token" if settings.objective == "tilt" else "nats a pair"
     wanted = [
-        Wanted("Loss", loss, "nats a pair", untrained(candidates, settings), zero=False),
+        Wanted("Loss", loss, unit, untrained(candidates, settings), zero=False),
         Wanted("Reward margin", steps.both("margin"), "beta \u00d7 nats"),
         Wanted("Reward accuracy", steps.both("accuracy"), "share of rejected answers", ("chance", 0.5), zero=False),
         Wanted("Rewards of chosen and rejected answers", steps.sides("reward"), "beta \u00d7 nats"),

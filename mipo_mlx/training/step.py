@@ -5,7 +5,7 @@ again.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,10 +15,11 @@ import numpy as np
 from mlx.utils import tree_map
 
 from ..engine.logprobs import Padded, batch_logprobs
+from ..engine.support import Goal
 from ..errors import Failure, is_too_large, is_watchdog, one_line
 from ..recipe import CONTRASTS_CONTEXTS, Training
 from ..records import Pair
-from . import contrasting, objectives
+from . import contrasting, distilling, objectives
 from .contrasting import Window
 
 ALONE = 3  # times that the watchdog may end a single pair in one step; the display may go to sleep meanwhile
@@ -60,7 +61,9 @@ def gradient_step(model: nn.Module, pairs: list[Pair], settings: Training, *, to
     before, mode = model.trainable_parameters(), model.training
     model.train()
     try:
-        if settings.objective in CONTRASTS_CONTEXTS:
+        if settings.objective == "tilt":
+            total.add_distilled(*total.tilted(contrasting.windows(pairs)))
+        elif settings.objective in CONTRASTS_CONTEXTS:
             for window in contrasting.windows(pairs):
                 total.add_contrasting(window)
         else:
@@ -102,6 +105,25 @@ class _Sum:
         self._record(logps, whole, window, everything)
         mx.eval(weights)
         self._in_parts(window, partial(self._pull, weights))
+
+    def tilted(self, windows: Sequence[Window]) -> tuple[Window, list[Goal]]:
+        """All pairs of the step with their chosen answers alone, and the goals of these, which the base gives.
+
+        The hidden states of a grid are held at once: K x K answers, a vector each token.
+        """
+        goals: list[Goal] = []
+        with distilling.as_base(self.model):
+            for window in windows:
+                rows: distilling.Rows = [[]] * len(window.pairs)
+                grid = Window(contrasting.contrast(window.pairs), window.positions)
+                self._in_parts(grid, partial(self._hidden, rows))
+                goals += distilling.tilted(self.model, window.pairs, rows, self.settings.tilt_strength)
+        pairs = [replace(p, tokens=p.tokens[:1], reference=p.reference[:1]) for window in windows for p in window.pairs]
+        return Window(pairs, [positions for window in windows for positions in window.positions]), goals
+
+    def add_distilled(self, window: Window, goals: list[Goal]) -> None:
+        """Add the gradient of pairs of one answer that are trained towards distributions."""
+        self._in_parts(window, partial(self._distil, goals))
 
     def _in_parts(self, window: Window, work: Callable[[Window, Batch, list[int]], None], some: list[int] | None = None) -> None:
         """`work` on micro-batches of the pairs `some` (all of the window); one that does not fit is split and done again."""
@@ -156,6 +178,24 @@ class _Sum:
 
         self._accumulate(mx.grad(loss)(self.model.trainable_parameters()))
 
+    def _hidden(self, rows: distilling.Rows, window: Window, batch: Batch, some: list[int]) -> None:
+        """Put the hidden states of `some` pairs into `rows`."""
+        for i, row in zip(some, distilling.hidden_rows(self.model, batch), strict=True):
+            rows[i] = row
+
+    def _distil(self, goals: list[Goal], window: Window, batch: Batch, some: list[int]) -> None:
+        """Add the gradient of the mean divergence of `some` pairs from their goals."""
+
+        def loss(parameters: dict[str, Any]) -> tuple[mx.array, mx.array, mx.array]:
+            self.model.update(parameters)
+            nats, logps = distilling.losses(self.model, batch, [goals[i] for i in some], self.checkpoint)
+            return self._shares(nats, window, some).sum(), nats, logps
+
+        (_, nats, logps), gradients = mx.value_and_grad(loss)(self.model.trainable_parameters())
+        self._accumulate(gradients, nats, logps)
+        lengths, reference = batch.answer_lengths[:, 0], batch.reference[:, 0]
+        self._enter(distilling.figures(nats, logps, reference, lengths, self.settings.beta), window, some)
+
     def _logps(self, parameters: dict[str, Any], batch: Batch) -> mx.array:
         """(pairs, candidates) summed log-probabilities in nats, differentiable in `parameters`."""
         self.model.update(parameters)
@@ -170,15 +210,21 @@ class _Sum:
         return objectives.losses(logps, batch.reference, batch.answer_lengths, batch.mask, self.settings)
 
     def _weighted(self, logps: mx.array, batch: Batch, window: Window, some: list[int]) -> mx.array:
+        return self._shares(self._losses(logps, batch), window, some)
+
+    def _shares(self, losses: mx.array, window: Window, some: list[int]) -> mx.array:
         """Each pair's share of the mean loss over the step; a pair that stands for several counts as often."""
         stands_for = [len(window.positions[i]) for i in some]
-        return self._losses(logps, batch) * mx.array(stands_for, dtype=mx.float32) / len(self.rows)
+        return losses * mx.array(stands_for, dtype=mx.float32) / len(self.rows)
 
     def _record(self, logps: mx.array, batch: Batch, window: Window, some: list[int]) -> None:
         figures = {
             "loss": self._losses(logps, batch),
             **objectives.metrics(logps, batch.reference, batch.answer_lengths, batch.mask, self.settings),
         }
+        self._enter(figures, window, some)
+
+    def _enter(self, figures: dict[str, mx.array], window: Window, some: list[int]) -> None:
         columns = {key: np.array(value).tolist() for key, value in figures.items()}
         for row, i in enumerate(some):
             for position in window.positions[i]:

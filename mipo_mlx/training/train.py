@@ -230,7 +230,7 @@ def train(model: Any, job: Job, watch: Watch) -> Result:
                 mx.eval(model.trainable_parameters(), optimizer.state)
                 state.step += 1
             _log({**row, **_speed(pairs, time.perf_counter() - began)}, job, state, watch)
-            bar.advance(1, f"loss {row['loss']:.3f}  accuracy {row['accuracy']:.2f}")
+            bar.advance(1, f"loss {row['loss']:.3f}" + (f"  accuracy {row['accuracy']:.2f}" if "accuracy" in row else ""))
             if stopped is None:
                 last = state.step == len(steps)
                 if validation and (last or state.step % settings.evaluate_every == 0):

@@ -16,7 +16,7 @@ from mipo_mlx.records import Pair
 from mipo_mlx.training import step as gradients
 from tests.conftest import build_model, tiny_config
 
-OBJECTIVES = ["dpo", "ipo", "hinge", "dpop", "infonce", "sft", "infonce_authors", "sami"]
+OBJECTIVES = ["dpo", "ipo", "hinge", "dpop", "infonce", "sft", "infonce_authors", "sami", "tilt"]
 
 
 def adapted(lora: Lora | None = None, spread: float = 0.1):

@@ -247,7 +247,7 @@ BASE = Training(learning_rate=1e-3, epochs=2.0, evaluate_every=4, checkpoint_eve
     [
         {"beta": 0.5}, {"learning_rate": 2e-3}, {"epochs": 1.0}, {"warmup": 0.5}, {"final_learning_rate": 0.9},
         {"weight_decay": 5.0}, {"betas": [0.5, 0.6]}, {"clip": 1e-6}, {"grids_per_step": 2}, {"label_smoothing": 0.3},
-        {"length_normalized": True}, {"nll_weight": 1.0}, {"objective": "ipo"},
+        {"length_normalized": True}, {"nll_weight": 1.0}, {"objective": "ipo"}, {"objective": "tilt"},
     ],
     ids=lambda change: next(iter(change)),
 )  # fmt: skip
