@@ -13,6 +13,7 @@ from . import archive
 from .choice import Choice
 from .decode import writable
 from .hub import read_contexts
+from .limits import within_limits
 from .note import Block, NotANote, Note, Skip, Tally
 from .note_file import NoteFile
 from .readers import ENDINGS, Reader, days_as_notes, headings_as_notes, reader_for
@@ -52,15 +53,13 @@ def note_files(sources: Sources, tally: Tally) -> list[NoteFile]:
 def read_file(file: NoteFile, tally: Tally, sources: Sources) -> list[Note]:
     """The notes of a file that the recipe does not leave out, with secrets replaced, so that no later code has one.
 
-    A file that makes its reader fail is skipped: one odd note among hundreds does not end a run.
+    A file that makes its reader fail, or takes it too long (`limits`), is skipped: one odd note among hundreds does not end a run.
     """
     hide: Callable[[str], str] = partial(redact, counts=Counter()) if sources.redact else str
     hide_name: Callable[[str], str] = redact_name if sources.redact else str
     recoded = len(tally.recoded)
     try:
-        whole = file.reader(file, tally) if file.reader else []
-        notes = [_bounded(part) for note in whole for part in days_as_notes(note)]
-        notes = [redact_note(note, tally.redacted) for note in notes] if sources.redact else notes
+        notes = within_limits(partial(_cleaned, hidden=sources.redact), file, tally)
     except NotANote as reason:
         tally.leave(hide_name(file.source), str(reason))
         return []
@@ -77,6 +76,13 @@ def read_file(file: NoteFile, tally: Tally, sources: Sources) -> list[Note]:
             entry["file"] = hide_name(entry["file"])
     tally.read += 1
     return _chosen(notes, Choice.of(sources), tally) if sources.include or sources.exclude else notes
+
+
+def _cleaned(file: NoteFile, tally: Tally, hidden: bool) -> list[Note]:
+    """The notes of a file as its reader gives them, in blocks of a bounded length. hidden: with secrets replaced."""
+    whole = file.reader(file, tally) if file.reader else []
+    notes = [_bounded(part) for note in whole for part in days_as_notes(note)]
+    return [redact_note(note, tally.redacted) for note in notes] if hidden else notes
 
 
 def places(sources: Sources) -> list[Path]:

@@ -1,7 +1,7 @@
 """The records of this folder: notes of cleaned blocks, passages, and the counts that become sources.json."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 
@@ -72,6 +72,15 @@ class Tally:
         """Count a file that is left alone, and keep its name for the page of `mipo-mlx notes`."""
         self.left_alone[why] += 1
         self.alone.append((file, why))
+
+    def add(self, other: "Tally") -> None:
+        """Add the counts of another tally."""
+        for each in fields(self):
+            mine, theirs = getattr(self, each.name), getattr(other, each.name)
+            if isinstance(mine, Counter):
+                mine.update(theirs)
+            else:
+                setattr(self, each.name, mine + theirs)
 
     def drop(self, passage: Passage, why: str) -> None:
         self.dropped[why] += 1

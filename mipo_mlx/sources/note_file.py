@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -36,7 +37,7 @@ class NoteFile:
 
     @staticmethod
     def on_disk(path: Path, source: str | None = None, logseq: bool = False) -> "NoteFile":
-        return NoteFile(writable(source or path.name), path, lambda: open(path, "rb"), logseq)
+        return NoteFile(writable(source or path.name), path, partial(_open, path), logseq)
 
     @property
     def ending(self) -> str:
@@ -102,6 +103,10 @@ class NoteFile:
         if encoding != "utf-8":
             tally.recoded.append({"file": self.source, "as": encoding})
         return text
+
+
+def _open(path: Path) -> BinaryIO:
+    return open(path, "rb")
 
 
 def _size(handle: BinaryIO) -> int:

@@ -1,0 +1,120 @@
+"""A file that hangs, grows or ends its reader is skipped and named, and the others are read; limits change no note."""
+
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mipo_mlx.progress import Reporter
+from mipo_mlx.recipe import Sources
+from mipo_mlx.sources import gather, limits
+from mipo_mlx.sources.note import Skip, Tally
+from mipo_mlx.sources.note_file import NoteFile
+
+# Readers of a module that the helper imports by its name.
+READERS = """
+import os, re
+def loop(file, tally):
+    while True: pass
+def pattern(file, tally):
+    return re.match("(a|aa)+$", "a" * 60 + "b")
+def swallow(file, tally):
+    while True:
+        try:
+            while True: pass
+        except Exception: pass
+def grow(file, tally):
+    held = []
+    while True: held.append(b"x" * 1_000_000)
+def end(file, tally): os._exit(7)
+def refuse(file, tally):
+    tally.removed["quotes"] += 2
+    raise ValueError("broken")
+def read(file, tally):
+    tally.removed["quotes"] += 2
+    return [file.source, len(file.bytes())]
+"""
+
+
+@pytest.fixture
+def readers(tmp_path, monkeypatch):
+    (tmp_path / "readers_of_this_test.py").write_text(READERS)
+    monkeypatch.syspath_prepend(tmp_path)
+    helper = limits._Helper()
+    monkeypatch.setattr(limits, "_helper", helper)
+    monkeypatch.setattr(limits, "LEAST", 0.3)
+    monkeypatch.setattr(limits, "A_MEGABYTE", 0.0)
+    import readers_of_this_test
+
+    yield readers_of_this_test
+    if helper.process:
+        helper.process.kill()
+        helper._end()
+
+
+@pytest.fixture
+def large(tmp_path) -> NoteFile:
+    (tmp_path / "large.md").write_bytes(b"I bake.\n" * (limits.SMALL // 8 + 1))
+    return NoteFile.on_disk(tmp_path / "large.md")
+
+
+@pytest.mark.parametrize("name", ["loop", "pattern", "swallow"])
+def test_a_small_file_that_hangs_is_left(readers, tmp_path, name):
+    (tmp_path / "a.md").write_text("a")
+    with pytest.raises(Skip, match="more than 0 seconds of computing"):
+        limits.within_limits(getattr(readers, name), NoteFile.on_disk(tmp_path / "a.md"), Tally())
+
+
+def test_a_large_file_is_read_by_a_helper_that_may_end(readers, large, monkeypatch):
+    monkeypatch.setattr(limits, "MEMORY", 200 << 20)
+    for name, why in (("loop", "more than 1 seconds"), ("grow", "MB of memory"), ("end", "(7)")):
+        with pytest.raises(Skip) as error:
+            limits.within_limits(getattr(readers, name), large, Tally())
+        assert why in str(error.value), name
+    tally = Tally()
+    assert limits.within_limits(readers.read, large, tally) == ["large.md", limits.SMALL + 8]
+    assert tally.removed == {"quotes": 2}
+    tally = Tally()
+    with pytest.raises(ValueError, match="broken"):
+        limits.within_limits(readers.refuse, large, tally)
+    assert tally.removed == {"quotes": 2}
+
+
+def test_a_helper_that_has_ended_itself_is_followed_by_another(readers, large):
+    assert limits.within_limits(readers.read, large, Tally())
+    first = limits._helper.process
+    first.stdin.close()
+    first.wait(10)
+    first.stdin = first.stdout  # as where it ends between the question and the check that it lives
+    first.returncode = None
+    assert limits.within_limits(readers.read, large, Tally()) and limits._helper.process is not first
+
+
+def test_a_file_that_hangs_costs_itself_alone(readers, tmp_path, monkeypatch):
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    for name in ("a.md", "b.md", "c.md"):
+        (notes / name).write_text("I keep bees behind the shed.")
+    files = gather.note_files
+    spoilt = lambda *given: [replace(f, reader=readers.loop) if f.source == "b.md" else f for f in files(*given)]  # noqa: E731
+    monkeypatch.setattr(gather, "note_files", spoilt)
+    tally = Tally()
+    read = gather.read_notes(Sources(notes=str(notes)), tally, Reporter(quiet=True))
+    assert [note.source for note in read] == ["a.md", "c.md"] and [skip["file"] for skip in tally.skipped] == ["b.md"]
+
+
+def test_the_helper_reads_what_this_process_reads(tmp_path, monkeypatch):
+    fixtures = Path(__file__).parent / "fixtures"
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(fixtures / "org" / "garden.org", "garden.org")
+        archive.writestr("b.md", "A key: AKIAABCDEFGHIJKLMNOP.\n\n" + "I bake bread on Sundays.\n\n" * 30)
+        archive.writestr("broken.docx", "no Word file")
+    outcomes = []
+    for small in (1 << 30, -1):
+        monkeypatch.setattr(limits, "SMALL", small)
+        monkeypatch.setattr(limits, "PACKED", ())
+        tally = Tally()
+        sources = Sources(notes=[str(fixtures / "obsidian"), str(fixtures / "organ.docx"), str(tmp_path / "a.zip")])
+        outcomes.append((gather.read_notes(sources, tally, Reporter(quiet=True)), tally.to_row()))
+    assert outcomes[0] == outcomes[1] and len(outcomes[0][0]) > 4
