@@ -196,6 +196,7 @@ FILES = {  # of run.STAGES: what each file or folder holds
     "update.log": "what `mipo-mlx update` said each night, with `mipo-mlx schedule` on macOS",
     "chat-history": "the lines that were typed into `chat`",
     "profile-samples.jsonl": "what the model wrote while it made the profile",
+    "parts": "shares of the sampling that other machines made ([several-machines.md](several-machines.md))",
     "profile.json": "the hash of profile.md as the model wrote it: an edit by hand shows",
     "adapters/adapters.safetensors": "the result of the training, in mlx-lm's layout",
     "adapters/adapter_config.json": "rank, scale and layers of the adapters",

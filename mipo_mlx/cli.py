@@ -91,13 +91,20 @@ def train(options: RunOptions, plan: bool) -> None:
 @begins_a_run
 @click.option("--show", is_flag=True, help="Print the pairs side by side with their PMI.")
 @click.option("--export", type=click.Path(path_type=Path), help="Also write them as text for mlx-lm-lora into this folder.")
-def pairs(options: RunOptions, show: bool, export: Path | None) -> None:
+@click.option(
+    "--part", metavar="I/N", help="Sample this share alone, as in 2/3, into parts/ of the run, for your own machine to take."
+)
+@click.option("--with", "hosts", metavar="HOST,HOST", help="Let these machines of yours sample shares, over ssh.")
+def pairs(options: RunOptions, show: bool, export: Path | None, part: str | None, hosts: str | None) -> None:
     """Read the notes and sample the contrastive pairs; stop before training."""
     from . import run as runs
-    from .commands import start
+    from .commands import machines, start
 
+    if part:
+        echo(machines.part(options, part))
+        return
     run = start.open_target(options)
-    with start.begun(run, "pairs", options) as reporter:
+    with start.begun(run, "pairs", options) as reporter, machines.helping(run, hosts, reporter):
         runs.execute(run, "pairs", reporter)
     if show:
         from .pairs.show import show as show_pairs

@@ -94,7 +94,7 @@ STAGES = {
         _pairs,
         ("contexts.jsonl", "prompts.jsonl"),
         ("samples.jsonl", "pairs.jsonl"),
-        ("pairs.json", "profile-samples.jsonl", contexts.STATE),
+        ("pairs.json", "profile-samples.jsonl", "parts", contexts.STATE),
         each_round=("samples.jsonl", "pairs.jsonl", "pairs.json"),
     ),
     "training": Stage(

@@ -8,11 +8,14 @@ number alone, so a run that was killed drops its unfinished chunk, samples it an
 A later round samples fresh training grids from the policy that the round before has trained, into samples-2.jsonl and
 pairs-2.jsonl. An update of the notes is such a round, whose grids are made of new passages. That policy's own scores give PMI and
 filters; the reference stays the base. With `pairs.file` nothing is sampled.
+
+Other machines may compute shares of the first round's chunks (`parts.py`): `share` writes them, and the stage takes them.
 """
 
 import hashlib
 import time
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +34,7 @@ from ..files import (
     write_jsonl,
     write_records,
 )  # fmt: skip
-from ..memory.contexts import digest, kept_contexts, read_contexts, uses_profile
+from ..memory.contexts import FILE, digest, kept_contexts, read_contexts, uses_profile
 from ..memory.distil import write_profile
 from ..models import adapters
 from ..models.load import LoadedModel, load, load_tokenizer, model_config
@@ -45,7 +48,8 @@ from .exchange import import_pairs
 from .fitting import fit_of
 from .grids import Fit, News, Plan, in_chunks, make_plan, plan_update
 from .overview import Overview, summarize
-from .own_prompts import add_questions
+from .own_prompts import add_questions, is_own
+from .parts import FOLDER, Origin, Parts, Share, header
 from .score import check_same_tokenizer, score_grids, under_named_reference, with_reference
 
 
@@ -56,7 +60,7 @@ class Sampled:
     built: Built
     grids: list[Grid]
     cut: int  # contexts that were shortened to fit the model's window
-    speed: dict[str, float]
+    speed: dict[str, Any]  # of this call, and which other devices made how many grids
 
 
 def run(folder: Path, recipe: Recipe, reporter: Reporter, round_number: int = 1) -> dict[str, Any]:
@@ -86,6 +90,12 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter, round_number: int = 1)
     return {**{key: value for key, value in asdict(overview).items() if key != "histogram"}, **sampled.speed}
 
 
+def check_samples(recipe: Recipe) -> None:
+    """Raise UserError for a recipe that samples nothing, so that there is nothing to share."""
+    if recipe.pairs.file:
+        raise UserError("--part, --with: the pairs of this recipe come from pairs.file, so nothing is sampled")
+
+
 def from_file(folder: Path, recipe: Recipe, reporter: Reporter) -> Sampled:
     """Pairs made elsewhere, scored by the base; samples.jsonl stays empty."""
     window = window_of(model_config(recipe.model), 0)
@@ -98,6 +108,43 @@ def from_file(folder: Path, recipe: Recipe, reporter: Reporter) -> Sampled:
 
 def from_notes(folder: Path, recipe: Recipe, reporter: Reporter, round_number: int) -> Sampled:
     """Sample and score the grids of a round, and build its pairs."""
+    ground = prepared(folder, recipe, reporter, round_number)
+    sampler, contexts, prompts = ground.sampler, ground.contexts, ground.prompts
+    loaded, ask = sampler.loaded, sampler.ask
+    path = folder / of_round("samples.jsonl", round_number)
+    parts = Parts(folder / FOLDER, Origin.of(recipe), reporter) if round_number == 1 else None
+    speed: dict[str, Any] = sample_grids(path, ground.plans, sampler, parts)
+    if parts and (devices := parts.devices({plan.id for plan in ground.plans})):
+        speed["made_on"] = devices
+
+    grids = read_records(path, Grid)
+    if round_number == 1 and not any(answer.text.strip() for grid in grids for answer in grid.answers):
+        raise Failure(f"{recipe.model}: every sampled answer is empty; take an instruction-tuned model with a chat template")
+    by_id = {context.id: context for context in contexts}
+    built = build(grids, by_id, {prompt.id: prompt for prompt in prompts}, recipe, ask)
+    built.pairs = add_said_back(built.pairs, by_id, recipe, loaded)
+    if recipe.pairs.votes:
+        first_grid = max((grid.id for grid in grids), default=-1) + 1
+        built.pairs += voted_pairs(folder, HeldOut.of(contexts, prompts), loaded, first_grid, reporter)
+    if round_number > 1 and recipe.training.reference == "base":
+        with adapters.disabled(loaded.model):
+            built.pairs = with_reference(built.pairs, loaded.model, reporter)
+    ask.warn_of_cuts(reporter)
+    return Sampled(built, grids, len(ask.cut), speed)
+
+
+@dataclass
+class Ground:
+    """What a round is sampled from."""
+
+    contexts: list[Context]
+    prompts: list[Prompt]
+    plans: list[Plan]
+    sampler: "Sampler"
+
+
+def prepared(folder: Path, recipe: Recipe, reporter: Reporter, round_number: int = 1) -> Ground:
+    """Load the model; write the profile and the questions from the notes where they are missing; plan the grids."""
     update = round_number if round_number > recipe.rounds else 0
     contexts = kept_contexts(folder, update)
     prompts = read_records(folder / "prompts.jsonl", Prompt)
@@ -114,23 +161,31 @@ def from_notes(folder: Path, recipe: Recipe, reporter: Reporter, round_number: i
         loaded.model = adapters.load(loaded.model, folder / f"adapters-{round_number - 1}")
     ask = PromptBuilder(loaded.tokenizer, recipe.pairs, window_of(loaded.config, recipe.pairs.max_tokens))
     plans = [within_window(plan, ask) for plan in plans]
-    path = folder / of_round("samples.jsonl", round_number)
-    speed = sample_grids(path, plans, Sampler(loaded, ask, recipe, reporter, round_number))
+    return Ground(contexts, prompts, plans, Sampler(loaded, ask, recipe, reporter, round_number))
 
-    grids = read_records(path, Grid)
-    if round_number == 1 and not any(answer.text.strip() for grid in grids for answer in grid.answers):
-        raise Failure(f"{recipe.model}: every sampled answer is empty; take an instruction-tuned model with a chat template")
-    by_id = {context.id: context for context in contexts}
-    built = build(grids, by_id, {prompt.id: prompt for prompt in prompts}, recipe, ask)
-    built.pairs = add_said_back(built.pairs, by_id, recipe, loaded)
-    if recipe.pairs.votes:
-        first_grid = max((grid.id for grid in grids), default=-1) + 1
-        built.pairs += voted_pairs(folder, HeldOut.of(contexts, prompts), loaded, first_grid, reporter)
-    if round_number > 1 and recipe.training.reference == "base":
-        with adapters.disabled(loaded.model):
-            built.pairs = with_reference(built.pairs, loaded.model, reporter)
-    ask.warn_of_cuts(reporter)
-    return Sampled(built, grids, len(ask.cut), speed)
+
+def share(folder: Path, recipe: Recipe, part: Share, have: Iterable[int], out: Callable[[list[dict[str, Any]]], None]) -> None:
+    """Sample and score a part of the first round's chunks, and hand each to `out` as rows, behind a header.
+
+    `have`: ids of grids that are there already; chunks of them alone are left out.
+    Raises UserError where the recipe samples nothing.
+    """
+    check_samples(recipe)
+    reporter, there = Reporter(quiet=True), set(have)
+    ground = prepared(folder, recipe, reporter)
+    chunks = Chunks(ground.plans, ground.sampler)
+    out([header(part, Origin.of(recipe))])
+    for number in part.numbers(len(chunks.plans)):
+        if not there.issuperset(plan.id for plan in chunks.plans[number]):
+            out([to_row(grid) for grid in chunks.sampled(number)])
+
+
+def write_missing(folder: Path, recipe: Recipe, reporter: Reporter) -> None:
+    """Write the profile and the questions that the model makes of the notes, where they are missing: the plan needs them."""
+    lacks_profile = uses_profile(recipe) and not (folder / FILE).exists()
+    asked = any(is_own(prompt) for prompt in read_records(folder / "prompts.jsonl", Prompt))
+    if lacks_profile or (recipe.pairs.own_prompts and not asked):
+        prepared(folder, recipe, reporter)
 
 
 def planned(
@@ -159,41 +214,85 @@ class Sampler:
     round_number: int = 1
 
 
-def sample_grids(path: Path, plans: list[Plan], sampler: Sampler) -> dict[str, float]:
-    """Append every planned grid that `path` lacks, a chunk at a time. Returns how fast answers were sampled and scored."""
-    model, ask, settings = sampler.loaded.model, sampler.ask, sampler.recipe.pairs
-    rows = [(prompt, context) for plan in plans for prompt, context in zip(plan.prompts, plan.shown, strict=True)]
-    prefixes = Prefixes(model, [ask(*row)[1] for row in rows], [labels for plan in plans for labels in shared_by(plan)])
-    chunks = in_chunks(plans, settings.batch)
-    done = keep_whole_chunks(path, chunks, ask)
-    answers = tokens = 0
-    spent = 0.0
+def sample_grids(path: Path, plans: list[Plan], sampler: Sampler, parts: Parts | None = None) -> dict[str, float]:
+    """Append every planned grid that `path` lacks, a chunk at a time: from `parts` where these have it.
+
+    Returns how fast answers were sampled and scored.
+    """
+    chunks = Chunks(plans, sampler)
+    done = keep_whole_chunks(path, chunks.plans, sampler.ask)
     with sampler.reporter.track("sampling", total=sum(map(len, plans)), unit="answers") as bar:
-        bar.skip(sum(len(plan) for chunk in chunks[:done] for plan in chunk))
-        for number, chunk in enumerate(chunks[done:], done):
-            begin = time.perf_counter()
-            prompts = [[ask(p, c)[1] for p, c in zip(plan.prompts, plan.shown, strict=True)] for plan in chunk]
-            started = [
-                prefixes.start(prompt, labels)
-                for plan, grid in zip(chunk, prompts, strict=True)
-                for prompt, labels in zip(grid, shared_by(plan), strict=True)
-            ]
-            of_round = f" of round {sampler.round_number}" if sampler.round_number > 1 else ""
-            key = key_for(sampler.recipe.seed, f"sampling {number}{of_round}")
-            fresh = iter(sample(model, sampler.loaded.tokenizer, started, settings, key, lambda answer: bar.advance(1)))
-            sampled = [[next(fresh) for _ in plan.contexts] for plan in chunk]
-            spent += time.perf_counter() - begin
-            recorded = [start.recorded for start in started if start.recorded] if prefixes.usable else None
-            jobs = [(grid, [answer.tokens for answer in row]) for grid, row in zip(prompts, sampled, strict=True)]
-            scores = score_grids(model, jobs, recorded)
-            grids = [
-                Grid(**identity(plan, ask), answers=row, scores=matrix)
-                for plan, row, matrix in zip(chunk, sampled, scores, strict=True)
-            ]
-            append_jsonl(path, [to_row(grid) for grid in grids])
-            answers += len(started)
-            tokens += sum(len(answer.tokens) for row in sampled for answer in row)
-    return {"answers_sampled": answers, "tokens_per_second": round(tokens / spent, 1)} if answers else {}
+        bar.skip(sum(len(plan) for chunk in chunks.plans[:done] for plan in chunk))
+        for number, chunk in enumerate(chunks.plans[done:], done):
+            grids = taken(chunk, parts, sampler.ask) if parts else None
+            if grids:
+                bar.skip(sum(map(len, chunk)))
+            append_jsonl(path, [to_row(grid) for grid in grids or chunks.sampled(number, lambda: bar.advance(1))])
+    return chunks.speed
+
+
+def taken(chunk: list[Plan], parts: Parts, ask: PromptBuilder) -> list[Grid] | None:
+    """The grids of a chunk from other machines; None where one is missing, or is another than planned."""
+    parts.look()
+    grids = parts.of([plan.id for plan in chunk])
+    if grids and all(is_planned(grid, plan, ask) and fills(grid, plan) for grid, plan in zip(grids, chunk, strict=True)):
+        return grids
+    return None
+
+
+def fills(grid: Grid, plan: Plan) -> bool:
+    """Whether a grid has an answer and a row of scores for each row of the plan."""
+    return len(grid.answers) == len(plan) and [len(row) for row in grid.scores] == [len(plan)] * len(plan)
+
+
+@dataclass
+class Chunks:
+    """The chunks of a plan, each sampled by itself: the answers of one do not depend on which others ran before."""
+
+    every: list[Plan]
+    sampler: Sampler
+    answers: int = 0
+    tokens: int = 0
+    seconds: float = 0.0  # spent on sampling, without scoring
+    plans: list[list[Plan]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        ask = self.sampler.ask
+        rows = [(prompt, context) for plan in self.every for prompt, context in zip(plan.prompts, plan.shown, strict=True)]
+        labels = [labels for plan in self.every for labels in shared_by(plan)]
+        self.prefixes = Prefixes(self.sampler.loaded.model, [ask(*row)[1] for row in rows], labels)
+        self.plans = in_chunks(self.every, self.sampler.recipe.pairs.batch)
+
+    @property
+    def speed(self) -> dict[str, float]:
+        if not self.answers:
+            return {}
+        return {"answers_sampled": self.answers, "tokens_per_second": round(self.tokens / self.seconds, 1)}
+
+    def sampled(self, number: int, advance: Callable[[], None] = lambda: None) -> list[Grid]:
+        """Sample and score chunk `number`; `advance` is called as each answer ends."""
+        sampler, chunk = self.sampler, self.plans[number]
+        ask, model, begin = sampler.ask, sampler.loaded.model, time.perf_counter()
+        prompts = [[ask(p, c)[1] for p, c in zip(plan.prompts, plan.shown, strict=True)] for plan in chunk]
+        started = [
+            self.prefixes.start(prompt, labels)
+            for plan, grid in zip(chunk, prompts, strict=True)
+            for prompt, labels in zip(grid, shared_by(plan), strict=True)
+        ]
+        of_round = f" of round {sampler.round_number}" if sampler.round_number > 1 else ""
+        key = key_for(sampler.recipe.seed, f"sampling {number}{of_round}")
+        fresh = iter(sample(model, sampler.loaded.tokenizer, started, sampler.recipe.pairs, key, lambda answer: advance()))
+        sampled = [[next(fresh) for _ in plan.contexts] for plan in chunk]
+        self.seconds += time.perf_counter() - begin
+        self.answers += len(started)
+        self.tokens += sum(len(answer.tokens) for row in sampled for answer in row)
+        recorded = [start.recorded for start in started if start.recorded] if self.prefixes.usable else None
+        jobs = [(grid, [answer.tokens for answer in row]) for grid, row in zip(prompts, sampled, strict=True)]
+        scores = score_grids(model, jobs, recorded)
+        return [
+            Grid(**identity(plan, ask), answers=row, scores=matrix)
+            for plan, row, matrix in zip(chunk, sampled, scores, strict=True)
+        ]
 
 
 def shared_by(plan: Plan) -> list[tuple[Any, ...]]:
@@ -216,7 +315,7 @@ def keep_whole_chunks(path: Path, chunks: list[list[Plan]], ask: PromptBuilder) 
     """
     grids = read_records(path, Grid)
     for line, (grid, plan) in enumerate(zip(grids, (plan for chunk in chunks for plan in chunk), strict=False), 1):
-        if any(getattr(grid, key) != value for key, value in identity(plan, ask).items()):
+        if not is_planned(grid, plan, ask):
             raise UserError(
                 f"{path}:{line}: sampled from other contexts, prompts, settings or another profile; start over with --fresh"
             )
@@ -226,6 +325,11 @@ def keep_whole_chunks(path: Path, chunks: list[list[Plan]], ask: PromptBuilder) 
         done += 1
     truncate_jsonl(path, kept)
     return done
+
+
+def is_planned(grid: Grid, plan: Plan, ask: PromptBuilder) -> bool:
+    """Whether a grid was sampled from what the plan says now."""
+    return all(getattr(grid, key) == value for key, value in identity(plan, ask).items())
 
 
 def identity(plan: Plan, ask: PromptBuilder) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def add_questions(folder: Path, recipe: Recipe, loaded: LoadedModel, reporter: R
     """
     wanted = recipe.pairs.own_prompts
     prompts = read_records(folder / "prompts.jsonl", Prompt)
-    if not wanted or any(prompt.id.startswith(f"{TOPIC}-") for prompt in prompts):
+    if not wanted or any(map(is_own, prompts)):
         return False
     heldout = max(1, round(wanted * recipe.sources.heldout_prompts))
     dropped: Counter[str] = Counter()
@@ -65,6 +65,11 @@ def add_questions(folder: Path, recipe: Recipe, loaded: LoadedModel, reporter: R
     reporter.say(f"  {len(kept)} of {wanted} prompts written from the notes; dropped: {lost or 'none'}")
     write_records(folder / "prompts.jsonl", prompts + kept)
     return True
+
+
+def is_own(prompt: Prompt) -> bool:
+    """Whether the model wrote a prompt from the notes."""
+    return prompt.id.startswith(f"{TOPIC}-")
 
 
 @dataclass(frozen=True)
