@@ -278,7 +278,7 @@ def list_runs(root: Path) -> None:
 @takes_a_run()
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def rm(options: RunOptions, yes: bool) -> None:
-    """Remove RUN (its name or folder): what the run wrote, and nothing else."""
+    """Remove RUN (its name or folder): what the run wrote and its schedule, and nothing else."""
     from .commands.runs import remove
 
     echo(remove(options, (lambda question: True) if yes else click.confirm))

@@ -24,6 +24,7 @@ from .options import RunOptions
 from .start import require
 
 ON_MAINS = """pmset -g batt | head -n 1 | grep -q "AC Power" && exec caffeinate -i "$@" """.strip()
+SYSTEMS = ("darwin", "linux")  # those with launchd or systemd
 TIME = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
 Call = Callable[[list[str]], bool]  # starts a program; whether it succeeded
 
@@ -85,6 +86,10 @@ class Plan:
             f"[Timer]\nOnCalendar=*-*-* {self.hour:02}:{self.minute:02}:00\nPersistent=true\n\n[Install]\nWantedBy=timers.target\n"
         ).encode("utf-8", "surrogateescape")
 
+    def there(self) -> list[Path]:
+        """What `put` has written for this run, at whatever time of day."""
+        return [path for path in (*self.files(), self.link) if path.is_symlink() or path.exists()]
+
     def begins(self) -> list[list[str]]:
         """The programs that make the system notice the files."""
         if self.mac:
@@ -116,7 +121,7 @@ def plan_of(options: RunOptions, at: str, platform: str = sys.platform) -> Plan:
     clock = TIME.fullmatch(at.strip())
     if not clock:
         raise UserError(f"--at {at}: expected a time of day of 24 hours, such as 02:00")
-    if platform not in ("darwin", "linux"):
+    if platform not in SYSTEMS:
         raise UserError(f"schedule: neither launchd nor systemd is on {platform}; start `mipo-mlx update RUN --train` yourself")
     mac = platform == "darwin"
     units = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "systemd" / "user"
@@ -147,7 +152,7 @@ def put(plan: Plan, call: Call | None = None) -> str:
 
 def take_away(plan: Plan, call: Call | None = None) -> str:
     """Remove what `put` has written; no other file."""
-    there = [path for path in (*plan.files(), plan.link) if path.is_symlink() or path.exists()]
+    there = plan.there()
     if not there:
         return f"{plan.folder}: nothing is scheduled"
     for command in plan.ends():
@@ -157,6 +162,14 @@ def take_away(plan: Plan, call: Call | None = None) -> str:
     if not plan.mac:
         (call or _call)(plan.begins()[0])
     return f"{plan.folder}: no longer scheduled; removed {' and '.join(map(str, there))}"
+
+
+def end_with(options: RunOptions) -> list[str]:
+    """End what is scheduled for a run that is being removed: the line to say, or no line where nothing is scheduled."""
+    if sys.platform not in SYSTEMS:
+        return []
+    plan = plan_of(options, "02:00")
+    return [take_away(plan)] if plan.there() else []
 
 
 def _call(command: list[str]) -> bool:

@@ -88,7 +88,7 @@ def answers(command: Command) -> Command:
     """The options of commands in which the result answers."""
     options = (
         click.option("--no-notes", is_flag=True, help="Answer without your notes; the profile stays."),
-        click.option("--base", is_flag=True, help="Let the base model answer beside the tuned one."),
+        click.option("--base", is_flag=True, help="Let the base model answer beside the trained one."),
     )
     return _decorated(writes(command), options)
 

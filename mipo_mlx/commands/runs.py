@@ -1,4 +1,4 @@
-"""`mipo-mlx runs` and `mipo-mlx rm RUN`: the runs that there are, and one of them removed."""
+"""`mipo-mlx runs` and `mipo-mlx rm RUN`: the runs that there are, and one of them removed, with its schedule."""
 
 import fcntl
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from .. import run as runs
 from ..errors import Failure, UserError
 from ..files import read_json
 from ..progress import Reporter
+from . import nightly
 from .options import RunOptions
 
 
@@ -80,10 +81,11 @@ def remove(options: RunOptions, sure: Callable[[str], bool]) -> str:
     if not sure(f"Remove the run {folder} ({size(folder) / 1e6:,.0f} MB)?"):
         return f"{folder} stays"
     with runs.locked(folder, Reporter()):
+        ended = nightly.end_with(options)  # it would start a run that is gone, each night
         runs.erase(folder)
         (folder / ".lock").unlink()
     others = sorted(path.name for path in folder.iterdir())
     if others:
-        return f"removed the run; {folder} stays with what it did not write: {', '.join(others[:5])}"
+        return "\n".join([*ended, f"removed the run; {folder} stays with what it did not write: {', '.join(others[:5])}"])
     folder.rmdir()
-    return f"removed {folder}"
+    return "\n".join([*ended, f"removed {folder}"])

@@ -1,13 +1,15 @@
 """`mipo-mlx runs` and `mipo-mlx rm`: every run in the list, and nothing removed that no run wrote."""
 
 import fcntl
+import shutil
 
 import pytest
 from click.testing import CliRunner
 
 from mipo_mlx import run
 from mipo_mlx.cli import main
-from mipo_mlx.commands import runs
+from mipo_mlx.commands import nightly, runs
+from mipo_mlx.commands.options import RunOptions
 from mipo_mlx.files import write_json
 from mipo_mlx.recipe_loading import parse
 
@@ -75,3 +77,17 @@ def test_sizes_are_those_of_all_files(tmp_path):
     (tmp_path / "a" / "b" / "c").write_bytes(b"123")
     (tmp_path / "a" / "d").write_bytes(b"45")
     assert runs.size(tmp_path / "a") == 5 and runs.size(tmp_path / "a" / "d") == 2
+
+
+def test_a_run_that_is_removed_is_no_longer_scheduled_and_one_of_its_name_elsewhere_is(made, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(nightly, "_call", lambda command: True)
+    other = shutil.copytree(made.folder, tmp_path / "elsewhere" / "one")
+    plans = [nightly.plan_of(RunOptions(str(folder), tmp_path), "3:30") for folder in (made.folder, other)]
+    for plan in plans:
+        nightly.put(plan)
+    assert "no longer scheduled" in invoke("rm", made.folder, "--yes") and not made.folder.exists()
+    assert not plans[0].there() and plans[1].there()
+    nightly.take_away(plans[1])
+    assert "scheduled" not in invoke("rm", other, "--yes") and not other.exists()
