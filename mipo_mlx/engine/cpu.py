@@ -2,8 +2,8 @@
 
 On a GPU, `swapped` changes the attention of training alone (`wide_attention`).
 
-That build computes exponentials one by one through the C library: 10 to 20 ns each, more than the matrix products around them.
-Here an exponential is a few multiplications and additions, which vectorise: 1.5 ns each once fused. Results differ from MLX's
+That build computes exponentials one by one through the C library: 10 to 30 ns each, more than the matrix products around them.
+Here an exponential is a few multiplications and additions, which vectorise: 2 to 4 ns each once fused. Results differ from MLX's
 by float32 rounding, about 1e-6.
 
 Attention works in blocks of queries. Its backward pass computes the scores again, so none of them is kept. It does not repeat
@@ -13,9 +13,12 @@ key heads for their query heads, and causal blocks skip the keys that they canno
 
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any
 
 import mlx.core as mx
@@ -36,6 +39,7 @@ def swapped(model: nn.Module, gradient: bool = False) -> Iterator[None]:
             yield
         return
     with ExitStack() as stack:
+        stack.enter_context(_set(sys.modules[__name__], "_tracing", gradient))
         stack.enter_context(_set(mx.fast, "scaled_dot_product_attention", attention))
         stack.enter_context(_set(nn, "silu", silu))
         stack.enter_context(_set(nn, "gelu_approx", gelu_approx))
@@ -49,10 +53,10 @@ def swapped(model: nn.Module, gradient: bool = False) -> Iterator[None]:
 
 
 @contextmanager
-def _set(module: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
-    """Within this, `module.name` is `function`. mlx-lm looks its functions up by name in modules and takes no others."""
+def _set(module: Any, name: str, value: Any) -> Iterator[None]:
+    """Within this, `module.name` is `value`. mlx-lm looks its functions up by name in modules and takes no others."""
     kept = getattr(module, name)
-    setattr(module, name, function)
+    setattr(module, name, value)
     try:
         yield
     finally:
@@ -60,23 +64,10 @@ def _set(module: Any, name: str, function: Callable[..., Any]) -> Iterator[None]
 
 
 LOG2_E = 1.4426950408889634
-# 2^f for f in [-1/2, 1/2], a minimax polynomial: relative error below 1e-7.
-POWER_OF_TWO = (1.5403530393e-4, 1.3333558146e-3, 9.6181291076e-3, 5.5504108665e-2, 2.4022650696e-1, 6.9314718056e-1, 1.0)
-
-
-def exp(x: mx.array) -> mx.array:
-    """e^x for float32 x; below -87 it is about 1e-38, above 88 it is wrong. Not differentiable."""
-    y = mx.maximum(x * LOG2_E, -126.0)
-    rounded = y + 12582912.0  # 1.5 x 2^23: the integer part ends up in the lowest bits
-    f = y - (rounded - 12582912.0)
-    power = POWER_OF_TWO[0]
-    for coefficient in POWER_OF_TWO[1:]:
-        power = power * f + coefficient
-    return power * ((rounded.view(mx.int32) << 23) + 0x3F800000).view(mx.float32)
-
-
-def sigmoid(x: mx.array) -> mx.array:
-    return 1 / (1 + exp(mx.minimum(-x, 87.0)))
+# 2^f for f in [-1/2, 1/2], a minimax polynomial, the constant first: relative error below 1e-7.
+POWER_OF_TWO = (1.0, 6.9314718056e-1, 2.4022650696e-1, 5.5504108665e-2, 9.6181291076e-3, 1.3333558146e-3, 1.5403530393e-4)
+INTEGER = 12582912.0  # 1.5 x 2^23: adding it and taking it away again rounds to a whole number
+_tracing = False  # gradients are traced now
 
 
 @cache
@@ -89,54 +80,125 @@ def _compiles() -> bool:
     return True
 
 
+class _Elsewhere:
+    """A thread that traces no gradients. It never ends: MLX aborts where a thread that has built arrays ends with the process."""
+
+    def __init__(self) -> None:
+        self.calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
+        Thread(target=self._work, daemon=True).start()
+
+    def run(self, call: Callable[[], Any]) -> Any:
+        future: Future[Any] = Future()
+        self.calls.put((future, call))
+        return future.result()
+
+    def _work(self) -> None:
+        while True:
+            future, call = self.calls.get()
+            try:
+                future.set_result(call())
+            except BaseException as error:
+                future.set_exception(error)
+            del future, call  # or the last arrays would stay in memory until the next call
+
+
+_elsewhere = cache(_Elsewhere)
+
+
 def fused(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` as one loop over its elements where MLX can compile one, else as it is.
 
-    A new shape is only traced again: the C++ compiler sees each function once a machine.
+    A new shape is only traced again: the C++ compiler sees each function once a machine. Where gradients are traced, MLX leaves
+    compiled functions unfused. A thread that traces nothing has them fused, and `with_exp` gives their gradients itself.
     """
     compiled = mx.compile(function)
 
+    def on(stream: mx.Stream, *args: mx.array) -> Any:  # each thread has a default stream of its own
+        with mx.stream(stream):
+            return compiled(*args)
+
     def call(*args: mx.array) -> Any:
-        return (compiled if _compiles() else function)(*args)
+        if not _compiles():
+            return function(*args)
+        if not _tracing:
+            return compiled(*args)
+        return _elsewhere().run(partial(on, mx.default_stream(mx.default_device()), *args))
 
     return call
 
 
-exp_minus = fused(lambda x, shift: exp(x - shift))
-_silu = fused(lambda x: x * sigmoid(x))
-_swiglu = fused(lambda gate, x: gate * sigmoid(gate) * x)
+def with_exp(rest: Callable[..., Any], exponent: Callable[[mx.array], mx.array] = lambda x: x) -> Callable[..., Any]:
+    """rest(e^exponent(x), x, ...) as a function of float32 x, ... in two loops. It is not differentiable.
+
+    An exponent below -88 gives 0, one above 88 about 1e38. The first loop makes the bits of 2^n, where n is a whole number. The
+    second one multiplies by 2^f. MLX fuses chains of 11 operations, so the polynomial is summed in pairs.
+    """
+
+    def bits(x: mx.array) -> mx.array:
+        n = mx.minimum(mx.maximum(exponent(x) * LOG2_E, -127.0), 127.0) + INTEGER - INTEGER
+        return (n.astype(mx.int32) + 127) << 23
+
+    def last(power: mx.array, x: mx.array, *others: mx.array) -> Any:
+        y = exponent(x) * LOG2_E
+        f = y - ((y + INTEGER) - INTEGER)
+        c, square = POWER_OF_TWO, f * f
+        high = (square * square) * ((c[4] + c[5] * f) + c[6] * square)
+        return rest((((c[0] + c[1] * f) + square * (c[2] + c[3] * f)) + high) * power, x, *others)
+
+    first, second = fused(bits), fused(last)
+    return lambda x, *others: second(first(x).view(mx.float32), x, *others)
 
 
-@fused
-def _silu_vjp(x: mx.array, by: mx.array) -> mx.array:
-    s = sigmoid(x)
+_exp = with_exp(lambda e, x: e)
+_silu = with_exp(lambda e, x: x * (e / (1 + e)))
+_swiglu = with_exp(lambda e, gate, x: gate * (e / (1 + e)) * x)
+
+
+def exp_minus(x: mx.array, shift: mx.array) -> mx.array:
+    """e^(x - shift) for float32; `shift` is broadcast. Not differentiable."""
+    return _exp(x - shift)
+
+
+@with_exp
+def _silu_vjp(e: mx.array, x: mx.array, by: mx.array) -> mx.array:
+    s = e / (1 + e)
     return by * (s + x * s * (1 - s))
 
 
-@fused
-def _swiglu_vjp(gate: mx.array, x: mx.array, by: mx.array) -> tuple[mx.array, mx.array]:
-    s = sigmoid(gate)
+@with_exp
+def _swiglu_vjp(e: mx.array, gate: mx.array, x: mx.array, by: mx.array) -> tuple[mx.array, mx.array]:
+    s = e / (1 + e)
     return by * x * (s + gate * s * (1 - s)), by * gate * s
 
 
-def _gelu_sigmoid(x: mx.array) -> tuple[mx.array, mx.array]:
-    """sigmoid(2u) = (1 + tanh u) / 2 with u = sqrt(2/pi) (x + 0.044715 x^3), and d(2u)/dx."""
-    return sigmoid(1.5957691216057308 * (x + 0.044715 * x * x * x)), 1.5957691216057308 * (1 + 0.134145 * x * x)
+def _twice_u(x: mx.array) -> mx.array:
+    """2u of the approximate GELU, x (1 + tanh u) / 2 = x sigmoid(2u), with u = sqrt(2/pi) (x + 0.044715 x^3)."""
+    return 1.5957691216057308 * (x + 0.044715 * x * x * x)
 
 
-_gelu = fused(lambda x: x * _gelu_sigmoid(x)[0])
+def _gelu_derivative(e: mx.array, x: mx.array, by: mx.array) -> mx.array:
+    s = e / (1 + e)
+    return by * (s + x * s * (1 - s) * (1.5957691216057308 * (1 + 0.134145 * x * x)))
 
 
-@fused
-def _gelu_vjp(x: mx.array, by: mx.array) -> mx.array:
-    s, slope = _gelu_sigmoid(x)
-    return by * (s + x * s * (1 - s) * slope)
+_gelu = with_exp(lambda e, x: x * (e / (1 + e)), _twice_u)
+_gelu_vjp = with_exp(_gelu_derivative, _twice_u)
+
+
+def _while_tracing(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` as it must run in a gradient, where its arguments are traced."""
+
+    def call(*args: Any) -> Any:
+        with _set(sys.modules[__name__], "_tracing", True):
+            return function(*args)
+
+    return call
 
 
 def _replacement(original: Callable[..., Any], forward: Callable[..., Any], backward: Callable[..., Any]) -> Callable[..., Any]:
     """`forward` with the gradient `backward`, for float32; `original` for everything else."""
-    function = mx.custom_function(forward)
-    function.vjp(lambda primals, by, _: backward(*(primals if isinstance(primals, tuple | list) else (primals,)), by))
+    function, back = mx.custom_function(forward), _while_tracing(backward)
+    function.vjp(lambda primals, by, _: back(*(primals if isinstance(primals, tuple | list) else (primals,)), by))
 
     def call(*args: mx.array) -> mx.array:
         return function(*args) if all(x.dtype == mx.float32 for x in args) else original(*args)
@@ -177,15 +239,12 @@ def attention(q: mx.array, k: mx.array, v: mx.array, *, scale: float, mask: Any 
         mask = mask.reshape(mask.shape[0], *((1, 1) if mask.shape[1] == 1 else (key_heads, heads // key_heads)), *mask.shape[2:])
 
     function = mx.custom_function(lambda q, k, v: _Attention(scale, mask, q, k, v).forward())
-    function.vjp(lambda primals, by, outputs: _Attention(scale, mask, *primals).backward(by[0], *outputs))
+    function.vjp(_while_tracing(lambda primals, by, outputs: _Attention(scale, mask, *primals).backward(by[0], *outputs)))
     return function(q, k, v)[0]
 
 
-@fused
-def _backward_block(scores: mx.array, lse: mx.array, by_p: mx.array, delta: mx.array) -> tuple[mx.array, mx.array]:
-    """Probabilities, and the loss's derivative by the scores."""
-    p = exp(scores - lse)
-    return p, p * (by_p - delta)
+# Probabilities and the loss's derivative by the scores, from their logarithms and from its derivative by p minus `delta`.
+_backward_block = with_exp(lambda p, _, by_p: (p, p * by_p))
 
 
 @dataclass
@@ -220,7 +279,7 @@ class _Attention:
             rows, by_rows = self._rows(self.q, block) * self.scale, self._rows(by, block)
             scores = self._scores(rows, block, end)
             by_p = by_rows @ self.v[:, :, :end].swapaxes(-1, -2)
-            p, by_scores = _backward_block(scores, self._rows(lse, block), by_p, self._rows(delta, block))
+            p, by_scores = _backward_block(scores - self._rows(lse, block), by_p - self._rows(delta, block))
             shape = (*self.q.shape[:2], block.stop - block.start, -1)
             by_q.append((self.scale * (by_scores @ self.k[:, :, :end])).reshape(shape))
             more_k, more_v = by_scores.swapaxes(-1, -2) @ rows, p.swapaxes(-1, -2) @ by_rows
