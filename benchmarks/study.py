@@ -55,6 +55,12 @@ CHOICES = {
     "cad_0.5": Choice("context-aware decoding, 0.5", contrast=0.5),
     "cad_1.5": Choice("context-aware decoding, 1.5", contrast=1.5),
     "sft": Choice("SFT on the chosen answers", {"training.objective": "sft"}),
+    "tilt_0.5": Choice("tilt, strength 0.5", {"training.objective": "tilt"}),
+    "tilt_1": Choice("tilt, strength 1", {"training.objective": "tilt", "training.tilt_strength": 1.0}),
+    "tilt_1_fast": Choice(
+        "tilt, strength 1, lr 1e-4",
+        {"training.objective": "tilt", "training.tilt_strength": 1.0, "training.learning_rate": 1e-4},
+    ),
     "no_context": Choice("MIPO, no_context", {"pairs.negatives": {"no_context": 1.0}}),
     "random_context": Choice("MIPO, random_context (the default)"),
     "hard_context": Choice("MIPO, hard_context", {"pairs.negatives": {"hard_context": 1.0}}),
