@@ -203,6 +203,7 @@ FILES = {  # of run.STAGES: what each file or folder holds
     "metrics.jsonl": "a row for each step and each validation",
     "adapters": "the folder for `mlx_lm.generate --adapter-path`; after several rounds that of the best round",
     "checkpoints": "adapters, optimizer and place in the data; the last ones and the best one",
+    "bake": "of `training.bake`: answers under the profile, and the metrics and checkpoints of their training",
     "tensorboard": "events, with `training.loggers: [tensorboard]`",
     "wandb": "W&B's own files, with `training.loggers: [wandb]`",
     "wandb.json": "the id under which W&B continues the run",

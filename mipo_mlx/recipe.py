@@ -140,6 +140,15 @@ class Lora(Section):
     dora: bool = False
 
 
+class Bake(Section):
+    answers: Annotated[int, Field(ge=0)] = 0
+    epochs: Positive = 2.0
+    learning_rate: Positive = 1e-4
+    batch: Count = 8
+    pairs: Annotated[int, Field(ge=0)] = 4
+    anchors: Annotated[int, Field(ge=0)] = 4
+
+
 class Training(Section):
     objective: Literal["dpo", "ipo", "hinge", "dpop", "infonce", "sft", "infonce_authors", "sami", "tilt"] = "dpo"
     beta: Positive = 0.1
@@ -165,6 +174,7 @@ class Training(Section):
     min_chosen_reward: float | None = -3.0
     loggers: list[Literal["tensorboard", "wandb"]] = []
     lora: Lora = Lora()
+    bake: Bake = Bake()
 
     @model_validator(mode="after")
     def _tilt_has_goals(self) -> "Training":
@@ -308,6 +318,17 @@ class Recipe(Section):
             raise ValueError(f"pairs.votes: {self.training.objective} {why}; write dpo")
         if self.pairs.votes and self.pairs.file:
             raise ValueError("pairs.votes: pairs.file brings its own pairs; write false")
+        return self
+
+    @model_validator(mode="after")
+    def _bakes_one_profile(self) -> "Recipe":
+        if self.training.bake.answers:
+            if self.pairs.file:
+                raise ValueError("training.bake: it needs requests, and pairs.file brings its own prompts; write answers: 0")
+            if self.sources.whose() is not None:
+                raise ValueError("training.bake: it learns the profile of one owner, and these are contexts of several people")
+            if self.rounds > 1:
+                raise ValueError("training.bake: it follows one round of training, and there are several; write rounds: 1")
         return self
 
     @model_validator(mode="after")

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 TRAIN, VALIDATION, HELDOUT = "train", "validation", "heldout"  # validation picks the checkpoint, held-out judges it
+# Kinds of request, by how much the right answer depends on who asks: wholly, a little, hardly at all, on the text in the request.
+PERSONAL, HALF_PERSONAL, GENERAL, CHORES = "personal", "half_personal", "general", "chores"
 
 
 def seed_for(run_seed: int | str, purpose: str, separator: str = " ") -> str:
@@ -64,6 +66,7 @@ class Prompt:
     text: str
     topic: str
     split: str
+    kind: str = PERSONAL  # as are all requests from elsewhere than the bank
 
 
 @dataclass(frozen=True)

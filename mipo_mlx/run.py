@@ -60,7 +60,8 @@ def _training(run: "Run", reporter: Reporter, round_number: int) -> dict[str, An
     from .training import rounds, train
 
     several = run.recipe.rounds > 1 or round_number > 1 or updates(run.folder)
-    return rounds.run(run.folder, run.recipe, reporter, round_number) if several else train.run(run.folder, run.recipe, reporter)
+    profile, given = contexts.profile_of(run.folder, run.recipe), (run.folder, run.recipe, reporter)
+    return rounds.run(*given, round_number, profile) if several else train.run(*given, profile)
 
 
 def _evaluation(run: "Run", reporter: Reporter, round_number: int) -> dict[str, Any]:
@@ -101,7 +102,7 @@ STAGES = {
         _training,
         ("pairs.jsonl",),
         ("adapters/adapters.safetensors", "adapters/adapter_config.json", "metrics.jsonl"),
-        ("adapters", "checkpoints", "tensorboard", "wandb", "wandb.json"),
+        ("adapters", "checkpoints", "bake", "tensorboard", "wandb", "wandb.json"),
         each_round=("adapters", "checkpoints"),
     ),
     "evaluation": Stage(
@@ -127,8 +128,7 @@ class Run:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        path = self.folder / "manifest.json"
-        return read_json(path) if path.exists() else {}
+        return read_json(self.folder / "manifest.json", {})
 
     def steps(self) -> list[str]:
         """The steps of its recipe, with those of the updates that were taken, and of the one that is at work."""

@@ -22,6 +22,8 @@ def check(run: Run, upto: str, fresh: bool, reporter: Reporter) -> None:
     planned = run.steps()
     ahead = {runs.parse(step)[0] for step in planned[: planned.index(upto) + 1] if fresh or not run.done(step)}
     settings(run.recipe, ahead, reporter)
+    if "training" in ahead:
+        contexts.check_bake(run.folder, run.recipe, fresh)
     if not fresh and run.done("pairs"):
         profile(run)
     if fresh and (run.folder / "recipe.yaml").exists():

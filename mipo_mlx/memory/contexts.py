@@ -81,6 +81,21 @@ def profile_of(folder: Path, recipe: Recipe) -> str:
     return plain(read_profile(path, recipe)) if path.exists() and not of_people(recipe) else ""
 
 
+def check_bake(folder: Path, recipe: Recipe, fresh: bool = False) -> None:
+    """Raise UserError where training.bake has no profile to learn, and no stage will make one.
+
+    fresh: whether the run starts over, which keeps a profile that was edited by hand and no other.
+    """
+    if not recipe.training.bake.answers or uses_profile(recipe):
+        return
+    stays = not fresh or edited(folder)
+    if not (stays and profile_of(folder, recipe)):
+        raise UserError(
+            f"training.bake: {folder / FILE} is missing or has no facts, and they are what is baked; write sources.context: both, "
+            "which makes a profile, or run `mipo-mlx profile` first"
+        )
+
+
 def read_profile(path: Path, recipe: Recipe) -> str:
     """The text of a profile, which people edit by hand, with its secrets replaced unless the recipe says otherwise."""
     text = path.read_text(encoding="utf-8", errors="replace")

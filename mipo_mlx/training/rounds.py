@@ -30,11 +30,11 @@ class Skipped:
     taken: bool = False
 
 
-def run(folder: Path, recipe: Recipe, reporter: Reporter, number: int) -> dict[str, Any]:
-    """Train one round into adapters-N/. Returns its `Summary`, or `Skipped`, for the manifest."""
+def run(folder: Path, recipe: Recipe, reporter: Reporter, number: int, profile: str = "") -> dict[str, Any]:
+    """Train one round into adapters-N/. Returns its `Summary`, or `Skipped`, for the manifest. profile: see `train.run`."""
     before, own = folder / f"adapters-{number - 1}", folder / f"adapters-{number}"
     if number == 1:
-        summary, is_taken = Summary(**train.run(folder, recipe, reporter)), True
+        summary, is_taken = Summary(**train.run(folder, recipe, reporter, profile)), True
         _copy(folder / "adapters", own)
     else:
         start = begin(folder, folder, recipe, number)

@@ -51,8 +51,12 @@ class Step:
     watchdog: bool  # the system ended a micro-batch that took too long, and it ran again
 
 
-def gradient_step(model: nn.Module, pairs: list[Pair], settings: Training, *, token_budget: int, pad_id: int) -> Step:
+def gradient_step(
+    model: nn.Module, pairs: list[Pair], settings: Training, *, token_budget: int, pad_id: int, goals: list[Goal] | None = None
+) -> Step:
     """Loss and gradient of the mean loss over `pairs`, which are all pairs of one or more grids.
+
+    goals: of each pair's one answer, where they are known; the loss is the divergence from them, whatever the objective.
 
     The split into micro-batches changes the result by rounding alone. Raises Failure where a single pair does not fit into
     memory even with gradient checkpointing, or where the system's watchdog ends it again and again.
@@ -61,7 +65,9 @@ def gradient_step(model: nn.Module, pairs: list[Pair], settings: Training, *, to
     before, mode = model.trainable_parameters(), model.training
     model.train()
     try:
-        if settings.objective == "tilt":
+        if goals is not None:
+            total.add_distilled(Window(pairs, [[i] for i in range(len(pairs))]), goals)
+        elif settings.objective == "tilt":
             total.add_distilled(*total.tilted(contrasting.windows(pairs)))
         elif settings.objective in CONTRASTS_CONTEXTS:
             for window in contrasting.windows(pairs):

@@ -18,6 +18,7 @@ import mlx.core as mx
 import mlx.optimizers as optimizers
 
 from .. import backend
+from ..engine.support import Goal
 from ..errors import DISPLAY, Failure, UserError
 from ..files import of_round, read_records
 from ..models import adapters, identity, load
@@ -56,6 +57,7 @@ class Job:
     budget: int  # tokens computed at once
     pad: int  # token id that fills shorter rows
     round_number: int = 1  # a later round has checkpoints-2/ and so on
+    goals: dict[str, Goal] | None = None  # by the ids of pairs of one answer, which are trained towards them
 
     @property
     def checkpoints(self) -> Path:
@@ -110,12 +112,13 @@ class Summary(Result):
     round: int = 1
     taken: bool = True  # adapters/ holds this round's adapters, or those of a later round that trained on from them
     ends_rounds: str | None = None  # why no further round makes sense
+    baked: dict[str, Any] | None = None  # of the bake that followed, if any
 
 
-def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
+def run(folder: Path, recipe: Recipe, reporter: Reporter, profile: str = "") -> dict[str, Any]:
     """Train the adapters on pairs.jsonl into adapters/. Returns the `Summary` for the manifest.
 
-    Raises UserError where there are no pairs to train on.
+    profile: the facts that `training.bake` bakes. Raises UserError where there are no pairs to train on.
     """
     start = begin(read_records(folder / "pairs.jsonl", Pair), recipe)
     if not start.train:
@@ -131,7 +134,12 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
         )
     if recipe.rounds == 1:
         reporter.conclude(f"  {result.gain}")
-    return asdict(Summary(**asdict(result), pairs=len(start.train), peak_memory=backend.peak_memory()))
+    baked = None
+    if recipe.training.bake.answers:
+        from . import bake  # it trains by the loop of this file
+
+        baked = bake.run(folder, recipe, reporter, profile)
+    return asdict(Summary(**asdict(result), pairs=len(start.train), peak_memory=backend.peak_memory(), baked=baked))
 
 
 def begin(pairs: list[Pair], recipe: Recipe) -> Start:
@@ -247,7 +255,8 @@ def _gradient(model: Any, pairs: list[Pair], job: Job, state: checkpoints.State)
     mx.random.seed(Random(seed_for(job.seed, f"step/{state.step}", "/")).getrandbits(31))
     fitting = job.settings.model_copy(update={"checkpoint_gradients": True}) if state.checkpointed else job.settings
     budget = job.budget if state.token_budget is None else min(job.budget, state.token_budget)
-    step = gradient_step(model, pairs, fitting, token_budget=budget, pad_id=job.pad)
+    goals = [job.goals[pair.id] for pair in pairs] if job.goals else None
+    step = gradient_step(model, pairs, fitting, token_budget=budget, pad_id=job.pad, goals=goals)
     state.token_budget, state.checkpointed = step.token_budget, step.checkpointed
     return step
 

@@ -1,0 +1,246 @@
+"""Bake: the tuned model that is told the profile teaches itself to do without being told (`training.bake`).
+
+    adapters/, profile.md, prompts.jsonl, pairs.jsonl -> bake/answers.jsonl -> bake/checkpoints/, bake/metrics.jsonl -> adapters/
+
+It follows the training of the pairs, in the same adapters. The teacher is the model as that training left it. Each step mixes three
+kinds of answers, and all have whole distributions as their goals (`distilling.py`):
+
+- told: the teacher's answers under the profile; the goal is its distribution there, and the student sees the request alone;
+- pairs: chosen answers of the run; the goal is the teacher's own distribution under their context, so that a context still works;
+- anchors: the base's answers to requests that are not personal; the goal is the base's distribution, so they stay as they are.
+
+Half of the requests alone have no system message, as an exported file is asked, and half have `pairs.plain_system`. An answer that
+parrots the profile is left out. A bake that was killed goes on and ends with the same bytes. Where the profile has changed in
+between, it begins anew.
+"""
+
+import hashlib
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import Any, TypeVar
+
+import mlx.core as mx
+import numpy as np
+
+from .. import backend
+from ..engine.head import OutputHead
+from ..engine.sampling import Prefixes, sample
+from ..engine.support import Goal, likeliest
+from ..errors import Failure, UserError
+from ..files import append_jsonl, make_private, read_json, read_jsonl, read_records, truncate_jsonl
+from ..models import adapters, load
+from ..models.load import LoadedModel
+from ..models.prompts import encode, messages, window_of
+from ..progress import Reporter
+from ..recipe import Recipe
+from ..records import CHORES, GENERAL, TRAIN, Pair, Prompt, key_for, seed_for
+from ..text.parroting import parrots
+from . import distilling, memory_plan, metrics
+from .step import batch_of
+from .train import Job, Watch, longest, train
+
+T = TypeVar("T")
+FOLDER = "bake"
+IMPERSONAL = (GENERAL, CHORES)
+KEPT = 64  # entries of the vocabulary that a token's goal tells apart
+MEASURED = 7  # one of so many told answers is never trained on: these measure the bake
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """An answer as the student sees it, and what its tokens are trained towards."""
+
+    pair: Pair  # of one answer; its reference is the answer's log-probability under the goal, nats
+    goal: Goal
+
+
+@dataclass(frozen=True)
+class Baked:
+    """A bake in the manifest."""
+
+    answers: int  # told answers that were learned
+    parroted: int  # told answers that were left out
+    steps: int
+    first_kl: float  # nats a token from the teacher that is told to the student that is not, on new answers, before
+    last_kl: float  # and after
+    stopped: str | None  # why it ended early
+
+
+def run(folder: Path, recipe: Recipe, reporter: Reporter, profile: str) -> dict[str, Any]:
+    """Bake the profile into adapters/, which are as the training left them. Returns the `Baked` for the manifest.
+
+    Raises UserError where there is no profile or where it is too long for the model, Failure where no answer is fit to learn.
+    """
+    if not profile:
+        raise UserError(f"training.bake: {folder / 'profile.md'} is missing or has no facts, and they are what is baked")
+    make_private(folder / FOLDER)
+    loaded = load.load(recipe.model)
+    adapters.attach(loaded.model, recipe.training.lora, recipe.seed)
+    adapters.restore(loaded.model, folder / "adapters")
+    school = School(folder, recipe, profile, loaded, reporter)
+    told, parroted = school.told()
+    measured, told = told[::MEASURED], [lesson for number, lesson in enumerate(told) if number % MEASURED]
+    if not told:
+        raise Failure(
+            f"training.bake: too few answers are fit to learn ({parroted} parrot the profile); raise training.bake.answers"
+        )
+    lessons = mixed(told, school.pairs(len(told)), school.anchors(len(told)), recipe)
+    job = school.job(lessons)
+    if school.sampled:  # also where the profile is another one than that of the checkpoints
+        shutil.rmtree(job.checkpoints, ignore_errors=True)
+        (job.folder / metrics.FILE).unlink(missing_ok=True)
+    before = divergence(loaded.model, measured, job.pad)
+    result = train(loaded.model, job, Watch(reporter))
+    after = divergence(loaded.model, measured, job.pad)
+    config = read_json(folder / "adapters" / "adapter_config.json")
+    adapters.save(loaded.model, folder / "adapters", config)
+    reporter.conclude(
+        f"  baked the profile: the model without it is {after:.3f} nats a token from the model with it, {before:.3f} before"
+    )
+    if result.stopped:
+        reporter.warn(f"the bake ended early: {result.stopped}")
+    return asdict(Baked(len(told), parroted, result.steps, before, after, result.stopped))
+
+
+def mixed(told: list[Lesson], pairs: list[Lesson], anchors: list[Lesson], recipe: Recipe) -> list[Lesson]:
+    """The lessons of all steps of one pass, each with its step as its pair's grid. Pairs and anchors come around again."""
+    settings, lessons = recipe.training.bake, []
+    for step in range(math.ceil(len(told) / settings.batch)):
+        some = told[step * settings.batch : (step + 1) * settings.batch]
+        for others, count in ((pairs, settings.pairs), (anchors, settings.anchors)):
+            some += [others[(step * count + i) % len(others)] for i in range(count)] if others else []
+        for number, lesson in enumerate(some):
+            lessons.append(Lesson(replace(lesson.pair, id=f"{step}-{number}", grid=step), lesson.goal))
+    return lessons
+
+
+def divergence(model: Any, lessons: list[Lesson], pad: int) -> float:
+    """The mean KL from the goals of lessons to the model, nats a token."""
+    each = [distilling.losses(model, batch_of([x.pair], pad), [x.goal], checkpoint=False)[0].item() for x in lessons]
+    return float(np.mean(each)) if each else 0.0
+
+
+@dataclass
+class School:
+    """The teacher, and the answers that it gives. Its model has the adapters that the training of the pairs left."""
+
+    folder: Path
+    recipe: Recipe
+    profile: str
+    loaded: LoadedModel
+    reporter: Reporter
+    sampled: bool = False  # whether an answer was sampled that no earlier call had
+
+    def __post_init__(self) -> None:
+        self.requests = [p for p in read_records(self.folder / "prompts.jsonl", Prompt) if p.split == TRAIN]
+        self.pad = min(self.loaded.tokenizer.eos_token_ids)
+
+    def told(self) -> tuple[list[Lesson], int]:
+        """The answers under the profile, and how many parrot it and are left out."""
+        own = [request for request in self.requests if request.kind not in IMPERSONAL] or self.requests
+        dealt = self._deal(own, self.recipe.training.bake.answers, "told")
+        prompts = [encode(self.loaded.tokenizer, messages(self.recipe.pairs, p.text, None, self.profile)) for p in dealt]
+        window = window_of(self.loaded.config, self.recipe.pairs.max_tokens)
+        widest = max(map(len, prompts))
+        if window is not None and widest > window:
+            raise UserError(
+                f"{self.folder / 'profile.md'}: {widest} tokens with a request, and {window} fit the model; shorten the profile"
+            )
+        answers = self._answers(prompts, "told")
+        fit = [
+            (number, request.text, prompt, answer["tokens"])
+            for number, (request, prompt, answer) in enumerate(zip(dealt, prompts, answers, strict=True))
+            if answer["tokens"] and not parrots(answer["text"], self.profile, request.text)
+        ]
+        return [self._lesson(prompt, tokens, self._alone(text, n)) for n, text, prompt, tokens in fit], len(answers) - len(fit)
+
+    def pairs(self, told: int) -> list[Lesson]:
+        """Chosen answers of the run under their own contexts, as many as all steps of one pass take."""
+        known = [p for p in read_records(self.folder / "pairs.jsonl", Pair) if p.split == TRAIN]
+        count = min(len(known), self._count(told, self.recipe.training.bake.pairs))
+        return [self._lesson(p.prompt_tokens, p.tokens[0], p.prompt_tokens) for p in self._deal(known, count, "pairs")]
+
+    def anchors(self, told: int) -> list[Lesson]:
+        """The base's answers to requests that are not personal; none where the requests have no such kind."""
+        count = self._count(told, self.recipe.training.bake.anchors)
+        general = [request for request in self.requests if request.kind in IMPERSONAL]
+        if count and not general:
+            self.reporter.warn("training.bake: all requests are personal, so nothing anchors the model to the base")
+        dealt = self._deal(general, min(count, len(general)), "anchors")
+        prompts = [self._alone(request.text, number) for number, request in enumerate(dealt)]
+        with distilling.as_base(self.loaded.model):
+            answers = self._answers(prompts, "anchors")
+            rows = [(prompt, answer["tokens"]) for prompt, answer in zip(prompts, answers, strict=True) if answer["tokens"]]
+            return [self._lesson(prompt, tokens, prompt) for prompt, tokens in rows]
+
+    def job(self, lessons: list[Lesson]) -> Job:
+        """The training over the lessons."""
+        settings, bake = self.recipe.training, self.recipe.training.bake
+        own = settings.model_copy(update={"learning_rate": bake.learning_rate, "epochs": bake.epochs, "grids_per_step": 1})
+        pairs = [lesson.pair for lesson in lessons]
+        plan = memory_plan.choose(self.loaded.model, own, longest(pairs), backend.device().budget)
+        backend.settle(plan.activation_bytes, plan.peak_bytes)
+        return Job(
+            pairs,
+            [],
+            own,
+            self.folder / FOLDER,
+            seed_for(self.recipe.seed, "bake"),
+            budget=plan.token_budget if own.micro_batch_tokens == "auto" else own.micro_batch_tokens,
+            pad=self.pad,
+            goals={lesson.pair.id: lesson.goal for lesson in lessons},
+        )
+
+    def _count(self, told: int, each_step: int) -> int:
+        return math.ceil(told / self.recipe.training.bake.batch) * each_step
+
+    def _deal(self, items: Sequence[T], count: int, purpose: str) -> list[T]:
+        """`count` items in a seeded order; all come once before any comes twice."""
+        dealt: list[T] = []
+        rng = Random(seed_for(self.recipe.seed, f"bake {purpose}"))
+        while len(dealt) < count:
+            dealt += rng.sample(items, len(items))
+        return dealt[:count]
+
+    def _alone(self, request: str, number: int) -> list[int]:
+        """The prompt of a request without the profile; every second one has no system message."""
+        plain = messages(self.recipe.pairs, request, None)
+        return encode(self.loaded.tokenizer, plain[-1:] if number % 2 == 0 else plain)
+
+    def _answers(self, prompts: list[list[int]], purpose: str) -> list[dict[str, Any]]:
+        """An answer to each prompt, by the model as it is now. Batches that bake/answers.jsonl has are not sampled again."""
+        path, settings = self.folder / FOLDER / "answers.jsonl", self.recipe.pairs
+        rows = read_jsonl(path)
+        truncate_jsonl(path, len(rows))  # removes a last line that was cut off
+        known = {row["asked"]: row["answers"] for row in rows}
+        answers: list[dict[str, Any]] = []
+        prefixes = Prefixes(self.loaded.model, prompts, [()] * len(prompts))  # the shared beginning runs once
+        with self.reporter.track(f"sampling for the bake, {purpose}", total=len(prompts), unit="answers") as bar:
+            for begin in range(0, len(prompts), settings.batch):
+                part = prompts[begin : begin + settings.batch]
+                asked = hashlib.sha256(f"{purpose} {part}".encode()).hexdigest()[:16]
+                if asked in known:
+                    bar.skip(len(part))
+                else:
+                    started = [prefixes.start(prompt, ()) for prompt in part]
+                    key = key_for(self.recipe.seed, f"bake {purpose} {begin}")
+                    fresh = sample(self.loaded.model, self.loaded.tokenizer, started, settings, key, lambda answer: bar.advance(1))
+                    known[asked] = [asdict(answer) for answer in fresh]
+                    append_jsonl(path, [{"asked": asked, "answers": known[asked]}])
+                    self.sampled = True
+                answers += known[asked]
+        return answers
+
+    def _lesson(self, prompt: list[int], answer: list[int], alone: list[int]) -> Lesson:
+        """The model's own distribution after `prompt` as the goal of the answer after `alone`."""
+        pair = Pair("", TRAIN, 0, [], [], [], [], prompt, [answer], [0.0], [], [])
+        hidden = distilling.hidden_rows(self.loaded.model, batch_of([pair], self.pad))[0][0]
+        ids, logps = likeliest(OutputHead(self.loaded.model), hidden, mx.array(answer, dtype=mx.int32), KEPT)
+        own = float(logps[ids == np.array(answer)[:, None]].sum(dtype=np.float64))
+        kept = np.exp(logps)
+        goal = Goal(ids, kept, np.maximum(1 - kept.sum(axis=1), 0))
+        return Lesson(replace(pair, prompt_tokens=alone, reference=[own]), goal)
