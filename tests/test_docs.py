@@ -3,6 +3,7 @@
 import re
 import struct
 import sys
+import tomllib
 import zlib
 from pathlib import Path
 from urllib.parse import unquote
@@ -24,10 +25,10 @@ PAGES = [path for path in sorted((*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *
 FENCE = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-KEY = re.compile(r"(?<![\w/.])(?:sources|pairs|training|evaluation|export)\.[a-z_.]*[a-z_]")
+KEY = re.compile(r"(?<![\w/.])(?:sources|pairs|training|evaluation|memory|export)\.[a-z_.]*[a-z_]")
 PLACE = re.compile(r"(?<![\w/.])(?:mipo_mlx|tests|benchmarks|recipes|docs|examples)/[\w./-]*\w")
 UNMADE = ("/.cache", "NAME")  # made by a command, or a placeholder
-FILES = (".json", ".jsonl", ".py")  # pairs.jsonl is no key
+FILES = (".json", ".jsonl", ".py", ".sqlite")  # pairs.jsonl is no key
 OTHERS = {"--lora", "--no-deps", "--adapter-path", "--force-reinstall"}  # options of other programs
 
 
@@ -136,6 +137,12 @@ def test_every_recipe_key_exists(page):
     assert not unknown_keys(page)
 
 
+def test_every_extra_of_the_package_is_explained():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    table = (ROOT / "docs" / "install.md").read_text(encoding="utf-8").partition("## Extras")[2].partition("\n## ")[0]
+    assert set(extras) == {name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in SPAN.findall(row)}
+
+
 def test_every_named_file_exists(page):
     if page.name != "CHANGELOG.md":
         assert not missing_files(page)
@@ -145,12 +152,13 @@ def test_what_does_not_exist_is_noticed(tmp_path):
     wrong = tmp_path / "page.md"
     wrong.write_text(
         "# A title\n[a](nowhere.md) [b](#a-title) [c](#other) `mipo-mlx trian x` `--nonsense` `pairs.grids` `pairs.gridz=3`\n"
+        "`memory.sqlite` `memory.embeder`\n"
         "```\nmipo-mlx train x --fast   # mipo-mlx nothing\nmipo-mlx eval RUN --set training.lora.rank=3\n```\n"
     )
     assert missing_links(wrong) == ["nowhere.md", "#other"]
     assert unknown_commands(wrong) == ["train x --fast: --fast", "trian x"]
     assert unknown_options(wrong) == ["--nonsense"]
-    assert unknown_keys(wrong) == ["pairs.gridz"]
+    assert unknown_keys(wrong) == ["pairs.gridz", "memory.embeder"]
     wrong.write_text("`mipo_mlx/cli.py` `tests/nothing.py` `make demo PYTHON=python3.12` `make tea`\n")
     assert missing_files(wrong) == ["tests/nothing.py"] and unknown_targets(wrong) == ["tea"]
 
