@@ -21,7 +21,7 @@ demo: $(VENV)/demo
 	@$(BIN)/mipo-mlx train demo --runs runs
 
 test: $(VENV)/test lint
-	@$(BIN)/python -m pytest -n 2 --dist worksteal
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 unit: $(VENV)/test
 	@$(BIN)/python -m pytest -m "not real and not process"

@@ -85,7 +85,7 @@ def same_texts(smol: Tiny, llama: Llama) -> int:
 def test_f32_is_the_model(smol, answers):
     path = export(smol, "f32")
     with Llama(path, context=256) as llama:
-        for tokens, positions, _ in answers:  # one place of the prompt, two of the answer, the whole vocabulary
+        for tokens, positions, _ in answers[:3]:  # one place of the prompt, two of the answer, the whole vocabulary
             largest, same = difference(smol, llama, tokens, [5, *positions[:: len(positions) // 2 + 1]])
             assert largest < 1e-3 and same == 1.0
         assert same_texts(smol, llama) == len(PROMPTS)
