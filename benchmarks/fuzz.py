@@ -31,7 +31,7 @@ from mipo_mlx.errors import Failure, UserError  # noqa: E402
 from mipo_mlx.recipe_loading import RecipeError  # noqa: E402
 from mipo_mlx.sources.note import Skip  # noqa: E402
 
-SECONDS, LEAST = 5.0, 0.6  # of CPU time: a megabyte may take so many, and any input the least
+SECONDS = 5.0  # of CPU time for a megabyte
 MEMORY, MOST = 500 << 20, 4 << 30  # bytes: a finding; the limit of a child
 HANG = 90  # seconds
 ENOUGH = 150 << 20  # bytes that a child grows until a fresh one goes on
@@ -80,7 +80,7 @@ def once(target: hostile.Target, path: Path, size: int) -> str:
             return f"several lines: {str(error)[:200]!r}"
     except Exception as error:
         return f"raised {type(error).__name__}: {str(error)[:200]!r}"
-    took, most = time.process_time() - begin, max(LEAST, SECONDS * size / hostile.LARGEST)
+    took, most = time.process_time() - begin, max(target.least, SECONDS * size / hostile.LARGEST)
     return f"time: {took:.1f} s, at most {most:.1f}" if took > most else ""
 
 

@@ -80,6 +80,7 @@ class Target:
     tokens: list[str]
     samples: list[bytes]
     wrap: Callable[[bytes, random.Random], bytes] = lambda data, _: data
+    least: float = 0.6  # seconds that any input may take, however small: what is longer than a limit is not read
 
 
 gather.within_limits = lambda work, file, tally: work(file, tally)  # the limits would hide what is slow
@@ -233,7 +234,7 @@ def targets() -> list[Target]:
     app = b'{"userIgnoreFilters": ["/a/", "b"], "attachmentFolderPath": "c"}'
     return [
         Target("a.md", notes, MARKDOWN + CHAT, [*texts, matter]),
-        Target("b.md", notes, YAML, [b"tags: [a]\ntitle: b\n"], front_matter),
+        Target("b.md", notes, YAML, [b"tags: [a]\ntitle: b\n"], front_matter, 3.0),
         Target("c.txt", notes, MARKDOWN + CHAT, chats),
         Target("d.html", notes, HTML + MARKDOWN, fixtures("*.html")),
         Target("e.org", notes, ORG + MARKDOWN, fixtures("*.org")),
@@ -261,7 +262,7 @@ def targets() -> list[Target]:
         Target("t.txt", requests, MARKDOWN, texts),
         Target("u.md", requests, MARKDOWN, texts),
         Target("v.jsonl", choices, JSON, [b'{"keep": false, "place": "a"}\n']),
-        Target("w.yaml", recipe, YAML, [b"model: x\nsources: {notes: a, min_tokens: 3}\npairs: {grids: 2}\n"]),
+        Target("w.yaml", recipe, YAML, [b"model: x\nsources: {notes: a, min_tokens: 3}\npairs: {grids: 2}\n"], least=5.0),
         Target("x.gguf", model, ["GGUF", *numbers], [gguf()]),
         Target("y.jsonl", pairs, JSON, [PAIR.encode()]),
         Target("z.body", body, JSON, [BODY.encode()]),

@@ -20,6 +20,7 @@ from .recipe import Dataset, Recipe
 
 ENDINGS = (".yaml", ".yml")
 ALIASES = 20
+LONGEST = 64 << 10  # characters of a recipe
 S = TypeVar("S", bound=BaseModel)
 
 
@@ -71,7 +72,8 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe file and apply `a.b=value` overrides; paths in it stay as they are written. Raises RecipeError."""
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        with open(path, encoding="utf-8") as handle:
+            text = handle.read(LONGEST + 1)
     except FileNotFoundError:
         raise RecipeError(f"{path}: no such recipe; `mipo-mlx recipes` lists the built-in ones") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -81,6 +83,8 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def parse(text: str, name: str = "recipe", overrides: Sequence[str] = ()) -> Recipe:
     """`load` for text in memory; `name` stands for the file in messages."""
+    if len(text) > LONGEST:
+        raise RecipeError(f"{name}: more than {LONGEST >> 10} kB, and a recipe has a few; is this the right file?")
     try:
         values = read(text)
         lines = lines_of(yaml.compose(text, Loader=Loader))

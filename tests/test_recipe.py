@@ -173,3 +173,11 @@ def test_a_mistake_over_several_keys_names_the_override_that_made_it():
     broken = whole.replace("judge: null", "judge: http://a/v1")
     with pytest.raises(RecipeError, match="^recipe.yaml:\\d+: .*judge_model: missing"):
         recipe_loading.parse(broken, "recipe.yaml", ["evaluation.examples=1"])
+
+
+def test_a_recipe_that_is_no_recipe_by_its_length_is_not_parsed(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text("a: [" * recipe_loading.LONGEST)
+    for read in (lambda: recipe_loading.load(path), lambda: recipe_loading.load(Path("/dev/zero"))):
+        with pytest.raises(recipe_loading.RecipeError, match="more than 64 kB"):
+            read()

@@ -22,6 +22,8 @@ CONTROLS = bytes(set(range(32)) - set(b"\t\n\r\f\x0b\x1b"))
 UNKNOWN = "in an encoding that cannot be told for certain; save it as UTF-8"
 # UTF-8 that was read as Windows-1252 and saved again: "FÃ¼r" for "Für", "donâ€™t" for "don't".
 TWICE = re.compile(r"(?:[ÂÃÄÅ][\u0080-\u00bfŒœŠšŸŽžƒˆ˜–—‘’‚“”„†‡•…‰‹›€™]|â[€‚„][\u0080-\u00bfŒœŠšŸŽžƒˆ˜–—‘’‚“”„†‡•…‰‹›€™])+")
+CLUSTER = re.compile(r"[^\w\x00-\x7f]{31,}")  # a stretch without letters: all marks that combine with a letter are in such
+MARKS_HELD = 30  # on one letter, as in Unicode's stream-safe text; no writing has more
 # Marks of direction and width without a shape, and Apple's sign for an attachment.
 SHAPELESS = re.compile("[\u200b\u2060\ufeff\ufffc\u00ad]")
 
@@ -64,7 +66,17 @@ def writable(text: str) -> str:
 
 def nfc(text: str) -> str:
     """`text` with each letter and its marks as one character, where there is one: "é" has two forms that look alike."""
-    return text if text.isascii() else unicodedata.normalize("NFC", text)
+    return text if text.isascii() else unicodedata.normalize("NFC", CLUSTER.sub(_few_marks, text))
+
+
+def _few_marks(match: re.Match) -> str:
+    """A stretch of signs with at most MARKS_HELD marks in a row: to sort them takes time with the square of their number."""
+    kept, marks = [], 0
+    for char in match[0]:
+        marks = marks + 1 if unicodedata.combining(char) else 0
+        if marks <= MARKS_HELD:
+            kept.append(char)
+    return "".join(kept)
 
 
 def is_me(name: str, me: str) -> bool:

@@ -57,7 +57,7 @@ def read_file(file: NoteFile, tally: Tally, sources: Sources) -> list[Note]:
     """
     hide: Callable[[str], str] = partial(redact, counts=Counter()) if sources.redact else str
     hide_name: Callable[[str], str] = redact_name if sources.redact else str
-    recoded = len(tally.recoded)
+    recoded, broken = len(tally.recoded), tally.broken
     try:
         notes = within_limits(partial(_cleaned, hidden=sources.redact), file, tally)
     except NotANote as reason:
@@ -74,6 +74,9 @@ def read_file(file: NoteFile, tally: Tally, sources: Sources) -> list[Note]:
     finally:
         for entry in tally.recoded[recoded:]:
             entry["file"] = hide_name(entry["file"])
+    if not notes and tally.broken > broken:
+        tally.skip(hide_name(file.source), "no part of it can be read")
+        return []
     tally.read += 1
     return _chosen(notes, Choice.of(sources), tally) if sources.include or sources.exclude else notes
 
@@ -188,6 +191,9 @@ def _writable(block: Block) -> Block:
 
 def _pieces(block: Block) -> Iterator[Block]:
     at, length = 0, len(block.text)
+    if length <= LONGEST:
+        yield block
+        return
     while length - at > LONGEST:
         end = block.text.rfind(" ", at + 1, at + LONGEST)
         end = end if end > at else at + LONGEST
@@ -195,8 +201,5 @@ def _pieces(block: Block) -> Iterator[Block]:
         text = block.text[at:end].strip()
         yield replace(block, text=text, level=0, linked=int(block.linked * share), code=int(block.code * share))
         at = end
-    share = (length - at) / max(1, length)
-    # A block that is not cut stays as it is.
-    yield replace(
-        block, text=block.text[at:].strip() if at else block.text, linked=int(block.linked * share), code=int(block.code * share)
-    )
+    share = (length - at) / length
+    yield replace(block, text=block.text[at:].strip(), linked=int(block.linked * share), code=int(block.code * share))

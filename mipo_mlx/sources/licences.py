@@ -1,4 +1,4 @@
-"""Files that come with programs and packages, and are no notes: licences, read-me files, lists of changes; folders of code."""
+"""Files that are no notes: licences, read-me files and lists of changes of programs, folders of code, lists of single words."""
 
 import re
 from pathlib import Path, PurePath
@@ -37,6 +37,7 @@ CODE = (
     "Gemfile",
 )
 WHY = "licences and read-me files"
+LINES, WORD = 20_000, 8  # filled lines of a text, and characters of their average, up to which it is a list of words or numbers
 
 
 def is_of_a_package(path: PurePath) -> bool:
@@ -53,6 +54,14 @@ def refuse_licence(text: str) -> None:
     phrases = {match[0].lower() for match in WORDS.finditer(beginning)}
     if len(phrases) >= 2 or phrases and WORDS.search(beginning[:400]):
         raise NotANote(WHY)
+
+
+def refuse_list(text: str) -> None:
+    """Raise NotANote for a very long text of very short lines: nobody's sentences, and each line would be a paragraph."""
+    if text.count("\n") >= LINES:
+        filled = [length for line in text.split("\n") if (length := len(line.strip()))]
+        if len(filled) >= LINES and sum(filled) < WORD * len(filled):
+            raise NotANote("long lists of words or numbers")
 
 
 def code_in(folder: Path) -> str | None:

@@ -43,7 +43,15 @@ ENDLESS = 10_000  # characters of a paragraph that no person wrote as one: its m
 DENSE, MARKED = 500, 0.3  # characters, and the share of marks among them, from which a paragraph counts as endless, too
 MARK_CHARS = "[]!*_<&`\\~"
 MARKS = re.compile(f"[{re.escape(MARK_CHARS)}]")
-OWN_LINE = re.compile(r"[ \t]*(?:[-*+|#>]|\d{1,9}[.)][ \t]|$)")
+OWN_LINE = re.compile(r"[ \t]*(?:[-*+][ \t]|>|#{1,6}[ \t]|\d{1,9}[.)][ \t]|[-*+#]?$)")
+DELIMITER = re.compile(r"[ \t]*\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*")  # below a table's head
+# What markdown-it takes for a filled line and for a sign, and what it may take for any text and for each character. In microseconds
+# of a slow core.
+A_LINE, A_SIGN, ANY_TEXT, A_CHARACTER = 70, 12, 500_000, 2.5
+SIGNS = "!#$%&*+-:<=>@[\\]^_`{}~"
+EMPHASIS = re.compile(r"[*`~\\]+")
+HEADING = re.compile(r"[ \t]*(#{1,6})[ \t]+(.*)")
+ITEM = re.compile(r"[ \t]*([-*+]|\d{1,9}[.)])[ \t]+(.*)")
 BEGINNING = re.compile(r"[ \t]*(?:[-*+>]|#{1,6}|\d{1,9}[.)])?(?:[ \t]+|$)")
 FENCE = re.compile(r"[ \t]*(`{3,}|~{3,})")
 HELD = re.compile("\ue001(\\d+)\ue001")  # stands for an endless paragraph
@@ -60,9 +68,21 @@ def parse(text: str) -> tuple[dict[str, Any], list[Block], Counter]:
     matter, body, offset = front_matter(text)
     removed = Counter(["broken front matter"] if matter is None else [])
     body = own_part(matter or {}, body, removed)
-    body, endless = _without_endless(_plain(body, removed))
-    blocks = _Walker(removed, offset, endless).walk(PARSER.parse(body))
+    body = _plain(body, removed)
+    if _is_slow(body):
+        blocks = _Walker(removed, offset, []).by_lines(body)
+    else:
+        body, endless = _without_endless(body)
+        blocks = _Walker(removed, offset, endless).walk(PARSER.parse(body))
     return matter or {}, own_blocks(blocks, removed), +removed
+
+
+def _is_slow(text: str) -> bool:
+    """Whether a long text has so many lines and signs that markdown-it would take long: lists of words, drawings of signs."""
+    if len(text) * A_SIGN <= ANY_TEXT:
+        return False
+    lines = sum(bool(line.strip()) for line in text.split("\n"))
+    return A_LINE * lines + A_SIGN * sum(map(text.count, SIGNS)) > ANY_TEXT + A_CHARACTER * len(text)
 
 
 def front_matter(text: str) -> tuple[dict[str, Any] | None, str, int]:
@@ -117,10 +137,11 @@ def _without_endless(text: str) -> tuple[str, list[str]]:
     if len(text) <= ENDLESS and _marks(text) <= MARKED * DENSE:
         return text, []
     lines, held = text.split("\n"), list[str]()
-    begin, size, fence = 0, 0, ""
+    begin, size, fence, table = 0, 0, "", False
     for number, line in enumerate([*lines, ""]):
         mark = FENCE.match(line)
-        if OWN_LINE.match(line) or mark or fence:
+        table = bool(line.strip()) and (table or "|" in line and bool(DELIMITER.fullmatch(line)))
+        if OWN_LINE.match(line) or mark or fence or table:
             if not fence and (size > ENDLESS or size > DENSE and _marks(*lines[begin:number]) > MARKED * size):
                 opening = BEGINNING.match(lines[begin])
                 first = lines[begin][opening.end() :] if opening else lines[begin]
@@ -176,6 +197,28 @@ class _Walker:
                 self.cells = []
             elif kind == "tr_close":
                 self._row(line)
+        return self.blocks
+
+    def by_lines(self, text: str) -> list[Block]:
+        """The blocks of a text by the beginnings of its lines, in a fraction of markdown-it's time. Marks in a line are dropped."""
+        for fence in ("\n```", "\n~~~"):
+            text, count = between(text, fence, fence)
+            self.removed["code blocks"] += count
+        held: list[str] = []
+        begin = 0
+        for number, line in enumerate([*text.split("\n"), ""]):
+            heading, item = HEADING.match(line), ITEM.match(line)
+            if heading or item or not line.strip():
+                if held:
+                    words, linked = plain_text(MARKS.sub(" ", EMPHASIS.sub("", " ".join(held))))
+                    self._add(Block(words, begin, linked=linked))
+                held = []
+            if heading:
+                self._add(Block(heading[2], number, len(heading[1])))
+            elif line.strip():
+                begin = begin if held else number
+                self.bullet = f"{item[1]} " if item else self.bullet if held else ""
+                held.append(item[2] if item else line)
         return self.blocks
 
     def _add(self, block: Block) -> None:

@@ -1,8 +1,14 @@
 """The records of this folder: notes of cleaned blocks, passages, and the counts that become sources.json."""
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any
+
+from ..errors import UserError
+
+BROKEN = "that cannot be read"
 
 
 class Skip(Exception):
@@ -72,6 +78,21 @@ class Tally:
         """Count a file that is left alone, and keep its name for the page of `mipo-mlx notes`."""
         self.left_alone[why] += 1
         self.alone.append((file, why))
+
+    @contextmanager
+    def sparing(self, parts: str) -> Iterator[None]:
+        """One bad part of a file costs itself: it is counted, and those beside it are read. parts: "mails", "chats"."""
+        try:
+            yield
+        except (Skip, UserError, MemoryError):
+            raise
+        except Exception:  # libraries raise nearly anything over broken parts
+            self.removed[f"{parts} {BROKEN}"] += 1
+
+    @property
+    def broken(self) -> int:
+        """How many parts of files cannot be read."""
+        return sum(count for what, count in self.removed.items() if what.endswith(BROKEN))
 
     def add(self, other: "Tally") -> None:
         """Add the counts of another tally."""

@@ -9,8 +9,9 @@ from mipo_mlx.progress import Reporter
 from mipo_mlx.recipe import Sources
 from mipo_mlx.sources.chunks import cut
 from mipo_mlx.sources.gather import read_notes
-from mipo_mlx.sources.markdown import ENDLESS, parse
-from mipo_mlx.sources.note import Block, Note, Tally
+from mipo_mlx.sources.licences import LINES, refuse_list
+from mipo_mlx.sources.markdown import ENDLESS, _is_slow, _without_endless, parse
+from mipo_mlx.sources.note import Block, NotANote, Note, Tally
 
 SIGNS = '{{ {% [[ ![ <!-- < ` * _ [^ \\ >_ -_ | $ #_ ~~ == (( :: @ - & http:// [a]( 1._ <div> { %% " -----BEGIN_A-----'.split()
 
@@ -65,3 +66,37 @@ def test_counts_that_do_not_add_up_end():
 def test_front_matter_of_values_within_values_is_broken_or_read(sign, size):
     _, blocks, _ = parse(f"---\nkey: {sign * (size // len(sign))}\n---\n\nI end.\n")
     assert blocks[-1].text == "I end."
+
+
+def test_a_text_of_many_short_lines_is_read_by_its_lines():
+    """markdown-it would take half a minute for a megabyte of them."""
+    begin = f"# Bees\n\nI keep *bees*,\nand I like them.\n\n- one\n- two\n\n1. three\n\n```\n{'code ' * 20}\n```\n\n"
+    text = begin + "- I bake bread\n" * 20_000
+    assert (
+        _is_slow(text)
+        and not _is_slow(text[:30_000])
+        and not _is_slow("I bake bread on Sundays, and I like it a lot.\n\n" * 20_000)
+    )
+    short, long = parse(begin)[1], parse(text)[1]
+    assert [(b.text, b.line, b.level) for b in long[: len(short)]] == [(b.text, b.line, b.level) for b in short]
+    assert len(long) == len(short) + 20_000 and long[-1] == Block("- I bake bread", 20_014)
+
+
+@pytest.mark.parametrize("line", ["*a", "#a", "-a", "|-->", "+a [b", "| a"])
+def test_lines_that_begin_like_items_and_are_none_are_one_endless_paragraph(line):
+    text, held = _without_endless(f"{line}\n" * ENDLESS)
+    assert len(held) == 1 and len(text.strip()) < 20
+
+
+def test_a_long_table_and_a_long_list_stay_what_they_are():
+    table = "| Day | Deed |\n|---|:--:|\n" + "| Sunday | I bake bread |\n" * 600
+    assert _without_endless(table + "\n" + "- I bake bread\n" * 900)[1] == []
+    assert parse(table)[1][-1].text == "Sunday, I bake bread"
+
+
+def test_a_list_of_words_is_no_note():
+    for text in ("- a\n" * LINES, "a\n\n" * LINES, "17\n" * LINES):
+        with pytest.raises(NotANote, match="lists"):
+            refuse_list(text)
+    for text in ("- a\n" * 5_000, "I keep bees.\n" * LINES):
+        refuse_list(text)

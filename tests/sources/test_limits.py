@@ -1,5 +1,6 @@
 """A file that hangs, grows or ends its reader is skipped and named, and the others are read; limits change no note."""
 
+import json
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from mipo_mlx.progress import Reporter
 from mipo_mlx.recipe import Sources
 from mipo_mlx.sources import gather, limits
+from mipo_mlx.sources.decode import nfc
 from mipo_mlx.sources.note import Skip, Tally
 from mipo_mlx.sources.note_file import NoteFile
 
@@ -118,3 +120,65 @@ def test_the_helper_reads_what_this_process_reads(tmp_path, monkeypatch):
         sources = Sources(notes=[str(fixtures / "obsidian"), str(fixtures / "organ.docx"), str(tmp_path / "a.zip")])
         outcomes.append((gather.read_notes(sources, tally, Reporter(quiet=True)), tally.to_row()))
     assert outcomes[0] == outcomes[1] and len(outcomes[0][0]) > 4
+
+
+DAYS = [{"sender": "human", "text": "I keep bees behind the shed."}, {"sender": "human", "text": "I bake bread on Sundays."}]
+TELEGRAM = {"type": "message", "from": "Ana", "from_id": "user1", "date": "2024-05-01T10:00:00", "text": "I keep bees."}
+PARTS = {  # (good, bad, good): the bad one raises another kind of error in each
+    "Sent.mbox": [
+        "From a\nFrom: Ana\n\nI keep bees.\n\n",
+        "From a\nFrom: " + "(" * 50_000 + "\n\nI sail.\n\n",
+        "From a\nFrom: Ana\n\nI bake.\n\n",
+    ],
+    "conversations.json": [
+        {"chat_messages": [DAYS[0]]},
+        {"chat_messages": [{**DAYS[0], "metadata": 3}]},
+        {"chat_messages": [DAYS[1]]},
+    ],
+    "conversations-2.json": [{"mapping": {"a": 3}, "current_node": "a"}, {"chat_messages": DAYS}],
+}
+
+
+def read(path: Path) -> tuple[list[str], Tally]:
+    tally = Tally()
+    notes = gather.read_notes(Sources(notes=str(path), me="Ana"), tally, Reporter(quiet=True))
+    return [block.text for note in notes for block in note.blocks], tally
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_bad_mail_or_chat_costs_itself(tmp_path, name):
+    parts = PARTS[name]
+    (tmp_path / name).write_text("".join(parts) if name.endswith("mbox") else json.dumps(parts))
+    texts, tally = read(tmp_path / name)
+    assert len(texts) >= 1 and any("bees" in text for text in texts) and tally.broken == 1 and not tally.skipped
+
+
+def test_a_bad_chat_of_telegram_costs_itself(tmp_path):
+    chats = [{"id": 1, "messages": [TELEGRAM]}, {"id": 2, "messages": [{**TELEGRAM, "text": [3]}]}]
+    account = {"personal_information": {"user_id": 1}, "chats": {"list": chats}}
+    (tmp_path / "result.json").write_text(json.dumps(account))
+    texts, tally = read(tmp_path / "result.json")
+    assert texts == ["I keep bees."] and tally.broken == 1
+
+
+def test_a_header_that_cannot_be_decoded_stays_as_it_is(tmp_path):
+    (tmp_path / "Sent.mbox").write_text("From a\nFrom: Ana\nSubject: =?utf-8?b?a?=\n\nI keep bees.\n")
+    assert read(tmp_path / "Sent.mbox")[0] == ["I keep bees."]
+
+
+def test_a_letter_has_at_most_thirty_marks():
+    """Python sorts the marks of a letter in a time that grows with the square of their number: 20 minutes for a megabyte."""
+    text = nfc("a" + "\u0300\u0316" * 500_000 + "b\u0301 \u4f60\u597d\U0001f600" + "\u0345" * 20)
+    assert len(text) < 70 and text[0] == "\u00e0" and "b\u0301 \u4f60\u597d\U0001f600" in text and text.count("\u0345") == 20
+    heart = "\u2764\ufe0f" * 40  # signs that are no marks
+    assert nfc(heart) == heart
+
+
+@pytest.mark.parametrize(
+    "unit", ["<note>", "<note><content>", "<note><content><![CDATA[", "<note></note><content>", "<note>x</note>"]
+)
+def test_notes_of_evernote_that_do_not_end(tmp_path, unit):
+    """Each of them once took a time with the square of its length: hours for a megabyte."""
+    whole = "<note><title>A</title><content> <![CDATA[<div>I keep bees.</div>]]></content></note>"
+    (tmp_path / "a.enex").write_text(whole + unit * (400_000 // len(unit)))
+    assert read(tmp_path / "a.enex")[0] == ["I keep bees."]

@@ -100,7 +100,7 @@ def test_odd_notes_are_read_or_skipped_and_end_nothing(tmp_path, notes, tiny_fol
     row = read.run(tmp_path / "run", made(notes, "pairs.contexts_per_grid=3", model=str(tiny_folder)), QUIET)
     assert row["files"]["skipped"] == [
         {"file": "broken/conversations-2.json", "why": "not valid JSON"},
-        {"file": "broken/conversations.json", "why": "cannot be read (AttributeError)"},
+        {"file": "broken/conversations.json", "why": "no part of it can be read"},
     ]
     assert row["removed"]["broken front matter"] == 2  # a day that no calendar has is text
     found = {c.source: c.text for c in read_records(tmp_path / "run" / "contexts.jsonl", Context)}

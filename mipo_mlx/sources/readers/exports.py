@@ -57,12 +57,13 @@ def read_export(file: NoteFile, tally: Tally, me: str | None = None) -> list[Not
         return _activity(values, file, tally)
     notes = []
     for number, conversation in enumerate(_conversations(values), 1):
-        turns = _turns(conversation, file, tally, me)
-        blocks = [block for place, text in turns for block in message_blocks(text, place, tally)]
-        key = next((conversation[name] for name in ("id", "conversation_id", "uuid") if conversation.get(name)), number)
-        title = conversation.get("title") or conversation.get("name")
-        if blocks:
-            notes.append(Note(f"{file.source}#{key}", file.source, title if isinstance(title, str) else "", blocks))
+        with tally.sparing("chats"):
+            turns = _turns(conversation, file, tally, me)
+            blocks = [block for place, text in turns for block in message_blocks(text, place, tally)]
+            key = next((conversation[name] for name in ("id", "conversation_id", "uuid") if conversation.get(name)), number)
+            title = conversation.get("title") or conversation.get("name")
+            if blocks:
+                notes.append(Note(f"{file.source}#{key}", file.source, title if isinstance(title, str) else "", blocks))
     if not notes and not any(True for _ in _conversations(values)):
         if file.stem.startswith("conversations"):
             raise Skip("JSON, but no chat export that is known; name a file of rows itself with sources.notes")
@@ -215,22 +216,28 @@ def _telegram(values: dict[str, Any], file: NoteFile, tally: Tally, me: str | No
     own_id = f"user{person['user_id']}" if person.get("user_id") else None
     notes, unknown = [], None
     for chat in chats:
-        rows = [row for row in chat.get("messages") or [] if row.get("type") == "message" and isinstance(row.get("from"), str)]
-        own = [row for row in rows if own_id and row.get("from_id") == own_id]
-        if not own_id and rows:
+        with tally.sparing("chats"):
             try:
-                own = [row for row in rows if row["from"] == _telegram_owner(rows, chat, me, file)]
+                notes += _telegram_chat(chat, own_id, file, tally, me)
             except Skip as reason:
                 unknown = reason
-                continue
-        tally.removed["messages of others"] += len(rows) - len(own)
-        tally.removed["forwarded messages"] += sum("forwarded_from" in row for row in own)
-        texts = [(n, str(row.get("date"))[:10], _telegram_text(row)) for n, row in enumerate(own, 1) if "forwarded_from" not in row]
-        tally.removed["pictures, recordings and deleted messages"] += sum(not text.strip() for _, _, text in texts)
-        notes += notes_of_days(texts, file, str(chat.get("id") or ""))
     if unknown and not notes:
         raise unknown
     return notes
+
+
+def _telegram_chat(chat: dict[str, Any], own_id: str | None, file: NoteFile, tally: Tally, me: str | None) -> list[Note]:
+    """The days of one chat. Raises Skip where it is not known who the owner is."""
+    rows = [row for row in chat.get("messages") or [] if row.get("type") == "message" and isinstance(row.get("from"), str)]
+    own = [row for row in rows if own_id and row.get("from_id") == own_id]
+    if not own_id and rows:
+        owner = _telegram_owner(rows, chat, me, file)
+        own = [row for row in rows if row["from"] == owner]
+    tally.removed["messages of others"] += len(rows) - len(own)
+    tally.removed["forwarded messages"] += sum("forwarded_from" in row for row in own)
+    texts = [(n, str(row.get("date"))[:10], _telegram_text(row)) for n, row in enumerate(own, 1) if "forwarded_from" not in row]
+    tally.removed["pictures, recordings and deleted messages"] += sum(not text.strip() for _, _, text in texts)
+    return notes_of_days(texts, file, str(chat.get("id") or ""))
 
 
 def _telegram_owner(rows: list[dict[str, Any]], chat: dict[str, Any], me: str | None, file: NoteFile) -> str:

@@ -23,9 +23,7 @@ SIGNS = (
     (b'"isTrashed"', b'"listContent"'),
     (b'"activeNotes"',),
 )
-ENEX_NOTE = re.compile(r"<note>(.*?)</note>", re.DOTALL)
 ENEX_TITLE, ENEX_TAG = re.compile(r"<title>([^<]*)</title>"), re.compile(r"<tag>([^<]*)</tag>")
-ENEX_CONTENT = re.compile(r"<content>\s*<!\[CDATA\[(.*?)\]\]>\s*</content>", re.DOTALL)
 
 
 def is_journal(file: NoteFile) -> bool:
@@ -41,11 +39,11 @@ def read_journal(file: NoteFile, tally: Tally) -> list[Note]:
         raise NotANote(".json files")
     notes = []
     for number, (key, title, text, tags) in enumerate(rows, 1):
-        blocks = entry_blocks(text, number, tally)
         name = f"{file.source}#{key or number}" if len(rows) > 1 else file.source
         labels = frozenset(f"#{tag.casefold()}" for tag in tags)
-        if blocks:
-            notes.append(Note(name, file.source, title, blocks, labels=labels))
+        with tally.sparing("notes"):
+            if blocks := entry_blocks(text, number, tally):
+                notes.append(Note(name, file.source, title, blocks, labels=labels))
     return notes
 
 
@@ -54,16 +52,25 @@ def read_enex(file: NoteFile, tally: Tally) -> list[Note]:
     text, attachments = between(file.text(tally, LIMIT), "<resource>", "</resource>")
     tally.removed["images and embeds"] += attachments
     notes, at, line = [], 0, 1
-    for number, match in enumerate(ENEX_NOTE.finditer(text), 1):
-        line += text.count("\n", at, match.start())
-        at = match.start()
-        content, title = ENEX_CONTENT.search(match[1]), ENEX_TITLE.search(match[1])
-        blocks = parse_html(content[1], tally)[1] if content else []
-        if blocks:
-            labels = frozenset(f"#{tag.casefold()}" for tag in ENEX_TAG.findall(match[1]))
-            here = [replace(block, line=line) for block in blocks]
-            notes.append(Note(f"{file.source}#{number}", file.source, title[1] if title else "", here, labels=labels))
+    for number, (begin, entry) in enumerate(_inside(text, "<note>", "</note>"), 1):
+        line += text.count("\n", at, begin)
+        at = begin
+        with tally.sparing("notes"):
+            content = next((inner.strip() for _, inner in _inside(entry, "<content>", "</content>")), "")
+            html = content.removeprefix("<![CDATA[").removesuffix("]]>") if content.startswith("<![CDATA[") else ""
+            title, blocks = ENEX_TITLE.search(entry), parse_html(html, tally)[1]
+            if blocks:
+                labels = frozenset(f"#{tag.casefold()}" for tag in ENEX_TAG.findall(entry))
+                here = [replace(block, line=line) for block in blocks]
+                notes.append(Note(f"{file.source}#{number}", file.source, title[1] if title else "", here, labels=labels))
     return notes
+
+
+def _inside(text: str, opening: str, closing: str) -> Iterator[tuple[int, str]]:
+    """(place, text) of each stretch between an opening and the next closing, in linear time."""
+    end = 0
+    while (begin := text.find(opening, end)) >= 0 and (end := text.find(closing, begin)) >= 0:
+        yield begin, text[begin + len(opening) : end]
 
 
 def _entries(values: Any, tally: Tally) -> Iterator[tuple[str, str, str, list[str]]]:

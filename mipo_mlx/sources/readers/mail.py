@@ -4,6 +4,7 @@ import email
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from email.errors import MessageError
 from email.header import decode_header, make_header
 from email.message import Message
 from email.utils import parseaddr
@@ -23,13 +24,11 @@ REPLY = re.compile(r"^(?:\s*(?:re|aw|fwd?|wg|sv|tr|rv)\s*(?:\[\d+\])?:\s*)+", re
 
 def read_mbox(file: NoteFile, tally: Tally, me: str | None = None) -> list[Note]:
     """The owner's mails in an mbox file; `line` is the mail's number in it."""
-    messages = ((number, email.message_from_bytes(data)) for number, data in enumerate(_mails(file, tally), 1))
-    return _notes(messages, file.source, tally, me, bool(SENT.search(file.stem)))
+    return _notes(_mails(file, tally), file.source, tally, me, bool(SENT.search(file.stem)))
 
 
 def read_eml(file: NoteFile, tally: Tally, me: str | None = None) -> list[Note]:
-    message = email.message_from_bytes(file.bytes(EML_LIMIT))
-    return _notes([(1, message)], file.source, tally, me, bool(SENT.search(file.path.parent.name)))
+    return _notes([file.bytes(EML_LIMIT)], file.source, tally, me, bool(SENT.search(file.path.parent.name)))
 
 
 def _mails(file: NoteFile, tally: Tally) -> Iterator[bytes]:
@@ -55,21 +54,23 @@ def _mails(file: NoteFile, tally: Tally) -> Iterator[bytes]:
         yield b"".join(parts)
 
 
-def _notes(messages: Iterable[tuple[int, Message]], source: str, tally: Tally, me: str | None, sent: bool) -> list[Note]:
+def _notes(mails: Iterable[bytes], source: str, tally: Tally, me: str | None, sent: bool) -> list[Note]:
     """`sent`: the folder's name says that the user wrote these mails."""
     notes, others = [], 0
-    for number, message in messages:
-        labels = _header(message, "X-Gmail-Labels")
-        if not (_is_from(message, me) if me else sent or SENT.search(labels)):
-            others += 1
-            continue
-        text = body(message, tally)
-        if len(text) > LIMIT:  # a dump, not a letter
-            tally.removed["ends of mails over 4 MB"] += 1
-        blocks = paragraphs(own_words(text[:LIMIT]), removed=tally.removed)
-        if blocks:
-            title = REPLY.sub("", _header(message, "Subject")).strip()
-            notes.append(Note(f"{source}#{number}", source, title, [replace(block, line=number) for block in blocks]))
+    for number, data in enumerate(mails, 1):
+        with tally.sparing("mails"):
+            message = email.message_from_bytes(data)
+            labels = _header(message, "X-Gmail-Labels")
+            if not (_is_from(message, me) if me else sent or SENT.search(labels)):
+                others += 1
+                continue
+            text = body(message, tally)
+            if len(text) > LIMIT:  # a dump, not a letter
+                tally.removed["ends of mails over 4 MB"] += 1
+            blocks = paragraphs(own_words(text[:LIMIT]), removed=tally.removed)
+            if blocks:
+                title = REPLY.sub("", _header(message, "Subject")).strip()
+                notes.append(Note(f"{source}#{number}", source, title, [replace(block, line=number) for block in blocks]))
     if others and not notes:
         raise Skip(f"no mail from {me} (sources.me)" if me else "whose mails are yours? write your address as sources.me")
     tally.left_alone["mails of others"] += others
@@ -84,7 +85,7 @@ def _is_from(message: Message, me: str) -> bool:
 def _header(message: Message, name: str) -> str:
     try:
         return re.sub(r"\s+", " ", str(make_header(decode_header(message.get(name) or ""))))
-    except (LookupError, UnicodeDecodeError, ValueError):
+    except (LookupError, ValueError, MessageError):
         return str(message.get(name) or "")
 
 

@@ -2,6 +2,7 @@
 
 import re
 
+from ..licences import refuse_list
 from ..note import Note, Tally
 from ..note_file import NoteFile
 from .plain import labels, markdown_blocks, title_of
@@ -23,6 +24,7 @@ IMAGE = re.compile(r"\.(?:png|jpe?g|gif|svg|webp)$", re.IGNORECASE)
 
 def read_org(file: NoteFile, tally: Tally) -> list[Note]:
     text = file.text(tally)
+    refuse_list(text)
     title, written = to_markdown(text)
     _, blocks = markdown_blocks(file, tally, written)
     tags = {f"#{tag.casefold()}" for line in TAGGED.findall(text) for tag in re.findall(r"[\w@%]+", line)}

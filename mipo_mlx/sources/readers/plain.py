@@ -7,7 +7,7 @@ from pathlib import PurePath
 from typing import Any
 
 from ..forms import cut
-from ..licences import refuse_licence
+from ..licences import refuse_licence, refuse_list
 from ..markdown import SPACE, TAG, parse, plain_text
 from ..note import Block, NotANote, Note, Tally
 from ..note_file import NoteFile
@@ -50,8 +50,9 @@ def entry_blocks(text: str, number: int, tally: Tally) -> list[Block]:
 
 
 def own_text(file: NoteFile, text: str, removed: Counter, me: str | None) -> str:
-    """The text without the turns of assistants and other speakers. Raises Skip for a licence or a dialogue of others."""
+    """The text without the turns of assistants and other speakers. Raises Skip for a licence, a list or a dialogue of others."""
     refuse_licence(text)
+    refuse_list(text)
     lines = own_turns(text.split("\n"), removed)
     return "\n".join(without_others(lines, file.stem, me, removed))
 
