@@ -16,6 +16,7 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import inputs  # noqa: E402
+import owners  # noqa: E402
 import peers  # noqa: E402
 import study  # noqa: E402
 import table  # noqa: E402
@@ -356,3 +357,50 @@ def test_the_reading_benchmark_runs(tmp_path, tiny_folder):
     assert all(float(cell) >= 0 for row in rows for cell in row[3:])
     out = start(tmp_path, "reading.py", "many", "--count", "30", "--model", str(tiny_folder))
     assert out.startswith("30 files, 60 passages, 60 contexts\n")
+
+
+def test_owners_count_who_an_answer_is_nearest_to_and_the_diagonal_against_the_rest():
+    people = [owners.Owner(name, [name], []) for name in ("bees", "trains", "bread")]
+    texts = [["bees", "trains"], ["bread", "trains bread"], ["", "bread"]]  # the empty one is equally near to all
+
+    def embed(some):
+        return np.array([[float(person.name in text.split()) for person in people] for text in some])
+
+    assert owners.share_found(texts, people, embed) == pytest.approx([1 / 2, 1 / 4, 2 / 3])
+    matrix = np.array([[0.9, 0.2, 0.3], [0.1, 0.6, 0.3], [0.3, 0.2, 0.9]])
+    # Gaps of 70, 40 and 60 points: mean 56.7, standard error 8.8, and t of two degrees of freedom is 4.303.
+    assert owners.summary(matrix, [0.3, 0.3, 0.3]).startswith("diagonal 80, rest 23, base 30; diagonal - rest +57 points [19, 9")
+
+
+def test_eight_owners_and_personas_have_twelve_facts(tmp_path):
+    options = argparse.Namespace(contexts=None, owners=8)
+    assert [len(owner.facts) for owner in owners.owners_of(options)] == [12] * 8
+    rows = [{"context": "\n".join(f"I like {row} and {fact}." for fact in range(5))} for row in range(6)]
+    (tmp_path / "c.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    options = argparse.Namespace(contexts=str(tmp_path / "c.jsonl"), owners=2)
+    assert [len(set(owner.facts)) for owner in owners.owners_of(options)] == [12, 12]
+    with pytest.raises(SystemExit, match="2 owners of 12 facts, and 3 are wanted"):
+        owners.owners_of(argparse.Namespace(contexts=options.contexts, owners=3))
+
+
+@pytest.mark.process
+def test_owners_are_trained_asked_and_shown_and_a_second_start_repeats_nothing(tmp_path, tiny_folder, monkeypatch, capsys):
+    keys = {
+        "model": tiny_folder, "pairs.grids": 1, "pairs.max_tokens": 2, "pairs.said_back": 0, "memory.embedder": "base",
+        "training.bake.answers": 2, "training.bake.epochs": 0.5,
+    }  # fmt: skip
+    arguments = ["owners.py", "--owners", "2", *(part for key, value in keys.items() for part in ("--set", f"{key}={value}"))]
+    monkeypatch.setattr(owners, "CACHE", tmp_path)
+    monkeypatch.setattr(sys, "argv", [*arguments, "--table"])
+    with pytest.raises(SystemExit, match="not finished: the base, Marta, bees, Tom, night shifts"):
+        owners.main()
+    monkeypatch.setattr(sys, "argv", arguments)
+    owners.main()
+    out = capsys.readouterr().out
+    assert out.count("| the base |") == out.count("diagonal - rest") == 3
+    (found,) = tmp_path.glob("owners/*/shares.json")
+    before = {path: path.stat().st_mtime_ns for path in found.parent.rglob("adapters.safetensors")}
+    found.unlink()  # as where it was killed before the last line
+    owners.main()
+    assert out.endswith(capsys.readouterr().out.partition("\n")[2])
+    assert before and before == {path: path.stat().st_mtime_ns for path in before}
