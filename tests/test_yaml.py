@@ -4,7 +4,8 @@ import pytest
 import yaml
 
 from mipo_mlx import recipe_loading
-from mipo_mlx.sources.markdown import front_matter
+from mipo_mlx.sources import matter
+from mipo_mlx.sources.matter import front_matter
 
 TEXT = [
     "12:30",
@@ -71,3 +72,13 @@ def test_a_bomb_of_aliases_is_refused():
 
 def test_a_few_aliases_are_read():
     assert recipe_loading.read("a: &a [1]\nb: *a") == {"a": [1], "b": [1]}
+
+
+@pytest.mark.parametrize(
+    "written", [*TEXT, *VALUES, "[a, {b: 12:30}]", "|\n  x\n  y", "'it''s'", '"\\u00e9"', "!!str 1", "2024-01-02", "🐝"]
+)
+def test_libyaml_reads_front_matter_as_the_slow_loader_does(written, monkeypatch):
+    text = f"---\na: {written}\nb: [{written.splitlines()[0] if written[0] not in '|[' else 1}]\n---\nwords\n"
+    quick = front_matter(text)
+    monkeypatch.setattr(matter.yaml, "__with_libyaml__", False)
+    assert front_matter(text) == quick and "a" in quick[0]

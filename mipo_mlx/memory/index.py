@@ -272,7 +272,9 @@ class Index:
         query = "SELECT source, size, modified, sha256 FROM files"
         known = {source: (size, modified, digest) for source, size, modified, digest in self.connection.execute(query)}
         before, now = {source: digest for source, (*_, digest) in known.items()}, dict[str, str]()
-        named = [(kept_name(file, sources), file, file.stamp()) for file in files]  # before they are read: a write meanwhile shows
+        named = [
+            (kept_name(file.source, sources), file, file.stamp()) for file in files
+        ]  # before they are read: a write meanwhile shows
         for name, file, stamp in named:
             same = known.get(name, NO_STAMP)[:2] == stamp
             now[name] = before[name] if same and name in known else file.sha256()

@@ -15,7 +15,6 @@ from ..progress import Reporter
 from ..recipe import Sources
 from .gather import note_files
 from .note import Tally
-from .note_file import NoteFile
 from .own_choice import read_choice
 from .redact import redact_name
 
@@ -51,7 +50,12 @@ def hashes(sources: Sources) -> dict[str, str]:
     """The hash of every file of the recipe's notes that has a reader, under its name; {} for a data set."""
     if sources.dataset or not sources.notes:
         return {}
-    return {kept_name(file, sources): file.sha256()[:LENGTH] for file in note_files(sources, Tally())}
+    return kept({file.source: file.sha256() for file in note_files(sources, Tally())}, sources)
+
+
+def kept(every: Mapping[str, str], sources: Sources) -> dict[str, str]:
+    """Hashes by the names of their files as a run keeps them: shortened, and without the names that have a secret in them."""
+    return {kept_name(name, sources): digest[:LENGTH] for name, digest in every.items()}
 
 
 def since(sources: Sources, before: Mapping[str, str]) -> Changes:
@@ -80,9 +84,8 @@ def command(folder: Path) -> str:
     return f"mipo-mlx update {quote(str(folder))}"
 
 
-def kept_name(file: NoteFile, sources: Sources) -> str:
+def kept_name(name: str, sources: Sources) -> str:
     """The name of a file; the hash of one that has a secret in it, so that two such names stay two."""
-    name = file.source
     if not sources.redact or redact_name(name) == name:
         return name
     return hashlib.sha256(name.encode()).hexdigest()[:LENGTH]

@@ -59,7 +59,10 @@ def near_duplicates(sets: list[frozenset[str]], threshold: float) -> list[int | 
         # Two sets that reach the threshold share at least ceil(threshold * size) members, so at least one of the prefix.
         prefix = rarest[: len(rarest) - math.ceil(threshold * len(rarest) - 1e-9) + 1]
         candidates = sorted({other for member in prefix for other in index[member]})
-        twin = next((other for other in candidates if jaccard(members, sets[other]) >= threshold), None)
+        # Sets of too different sizes cannot reach it, which needs no look at their members.
+        least, most = threshold * len(members) - 1e-9, (len(members) + 1e-9) / max(threshold, 1e-9)
+        likely = (other for other in candidates if least <= len(sets[other]) <= most)
+        twin = next((other for other in likely if jaccard(members, sets[other]) >= threshold), None)
         twins.append(twin)
         if twin is None:
             for member in prefix:

@@ -72,6 +72,7 @@ def read_file(file: NoteFile, tally: Tally, sources: Sources) -> list[Note]:
         tally.skip(hide_name(file.source), f"cannot be read ({type(error).__name__})")  # the error's text may quote the note
         return []
     finally:
+        tally.hashes[file.source] = file.sha256()
         for entry in tally.recoded[recoded:]:
             entry["file"] = hide_name(entry["file"])
     if not notes and tally.broken > broken:

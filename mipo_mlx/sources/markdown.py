@@ -10,12 +10,12 @@ from dataclasses import replace
 from html import unescape
 from typing import Any
 
-import yaml
 from markdown_it import MarkdownIt
+from markdown_it.rules_core import StateCore
 from markdown_it.token import Token
 
-from ..recipe_loading import PlainLoader
 from .forms import between, cut
+from .matter import front_matter
 from .note import Block
 from .plugins import own_part
 from .quoted import MARK, announced, cut_lines, own_blocks, settle
@@ -23,8 +23,20 @@ from .quoted import MARK, announced, cut_lines, own_blocks, settle
 KEEP_CODE = 80  # characters: a shorter code block is part of the sentence, a longer one is left out
 PARSER = MarkdownIt("commonmark", {"html": True, "maxNesting": 12}).enable("table")
 PARSER.normalizeLink = lambda url: url  # type: ignore[method-assign]  # nobody reads where a link leads
+MARKED_UP = re.compile(r"[*_`\[<&\\]")  # what CommonMark makes something of within a paragraph, beside line breaks
 
-FRONT_MATTER = re.compile(r"\A(---|\+\+\+)[ \t]*\n(.*?)\n(?:\1|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
+
+def _inline_marks(state: StateCore) -> None:
+    """Parse the marks within paragraphs, in place of markdown-it's own step: a paragraph without any is one text, and quicker."""
+    for token in state.tokens:
+        if token.type == "inline" and MARKED_UP.search(token.content):
+            state.md.inline.parse(token.content, state.md, state.env, token.children)
+        elif token.type == "inline":
+            token.children = [Token("text", "", 0, content=token.content.replace("\n", " "))]
+
+
+PARSER.core.ruler.at("inline", _inline_marks)
+
 EMBED = re.compile(r"!\[\[[^\[\]\n]*\]\]")
 WIKI_LINK = re.compile(r"#?\[\[(?! )(?:[^\[\]|\n]*\|)?([^\[\]|\n]+)\]\]")
 HIGHLIGHT = re.compile(r"==(\S(?:[^=\n]*\S)?)==")
@@ -55,8 +67,6 @@ ITEM = re.compile(r"[ \t]*([-*+]|\d{1,9}[.)])[ \t]+(.*)")
 BEGINNING = re.compile(r"[ \t]*(?:[-*+>]|#{1,6}|\d{1,9}[.)])?(?:[ \t]+|$)")
 FENCE = re.compile(r"[ \t]*(`{3,}|~{3,})")
 HELD = re.compile("\ue001(\\d+)\ue001")  # stands for an endless paragraph
-LONG_MATTER = 50_000  # characters of front matter, above which it is looked at by its lines: to parse YAML takes 10 s a MB
-KEY_LINE = re.compile(r"[ \t]*(?:- |[\w-]+:(?: |$))")
 SPACE = re.compile(r"\s+")
 
 
@@ -83,29 +93,6 @@ def _is_slow(text: str) -> bool:
         return False
     lines = sum(bool(line.strip()) for line in text.split("\n"))
     return A_LINE * lines + A_SIGN * sum(map(text.count, SIGNS)) > ANY_TEXT + A_CHARACTER * len(text)
-
-
-def front_matter(text: str) -> tuple[dict[str, Any] | None, str, int]:
-    """(its keys, the text after it, how many lines it took). Broken front matter (None) is cut off all the same."""
-    match = FRONT_MATTER.match(text)
-    if not match:
-        return {}, text, 0
-    after = text[match.end() :], text.count("\n", 0, match.end())
-    if len(match[2]) > LONG_MATTER:
-        lines = [line for line in match[2].split("\n") if line.strip()]
-        return (None, *after) if sum(bool(KEY_LINE.match(line)) for line in lines) > 0.8 * len(lines) else ({}, text, 0)
-    try:
-        values = yaml.load(match[2], Loader=PlainLoader) if match[1] == "---" else _toml_title(match[2])
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError):  # &a [*a] is a RecursionError
-        return None, *after
-    if not isinstance(values, dict) and match[2].strip():
-        return {}, text, 0  # two thematic breaks around prose
-    return values or {}, *after
-
-
-def _toml_title(text: str) -> dict[str, Any]:
-    title = re.search(r"^title\s*=\s*[\"'](.*?)[\"']\s*$", text, re.MULTILINE)
-    return {"title": title[1]} if title else {}
 
 
 def _plain(text: str, removed: Counter) -> str:

@@ -70,6 +70,7 @@ class Tally:
     gone: list[tuple[Passage, str]] = field(default_factory=list)  # these passages, each with its reason
     alone: list[tuple[str, str]] = field(default_factory=list)  # (file, reason) of those of left_alone that have a name
     redacted: Counter = field(default_factory=Counter)  # secrets, by kind
+    hashes: dict[str, str] = field(default_factory=dict)  # of every file that was read or skipped, by its name
 
     def skip(self, file: str, why: str) -> None:
         self.skipped.append({"file": file, "why": why})

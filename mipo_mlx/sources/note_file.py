@@ -5,7 +5,7 @@ import hashlib
 import io
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -34,6 +34,7 @@ class NoteFile:
     logseq: bool = False  # a page or a journal of a Logseq graph
     archive: Path | None = None  # the archive on the disk that it is in
     reader: "Callable[[NoteFile, Tally], list[Note]] | None" = None  # the reader of its kind
+    read: list[str] = field(default_factory=list, compare=False, repr=False)  # the hash of its bytes, where all were read
 
     @staticmethod
     def on_disk(path: Path, source: str | None = None, logseq: bool = False) -> "NoteFile":
@@ -69,6 +70,7 @@ class NoteFile:
             if error.errno in (errno.EACCES, errno.EPERM):
                 raise Skip("no permission to read it") from None
             raise Skip(f"cannot be read ({error.strerror})") from None
+        self.read[:] = [hashlib.sha256(data).hexdigest()]
         if len(data) > limit:
             raise Skip(f"more than {limit / 2**20:.0f} MB; split it into notes")
         if len(data) <= POINTER:
@@ -87,7 +89,9 @@ class NoteFile:
         return stat.st_size, stat.st_mtime_ns
 
     def sha256(self) -> str:
-        """The hash of its bytes; '' of a file that cannot be read."""
+        """The hash of its bytes; '' of a file that cannot be read. A file that a reader has read whole is not read again."""
+        if self.read:
+            return self.read[0]
         try:
             with self.open() as handle:
                 digest = hashlib.sha256()

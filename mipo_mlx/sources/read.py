@@ -14,7 +14,7 @@ from ..records import HELDOUT, TRAIN, Context, Prompt
 from . import renew
 from .bank import load_prompts
 from .canaries import plant
-from .changes import hashes
+from .changes import kept
 from .chunks import CountTokens, cut
 from .dedupe import drop_duplicates
 from .gather import named, read_notes
@@ -47,7 +47,7 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter, round_number: int = 1)
     contexts, prompts, row = collect(recipe, lambda text: count_tokens(tokenizer, text), reporter, own)
     write_records(folder / "contexts.jsonl", contexts)
     write_records(folder / "prompts.jsonl", prompts)
-    row["hashes"], row["choice"] = hashes(recipe.sources), own.digest()
+    row["choice"] = own.digest()
     write_json(report, row)
     return row
 
@@ -122,6 +122,7 @@ def _row(recipe: Recipe, tally: Tally, contexts: list[Context], prompts: list[Pr
             "tokens": sum(context.tokens for context in mine),
             "prompts": sum(prompt.split == side for prompt in prompts),
         }
+    row["hashes"] = kept(tally.hashes, sources)
     return row
 
 

@@ -1,11 +1,15 @@
 """What became of notes since a run read them."""
 
+from collections import Counter
+
 import pytest
 
 from mipo_mlx import recipe, run
 from mipo_mlx.errors import UserError
 from mipo_mlx.progress import Reporter
-from mipo_mlx.sources import changes
+from mipo_mlx.sources import changes, note_file
+from mipo_mlx.sources.gather import read_notes
+from mipo_mlx.sources.note import Tally
 
 
 def test_new_changed_and_gone_notes_are_named(tmp_path):
@@ -28,6 +32,23 @@ def test_new_changed_and_gone_notes_are_named(tmp_path):
     tmp_path.rmdir()
     with pytest.raises(UserError, match="no such folder"):
         changes.since(sources, before)
+
+
+@pytest.mark.parametrize("name", ["a.md", "a.txt", "a.html", "a.org", "README.md"])
+def test_reading_notes_hashes_them_too_and_a_note_is_opened_once(tmp_path, monkeypatch, name):
+    (tmp_path / name).write_text("I keep bees, and I sing to them.")
+    (tmp_path / "broken.md").write_bytes(b"\x00\xff\x01" * 50)
+    opened = Counter[str]()
+
+    def counted(path, *rest, **named):
+        opened[str(path)] += 1
+        return open(path, *rest, **named)
+
+    monkeypatch.setattr(note_file, "open", counted, raising=False)
+    sources, tally = recipe.Sources(notes=str(tmp_path)), Tally()
+    read_notes(sources, tally, Reporter(quiet=True))
+    assert set(opened.values()) == {1}
+    assert changes.kept(tally.hashes, sources) == changes.hashes(sources) and len(tally.hashes) == 2
 
 
 def test_names_with_secrets_are_hashed(tmp_path):

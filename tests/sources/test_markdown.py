@@ -1,8 +1,14 @@
 """Markdown to blocks: what is kept, what is cut, and the line that each block came from."""
 
+import string
 import textwrap
 
-from mipo_mlx.sources.markdown import front_matter, parse
+import pytest
+from markdown_it import MarkdownIt
+
+from mipo_mlx.sources import markdown
+from mipo_mlx.sources.markdown import parse
+from mipo_mlx.sources.matter import front_matter
 
 
 def texts(source: str) -> list[str]:
@@ -93,3 +99,20 @@ def test_lists_tables_and_html():
 
 def test_deep_nesting_ends():
     assert parse("> " * 3000 + "deep\n" + "- " * 3000 + "deeper [[[" * 500)[1] is not None
+
+
+@pytest.mark.parametrize("sign", [*string.punctuation, "  ", "\t", "é", "。"])
+def test_a_paragraph_without_marks_says_what_the_whole_parser_says(sign, monkeypatch):
+    ends = (
+        f"I keep{sign}bees",
+        f"{sign}they sing ",
+        f" to{sign}{sign}{sign}me{sign}",
+        f"a{sign}b c{sign}d",
+        f"1{sign}2 {sign} x.org/{sign}",
+    )
+    text = "\n\n".join(f"{first}\n{second}" for first in ends for second in ends)
+    own = parse(text)
+    whole = MarkdownIt("commonmark", {"html": True, "maxNesting": 12}).enable("table")
+    whole.normalizeLink = lambda url: url
+    monkeypatch.setattr(markdown, "PARSER", whole)
+    assert parse(text) == own and own[1]

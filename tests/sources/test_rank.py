@@ -185,3 +185,14 @@ def test_blanks_to_fill_in_are_a_template(blank):
         score(blank, "a.md")
         < score(blank.replace("____", "Ana").replace("[insert name]", "Ana").replace("XXX", "five"), "a.md") - 0.7
     )
+
+
+DAYS = "Monday|thursdays|today|Yesterday|tomorrow|tonight|last week|Last year|February|september|October|heute|mañana|今日|오늘"
+
+
+@pytest.mark.parametrize("day", DAYS.split("|"))
+def test_a_day_counts_as_a_date_and_so_does_a_number(day):
+    bare = "We walked by the river and came home late"
+    assert "dates" not in signs(bare, "a.md")
+    assert signs(f"{bare} {day}", "a.md")["dates"] > 0
+    assert signs(f"{bare} 2024-05-01", "a.md")["dates"] == signs(f"{bare} {day}", "a.md")["dates"] == 0.2

@@ -15,6 +15,7 @@ from mipo_mlx.sources import gather  # noqa: E402
 from mipo_mlx.sources.note import Tally  # noqa: E402
 from mipo_mlx.sources.note_file import NoteFile  # noqa: E402
 from mipo_mlx.sources.redact import redact, redact_name  # noqa: E402
+from mipo_mlx.sources.secrets import checked  # noqa: E402
 
 from . import made_up  # noqa: E402
 
@@ -96,3 +97,10 @@ def test_no_text_takes_long(piece):
 def test_no_file_name_shows_a_secret(name):
     clean = redact_name(name)
     assert clean != name and clean.endswith(name[-3:]) and not any(part in clean for part in ("ana@", "4711", "3704", "hunter2"))
+
+
+def test_one_search_for_all_forms_misses_none():
+    lines = [line for case in made_up.secrets() for line in case.text.split("\n")]
+    formed = [line for line in lines if any(form.search(line) for form, _ in checked.FORMS)]
+    assert len(formed) > 20 and all(checked.ANY_FORM.search(line) for line in formed)
+    assert not any(checked.ANY_FORM.search(line) for line in lines if line not in formed)

@@ -6,7 +6,8 @@ from html.parser import HTMLParser
 
 from ..forms import between, cut
 from ..licences import refuse_licence
-from ..markdown import KEEP_CODE, SPACE, front_matter, plain_text
+from ..markdown import KEEP_CODE, SPACE, plain_text
+from ..matter import front_matter
 from ..note import Block, Note, Tally
 from ..note_file import NoteFile
 from ..quoted import own_blocks

@@ -83,7 +83,11 @@ IDS: tuple[tuple[str, str], ...] = (
     (r"P[A-Z<][A-Z]{3}[A-Z<]{39}|P<[A-Z]{3}[A-Z]+<[A-Z<]{12,}", ""),  # the two lines of a passport
     (r"[A-Z0-9<]{9}\d[A-Z]{3}\d{7}[MFX<]\d{7}[A-Z0-9<]{14,16}", ""),
 )  # fmt: skip
-FORMS = [(re.compile(rf"(?<![A-Za-z0-9_./-])(?:{form})(?![A-Za-z0-9_]|[.-]\d)"), module) for form, module in IDS]
+BEFORE, AFTER = r"(?<![A-Za-z0-9_./-])(?=[A-Z0-9])", r"(?![A-Za-z0-9_]|[.-]\d)"
+FORMS = [(re.compile(f"{BEFORE}(?:{form}){AFTER}"), module) for form, module in IDS]
+# One search for all forms: nearly every line has none of them.
+ANY_FORM = re.compile(f"{BEFORE}(?:{'|'.join(form for form, _ in IDS)}){AFTER}")
+AS_MANY = re.compile(r"(?:\d[ \u00a0.-]?){13}")  # as many digits as the shortest card has
 MAY_BE = re.compile(r"(?:\d[ ./-]?){4}|[A-Za-z]{2}\d{2}|P[A-Z<]{3}")
 
 
@@ -93,7 +97,7 @@ def checked(text: str) -> Iterator[Span]:
 
 
 def _in_line(text: str) -> Iterator[Span]:
-    for begin, end in _stretches(DIGITS, text):
+    for begin, end in _stretches(DIGITS, text) if AS_MANY.search(text) else ():
         if text[begin - 1 : begin] != "." and _printed(text[begin:end]) and is_card(text[begin:end]) and not is_other(text, begin):
             yield begin, end, CARD
     for match in LETTERS.finditer(text):
@@ -101,7 +105,7 @@ def _in_line(text: str) -> Iterator[Span]:
         for place, (begin, _) in enumerate(groups):
             if end := _iban_end(text, groups[place : place + 34]):
                 yield begin, end, ACCOUNT
-    for form, module in FORMS:
+    for form, module in FORMS if ANY_FORM.search(text) else ():
         for match in form.finditer(text):
             if (not module or _valid(module)(match[0])) and not is_other(text, match.start()):
                 yield *match.span(), IDENTITY

@@ -218,8 +218,12 @@ def lowered(text: str) -> str:
 
 def find(lower: str) -> Iterator[tuple[Phrase, int, int]]:
     """(phrase, begin, end) of every announcement in a text in lower case; several may begin at one word."""
-    for word in WORD.finditer(lower):
+    names = set(WORD.findall(lower))
+    wanted = (PHRASES.keys() & names) | {name for name in names if name.endswith(ENDINGS)}
+    for word in WORD.finditer(lower) if wanted else ():  # most texts announce nothing
         name = word[0]
+        if name not in wanted:
+            continue
         for phrase in PHRASES.get(name, ()):
             rest = phrase.rest.match(lower, word.end())
             if rest:

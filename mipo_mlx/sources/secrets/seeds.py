@@ -21,6 +21,10 @@ LENGTHS = (12, 15, 18, 21, 24)
 BETWEEN = re.compile(
     r"(?:[ \t]*,?[ \t]*\n?[ \t>]*(?:[-*+•][ \t]+)?|[ \t]*[,;|]?[ \t]*\n?[ \t]*\d{1,2}[.):]?[ \t]*|[ \t]*[,;/|·-][ \t]*)"
 )
+# Twelve words and more with nothing but such signs between: only there is it worth looking at every word.
+RUN = re.compile(
+    r"(?<![^\W\d_])(?:[^\W\d_]{3,10}(?![^\W\d_])[ \t\n\d,;|/·.:)>*+•-]{1,12}){11,}(?:(?<![^\W\d_])[^\W\d_]{3,10}(?![^\W\d_]))?"
+)
 LEADING = re.compile(r"(?:^|\n|[:;\"'`“«(=|>–—→.-]|[-*+•]|\b\d{1,2}[.):]?|[!?])[ \t\"'`*_]*$")
 TRAILING = re.compile(r"[ \t\"'`*_»”)|]*(?:\n|$|[.;,)\"'`”»|!?(])")
 ANNOUNCED = re.compile(
@@ -38,8 +42,13 @@ NO_SEEDS = re.compile(
 
 def seeds(text: str) -> Iterator[Span]:
     """Every run of words that has the shape of a seed phrase; where one is announced, any twelve words and more are one."""
+    for stretch in RUN.finditer(text):
+        yield from _within(text, *stretch.span())
+
+
+def _within(text: str, begin: int, end: int) -> Iterator[Span]:
     run: list[tuple[int, int]] = []
-    for match in WORD.finditer(text):
+    for match in WORD.finditer(text, begin, end):
         follows = bool(run) and match.start() - run[-1][1] <= 12 and BETWEEN.fullmatch(text, run[-1][1], match.start())
         fits = 3 <= len(match[0]) <= 10 and match[0] == lowered(match[0])
         if not (follows and fits):
