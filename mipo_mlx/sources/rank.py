@@ -30,6 +30,8 @@ PLURAL = frozenset(  # less telling: a firm, a lecture and a manual speak so too
     "nosotros nosotras nuestro nuestra nuestros nuestras nós nosso nossa noi nostro nostra мы наш наша наши нас нам biz bizim "
     "我们 我們 私たち 우리".split()
 )
+# "We" where words have no spaces: 我 is part of it. 我国 (our country) and 自我 (the self) are nobody in particular.
+WE = re.compile(r"[我咱][们們]|私(?:たち|達)|[僕俺](?:たち|ら|達)|我(?=[国國方校司军軍省县市])|自我")
 INFLECTED = re.compile(r"[나내저]는|제가|内の|我")
 TURKISH = re.compile(r"\b\w{3,}[ıiuü]yorum\b")
 WANTS = frozenset(
@@ -60,7 +62,7 @@ DIARY = re.compile(
 REFERENCE = re.compile(
     r"reference|wiki|glossar|dictionary|definition|documentation|\bdocs?\b|manual|tutorial|cheat ?sheet|how[- ]?to"
     r"|awesome|check ?list|handbook|guidelines?|playbook|\bfaq\b|specification|syllabus|slides|onboarding|\.pdf$"
-    r"|course|lecture|literature"
+    r"|survey|questionnaire|fragebogen|encuesta|sondage|анкета|问卷|course|lecture|literature"
     r"|book ?notes|articles?|papers?|sources?|snippets?|resources?|bookmarks?|links?\b|\bMOC\b|index|api\b",
     re.IGNORECASE,
 )
@@ -94,14 +96,15 @@ def score(text: str, source: str) -> float:
 def signs(text: str, source: str) -> dict[str, float]:
     """What the score is the sum of: each sign in words for people, with what it adds or takes away."""
     bare, hosts = HOST.subn(" ", text) if DOMAIN.search(text) else (text, 0)
+    bare, plural = (bare, 0) if bare.isascii() else WE.subn(" ", bare)
     own = [word for stretch in outside_quotations(NO_PERSON.sub(" ", bare)) for word in words(stretch)]
     if not own:
         return {"no words of its author": -2.0}
     size = len(own)
     singular = _count(own, SINGULAR)
-    singular += 0 if text.isascii() else len(INFLECTED.findall(text))
+    singular += 0 if text.isascii() else len(INFLECTED.findall(bare))
     singular += len(TURKISH.findall(text)) if "yorum" in text else 0
-    first = singular + 0.4 * _count(own, PLURAL)
+    first = singular + 0.4 * (_count(own, PLURAL) + plural)
     reader = _count(own, TO_READER)
     questions = text.count("?") + text.count("？")
     diary, reference = _of_name(source)

@@ -196,3 +196,16 @@ def test_a_day_counts_as_a_date_and_so_does_a_number(day):
     assert "dates" not in signs(bare, "a.md")
     assert signs(f"{bare} {day}", "a.md")["dates"] > 0
     assert signs(f"{bare} 2024-05-01", "a.md")["dates"] == signs(f"{bare} {day}", "a.md")["dates"] == 0.2
+
+
+WE = [
+    ("我们测试这个函数", "我昨天测试这个函数"),
+    ("我們寫了這一章", "我寫了這一章"),
+    ("私たちは関数を定義する", "私は関数を定義する"),
+    ("在我国经济发展很快", "我在家里发展很快"),
+]
+
+
+@pytest.mark.parametrize(("many", "one"), WE)
+def test_we_tells_less_than_i_where_one_is_part_of_the_other(many, one):
+    assert score(many, "a.md") < GOOD < score(one, "a.md")

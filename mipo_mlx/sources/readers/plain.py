@@ -14,6 +14,7 @@ from ..note_file import NoteFile
 from ..plugins import tags_of
 from ..quoted import cut_lines, own_blocks, settle
 from .dialogues import own_turns, without_others
+from .threads import without_threads
 
 ITEM = re.compile(r"\s*(?:[-*+•–]|\d+[.)])\s+")
 
@@ -50,11 +51,12 @@ def entry_blocks(text: str, number: int, tally: Tally) -> list[Block]:
 
 
 def own_text(file: NoteFile, text: str, removed: Counter, me: str | None) -> str:
-    """The text without the turns of assistants and other speakers. Raises Skip for a licence, a list or a dialogue of others."""
+    """The text without the words of assistants and other speakers. Raises Skip for a licence, a list or a dialogue of others."""
     refuse_licence(text)
     refuse_list(text)
     lines = own_turns(text.split("\n"), removed)
-    return "\n".join(without_others(lines, file.stem, me, removed))
+    lines = without_others(lines, file.stem, me, removed)
+    return "\n".join(without_threads(lines, removed))
 
 
 def labels(matter: dict[str, Any], text: str) -> frozenset[str]:

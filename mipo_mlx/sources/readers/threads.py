@@ -1,0 +1,89 @@
+"""What others wrote in a discussion on the web, pasted into a note: comments of a forum, a numbered thread, answers.
+
+Such text is in the first person of people who are not the owner. Two forms show it: an address of a discussion on a line of its own
+with long paragraphs directly behind it, and lines such as "ada 3 hours ago" or "Posted by u/ada" of several people. A short
+remark behind an address is the owner's.
+"""
+
+import re
+from collections import Counter
+
+DISCUSSION = re.compile(
+    r"news\.ycombinator\.com/item|reddit\.com/r/\w+/comments|redd\.it/|lobste\.rs/s/|(?:twitter|x)\.com/\w+/status"
+    r"|threadreaderapp\.com/thread|bsky\.app/profile/[^/\s]+/post|/@[\w.]+/\d{10,}|facebook\.com/\S+/posts"
+    r"|linkedin\.com/(?:posts|feed/update)|(?:stackoverflow|stackexchange|superuser|serverfault|askubuntu)\.com/(?:questions|q|a)/"
+    r"|quora\.com/\w|/comments?/\d|[?&]lc=\w|/t/[\w-]+/\d|v2ex\.com/t/|zhihu\.com/(?:question|answer)|indiehackers\.com/post"
+)
+ADDRESS = re.compile(r"(?P<indent>[ \t]*)(?:[-*+][ \t]+)?(?P<title>[^\n]{0,60}?)[<(]?https?://(?P<place>[^\s<>()]+)[>)]?[ \t.:]*")
+STARTS_ANEW = re.compile(r"[ \t]*(?:#{1,6} |[-*_]{3,}[ \t]*$)")
+NUMBERED = re.compile(r"[ \t]*(?:[-*+>][ \t]+)?\d{1,2}/(?:\d{1,2}|n)?[ \t.]+\S")
+LONG, FEWEST, WORDS, MOSTLY = 25, 2, 60, 0.6  # words of a long line; long lines; words of them all; their share of all words
+
+AGO = r"\d{1,3} ?(?:s|sec|seconds?|m|min|minutes?|h|hr|hours?|d|days?|w|weeks?|mo|months?|y|yr|years?)\.?"
+HANDLE = r"(?:u/|@)?(?P<{}>[A-Za-z][\w.-]{{1,29}})"
+HEADER = re.compile(  # above a comment, as sites lay it out
+    rf"[\s>*_-]*(?:{HANDLE.format('ago')}(?: on [\w ,]{{4,20}})?[\s,|·•*_]{{1,6}}(?:\d+ points?[\s,|·•]{{1,4}})?{AGO} ago"
+    rf"(?:\s*[|·•(\[–-].{{0,60}}|\s+(?:edited|prev|parent|reply|on:).{{0,60}})?"
+    rf"|u/(?P<dot>[\w-]{{3,24}})\**[ \t]*[·•][ \t]*{AGO}(?: ago)?.{{0,20}}"
+    rf"|Posted by u/(?P<posted>[\w-]+).{{0,40}}|\d+ points? by (?P<points>[\w.-]+).{{0,60}}"
+    r"|[^@\n]{0,40}@(?P<at>\w{2,20})[ \t]*[·•].{0,30})\s*"
+)
+MAY_HAVE = re.compile(r" ago\b|[·•]|Posted by u/| points? by ")
+COMMENTS = 3  # headers of comments in a text, at least, of two people or more
+
+
+def without_threads(lines: list[str], removed: Counter) -> list[str]:
+    """The lines with those of pasted discussions emptied; `removed` counts the discussions."""
+    kept = list(lines)
+    for begin, end in [*_behind_addresses(lines), *_beneath_headers(lines)]:
+        removed["pasted discussions"] += any(line.strip() for line in kept[begin:end])
+        kept[begin:end] = [""] * (end - begin)
+    return kept
+
+
+def _behind_addresses(lines: list[str]) -> list[tuple[int, int]]:
+    """(first line, line behind the last) of what stands behind each address of a discussion and is too long for a remark."""
+    stretches: list[tuple[int, int]] = []
+    for number, line in enumerate(lines):
+        address = ADDRESS.fullmatch(line) if "://" in line and len(line) <= 400 else None
+        if not address or not DISCUSSION.search(address["place"]):
+            continue
+        end = _end(lines, number + 1, len(address["indent"]))
+        inside = [lines[place] for place in range(number + 1, end) if lines[place].strip()]
+        sizes = [len(text.split()) for text in inside]
+        long = [size for size in sizes if size >= LONG]
+        pasted = len(long) >= FEWEST and sum(long) >= WORDS and sum(long) >= MOSTLY * sum(sizes)
+        if pasted or sum(bool(NUMBERED.match(text)) for text in inside) >= FEWEST:
+            stretches.append((number + 1, end))
+    return stretches
+
+
+def _end(lines: list[str], begin: int, indent: int) -> int:
+    """Where the text behind an address ends: at a heading, two empty lines, the next address, or a line further out."""
+    for number in range(begin, len(lines)):
+        line = lines[number]
+        if not line.strip():
+            if number + 1 < len(lines) and not lines[number + 1].strip():
+                return number
+        elif STARTS_ANEW.match(line) or len(line) - len(line.lstrip()) < indent:
+            return number
+        elif "://" in line and len(line) <= 400 and ADDRESS.fullmatch(line):
+            return number
+    return len(lines)
+
+
+def _beneath_headers(lines: list[str]) -> list[tuple[int, int]]:
+    """The same for comments beneath lines that name their writers, of two people or more: to the next heading."""
+    headers = [
+        (number, next(filter(None, match.groups())))
+        for number, line in enumerate(lines)
+        if len(line) <= 120 and MAY_HAVE.search(line) and (match := HEADER.fullmatch(line))
+    ]
+    if len(headers) < COMMENTS or len({name.lower() for _, name in headers}) < 2:
+        return []
+    stretches: list[tuple[int, int]] = []
+    for number, _ in headers:
+        if not stretches or number >= stretches[-1][1]:
+            anew = (place for place in range(number + 1, len(lines)) if STARTS_ANEW.match(lines[place]))
+            stretches.append((number, next(anew, len(lines))))
+    return stretches
