@@ -43,6 +43,7 @@ class Sources(Section):
     min_tokens: Count = 16
     max_contexts: Count = 400
     least_contexts: Count = 80
+    rank: Literal["signs", "model"] = "signs"
     near_duplicate: Fraction = 0.7
     heldout_contexts: Fraction = 0.25
     heldout_prompts: Fraction = 0.25

@@ -206,7 +206,7 @@ def describe(run: Run, reporter: Reporter) -> str:
     preflight.settings(recipe, STAGES, Reporter(quiet=True))
     with tempfile.TemporaryDirectory() as scratch:
         own_choice.copy(run.folder, Path(scratch))
-        sources.run(Path(scratch), recipe, reporter)
+        sources.run(Path(scratch), by_signs(recipe), reporter)
         contexts = read_records(Path(scratch, "contexts.jsonl"), Context)
         prompts = read_records(Path(scratch, "prompts.jsonl"), Prompt)
         dropped = read_json(Path(scratch, "sources.json")) if Path(scratch, "sources.json").exists() else {}
@@ -235,6 +235,7 @@ def describe(run: Run, reporter: Reporter) -> str:
         f"file       {recipe.pairs.file}, {len(pairs)} pairs" if recipe.pairs.file else notes,
         *(f"           {line}" for line in (sources.left_out(dropped) if "files" in dropped else [])),
         *best_and_worst(contexts),
+        *(["           sources.rank: model orders them anew before training"] if recipe.sources.rank == "model" else []),
         *([f"rounds     up to {recipe.rounds}; all of them are counted here"] if recipe.rounds > 1 else []),
         f"prompts    {_sides(work.prompts)}",
         f"answers    {work.answers} of at most {recipe.pairs.max_tokens} tokens",
@@ -253,6 +254,11 @@ def describe(run: Run, reporter: Reporter) -> str:
     ]
     lines += [f"sends      {endpoint.warning()}" for endpoint in endpoints(recipe.evaluation)]
     return "\n".join(lines)
+
+
+def by_signs(recipe: Recipe) -> Recipe:
+    """The recipe without a ranking by the model, which would load its weights; what else the notes come to stays."""
+    return recipe.model_copy(update={"sources": recipe.sources.model_copy(update={"rank": "signs"})})
 
 
 def best_and_worst(contexts: list[Context]) -> list[str]:

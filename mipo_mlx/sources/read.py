@@ -3,6 +3,8 @@
 The same seed gives the same files.
 """
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from .note import Passage, Tally
 from .own_choice import OwnChoice, read_choice
 from .rank import ranked
 from .split import split, telling_most
+
+Order = Callable[[list[Passage], list[Prompt]], list[Passage]]  # passages with other ranks, by what a model makes of them
 
 
 def run(folder: Path, recipe: Recipe, reporter: Reporter, round_number: int = 1) -> dict[str, Any]:
@@ -44,7 +48,12 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter, round_number: int = 1)
 
     tokenizer = load_tokenizer(recipe.model)
     own = read_choice(folder, recipe.sources)
-    contexts, prompts, row = collect(recipe, lambda text: count_tokens(tokenizer, text), reporter, own)
+    order: Order | None = None
+    if recipe.sources.rank == "model":
+        from .weigh import by_model
+
+        order = by_model(recipe, reporter)
+    contexts, prompts, row = collect(recipe, lambda text: count_tokens(tokenizer, text), reporter, own, order)
     write_records(folder / "contexts.jsonl", contexts)
     write_records(folder / "prompts.jsonl", prompts)
     row["choice"] = own.digest()
@@ -63,9 +72,9 @@ def show(row: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
 
 
 def collect(
-    recipe: Recipe, count_tokens: CountTokens, reporter: Reporter, own: OwnChoice | None = None
+    recipe: Recipe, count_tokens: CountTokens, reporter: Reporter, own: OwnChoice | None = None, order: Order | None = None
 ) -> tuple[list[Context], list[Prompt], dict[str, Any]]:
-    """(contexts, requests, the content of sources.json). own: what the owner keeps and drops.
+    """(contexts, requests, the content of sources.json). own: what the owner keeps and drops; order: see `weigh`.
 
     Raises UserError where there are too few contexts or requests.
     """
@@ -74,7 +83,7 @@ def collect(
     if not named(sources) and set(recipe.pairs.negatives) == {"random_prompt"}:
         return [], prompts, _row(recipe, tally, [], prompts)  # answers differ by request alone, so no context is needed
     passages = pieces(recipe, count_tokens, reporter, tally)
-    contexts = choose(recipe, passages, own or OwnChoice(), tally)
+    contexts = choose(recipe, passages, own or OwnChoice(), tally, partial(order, prompts=prompts) if order else None)
     contexts = plant(contexts, recipe.seed, sources.canaries, count_tokens)
     return contexts, prompts, _row(recipe, tally, contexts, prompts)
 
@@ -90,7 +99,13 @@ def pieces(recipe: Recipe, count_tokens: CountTokens, reporter: Reporter, tally:
     return passages
 
 
-def choose(recipe: Recipe, every: list[Passage], own: OwnChoice, tally: Tally) -> list[Context]:
+def choose(
+    recipe: Recipe,
+    every: list[Passage],
+    own: OwnChoice,
+    tally: Tally,
+    order: Callable[[list[Passage]], list[Passage]] | None = None,
+) -> list[Context]:
     """The passages that become contexts, each on its side; the others are dropped under their reasons.
 
     A passage that the owner keeps comes before all others, and is kept whatever its form is.
@@ -105,6 +120,7 @@ def choose(recipe: Recipe, every: list[Passage], own: OwnChoice, tally: Tally) -
         )
     grid = recipe.pairs.contexts_per_grid
     passages = telling_most(passages, sources.least_contexts, tally)
+    passages = order(passages) if order else passages
     return split(passages, recipe.seed, sources.heldout_contexts, sources.max_contexts, grid, tally)
 
 
