@@ -14,6 +14,7 @@ DATE_OR_NUMBER = re.compile(r"[\d\s./:,_-]*(?:(?:mon|tues|wednes|thurs|fri|satur
 HEADING_WORDS = 12  # a longer heading is a paragraph: CommonMark makes a heading of any paragraph right above ---
 WIDEST = 64  # characters a token, above which a text is too long for certain
 MOSTLY = 0.5  # share of a passage's characters from which it counts as a link list, or as code
+FEWEST_LISTED, WORD_LIST, IN_ORDER = 12, 60, 0.9  # words of a list; how many are looked at; the share that is in order
 
 
 def cut(note: Note, count_tokens: CountTokens, limit: int, minimum: int, tally: Tally) -> list[Passage]:
@@ -47,7 +48,15 @@ def scrap(blocks: list[Block]) -> str | None:
     for block in blocks:
         counts.update(block.text)
     letters = sum(count for char, count in counts.items() if char.isalpha() or char.isspace())
-    return "not prose" if letters < 0.7 * characters else None
+    return "not prose" if letters < 0.7 * characters or _is_word_list(blocks) else None
+
+
+def _is_word_list(blocks: list[Block]) -> bool:
+    """Whether the words stand in the order of the alphabet, as in a dictionary, an index or a list of names."""
+    listed = [word for block in blocks for word in block.text.casefold().split()[:WORD_LIST]][:WORD_LIST]
+    if len(listed) < FEWEST_LISTED or listed[0] > listed[-1]:
+        return False
+    return sum(a <= b for a, b in zip(listed, listed[1:], strict=False)) >= IN_ORDER * (len(listed) - 1)
 
 
 def compose(heading: str, blocks: list[Block]) -> str:

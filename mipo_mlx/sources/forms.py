@@ -28,6 +28,9 @@ INLINE_QUERY = re.compile(r"`(?:\$?=|dv:|INPUT\[|VIEW\[|BUTTON\[|button-)[^`\n]{
 LEFT_OVER = re.compile(r"^(?![ \t|:-]*$)[ \t*+#<>|\[\]-]+$", re.MULTILINE)
 CONTENTS = re.compile(r"^[ \t]*(?:\[\[?_?TOC_?\]\]?|\\toc|<toc ?/?>)[ \t]*$", re.MULTILINE | re.IGNORECASE)
 IMPORT = re.compile(r"^(?:import [\w{}*, ]{1,200} from|export (?:const|default)) .*$", re.MULTILINE)
+COMPONENT = re.compile(r"<[A-Z][\w.]{0,40}(?:\s[^<>{}]{0,400})?[\w-]=\{")  # of MDX: <Gallery images={[...]} />
+COMPONENTS = 20_000  # characters of one component, at most
+VARIABLE_HEADING = re.compile(r"^#{1,6}[ \t]+\{[\w. ]{1,40}\}[ \t]*$", re.MULTILINE)
 FORMULA = re.compile(r"\$\$(?:[^$\n]|\n(?![ \t]*\n)){1,2000}\$\$")
 CODE = (  # of Jekyll and Hugo
     ("{% highlight", "{% endhighlight %}"),
@@ -158,11 +161,31 @@ def _templates(text: str, removed: Counter) -> str:
         if sign in text:
             text, count = pattern.subn("", text)
             counts += count
+    if "={" in text:
+        text, count = _without_components(text)
+        counts += count
+    if "# {" in text:
+        text, count = VARIABLE_HEADING.subn("", text)
+        counts += count
     removed["template code"] += counts
     if counts:  # arrows and bars between two links of a template, and headings of which nothing is left
         text = LEFT_OVER.sub("", text)
     text = CONTENTS.sub("", text) if "toc" in text.lower() else text
     return EMOJI_CODE.sub("", FENCED_DIV.sub("", text)) if ":" in text else text
+
+
+def _without_components(text: str) -> tuple[str, int]:
+    """(text without components of MDX that are given values in braces, line breaks kept; how many there were)."""
+    parts, at, count = [], 0, 0
+    while opening := COMPONENT.search(text, at):
+        end = text.find("/>", opening.end(), opening.start() + COMPONENTS)
+        if end < 0:
+            parts.append(text[at : opening.end()])
+            at = opening.end()
+            continue
+        parts += [text[at : opening.start()], "\n" * text.count("\n", opening.start(), end)]
+        at, count = end + 2, count + 1
+    return "".join([*parts, text[at:]]), count
 
 
 def _marks(text: str) -> str:

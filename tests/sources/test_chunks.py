@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from mipo_mlx.sources.chunks import cut, fill
+from mipo_mlx.sources.chunks import cut, fill, scrap
 from mipo_mlx.sources.markdown import parse
 from mipo_mlx.sources.note import Block, Note, Tally
 
@@ -92,3 +92,17 @@ def test_a_row_is_one_context_shortened_at_a_sentence():
     note = Note("r", "r.jsonl:1", "", [Block("I bake bread. I have two dogs. I sing.", 1)], whole=True)
     assert [p.text for p in cut(note, words, 7, 1, tally)] == ["I bake bread. I have two dogs."]
     assert tally.removed["ends of rows over context_tokens"] == 1
+
+
+LISTED = "abacus abbey able about above abroad absent accept account ache acorn across actor adapt".split()
+
+
+@pytest.mark.parametrize(
+    "words", [LISTED, [word.upper() for word in LISTED], sorted("Öl Ärger Über Ähre Übel Öse Ast Bau Cid Dom Ehe Fee Gut".split())]
+)
+def test_words_in_the_order_of_the_alphabet_are_a_list(words):
+    for text in (" ".join(words), "\n".join(words)):
+        blocks = [Block(part, line) for line, part in enumerate(text.split("\n"), 1)]
+        assert scrap(blocks) == "not prose"
+    assert scrap([Block(" ".join(words[::-1]), 1)]) is None
+    assert scrap([Block("All bees care deeply; every flower gives honey in June, so I keep them by the river.", 1)]) is None

@@ -116,3 +116,30 @@ def test_a_paragraph_without_marks_says_what_the_whole_parser_says(sign, monkeyp
     whole.normalizeLink = lambda url: url
     monkeypatch.setattr(markdown, "PARSER", whole)
     assert parse(text) == own and own[1]
+
+
+COMPONENTS = {
+    "on one line": "<Gallery images={[[a, b, 'A zombie.']]} />",
+    "on several": "<Gallery\n  wide\n  images={[\n    [a, 'A lady.'],\n    [b, 'I drew this for a friend.'],\n  ]}\n/>",
+    "with a text": '<Video.Player title="My song" start={12} onEnd={() => stop()} />',
+    "of a heading": "# {title}",
+    "of another heading": "## {post.title}",
+}
+
+
+@pytest.mark.parametrize("kind", COMPONENTS)
+def test_components_of_pages_are_no_words(kind):
+    _, blocks, removed = parse(f"I drew it.\n\n{COMPONENTS[kind]}\n\nI sang, and 3 < 4 is true.\n")
+    assert [block.text for block in blocks] == ["I drew it.", "I sang, and 3 < 4 is true."] and removed["template code"] == 1
+    assert blocks[1].line == 5 + COMPONENTS[kind].count("\n")
+
+
+def test_what_only_resembles_a_component_stays():
+    for text in (
+        "Set x={1} and y={2} for me.",
+        "If A <B x={1} I stop.",
+        "I wrote {title} here.",
+        "# The {title} of it",
+        "<Gallery images={[",
+    ):
+        assert "template code" not in parse(text)[2]
