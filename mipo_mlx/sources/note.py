@@ -99,7 +99,7 @@ class Tally:
         """Add the counts of another tally."""
         for each in fields(self):
             mine, theirs = getattr(self, each.name), getattr(other, each.name)
-            if isinstance(mine, Counter):
+            if isinstance(mine, dict):  # counters too
                 mine.update(theirs)
             else:
                 setattr(self, each.name, mine + theirs)
