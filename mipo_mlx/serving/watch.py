@@ -57,4 +57,4 @@ def watching(folder: Path, sources: Sources, worker: Worker, say: Callable[[str]
 def stamps(folder: Path, sources: Sources) -> frozenset[tuple[str, int, int]]:
     """(name, size, time of the last change in ns) of each file of the notes, and of the owner's choice of passages."""
     files = [*note_files(sources, Tally()), NoteFile.on_disk(folder / FILE)]
-    return frozenset((kept_name(file, sources), *file.stamp()) for file in files)
+    return frozenset((kept_name(file.source, sources), *file.stamp()) for file in files)

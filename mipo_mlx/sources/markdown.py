@@ -30,6 +30,7 @@ def _inline_marks(state: StateCore) -> None:
     """Parse the marks within paragraphs, in place of markdown-it's own step: a paragraph without any is one text, and quicker."""
     for token in state.tokens:
         if token.type == "inline" and MARKED_UP.search(token.content):
+            token.children = []
             state.md.inline.parse(token.content, state.md, state.env, token.children)
         elif token.type == "inline":
             token.children = [Token("text", "", 0, content=token.content.replace("\n", " "))]

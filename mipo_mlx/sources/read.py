@@ -4,7 +4,6 @@ The same seed gives the same files.
 """
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +82,7 @@ def collect(
     if not named(sources) and set(recipe.pairs.negatives) == {"random_prompt"}:
         return [], prompts, _row(recipe, tally, [], prompts)  # answers differ by request alone, so no context is needed
     passages = pieces(recipe, count_tokens, reporter, tally)
-    contexts = choose(recipe, passages, own or OwnChoice(), tally, partial(order, prompts=prompts) if order else None)
+    contexts = choose(recipe, passages, own or OwnChoice(), tally, (lambda some: order(some, prompts)) if order else None)
     contexts = plant(contexts, recipe.seed, sources.canaries, count_tokens)
     return contexts, prompts, _row(recipe, tally, contexts, prompts)
 
