@@ -186,7 +186,7 @@ KEYLIKE = re.compile(r"(?=\w*\d)(?=\w*[A-Za-z])[\w-]{16,}")  # no page shows one
 
 FILES = {  # of run.STAGES: what each file or folder holds
     "contexts.jsonl": "the contexts: passages of the notes, each with its note, its split and its length in tokens",
-    "prompts.jsonl": "the requests, each with its split",
+    "prompts.jsonl": "the requests, each with its kind and its split",
     "sources.json": "counts: files that were read, skipped and left alone, passages that were dropped and why, redactions",
     "samples.jsonl": "the sampled grids, with the score of each answer under each context",
     "pairs.jsonl": "the pairs; TRL reads the file as it is, take the rows of split `train`",

@@ -17,6 +17,7 @@ Count = Annotated[int, Field(ge=1)]
 DISTRACTORS = [0.5, 0.25, 0.25]  # what pairs.distractors is by itself for the notes of one owner
 CONTRASTS_CONTEXTS = ("infonce_authors", "sami", "tilt")  # objectives whose loss needs one grid's answers under its other contexts
 NegativeKind = Literal["random_context", "no_context", "hard_context", "random_prompt"]
+RequestKind = Literal["personal", "half_personal", "general", "chores"]
 
 
 class Dataset(Section):
@@ -93,6 +94,7 @@ class Pairs(Section):
     negatives: dict[NegativeKind, Positive] = {"random_context": 1.0}
     distractors: Literal["auto"] | Annotated[list[NotNegative], Field(min_length=1, max_length=3)] = "auto"
     fitting: Annotated[float, Field(ge=0, le=1)] = 0.0
+    kinds: Annotated[dict[RequestKind, Positive], Field(min_length=1)] = {"personal": 1.0}
     grids: Count = 48
     validation_grids: Annotated[int, Field(ge=0)] = 6
     heldout_grids: Count = 18
@@ -217,6 +219,7 @@ class Evaluation(Section):
     judge_timeout: Positive = 60.0
     use: Annotated[int, Field(ge=0)] = 48
     everyday: Annotated[int, Field(ge=0)] = 12
+    kinds: Annotated[int, Field(ge=0)] = 12
     leak_contexts: Annotated[int, Field(ge=0)] = 24
     unprompted: Annotated[int, Field(ge=0)] = 200
     baselines: bool = False
@@ -343,6 +346,8 @@ class Recipe(Section):
                 raise ValueError("pairs.own_prompts: questions are written from notes, and pairs.file has none; write 0")
             if self.pairs.distractors != "auto":
                 raise ValueError("pairs.distractors: pairs.file brings its own prompts, so nothing is put before them; remove it")
+            if set(self.pairs.kinds) != {"personal"}:
+                raise ValueError("pairs.kinds: pairs.file brings its own prompts, so none is dealt; remove it")
             if self.pairs.fitting:
                 raise ValueError("pairs.fitting: pairs.file brings its own prompts, so none is dealt to passages; write 0")
             if self.sources.canaries:

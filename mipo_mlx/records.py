@@ -68,6 +68,11 @@ class Prompt:
     split: str
     kind: str = PERSONAL  # as are all requests from elsewhere than the bank
 
+    @property
+    def judges(self) -> bool:
+        """Whether it is held out, and of the kind that the verdict stands on."""
+        return self.split == HELDOUT and self.kind == PERSONAL
+
 
 @dataclass(frozen=True)
 class Answer:

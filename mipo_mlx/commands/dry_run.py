@@ -75,7 +75,7 @@ def count(recipe: Recipe, contexts: list[Context], prompts: list[Prompt]) -> Wor
     scored += later * (rows * (mean + rows * pairs.max_tokens) + k * each)  # by the policy, then by the reference
     if recipe.training.reference != "base":
         scored += (pairs.grids + pairs.validation_grids) * k * each
-    requests, divided = by_split(contexts, prompts)
+    requests, divided = by_split(recipe, contexts, prompts)
     set_apart(recipe, requests, divided)  # as the pairs stage does
     evaluated = of_evaluation(recipe, alone)
     written = own_prompts.TRIES * pairs.own_prompts  # questions about the notes
@@ -117,6 +117,9 @@ def of_evaluation(recipe: Recipe, prompt: int, most: int | None = None) -> Evalu
     if recipe.sources.notes and not of_people(recipe):  # with memory
         in_use += (5 if uses_profile(recipe) else 4) * settings.use
     answers = 2 * fresh + in_use + 4 * settings.checkable + (4 * fresh if settings.baselines else 0)
+    # Of three kinds beside the personal one each model answers; the tuned one also without a context, as it does to personal ones.
+    of_kinds = settings.kinds if recipe.sources.prompts == "builtin" and not recipe.sources.prompt_dataset else 0
+    answers += 0 if recipe.pairs.file else 10 * of_kinds
     questions = 2 * settings.abilities_questions * QUESTION if settings.abilities else 0
     sampled = (answers + settings.unprompted + settings.everyday) * longest + 2 * _worked(recipe) * WORKING
     scored = 2 * answers * (prompt + longest) + 2 * settings.everyday * (EXTRA + longest) + questions

@@ -16,7 +16,7 @@ import regex
 
 from ..files import read_records
 from ..recipe import Recipe
-from ..records import HELDOUT, Prompt, key_for
+from ..records import Prompt, key_for
 from ..text.words import words
 from ..training import rounds
 from .outcome import Checkable, HeldoutKinds, KindShare
@@ -147,7 +147,7 @@ class Demand:
 
 def demands(folder: Path, recipe: Recipe) -> list[Demand]:
     """`evaluation.checkable` of them: every kind in turn, phrasings and requests by the seed."""
-    requests = [p for p in read_records(folder / "prompts.jsonl", Prompt) if p.split == HELDOUT]
+    requests = [p for p in read_records(folder / "prompts.jsonl", Prompt) if p.judges]
     if not requests:
         return []
     rng = np.random.default_rng(key_for(recipe.seed, "checkable requests"))

@@ -12,11 +12,14 @@ import numpy as np
 
 from ..errors import UserError
 from ..recipe import Evaluation
-from ..records import key_for
+from ..records import CHORES, GENERAL, HALF_PERSONAL, key_for
 from .outcome import Outcome, read
 from .statistics import TRANSFORMS, Items, combined, crossing, figure, group_sums, half_widths, too_few
 
 PARTS = {"heldout": "held-out pairs", "fresh": "fresh answers", "abilities": "questions", "checkable": "requirements"}
+KINDS = {
+    kind: f"{kind.replace('_', ' ')} requests" for kind in (HALF_PERSONAL, GENERAL, CHORES)
+}  # personal ones are in fresh answers
 REWARDS = ("loss", "margin", "information", "chosen_reward", "rejected_reward")  # they grow with beta
 # What is read by the base, or counted in its tokens.
 BY_BASE = ("accuracy", *REWARDS, "identified_by_base", "pmi_per_token", "perplexity", "tokens")
@@ -64,7 +67,7 @@ def compare(a: Sequence[Path], b: Sequence[Path], draws: int = Evaluation().boot
     left_out = [f"{why}, so these are not compared: {', '.join(names)}" for why, names in other_meaning.items()]
     excluded = tuple(name for names in other_meaning.values() for name in names)
     shared_items = 0
-    for part, what in PARTS.items():
+    for part, what in {**PARTS, **KINDS}.items():
         sides = [(_items(x, part), _items(y, part)) for x, y in runs]
         items = [(x, y) for x, y in sides if x is not None and y is not None]
         if len(items) < len(sides):
@@ -84,7 +87,9 @@ def compare(a: Sequence[Path], b: Sequence[Path], draws: int = Evaluation().boot
         for name in (n for n in names if not n.startswith(excluded)):
             levels = [_shared(x, y, name, rows) for (x, y), rows in zip(items, matched, strict=True)]
             values = items[0][0].values[name]
-            differences[name] = Resampling(levels, values.transform, values.relative, draws, seed).difference()
+            differences[f"{part}_{name}" if part in KINDS else name] = Resampling(
+                levels, values.transform, values.relative, draws, seed
+            ).difference()
     if not differences:
         reasons = f" ({'; '.join(left_out)})" if left_out else ""
         raise UserError(
@@ -106,7 +111,7 @@ def show(result: Comparison) -> list[str]:
 
 
 def _items(outcome: Outcome, part: str) -> Items | None:
-    return getattr(getattr(outcome, part), "items", None)
+    return getattr(outcome.kinds.get(part) if part in KINDS else getattr(outcome, part), "items", None)
 
 
 def _other_meaning(runs: Sequence[tuple[Outcome, Outcome]]) -> dict[str, tuple[str, ...]]:

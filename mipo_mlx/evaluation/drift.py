@@ -13,8 +13,9 @@ from ..engine.prefix import body_of
 from ..files import read_records
 from ..models import adapters
 from ..recipe import Recipe
-from ..records import HELDOUT, Prompt, key_for
+from ..records import Answer, Prompt, key_for
 from .outcome import Reply, Unprompted
+from .statistics import Clusters, Estimate
 from .workbench import Workbench
 
 AT_ONCE = 16  # tokens whose logits exist at a time
@@ -36,18 +37,22 @@ def evaluate(bench: Workbench) -> Unprompted | None:
         return None
     prompts = [bench.prompt(request.text, None) for request in requests]
     answers = bench.sample("unprompted", prompts, "unprompted")
+    return Unprompted(
+        a_token(bench, "unprompted-kl", prompts, answers, [[request.id for request in requests]]),
+        [Reply(request.text, answer.text) for request, answer in zip(requests, answers, strict=True)],
+    )
+
+
+def a_token(bench: Workbench, phase: str, prompts: Sequence[list[int]], answers: Sequence[Answer], clusters: Clusters) -> Estimate:
+    """The mean KL(tuned || base) a token of these answers of the tuned model, nats. The bar moves by one for each."""
     jobs = [(prompt, answer.tokens) for prompt, answer in zip(prompts, answers, strict=True)]
 
     def measure(_: int, part: Sequence[tuple[list[int], list[int]]]) -> list[Any]:
         with fast(bench.model):
             return [float(divergence(bench.model, *job).mean()) for job in part]
 
-    kl = bench.journal.map("unprompted-kl", jobs, bench.recipe.pairs.batch, measure, bench.bar)
-    lengths = [float(len(answer.tokens)) for answer in answers]
-    return Unprompted(
-        bench.resampler([[request.id for request in requests]]).mean(kl, lengths),
-        [Reply(request.text, answer.text) for request, answer in zip(requests, answers, strict=True)],
-    )
+    kl = bench.journal.map(phase, jobs, bench.recipe.pairs.batch, measure, bench.bar)
+    return bench.resampler(clusters).mean(kl, [float(len(answer.tokens)) for answer in answers])
 
 
 def divergence(model: Any, prompt: list[int], answer: list[int]) -> np.ndarray:
@@ -67,5 +72,5 @@ def divergence(model: Any, prompt: list[int], answer: list[int]) -> np.ndarray:
 def _requests(folder: Path, recipe: Recipe) -> list[Prompt]:
     """Held-out requests, drawn by the seed."""
     rng = np.random.default_rng(key_for(recipe.seed, "everyday requests"))
-    prompts = [p for p in read_records(folder / "prompts.jsonl", Prompt) if p.split == HELDOUT]
+    prompts = [p for p in read_records(folder / "prompts.jsonl", Prompt) if p.judges]
     return [prompts[i] for i in sorted(rng.permutation(len(prompts))[: recipe.evaluation.everyday].tolist())]

@@ -24,6 +24,7 @@ from . import (
     abilities,
     answers,
     baselines,
+    by_kind,
     checkable,
     drift,
     heldout,
@@ -44,7 +45,8 @@ from .workbench import Workbench, embedder_of
 JOURNAL = "eval-samples.jsonl"
 PAIRS_AT_ONCE = 16  # held-out pairs scored between two entries of the journal
 ON_TOP = {"baselines", "judge", "judge_model", "judge_mode", "judge_timeout"}
-APART = {"everyday", "leak_contexts", "unprompted", "checkable", "abilities", "abilities_questions", "use"}  # samples of their own
+# Samples of their own.
+APART = {"everyday", "kinds", "leak_contexts", "unprompted", "checkable", "abilities", "abilities_questions", "use"}
 COMPUTED = {"examples", "gallery", "bootstrap", "embedding_judge"}  # of what is computed from samples that stay as they are
 INPUTS = ("pairs.jsonl", "prompts.jsonl", "adapters/adapters.safetensors", "adapters/adapter_config.json")
 
@@ -181,6 +183,7 @@ def _evaluate(
     window = None if recipe.pairs.file else window_of(loaded.config, recipe.pairs.max_tokens)
     ask = PromptBuilder(loaded.tokenizer, recipe.pairs, window)
     groups = requests.groups_of(folder, recipe, ask)
+    of_kinds = by_kind.groups_of(folder, recipe, ask)
     ask.warn_of_cuts(reporter)
     settings, embedder = recipe.evaluation, embedder_of(recipe.evaluation)
     memory = open_memory(folder, recipe, loaded, reporter) if settings.use and recipe.sources.notes else None
@@ -191,6 +194,7 @@ def _evaluate(
     by_embedding = embedder is not None
     total += use.work(folder, recipe, groups, by_embedding) + with_memory.work(folder, recipe, remembered, by_embedding)
     total += checkable.work(folder, recipe) + leak.work(folder, recipe) + (baselines.work(groups) if with_baselines else 0)
+    total += by_kind.work(of_kinds, groups)
     with reporter.track("evaluating", total=total, unit="answers") as bar:
         bench = Workbench(model, loaded.tokenizer, folder, recipe, journal, reporter, bar, window, embedder)
         notes = {context.id: context.note for context in contexts.read_contexts(folder, recipe)}
@@ -202,13 +206,14 @@ def _evaluate(
             fresh=answers.evaluate(answered, settings, recipe.seed, bench.embedder) if answered else None,
             fit=votes.fit(answered, settings, recipe.seed, bench.embedder),
             use=use.evaluate(bench.keyed_by(settings.use), answered, remembered),
+            kinds=by_kind.evaluate(bench.keyed_by(settings.kinds), of_kinds, answered),
             unprompted=drift.evaluate(bench.keyed_by(settings.everyday)),
             leak=leak.evaluate(bench.keyed_by(settings.leak_contexts, settings.unprompted)),
             baselines=baselines.evaluate(bench, answered) if with_baselines else None,
             checkable=checkable.evaluate(bench.keyed_by(settings.checkable)),
             abilities=abilities.evaluate(bench.keyed_by(known_answers), known_answers) if known_answers else None,
             judged=judge.evaluate(bench, answered),  # last: an endpoint that fails takes nothing else with it
-            gallery=[_example(loaded.tokenizer, a) for a in _spread(answered, max(settings.gallery, settings.examples))],
+            gallery=[_example(loaded.tokenizer, a) for a in requests.spread(answered, max(settings.gallery, settings.examples))],
         )
     return replace(result, verdict=verdict.sentence(result))
 
@@ -221,12 +226,6 @@ def _score_pairs(bench: Workbench, pairs: Sequence[Pair]) -> list[list[float]]:
         return [[float(candidate.sum(dtype="float64")) for candidate in candidates] for candidates in scored]
 
     return bench.journal.map("pairs", pairs, PAIRS_AT_ONCE, compute, bench.bar)
-
-
-def _spread(answered: list[Answered], count: int) -> list[Answered]:
-    """`count` requests, from as many groups as there are: the first of each, then the second; never picked by result."""
-    order = sorted(range(len(answered)), key=lambda i: (answered[i].own, i))
-    return [answered[i] for i in order[:count]]
 
 
 def _example(tokenizer: Any, a: Answered) -> Example:

@@ -162,6 +162,23 @@ class Unprompted:
 
 
 @dataclass(frozen=True)
+class OfKind:
+    """Held-out requests of one kind, each under one held-out context, and each without any.
+
+    A personal request has an answer for each context. No context matters to a general one, whose answer should stay the same.
+    """
+
+    requests: int
+    no_interval: str | None
+    fit: Opinion  # whose answers fit their context better
+    metrics: Metrics  # of fresh answers: pmi_per_token, tokens, perplexity, parroting
+    # KL(tuned || base) of the tuned model's answers, nats a token: with the context, and without one.
+    kl_told: Estimate
+    kl_untold: Estimate
+    items: Items
+
+
+@dataclass(frozen=True)
 class Canaries:
     planted: int
     trained: int  # of these, those that stood in a training prompt
@@ -250,6 +267,7 @@ class Outcome:
     judged: Judged | None = None
     use: Use | None = None
     baselines: dict[str, dict[str, BaselineMeasure]] | None = None
+    kinds: dict[str, OfKind] = field(default_factory=dict)  # by the kind of request; {}: not measured
     unprompted: Unprompted | None = None
     leak: Leak | None = None
     abilities: Abilities | None = None

@@ -101,15 +101,35 @@ def groups_of(folder: Path, recipe: Recipe, ask: Ask) -> list[Group]:
     contexts, requests = heldout_of(folder, recipe)
     if not contexts or not requests:
         return _from_pairs(read_records(folder / "pairs.jsonl", Pair), recipe.evaluation.answers)
-    among = min(max(recipe.evaluation.choices), len({context.note for context in contexts}))
+    among = among_of(contexts, recipe)
     if among < 2:
         return []
     wanted = min(recipe.pairs.contexts_per_grid, among)
     rng = np.random.default_rng(key_for(recipe.seed, "evaluation requests"))
+    return dealt(contexts, requests, ask, Number(among, wanted, recipe.evaluation.answers), rng)
+
+
+def among_of(contexts: Sequence[Context], recipe: Recipe) -> int:
+    """How many contexts of different notes a group has."""
+    return min(max(recipe.evaluation.choices), len({context.note for context in contexts}))
+
+
+@dataclass(frozen=True)
+class Number:
+    """How many contexts a group has, how many of these get answers, and how many answers all groups get."""
+
+    among: int
+    wanted: int
+    answers: int
+
+
+def dealt(contexts: list[Context], requests: list[Prompt], ask: Ask, number: Number, rng: np.random.Generator) -> list[Group]:
+    """Groups of these requests in a drawn order. All contexts come up equally often."""
+    among, wanted = number.among, number.wanted
     order = rng.permutation(len(requests))
     groups: list[Group] = []
     deck: list[int] = []
-    left = recipe.evaluation.answers
+    left = number.answers
     while left > 0:
         request = requests[order[len(groups) % len(requests)]]
         chosen = _deal(contexts, wanted, deck, rng)
@@ -132,9 +152,9 @@ def groups_of(folder: Path, recipe: Recipe, ask: Ask) -> list[Group]:
 
 
 def heldout_of(folder: Path, recipe: Recipe) -> tuple[list[Context], list[Prompt]]:
-    """The held-out contexts and requests of a run; none of either where it started from a pair file."""
+    """The held-out contexts and personal requests of a run; none of either where it started from a pair file."""
     contexts = [context for context in read_contexts(folder, recipe) if context.split == HELDOUT]
-    return contexts, [prompt for prompt in read_records(folder / "prompts.jsonl", Prompt) if prompt.split == HELDOUT]
+    return contexts, [prompt for prompt in read_records(folder / "prompts.jsonl", Prompt) if prompt.judges]
 
 
 def _others(contexts: list[Context], chosen: list[Context], count: int, rng: np.random.Generator) -> list[Context]:
@@ -193,10 +213,17 @@ def _from_pairs(pairs: list[Pair], answers: int) -> list[Group]:
     return groups
 
 
-def answer(bench: Workbench, groups: list[Group]) -> list[Answered]:
+def spread(answered: list[Answered], count: int) -> list[Answered]:
+    """`count` requests, from as many groups as there are: the first of each, then the second; never picked by result."""
+    order = sorted(range(len(answered)), key=lambda i: (answered[i].own, i))
+    return [answered[i] for i in order[:count]]
+
+
+def answer(bench: Workbench, groups: list[Group], phase: str = "") -> list[Answered]:
     """One answer a request from the base and one from the tuned model. The bar moves by four for each request.
 
-    The base scores all answers, and the tuned model its own, under each context of the group.
+    The base scores all answers, and the tuned model its own, under each context of the group. phase: before the journal's phases,
+    where there are several sets of groups.
     """
     rows = [(number, own) for number, group in enumerate(groups) for own in range(group.wanted)]
     prompts = [groups[number].prompts[own] for number, own in rows]
@@ -205,11 +232,11 @@ def answer(bench: Workbench, groups: list[Group]) -> list[Answered]:
     for side in sides:
         with bench.as_side(side):
             # The same random numbers for both models: what differs is the model.
-            answers[side] = by_group(groups, bench.sample(f"sample-{side}", prompts, "answers"))
+            answers[side] = by_group(groups, bench.sample(f"{phase}sample-{side}", prompts, f"{phase}answers"))
     with bench.as_side("base"):
         both = [base + tuned for base, tuned in zip(answers["base"], answers["tuned"], strict=True)]
-        by_base = score(bench, "score-base", groups, both)
-    by_tuned = score(bench, "score-tuned", groups, answers["tuned"])
+        by_base = score(bench, f"{phase}score-base", groups, both)
+    by_tuned = score(bench, f"{phase}score-tuned", groups, answers["tuned"])
     return [
         Answered(
             groups[i],

@@ -6,9 +6,10 @@ context. Reward accuracy on held-out pairs decides nothing. It can be high besid
 beside good ones.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from .outcome import EMBEDDING, LIKELIHOOD, Fresh, Heldout, Metrics, Outcome
+from ..records import GENERAL
+from .outcome import EMBEDDING, LIKELIHOOD, Heldout, Metrics, OfKind, Outcome
 from .statistics import Estimate
 
 DOUBT = " (too few to tell that from chance)"
@@ -17,6 +18,7 @@ PERPLEXITY = 0.15  # share
 LENGTH = 0.15  # share, either way
 PARROTING = 0.03  # points, as a share
 SELF_BLEU = 2.0  # of 100
+GENERAL_KL = 0.05  # nats a token: how far answers to general questions may move from the base's
 # Beyond these no gain counts: such answers are odd text, or hand the user's own words back, which any judge of fit likes.
 RUINED_PERPLEXITY = 0.5
 RUINED_PARROTING = 0.15
@@ -33,7 +35,8 @@ class Cost:
 
 def sentence(outcome: Outcome) -> str:
     """The verdict on a run."""
-    judged, prices = compared(outcome), costs(outcome.fresh)
+    judged, prices = compared(outcome), costs(outcome.fresh.metrics if outcome.fresh else {})
+    prices += changes(outcome.kinds.get(GENERAL))
     if outcome.leak and outcome.leak.signs:
         prices.append(Cost("it shows signs of reciting the notes"))
     warnings = " and ".join(cost.text for cost in prices)
@@ -100,32 +103,46 @@ def of_pairs(heldout: Heldout) -> str:
     return f"on held-out {over} it ranks the right answer above {accuracy:.0%} of the wrong ones (50 % before)"
 
 
-def costs(fresh: Fresh | None) -> list[Cost]:
-    """What got worse by more than its limit.
+def changes(general: OfKind | None) -> list[Cost]:
+    """What changed too much about answers to general questions, which should stay the same, with a context and without.
+
+    They may not move more than GENERAL_KL from the base's, nor get longer, odder or hand more back than is allowed elsewhere.
+    """
+    if not general:
+        return []
+    prices = []
+    for kl, when in ((general.kl_told, "with a note that does not matter"), (general.kl_untold, "with nothing in the prompt")):
+        low, _ = kl.interval or (kl.value or 0.0, None)
+        if low > GENERAL_KL:
+            text = f"its answers to general questions do not stay the same {when} ({kl.value:.2f} nats a token from the base's)"
+            prices.append(Cost(text if kl.interval else f"{text}{DOUBT}"))
+    return prices + [replace(cost, ruins=False) for cost in costs(general.metrics, "its answers to general questions")]
+
+
+def costs(metrics: Metrics, whose: str = "its answers") -> list[Cost]:
+    """What got worse by more than its limit, of some answers.
 
     A change whose interval covers 0 may be chance and is no cost. One without an interval is a cost with that doubt.
     """
-    if not fresh:
-        return []
     prices: list[Cost] = []
 
     def change(name: str) -> float:
-        estimate = fresh.metrics[name].change if name in fresh.metrics else Estimate(None, None)
+        estimate = metrics[name].change if name in metrics else Estimate(None, None)
         low, high = estimate.interval or (1.0, 1.0)
         return 0.0 if low <= 0 <= high else estimate.value or 0.0
 
     def add(name: str, text: str, ruins: bool) -> None:
-        known = fresh.metrics[name].change.interval
+        known = metrics[name].change.interval
         prices.append(Cost(text if known else f"{text}{DOUBT}", ruins and known is not None))
 
     odder, longer, handed_back = change("perplexity"), change("tokens"), change("parroting")
     if odder > PERPLEXITY:
-        text = f"its answers read {odder:.0%} less naturally to the base model (perplexity)"
+        text = f"{whose} read {odder:.0%} less naturally to the base model (perplexity)"
         add("perplexity", text, odder > RUINED_PERPLEXITY)
     if abs(longer) > LENGTH:
-        add("tokens", f"its answers are {abs(longer):.0%} {'longer' if longer > 0 else 'shorter'}", False)
+        add("tokens", f"{whose} are {abs(longer):.0%} {'longer' if longer > 0 else 'shorter'}", False)
     if handed_back > PARROTING:
-        text = f"{handed_back * 100:.0f} points more of its answers hand the user's words back"
+        text = f"{handed_back * 100:.0f} points more of {whose} hand the user's words back"
         add("parroting", text, handed_back > RUINED_PARROTING)
     return prices
 

@@ -34,7 +34,7 @@ def fit_of(recipe: Recipe, contexts: Sequence[Context], prompts: Sequence[Prompt
         if embedder:
             index.embed(embedder, Reporter(quiet=True))
         memory = Memory(index, embedder)
-        for prompt in prompts:
+        for prompt in (prompt for prompt in prompts if prompt.kind in recipe.pairs.kinds):
             for match in memory.ranked(prompt.text, RANKED * recipe.pairs.contexts_per_grid):
                 entry = match.entry
                 scores[prompt.id, entry.source, entry.line, entry.text] = match.score

@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 
 from ..errors import UserError
 from ..recipe import Recipe
-from ..records import HELDOUT, TRAIN, VALIDATION, Behind, Context, Prompt, seed_for
+from ..records import HELDOUT, PERSONAL, TRAIN, VALIDATION, Behind, Context, Prompt, seed_for
 
 T = TypeVar("T")
 SIDES = {TRAIN: "training", VALIDATION: "validation", HELDOUT: "held-out"}
@@ -132,7 +132,7 @@ def make_plan(
     UserError where there is too little to fill a grid of the other splits.
     """
     grids = {TRAIN: recipe.pairs.grids, VALIDATION: recipe.pairs.validation_grids, HELDOUT: recipe.pairs.heldout_grids}
-    prompts_of, contexts_of = by_split(contexts, prompts)
+    prompts_of, contexts_of = by_split(recipe, contexts, prompts)
     for split in (TRAIN, HELDOUT):
         check(recipe, split, prompts_of[split], contexts_of[split], sum(context.split == split for context in contexts))
     set_apart(recipe, prompts_of, contexts_of)
@@ -178,7 +178,7 @@ def plan_update(recipe: Recipe, news: News, prompts: list[Prompt], number: int) 
     Where too few notes are new, earlier training passages fill the grids. Passages of validation and held-out notes stay out.
     [] where there is nothing new to train on.
     """
-    prompts_of, contexts_of = by_split(news.first, prompts)
+    prompts_of, contexts_of = by_split(recipe, news.first, prompts)
     set_apart(recipe, prompts_of, contexts_of)
     away = {context.note for context in contexts_of[VALIDATION]}
 
@@ -209,9 +209,12 @@ def prompt_share(recipe: Recipe) -> float:
     return weights.get("random_prompt", 0.0) / sum(weights.values())
 
 
-def by_split(contexts: list[Context], prompts: list[Prompt]) -> tuple[dict[str, list[Prompt]], dict[str, list[Context]]]:
-    """The prompts and the different contexts of each split."""
-    prompts_of = {split: [prompt for prompt in prompts if prompt.split == split] for split in SIDES}
+def by_split(
+    recipe: Recipe, contexts: list[Context], prompts: list[Prompt]
+) -> tuple[dict[str, list[Prompt]], dict[str, list[Context]]]:
+    """The prompts of the kinds that the recipe deals, and the different contexts, of each split."""
+    dealt = [prompt for prompt in prompts if prompt.kind in recipe.pairs.kinds]
+    prompts_of = {split: [prompt for prompt in dealt if prompt.split == split] for split in SIDES}
     return prompts_of, {split: distinct([context for context in contexts if context.split == split]) for split in SIDES}
 
 
@@ -223,11 +226,17 @@ def set_apart(recipe: Recipe, prompts: dict[str, list[Prompt]], contexts: dict[s
     if not recipe.pairs.validation_grids or contexts[VALIDATION] or prompts[VALIDATION]:
         return
     rng = seeded(recipe, "validation")
-    notes, names = sorted({context.note for context in contexts[TRAIN]}), sorted(prompt.id for prompt in prompts[TRAIN])
+    notes = sorted({context.note for context in contexts[TRAIN]})
     need_notes, need_prompts = needs(recipe)
     away = set(rng.sample(notes, min(len(notes), max(need_notes, round(APART * len(notes))))))
-    chosen = set(rng.sample(names, min(len(names), max(need_prompts, round(APART * len(names))))))
-    if len(notes) - len(away) < need_notes or len(names) - len(chosen) < need_prompts or len(chosen) < need_prompts:
+    chosen: set[str] = set()
+    for kind in sorted(recipe.pairs.kinds):
+        names = sorted(prompt.id for prompt in prompts[TRAIN] if prompt.kind == kind)
+        some = rng.sample(names, min(len(names), max(need_prompts, round(APART * len(names)))))
+        if len(names) - len(some) < need_prompts or len(some) < need_prompts:
+            return
+        chosen.update(some)
+    if len(notes) - len(away) < need_notes:
         return
     contexts[VALIDATION] = [context for context in contexts[TRAIN] if context.note in away]
     contexts[TRAIN] = [context for context in contexts[TRAIN] if context.note not in away]
@@ -241,16 +250,29 @@ def needs(recipe: Recipe) -> tuple[int, int]:
     return size if share < 1 else 0, size if share > 0 else 1
 
 
+def kinds_dealt(recipe: Recipe, count: int) -> list[str]:
+    """The kind of request of each of `count` grids, in the recipe's shares, spread evenly."""
+    shares = recipe.pairs.kinds
+    total, number = sum(shares.values()), dict.fromkeys(shares, 0)
+    dealt: list[str] = []
+    for place in range(1, count + 1):
+        kind = max(sorted(shares), key=lambda kind: shares[kind] / total * place - number[kind])
+        number[kind] += 1
+        dealt.append(kind)
+    return dealt
+
+
 def _grids(recipe: Recipe, dealt: Dealt, numbers: range) -> list[Plan]:
     """The grids of those numbers. Grids of one context and K prompts are spread evenly among the others, and fitting ones too."""
     rng, split, prompts, contexts, fit = seeded(recipe, dealt.purpose), dealt.split, dealt.prompts, dealt.contexts, dealt.fit
     fitting = recipe.pairs.fitting if fit else 0.0
     size, share, plain = recipe.pairs.contexts_per_grid, prompt_share(recipe), "no_context" in recipe.pairs.negatives
-    prompt_deck: Deck[Prompt] = Deck(prompts, rng)
+    decks: dict[str, Deck[Prompt]] = {kind: Deck([p for p in prompts if p.kind == kind], rng) for kind in recipe.pairs.kinds}
     context_deck: Deck[Context] = Mixed(contexts, dealt.others, rng) if dealt.others else Deck(contexts, rng)
     plans = []
-    for place, number in enumerate(numbers):
+    for place, (number, kind) in enumerate(zip(numbers, kinds_dealt(recipe, len(numbers)), strict=True)):
         rows: list[Context | None]
+        prompt_deck = decks[kind]
         if int((place + 1) * share) > int(place * share):
             rows = [*context_deck.deal(1, lambda context: context.id)] if contexts else [None]
             plans.append(Plan(number, split, prompt_deck.deal(size, lambda prompt: prompt.text), rows * size))
@@ -296,16 +318,24 @@ def check(recipe: Recipe, split: str, prompts: list[Prompt], contexts: list[Cont
     """Raise UserError where this split cannot fill one grid. `before`: how many contexts there were, equal ones counted."""
     side = SIDES[split]
     notes, (size, texts) = len({context.note for context in contexts}), needs(recipe)
-    if 0 < len({prompt.text for prompt in prompts}) < texts:
-        raise UserError(
-            f"prompts: {len(prompts)} {side} ones, and a grid for random_prompt needs {texts} different ones "
-            "(pairs.contexts_per_grid); add prompts or lower it"
-        )
-    if not prompts:
-        raise UserError(
-            f"prompts: none on the {side} side; add prompts to the file named in sources.prompts, "
-            f"or change sources.heldout_prompts ({recipe.sources.heldout_prompts})"
-        )
+    for kind in recipe.pairs.kinds:
+        of_kind = [prompt for prompt in prompts if prompt.kind == kind]
+        what = "prompts" if kind == PERSONAL else f"prompts of the kind {kind}"
+        if 0 < len({prompt.text for prompt in of_kind}) < texts:
+            raise UserError(
+                f"{what}: {len(of_kind)} {side} ones, and a grid for random_prompt needs {texts} different ones "
+                "(pairs.contexts_per_grid); add prompts or lower it"
+            )
+        if not of_kind and kind != PERSONAL:
+            raise UserError(
+                f"{what}: none on the {side} side; only the built-in bank has this kind: "
+                f"write sources.prompts: builtin, or remove {kind} from pairs.kinds"
+            )
+        if not of_kind:
+            raise UserError(
+                f"{what}: none on the {side} side; add prompts to the file named in sources.prompts, "
+                f"or change sources.heldout_prompts ({recipe.sources.heldout_prompts})"
+            )
     if size and before >= size and len(contexts) < 2:
         raise UserError(f"contexts: the {before} {side} ones are all alike, none is wrong for another; add different notes")
     if notes < size:

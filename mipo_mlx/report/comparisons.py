@@ -1,7 +1,8 @@
-"""The tuned model against others: a judge's votes, and the baselines."""
+"""The tuned model against others: a judge's votes, the baselines, and the kinds of request."""
 
-from ..evaluation.outcome import BaselineMeasure, Fresh, Judged, Metrics, Opinion, Retrieval, Use
+from ..evaluation.outcome import BaselineMeasure, Fresh, Judged, Metrics, OfKind, Opinion, Retrieval, Use
 from ..evaluation.statistics import Estimate
+from ..records import CHORES, GENERAL, HALF_PERSONAL, PERSONAL
 from .figures import Shown, around, show
 
 COLUMNS = (
@@ -39,6 +40,35 @@ def _cells(metrics: Metrics | dict[str, BaselineMeasure], fresh: Fresh, side: st
         more: Estimate | None = getattr(metrics[f"identified_by_base_{k}"], lead) if lead else None
         cells.append((LEAD, show(more, "+.2f") if more else Shown("")))
     return cells
+
+
+KINDS = {
+    PERSONAL: "personal (what should I cook?)",
+    HALF_PERSONAL: "half personal (write a toast)",
+    GENERAL: "general (explain photosynthesis)",
+    CHORES: "chores on a given text",
+}
+CHANGES = (  # measures of fresh answers, as changes
+    ("pmi_per_token", "PMI, nats a token", "+.3f"),
+    ("tokens", "Length", "+.0%"),
+    ("perplexity", "Perplexity", "+.0%"),
+    ("parroting", "Parroting", "+.2f"),
+)
+
+
+def kinds(measured: dict[str, OfKind]) -> list[tuple[str, Cells]]:
+    """Rows of (kind of request, cells): the gain, the distance from the base, and what changed in the answers."""
+    rows = []
+    for kind, of_kind in measured.items():
+        cells: Cells = [("Requests", Shown(str(of_kind.requests)))]
+        if of_kind.fit.win_rate:
+            cells.append(("Fit better", show(of_kind.fit.win_rate, ".0%")))
+        for label, kl in (("KL with a note", of_kind.kl_told), ("KL with nothing", of_kind.kl_untold)):
+            cells.append((label, show(kl, ".3f")))
+        changed = ((label, of_kind.metrics.get(key), form) for key, label, form in CHANGES)
+        cells += [(label, show(measure.change, form)) for label, measure, form in changed if measure]
+        rows.append((KINDS[kind], cells))
+    return rows
 
 
 def votes(opinion: Opinion | None) -> str:

@@ -67,6 +67,7 @@ class Page:
     in_use: list[str]
     baselines: list[tuple[str, comparisons.Cells]]
     drift: str
+    kinds: list[tuple[str, comparisons.Cells]]
     leak: signs.LeakTest | None
     signs: list[signs.Sign]
     charts: list[curves.Chart]
@@ -143,6 +144,7 @@ def contents(folder: Path, recipe: Recipe) -> Page:
         blind=blind.sentence(blind.tally(folder, recipe)),
         baselines=comparisons.baselines(result.baselines, fresh),
         drift=signs.drift(result.unprompted),
+        kinds=comparisons.kinds(result.kinds),
         leak=signs.leak_test(result.leak),
         signs=warnings,
         charts=curves.training_charts(rows, candidates, recipe.training, kept),

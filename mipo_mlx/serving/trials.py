@@ -16,7 +16,7 @@ from typing import Any
 from ..evaluation import blind
 from ..files import append_jsonl, read_records, to_row, touch_private
 from ..recipe import Recipe
-from ..records import BASE, HELDOUT, NEITHER, TUNED, VOTES, Ballot, Prompt
+from ..records import BASE, NEITHER, TUNED, VOTES, Ballot, Prompt
 from .api import Api, Variant
 from .protocol import CHAT, Refused, Settings, Wanted
 
@@ -56,7 +56,7 @@ class BlindTest:
         self.adapters = blind.adapters_of(folder)
         self.open: OrderedDict[str, Trial] = OrderedDict()
         prompts = read_records(folder / "prompts.jsonl", Prompt)
-        self.heldout = [prompt.text for prompt in prompts if prompt.split == HELDOUT]
+        self.heldout = [prompt.text for prompt in prompts if prompt.judges]
         self._random = random.SystemRandom()
 
     @property

@@ -1,4 +1,7 @@
-"""Everyday requests: the built-in bank or the user's file, split so that no request is on both sides."""
+"""Everyday requests: the built-in bank or the user's file, split so that no request is on both sides.
+
+The bank has a file for each kind of request. A request of another file or of a data set is personal.
+"""
 
 import json
 import random
@@ -8,7 +11,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..recipe import Sources
-from ..records import HELDOUT, TRAIN, Prompt, seed_for
+from ..records import CHORES, GENERAL, HALF_PERSONAL, HELDOUT, PERSONAL, TRAIN, Prompt, seed_for
 from .decode import writable
 from .hub import read_prompts
 from .markdown import parse
@@ -16,7 +19,7 @@ from .note import Skip, Tally
 from .note_file import NoteFile
 from .redact import redact
 
-BANK = Path(__file__).with_name("prompts.txt")
+BANK = {PERSONAL: "prompts.txt", HALF_PERSONAL: "half_personal.txt", GENERAL: "general.txt", CHORES: "chores.txt"}
 COLUMNS = ("prompt", "instruction", "question", "text", "turns", "messages")
 WORD = re.compile(r"\w+")
 
@@ -29,7 +32,7 @@ def load_prompts(sources: Sources, seed: int, tally: Tally) -> list[Prompt]:
     if sources.prompt_dataset:
         named, rows = f"sources.prompt_dataset: {sources.prompt_dataset.name}", read_prompts(sources.prompt_dataset, tally)
     elif sources.prompts == "builtin":
-        named, rows = "sources.prompts: builtin", read_lines(BANK.read_text(encoding="utf-8"))
+        named, rows = "sources.prompts: builtin", read_bank(PERSONAL)
     else:
         named, rows = f"sources.prompts: {sources.prompts}", _from_file(Path(sources.prompts).expanduser(), tally)
     rows = [(writable(text), writable(topic)) for text, topic in rows]
@@ -43,12 +46,19 @@ def load_prompts(sources: Sources, seed: int, tally: Tally) -> list[Prompt]:
         distinct.setdefault(key, (text, topic))
     if len(distinct) < 2:
         raise UserError(f"{named}: {len(distinct)} prompts, and at least 2 are needed; add requests, one a line")
-    return split_prompts(list(distinct.values()), seed, sources.heldout_prompts)
+    prompts = split_prompts(list(distinct.values()), seed, sources.heldout_prompts)
+    if sources.prompt_dataset is None and sources.prompts == "builtin":
+        for kind in list(BANK)[1:]:
+            prompts += split_prompts(read_bank(kind), seed, sources.heldout_prompts, kind, len(prompts))
+    return prompts
 
 
-def split_prompts(rows: list[tuple[str, str]], seed: int, fraction: float) -> list[Prompt]:
-    """Hold out `fraction` of the (text, topic) rows, spread evenly over topics, at least one row and never all."""
-    rng = random.Random(seed_for(seed, "prompts"))
+def split_prompts(rows: list[tuple[str, str]], seed: int, fraction: float, kind: str = PERSONAL, first: int = 0) -> list[Prompt]:
+    """Hold out `fraction` of the (text, topic) rows, spread evenly over topics, at least one row and never all.
+
+    Each kind is split by itself, so the requests of one kind fall as they do without the others. first: the number in the first id.
+    """
+    rng = random.Random(seed_for(seed, "prompts" if kind == PERSONAL else f"prompts {kind}"))
     topics: dict[str, list[int]] = {}
     for number, (_, topic) in enumerate(rows):
         topics.setdefault(topic, []).append(number)
@@ -58,7 +68,27 @@ def split_prompts(rows: list[tuple[str, str]], seed: int, fraction: float) -> li
         ranked += [((place + rng.random()) / len(numbers), number) for place, number in enumerate(numbers)]
     count = min(max(1, round(len(rows) * fraction)), len(rows) - 1)
     held = {number for _, number in sorted(ranked)[:count]}
-    return [Prompt(f"p{number:05}", text, topic, HELDOUT if number in held else TRAIN) for number, (text, topic) in enumerate(rows)]
+    return [
+        Prompt(f"p{first + number:05}", text, topic, HELDOUT if number in held else TRAIN, kind)
+        for number, (text, topic) in enumerate(rows)
+    ]
+
+
+def read_bank(kind: str) -> list[tuple[str, str]]:
+    """(request, topic) of each request of one kind in the bank."""
+    text = Path(__file__).with_name(BANK[kind]).read_text(encoding="utf-8")
+    return read_paragraphs(text) if kind == CHORES else read_lines(text)
+
+
+def read_paragraphs(text: str) -> list[tuple[str, str]]:
+    """As `read_lines`, for requests of several lines: an empty line ends a request."""
+    rows, topic = [], "own"
+    for paragraph in re.split(r"\n\s*\n", text.strip()):
+        lines = paragraph.split("\n")
+        if lines[0].startswith("#"):
+            topic = lines.pop(0).lstrip("# ").strip()
+        rows.append(("\n".join(lines), topic))
+    return rows
 
 
 def read_lines(text: str) -> list[tuple[str, str]]:

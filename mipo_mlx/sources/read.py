@@ -135,7 +135,7 @@ def _row(recipe: Recipe, tally: Tally, contexts: list[Context], prompts: list[Pr
             "contexts": len(mine),
             "notes": len({context.note for context in mine}),
             "tokens": sum(context.tokens for context in mine),
-            "prompts": sum(prompt.split == side for prompt in prompts),
+            "prompts": sum(prompt.split == side and prompt.kind in recipe.pairs.kinds for prompt in prompts),
         }
     row["hashes"] = kept(tally.hashes, sources)
     return row

@@ -36,6 +36,7 @@ def test_answers_of_the_evaluation_are_counted():
     assert planned("evaluation.checkable=10").sampled - plain.sampled == 40 * 64  # told and untold as well
     assert planned("evaluation.unprompted=201").sampled - plain.sampled == 64
     assert planned("evaluation.everyday=112").sampled - plain.sampled == 100 * 64
+    assert planned("evaluation.kinds=112").sampled - plain.sampled == 10 * 100 * 64  # twice of three kinds, once more of all four
     assert planned("evaluation.abilities=a.jsonl").scored > plain.scored
 
 

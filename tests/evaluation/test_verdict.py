@@ -3,7 +3,7 @@
 import pytest
 
 from mipo_mlx.evaluation import verdict
-from mipo_mlx.evaluation.outcome import Canaries, Fresh, Heldout, Leak, Opinion, Outcome, Remembered, Retrieval, Use
+from mipo_mlx.evaluation.outcome import Canaries, Fresh, Heldout, Leak, OfKind, Opinion, Outcome, Remembered, Retrieval, Use
 from mipo_mlx.evaluation.statistics import Estimate, Items, Measure
 
 SAME = Estimate(0.5, None)
@@ -109,6 +109,36 @@ def test_a_large_cost_without_an_interval_is_told_with_its_doubt():
     sentence = verdict_of(answers=fresh(tokens=(0.4, None), perplexity=(0.31, [0.1, 0.5]), parroting=(0.01, None)))
     assert sentence.endswith("(perplexity) and its answers are 40% longer (too few to tell that from chance).")
     assert "31% less" in sentence and sentence.count("too few") == 1
+
+
+def with_kinds(told=(0.01, [0.0, 0.02]), untold=(0.01, [0.0, 0.02]), kind="general", **changes):
+    """A run that worked, with general requests whose answers are so far from the base's."""
+    rows = {"tokens": (0.0, [-0.1, 0.1]), **changes}
+    metrics = {name: Measure(SAME, SAME, Estimate(*change), False) for name, change in rows.items()}
+    fit = Opinion("embedding", None, "pairwise", 5, 2, 1, 0, 0, win_rate=Estimate(*GOOD))
+    of_kind = OfKind(9, None, fit, metrics, Estimate(*told), Estimate(*untold), NO_ITEMS)
+    return verdict.sentence(Outcome("x", heldout(), fresh(), fit, leak=leak(), kinds={kind: of_kind}))
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        (
+            {"told": (0.12, [0.06, 0.2])},
+            "do not stay the same with a note that does not matter (0.12 nats a token from the base's)",
+        ),
+        ({"untold": (0.3, [0.1, 0.5])}, "do not stay the same with nothing in the prompt (0.30 nats a token from the base's)"),
+        ({"untold": (0.06, None)}, "(0.06 nats a token from the base's) (too few to tell that from chance)"),
+        ({"tokens": (-0.3, [-0.4, -0.2])}, "its answers to general questions are 30% shorter"),
+        ({"parroting": (0.4, [0.2, 0.6])}, "40 points more of its answers to general questions hand the user's words back"),
+        ({"perplexity": (0.9, [0.6, 1.2])}, "its answers to general questions read 90% less naturally"),
+    ],
+)
+def test_general_questions_whose_answers_change_are_told_in_plain_words_and_ruin_nothing(changes, words):
+    sentence = with_kinds(**changes)
+    assert sentence.startswith("It worked: ") and sentence.endswith(f"{words}." if "less" not in words else "(perplexity).")
+    assert words in sentence and with_kinds() == verdict_of() == with_kinds(kind="chores", **changes)
+    assert with_kinds(told=(0.07, [0.04, 0.1]), untold=(0.04, None)) == verdict_of()  # may be chance, or is little
 
 
 @pytest.mark.parametrize(

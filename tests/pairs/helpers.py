@@ -5,7 +5,7 @@ from pathlib import Path
 from mipo_mlx.files import write_records
 from mipo_mlx.progress import Reporter
 from mipo_mlx.recipe import Recipe
-from mipo_mlx.records import Context, Prompt
+from mipo_mlx.records import GENERAL, PERSONAL, Context, Prompt
 
 QUIET = Reporter(quiet=True)
 THINGS = ["bees", "bread", "violins", "foxes", "gardens", "knees", "trains", "Lisbon", "waltzes", "sisters", "dogs", "soup"]
@@ -28,8 +28,10 @@ def make_contexts(notes: int, each: int = 2, split: str = "train") -> list[Conte
     ]
 
 
-def make_prompts(count: int, split: str = "train") -> list[Prompt]:
-    return [Prompt(f"{split}-p{i}", f"How do I plan week {i} with {THINGS[i % 12]}?", "planning", split) for i in range(count)]
+def make_prompts(count: int, split: str = "train", kind: str = PERSONAL) -> list[Prompt]:
+    """Of another kind than personal they are about the same, in other words, and have other ids."""
+    words, name = ("How do I plan week", "p") if kind == PERSONAL else (f"What does the {kind} word say of week", kind)
+    return [Prompt(f"{split}-{name}{i}", f"{words} {i} with {THINGS[i % 12]}?", "planning", split, kind) for i in range(count)]
 
 
 def make_recipe(model: str = "none", sources: dict | None = None, seed: int = 0, **pairs) -> Recipe:
@@ -53,5 +55,6 @@ def fill(folder: Path, notes: int = 12, prompts: int = 6) -> Path:
     """Write contexts.jsonl and prompts.jsonl as the stage before leaves them."""
     folder.mkdir(parents=True, exist_ok=True)
     write_records(folder / "contexts.jsonl", make_contexts(notes) + make_contexts(5, split="heldout"))
-    write_records(folder / "prompts.jsonl", make_prompts(prompts) + make_prompts(3, split="heldout"))
+    general = make_prompts(3, kind=GENERAL) + make_prompts(2, "heldout", GENERAL)
+    write_records(folder / "prompts.jsonl", make_prompts(prompts) + make_prompts(3, "heldout") + general)
     return folder

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from mipo_mlx.errors import UserError
 from mipo_mlx.pairs.grids import Deck, in_chunks, make_plan
-from mipo_mlx.records import HELDOUT, TRAIN, VALIDATION
+from mipo_mlx.records import CHORES, GENERAL, HELDOUT, PERSONAL, TRAIN, VALIDATION
 
 from .helpers import make_contexts, make_prompts, make_recipe
 
@@ -165,6 +165,35 @@ def test_no_prompts():
     contexts, prompts = everything()
     with pytest.raises(UserError, match="prompts: none on the held-out side"):
         make_plan(make_recipe(), contexts, [p for p in prompts if p.split == TRAIN])
+
+
+def test_kinds_of_request_are_dealt_in_their_shares_on_every_side():
+    contexts, prompts = everything()
+    others = [p for kind in (GENERAL, CHORES) for p in make_prompts(10, kind=kind) + make_prompts(4, "heldout", kind)]
+    recipe = make_recipe(grids=40, validation_grids=8, heldout_grids=8, kinds={"general": 1.0, "personal": 3.0})
+    plans = make_plan(recipe, contexts, prompts + others)
+    for split, count in ((TRAIN, 40), (VALIDATION, 8), (HELDOUT, 8)):
+        dealt = [plan.prompts[0].kind for plan in plans if plan.split == split]
+        assert Counter(dealt) == {PERSONAL: 0.75 * count, GENERAL: 0.25 * count}
+        assert all(set(dealt[place : place + 4]) == {PERSONAL, GENERAL} for place in range(0, count, 4))
+    asked = {split: {p.id for plan in plans if plan.split == split for p in plan.prompts} for split in (TRAIN, VALIDATION, HELDOUT)}
+    assert not asked[TRAIN] & asked[VALIDATION] and not (asked[TRAIN] | asked[VALIDATION]) & asked[HELDOUT]
+    # What is not dealt changes nothing.
+    assert make_plan(make_recipe(), contexts, prompts + others) == make_plan(make_recipe(), contexts, prompts)
+
+
+@pytest.mark.parametrize(
+    "kinds, split, message",
+    [
+        ({"chores": 1.0}, None, "prompts of the kind chores: none on the training side; only the built-in bank has this kind"),
+        ({"personal": 1.0, "general": 0.1}, HELDOUT, "prompts of the kind general: none on the held-out side"),
+    ],
+)
+def test_a_kind_without_requests_says_where_there_are_some(kinds, split, message):
+    contexts, prompts = everything()
+    some = [prompt for prompt in make_prompts(9, kind=GENERAL) + make_prompts(3, "heldout", GENERAL) if prompt.split != split]
+    with pytest.raises(UserError, match=message):
+        make_plan(make_recipe(kinds=kinds), contexts, prompts + some)
 
 
 def test_chunks_hold_whole_grids_and_fill_the_batch():

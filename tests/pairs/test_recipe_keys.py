@@ -16,6 +16,7 @@ CHANGES = {
     "negatives": {"random_context": 1.0},
     "distractors": [1.0, 2.0],
     "fitting": 1.0,
+    "kinds": {"personal": 1.0, "general": 1.0},
     "grids": 6,
     "validation_grids": 1,
     "heldout_grids": 2,

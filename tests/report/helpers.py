@@ -91,6 +91,18 @@ def make_finished(folder: Path, *, half: float | None = 0.06, hostile: bool = Tr
                 "choices": [4], "no_interval": reason, "metrics": fresh, "items": ITEMS, "choices_left_out": [],
                 "log_ratio_per_answer": estimate(1.9, half), "pmi": pmi,
             },
+            "kinds": {
+                kind: {
+                    "requests": 12, "no_interval": reason,
+                    "fit": {
+                        "judge": "likelihood", "model": None, "mode": "pairwise", "win": 6, "tie": 3, "loss": 3, "nonsense": 0,
+                        "unanswered": 0, "win_rate": estimate(share, half),
+                    },
+                    "metrics": {name: fresh[name] for name in ("pmi_per_token", "tokens", "perplexity", "parroting")},
+                    "kl_told": estimate(kl, half and 0.01), "kl_untold": estimate(kl / 2, half and 0.005), "items": ITEMS,
+                }
+                for kind, share, kl in (("personal", 0.71, 0.3), ("general", 0.48, 0.04))
+            },
             "unprompted": {"kl_per_token": estimate(0.021, half and 0.01), "answers": [{"request": "?", "text": "!"}] * 12},
             "leak": {
                 "contexts": {"train": 24, "heldout": 8}, "gain_per_token": {"train": 0.05, "heldout": 0.038}, "difference": 0.012,

@@ -27,7 +27,13 @@ def opened(tiny_folder, tmp_path_factory):
     for name, text in NOTES:
         (home / "notes" / f"{name}.md").write_text(f"# {name}\n\n{text}\n")
     small = ["pairs.grids=6", "pairs.heldout_grids=3", "pairs.max_tokens=4", "training.epochs=1", "evaluation.unprompted=2"]
-    small += ["evaluation.answers=6", "evaluation.everyday=0", "evaluation.leak_contexts=0", "export.fidelity=0"]
+    small += [
+        "evaluation.answers=6",
+        "evaluation.everyday=0",
+        "evaluation.kinds=0",
+        "evaluation.leak_contexts=0",
+        "export.fidelity=0",
+    ]
     values = recipe_loading.parse(RECIPE.format(model=tiny_folder, notes=home / "notes"), overrides=small)
     opened = run.open_run(values, "one", home / "runs", fresh=False)
     run.prepare(opened, fresh=False)

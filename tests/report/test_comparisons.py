@@ -2,7 +2,7 @@
 
 from mipo_mlx.evaluation.outcome import Agreement, Judged, Opinion, read
 from mipo_mlx.evaluation.statistics import Estimate, Measure
-from mipo_mlx.report.comparisons import baselines, in_use, second_opinions, votes
+from mipo_mlx.report.comparisons import baselines, in_use, kinds, second_opinions, votes
 
 from .helpers import make_finished
 
@@ -16,6 +16,25 @@ def test_baselines_stand_beside_the_base_and_the_tuned_model(tmp_path):
     assert [cell.value for cell in against] == ["+0.63", "+0.12", "+0.02", ""]
     assert against[2].interval == "-0.04 to +0.08" and against[3].interval == ""
     assert baselines(None, result.fresh) == []
+
+
+def test_kinds_of_request_stand_below_one_another(tmp_path):
+    rows = kinds(read(make_finished(tmp_path)).kinds)
+    assert [name.split(" (")[0] for name, _ in rows] == ["personal", "general"]
+    columns = [
+        "Requests",
+        "Fit better",
+        "KL with a note",
+        "KL with nothing",
+        "PMI, nats a token",
+        "Length",
+        "Perplexity",
+        "Parroting",
+    ]
+    assert [label for label, _ in rows[1][1]] == columns
+    assert [cell.value for _, cell in rows[1][1]] == ["12", "48%", "0.040", "0.020", "+0.050", "+3%", "+9%", "+0.04"]
+    assert dict(rows[0][1])["KL with a note"].interval == "0.290 to 0.310"
+    assert kinds({}) == []
 
 
 def opinion(mode="pairwise", **changes):

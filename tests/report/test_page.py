@@ -34,7 +34,7 @@ def test_the_page_says_everything(page):
     assert re.search(r"Comparisons won.{0,60}72% .{0,90}50% before .{0,20}66% to 78%", text, re.DOTALL)
     assert "better than the bare base&#39;s in 79% (73% to 85%) of 24 comparisons; 50% is chance." in text
     assert re.search(r"behind passages of two other notes.{0,300}0.41.{0,300}0.63", text, re.DOTALL)
-    parts = "everyday use results costs signs leak baselines training pmi gallery data record"
+    parts = "everyday use results costs kinds signs leak baselines training pmi gallery data record"
     assert all(f'<section id="{part}">' in text for part in parts.split())
     assert "canaries planted in training contexts" in text
     for shown in ("near-duplicate", "train, min pmi", "e-mail addresses", "learning_rate: 4.0e-05", "0.32.4", "ab" * 32, "5:01"):

@@ -1,13 +1,14 @@
 """The prompt bank and the user's own prompts."""
 
 import json
-from collections import Counter
+import re
+from collections import Counter, defaultdict
 
 import pytest
 
 from mipo_mlx.errors import UserError
 from mipo_mlx.recipe import Sources
-from mipo_mlx.records import HELDOUT
+from mipo_mlx.records import CHORES, GENERAL, HALF_PERSONAL, HELDOUT, PERSONAL
 from mipo_mlx.sources.bank import load_prompts
 from mipo_mlx.sources.dedupe import near_duplicates, shingles
 from mipo_mlx.sources.note import Tally
@@ -17,21 +18,52 @@ def load(path, fraction: float = 0.25, seed: int = 0):
     return load_prompts(Sources(prompts=str(path), heldout_prompts=fraction), seed, Tally())
 
 
+def of_kind(prompts, kind):
+    return [prompt for prompt in prompts if prompt.kind == kind]
+
+
 def test_the_bank():
     prompts = load("builtin")
-    topics = Counter(prompt.topic for prompt in prompts)
+    assert len(prompts) >= 1000 and len({prompt.id for prompt in prompts}) == len(prompts)
+    assert Counter(prompt.kind for prompt in prompts).keys() == {PERSONAL, HALF_PERSONAL, GENERAL, CHORES}
+    assert min(Counter(prompt.kind for prompt in prompts).values()) >= 140
+    topics = Counter(prompt.topic for prompt in of_kind(prompts, PERSONAL))
     assert set(topics) == {"planning", "writing", "advice", "explaining", "food", "travel", "learning", "work", "small talk"}
     assert min(topics.values()) >= 25
-    assert len(prompts) >= 240
-    assert near_duplicates([shingles(prompt.text) for prompt in prompts], 0.6) == [None] * len(prompts)
-    held = Counter(prompt.topic for prompt in prompts if prompt.split == HELDOUT)
-    assert sum(held.values()) == round(0.25 * len(prompts))
-    assert max(held.values()) - min(held.values()) <= 2
+    assert near_duplicates([shingles(prompt.text) for prompt in prompts], 0.5) == [None] * len(prompts)
+
+
+def test_every_kind_of_the_bank_is_split_evenly_over_its_topics():
+    prompts = load("builtin")
+    for kind in (PERSONAL, HALF_PERSONAL, GENERAL, CHORES):
+        every = of_kind(prompts, kind)
+        held = [prompt for prompt in every if prompt.split == HELDOUT]
+        assert len(held) == round(0.25 * len(every))
+        shares, sizes = (Counter(prompt.topic for prompt in some) for some in (held, every))
+        assert all(abs(shares[topic] - 0.25 * count) < 2 for topic, count in sizes.items())
+
+
+def test_no_two_requests_of_the_bank_have_the_same_words_but_one():
+    """Whatever their order: with any one word left out, no request becomes another, or another with one word left out."""
+    prompts, without = load("builtin"), defaultdict(set)
+    for prompt in prompts:
+        words = sorted(re.findall(r"\w+", prompt.text.lower()))
+        for place in range(len(words)):
+            without[tuple(words[:place] + words[place + 1 :])].add(prompt.text)
+        without[tuple(words)].add(prompt.text)
+    assert [sorted(texts) for texts in without.values() if len(texts) > 1] == []
+
+
+def test_a_chore_has_its_text_and_no_instruction_stands_twice():
+    chores = [prompt.text for prompt in of_kind(load("builtin"), CHORES)]
+    assert all("#" not in text and "\n\n" not in text and len(text.split()) >= 10 for text in chores)
+    instructions = Counter(re.sub(r"\W+", " ", text.split("\n")[0].lower()).strip() for text in chores)
+    assert max(instructions.values()) == 1
 
 
 def test_seed_and_fraction_matter():
     def held(**options):
-        return [prompt.id for prompt in load("builtin", **options) if prompt.split == HELDOUT]
+        return [prompt.id for prompt in of_kind(load("builtin", **options), PERSONAL) if prompt.split == HELDOUT]
 
     assert held() == held()
     assert held() != held(seed=1)

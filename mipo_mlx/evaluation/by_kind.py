@@ -1,0 +1,81 @@
+"""Gain and cost by the kind of request (`kinds` in eval.json).
+
+The answer to a personal request depends on its owner, and training should change it. The answer to a general request hardly does:
+success there means that nothing changes, whatever the context says. So held-out requests of each kind meet held-out contexts, and
+each is also asked without one. The personal requests are the fresh answers of requests.py.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ..files import read_records
+from ..memory.contexts import read_contexts
+from ..recipe import Recipe
+from ..records import CHORES, GENERAL, HALF_PERSONAL, HELDOUT, PERSONAL, Prompt, key_for
+from . import answers, drift, requests, votes
+from .answers import clusters_of
+from .outcome import OfKind
+from .requests import Answered, Group
+from .statistics import too_few
+from .workbench import Workbench
+
+OTHERS = (HALF_PERSONAL, GENERAL, CHORES)
+MEASURES = ("pmi_per_token", "tokens", "perplexity", "parroting")  # of fresh answers
+
+
+def groups_of(folder: Path, recipe: Recipe, ask: requests.Ask) -> dict[str, list[Group]]:
+    """`evaluation.kinds` groups of each kind but personal, each of another request under one context that gets an answer.
+
+    {} where the run has no such requests, as with a file of own ones, or fewer than two held-out contexts.
+    """
+    contexts = [context for context in read_contexts(folder, recipe) if context.split == HELDOUT]
+    among = requests.among_of(contexts, recipe)
+    held = [prompt for prompt in read_records(folder / "prompts.jsonl", Prompt) if prompt.split == HELDOUT]
+    groups: dict[str, list[Group]] = {}
+    for kind in OTHERS:
+        of_kind = [prompt for prompt in held if prompt.kind == kind]
+        count = min(recipe.evaluation.kinds, len(of_kind))
+        if count and among >= 2:
+            rng = np.random.default_rng(key_for(recipe.seed, f"evaluation requests {kind}"))
+            groups[kind] = requests.dealt(contexts, of_kind, ask, requests.Number(among, 1, count), rng)
+    return groups
+
+
+def work(groups: dict[str, list[Group]], personal: Sequence[Group]) -> int:
+    """How much the bar moves in `evaluate`: answers and their scores, then the distances with a context and without."""
+    others = [len(some) for some in groups.values()]
+    asked = min(max(others, default=0), sum(group.wanted for group in personal))
+    return 4 * sum(others) + 3 * (sum(others) + asked)
+
+
+def evaluate(bench: Workbench, groups: dict[str, list[Group]], personal: list[Answered]) -> dict[str, OfKind]:
+    """The kinds, personal first; {} where only one kind could be measured. personal: the fresh answers, of which some are taken."""
+    if not groups or not personal:
+        return {}
+    rows = {PERSONAL: requests.spread(personal, max(map(len, groups.values())))}
+    rows |= {kind: requests.answer(bench, some, f"{kind}-") for kind, some in groups.items()}
+    return {kind: of_kind for kind, answered in rows.items() if (of_kind := _of_kind(bench, kind, answered))}
+
+
+def _of_kind(bench: Workbench, kind: str, answered: list[Answered]) -> OfKind | None:
+    settings, seed = bench.recipe.evaluation, bench.recipe.seed
+    fit = votes.fit(answered, settings, seed, bench.embedder)
+    if fit is None:
+        return None
+    fresh = answers.evaluate(answered, settings, seed, bench.embedder)
+    clusters = clusters_of(answered)
+    told = [a.group.prompts[a.own] for a in answered]
+    untold = [a.group.plain or a.group.prompts[a.own] for a in answered]
+    without = bench.sample(f"{kind}-untold", untold, f"{kind} untold")
+    return OfKind(
+        requests=len(answered),
+        no_interval=too_few(clusters),
+        fit=fit,
+        metrics={name: fresh.metrics[name] for name in MEASURES},
+        kl_told=drift.a_token(bench, f"{kind}-told-kl", told, [a.tuned.answer for a in answered], clusters),
+        kl_untold=drift.a_token(bench, f"{kind}-untold-kl", untold, without, clusters[1:]),
+        items=replace(fresh.items, values={name: fresh.items.values[name] for name in MEASURES}),
+    )

@@ -1,0 +1,125 @@
+"""Gain and cost by the kind of request, against plain forward passes."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mipo_mlx.evaluation import by_kind, requests, votes
+from mipo_mlx.evaluation.answers import clusters_of
+from mipo_mlx.evaluation.compare import compare
+from mipo_mlx.evaluation.journal import Journal
+from mipo_mlx.evaluation.outcome import Outcome, write
+from mipo_mlx.files import read_records, write_records
+from mipo_mlx.models import adapters, load, prompts
+from mipo_mlx.records import CHORES, GENERAL, HELDOUT, PERSONAL, TRAIN, Prompt
+
+from .helpers import FACTS, bench, make_run, plain_logprobs, recipe
+
+COUNT = 6
+
+
+class Steps:
+    """A bar that counts."""
+
+    steps = 0
+
+    def advance(self, steps):
+        self.steps += steps
+
+    skip = advance
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory, tiny_folder):
+    """A run whose bank has three kinds, and what was measured of each."""
+    folder = tmp_path_factory.mktemp("kinds")
+    settings = recipe(tiny_folder, kinds=COUNT, answers=12)
+    make_run(folder, settings, spread=0.05)
+    personal = read_records(folder / "prompts.jsonl", Prompt)
+    others = [
+        Prompt(f"{kind}{i}", f"What is {kind} number {i}?", "any", HELDOUT if i < 9 else TRAIN, kind)
+        for kind in (GENERAL, CHORES)
+        for i in range(12)
+    ]
+    write_records(folder / "prompts.jsonl", personal + others)
+    loaded = load.load(settings.model)
+    adapters.load(loaded.model, folder / "adapters")
+    ask = prompts.PromptBuilder(loaded.tokenizer, settings.pairs)
+    bar = Steps()
+    here = bench(folder, settings, loaded, bar)
+    groups, fresh = by_kind.groups_of(folder, settings, ask), requests.groups_of(folder, settings, ask)
+    answered = requests.answer(here, fresh)
+    bar.steps = 0
+    result = by_kind.evaluate(here, groups, answered)
+    assert bar.steps == by_kind.work(groups, fresh)
+    return here, groups, answered, result
+
+
+def test_each_kind_has_requests_of_its_own_that_are_held_out(measured):
+    _, groups, answered, result = measured
+    assert list(result) == [PERSONAL, GENERAL, CHORES] and list(groups) == [GENERAL, CHORES]
+    assert {row.requests for row in result.values()} == {COUNT}
+    for kind, some in groups.items():
+        asked = [group.requests[0] for group in some]
+        assert len(set(asked)) == COUNT and all(text.startswith(f"What is {kind} number") for text in asked)
+        assert all(int(group.request_ids[0].removeprefix(kind)) < 9 for group in some)  # the others are trained on
+        assert all(group.wanted == 1 and len(set(group.notes)) == 2 for group in some)
+        assert len({group.notes[0] for group in some}) == COUNT  # of eight notes: all come up evenly
+    assert all(not a.request.startswith("What is") for a in answered)  # the verdict stands on personal requests
+
+
+def plain_divergence(model, prompt, answer):
+    """(tokens,) KL(tuned || base), from whole forward passes in float64."""
+
+    def logs():
+        logits = np.array(model(mx.array([prompt + answer]))[0], dtype=np.float64)[len(prompt) - 1 : -1]
+        return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+
+    tuned = logs()
+    with adapters.disabled(model):
+        base = logs()
+    return (np.exp(tuned) * (tuned - base)).sum(-1)
+
+
+@pytest.mark.parametrize("kind", [PERSONAL, GENERAL])
+def test_distances_and_measures_equal_plain_forward_passes(measured, kind):
+    here, groups, answered, result = measured
+    rows = requests.spread(answered, COUNT) if kind == PERSONAL else requests.answer(here, groups[kind], f"{kind}-")
+    of_kind = result[kind]
+    told = [plain_divergence(here.model, a.group.prompts[a.own], a.tuned.answer.tokens) for a in rows]
+    lengths = [a.tuned.length for a in rows]
+    assert of_kind.kl_told.value == pytest.approx(np.average([kl.mean() for kl in told], weights=lengths), rel=1e-3)
+    samples = Journal(here.folder / "journal.jsonl", "k").done
+    plain = [row["tokens"] for chunk in (0, 1) for row in samples[f"{kind}-untold", chunk]]
+    without = [plain_divergence(here.model, a.group.plain, tokens) for a, tokens in zip(rows, plain, strict=True)]
+    assert of_kind.kl_untold.value == pytest.approx(np.concatenate(without).mean(), rel=1e-3)
+    assert of_kind.kl_told.value > 1e-4 and of_kind.kl_told.interval and of_kind.no_interval is None
+    with adapters.disabled(here.model):
+        base = [plain_logprobs(here.model, a.group.prompts[a.own], a.tuned.answer.tokens) for a in rows]
+    assert of_kind.metrics["perplexity"].after.value == pytest.approx(np.exp(-np.concatenate(base).mean()), rel=1e-3)
+    assert of_kind.metrics["tokens"].after.value == pytest.approx(np.mean(lengths))
+    assert of_kind.fit == votes.fit(rows, here.recipe.evaluation, 0, None)
+    assert len(set(clusters_of(rows)[1])) == COUNT and all(any(fact in a.context for fact in FACTS) for a in rows)
+
+
+def test_two_runs_are_compared_by_kind(measured, tmp_path):
+    here, _, _, result = measured
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name, Outcome(here.recipe.model, kinds=result))
+    measures = compare([tmp_path / "a"], [tmp_path / "b"]).measures
+    assert set(measures) == {f"{kind}_{name}" for kind in (GENERAL, CHORES) for name in by_kind.MEASURES}
+    assert all(measure.change == 0 for measure in measures.values())
+
+
+@pytest.mark.parametrize("kinds, own", [(0, False), (COUNT, True)])
+def test_without_other_kinds_nothing_is_measured(measured, tmp_path, kinds, own):
+    """None are wanted, or the run has requests of its owner's alone, which count as personal."""
+    here, groups, answered, _ = measured
+    settings = recipe(here.recipe.model, kinds=kinds, answers=16)
+    (tmp_path / "contexts.jsonl").write_bytes((here.folder / "contexts.jsonl").read_bytes())
+    rows = read_records(here.folder / "prompts.jsonl", Prompt)
+    write_records(tmp_path / "prompts.jsonl", [row for row in rows if row.kind == PERSONAL or not own])
+    ask = prompts.PromptBuilder(here.tokenizer, settings.pairs)
+    assert by_kind.groups_of(tmp_path, settings, ask) == {}
+    assert by_kind.evaluate(here, {}, answered) == {} == by_kind.evaluate(here, groups, [])
