@@ -2,7 +2,7 @@
 
 The answer to a personal request depends on its owner, and training should change it. The answer to a general request hardly does:
 success there means that nothing changes, whatever the context says. So held-out requests of each kind meet held-out contexts, and
-each is also asked without one. The personal requests are the fresh answers of requests.py.
+each is also asked without one. The personal requests are those of the fresh answers (requests.py).
 """
 
 from collections.abc import Sequence
@@ -55,9 +55,22 @@ def evaluate(bench: Workbench, groups: dict[str, list[Group]], personal: list[An
     """The kinds, personal first; {} where only one kind could be measured. personal: the fresh answers, of which some are taken."""
     if not groups or not personal:
         return {}
-    rows = {PERSONAL: requests.spread(personal, max(map(len, groups.values())))}
+    rows = {PERSONAL: apart(personal, max(map(len, groups.values())))}
     rows |= {kind: requests.answer(bench, some, f"{kind}-") for kind, some in groups.items()}
     return {kind: of_kind for kind, answered in rows.items() if (of_kind := _of_kind(bench, kind, answered))}
+
+
+def apart(answered: Sequence[Answered], count: int) -> list[Answered]:
+    """`count` of these in their order, those first whose request and note no earlier one has; never picked by result."""
+    rows: list[int] = []
+    taken: set[tuple[str, str]] = set()
+    for place, a in enumerate(answered):
+        names = {("request", a.group.request_ids[a.own]), ("note", a.group.notes[a.own])}
+        if not names & taken:
+            rows.append(place)
+            taken |= names
+    rows += [place for place in range(len(answered)) if place not in rows]
+    return [answered[place] for place in sorted(rows[:count])]
 
 
 def _of_kind(bench: Workbench, kind: str, answered: list[Answered]) -> OfKind | None:

@@ -213,7 +213,7 @@ def _evaluate(
             checkable=checkable.evaluate(bench.keyed_by(settings.checkable)),
             abilities=abilities.evaluate(bench.keyed_by(known_answers), known_answers) if known_answers else None,
             judged=judge.evaluate(bench, answered),  # last: an endpoint that fails takes nothing else with it
-            gallery=[_example(loaded.tokenizer, a) for a in requests.spread(answered, max(settings.gallery, settings.examples))],
+            gallery=[_example(loaded.tokenizer, a) for a in _spread(answered, max(settings.gallery, settings.examples))],
         )
     return replace(result, verdict=verdict.sentence(result))
 
@@ -226,6 +226,12 @@ def _score_pairs(bench: Workbench, pairs: Sequence[Pair]) -> list[list[float]]:
         return [[float(candidate.sum(dtype="float64")) for candidate in candidates] for candidates in scored]
 
     return bench.journal.map("pairs", pairs, PAIRS_AT_ONCE, compute, bench.bar)
+
+
+def _spread(answered: list[Answered], count: int) -> list[Answered]:
+    """`count` requests, from as many groups as there are: the first of each, then the second; never picked by result."""
+    order = sorted(range(len(answered)), key=lambda i: (answered[i].own, i))
+    return [answered[i] for i in order[:count]]
 
 
 def _example(tokenizer: Any, a: Answered) -> Example:

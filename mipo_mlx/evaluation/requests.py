@@ -213,12 +213,6 @@ def _from_pairs(pairs: list[Pair], answers: int) -> list[Group]:
     return groups
 
 
-def spread(answered: list[Answered], count: int) -> list[Answered]:
-    """`count` requests, from as many groups as there are: the first of each, then the second; never picked by result."""
-    order = sorted(range(len(answered)), key=lambda i: (answered[i].own, i))
-    return [answered[i] for i in order[:count]]
-
-
 def answer(bench: Workbench, groups: list[Group], phase: str = "") -> list[Answered]:
     """One answer a request from the base and one from the tuned model. The bar moves by four for each request.
 

@@ -84,7 +84,7 @@ def plain_divergence(model, prompt, answer):
 @pytest.mark.parametrize("kind", [PERSONAL, GENERAL])
 def test_distances_and_measures_equal_plain_forward_passes(measured, kind):
     here, groups, answered, result = measured
-    rows = requests.spread(answered, COUNT) if kind == PERSONAL else requests.answer(here, groups[kind], f"{kind}-")
+    rows = by_kind.apart(answered, COUNT) if kind == PERSONAL else requests.answer(here, groups[kind], f"{kind}-")
     of_kind = result[kind]
     told = [plain_divergence(here.model, a.group.prompts[a.own], a.tuned.answer.tokens) for a in rows]
     lengths = [a.tuned.length for a in rows]
@@ -99,7 +99,9 @@ def test_distances_and_measures_equal_plain_forward_passes(measured, kind):
     assert of_kind.metrics["perplexity"].after.value == pytest.approx(np.exp(-np.concatenate(base).mean()), rel=1e-3)
     assert of_kind.metrics["tokens"].after.value == pytest.approx(np.mean(lengths))
     assert of_kind.fit == votes.fit(rows, here.recipe.evaluation, 0, None)
-    assert len(set(clusters_of(rows)[1])) == COUNT and all(any(fact in a.context for fact in FACTS) for a in rows)
+    assert [len(set(labels)) for labels in clusters_of(rows)] == [COUNT, COUNT] and all(
+        any(fact in a.context for fact in FACTS) for a in rows
+    )
 
 
 def test_two_runs_are_compared_by_kind(measured, tmp_path):
