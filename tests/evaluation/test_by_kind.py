@@ -33,7 +33,7 @@ class Steps:
 def measured(tmp_path_factory, tiny_folder):
     """A run whose bank has three kinds, and what was measured of each."""
     folder = tmp_path_factory.mktemp("kinds")
-    settings = recipe(tiny_folder, kinds=COUNT, answers=12)
+    settings = recipe(tiny_folder, kinds=COUNT, answers=16)
     make_run(folder, settings, spread=0.05)
     personal = read_records(folder / "prompts.jsonl", Prompt)
     others = [
