@@ -81,15 +81,22 @@ def count(recipe: Recipe, contexts: list[Context], prompts: list[Prompt]) -> Wor
     written = own_prompts.TRIES * pairs.own_prompts  # questions about the notes
     scored += written * own_prompts.GRID * (alone + own_prompts.TOKENS)
     read = sum(c.split == TRAIN or of_people(recipe) for c in contexts) if uses_profile(recipe) else 0  # for the profile
+    bake, tilted = recipe.training.bake, recipe.training.objective == "tilt"
+    told = alone + pairs.max_tokens
+    asked = bake.answers + round(bake.answers * bake.anchors / bake.batch)
+    taught = asked + round(bake.answers * bake.pairs / bake.batch)
+    if tilted:  # the base scores each grid's chosen answers at each step, and these alone are trained on
+        each = mean + pairs.max_tokens
+        scored += round(recipe.rounds * recipe.training.epochs * pairs.grids * k) * (mean + k * pairs.max_tokens)
     return Work(
         {split: len(some) for split, some in divided.items()},
         {split: len(some) for split, some in requests.items()},
         answers,
         recipe.rounds * pairs.grids * k,
         recipe.rounds * steps,
-        answers * pairs.max_tokens + evaluated.sampled + read * PROFILE_ANSWER + written * own_prompts.TOKENS,
-        scored + evaluated.scored + read * (EXTRA + recipe.sources.context_tokens),
-        int(evaluated.trainings * recipe.rounds * recipe.training.epochs * pairs.grids * k * each),
+        (answers + asked) * pairs.max_tokens + evaluated.sampled + read * PROFILE_ANSWER + written * own_prompts.TOKENS,
+        scored + evaluated.scored + read * (EXTRA + recipe.sources.context_tokens) + taught * told,
+        int(evaluated.trainings * recipe.rounds * recipe.training.epochs * pairs.grids * k * each + bake.epochs * taught * told),
         max(lengths, default=0) + most + EXTRA,
         pairs.max_tokens,
         pairs.candidates,
@@ -245,6 +252,11 @@ def describe(run: Run, reporter: Reporter) -> str:
         f"pairs      up to {work.pairs}, {work.candidates} answers each",
         f"steps      {work.steps} of {f'{recipe.training.grids_per_step} grids' if recipe.pairs.file else a_step}, "
         f"objective {recipe.training.objective}",
+        *(
+            [f"bake       {bake.answers} answers under the profile, learned without it"]
+            if (bake := recipe.training.bake).answers
+            else []
+        ),
         f"memory     about {planned.peak_bytes / 1e9:.1f} GB at the peak of training, "
         f"micro-batches of {planned.token_budget} tokens",
         *([f"           DOES NOT FIT: {advice}"] if advice else []),

@@ -121,6 +121,8 @@ def _question(upload: Upload, files: list[tuple[Path, str]], before: Remote | No
         lines.append(f"  {target} ({source.stat().st_size / 1e6:,.1f} MB{replaces})")
         lines += [f"    its chat template holds your words: {text}" for text in filter(None, map(default_of, _templates(source)))]
     lines.append("  README.md (the model card: base, method, figures)")
+    if upload.recipe.training.bake.answers:
+        lines.append("Your profile was baked into the weights: they tell it to everybody who asks.")
     lines.append("The weights were trained on your notes and may recite them. Go on?")
     return "\n".join(lines)
 

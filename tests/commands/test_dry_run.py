@@ -72,6 +72,20 @@ def test_what_training_reads_is_counted(key):
     assert planned(key).trained != planned().trained
 
 
+def test_a_bake_samples_scores_and_trains_on_its_answers():
+    plain, half = planned(), planned("training.bake.answers=80", "training.bake.pairs=0", "training.bake.epochs=1")
+    whole = planned("training.bake.answers=80", "training.bake.epochs=2")  # 4 of pairs and 4 anchors beside each 8
+    assert half.sampled - plain.sampled == whole.sampled - plain.sampled == 80 * 1.5 * 64
+    assert (whole.scored - plain.scored) * 3 == (half.scored - plain.scored) * 4
+    assert (whole.trained - plain.trained) * 3 == (half.trained - plain.trained) * 8
+
+
+def test_tilt_trains_on_chosen_answers_alone_and_has_the_base_score_the_grids():
+    plain, tilted = planned(), planned("training.objective=tilt")
+    assert plain.trained - tilted.trained == 48 * 4 * 64  # the rejected answers
+    assert tilted.scored - plain.scored > 48 * 4 * 4 * 64
+
+
 def test_scores_of_passages_said_back_are_counted():
     assert planned().scored > planned("pairs.said_back=0").scored
 

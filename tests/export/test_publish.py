@@ -14,7 +14,7 @@ from mipo_mlx.export import card, install
 from mipo_mlx.export.publish import Upload, push
 from mipo_mlx.export.system import default_of, with_default
 from mipo_mlx.files import sha256, write_records
-from mipo_mlx.recipe import Recipe
+from mipo_mlx.recipe import Bake, Recipe, Training
 from mipo_mlx.recipe_loading import resolve_paths
 from mipo_mlx.records import Context
 from tests.conftest import CHAT_TEMPLATE
@@ -151,6 +151,15 @@ def test_every_place_with_the_owners_words_is_listed(run, place):
     hub, asked = Hub(), []
     push(Upload(run, RECIPE, "ana/mine", ("gguf", "mlx")), yes(asked), hub)
     assert asked[0].count(f"holds your words: {WORDS}") == 1
+
+
+def test_a_baked_profile_is_named_as_a_place_of_the_owners_words(run):
+    hub, asked = Hub(), []
+    push(Upload(run, RECIPE, "ana/mine", ("gguf",)), yes(asked), hub)
+    push(
+        Upload(run, RECIPE.model_copy(update={"training": Training(bake=Bake(answers=8))}), "ana/mine", ("gguf",)), yes(asked), hub
+    )
+    assert ["baked" in text for text in asked if "Upload" in text] == [False, True]
 
 
 @pytest.mark.parametrize("text", [WORDS, "'", "\\", "a\\'b\\\\'", "{% endif %}{{ x }}\t{# #}", "x', 'role': 'y"])
