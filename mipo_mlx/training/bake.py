@@ -40,6 +40,7 @@ from ..recipe import Recipe
 from ..records import CHORES, GENERAL, TRAIN, Pair, Prompt, key_for, seed_for
 from ..text.parroting import parrots
 from . import distilling, memory_plan, metrics
+from .distilling import Taught
 from .step import batch_of
 from .train import Job, Watch, longest, train
 
@@ -48,14 +49,6 @@ FOLDER = "bake"
 IMPERSONAL = (GENERAL, CHORES)
 KEPT = 64  # entries of the vocabulary that a token's goal tells apart
 MEASURED = 7  # one of so many told answers is never trained on: these measure the bake
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """An answer as the student sees it, and what its tokens are trained towards."""
-
-    pair: Pair  # of one answer; its reference is the answer's log-probability under the goal, nats
-    goal: Goal
 
 
 @dataclass(frozen=True)
@@ -106,21 +99,20 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter, profile: str) -> dict[
     return asdict(Baked(len(told), parroted, result.steps, before, after, result.stopped))
 
 
-def mixed(told: list[Lesson], pairs: list[Lesson], anchors: list[Lesson], recipe: Recipe) -> list[Lesson]:
-    """The lessons of all steps of one pass, each with its step as its pair's grid. Pairs and anchors come around again."""
+def mixed(told: list[Taught], pairs: list[Taught], anchors: list[Taught], recipe: Recipe) -> list[Taught]:
+    """The answers of all steps of one pass, each with its step as its grid. Pairs and anchors come around again."""
     settings, lessons = recipe.training.bake, []
     for step in range(math.ceil(len(told) / settings.batch)):
         some = told[step * settings.batch : (step + 1) * settings.batch]
         for others, count in ((pairs, settings.pairs), (anchors, settings.anchors)):
             some += [others[(step * count + i) % len(others)] for i in range(count)] if others else []
-        for number, lesson in enumerate(some):
-            lessons.append(Lesson(replace(lesson.pair, id=f"{step}-{number}", grid=step), lesson.goal))
+        lessons += [replace(taught, id=f"{step}-{number}", grid=step) for number, taught in enumerate(some)]
     return lessons
 
 
-def divergence(model: Any, lessons: list[Lesson], pad: int) -> float:
+def divergence(model: Any, lessons: list[Taught], pad: int) -> float:
     """The mean KL from the goals of lessons to the model, nats a token."""
-    each = [distilling.losses(model, batch_of([x.pair], pad), [x.goal], checkpoint=False)[0].item() for x in lessons]
+    each = [distilling.losses(model, batch_of([x], pad), [x], checkpoint=False)[0].item() for x in lessons]
     return float(np.mean(each)) if each else 0.0
 
 
@@ -139,7 +131,7 @@ class School:
         self.requests = [p for p in read_records(self.folder / "prompts.jsonl", Prompt) if p.split == TRAIN]
         self.pad = min(self.loaded.tokenizer.eos_token_ids)
 
-    def told(self) -> tuple[list[Lesson], int]:
+    def told(self) -> tuple[list[Taught], int]:
         """The answers under the profile, and how many parrot it and are left out."""
         own = [request for request in self.requests if request.kind not in IMPERSONAL] or self.requests
         dealt = self._deal(own, self.recipe.training.bake.answers, "told")
@@ -158,13 +150,13 @@ class School:
         ]
         return [self._lesson(prompt, tokens, self._alone(text, n)) for n, text, prompt, tokens in fit], len(answers) - len(fit)
 
-    def pairs(self, told: int) -> list[Lesson]:
+    def pairs(self, told: int) -> list[Taught]:
         """Chosen answers of the run under their own contexts, as many as all steps of one pass take."""
         known = [p for p in read_records(self.folder / "pairs.jsonl", Pair) if p.split == TRAIN]
         count = min(len(known), self._count(told, self.recipe.training.bake.pairs))
         return [self._lesson(p.prompt_tokens, p.tokens[0], p.prompt_tokens) for p in self._deal(known, count, "pairs")]
 
-    def anchors(self, told: int) -> list[Lesson]:
+    def anchors(self, told: int) -> list[Taught]:
         """The base's answers to requests that are not personal; none where the requests have no such kind."""
         count = self._count(told, self.recipe.training.bake.anchors)
         general = [request for request in self.requests if request.kind in IMPERSONAL]
@@ -177,22 +169,20 @@ class School:
             rows = [(prompt, answer["tokens"]) for prompt, answer in zip(prompts, answers, strict=True) if answer["tokens"]]
             return [self._lesson(prompt, tokens, prompt) for prompt, tokens in rows]
 
-    def job(self, lessons: list[Lesson]) -> Job:
+    def job(self, lessons: list[Taught]) -> Job:
         """The training over the lessons."""
         settings, bake = self.recipe.training, self.recipe.training.bake
         own = settings.model_copy(update={"learning_rate": bake.learning_rate, "epochs": bake.epochs, "grids_per_step": 1})
-        pairs = [lesson.pair for lesson in lessons]
-        plan = memory_plan.choose(self.loaded.model, own, longest(pairs), backend.device().budget)
+        plan = memory_plan.choose(self.loaded.model, own, longest(list(lessons)), backend.device().budget)
         backend.settle(plan.activation_bytes, plan.peak_bytes)
         return Job(
-            pairs,
+            list(lessons),
             [],
             own,
             self.folder / FOLDER,
             seed_for(self.recipe.seed, "bake"),
             budget=plan.token_budget if own.micro_batch_tokens == "auto" else own.micro_batch_tokens,
             pad=self.pad,
-            goals={lesson.pair.id: lesson.goal for lesson in lessons},
         )
 
     def _count(self, told: int, each_step: int) -> int:
@@ -235,12 +225,12 @@ class School:
                 answers += known[asked]
         return answers
 
-    def _lesson(self, prompt: list[int], answer: list[int], alone: list[int]) -> Lesson:
-        """The model's own distribution after `prompt` as the goal of the answer after `alone`."""
+    def _lesson(self, prompt: list[int], answer: list[int], alone: list[int]) -> Taught:
+        """The answer after `alone`. Its goal and its reference are those of the model as it is, after `prompt`."""
         pair = Pair("", TRAIN, 0, [], [], [], [], prompt, [answer], [0.0], [], [])
         hidden = distilling.hidden_rows(self.loaded.model, batch_of([pair], self.pad))[0][0]
         ids, logps = likeliest(OutputHead(self.loaded.model), hidden, mx.array(answer, dtype=mx.int32), KEPT)
         own = float(logps[ids == np.array(answer)[:, None]].sum(dtype=np.float64))
         kept = np.exp(logps)
         goal = Goal(ids, kept, np.maximum(1 - kept.sum(axis=1), 0))
-        return Lesson(replace(pair, prompt_tokens=alone, reference=[own]), goal)
+        return Taught.of(replace(pair, prompt_tokens=alone, reference=[own]), goal)

@@ -11,6 +11,7 @@ one. An entry that continues a run of tokens copied from the prompt is not tilte
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
@@ -25,6 +26,19 @@ from ..records import Pair
 
 KEPT = 32  # entries of the vocabulary that a token's goal tells apart
 RUN = 3  # tokens in a row that are the prompt's: the next one would continue a copy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taught(Pair):
+    """A pair of one answer that is trained towards a goal, whatever the objective. The goal has the answer's tokens in each row."""
+
+    goal: Goal
+
+    @staticmethod
+    def of(pair: Pair, goal: Goal) -> "Taught":
+        """The pair's chosen answer with its goal."""
+        return Taught(**{**vars(pair), "tokens": pair.tokens[:1], "reference": pair.reference[:1]}, goal=goal)
+
 
 Rows = list[list[mx.array]]  # [i][j]: hidden states of answer j after prompt i, (tokens, width)
 
@@ -50,19 +64,19 @@ def hidden_rows(model: nn.Module, batch: Padded) -> Rows:
     return [[hidden[end - n : end] for end, n in zip(*row, strict=True)] for row in zip(ends, lengths, strict=True)]
 
 
-def tilted(model: nn.Module, pairs: Sequence[Pair], rows: Rows, strength: float) -> list[Goal]:
-    """The goals of a grid's chosen answers. rows: as `contrasting.contrast` orders them, by the base.
+def tilted(model: nn.Module, pairs: Sequence[Pair], rows: Rows, strength: float) -> list[Pair]:
+    """A grid's chosen answers with their goals. rows: as `contrasting.contrast` orders them, by the base.
 
     Answer i stands under its own context in rows[i][0], and under the context of pair (i - j) mod K in rows[i - j][j].
     """
-    head, goals = OutputHead(model), []
+    head, taught = OutputHead(model), []
     for i, pair in enumerate(pairs):
         answer = pair.tokens[0]
         ids, right = likeliest(head, rows[i][0], mx.array(answer, dtype=mx.int32), KEPT)
         wrong = [logprobs_at(head, rows[i - j][j], ids) for j in range(1, len(pairs))]
         kept, tail = tilt(right, wrong, strength, copies(pair.prompt_tokens, answer, ids))
-        goals.append(Goal(ids, kept, tail))
-    return goals
+        taught.append(Taught.of(pair, Goal(ids, kept, tail)))
+    return list(taught)
 
 
 def tilt(right: np.ndarray, wrong: Sequence[np.ndarray], strength: float, untilted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -93,13 +107,13 @@ def copies(prompt: Sequence[int], answer: Sequence[int], ids: np.ndarray) -> np.
     return found
 
 
-def losses(model: nn.Module, batch: Padded, goals: list[Goal], checkpoint: bool) -> tuple[mx.array, mx.array]:
+def losses(model: nn.Module, batch: Padded, pairs: Sequence[Pair], checkpoint: bool) -> tuple[mx.array, mx.array]:
     """(pairs,) mean divergence of a token from its goal, nats, differentiable; and the answers' log-probabilities (pairs,), values.
 
-    Each pair of the batch has one answer, and every goal has the answer's own tokens among its entries.
+    pairs: those of the batch, all of them `Taught`.
     """
     hidden, places = answer_hidden(model, batch, checkpoint=checkpoint)
-    whole = Goal.joined(goals)
+    whole = Goal.joined([pair.goal for pair in pairs if isinstance(pair, Taught)])
     nats, logps = divergence(OutputHead(model), hidden, whole)
     pairs, _, length = batch.answers.shape
     owner = mx.array(places // length, dtype=mx.int32)

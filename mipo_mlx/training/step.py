@@ -5,7 +5,7 @@ again.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,6 @@ import numpy as np
 from mlx.utils import tree_map
 
 from ..engine.logprobs import Padded, batch_logprobs
-from ..engine.support import Goal
 from ..errors import Failure, is_too_large, is_watchdog, one_line
 from ..recipe import CONTRASTS_CONTEXTS, Training
 from ..records import Pair
@@ -51,13 +50,10 @@ class Step:
     watchdog: bool  # the system ended a micro-batch that took too long, and it ran again
 
 
-def gradient_step(
-    model: nn.Module, pairs: list[Pair], settings: Training, *, token_budget: int, pad_id: int, goals: list[Goal] | None = None
-) -> Step:
+def gradient_step(model: nn.Module, pairs: list[Pair], settings: Training, *, token_budget: int, pad_id: int) -> Step:
     """Loss and gradient of the mean loss over `pairs`, which are all pairs of one or more grids.
 
-    goals: of each pair's one answer, where they are known; the loss is the divergence from them, whatever the objective.
-
+    Where they are `Taught`, the loss is the divergence from their goals, whatever the objective.
     The split into micro-batches changes the result by rounding alone. Raises Failure where a single pair does not fit into
     memory even with gradient checkpointing, or where the system's watchdog ends it again and again.
     """
@@ -65,10 +61,10 @@ def gradient_step(
     before, mode = model.trainable_parameters(), model.training
     model.train()
     try:
-        if goals is not None:
-            total.add_distilled(Window(pairs, [[i] for i in range(len(pairs))]), goals)
+        if isinstance(pairs[0], distilling.Taught):
+            total.add_distilled(Window(pairs, [[i] for i in range(len(pairs))]))
         elif settings.objective == "tilt":
-            total.add_distilled(*total.tilted(contrasting.windows(pairs)))
+            total.add_distilled(total.tilted(contrasting.windows(pairs)))
         elif settings.objective in CONTRASTS_CONTEXTS:
             for window in contrasting.windows(pairs):
                 total.add_contrasting(window)
@@ -112,24 +108,23 @@ class _Sum:
         mx.eval(weights)
         self._in_parts(window, partial(self._pull, weights))
 
-    def tilted(self, windows: Sequence[Window]) -> tuple[Window, list[Goal]]:
+    def tilted(self, windows: Sequence[Window]) -> Window:
         """All pairs of the step with their chosen answers alone, and the goals of these, which the base gives.
 
         The hidden states of a grid are held at once: K x K answers, a vector each token.
         """
-        goals: list[Goal] = []
+        taught: list[Pair] = []
         with distilling.as_base(self.model):
             for window in windows:
                 rows: distilling.Rows = [[]] * len(window.pairs)
                 grid = Window(contrasting.contrast(window.pairs), window.positions)
                 self._in_parts(grid, partial(self._hidden, rows))
-                goals += distilling.tilted(self.model, window.pairs, rows, self.settings.tilt_strength)
-        pairs = [replace(p, tokens=p.tokens[:1], reference=p.reference[:1]) for window in windows for p in window.pairs]
-        return Window(pairs, [positions for window in windows for positions in window.positions]), goals
+                taught += distilling.tilted(self.model, window.pairs, rows, self.settings.tilt_strength)
+        return Window(taught, [positions for window in windows for positions in window.positions])
 
-    def add_distilled(self, window: Window, goals: list[Goal]) -> None:
+    def add_distilled(self, window: Window) -> None:
         """Add the gradient of pairs of one answer that are trained towards distributions."""
-        self._in_parts(window, partial(self._distil, goals))
+        self._in_parts(window, self._distil)
 
     def _in_parts(self, window: Window, work: Callable[[Window, Batch, list[int]], None], some: list[int] | None = None) -> None:
         """`work` on micro-batches of the pairs `some` (all of the window); one that does not fit is split and done again."""
@@ -189,12 +184,12 @@ class _Sum:
         for i, row in zip(some, distilling.hidden_rows(self.model, batch), strict=True):
             rows[i] = row
 
-    def _distil(self, goals: list[Goal], window: Window, batch: Batch, some: list[int]) -> None:
+    def _distil(self, window: Window, batch: Batch, some: list[int]) -> None:
         """Add the gradient of the mean divergence of `some` pairs from their goals."""
 
         def loss(parameters: dict[str, Any]) -> tuple[mx.array, mx.array, mx.array]:
             self.model.update(parameters)
-            nats, logps = distilling.losses(self.model, batch, [goals[i] for i in some], self.checkpoint)
+            nats, logps = distilling.losses(self.model, batch, [window.pairs[i] for i in some], self.checkpoint)
             return self._shares(nats, window, some).sum(), nats, logps
 
         (_, nats, logps), gradients = mx.value_and_grad(loss)(self.model.trainable_parameters())

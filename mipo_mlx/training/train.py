@@ -18,7 +18,6 @@ import mlx.core as mx
 import mlx.optimizers as optimizers
 
 from .. import backend
-from ..engine.support import Goal
 from ..errors import DISPLAY, Failure, UserError
 from ..files import of_round, read_records
 from ..models import adapters, identity, load
@@ -57,7 +56,6 @@ class Job:
     budget: int  # tokens computed at once
     pad: int  # token id that fills shorter rows
     round_number: int = 1  # a later round has checkpoints-2/ and so on
-    goals: dict[str, Goal] | None = None  # by the ids of pairs of one answer, which are trained towards them
 
     @property
     def checkpoints(self) -> Path:
@@ -255,8 +253,7 @@ def _gradient(model: Any, pairs: list[Pair], job: Job, state: checkpoints.State)
     mx.random.seed(Random(seed_for(job.seed, f"step/{state.step}", "/")).getrandbits(31))
     fitting = job.settings.model_copy(update={"checkpoint_gradients": True}) if state.checkpointed else job.settings
     budget = job.budget if state.token_budget is None else min(job.budget, state.token_budget)
-    goals = [job.goals[pair.id] for pair in pairs] if job.goals else None
-    step = gradient_step(model, pairs, fitting, token_budget=budget, pad_id=job.pad, goals=goals)
+    step = gradient_step(model, pairs, fitting, token_budget=budget, pad_id=job.pad)
     state.token_budget, state.checkpointed = step.token_budget, step.checkpointed
     return step
 

@@ -87,16 +87,16 @@ def test_the_lessons_say_what_the_student_sees_and_what_it_learns(folder, tiny_f
     (folder / "bake").mkdir()
     school = bake.School(folder, recipe, FACTS, loaded, QUIET)
     (told, _), anchors, pairs = school.told(), school.anchors(8), school.pairs(8)
-    seen = [loaded.tokenizer.decode(lesson.pair.prompt_tokens) for lesson in told]
+    seen = [loaded.tokenizer.decode(lesson.prompt_tokens) for lesson in told]
     assert not any("bees" in text for text in seen)
     assert sum(recipe.pairs.plain_system in text for text in seen) == 5
     assert bake.divergence(loaded.model, told, 0) > 0.01
     # A pair under its context and an anchor begin at their goal.
-    assert len(pairs) == 2 and len(anchors) == 1 and "rain" in loaded.tokenizer.decode(anchors[0].pair.prompt_tokens)
+    assert len(pairs) == 2 and len(anchors) == 1 and "rain" in loaded.tokenizer.decode(anchors[0].prompt_tokens)
     assert bake.divergence(loaded.model, pairs + anchors, 0) == pytest.approx(0, abs=1e-4)
     for lesson in told[:3]:
         np.testing.assert_allclose(lesson.goal.kept.sum(axis=1) + lesson.goal.tail, 1, atol=1e-5)
-        assert lesson.goal.ids.shape == (len(lesson.pair.tokens[0]), bake.KEPT)
+        assert lesson.goal.ids.shape == (len(lesson.tokens[0]), bake.KEPT)
     for changes, sizes in (
         ({}, [6, 6]),
         ({"batch": 8}, [10]),
@@ -105,8 +105,8 @@ def test_the_lessons_say_what_the_student_sees_and_what_it_learns(folder, tiny_f
         ({"anchors": 5}, [10, 10]),
     ):
         lessons = bake.mixed(told[:8], pairs, anchors, recipe_of(tiny_folder, **changes))
-        assert [sum(lesson.pair.grid == step for lesson in lessons) for step in range(len(sizes))] == sizes
-        assert len({lesson.pair.id for lesson in lessons}) == len(lessons)
+        assert [sum(lesson.grid == step for lesson in lessons) for step in range(len(sizes))] == sizes
+        assert len({lesson.id for lesson in lessons}) == len(lessons)
     assert (school.job(told).settings.epochs, school.job(told).settings.learning_rate) == (1.0, 1e-2)
 
 
