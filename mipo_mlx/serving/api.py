@@ -55,16 +55,23 @@ class Api:
             Route("/v1/chat/completions", self.chat, methods=["POST"]),
             Route("/v1/completions", self.text, methods=["POST"]),
             Route("/health", self.health),
+            *(Route(path, self.astray, methods=["GET", "POST"]) for path in ("/models", "/chat/completions", "/completions")),
         ]
 
     async def health(self, request: Request) -> Response:
         return JSONResponse({"status": "ok" if self.worker.alive else "failed"}, 200 if self.worker.alive else 503)
+
+    async def astray(self, request: Request) -> Response:
+        """A client was given the address alone."""
+        raise Refused(404, "no such path here; the base URL of a client ends in /v1")
 
     async def models(self, request: Request) -> Response:
         return JSONResponse({"object": "list", "data": [self._listed(name) for name in self.variants]})
 
     async def model(self, request: Request) -> Response:
         name = request.path_params["name"]
+        if not name:  # the list, with a slash behind it
+            return await self.models(request)
         self._variant(name)
         return JSONResponse(self._listed(name))
 

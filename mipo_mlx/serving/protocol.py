@@ -15,6 +15,7 @@ from ..models.chat_template import Messages
 
 CHAT, TEXT = "chat.completion", "text_completion"
 MOST_STOPS = 16
+NO_LIMIT = -1  # how clients of llama.cpp and LM Studio write max_tokens for no limit of their own
 LONGEST_STOP = 1_000  # characters
 # Keys that would change the answer and that are not offered, with the values that ask for nothing.
 NOT_OFFERED: dict[str, tuple[Any, ...]] = {
@@ -110,16 +111,21 @@ def _turn(message: Any, where: str) -> dict[str, str]:
         raise Refused(400, f"{where}.tool_calls: tools are not offered", where)
     content = message.get("content")
     if isinstance(content, list):
-        if any(
-            not isinstance(part, Mapping) or part.get("type") != "text" or not isinstance(part.get("text"), str) for part in content
-        ):
-            raise Refused(400, f"{where}.content: only parts of the type text are offered", where)
-        content = "\n".join(part["text"] for part in content)
+        content = "\n".join(_part(part, where) for part in content)
     if content is None and role == "assistant":
         content = ""
     if not isinstance(content, str):
         raise Refused(400, f"{where}.content: expected a text", where)
     return {"role": role, "content": _unicode(content, where)}
+
+
+def _part(part: Any, where: str) -> str:
+    """The text of a part of a message; an assistant's refusal, which clients send back, is text too."""
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    text = part.get(kind) if kind in ("text", "refusal") else None
+    if not isinstance(text, str):
+        raise Refused(400, f"{where}.content: only parts of the type text are offered", where)
+    return text
 
 
 def _unicode(text: str, where: str) -> str:
@@ -138,8 +144,9 @@ def _model(body: Mapping[str, Any]) -> str:
 
 
 def _settings(body: Mapping[str, Any]) -> Settings:
+    unused = ("tools", "functions") if "none" in (body.get("tool_choice"), body.get("function_call")) else ()
     for key, nothing in NOT_OFFERED.items():
-        value = body.get(key)
+        value = None if key in unused else body.get(key)
         if value is not None and not any(
             value == other and isinstance(value, bool) == isinstance(other, bool) for other in nothing
         ):
@@ -150,7 +157,7 @@ def _settings(body: Mapping[str, Any]) -> Settings:
         raise Refused(400, "stream_options: expected an object", "stream_options")
     top_p = _number(body, "top_p", 0, 1)
     return Settings(
-        max_tokens=_integer(body, most, 1, 1 << 31),
+        max_tokens=None if body.get(most) == NO_LIMIT else _integer(body, most, 1, 1 << 31),
         temperature=0.0 if top_p == 0 else _number(body, "temperature", 0, 2),
         top_p=top_p or None,
         seed=_integer(body, "seed", -(1 << 63), (1 << 64) - 1),

@@ -134,6 +134,26 @@ def test_what_is_wrong_or_not_offered_is_named(client, wrong, param):
     assert refused.value.param == param and refused.value.type == "invalid_request_error"
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"max_tokens": -1},  # no limit of the client's own: the server's holds
+        {"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "none"},
+        {"messages": [ASKED[0], {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]}, ASKED[0]]},
+    ],
+)
+def test_what_clients_send_beside_the_question(client, more):
+    answer = client.chat.completions.create(**{"model": "mine", "messages": ASKED, **more})
+    assert answer.choices[0].message.content and answer.usage.completion_tokens <= 8
+
+
+def test_an_address_that_is_nearly_right(client, served):
+    assert served.get("/v1/models/").json() == served.get("/v1/models").json()
+    for answer in (served.get("/models"), served.post("/chat/completions", {}), served.post("/completions", {})):
+        assert answer.status_code == 404 and answer.json()["error"]["message"].endswith("ends in /v1")
+    assert served.get("/v1/else").status_code == 404 and served.get("/v1/chat/completions").status_code == 405
+
+
 def test_keys_that_ask_for_nothing_are_let_through(client):
     nothing = {
         "n": 1, "logprobs": False, "tools": [], "tool_choice": "none", "presence_penalty": 0, "frequency_penalty": 0.0,
