@@ -195,6 +195,7 @@ FILES = {  # of run.STAGES: what each file or folder holds
     "memory.sqlite-journal": "what SQLite leaves of a write that was killed",
     "update.log": "what `mipo-mlx update` said each night, with `mipo-mlx schedule` on macOS",
     "chat-history": "the lines that were typed into `chat`",
+    "context.json": "what the contexts tell, with `sources.context: auto`: passages, or the profile too",
     "profile-samples.jsonl": "what the model wrote while it made the profile",
     "parts": "shares of the sampling that other machines made ([several-machines.md](several-machines.md))",
     "profile.json": "the hash of profile.md as the model wrote it: an edit by hand shows",

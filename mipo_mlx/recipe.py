@@ -38,7 +38,8 @@ class Sources(Section):
     columns: dict[Literal["context", "note"], str] = {}
     prompts: str = "builtin"
     prompt_dataset: Dataset | None = None
-    context: Literal["passage", "profile", "both"] = "passage"
+    context: Literal["auto", "passage", "profile", "both"] = "auto"
+    profile: Literal["auto"] | bool = "auto"
     profile_tokens: Annotated[int, Field(ge=16)] = 160
     context_tokens: Annotated[int, Field(ge=16)] = 160
     min_tokens: Count = 16
@@ -352,8 +353,10 @@ class Recipe(Section):
                 raise ValueError("pairs.fitting: pairs.file brings its own prompts, so none is dealt to passages; write 0")
             if self.sources.canaries:
                 raise ValueError("sources.canaries: canaries are planted in notes, and pairs.file has none; write 0")
-            if self.sources.context != "passage":
-                raise ValueError("sources.context: a profile is made from notes, and pairs.file has none; write passage")
+            if self.sources.context not in ("auto", "passage"):
+                raise ValueError("sources.context: a profile is made from notes, and pairs.file has none; write auto")
+            if self.sources.profile is True:
+                raise ValueError("sources.profile: a profile is made from notes, and pairs.file has none; write auto")
             if self.evaluation.checkable:
                 raise ValueError("evaluation.checkable: its requests need prompts, and pairs.file brings its own; write 0")
         return self

@@ -95,7 +95,7 @@ STAGES = {
         _pairs,
         ("contexts.jsonl", "prompts.jsonl"),
         ("samples.jsonl", "pairs.jsonl"),
-        ("pairs.json", "profile-samples.jsonl", "parts", contexts.STATE),
+        ("pairs.json", contexts.CHOSEN, "profile-samples.jsonl", "parts", contexts.STATE),
         each_round=("samples.jsonl", "pairs.jsonl", "pairs.json"),
     ),
     "training": Stage(

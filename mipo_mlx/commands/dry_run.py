@@ -6,13 +6,13 @@ The notes are read into a temporary folder. Of the model, the tokenizer and the 
 import re
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .. import backend, recipe_loading
 from ..errors import UserError
 from ..files import read_json, read_records
-from ..memory.contexts import of_people, uses_profile
+from ..memory.contexts import AUTO, BOTH, of_people, told
 from ..models.prompts import window_of
 from ..pairs import own_prompts
 from ..pairs.grids import by_split, set_apart
@@ -80,7 +80,7 @@ def count(recipe: Recipe, contexts: list[Context], prompts: list[Prompt]) -> Wor
     evaluated = of_evaluation(recipe, alone)
     written = own_prompts.TRIES * pairs.own_prompts  # questions about the notes
     scored += written * own_prompts.GRID * (alone + own_prompts.TOKENS)
-    read = sum(c.split == TRAIN or of_people(recipe) for c in contexts) if uses_profile(recipe) else 0  # for the profile
+    read = sum(c.split == TRAIN or of_people(recipe) for c in contexts) if profiled(recipe) else 0  # for the profile
     bake, tilted = recipe.training.bake, recipe.training.objective == "tilt"
     told = alone + pairs.max_tokens
     asked = bake.answers + round(bake.answers * bake.anchors / bake.batch)
@@ -120,9 +120,9 @@ def of_evaluation(recipe: Recipe, prompt: int, most: int | None = None) -> Evalu
 
     settings, longest = recipe.evaluation, recipe.pairs.max_tokens
     fresh = settings.answers if most is None else min(settings.answers, most)
-    in_use = 0 if recipe.pairs.file else (5 if uses_profile(recipe) else 2) * settings.use
+    in_use = 0 if recipe.pairs.file else (5 if profiled(recipe) else 2) * settings.use
     if recipe.sources.notes and not of_people(recipe):  # with memory
-        in_use += (5 if uses_profile(recipe) else 4) * settings.use
+        in_use += (5 if profiled(recipe) else 4) * settings.use
     answers = 2 * fresh + in_use + 4 * settings.checkable + (4 * fresh if settings.baselines else 0)
     # Of three kinds beside the personal one each model answers; the tuned one also without a context, as it does to personal ones.
     of_kinds = settings.kinds if recipe.sources.prompts == "builtin" and not recipe.sources.prompt_dataset else 0
@@ -147,10 +147,25 @@ def _worked(recipe: Recipe) -> int:
     return sum("choices" not in row for row in rows)
 
 
+def profiled(recipe: Recipe) -> bool:
+    """Whether contexts tell a profile; not where `auto` is not settled."""
+    return recipe.sources.context in (BOTH, "profile")
+
+
+def as_settled(run: Run) -> Recipe:
+    """The run's recipe, with what contexts will tell in place of `auto`."""
+    from ..memory.settling import makes_profile
+
+    if run.recipe.sources.context != AUTO:
+        return run.recipe
+    context = BOTH if makes_profile(run.recipe) else told(run.folder, run.recipe)
+    return run.recipe.model_copy(update={"sources": run.recipe.sources.model_copy(update={"context": context})})
+
+
 def with_profile(context: Context, recipe: Recipe) -> int:
     """Tokens of a context with the profile that is not written yet, at most."""
     profile = recipe.sources.profile_tokens
-    return {"passage": context.tokens, "profile": profile, "both": context.tokens + profile}[recipe.sources.context]
+    return {"profile": profile, "both": context.tokens + profile}.get(recipe.sources.context, context.tokens)
 
 
 def count_pairs(recipe: Recipe, pairs: list[Pair]) -> Work:
@@ -212,7 +227,7 @@ def describe(run: Run, reporter: Reporter) -> str:
     from ..sources import read as sources
     from ..training import memory_plan
 
-    recipe = run.recipe
+    recipe = as_settled(run)
     preflight.settings(recipe, STAGES, Reporter(quiet=True))
     with tempfile.TemporaryDirectory() as scratch:
         own_choice.copy(run.folder, Path(scratch))
@@ -264,7 +279,7 @@ def describe(run: Run, reporter: Reporter) -> str:
         f"scoring and evaluation {duration(needed.scoring)}, training {duration(needed.training)}",
         f"disk       about {disk(recipe, parameters) / 1e9:,.1f} GB needed, "
         f"{shutil.disk_usage(_existing(run.folder)).free / 1e9:,.0f} GB free where {run.folder} will be",
-        f"writes     {run.folder}/: {', '.join(_files(run))}",
+        f"writes     {run.folder}/: {', '.join(_files(replace(run, recipe=recipe)))}",
         *_there_already(run),
     ]
     lines += [f"sends      {endpoint.warning()}" for endpoint in endpoints(recipe.evaluation)]
@@ -295,7 +310,7 @@ def _files(run: Run) -> list[str]:
     """Every file and folder that the run leaves."""
     recipe, export = run.recipe, run.recipe.export
     names = [name for step in steps(recipe) for name in outputs(step, recipe)]
-    names += ["profile.md"] if uses_profile(recipe) else []
+    names += ["profile.md"] if profiled(recipe) else []
     names += ["fused/"] if export.mlx else []
     names += [f"{recipe.name or run.folder.name}-{kind}.gguf" for kind in export.gguf]
     names += ["Modelfile"] if export.mlx or export.gguf and not export.split else []

@@ -22,8 +22,11 @@ def check(run: Run, upto: str, fresh: bool, reporter: Reporter) -> None:
     planned = run.steps()
     ahead = {runs.parse(step)[0] for step in planned[: planned.index(upto) + 1] if fresh or not run.done(step)}
     settings(run.recipe, ahead, reporter)
-    if "training" in ahead:
-        contexts.check_bake(run.folder, run.recipe, fresh)
+    if "training" in ahead and run.recipe.training.bake.answers:
+        from ..memory.settling import makes_profile
+
+        if not makes_profile(run.recipe):
+            contexts.check_bake(run.folder, run.recipe, fresh)
     if not fresh and run.done("pairs"):
         profile(run)
     if fresh and (run.folder / "recipe.yaml").exists():
@@ -93,7 +96,7 @@ def inputs(run: Run) -> None:
             questions.prepare(folder, recipe.evaluation.abilities, quiet)
         own_choice.copy(run.folder, folder)
         sources.run(folder, recipe, quiet)
-        if not recipe.pairs.file and recipe.sources.context == "passage":  # a profile is not written yet
+        if not recipe.pairs.file and recipe.sources.context != "profile":  # which is not written yet
             make_plan(recipe, read_records(folder / "contexts.jsonl", Context), read_records(folder / "prompts.jsonl", Prompt), 1)
 
 

@@ -27,7 +27,7 @@ def distil(run: Run, reporter: Reporter, fresh: bool) -> Path:
     Raises UserError where the pairs of the run were sampled with the profile that is there.
     """
     path = run.folder / contexts.FILE
-    if fresh and contexts.uses_profile(run.recipe) and (run.folder / "samples.jsonl").exists():
+    if fresh and contexts.uses_profile(run.folder, run.recipe) and (run.folder / "samples.jsonl").exists():
         raise UserError(
             f"{path}: the pairs of this run were sampled with it, so a new one would be another run's; make that with --name, or "
             f"remove this profile and start the run over with `mipo-mlx train --fresh`"

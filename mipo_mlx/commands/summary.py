@@ -6,6 +6,7 @@ from shlex import quote
 from ..errors import UserError
 from ..export import results
 from ..export.results import REQUEST, modelfile_source
+from ..export.system import without_profile
 from ..models.load import EMBEDDED
 from ..run import Run, existing_run
 from .options import RunOptions
@@ -83,6 +84,8 @@ def usage(run: Run) -> str:
         )
     if (run.folder / "fused").exists():
         lines.append(f"  mlx_lm.generate --model {quote(str(run.folder / 'fused'))} --prompt '{REQUEST}'{share('fused')}")
+    if bare := without_profile(run.folder, run.recipe):
+        lines.append(bare)
     return "\n".join(lines)
 
 

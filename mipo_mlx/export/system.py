@@ -7,6 +7,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from ..errors import UserError
@@ -55,6 +56,19 @@ def default_system(folder: Path, recipe: Recipe) -> Default:
     if wanted == "profile":
         raise UserError(f"export.system: {missing}")
     return Default("", missing)
+
+
+def without_profile(folder: Path, recipe: Recipe) -> str:
+    """One line for a run of one owner's notes whose exported files carry no profile; "" for any other."""
+    if not recipe.sources.notes or of_people(recipe) or clean(recipe.export.system) != "auto":
+        return ""
+    if not default_system(folder, recipe).missing or not (recipe.export.gguf or recipe.export.mlx):
+        return ""
+    run = quote(str(folder))
+    return (
+        f"The exported files carry no profile, so by themselves they know nothing of you: `mipo-mlx profile {run}` makes one "
+        f"to edit, `mipo-mlx export {run}` takes it in."
+    )
 
 
 def clean(text: str) -> str:

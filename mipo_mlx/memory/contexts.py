@@ -1,6 +1,9 @@
 """What a context tells the model about its user: a passage of the notes, the profile of who wrote them, or both
 (`sources.context`). Every stage that asks under contexts reads them here.
 
+`auto` is settled when the pairs are sampled: both where there is a profile then, else passages. context.json keeps it, so a profile
+that comes later changes nothing, not even in an update of the notes.
+
 The profile is profile.md in the run directory: one line a fact, made by `mipo-mlx profile` and edited by hand. Comments
 (`<!-- notes/a.md:3 -->`), headings and a source in brackets at a line's end are for people, and no model is told them. Where a
 recipe names whose each context is (`columns.note`), there are several people, and `## NAME` begins what is said of one of them.
@@ -13,12 +16,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import UserError
-from ..files import FIRST, of_round, read_json, read_records, sha256, updates
+from ..files import FIRST, of_round, read_json, read_records, sha256, updates, write_json
 from ..recipe import Recipe
 from ..records import Context
 from ..sources.redact import without_secrets
 
 FILE, STATE = "profile.md", "profile.json"  # STATE: the hash of the profile as it was made
+CHOSEN = "context.json"  # what `sources.context: auto` was settled as
+AUTO, PASSAGE, BOTH = "auto", "passage", "both"
 INDEX, LOG, HISTORY = "memory.sqlite", "update.log", "chat-history"  # LOG: of `mipo-mlx schedule` on macOS
 # What other commands keep of notes and talks; SQLite leaves the second one where it is killed.
 REMEMBERED = (INDEX, f"{INDEX}-journal", LOG, HISTORY)
@@ -28,8 +33,24 @@ BULLET = re.compile(r"^(?:[-*+\u2022]|\d+[.)])\s+")
 SOURCE_AT_END = re.compile(r"\s*(?:\[[^\]]*:\d+[^\]]*\]|\([^)]*\.\w+:\d+[^)]*\))\s*$")
 
 
-def uses_profile(recipe: Recipe) -> bool:
-    return recipe.sources.context != "passage"
+def told(folder: Path, recipe: Recipe) -> str:
+    """What the contexts of the run in `folder` tell: passage, profile or both. `auto` is as it was settled, or would be now."""
+    if recipe.sources.context != AUTO:
+        return recipe.sources.context
+    chosen = read_json(folder / CHOSEN, {}).get("context")
+    return chosen or (BOTH if not recipe.pairs.file and profile_of(folder, recipe) else PASSAGE)
+
+
+def settle(folder: Path, recipe: Recipe) -> str:
+    """`told`, from now on."""
+    context = told(folder, recipe)
+    if recipe.sources.context == AUTO:
+        write_json(folder / CHOSEN, {"context": context})
+    return context
+
+
+def uses_profile(folder: Path, recipe: Recipe) -> bool:
+    return told(folder, recipe) != PASSAGE
 
 
 def of_people(recipe: Recipe) -> bool:
@@ -55,23 +76,23 @@ def read_contexts(folder: Path, recipe: Recipe, at_work: int = 0) -> list[Contex
     (nothing in their notes was fit for one) is told of by passages alone, or, for `profile`, is left out.
     Raises UserError where profile.md is missing, or says nothing.
     """
-    contexts = kept_contexts(folder, at_work)
-    if not uses_profile(recipe) or not contexts:
+    contexts, context = kept_contexts(folder, at_work), told(folder, recipe)
+    if context == PASSAGE or not contexts:
         return contexts
     path = folder / FILE
     if not path.exists():
-        raise UserError(f"{path}: missing, and sources.context is {recipe.sources.context}; `mipo-mlx profile` writes it")
+        raise UserError(f"{path}: missing, and contexts tell it (sources.context: {context}); `mipo-mlx profile` writes it")
     text = read_profile(path, recipe)
     profiles = sections(text) if of_people(recipe) else dict.fromkeys((one_line(c.note) for c in contexts), plain(text))
     about = [profiles.get(one_line(context.note), "") for context in contexts]
     if not any(about):
         raise UserError(f"{path}: says nothing about {'anyone' if of_people(recipe) else 'the author'}; write a line, or --fresh")
-    if recipe.sources.context == "both":
-        return [replace(context, profile=profile) for context, profile in zip(contexts, about, strict=True)]
+    if context == BOTH:
+        return [replace(one, profile=profile) for one, profile in zip(contexts, about, strict=True)]
     first: dict[str, Context] = {}
-    for context, profile in zip(contexts, about, strict=True):
+    for one, profile in zip(contexts, about, strict=True):
         if profile:
-            first.setdefault(context.note, replace(context, text=profile, profile=profile))
+            first.setdefault(one.note, replace(one, text=profile, profile=profile))
     return list(first.values())
 
 
@@ -86,7 +107,7 @@ def check_bake(folder: Path, recipe: Recipe, fresh: bool = False) -> None:
 
     fresh: whether the run starts over, which keeps a profile that was edited by hand and no other.
     """
-    if not recipe.training.bake.answers or uses_profile(recipe):
+    if not recipe.training.bake.answers or recipe.sources.context not in (AUTO, PASSAGE):
         return
     stays = not fresh or edited(folder)
     if not (stays and profile_of(folder, recipe)):
@@ -147,6 +168,6 @@ def put_aside(folder: Path) -> str:
 def digest(folder: Path, recipe: Recipe) -> str | None:
     """A hash of what the profile tells with the contexts, comments aside; None where they are told without one."""
     path = folder / FILE
-    if not uses_profile(recipe) or not path.exists():
+    if not uses_profile(folder, recipe) or not path.exists():
         return None
     return hashlib.sha256(str(sections(path.read_text(encoding="utf-8", errors="replace"))).encode()).hexdigest()

@@ -2,10 +2,12 @@
 
     contexts.jsonl -> profile-samples.jsonl (the model's answers, a batch a line) -> profile.md, profile.json
 
-Map: the model writes a few facts about the author for each passage. A fact that its passage does not support is dropped.
-Reduce: equal facts are merged. While they exceed `sources.profile_tokens`, the model writes groups of them in fewer words.
-What still exceeds it is cut, the lowest rank first. Each line names its notes. The profile of one author is made of training
-notes only. Each of several people has a profile of their own notes, which all lie on one side of the split.
+Map: the model writes a few facts about the author for each passage. A fact that its passage does not support is dropped: its words
+must stand there, and the model must find it likelier under the passage than under none. Of two facts that contradict each other,
+that of the later note stays, where both notes have dates in their names. Reduce: equal facts are merged. While they exceed
+`sources.profile_tokens`, the model writes groups of them in fewer words. What still exceeds it is cut, the lowest rank first. Each
+line names its notes. The profile of one author is made of training notes only. Each of several people has a profile of their own
+notes, which all lie on one side of the split.
 
 Each answer is the likeliest one, so nothing is random. It is kept by its prompt. A command that was killed therefore goes on
 and ends with the same bytes. An existing profile.md is never changed.
@@ -15,6 +17,8 @@ import hashlib
 from collections import Counter
 from pathlib import Path
 
+from ..engine import fast
+from ..engine.logprobs import token_logprobs
 from ..engine.sampling import Prefixes, sample
 from ..errors import Failure, UserError
 from ..files import append_jsonl, read_jsonl, read_records, truncate_jsonl, write_json, write_text
@@ -26,7 +30,7 @@ from ..recipe import Recipe
 from ..records import TRAIN, Context
 from ..sources import canaries
 from .contexts import FILE, STATE, edited, of_people, one_line
-from .facts import SUBJECT, Fact, condensed, merge, ranked, sentences, supported, unfit
+from .facts import SUBJECT, Fact, condensed, merge, newest, ranked, sentences, supported, unfit
 
 SAMPLES = "profile-samples.jsonl"
 TELL = f'Note:\n{{note}}\n\nWhat does this note tell about its writer? Write short sentences that begin with "{SUBJECT}".'
@@ -44,6 +48,7 @@ CONDENSE_EXAMPLE = (
 )
 TOKENS = 64  # of an answer, at most
 GROUP = 6  # facts that are condensed together, into half as many sentences
+LEAST_GAIN = 0.0  # nats a token by which a note must make its fact likelier
 ROUNDS = 4  # of condensing, at most
 PROGRESS = 0.9  # share of the length before a round; a round that leaves more than this was of no use
 HEAD = (
@@ -110,18 +115,38 @@ def facts_of_passages(
     rows = [row for row, fit in zip(rows, fits, strict=True) if fit]
     with reporter.track("reading notes for a profile", total=len(requests), unit="passages") as bar:
         answers = write(folder / SAMPLES, requests, loaded, recipe, bar)
-    supported_facts: dict[str, list[Fact]] = {name: [] for name in people}
-    for (name, place, context), (text, finished) in zip(rows, answers, strict=True):
+    written: list[tuple[str, Fact, list[int]]] = []
+    for (name, place, context), (text, finished), tokens in zip(rows, answers, requests, strict=True):
         for sentence in sentences(text, finished):
             fault = unfit(sentence, context.text)
             if fault:
                 dropped[fault] += 1
             else:
                 origin = f"{context.source}:{context.line}"
-                supported_facts[name].append(Fact(sentence, (origin,), supported(sentence, context.text), place))
-    merged = {name: merge(facts) for name, facts in supported_facts.items()}
-    dropped["said_twice"] += sum(map(len, supported_facts.values())) - sum(map(len, merged.values()))
+                written.append((name, Fact(sentence, (origin,), supported(sentence, context.text), place), tokens))
+    without = request(loaded, shown, TELL.replace("{note}", ""))
+    gained = gains(loaded, [(fact.text, tokens) for _, fact, tokens in written], without)
+    likely: dict[str, list[Fact]] = {name: [] for name in people}
+    for (name, fact, _), gain in zip(written, gained, strict=True):
+        if gain >= LEAST_GAIN:
+            likely[name].append(fact)
+    dropped["unlikely"] += len(written) - sum(map(len, likely.values()))
+    standing = {name: newest(facts) for name, facts in likely.items()}
+    dropped["contradicted"] += sum(map(len, likely.values())) - sum(map(len, standing.values()))
+    merged = {name: merge(facts) for name, facts in standing.items()}
+    dropped["said_twice"] += sum(map(len, standing.values())) - sum(map(len, merged.values()))
     return merged
+
+
+def gains(loaded: LoadedModel, facts: list[tuple[str, list[int]]], without: list[int]) -> list[float]:
+    """Nats a token by which each fact is likelier under the request that it answered, token ids, than under `without`."""
+    if not facts:
+        return []
+    tokens = [list(loaded.tokenizer.encode(text.removeprefix(SUBJECT), add_special_tokens=False)) for text, _ in facts]
+    with fast(loaded.model):
+        own = token_logprobs(loaded.model, [asked for _, asked in facts], [[some] for some in tokens])
+        (bare,) = token_logprobs(loaded.model, [without], [tokens])
+    return [float((under[0] - of_none).mean()) for under, of_none in zip(own, bare, strict=True)]
 
 
 def reduce(

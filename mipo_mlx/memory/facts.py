@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from ..text.parroting import EVERYDAY, stem
+from ..text.parroting import EVERYDAY, NEGATIONS, stem
 from ..text.words import likeness, repeated_share, words
 
 SUBJECT = "The user"
@@ -22,6 +22,13 @@ OTHER_SUBJECT = re.compile(r"^(?:the|this) (?:writer|author|person|speaker|narra
 ABOUT = re.compile(rf"{SUBJECT}(?:'s|\u2019s)? [^\"\u201c:?]*$")  # no quotation, no list, no question
 MARKER = re.compile(r"^(?:[-*+\u2022]|\d+[.)])\s+")
 ENDING = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
+
+
+DATE = re.compile(r"(?<!\d)(?:19|20)\d\d[-_.]?(?:0[1-9]|1[0-2])[-_.]?(?:0[1-9]|[12]\d|3[01])(?!\d)")
+NUMBERS = frozenset("no one two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty hundred".split())
+DENIED = NEGATIONS | {"longer", "stopped"}
+# A person has one of each at a time.
+ONE_AT_A_TIME = re.compile(rf"{SUBJECT} (?:now )?(lives in|works (?:at|for)|is (?:married|engaged) to)\b")
 
 
 @dataclass(frozen=True)
@@ -103,6 +110,34 @@ def merge(facts: list[Fact]) -> list[Fact]:
 
 def _same(fact: Fact, other: Fact, stems: set[str], others: set[str]) -> bool:
     return stems <= others or likeness(fact.text, other.text) >= ALIKE
+
+
+def newest(facts: list[Fact]) -> list[Fact]:
+    """The facts without those that a fact of a later note contradicts. Notes have the dates in their names; others stay."""
+    dated = [(date_of(fact), fact) for fact in facts]
+    later = sorted((pair for pair in dated if pair[0]), key=lambda pair: pair[0])
+    old = {one for n, (day, one) in enumerate(later) if any(day < other and opposed(one, two) for other, two in later[n + 1 :])}
+    return [fact for fact in facts if fact not in old]
+
+
+def date_of(fact: Fact) -> str:
+    """The last date in the names of a fact's notes, as eight digits; "" where they have none."""
+    days = [re.sub(r"\D", "", day) for source in fact.sources for day in DATE.findall(source.rpartition(":")[0])]
+    return max(days, default="")
+
+
+def opposed(one: Fact, other: Fact) -> bool:
+    """Whether two facts cannot both hold: they differ in a number alone, in a "not" alone, or in where a person lives or works."""
+    said = [words(fact.text) for fact in (one, other)]
+    bare = [[word for word in some if not (word.isdigit() or word in NUMBERS)] for some in said]
+    if bare[0] == bare[1]:
+        return said[0] != said[1]
+    kinds = [ONE_AT_A_TIME.match(fact.text) for fact in (one, other)]
+    if kinds[0] and kinds[1] and kinds[0][1] == kinds[1][1]:
+        names = named(one.text), named(other.text)
+        return all(names) and not names[0] & names[1]
+    rest = [telling(" ".join(word for word in some if word not in DENIED)) for some in said]
+    return (not DENIED & set(said[0])) != (not DENIED & set(said[1])) and rest[0] == rest[1] != set()
 
 
 def ranked(facts: list[Fact]) -> list[Fact]:

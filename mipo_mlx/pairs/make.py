@@ -34,8 +34,8 @@ from ..files import (
     write_jsonl,
     write_records,
 )  # fmt: skip
-from ..memory.contexts import FILE, digest, kept_contexts, read_contexts, uses_profile
-from ..memory.distil import write_profile
+from ..memory.contexts import digest, kept_contexts, read_contexts, settle
+from ..memory.settling import lacks_profile, settle_contexts
 from ..models import adapters
 from ..models.load import LoadedModel, load, load_tokenizer, model_config
 from ..models.prompts import PromptBuilder, window_of
@@ -150,8 +150,8 @@ def prepared(folder: Path, recipe: Recipe, reporter: Reporter, round_number: int
     prompts = read_records(folder / "prompts.jsonl", Prompt)
     planned(folder, recipe, contexts, prompts, round_number)  # before the model is loaded: too few notes end the run at once
     loaded = load(recipe.model)
-    if uses_profile(recipe) and contexts:
-        write_profile(folder, recipe, loaded, reporter)
+    if contexts:
+        settle_contexts(folder, recipe, loaded, reporter)
         contexts = read_contexts(folder, recipe, update)
     if add_questions(folder, recipe, loaded, reporter):
         prompts = read_records(folder / "prompts.jsonl", Prompt)
@@ -181,11 +181,12 @@ def share(folder: Path, recipe: Recipe, part: Share, have: Iterable[int], out: C
 
 
 def write_missing(folder: Path, recipe: Recipe, reporter: Reporter) -> None:
-    """Write the profile and the questions that the model makes of the notes, where they are missing: the plan needs them."""
-    lacks_profile = uses_profile(recipe) and not (folder / FILE).exists()
+    """Write the profile and the questions that the model makes of the notes, where they are missing, and settle what contexts tell:
+    the plan needs them."""
     asked = any(is_own(prompt) for prompt in read_records(folder / "prompts.jsonl", Prompt))
-    if lacks_profile or (recipe.pairs.own_prompts and not asked):
+    if lacks_profile(folder, recipe) or (recipe.pairs.own_prompts and not asked):
         prepared(folder, recipe, reporter)
+    settle(folder, recipe)
 
 
 def planned(

@@ -15,6 +15,7 @@ from .. import recipe_loading
 from ..evaluation import blind, outcome
 from ..evaluation.outcome import Fresh, Outcome
 from ..export import results
+from ..export.system import without_profile
 from ..files import rounds, write_text
 from ..progress import Reporter, duration
 from ..recipe import Evaluation, Recipe
@@ -77,6 +78,7 @@ class Page:
     data: list[record.Listing]
     skipped: list[tuple[str, str]]  # (file, why it could not be read)
     ways: list[record.Way]
+    without_profile: str  # that the exported files carry none
     record: list[record.Listing]
     recipe: str
     hashes: list[tuple[str, str]]  # (file, SHA-256)
@@ -154,6 +156,7 @@ def contents(folder: Path, recipe: Recipe) -> Page:
         data=record.data(folder),
         skipped=[(row["file"], row["why"]) for row in unread],
         ways=[] if unfinished else record.ways(folder),
+        without_profile="" if unfinished else without_profile(folder, recipe),
         record=record.record(folder, manifest, recipe),
         recipe=recipe_loading.dump(_evaluated_with(recipe, result)),
         hashes=results.compared(folder),

@@ -122,7 +122,7 @@ class Desk:
         """profile.md as it stands. `trained` says that the run's pairs were sampled with it."""
         path = self.owned.folder / contexts.FILE
         text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-        trained = contexts.uses_profile(self.owned.recipe) and (self.owned.folder / "samples.jsonl").exists()
+        trained = contexts.uses_profile(self.owned.folder, self.owned.recipe) and (self.owned.folder / "samples.jsonl").exists()
         several = contexts.of_people(self.owned.recipe)
         return {"text": text, "version": version_of(text), "trained": trained, "several": several}
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from mipo_mlx.commands import summary
+from mipo_mlx.export.system import without_profile
 from mipo_mlx.recipe import Recipe
 from mipo_mlx.run import Run
 
@@ -17,6 +18,24 @@ def test_the_smallest_base_is_named_as_what_it_is(tmp_path, monkeypatch, model, 
     assert ("too few to write answers that read well" in output) == named
     assert output.startswith("It worked.\n\n") and "report.html" in output and " 0.3 MB" in output
     assert output.endswith(f"use it\n  mipo-mlx chat {tmp_path}")
+
+
+def test_a_run_whose_files_carry_no_profile_says_so(tmp_path):
+    """Not where its recipe wants none, where there is one, or where the notes are those of several people."""
+
+    def says(**more) -> bool:
+        recipe = Recipe.model_validate({"model": "none", "sources": {"notes": "some", **more.pop("sources", {})}, **more})
+        line = without_profile(tmp_path, recipe)
+        assert summary.usage(Run(tmp_path, recipe)).endswith(f"\n{line}" if line else f"chat {tmp_path}")
+        return f"`mipo-mlx profile {tmp_path}`" in line
+
+    assert says()
+    assert not says(export={"system": "none"}) and not says(export={"system": "Be brief."})
+    assert not says(export={"mlx": False, "gguf": []}) and not says(sources={"columns": {"note": "user"}})
+    (tmp_path / "profile.md").write_text("# Profile\n")
+    assert says()
+    (tmp_path / "profile.md").write_text("- The user keeps bees.\n")
+    assert not says()
 
 
 def test_built_in_recipes_are_listed_with_their_first_line():

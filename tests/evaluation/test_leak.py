@@ -262,7 +262,8 @@ def test_a_profile_told_in_training_is_trained_text(tmp_path, tiny_folder):
     runs = leak.passages([said], told).longest
     assert runs["train"] == 12 and runs["heldout"] < 3  # a common word or two
     assert not any("eleven clocks" in c.text for c in leak._scored(told, one))  # the same on both sides: no comparison
-    plain = leak.known_contexts(tmp_path / "one", settings)
+    without = settings.model_copy(update={"sources": settings.sources.model_copy(update={"context": "passage"})})
+    plain = leak.known_contexts(tmp_path / "one", without)
     assert leak.passages([said], plain).longest["train"] < 3  # told without the profile, it is not trained on
     people = "".join(f"## n{i}\n- The user has {i} dogs.\n" for i in range(8))
     for context in ("both", "profile"):

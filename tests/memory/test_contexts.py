@@ -54,10 +54,35 @@ def test_comments_bullets_headings_and_sources_are_not_told():
 
 
 def test_passages_need_no_profile(folder):
-    found = read_contexts(folder, made())
-    assert [c.full_text for c in found] == ["I bake.", "I row.", "I sing.", "I run."]
+    for context in ("auto", "passage"):
+        found = read_contexts(folder, made(f"sources.context={context}"))
+        assert [c.full_text for c in found] == ["I bake.", "I row.", "I sing.", "I run."]
     (folder / "profile.md").write_text(PROFILE)
-    assert read_contexts(folder, made()) == found
+    assert read_contexts(folder, made("sources.context=passage")) == found
+
+
+def test_auto_is_both_where_there_is_a_profile_and_stays_as_it_was_settled(folder, tmp_path):
+    """Each part of a run that asks under contexts reads them with `read_contexts`, and the hash of what is told with `digest`."""
+    auto, passage = made(), made("sources.context=passage")
+    assert contexts.told(folder, auto) == "passage"
+    (folder / "profile.md").write_text("<!-- nothing yet -->\n# Profile\n")
+    assert contexts.told(folder, auto) == "passage"
+    (folder / "profile.md").write_text("- The user keeps bees.\n")
+    assert contexts.told(folder, auto) == "both" and read_contexts(folder, auto) == read_contexts(
+        folder, made("sources.context=both")
+    )
+    assert contexts.told(folder, several("auto")) == contexts.told(folder, made("pairs.file=some.jsonl")) == "passage"
+    assert contexts.settle(folder, auto) == "both"
+    (folder / "profile.md").unlink()
+    with pytest.raises(UserError, match=r"profile.md: missing"):
+        read_contexts(folder, auto)
+    (folder / "context.json").unlink()
+    assert contexts.settle(folder, auto) == "passage"
+    (folder / "profile.md").write_text("- The user keeps bees.\n")
+    assert read_contexts(folder, auto) == read_contexts(folder, passage) and contexts.digest(folder, auto) is None
+    assert contexts.settle(folder, auto) == "passage"  # as in an update of the notes
+    (folder / "context.json").unlink()
+    assert contexts.settle(folder, passage) == "passage" and not (folder / "context.json").exists()
 
 
 def test_both_puts_the_authors_profile_before_every_passage(folder):
@@ -110,10 +135,10 @@ def test_the_hash_is_that_of_what_is_told(folder):
     (folder / "profile.md").write_text("- The user bakes. <!-- a.md:1 -->\n")
     first = contexts.digest(folder, both)
     (folder / "profile.md").write_text("# Me\n- The user bakes.\n")
-    assert contexts.digest(folder, both) == first
+    assert contexts.digest(folder, both) == first == contexts.digest(folder, made())
     (folder / "profile.md").write_text("- The user bakes rye.\n")
     assert contexts.digest(folder, both) != first
-    assert contexts.digest(folder, made()) is None
+    assert contexts.digest(folder, made("sources.context=passage")) is None
 
 
 def test_chat_gets_contexts_as_training_does(folder):

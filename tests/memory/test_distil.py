@@ -13,10 +13,11 @@ from click.testing import CliRunner
 from mipo_mlx import cli, recipe, recipe_loading, run
 from mipo_mlx.commands import profile
 from mipo_mlx.commands.dry_run import count
+from mipo_mlx.engine.logprobs import token_logprobs
 from mipo_mlx.errors import Failure, UserError
 from mipo_mlx.evaluation import requests
 from mipo_mlx.files import read_json, read_records, write_records
-from mipo_mlx.memory import contexts, distil, facts
+from mipo_mlx.memory import contexts, distil, facts, settling
 from mipo_mlx.memory.distil import write_profile
 from mipo_mlx.models.load import load
 from mipo_mlx.pairs import make
@@ -50,6 +51,7 @@ def writer(monkeypatch, loaded):
 
     monkeypatch.setattr(distil, "sample", sample)
     monkeypatch.setattr(distil, "Prefixes", WholePrompts)
+    monkeypatch.setattr(distil, "gains", lambda loaded, facts, without: [1.0] * len(facts))  # no model finds them likely
     return asked
 
 
@@ -153,6 +155,30 @@ def test_nothing_that_the_notes_support(loaded, tmp_path, tiny_folder, monkeypat
         write_profile(tmp_path, made(tiny_folder), loaded, QUIET)
 
 
+def test_a_fact_that_its_note_makes_no_likelier_is_dropped(writer, loaded, tmp_path, tiny_folder, monkeypatch):
+    folder = fill(tmp_path)
+
+    def gains(loaded, written, without):
+        assert "I like" not in loaded.tokenizer.decode(without)
+        assert all("I like" in loaded.tokenizer.decode(tokens) for _, tokens in written)
+        return [distil.LEAST_GAIN - 0.01 if " most" in text else distil.LEAST_GAIN for text, _ in written]
+
+    monkeypatch.setattr(distil, "gains", gains)
+    write_profile(folder, made(tiny_folder), loaded, QUIET)
+    assert lines(folder) and not any(" most" in line for line in lines(folder))
+    assert read_json(folder / "profile.json")["dropped"]["unlikely"] == 24
+
+
+def test_gains_are_means_of_differences(loaded):
+    facts, without = [("The user keeps bees.", [5, 6, 7]), ("The user sings.", [8, 9])], [5, 9]
+    got = distil.gains(loaded, [*facts, ("The user keeps bees.", without)], without)
+    tokens = [loaded.tokenizer.encode(text, add_special_tokens=False) for text in (" keeps bees.", " sings.")]
+    for gain, (_, asked), some in zip(got, facts, tokens, strict=False):
+        (own,), (bare,) = token_logprobs(loaded.model, [asked, without], [[some], [some]])
+        assert gain == pytest.approx(float(own.mean() - bare.mean()), abs=1e-4)
+    assert got[2] == pytest.approx(0, abs=1e-5) and distil.gains(loaded, [], without) == []
+
+
 def test_no_notes_to_train_on(loaded, tmp_path, tiny_folder):
     with pytest.raises(UserError, match="no notes to train on"):
         write_profile(tmp_path, made(tiny_folder), loaded, QUIET)
@@ -168,6 +194,7 @@ def lenient(monkeypatch):
     for module in (distil, facts):
         monkeypatch.setattr(module, "unfit", lambda fact, source: None)
         monkeypatch.setattr(module, "sentences", lambda text, finished: [" ".join(text.split())])
+    monkeypatch.setattr(distil, "LEAST_GAIN", -1e9)
 
 
 def test_killed_anywhere_it_ends_with_the_same_bytes(lenient, loaded, tmp_path, tiny_folder, monkeypatch):
@@ -272,6 +299,27 @@ def test_dry_run_counts_the_profile(tiny_folder):
     assert profiled.prompt_tokens == passage.prompt_tokens + 2000 and profiled.sampled == passage.sampled + 24 * 64
 
 
+def test_train_makes_the_profile_where_the_base_is_large_enough(writer, loaded, tiny_folder, tmp_path, monkeypatch):
+    """And goes on without one where the notes support no fact."""
+
+    def pairs(name, **sources):
+        folder = fill(tmp_path / name, notes=4)
+        values = make_recipe(tiny_folder, sources={"notes": "some", "profile_tokens": 60, **sources})
+        settling.settle_contexts(folder, values, loaded, QUIET)
+        told = contexts.read_contexts(folder, values)
+        return (folder / "profile.md").exists(), bool(told[0].profile), read_json(folder / "context.json", {})
+
+    assert pairs("small") == (False, False, {"context": "passage"})
+    assert pairs("asked", profile=True) == (True, True, {"context": "both"})
+    assert pairs("for-export", profile=True, context="passage") == (True, False, {})
+    monkeypatch.setattr(settling, "LARGE", 1)
+    assert pairs("large") == (True, True, {"context": "both"})
+    assert pairs("off", profile=False) == (False, False, {"context": "passage"})
+    assert pairs("people", columns={"note": "user"}) == (False, False, {"context": "passage"})
+    monkeypatch.setattr(distil, "gains", lambda loaded, facts, without: [-1.0] * len(facts))
+    assert pairs("unfit") == (False, False, {"context": "passage"})
+
+
 @pytest.fixture
 def command(tiny_folder, tmp_path, writer):
     """Runs `mipo-mlx` on twelve notes; returns what it printed."""
@@ -279,7 +327,7 @@ def command(tiny_folder, tmp_path, writer):
     notes.mkdir()
     for context in make_contexts(12, 1):
         (notes / Path(context.source).name).write_text(f"{context.text} Call me at 020 7946 0958.\n")
-    values = make_recipe(tiny_folder, sources={"notes": str(notes), "min_tokens": 4})
+    values = make_recipe(tiny_folder, sources={"notes": str(notes), "min_tokens": 4, "context": "passage"})
     (tmp_path / "r.yaml").write_text(recipe_loading.dump(values))
 
     def invoke(*arguments, code=0):

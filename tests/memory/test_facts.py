@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from mipo_mlx.memory.facts import Fact, condensed, merge, ranked, sentences, supported, unfit
+from mipo_mlx.memory.facts import Fact, condensed, merge, newest, ranked, sentences, supported, unfit
 
 NOTE = "Bees. I keep four hives behind the shed in Bristol and sell the honey at the market on Sundays, since 2019."
 
@@ -100,3 +100,41 @@ def test_condensed_facts_keep_the_sources_of_what_they_stand_for():
     assert left == group[2]  # what was not said is not lost
     assert dropped == {"unsupported": 1}
     assert condensed("Nothing.", True, group, dropped) == group
+
+
+def fact_in(text: str, source: str) -> Fact:
+    return Fact(text, (source,), 1.0, 0)
+
+
+@pytest.mark.parametrize(
+    "older, newer",
+    [
+        ("The user keeps two hives.", "The user keeps five hives."),
+        ("The user is 40 years old.", "The user is 41 years old."),
+        ("The user eats meat.", "The user does not eat meat."),
+        ("The user eats meat on Sundays.", "The user no longer eats meat on Sundays."),
+        ("The user lives in Oslo.", "The user lives in a loft in Bergen."),
+        ("The user works for Acme as a clerk.", "The user works for Globex."),
+    ],
+)
+def test_of_two_facts_that_contradict_each_other_the_later_stays(older, newer):
+    old, new = fact_in(older, "diary/2019-05-01.md:3"), fact_in(newer, "journal/2023_01_02.md:1")
+    assert newest([old, new]) == [new] and newest([new, old]) == [new]
+    same_day, undated = fact_in(older, "x 20230102.md:9"), fact_in(older, "notes.md:20190501")
+    assert newest([same_day, new]) == [same_day, new] and newest([undated, new]) == [undated, new]
+
+
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        ("The user lives in Oslo.", "The user lives in a small flat."),
+        ("The user lives in Oslo.", "The user lives in Oslo near the harbour."),
+        ("The user has a niece named Ida.", "The user has a niece named Mia."),
+        ("The user keeps bees.", "The user does not keep goats."),
+        ("The user keeps bees.", "The user keeps bees."),
+        ("The user works for Acme.", "The user lives in Bergen."),
+    ],
+)
+def test_facts_that_can_both_hold_stay(one, other):
+    both = [fact_in(one, "2019-05-01.md:3"), fact_in(other, "2023-01-02.md:3")]
+    assert newest(both) == both
