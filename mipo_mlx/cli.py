@@ -75,16 +75,20 @@ def train(options: RunOptions, plan: bool) -> None:
     goes on as it was begun. Without it, the recipe that `mipo-mlx init` wrote here.
     """
     from . import run as runs
-    from .commands import dry_run, start, summary
+    from .commands import dry_run, start, summary, together
     from .progress import Reporter
 
     if plan:
         echo(dry_run.describe(start.plan_target(options), Reporter(options.quiet)))
         return
-    run = start.open_target(options)
-    with start.begun(run, "report", options) as reporter:
-        runs.execute(run, "report", reporter)
-    echo(summary.final(run))
+    with together.team() as leads:
+        if not leads:
+            return
+        run = start.open_target(options)
+        with start.begun(run, "report", options) as reporter:
+            together.train_first(run, reporter)
+            runs.execute(run, "report", reporter)
+        echo(summary.final(run))
 
 
 @main.command()

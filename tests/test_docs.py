@@ -29,7 +29,7 @@ KEY = re.compile(r"(?<![\w/.])(?:sources|pairs|training|evaluation|memory|export
 PLACE = re.compile(r"(?<![\w/.])(?:mipo_mlx|tests|benchmarks|recipes|docs|examples)/[\w./-]*\w")
 UNMADE = ("/.cache", "NAME")  # made by a command, or a placeholder
 FILES = (".json", ".jsonl", ".py", ".sqlite")  # pairs.jsonl is no key
-OTHERS = {"--lora", "--no-deps", "--adapter-path", "--force-reinstall"}  # options of other programs
+OTHERS = {"--lora", "--no-deps", "--adapter-path", "--force-reinstall", "--hostfile", "--backend"}  # options of other programs
 
 
 @pytest.fixture(params=PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())

@@ -50,30 +50,41 @@ class Step:
     watchdog: bool  # the system ended a micro-batch that took too long, and it ran again
 
 
-def gradient_step(model: nn.Module, pairs: list[Pair], settings: Training, *, token_budget: int, pad_id: int) -> Step:
+def gradient_step(
+    model: nn.Module, pairs: list[Pair], settings: Training, *, token_budget: int, pad_id: int, share: tuple[int, int] = (0, 1)
+) -> Step:
     """Loss and gradient of the mean loss over `pairs`, which are all pairs of one or more grids.
 
     Where they are `Taught`, the loss is the divergence from their goals, whatever the objective.
+    share: (i, n): the i-th of n shares of that mean, which add up to it; of pairs, or of grids where a loss needs a whole one.
+
     The split into micro-batches changes the result by rounding alone. Raises Failure where a single pair does not fit into
     memory even with gradient checkpointing, or where the system's watchdog ends it again and again.
     """
     total = _Sum(model, settings, token_budget, pad_id, len(pairs))
     before, mode = model.trainable_parameters(), model.training
     model.train()
+    is_taught = isinstance(pairs[0], distilling.Taught)
+    by_grid = settings.objective in CONTRASTS_CONTEXTS and not is_taught
+    windows = contrasting.windows(pairs) if by_grid else [Window([pair], [[i]]) for i, pair in enumerate(pairs)]
+    own = windows[share[0] :: share[1]]
+    mine = own or windows[:1]  # where there is nothing to do, the first one is computed and counts nothing: shapes and names
     try:
-        if isinstance(pairs[0], distilling.Taught):
-            total.add_distilled(Window(pairs, [[i] for i in range(len(pairs))]))
+        if not by_grid:
+            window = Window([w.pairs[0] for w in mine], [w.positions[0] for w in mine])
+            (total.add_distilled if is_taught else total.add)(window)
         elif settings.objective == "tilt":
-            total.add_distilled(total.tilted(contrasting.windows(pairs)))
-        elif settings.objective in CONTRASTS_CONTEXTS:
-            for window in contrasting.windows(pairs):
-                total.add_contrasting(window)
+            total.add_distilled(total.tilted(mine))
         else:
-            total.add(Window(pairs, [[i] for i in range(len(pairs))]))
+            for window in mine:
+                total.add_contrasting(window)
     finally:
         model.update(before)  # tracing leaves its own copies in the model
         model.train(mode)
-    means = {key: float(np.mean([row[key] for row in total.rows])) for key in total.rows[0]}
+    rows = [row for row in total.rows if row]
+    means = {key: float(np.sum([row[key] for row in rows])) / len(pairs) for key in rows[0]}
+    if not own:
+        means, total.gradients = dict.fromkeys(means, 0.0), tree_map(mx.zeros_like, total.gradients)
     return Step(means.pop("loss"), total.gradients, means, total.budget, total.checkpoint, total.watchdog)
 
 

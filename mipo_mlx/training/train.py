@@ -9,7 +9,7 @@ several rounds of sampling and training come here through `rounds.py`.
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -29,6 +29,7 @@ from .metrics import Row
 from .monitor import Curves, Watcher
 from .schedule import group_grids, learning_rate, plan_steps, should_stop
 from .step import Step, gradient_step
+from .team import Team, current
 from .validation import Validation
 
 
@@ -56,6 +57,7 @@ class Job:
     budget: int  # tokens computed at once
     pad: int  # token id that fills shorter rows
     round_number: int = 1  # a later round has checkpoints-2/ and so on
+    team: Team = field(default_factory=Team)  # the machines that train; the first one alone reads and writes the folder
 
     @property
     def checkpoints(self) -> Path:
@@ -166,10 +168,30 @@ def fit_watched(start: Start, folder: Path, recipe: Recipe, reporter: Reporter, 
 
 
 def fit(start: Start, folder: Path, recipe: Recipe, watch: Watch, target: str = "adapters") -> Result:
-    """Load the model, train its adapters into `folder`/`target`; continues from the checkpoints in `folder`."""
-    loaded = load.load(recipe.model)
+    """Load the model, train its adapters into `folder`/`target`; continues from the checkpoints in `folder`.
+
+    On the first of several machines the others get the same training from here.
+    """
+    if (team := current()).size > 1:
+        team.shared({"recipe": recipe.model_dump(mode="json"), "start": {**asdict(start), "adapters": None}})
+    return fit_here(start, folder, recipe, watch, target)
+
+
+def follow(order: dict[str, Any]) -> None:
+    """On another machine: take part in a training of the first one, which `fit` ordered."""
+    given = order["start"]
+    sides = {name: [Pair(**row) for row in given[name]] for name in ("train", "validation")}
+    start = Start(**{**given, **sides, "longest": memory_plan.Shape(**given["longest"])})
+    fit_here(start, Path(), Recipe.model_validate(order["recipe"]), Watch(Reporter(quiet=True)))
+
+
+def fit_here(start: Start, folder: Path, recipe: Recipe, watch: Watch, target: str = "adapters") -> Result:
+    """This machine's part of `fit`."""
+    team, loaded = current(), load.load(recipe.model)
     settings, limit = recipe.training, backend.device().budget
-    config = {**adapters.attach(loaded.model, settings.lora, recipe.seed), identity.KEY: identity.identity_of(loaded.path)}
+    base = identity.identity_of(loaded.path)
+    team.agree(f"base {base}, {backend.device().kind}, MLX {backend.versions()['mlx']}", "base, device and MLX's version")
+    config = {**adapters.attach(loaded.model, settings.lora, recipe.seed), identity.KEY: base}
     if start.adapters:
         adapters.restore(loaded.model, start.adapters)
     mx.eval(loaded.model.parameters())
@@ -188,9 +210,11 @@ def fit(start: Start, folder: Path, recipe: Recipe, watch: Watch, target: str = 
         budget=plan.token_budget if settings.micro_batch_tokens == "auto" else settings.micro_batch_tokens,
         pad=min(loaded.tokenizer.eos_token_ids),
         round_number=start.round_number,
+        team=team,
     )
     result = train(loaded.model, job, watch)
-    adapters.save(loaded.model, folder / target, config)
+    if team.leads:
+        adapters.save(loaded.model, folder / target, config)
     return result
 
 
@@ -207,18 +231,18 @@ def train(model: Any, job: Job, watch: Watch) -> Result:
         learning_rate=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay, bias_correction=True
     )
     optimizer.init(model.trainable_parameters())
-    validation = Validation.start(model, job.validation, settings.reference != "base") if job.validation else None
-    saved = checkpoints.latest(job.checkpoints)
-    state = _restore(model, optimizer, job, saved)
-    for row in metrics.read(job.folder):
+    leads = job.team.leads
+    validation = Validation.start(model, job.validation, settings.reference != "base") if job.validation and leads else None
+    state, is_begun = _restore(model, optimizer, job)
+    for row in metrics.read(job.folder) if leads else ():
         watch.see(row)
     stopped, warned = None, False
     with watch.reporter.track("training", len(steps), "steps", watch.curves.lines if watch.curves else None) as bar:
         bar.skip(state.step)
-        if saved is None:
-            if validation:
+        if not is_begun:
+            if job.validation:
                 _validate(model, validation, job, state, watch)
-            checkpoints.save(job.checkpoints, state, adapters.weights(model), optimizer)
+            _save(model, optimizer, job, state)
         while state.step < len(steps) and stopped is None:
             began = time.perf_counter()
             pairs = [pair for grid in steps[state.step] for pair in grids[grid]]
@@ -239,10 +263,10 @@ def train(model: Any, job: Job, watch: Watch) -> Result:
             bar.advance(1, f"loss {row['loss']:.3f}" + (f"  accuracy {row['accuracy']:.2f}" if "accuracy" in row else ""))
             if stopped is None:
                 last = state.step == len(steps)
-                if validation and (last or state.step % settings.evaluate_every == 0):
+                if job.validation and (last or state.step % settings.evaluate_every == 0):
                     stopped = _validate(model, validation, job, state, watch)
                 if stopped is None and (last or state.step % settings.checkpoint_every == 0 or state.best_step == state.step):
-                    checkpoints.save(job.checkpoints, state, adapters.weights(model), optimizer)
+                    _save(model, optimizer, job, state)
     best = _keep_best(model, job, state, stopped)
     return Result(state.step, len(steps), best, state.best_loss, state.first_loss, stopped)
 
@@ -253,14 +277,16 @@ def _gradient(model: Any, pairs: list[Pair], job: Job, state: checkpoints.State)
     mx.random.seed(Random(seed_for(job.seed, f"step/{state.step}", "/")).getrandbits(31))
     fitting = job.settings.model_copy(update={"checkpoint_gradients": True}) if state.checkpointed else job.settings
     budget = job.budget if state.token_budget is None else min(job.budget, state.token_budget)
-    step = gradient_step(model, pairs, fitting, token_budget=budget, pad_id=job.pad)
+    share = (job.team.rank, job.team.size)
+    step = job.team.total(gradient_step(model, pairs, fitting, token_budget=budget, pad_id=job.pad, share=share))
     state.token_budget, state.checkpointed = step.token_budget, step.checkpointed
     return step
 
 
-def _validate(model: Any, validation: Validation, job: Job, state: checkpoints.State, watch: Watch) -> str | None:
+def _validate(model: Any, validation: Validation | None, job: Job, state: checkpoints.State, watch: Watch) -> str | None:
     """Measure the validation pairs and remember the best step. Returns why training must end, or None."""
-    row = {"step": state.step, **validation.measure(model, job.settings.beta)}
+    measured = validation.measure(model, job.settings.beta) if validation else None
+    row = {"step": state.step, **job.team.shared(measured)}  # the first machine's, and the others wait for it
     _log(row, job, state, watch)
     if not watch.reporter.terminal:
         watch.reporter.say(monitor.line(row))
@@ -274,7 +300,8 @@ def _validate(model: Any, validation: Validation, job: Job, state: checkpoints.S
 
 def _log(row: Row, job: Job, state: checkpoints.State, watch: Watch) -> None:
     """Append a row to metrics.jsonl and show it to everybody who watches."""
-    watch.see(metrics.append(job.folder, {"round": job.round_number, **row}))
+    if job.team.leads:
+        watch.see(metrics.append(job.folder, {"round": job.round_number, **row}))
     state.metrics_lines += 1
 
 
@@ -283,21 +310,39 @@ def _speed(pairs: list[Pair], seconds: float) -> Row:
     return {"tokens_per_second": tokens / seconds, "seconds": seconds}
 
 
-def _restore(model: Any, optimizer: Any, job: Job, saved: checkpoints.State | None) -> checkpoints.State:
-    """Put the newest checkpoint on model and optimizer, and cut off the metrics behind it; without one, begin at step 0."""
-    state = saved or checkpoints.State(0, sum(row["round"] < job.round_number for row in metrics.read(job.folder)))
+def _save(model: Any, optimizer: Any, job: Job, state: checkpoints.State) -> None:
+    weights = adapters.weights(model)
+    job.team.agree_on(weights)
+    if job.team.leads:
+        checkpoints.save(job.checkpoints, state, weights, optimizer)
+
+
+def _restore(model: Any, optimizer: Any, job: Job) -> tuple[checkpoints.State, bool]:
+    """Put the newest checkpoint on model and optimizer, and cut off the metrics behind it; without one, begin at step 0.
+
+    Returns where training stands, and whether there was a checkpoint.
+    """
+    saved = checkpoints.latest(job.checkpoints) if job.team.leads else None
+    earlier = metrics.read(job.folder) if job.team.leads and not saved else []
+    state = saved or checkpoints.State(0, sum(row["round"] < job.round_number for row in earlier))
     if saved:
         model.load_weights(list(checkpoints.load_weights(job.checkpoints, saved.step).items()), strict=False)
         optimizer.state = checkpoints.load_optimizer(job.checkpoints, saved.step)
-    metrics.keep(job.folder, state.metrics_lines)
-    return state
+    if job.team.leads:
+        metrics.keep(job.folder, state.metrics_lines)
+    row, is_begun = job.team.shared([asdict(state), saved is not None])
+    model.update(job.team.spread(model.trainable_parameters()))
+    optimizer.state = job.team.spread(optimizer.state)
+    return checkpoints.State(**row), is_begun
 
 
 def _keep_best(model: Any, job: Job, state: checkpoints.State, stopped: str | None) -> int:
     """Put the best weights on the model and return their step: by validation loss, else the last good checkpoint.
 
-    A later round may keep its first checkpoint, which holds what the round before has learned.
+    A later round may keep its first checkpoint, which holds what the round before has learned. Only the first machine has them.
     """
+    if not job.team.leads:
+        return state.best_step or state.step
     saved = checkpoints.latest(job.checkpoints)
     best = state.best_step or (saved.step if saved else 0)
     if not best and job.round_number == 1:

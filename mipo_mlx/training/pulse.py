@@ -1,0 +1,129 @@
+"""Signs of life between the machines of a training. A machine that waits for another one in MLX would wait without an end.
+
+Every machine sends its state to the first one each second, by UDP to the address and port that MLX uses for TCP, and the first one
+answers. A process that is stopped, a Mac that sleeps and a cable that is pulled are silent. Then each machine ends with one line.
+"""
+
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+BEAT = 1.0  # seconds between two signs
+SILENT = 30.0  # seconds after which a silent machine is lost
+FIRST = 35.0  # seconds that a machine has for its first sign: it imports MLX, and comes by ssh
+STUCK = 25.0  # seconds after which machines that all wait for each other are stuck
+AGAIN = "run the same command again, with any number of machines: it goes on from the last checkpoint"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where this process stands among the machines of a training."""
+
+    rank: int  # 0 leads
+    size: int
+    host: str  # of the first machine
+    port: int
+    backend: str  # of MLX: ring or jaccl
+
+
+@dataclass
+class Peer:
+    """What is known of another machine."""
+
+    heard: float  # time of its last sign
+    spoke: bool = False
+    waits: float = 0.0  # seconds that it has waited for others
+    address: Any = None
+
+
+@dataclass
+class Pulse:
+    """Sends and hears signs of life in a thread of its own, and ends the process where a machine is lost."""
+
+    place: Place
+    peers: dict[int, Peer] = field(init=False)
+    _since: float | None = None  # this machine waits for others since then
+    _over: bool = False  # nobody is waited for any more
+    _ending: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        others = range(1, self.place.size) if self.place.rank == 0 else (0,)
+        self.peers = {rank: Peer(time.monotonic()) for rank in others}
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        if self.place.rank == 0:
+            self.socket.bind((self.place.host, self.place.port))
+        self.socket.settimeout(BEAT)
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def wait_begins(self) -> None:
+        self._since = time.monotonic()
+
+    def wait_ends(self) -> None:
+        self._since = None
+
+    def close(self, reason: str | None) -> None:
+        """Stop. `reason`: why this machine ends before its time, which the others then name."""
+        if not self._over:
+            self._over = True
+            self._send(reason)
+
+    def _run(self) -> None:
+        sent = 0.0
+        while not self._over:
+            now = time.monotonic()
+            if now - sent >= BEAT:
+                sent = now
+                self._send(None)
+                self._judge(now)
+            self._hear()
+
+    def _send(self, ended: str | None) -> None:
+        waits = time.monotonic() - self._since if self._since is not None else 0.0
+        sign = json.dumps({"rank": self.place.rank, "of": self.place.size, "waits": waits, "ended": ended}).encode()
+        first = (self.place.host, self.place.port)
+        for address in [first] if self.place.rank else [peer.address for peer in self.peers.values() if peer.address]:
+            with suppress(OSError):  # no network for now: silence tells
+                self.socket.sendto(sign, address)
+
+    def _hear(self) -> None:
+        try:
+            data, address = self.socket.recvfrom(65536)
+            sign = json.loads(data)
+            peer = self.peers[sign["rank"]]
+            if sign["of"] != self.place.size:
+                return
+            peer.heard, peer.spoke, peer.address, peer.waits = time.monotonic(), True, address, float(sign["waits"])
+            ended = sign["ended"]
+        except TimeoutError:
+            return
+        except (OSError, ValueError, KeyError, TypeError):  # no network for now, or it was no sign
+            time.sleep(BEAT / 10)
+            return
+        if ended:
+            self._end(f"{self._name(sign['rank'])} ended: {ended}")
+
+    def _judge(self, now: float) -> None:
+        for rank, peer in self.peers.items():
+            limit = SILENT if peer.spoke else FIRST
+            if now - peer.heard > limit:
+                self._end(f"{self._name(rank)} is lost: it was silent for {limit:.0f} seconds; {AGAIN}")
+        if self._since is not None and now - self._since > STUCK and all(peer.waits > STUCK for peer in self.peers.values()):
+            self._end(f"all machines wait for each other since {STUCK:.0f} seconds; {AGAIN}")
+
+    def _name(self, rank: int) -> str:
+        return f"machine {rank + 1} of {self.place.size}"
+
+    def _end(self, line: str) -> None:
+        """End the process with one line. Its main thread may wait inside MLX, where no exception reaches it."""
+        with self._ending:
+            if self._over:
+                return
+            self.close(line)
+            print(f"error: {line}", file=sys.stderr, flush=True)
+            os._exit(1)
