@@ -11,6 +11,7 @@ from ..text.words import PART, jaccard
 from .note import Passage, Tally
 
 RUN = 3  # words in a shingle
+COMPARED = 64  # earlier passages that one is compared with, those that share most: notes of a few words alone share with all
 
 
 def shingles(text: str) -> frozenset[str]:
@@ -58,7 +59,8 @@ def near_duplicates(sets: list[frozenset[str]], threshold: float) -> list[int | 
         rarest = sorted(members, key=lambda member: (frequency[member], member))
         # Two sets that reach the threshold share at least ceil(threshold * size) members, so at least one of the prefix.
         prefix = rarest[: len(rarest) - math.ceil(threshold * len(rarest) - 1e-9) + 1]
-        candidates = sorted({other for member in prefix for other in index[member]})
+        shared = Counter(other for member in prefix for other in index[member])
+        candidates = sorted(shared if len(shared) <= COMPARED else [other for other, _ in shared.most_common(COMPARED)])
         # Sets of too different sizes cannot reach it, which needs no look at their members.
         least, most = threshold * len(members) - 1e-9, (len(members) + 1e-9) / max(threshold, 1e-9)
         likely = (other for other in candidates if least <= len(sets[other]) <= most)

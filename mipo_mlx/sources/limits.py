@@ -46,22 +46,14 @@ def within_limits(work: Work, file: NoteFile, tally: Tally) -> list[Note]:
     """
     size = file.stamp()[0]
     if file.archive:
-        beginning = _beginning(file)
+        beginning = file.beginning(MEMBER + 1)
         size = len(beginning)
-        if size <= MEMBER:
+        if 0 < size <= MEMBER:  # of a broken one, its reader says why
             file = replace(file, open=partial(io.BytesIO, beginning))
     if (size > SMALL or file.ending in PACKED) and size <= (MEMBER if file.archive else sys.maxsize):
         return _helper.read(work, file, tally, size)
     with _clock(_seconds(size)):
         return work(file, tally)
-
-
-def _beginning(file: NoteFile) -> bytes:
-    """The bytes of a file in an archive, one more than MEMBER at most; none where they cannot be read, as its reader will say."""
-    try:
-        return file.beginning(MEMBER + 1)
-    except Exception:  # broken archives raise nearly anything
-        return b""
 
 
 def _seconds(size: int) -> float:

@@ -53,7 +53,7 @@ class NoteFile:
         try:
             with self.open() as handle:
                 return handle.read(count)
-        except (OSError, Skip):
+        except Exception:  # broken archives raise nearly anything
             return b""
 
     def bytes(self, limit: int = LIMIT) -> bytes:
@@ -70,6 +70,10 @@ class NoteFile:
             if error.errno in (errno.EACCES, errno.EPERM):
                 raise Skip("no permission to read it") from None
             raise Skip(f"cannot be read ({error.strerror})") from None
+        except Exception as error:
+            if self.archive is None or isinstance(error, Skip | MemoryError):
+                raise
+            raise Skip(f"broken in its archive ({type(error).__name__})") from None
         self.read[:] = [hashlib.sha256(data).hexdigest()]
         if len(data) > limit:
             raise Skip(f"more than {limit / 2**20:.0f} MB; split it into notes")
@@ -98,7 +102,7 @@ class NoteFile:
                 while data := handle.read(1 << 20):
                     digest.update(data)
                 return digest.hexdigest()
-        except (OSError, Skip):
+        except Exception:  # as above
             return ""
 
     def text(self, tally: Tally, limit: int = LIMIT) -> str:

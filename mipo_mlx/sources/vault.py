@@ -75,7 +75,7 @@ def _ignored(text: str, beneath: str) -> list[Rule]:
 def _json(text: Text, name: str) -> Any:
     try:
         return json.loads(re.sub(r"^\s*//.*$", "", text(name) or "{}", flags=re.MULTILINE))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
 
 

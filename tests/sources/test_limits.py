@@ -182,3 +182,25 @@ def test_notes_of_evernote_that_do_not_end(tmp_path, unit):
     whole = "<note><title>A</title><content> <![CDATA[<div>I keep bees.</div>]]></content></note>"
     (tmp_path / "a.enex").write_text(whole + unit * (400_000 // len(unit)))
     assert read(tmp_path / "a.enex")[0] == ["I keep bees."]
+
+
+@pytest.mark.parametrize("name", ["a.md", "conversations.json", "a", "Sent.mbox"])
+def test_a_broken_file_in_an_archive_costs_itself(tmp_path, name):
+    """Its name and its kind are asked for before it is read, and a broken archive raises errors of its own."""
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("good.md", "I keep bees behind the shed.")
+        archive.writestr(name, '{"messages": "From bees"}' * 20)
+    data = path.read_bytes()
+    at = data.index(name.encode()) + len(name)
+    path.write_bytes(data[:at] + b"\xff" * 12 + data[at + 12 :])
+    texts, tally = read(path)
+    assert texts == ["I keep bees behind the shed."]
+    assert tally.left_alone["files without an ending"] == 1 if name == "a" else [skip["file"] for skip in tally.skipped]
+
+
+def test_settings_of_a_vault_that_are_too_deep_are_none(tmp_path):
+    (tmp_path / ".obsidian").mkdir()
+    (tmp_path / ".obsidian" / "app.json").write_text('{"userIgnoreFilters": ' + "[" * 100_000)
+    (tmp_path / "a.md").write_text("I keep bees behind the shed.")
+    assert read(tmp_path)[0] == ["I keep bees behind the shed."]

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 from ...errors import UserError
 from . import MISSING, PHONE, WORD, Span
@@ -98,6 +99,7 @@ def _regions(text: str) -> tuple[str | None, ...]:
     return tuple(dict.fromkeys(region for size in range(2, len(shape) + 1) for region in SHAPES.get(shape[:size], ())))
 
 
+@lru_cache(4096)
 def _phone(text: str, regions: tuple[str | None, ...]) -> tuple[int, int] | None:
     """(begin, end) of a phone number in `text`, by the rules of its country or of one of `regions`; None without one."""
     try:
