@@ -98,7 +98,7 @@ def read_json(path: Path, default: dict[str, Any] | None = None) -> dict[str, An
             return default
     try:
         value = json.loads(Path(path).read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Failure(f"{path}: broken JSON ({error}); remove this file and run the same command") from None
     if not isinstance(value, dict):
         raise Failure(f"{path}: broken, no JSON object; remove this file and run the same command")
@@ -140,7 +140,7 @@ def read_jsonl(path: Path) -> list[Any]:
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if number == len(lines):
                 break
             raise Failure(f"{path}:{number}: broken JSON ({error}); {AGAIN}") from None
@@ -171,7 +171,7 @@ def is_whole(path: Path) -> bool:
     *lines, rest = Path(path).read_bytes().split(b"\n")
     try:
         return not rest and all(json.loads(line) is not None for line in lines)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 

@@ -2,13 +2,14 @@
 
 import errno
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from mipo_mlx.errors import Failure
+from mipo_mlx.errors import Failure, UserError
 from mipo_mlx.files import append_jsonl, read_json, read_jsonl, replacing, truncate_jsonl, write_jsonl, write_text
 
 
@@ -115,3 +116,28 @@ def test_compiled_kernels_lie_in_a_private_folder(tmp_path):
     kernels, temporary = done.stdout.split()
     assert Path(kernels).stat().st_mode & 0o077 == 0 and Path(kernels).is_relative_to(tmp_path / ".cache"), done.stderr
     assert temporary == str(tmp_path / "shared") and not any((tmp_path / "shared").iterdir())
+
+
+@pytest.mark.parametrize("place", ["pairs", "judge", "run", "rows", "weights", "answer"])
+def test_json_of_endless_nesting_is_broken_json(tmp_path, place):
+    """Python raises no ValueError for it."""
+    from mipo_mlx.evaluation import checkable, endpoint
+    from mipo_mlx.models import weight_files
+    from mipo_mlx.pairs import exchange
+
+    deep, path = "[" * 100_000, tmp_path / "a.jsonl"
+    path.write_text(f"{deep}\n{{}}\n")
+    (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(deep)) + deep.encode())
+    reads = {
+        "pairs": lambda: exchange._rows(path),
+        "judge": lambda: endpoint._content(deep.encode(), endpoint.Endpoint("http://127.0.0.1:9/v1", "m", 1.0)),
+        "run": lambda: read_json(path),
+        "rows": lambda: read_jsonl(path),
+        "weights": lambda: weight_files.check_whole(tmp_path / "a.safetensors"),
+    }
+    if place == "answer":
+        assert not checkable._json(deep)
+        return
+    with pytest.raises((UserError, Failure)) as error:
+        reads[place]()
+    assert "\n" not in str(error.value)

@@ -40,7 +40,7 @@ def read_questions(path: Path, count: int, seed: int) -> list[dict[str, Any]]:
             continue
         try:
             rows.append(json.loads(line))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"evaluation.abilities: {path}:{number}: broken JSON ({error})") from None
         if not _fits(rows[-1]):
             raise UserError(

@@ -83,7 +83,7 @@ def _json(text: str) -> bool:
     body = re.sub(r"^```(?:json)?\s*|\s*```$", "", text.strip())
     try:
         return isinstance(json.loads(body), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 

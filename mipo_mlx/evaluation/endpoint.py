@@ -254,7 +254,7 @@ def _message(error: urllib.error.HTTPError) -> str:
     try:
         row = json.loads(text)
         return _words(row.get("error", row.get("message", "")))
-    except (ValueError, AttributeError):
+    except (ValueError, RecursionError, AttributeError):
         return "" if "<" in text else _words(text)  # a page of HTML explains nothing
 
 
@@ -278,7 +278,7 @@ def _content(reply: bytes, endpoint: Endpoint) -> Reply:
             raise _refused(int(code) if code.isascii() and code.isdigit() else 200, _words(error), endpoint)
         choice = row["choices"][0]
         content, finish = choice["message"].get("content"), choice.get("finish_reason")
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+    except (ValueError, RecursionError, KeyError, IndexError, TypeError, AttributeError):
         raise Failure(
             f"evaluation.judge: {endpoint.url}: the reply is no chat completion; the URL should end in /v1, as in "
             "http://127.0.0.1:8080/v1"

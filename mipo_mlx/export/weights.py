@@ -55,7 +55,7 @@ def load_adapters(folder: Path | None) -> Adapters:
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
         arrays = mx.load(str(folder / "adapters.safetensors"))
         scale = float(config["lora_parameters"]["scale"])
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"{folder}: adapters cannot be read ({first_line(error)}); run `mipo-mlx train` to the end first") from None
     names = {name.removesuffix(".lora_a") for name in arrays if name.endswith(".lora_a")}
     unknown = [n for n in arrays if n.rsplit(".", 1)[0] not in names]

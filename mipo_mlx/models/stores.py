@@ -45,7 +45,7 @@ def _ollama(wanted: str) -> Path:
         raise UserError(f"ollama:{wanted}: not in {root}; there are {_few(known)}. `ollama pull {wanted}` fetches it")
     try:
         layers = {layer["mediaType"]: layer["digest"] for layer in json.loads(path.read_text(encoding="utf-8"))["layers"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not an Ollama manifest ({type(error).__name__}); run `ollama pull {wanted}` again") from None
     if MODEL_LAYER not in layers:
         raise UserError(f"ollama:{wanted}: this entry has no weights of its own; name another model")

@@ -72,7 +72,7 @@ def _weight_map(index: Path) -> dict[str, str]:
         return {}
     try:
         return {str(name): str(file) for name, file in json.loads(index.read_text(encoding="utf-8"))["weight_map"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{index}: cannot be read ({first_line(error)}); {AGAIN}") from None
 
 
@@ -84,7 +84,7 @@ def check_whole(path: Path) -> None:
             (length,) = struct.unpack("<Q", handle.read(8))
             header = json.loads(handle.read(min(length, size)))
         end = 8 + length + max((v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"), default=0)
-    except (struct.error, ValueError, KeyError, TypeError):
+    except (struct.error, ValueError, RecursionError, KeyError, TypeError):
         raise UserError(f"{path}: not a safetensors file, or cut off in its header; {AGAIN}") from None
     if size < end:
         raise UserError(f"{path}: truncated ({size:,} bytes of {end:,}); {AGAIN}")

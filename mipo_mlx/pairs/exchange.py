@@ -163,7 +163,7 @@ def _rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
 def _row(line: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not JSON ({error}); expected one object a line") from None
     if not isinstance(row, dict) or not {"chosen", "rejected"} <= set(row):
         raise UserError(f"{where}: expected an object with prompt, chosen and rejected")

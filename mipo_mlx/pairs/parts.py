@@ -136,7 +136,7 @@ class Parts:
                 self._from[path] = self._judged(path, Origin(**{key: value for key, value in row.items() if key != HEADER}))
                 return
             grid = Grid.from_row(row)
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
             self._warn(f"{path}: damaged lines are left out, and what they held is made again")
             return
         if (origin := self._from.get(path)) and grid.id not in self.grids:

@@ -8,7 +8,8 @@ import pytest
 
 from mipo_mlx.errors import UserError
 from mipo_mlx.gguf_format.file import GGUFFile
-from mipo_mlx.models import load, stores
+from mipo_mlx.models import load, stores, template_probe
+from tests.conftest import CHAT_TEMPLATE
 
 
 @pytest.fixture
@@ -106,3 +107,43 @@ def test_code_in_a_models_folder_is_never_run(folder, tmp_path):
         except UserError as error:
             assert "\n" not in str(error)
     assert not mark.exists()
+
+
+HANGING = {  # chat templates that never end, or fill the memory
+    "range": "{% for i in range(10**9) %}a{% endfor %}",
+    "loops": "{% set l = 'a' * 9999 %}{% for i in l %}{% for j in l %}{% for k in l %}{% endfor %}{% endfor %}{% endfor %}",
+    "power": "{{ 10 ** (10 ** 9) }}",
+    "doubling": "{% set n = namespace(x='a') %}{% for i in range(99) %}{% set n.x = n.x ~ n.x %}{% endfor %}{{ n.x }}",
+    "macro": "{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}",
+    "width": "{{ '%9999999999d' % 1 }}",
+}
+KINDLY = "{% for m in messages %}{% if loop.first %}{{ bos_token }}{% endif %}{{ m['content'] | trim }}{% endfor %}"
+
+
+@pytest.mark.parametrize("name", HANGING)
+def test_a_chat_template_that_hangs_is_refused(monkeypatch, name):
+    monkeypatch.setattr(template_probe, "SECONDS", 1)
+    assert not template_probe.is_plain(HANGING[name])
+    with pytest.raises(UserError, match="m: its chat template takes more than 1 seconds or 1 GB") as error:
+        template_probe.check(HANGING[name] + "{# of this test #}", "m")
+    assert "\n" not in str(error.value)
+
+
+def test_a_model_with_such_a_template_is_refused_wherever_it_is_loaded(folder, monkeypatch):
+    monkeypatch.setattr(template_probe, "SECONDS", 1)
+    path = next(place for place in (folder / "chat_template.jinja", folder / "tokenizer_config.json") if place.exists())
+    text = HANGING["loops"]
+    path.write_text(text if path.suffix == ".jinja" else json.dumps({**json.loads(path.read_text()), "chat_template": text}))
+    with pytest.raises(UserError, match="its chat template takes"):
+        load.load(str(folder))
+    with pytest.raises(UserError, match="its chat template takes"):
+        load.check_chat_template(load.load_tokenizer(str(folder)), "m")
+
+
+def test_other_chat_templates_are_taken():
+    assert template_probe.is_plain(CHAT_TEMPLATE) and template_probe.is_plain(KINDLY)  # no process
+    mild = "{% for m in messages %}{% for p in m.content %}{{ p * 2 }}{% endfor %}{% generation %}{% endgeneration %}{% endfor %}"
+    assert not template_probe.is_plain(mild)
+    template_probe.check(mild, "m")
+    with pytest.raises(UserError, match="characters"):
+        template_probe.check("a" * 300_000, "m")
