@@ -53,6 +53,13 @@ def swapped(model: nn.Module, gradient: bool = False) -> Iterator[None]:
 
 
 @contextmanager
+def decoding() -> Iterator[None]:
+    """Within this, mlx-lm normalises logits by `logsumexp`, if the model runs on the CPU. Nothing in here has a gradient."""
+    with _set(mx, "logsumexp", logsumexp) if backend.on_cpu() else nullcontext():
+        yield
+
+
+@contextmanager
 def _set(module: Any, name: str, value: Any) -> Iterator[None]:
     """Within this, `module.name` is `value`. mlx-lm looks its functions up by name in modules and takes no others."""
     kept = getattr(module, name)
@@ -149,14 +156,38 @@ def with_exp(rest: Callable[..., Any], exponent: Callable[[mx.array], mx.array] 
     return lambda x, *others: second(first(x).view(mx.float32), x, *others)
 
 
-_exp = with_exp(lambda e, x: e)
+_exp = with_exp(lambda e, x: e, lambda x: mx.maximum(x, -1e4))  # -inf, too
 _silu = with_exp(lambda e, x: x * (e / (1 + e)))
 _swiglu = with_exp(lambda e, gate, x: gate * (e / (1 + e)) * x)
 
 
 def exp_minus(x: mx.array, shift: mx.array) -> mx.array:
-    """e^(x - shift) for float32; `shift` is broadcast. Not differentiable."""
-    return _exp(x - shift)
+    """e^(x - shift) for float32, on a GPU by MLX's own function; `shift` is broadcast. Not differentiable."""
+    return _exp(x - shift) if backend.on_cpu() else mx.exp(x - shift)
+
+
+def row_sums(x: mx.array) -> mx.array:
+    """Sums of the rows, (rows, 1), in two levels. MLX's CPU build adds one number after the other, which loses digits in long
+    rows."""
+    rows, length = x.shape
+    rest = length % 64
+    total = x[:, length - rest :].sum(axis=-1, keepdims=True)
+    if length == rest:
+        return total
+    return x[:, : length - rest].reshape(rows, -1, 64).sum(axis=-1).sum(axis=-1, keepdims=True) + total
+
+
+_logsumexp = mx.logsumexp
+
+
+def logsumexp(x: mx.array, axis: Any = None, keepdims: bool = False, **kwargs: Any) -> mx.array:
+    """As `mx.logsumexp`, whose exponentials take a third of a decoding step; not differentiable."""
+    if axis != -1 or x.dtype != mx.float32 or kwargs:
+        return _logsumexp(x, axis=axis, keepdims=keepdims, **kwargs)
+    rows = x.reshape(-1, x.shape[-1])
+    top = rows.max(axis=-1, keepdims=True)
+    out = (top + mx.log(row_sums(exp_minus(rows, top)))).reshape(*x.shape[:-1], 1)
+    return out if keepdims else out[..., 0]
 
 
 @with_exp
@@ -310,5 +341,5 @@ class _Attention:
         else:
             seen = self.mask[..., block if self.mask.shape[-2] > 1 else slice(None), :]
             if seen.dtype != mx.bool_:
-                return (grid + seen).reshape(scores.shape)
+                return mx.maximum(grid + seen, HIDDEN).reshape(scores.shape)
         return mx.where(seen, grid, HIDDEN).reshape(scores.shape)

@@ -13,9 +13,8 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from .. import backend
 from ..errors import UserError
-from .cpu import exp_minus
+from .cpu import exp_minus, row_sums
 from .prefix import body_name, text_model
 from .tables import EMBEDDINGS, OUTPUT, STORED, expanded_rows, replaced
 
@@ -124,9 +123,9 @@ def normalisers(head: OutputHead, hidden: mx.array, size: int, gradient: bool) -
         block = head.cut(slice(begin, min(begin + BLOCK, size)), after=ready)
         logits = head(hidden, block)
         higher = mx.maximum(top, logits.max(axis=-1, keepdims=True))
-        weights = _exp(logits, higher)
+        weights = exp_minus(logits, higher)
         shrink = mx.exp(top - higher)
-        total = total * shrink + _sum(weights)
+        total = total * shrink + row_sums(weights)
         top = higher
         if gradient:
             _, (more,) = mx.vjp(lambda h, block=block: head(h, block), [hidden], [weights])
@@ -165,18 +164,3 @@ def _rows(layer: nn.Module, rows: Any, after: mx.array | None) -> nn.Module:
     cut = copy.copy(layer)
     dict.update(cut, {name: x[rows] for name, x in layer.items() if isinstance(x, mx.array)})
     return cut
-
-
-def _exp(x: mx.array, shift: mx.array) -> mx.array:
-    return exp_minus(x, shift) if backend.on_cpu() else mx.exp(x - shift)
-
-
-def _sum(x: mx.array) -> mx.array:
-    """Sums of the rows, (rows, 1), in two levels. MLX's CPU build adds one number after the other, which loses digits in long
-    rows."""
-    rows, length = x.shape
-    rest = length % 64
-    total = x[:, length - rest :].sum(axis=-1, keepdims=True)
-    if length == rest:
-        return total
-    return x[:, : length - rest].reshape(rows, -1, 64).sum(axis=-1).sum(axis=-1, keepdims=True) + total

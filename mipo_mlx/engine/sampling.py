@@ -1,8 +1,8 @@
 """Sample answers for a batch of prompts with mlx-lm's continuous batching; the same seed gives the same answers.
 
-Top-p sampling does not sort the vocabulary. mlx-lm sorts all log-probabilities at every step, which on a CPU takes longer than
-a small model's forward pass. The nucleus is nearly always a few hundred tokens. So the likeliest LIMIT tokens are picked, which
-takes linear time, and only those are sorted.
+Top-p sampling does not sort the vocabulary on a CPU, and sorts it once on a GPU. mlx-lm sorts all log-probabilities at every step,
+which on a CPU takes longer than a small model's forward pass. The nucleus is nearly always a few hundred tokens. So the likeliest
+LIMIT tokens are picked, which takes linear time, and only those are sorted.
 
 `Prefixes` runs each prompt once. Its keys and values go to the batch generator first and to scoring after it. Token ids alone
 say what prompts share, whatever the chat template: every prompt's opening (system header), what all prompts of a grid begin with
@@ -16,15 +16,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 from mlx_lm.generate import BatchGenerator
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 from mlx_lm.sample_utils import make_sampler
 
+from .. import backend
 from ..recipe import Pairs
 from ..records import Answer
 from ..text.words import whole_sentences
 from . import fast
-from .cpu import swapped
+from .cpu import exp_minus, swapped
 from .logprobs import Recorded
 from .prefix import text_model
 
@@ -132,24 +134,42 @@ def nucleus_sampler(
         return plain
 
     def sampler(logprobs: mx.array) -> mx.array:
-        vocabulary = logprobs.shape[-1]
         if logprobs.dtype != mx.float32:
             # Their rounding moves the whole distribution by some percent, and 16 bits cannot hold a sum of thousands.
             logprobs = logprobs.astype(mx.float32)
             logprobs = logprobs - mx.logsumexp(logprobs, axis=-1, keepdims=True)
-        if vocabulary > limit:
-            likeliest = mx.argpartition(logprobs, kth=vocabulary - limit, axis=-1)[..., -limit:]
-            values = mx.take_along_axis(logprobs, likeliest, axis=-1)
-        else:
-            likeliest, values = None, logprobs
-        rising = mx.sort(values, axis=-1)
-        above = mx.cumsum(mx.exp(rising), axis=-1, reverse=True, inclusive=False)
-        smallest = mx.take_along_axis(rising, (above >= top_p).sum(axis=-1, keepdims=True), axis=-1)
-        kept = mx.where(values < smallest, -mx.inf, values)
-        drawn = (draw or mx.random.categorical)(kept * (1 / temperature))
-        return drawn if likeliest is None else mx.take_along_axis(likeliest, drawn[..., None], axis=-1)[..., 0]
+        values, ids = (_nucleus_on_cpu if backend.on_cpu() else _nucleus)(logprobs, top_p, limit)
+        drawn = (draw or mx.random.categorical)(values * (1 / temperature))
+        return mx.take_along_axis(ids, drawn[..., None], axis=-1)[..., 0]
 
     return sampler
+
+
+def _nucleus(logprobs: mx.array, top_p: float, limit: int) -> tuple[mx.array, mx.array]:
+    """Log-probabilities of the `limit` likeliest tokens, rising, -inf outside the nucleus; and their ids: (batch, limit) both."""
+    ids = mx.argsort(logprobs, axis=-1)[..., -limit:]
+    rising = mx.take_along_axis(logprobs, ids, axis=-1)
+    return mx.where(rising < _smallest(rising, top_p), -mx.inf, rising), ids
+
+
+def _nucleus_on_cpu(logprobs: mx.array, top_p: float, limit: int) -> tuple[mx.array, mx.array]:
+    """As `_nucleus`, by the order of ids, (batch, tokens of the largest nucleus) both. NumPy sorts four to nine times as fast."""
+    values = np.array(logprobs)
+    likeliest = np.partition(values, -limit, axis=-1)[..., -limit:] if values.shape[-1] > limit else values
+    inside = values >= np.array(_smallest(mx.array(np.sort(likeliest, axis=-1)), top_p))
+    rows, tokens = np.nonzero(inside)
+    sizes = inside.sum(axis=-1)
+    places = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    kept = np.full((len(values), sizes.max()), -np.inf, np.float32)
+    ids = np.zeros(kept.shape, np.int32)
+    kept[rows, places], ids[rows, places] = values[rows, tokens], tokens
+    return mx.array(kept), mx.array(ids)
+
+
+def _smallest(rising: mx.array, top_p: float) -> mx.array:
+    """The log-probability of the last token that the nucleus needs, (batch, 1); rising: (batch, tokens), sorted."""
+    above = mx.cumsum(exp_minus(rising, mx.zeros((1, 1))), axis=-1, reverse=True, inclusive=False)
+    return mx.take_along_axis(rising, (above >= top_p).sum(axis=-1, keepdims=True), axis=-1)
 
 
 SHORTEST = 16  # tokens: a shorter prefix is not worth a pass of its own

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from mlx_lm.tuner.dora import DoRALinear
 from mlx_lm.tuner.lora import LoRALinear, LoRASwitchLinear
 from mlx_lm.tuner.utils import linear_to_lora_layers, load_adapters
 
+from ..engine.tables import replaced
 from ..errors import UserError, first_line
 from ..files import replacing, write_json
 from ..recipe import Lora
@@ -102,18 +103,17 @@ def swapped(model: Any, folder: Path) -> Iterator[Any]:
 @contextmanager
 def disabled(model: Any) -> Iterator[Any]:
     """Within this, the adapters are off, so the model is the base: the reference, without a second model in memory."""
-    layers = [(m, m.scale) for _, m in model.named_modules() if isinstance(m, (LoRALinear, LoRASwitchLinear))]
     magnitudes = [m for _, m in model.named_modules() if isinstance(m, DoRALinear)]
     saved = [(m, m.scale, m.m) for m in magnitudes]
-    try:
-        for module, _ in layers:
-            module.scale = 0.0
-        for module in magnitudes:
-            module.scale = 0.0
-            module.m = mx.linalg.norm(module._dequantized_weight().astype(mx.float32), axis=1).astype(module.m.dtype)
-        yield model
-    finally:
-        for module, scale in layers:
-            module.scale = scale
-        for module, scale, magnitude in saved:
-            module.scale, module.m = scale, magnitude
+    with ExitStack() as stack:
+        for _, owner in list(model.named_modules()):
+            bases = {name: part.linear for name, part in owner.items() if isinstance(part, (LoRALinear, LoRASwitchLinear))}
+            stack.enter_context(replaced(owner, bases))  # not a scale of 0, whose products would be computed
+        try:
+            for module in magnitudes:
+                module.scale = 0.0
+                module.m = mx.linalg.norm(module._dequantized_weight().astype(mx.float32), axis=1).astype(module.m.dtype)
+            yield model
+        finally:
+            for module, scale, magnitude in saved:
+                module.scale, module.m = scale, magnitude

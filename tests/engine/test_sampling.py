@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from mlx_lm.sample_utils import apply_top_p
 
+from mipo_mlx.engine import sampling
 from mipo_mlx.engine.sampling import Prefixes, common_prefix, copy_of, nucleus_sampler, sample
 from mipo_mlx.pairs.score import score_grids
 from tests.pairs.helpers import make_recipe
@@ -173,6 +174,16 @@ def test_a_wider_nucleus_ends_at_the_limit():
     mx.random.seed(2)
     drawn = nucleus_sampler(1.0, 0.999, 10)(mx.repeat(logprobs, 5000, axis=0))
     assert set(drawn.tolist()) == set(range(90, 100))
+
+
+def test_both_devices_have_one_nucleus():
+    logprobs = distribution(20, 300, spread=2.0)
+    kept = []
+    for way in (sampling._nucleus, sampling._nucleus_on_cpu):
+        values, ids = (np.array(x) for x in way(logprobs, 0.9, 64))
+        rows = zip(values, ids, strict=True)
+        kept.append([dict(zip(i[np.isfinite(v)].tolist(), v[np.isfinite(v)].tolist(), strict=True)) for v, i in rows])
+    assert kept[0] == kept[1] and len({len(row) for row in kept[0]}) > 3
 
 
 def test_each_row_has_its_own_nucleus():
