@@ -52,7 +52,8 @@ pairs:
   batch: 4
   filters: {{min_pmi: null, repeated_ngrams: null, quotes_context: null, first_person: false, near_duplicates: null}}
 training: {{checkpoint_every: 2, evaluate_every: 2, max_kl: null, min_chosen_reward: null, lora: {{rank: 2}}}}
-evaluation: {{bootstrap: 100, answers: 2, choices: [2], everyday: 2, kinds: 1, leak_contexts: 2, unprompted: 4, use: 2}}
+evaluation: {{bootstrap: 100, answers: 2, choices: [2], everyday: 2, kinds: 1, preferences: 2, leak_contexts: 2,
+              unprompted: 4, use: 2}}
 memory: {{embedder: words}}
 export: {{mlx: true, gguf: [f16], fidelity: 2}}
 """

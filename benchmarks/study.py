@@ -88,6 +88,7 @@ def recipe_of(options: argparse.Namespace, seed: int, keys: dict[str, Any]) -> A
         "evaluation.gallery": 36,
         "evaluation.everyday": 0,
         "evaluation.kinds": 0,
+        "evaluation.preferences": 218,
         "evaluation.unprompted": 0,
         "evaluation.leak_contexts": 0,
         "evaluation.abilities": str(Path(options.abilities).resolve()) if options.abilities else None,

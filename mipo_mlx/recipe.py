@@ -225,6 +225,7 @@ class Evaluation(Section):
     unprompted: Annotated[int, Field(ge=0)] = 200
     baselines: bool = False
     checkable: Annotated[int, Field(ge=0)] = 0
+    preferences: Annotated[int, Field(ge=0)] = 100
     abilities: str | Dataset | None = None
     abilities_questions: Count = 100
     bootstrap: Annotated[int, Field(ge=100)] = 2000

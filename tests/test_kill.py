@@ -40,7 +40,7 @@ training:
   max_kl: null
   min_chosen_reward: null
   lora: {{rank: 2}}
-evaluation: {{bootstrap: 100, answers: 8, use: 4, everyday: 2, kinds: 2, leak_contexts: 4, unprompted: 8}}
+evaluation: {{bootstrap: 100, answers: 8, use: 4, everyday: 2, kinds: 2, preferences: 4, leak_contexts: 4, unprompted: 8}}
 export: {{mlx: false, gguf: [f16]}}
 """
 KEPT = (

@@ -18,7 +18,7 @@ RECIPE = """
 model: {model}
 pairs: {{file: mine/pairs.jsonl, max_tokens: 8, validation_grids: 2}}
 training: {{max_kl: null, lora: {{rank: 2}}}}
-evaluation: {{bootstrap: 100, answers: 6}}
+evaluation: {{bootstrap: 100, answers: 6, preferences: 4}}
 export: {{mlx: false, gguf: [f16], fidelity: 2}}
 """
 

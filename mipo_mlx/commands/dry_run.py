@@ -31,6 +31,7 @@ SMALL = 5e7  # bytes of a run's texts, adapters, checkpoints and report
 EXTRA = 40  # tokens of template, instruction and request around a context
 SHOWN, BEGINNING = 10, 80  # passages of the best and of the worst; characters of each
 QUESTION = 200  # tokens of a multiple-choice question, its choices included
+PREFERENCE = 110  # tokens of a request under a preference, and of its four answers
 PROFILE_ANSWER = 64  # tokens that the model writes about each note, where a profile is made
 
 
@@ -130,6 +131,7 @@ def of_evaluation(recipe: Recipe, prompt: int, most: int | None = None) -> Evalu
     questions = 2 * settings.abilities_questions * QUESTION if settings.abilities else 0
     sampled = (answers + settings.unprompted + settings.everyday) * longest + 2 * _worked(recipe) * WORKING
     scored = 2 * answers * (prompt + longest) + 2 * settings.everyday * (EXTRA + longest) + questions
+    scored += 4 * settings.preferences * PREFERENCE  # stated and not stated, of each model
     judges = sum(not is_url(name) for name in names(settings))  # an endpoint computes elsewhere
     shown = 2 if settings.judge_mode == "pairwise" else 1  # answers in a question; there are two questions in either mode
     return Evaluated(sampled, scored + judges * 2 * fresh * (prompt + shown * longest), 1 + settings.baselines)

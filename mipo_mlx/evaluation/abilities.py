@@ -93,8 +93,7 @@ def _right(bench: Workbench, part: Sequence[dict[str, Any]]) -> list[float]:
     ]
     right = [0.0] * len(part)
     chosen = [i for i, row in enumerate(part) if "choices" in row]
-    answers = [[bench.tokenizer.encode(str(c), add_special_tokens=False) for c in part[i]["choices"]] for i in chosen]
-    scored = logprobs.token_logprobs(bench.model, [prompts[i] for i in chosen], answers) if chosen else []
+    scored = score_choices(bench, [prompts[i] for i in chosen], [part[i]["choices"] for i in chosen])
     for i, row in zip(chosen, scored, strict=True):
         means = [float(one.mean()) if len(one) else -np.inf for one in row]
         right[i] = float(int(np.argmax(means)) == part[i]["answer"])
@@ -104,3 +103,9 @@ def _right(bench: Workbench, part: Sequence[dict[str, Any]]) -> list[float]:
         for i, answer in zip(worked, bench.sample_now([prompts[i] for i in worked], "abilities", greedy), strict=True):
             right[i] = float(read_number(answer.text) == read_number(str(part[i]["answer"])))
     return right
+
+
+def score_choices(bench: Workbench, prompts: list[list[int]], choices: Sequence[Sequence[Any]]) -> list[list[np.ndarray]]:
+    """(tokens,) log-probabilities, nats, of each choice behind its prompt: of the choice's own tokens, without an end of turn."""
+    tokens = [[bench.tokenizer.encode(str(choice), add_special_tokens=False) for choice in some] for some in choices]
+    return logprobs.token_logprobs(bench.model, prompts, tokens)

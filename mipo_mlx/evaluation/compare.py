@@ -16,7 +16,13 @@ from ..records import CHORES, GENERAL, HALF_PERSONAL, key_for
 from .outcome import Outcome, read
 from .statistics import TRANSFORMS, Items, combined, crossing, figure, group_sums, half_widths, too_few
 
-PARTS = {"heldout": "held-out pairs", "fresh": "fresh answers", "abilities": "questions", "checkable": "requirements"}
+PARTS = {
+    "heldout": "held-out pairs",
+    "fresh": "fresh answers",
+    "abilities": "questions",
+    "preferences": "preferences",
+    "checkable": "requirements",
+}
 KINDS = {
     kind: f"{kind.replace('_', ' ')} requests" for kind in (HALF_PERSONAL, GENERAL, CHORES)
 }  # personal ones are in fresh answers

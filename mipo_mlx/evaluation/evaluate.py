@@ -31,6 +31,7 @@ from . import (
     judge,
     leak,
     outcome,
+    preferences,
     requests,
     use,
     verdict,
@@ -46,7 +47,7 @@ JOURNAL = "eval-samples.jsonl"
 PAIRS_AT_ONCE = 16  # held-out pairs scored between two entries of the journal
 ON_TOP = {"baselines", "judge", "judge_model", "judge_mode", "judge_timeout"}
 # Samples of their own.
-APART = {"everyday", "kinds", "leak_contexts", "unprompted", "checkable", "abilities", "abilities_questions", "use"}
+APART = {"everyday", "kinds", "leak_contexts", "unprompted", "checkable", "abilities", "abilities_questions", "preferences", "use"}
 COMPUTED = {"examples", "gallery", "bootstrap", "embedding_judge"}  # of what is computed from samples that stay as they are
 INPUTS = ("pairs.jsonl", "prompts.jsonl", "adapters/adapters.safetensors", "adapters/adapter_config.json")
 
@@ -124,7 +125,7 @@ def can_ask(folder: Path, recipe: Recipe) -> bool:
 def summary(result: Outcome) -> dict[str, Any]:
     """The headline of eval.json for the manifest: each measure's before, after and interval after."""
     headline: dict[str, Any] = {"verdict": result.verdict, "heldout_pairs": result.heldout.pairs if result.heldout else 0}
-    for part in (result.heldout, result.fresh, result.abilities, result.checkable):
+    for part in (result.heldout, result.fresh, result.abilities, result.preferences, result.checkable):
         for name, measure in (part.metrics if part else {}).items():
             after = measure.after
             headline[name] = {"before": measure.before.value, "after": after.value, "interval": after.interval}
@@ -194,7 +195,7 @@ def _evaluate(
     by_embedding = embedder is not None
     total += use.work(folder, recipe, groups, by_embedding) + with_memory.work(folder, recipe, remembered, by_embedding)
     total += checkable.work(folder, recipe) + leak.work(folder, recipe) + (baselines.work(groups) if with_baselines else 0)
-    total += by_kind.work(of_kinds, groups)
+    total += by_kind.work(of_kinds, groups) + preferences.work(recipe)
     with reporter.track("evaluating", total=total, unit="answers") as bar:
         bench = Workbench(model, loaded.tokenizer, folder, recipe, journal, reporter, bar, window, embedder)
         notes = {context.id: context.note for context in contexts.read_contexts(folder, recipe)}
@@ -212,6 +213,7 @@ def _evaluate(
             baselines=baselines.evaluate(bench, answered) if with_baselines else None,
             checkable=checkable.evaluate(bench.keyed_by(settings.checkable)),
             abilities=abilities.evaluate(bench.keyed_by(known_answers), known_answers) if known_answers else None,
+            preferences=preferences.evaluate(bench),
             judged=judge.evaluate(bench, answered),  # last: an endpoint that fails takes nothing else with it
             gallery=[_example(loaded.tokenizer, a) for a in _spread(answered, max(settings.gallery, settings.examples))],
         )
@@ -241,6 +243,7 @@ def _example(tokenizer: Any, a: Answered) -> Example:
 
 def _show(result: Outcome, recipe: Recipe, reporter: Reporter) -> None:
     parts = {"pairs": result.heldout, "answers": result.fresh, "abilities": result.abilities, "requirements": result.checkable}
+    parts["preferences"] = result.preferences
     for what, part in parts.items():
         if part and part.no_interval:
             reporter.say(f"  no interval for {what}: {part.no_interval}")

@@ -213,6 +213,11 @@ class Abilities:
 
 
 @dataclass(frozen=True)
+class Preferences(Abilities):
+    """Stated preferences, each a question with four answers of which one respects it."""
+
+
+@dataclass(frozen=True)
 class HeldoutKinds:
     """Requirements of kinds that no training pair stated."""
 
@@ -271,6 +276,7 @@ class Outcome:
     unprompted: Unprompted | None = None
     leak: Leak | None = None
     abilities: Abilities | None = None
+    preferences: Preferences | None = None
     checkable: Checkable | None = None
     gallery: list[Example] = field(default_factory=list)
     verdict: str = ""

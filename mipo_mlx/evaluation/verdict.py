@@ -171,6 +171,8 @@ FRESH_ROWS = (
 )
 MORE_ROWS = (
     ("ability", "questions answered right", ".2f"),
+    ("preferences", "stated preferences respected", ".2f"),
+    ("preferences_untold", "... where they are not stated", ".2f"),
     ("checkable", "stated requirements met", ".2f"),
     ("checkable_gain", "... more than without stating them", ".2f"),
 )
@@ -196,7 +198,8 @@ def rows(outcome: Outcome) -> list[Row]:
             add(fresh.metrics, f"identified_by_embedding_{k}", f"{right}, embedding judge", ".2f")
     if outcome.use:
         add(outcome.use.distractors, "distracted", "right passage used, two others before it", ".2f")
-    parts = ((FRESH_ROWS, fresh), (HELDOUT_ROWS, outcome.heldout), (MORE_ROWS, outcome.abilities), (MORE_ROWS, checkable))
+    parts = ((FRESH_ROWS, fresh), (HELDOUT_ROWS, outcome.heldout))
+    parts += tuple((MORE_ROWS, part) for part in (outcome.abilities, outcome.preferences, checkable))
     for labels, part in parts:
         for key, label, form in labels:
             add(part.metrics if part else {}, key, label, form)

@@ -75,6 +75,12 @@ REQUIREMENTS = (
     Spec("checkable_unseen", "... of kinds that were not trained on", ".2f", "stated in no training pair", 1),
     Spec("checkable_unseen_gain", "... of these, more than where it is not stated", ".2f", "stated minus not stated", 1),
 )
+PREFERENCES = (
+    Spec("preferences", "Respects a stated preference", ".2f", "takes the one of four answers that respects it; chance 0.25", 1),
+    Spec("preferences_untold", "... that is not stated", ".2f", "the same questions; three answers are the usual ones", 0),
+    Spec("preferences_gain", "... more than where it is not stated", ".2f", "stated minus not stated", 1),
+    Spec("preferences_added", "... by what stating it adds", ".2f", "takes the answer that it makes likelier the most", 1),
+)
 USE = (
     Spec(
         "undistracted", "Right passage used", ".2f", "share of answers that fit the right passage best of three notes' passages", 1
@@ -86,6 +92,7 @@ PMI = Spec("pmi_per_token", "PMI, nats per token", ".3f", "how much likelier the
 SHARES = (
     "ability",
     "checkable",
+    "preferences",
     "accuracy",
     "identified",
     "distracted",
@@ -126,8 +133,9 @@ def gained(outcome: Outcome, apart_by: str) -> list[Row]:
     rows = table(outcome.heldout.metrics, HELDOUT, apart_by, {}) if outcome.heldout else []
     fresh = outcome.fresh
     in_use = outcome.use.distractors if outcome.use else {}
-    metrics = {**(fresh.metrics if fresh else {}), **in_use, **checked(outcome.checkable)}
-    specs = (*(_identified(fresh) if fresh else ()), *USE, *REQUIREMENTS, PMI)
+    chosen = outcome.preferences.metrics if outcome.preferences else {}
+    metrics = {**(fresh.metrics if fresh else {}), **in_use, **chosen, **checked(outcome.checkable)}
+    specs = (*(_identified(fresh) if fresh else ()), *USE, *PREFERENCES, *REQUIREMENTS, PMI)
     return rows + table(metrics, specs, apart_by, questions(outcome))
 
 
@@ -190,6 +198,8 @@ def questions(outcome: Outcome) -> dict[str, int]:
     """The number of questions behind each measure that has questions of its own."""
     abilities, requirements = outcome.abilities, outcome.checkable
     counted = {"ability": abilities.questions} if abilities else {}
+    if outcome.preferences:
+        counted |= dict.fromkeys(outcome.preferences.metrics, outcome.preferences.questions)
     if requirements:
         counted |= dict.fromkeys(("checkable", "checkable_without", "checkable_gain"), requirements.requests)
         counted |= dict.fromkeys(("checkable_unseen", "checkable_unseen_gain"), requirements.heldout_kinds.requests)
@@ -212,6 +222,7 @@ def no_interval(outcome: Outcome) -> list[str]:
         "held-out pairs": outcome.heldout,
         "fresh answers": outcome.fresh,
         "questions": outcome.abilities,
+        "preferences": outcome.preferences,
         "requirements": requirements,
         "requirements of kinds that were not trained on": kinds,
     }

@@ -3,7 +3,7 @@
 import pytest
 
 from mipo_mlx import recipe_loading
-from mipo_mlx.commands.dry_run import SMALL, best_and_worst, count, disk
+from mipo_mlx.commands.dry_run import PREFERENCE, SMALL, best_and_worst, count, disk
 from mipo_mlx.evaluation.abilities import WORKING
 from mipo_mlx.pairs.grids import make_plan
 from mipo_mlx.records import HELDOUT, TRAIN, Context, Prompt
@@ -37,6 +37,7 @@ def test_answers_of_the_evaluation_are_counted():
     assert planned("evaluation.unprompted=201").sampled - plain.sampled == 64
     assert planned("evaluation.everyday=112").sampled - plain.sampled == 100 * 64
     assert planned("evaluation.kinds=112").sampled - plain.sampled == 10 * 100 * 64  # twice of three kinds, once more of all four
+    assert planned("evaluation.preferences=110").scored - plain.scored == 10 * 4 * PREFERENCE  # stated and not, of each model
     assert planned("evaluation.abilities=a.jsonl").scored > plain.scored
 
 

@@ -86,7 +86,7 @@ training:
   max_kl: null
   min_chosen_reward: null
   lora: {{rank: 4}}
-evaluation: {{bootstrap: 100, answers: 4, everyday: 2, kinds: 0, leak_contexts: 2, unprompted: 4, use: 0}}
+evaluation: {{bootstrap: 100, answers: 4, everyday: 2, kinds: 0, preferences: 0, leak_contexts: 2, unprompted: 4, use: 0}}
 export: {{mlx: false, gguf: [f16], fidelity: 0}}
 memory: {{embedder: words}}
 """

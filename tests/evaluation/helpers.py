@@ -17,7 +17,16 @@ from mipo_mlx.records import Context, Pair, Prompt
 from mipo_mlx.training import metrics
 
 FACTS = ["keep bees", "bake bread", "learn Portuguese", "run at dawn", "paint boats", "grow beans", "mend clocks", "play the oboe"]
-SMALL = {"answers": 8, "choices": [2], "bootstrap": 200, "everyday": 1, "leak_contexts": 1, "unprompted": 2, "kinds": 2}
+SMALL = {
+    "answers": 8,
+    "choices": [2],
+    "bootstrap": 200,
+    "everyday": 1,
+    "leak_contexts": 1,
+    "unprompted": 2,
+    "kinds": 2,
+    "preferences": 2,
+}
 ASKED = ["What should I cook tonight?", "How do I plan my week?", "What can I read?", "Where should I travel?"]
 ASKED += [f"{question} And why?" for question in ASKED]
 

@@ -275,6 +275,8 @@ def test_every_key_of_the_recipe_changes_the_outcome(tmp_path, tiny_folder):
     alone = outcome(everyday=2, leak_contexts=3, unprompted=5)[0]
     assert len(alone["unprompted"]["answers"]) == 2
     assert alone["leak"]["contexts"] == {"train": 0, "heldout": 3} and alone["leak"]["samples"] == 5
+    assert result["preferences"]["questions"] == 2 and result["preferences"]["metrics"]["preferences"]["after"]["value"] is not None
+    assert outcome(preferences=3)[0]["preferences"]["questions"] == 3 and outcome(preferences=0)[0]["preferences"] is None
     among, said = outcome(choices=[32, 2, 4, 16])
     assert among["fresh"]["choices"] == [2, 4] and "identified_4" in among["fresh"]["metrics"]  # eight notes cannot be sixteen
     assert among["fresh"]["choices_left_out"] == [16, 32] and said.count("evaluation.choices: 16, 32 left out") == 1

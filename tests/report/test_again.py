@@ -31,6 +31,7 @@ def opened(tiny_folder, tmp_path_factory):
         "evaluation.answers=6",
         "evaluation.everyday=0",
         "evaluation.kinds=0",
+        "evaluation.preferences=0",
         "evaluation.leak_contexts=0",
         "export.fidelity=0",
     ]

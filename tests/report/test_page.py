@@ -89,15 +89,23 @@ def test_abilities_and_requirements_are_shown_without_fresh_answers_too(tmp_path
     kinds = {"requests": 8, "metrics": unseen, "no_interval": None}
     requirements = {"requests": 24, "no_interval": few, "metrics": every, "items": ITEMS, "kinds": {}, "heldout_kinds": kinds}
     abilities = {"questions": 100, "no_interval": few, "metrics": {"ability": measure(0.61, 0.58, 0.05)}, "items": ITEMS}
+    respected = {name: measure(0.2, 0.4, 0.05) for name in ("preferences", "preferences_untold", "preferences_added")}
+    stated = {"questions": 60, "no_interval": None, "metrics": respected, "items": ITEMS}
     result = {**read_json(folder / "eval.json"), "fresh": None, "use": None, "abilities": abilities, "checkable": requirements}
+    result["preferences"] = stated
     write_json(folder / "eval.json", result)
     page = stage.contents(folder, RECIPE)
     assert [row.label for row in page.costs] == ["Questions answered right"]
-    after = [row.after.value for row in page.gained if row.label.startswith(("Meets", "..."))]
-    assert after == ["0.50", "-0.21", "0.37", "0.19"]
+    after = [row.after.value for row in page.gained if row.label.startswith(("Respects", "Meets", "..."))]
+    assert after == ["0.40", "0.40", "0.40", "0.50", "-0.21", "0.37", "0.19"]
     text = stage.render(folder, RECIPE)
     assert "0.021 nats a token" in text and "fresh answers of both models" not in text
-    notes = ("without a context; 100 questions", "by a program; 24 questions", "stated in no training pair; 8 questions")
+    notes = (
+        "without a context; 100 questions",
+        "by a program; 24 questions",
+        "chance 0.25; 60 questions",
+        "stated in no training pair; 8 questions",
+    )
     assert all(note in text for note in notes)
     assert text.count("oo few held-out groups") == 1 and "at least 6 needed (questions, requirements)." in text
     requirements["heldout_kinds"] = {**kinds, "requests": 0, "metrics": {}}

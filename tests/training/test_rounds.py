@@ -41,7 +41,7 @@ training:
   max_kl: null
   min_chosen_reward: null
   lora: {{rank: 4}}
-evaluation: {{bootstrap: 100, answers: 4, everyday: 2, kinds: 0, leak_contexts: 2}}
+evaluation: {{bootstrap: 100, answers: 4, everyday: 2, kinds: 0, preferences: 0, leak_contexts: 2}}
 export: {{mlx: false, gguf: [f16], fidelity: 0}}
 """
 FIRST = ("samples.jsonl", "pairs.jsonl", "pairs.json")
