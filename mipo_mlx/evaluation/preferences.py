@@ -18,7 +18,7 @@ from ..records import key_for
 from .abilities import score_choices
 from .answers import SIDES, identified
 from .outcome import Preferences
-from .statistics import SHARE, Measures, key_of, too_few
+from .statistics import MEAN, SHARE, Measures, key_of, too_few
 from .workbench import Workbench
 
 FILE = Path(__file__).with_name("preferences.jsonl")
@@ -72,7 +72,7 @@ def evaluate(bench: Workbench) -> Preferences | None:
     measures = Measures(keys, bench.resampler([list(range(len(items)))]))
     for place, name in enumerate(names):
         before, after = ([row[place] for row in side] for side in rows)
-        measures.add(name, before, after, **({} if name == "preferences_gain" else {"form": SHARE}))
+        measures.add(name, before, after, MEAN if name == "preferences_gain" else SHARE)
     return Preferences(len(items), too_few(measures.resampler.clusters), measures.metrics, measures.items())
 
 

@@ -198,8 +198,13 @@ def rows(outcome: Outcome) -> list[Row]:
             add(fresh.metrics, f"identified_by_embedding_{k}", f"{right}, embedding judge", ".2f")
     if outcome.use:
         add(outcome.use.distractors, "distracted", "right passage used, two others before it", ".2f")
-    parts = ((FRESH_ROWS, fresh), (HELDOUT_ROWS, outcome.heldout))
-    parts += tuple((MORE_ROWS, part) for part in (outcome.abilities, outcome.preferences, checkable))
+    parts = (
+        (FRESH_ROWS, fresh),
+        (HELDOUT_ROWS, outcome.heldout),
+        (MORE_ROWS, outcome.abilities),
+        (MORE_ROWS, outcome.preferences),
+        (MORE_ROWS, checkable),
+    )
     for labels, part in parts:
         for key, label, form in labels:
             add(part.metrics if part else {}, key, label, form)
