@@ -152,6 +152,13 @@ class Bake(Section):
     pairs: Annotated[int, Field(ge=0)] = 4
     anchors: Annotated[int, Field(ge=0)] = 4
 
+    @field_validator("answers")
+    @classmethod
+    def _one_measures(cls, answers: int) -> int:
+        if answers == 1:
+            raise ValueError("answers: one of them measures the bake and is not learned; write 2 or more, or 0 for none")
+        return answers
+
 
 class Training(Section):
     objective: Literal["dpo", "ipo", "hinge", "dpop", "infonce", "sft", "infonce_authors", "sami", "tilt"] = "dpo"

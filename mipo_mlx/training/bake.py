@@ -30,7 +30,7 @@ from .. import backend
 from ..engine.head import OutputHead
 from ..engine.sampling import Prefixes, sample
 from ..engine.support import Goal, likeliest
-from ..errors import Failure, UserError
+from ..errors import UserError
 from ..files import append_jsonl, make_private, read_json, read_jsonl, read_records, truncate_jsonl
 from ..models import adapters, load
 from ..models.load import LoadedModel
@@ -58,15 +58,16 @@ class Baked:
     answers: int  # told answers that were learned
     parroted: int  # told answers that were left out
     steps: int
-    first_kl: float  # nats a token from the teacher that is told to the student that is not, on new answers, before
-    last_kl: float  # and after
-    stopped: str | None  # why it ended early
+    first_kl: float | None  # nats a token from the teacher that is told to the student that is not, on new answers, before
+    last_kl: float | None  # and after
+    stopped: str | None  # why it ended early, or did not begin
 
 
 def run(folder: Path, recipe: Recipe, reporter: Reporter, profile: str) -> dict[str, Any]:
     """Bake the profile into adapters/, which are as the training left them. Returns the `Baked` for the manifest.
 
-    Raises UserError where there is no profile or where it is too long for the model, Failure where no answer is fit to learn.
+    Where too few answers are fit to learn, the adapters stay as they are. Raises UserError where there is no profile, and where it
+    is too long for the model.
     """
     if not profile:
         raise UserError(f"training.bake: {folder / 'profile.md'} is missing or has no facts, and they are what is baked")
@@ -78,9 +79,9 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter, profile: str) -> dict[
     told, parroted = school.told()
     measured, told = told[::MEASURED], [lesson for number, lesson in enumerate(told) if number % MEASURED]
     if not told:
-        raise Failure(
-            f"training.bake: too few answers are fit to learn ({parroted} parrot the profile); raise training.bake.answers"
-        )
+        why = f"too few answers are fit to learn, and {parroted} parrot the profile"
+        reporter.warn(f"training.bake: {why}; nothing was baked")
+        return asdict(Baked(0, parroted, 0, None, None, why))
     lessons = mixed(told, school.pairs(len(told)), school.anchors(len(told)), recipe)
     job = school.job(lessons)
     if school.sampled:  # also where the profile is another one than that of the checkpoints

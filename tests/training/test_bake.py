@@ -117,6 +117,13 @@ def test_an_answer_that_parrots_the_profile_is_not_learned(folder, tiny_folder, 
     (folder / "bake").mkdir()
     told, parroted = bake.School(folder, recipe, FACTS, loaded, QUIET).told()
     assert (len(told), parroted) == (5, 1)
+    before = (folder / "adapters" / "adapters.safetensors").read_bytes()
+    monkeypatch.setattr(bake, "parrots", lambda answer, context, request: True)
+    result = bake.run(folder, recipe, QUIET, FACTS)  # all that was trained before stays
+    assert (result["answers"], result["parroted"], result["last_kl"]) == (0, 6, None)
+    assert (folder / "adapters" / "adapters.safetensors").read_bytes() == before
+    with pytest.raises(RecipeError, match="answers: one of them measures"):
+        parse("model: x\ntraining: {bake: {answers: 1}}\n")
 
 
 def test_without_a_profile_it_is_refused_at_once(folder, tiny_folder):
