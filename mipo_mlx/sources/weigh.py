@@ -32,7 +32,7 @@ def changes(loaded: LoadedModel, settings: Pairs, requests: Sequence[str], key: 
     def prompts(passage: str | None) -> list[list[int]]:
         return [encode(tokenizer, messages(settings, request, passage)) for request in requests]
 
-    brief = settings.model_copy(update={"max_tokens": TOKENS, "temperature": 1.0, "top_p": 1.0})
+    brief = settings.model_copy(update={"max_tokens": TOKENS, "temperature": 1.0, "top_p": 1.0, "whole_sentences": False})
     answers = [answer.tokens for answer in sample(model, tokenizer, prompts(None), brief, key)]
 
     def score(passages: Sequence[str | None]) -> list[float]:

@@ -4,6 +4,8 @@ from collections import Counter
 
 import pytest
 
+from mipo_mlx.sources.note import Skip
+from mipo_mlx.sources.readers.dialogues import without_others
 from mipo_mlx.sources.readers.threads import without_threads
 
 LONG = (
@@ -65,3 +67,37 @@ def test_what_only_resembles_one_stays(kind):
     removed = Counter()
     lines = KEPT[kind].split("\n")
     assert without_threads(lines, removed) == lines and not +removed
+
+
+def talk(clocks: str, names: str = "Ada Lovelace|Bob|Ada Lovelace|Nell|Bob", words: str = "I sing here {}") -> list[str]:
+    every = zip(names.split("|"), clocks.split("|"), strict=True)
+    return [line for place, (name, clock) in enumerate(every) for line in (name, clock, words.format(place))]
+
+
+TALKS = ["11:19 pm|11:39 pm|11:44 pm|11:46 pm|11:55 pm", "9:05|9:06|9:41|10:00|12:30"]
+
+
+@pytest.mark.parametrize(
+    "clocks", [*TALKS, "Today at 9:05 AM|Today at 9:10 AM|Today at 11:00 AM|Today at 12:10 PM|Today at 1:10 PM"]
+)
+def test_a_talk_copied_out_of_a_window_keeps_the_owners_messages(clocks):
+    lines, removed = talk(clocks), Counter()
+    kept = without_others(lines, "call", "Nell", removed)
+    assert [line for line in kept if line] == ["I sing here 3"] and removed["messages of others"] == 4
+    assert kept.index("I sing here 3") == lines.index("I sing here 3")
+    for me in (None, "Tomas"):
+        with pytest.raises(Skip, match="sources.me"):
+            without_others(lines, "call", me, Counter())
+
+
+DIARIES = {
+    "meals of several days": talk("8:00|12:30|19:00|8:10|12:40|19:05", "Breakfast|Lunch|Dinner|Breakfast|Lunch|Dinner"),
+    "a plan of one day": talk("8:00|9:00|10:00|11:00", "Swim|Work|Break|Choir"),
+    "a few times in a long diary": [*[f"I walked by the river on day {n}." for n in range(60)], *talk(TALKS[0])],
+    "sentences above clocks": talk(TALKS[1], "I slept.|I ate.|I slept.|I swam.|I ate."),
+}
+
+
+@pytest.mark.parametrize("kind", DIARIES)
+def test_a_diary_with_clocks_is_no_talk(kind):
+    assert without_others(DIARIES[kind], "2024-05-01", None, Counter()) == DIARIES[kind]

@@ -61,6 +61,10 @@ FEWEST = 3  # turns of one speaker without other signs
 CLOCK = re.compile(
     r"^\W{0,3}(?:[^\W\d_][^\n:]{0,40}\s{1,4}|Speaker \d+\W{1,3})?[\[(]?((?:\d{1,2}:)?\d{1,2}:\d\d)(?:[.,]\d{1,3})?\b"
 )
+ALONE_CLOCK = re.compile(
+    r"\s*(?:(?:today|yesterday|[a-z]{3,9}day)(?:,? at)? )?(?P<hour>\d{1,2})[:.](?P<minute>\d\d)(?: ?(?P<half>[ap])\.?m\.?)?\s*",
+    re.IGNORECASE,
+)
 ARROW = re.compile(r"\d\d:\d\d(?::\d\d)?[.,]\d{3} --> ")
 SPEAKER = re.compile(
     r"(?:[-*] )?(?:\*\*|__)?(?P<name>[^\W\d_a-z][\w.’'-]*(?: [^\W\d_a-z][\w.’'-]*){0,2})(?:\*\*|__)? ?:(?:\*\*|__)?\s+"
@@ -165,6 +169,8 @@ def without_others(lines: list[str], stem: str, me: str | None, removed: Counter
         raise Skip("looks like a transcript of a recording, which has the words of others")
     if _timed_writers(filled):
         raise Skip(ASK)
+    if writers := _above_clocks(lines):
+        return _of_writer(lines, writers, me, removed)
     names = _speakers(filled)
     if not names:
         return lines
@@ -177,6 +183,41 @@ def without_others(lines: list[str], stem: str, me: str | None, removed: Counter
             removed["messages of others"] += not own
             line = line.partition(":")[2].strip("*_ ")
         kept.append(line if own else "")
+    return kept
+
+
+def _above_clocks(lines: list[str]) -> dict[int, str]:
+    """Writers by the lines that they stand on, each above a line with a clock alone, as talks are copied out of a window.
+
+    The clock runs on, so that a diary of meals is none: its clock begins again with each day.
+    """
+    writers, minutes = dict[int, str](), list[int]()
+    for number, line in enumerate(lines[1:], 1):
+        clock = ALONE_CLOCK.fullmatch(line) if len(line) < 40 else None
+        name = lines[number - 1].strip()
+        if clock and name and len(name) <= 40 and len(name.split()) <= 4 and not re.search(r"\d|[.!?:,]$", name):
+            writers[number - 1] = name
+            minutes.append(int(clock["hour"]) % (12 if clock["half"] else 24) * 60 + int(clock["minute"]))
+            minutes[-1] += 720 if (clock["half"] or "").lower().startswith("p") else 0
+    rising = sum(a <= b for a, b in zip(minutes, minutes[1:], strict=False))
+    counts, filled = Counter(writers.values()), sum(bool(line.strip()) for line in lines)
+    chat = (
+        len(writers) >= max(4, filled / 8) and len(counts) >= 2 and max(counts.values()) >= 2 and rising >= 0.9 * (len(minutes) - 1)
+    )
+    return writers if chat else {}
+
+
+def _of_writer(lines: list[str], writers: dict[int, str], me: str | None, removed: Counter) -> list[str]:
+    """The owner's messages of a talk whose writers stand above clocks. Raises Skip where it is not known who that is."""
+    if not me or not any(is_me(name, me) for name in writers.values()):
+        raise Skip(f"{ASK} ({', '.join(sorted(set(writers.values()))[:4])})")
+    kept, own = list(lines), True
+    for number in range(len(lines)):
+        if number in writers:
+            own = is_me(writers[number], me)
+            removed["messages of others"] += not own
+        if not own or number in writers or number - 1 in writers:
+            kept[number] = ""
     return kept
 
 
