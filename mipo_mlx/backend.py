@@ -169,3 +169,21 @@ def sgemm_rate(size: int = 1024) -> float:
         mx.eval(a @ b)
         best = min(best, time.perf_counter() - begin)
     return 2 * size**3 / best
+
+
+def thread_rates(size: int = 1024) -> dict[int, float]:
+    """The measured speed of matrix products, FLOP/s, with one thread and with all threads of the BLAS that `start` loaded.
+
+    Nothing else is measured: {} without such a library, or where it has one thread. The number of threads changes the last bits of
+    results, so nothing here changes it for a run.
+    """
+    library = ctypes.CDLL(_blas) if _blas else None
+    threads = library.openblas_get_num_threads() if library else 1
+    if library is None or threads < 2:
+        return {}
+    try:
+        library.openblas_set_num_threads(1)
+        one = sgemm_rate(size)
+    finally:
+        library.openblas_set_num_threads(threads)
+    return {1: one, threads: sgemm_rate(size)}

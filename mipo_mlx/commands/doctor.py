@@ -92,6 +92,16 @@ def fitting(device: backend.Device) -> list[Fit]:
     return fits
 
 
+def threads(rates: dict[int, float]) -> list[str]:
+    """A line on matrix products with one thread and with several, from FLOP/s by threads; [] for {}."""
+    if not rates:
+        return []
+    one, several = rates[1], rates[max(rates)]
+    line = ", ".join(f"{count}: {rate / 1e9:,.0f} GFLOP/s" for count, rate in sorted(rates.items()))
+    advice = "; another program uses a core, so begin a run with OPENBLAS_NUM_THREADS=1" if several < one else ""
+    return [f"threads     {line}{advice}"]
+
+
 def examine() -> tuple[str, bool]:
     """A page of facts and advice, and whether training can run well here."""
     backend.start()
@@ -110,6 +120,7 @@ def examine() -> tuple[str, bool]:
     lines = [
         f"device      {device}",
         f"arithmetic  {rate / 1e9:,.0f} GFLOP/s float32 measured, matrix library: {device.blas}",
+        *threads(backend.thread_rates() if device.kind == "cpu" else {}),
         f"disk        {shutil.disk_usage('.').free / 1e9:,.0f} GB free here",
         "versions    " + ", ".join(f"{name} {version}" for name, version in backend.versions().items()),
         f"fits        memory to train ({kept}, contexts of the default length), of {device.budget / 1e9:.1f} GB to count on:",

@@ -58,3 +58,24 @@ def test_a_gpu_beside_mlxs_cpu_build_gets_the_commands_that_write_the_cuda_libra
     text, healthy = doctor.examine()
     mend = next(line for line in text.splitlines() if "cuda" in line)
     assert not healthy and mend.index("pip install -e '.[cuda]'") < mend.index("--force-reinstall --no-deps")
+
+
+def test_threads_that_slow_each_other_down_are_named(monkeypatch):
+    assert doctor.threads({}) == []
+    assert "NUM_THREADS" not in doctor.threads({1: 9e10, 2: 17e10})[0]
+    [line] = doctor.threads({1: 9e10, 2: 4e10})
+    assert "1: 90 GFLOP/s, 2: 40 GFLOP/s" in line and "OPENBLAS_NUM_THREADS=1" in line
+
+
+@pytest.mark.skipif(not backend.has_fast_blas(), reason="no OpenBLAS was loaded")
+def test_the_trial_of_threads_leaves_their_number_as_it_was(monkeypatch):
+    library = backend.ctypes.CDLL(backend._blas)
+    before, seen = library.openblas_get_num_threads(), []
+    monkeypatch.setattr(backend, "sgemm_rate", lambda size: seen.append(library.openblas_get_num_threads()) or 1.0)
+    try:
+        library.openblas_set_num_threads(1)
+        assert backend.thread_rates() == {}
+        library.openblas_set_num_threads(2)
+        assert backend.thread_rates() == {1: 1.0, 2: 1.0} and seen == [1, 2] and library.openblas_get_num_threads() == 2
+    finally:
+        library.openblas_set_num_threads(before)
