@@ -83,9 +83,6 @@ class Target:
     least: float = 0.6  # seconds that any input may take, however small: what is longer than a limit is not read
 
 
-gather.within_limits = lambda work, file, tally: work(file, tally)  # the limits would hide what is slow
-
-
 def notes(path: Path, vault: Path | None = None) -> None:
     """The file, or the vault that it is in, as a run reads it. Raises AssertionError where its reader failed."""
     sources, tally = Sources(notes=str(path), me="Ana"), Tally()

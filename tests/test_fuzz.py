@@ -7,8 +7,11 @@ A few examples a reader in every run of the tests. FUZZ_EXAMPLES=20000 makes it 
 
 import json
 import os
+import random
+import sys
 import tempfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +30,11 @@ from mipo_mlx.sources.note import Tally  # noqa: E402
 from mipo_mlx.sources.note_file import NoteFile  # noqa: E402
 from mipo_mlx.sources.readers import READERS, reader_for  # noqa: E402
 from mipo_mlx.sources.redact import redact  # noqa: E402
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+
+import fuzz  # noqa: E402
+import hostile  # noqa: E402
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
 long_or_short = settings(
@@ -151,3 +159,14 @@ def test_pair_file(tmp_path):
             assert "\n" not in str(error)
 
     one()
+
+
+def test_hostile_inputs_of_every_reader(tmp_path):
+    """A few short ones of `benchmarks/fuzz.py`, which tries thousands up to a megabyte, and times them."""
+    for number, target in enumerate(hostile.targets()):
+        path = tmp_path / str(number) / target.name
+        path.parent.mkdir(parents=True)
+        for case in range(EXAMPLES // 100 or 2):
+            dice = random.Random(f"{target.name} {case}")
+            path.write_bytes(target.wrap(hostile.written(replace(target, wrap=lambda data, _: data), dice)[0][:3_000], dice))
+            assert fuzz.once(replace(target, least=1e9), path, 0) == "", (target.name, case)

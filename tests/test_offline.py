@@ -1,6 +1,8 @@
-"""Commands that do not name the Hub work in a network namespace with nothing in it, and try no connection."""
+"""Commands that do not name the Hub work in an empty network namespace, try no connection, and keep nothing in caches."""
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -35,6 +37,13 @@ def namespace() -> list[str]:
     return []
 
 
+def kept_of_notes(home, folder) -> list[str]:
+    """The files outside of the runs that hold words of the notes, or the names of their files."""
+    own = {folder / "notes", folder / "rows.csv", folder / "runs", folder / "r.yaml", folder / "t.yaml", folder / "calls"}
+    places = [path for path in (*home.rglob("*"), *folder.iterdir()) if path.is_file() and not own & {path, *path.parents}]
+    return [str(path) for path in places if re.search(rb"mend (?:the hives|clock number)|bees and I", path.read_bytes())]
+
+
 def test_no_command_asks_the_network(tiny_folder, tmp_path):
     notes, runs = tmp_path / "notes", str(tmp_path / "runs")
     notes.mkdir()
@@ -56,14 +65,27 @@ def test_no_command_asks_the_network(tiny_folder, tmp_path):
         ["runs", "--runs", runs],
         ["rm", "t", "--yes", "--runs", runs],
     ]
-    words = namespace()
+    words, calls = namespace(), tmp_path / "calls"
+    traced = ["strace", "-f", "--seccomp-bpf", "-qq", "-e", "trace=connect,sendto,sendmsg,sendmmsg", "-o", str(calls)]
+    traced = traced if shutil.which("strace") and not subprocess.run([*traced, "true"], capture_output=True).returncode else []
+    home = tmp_path / "home"  # where caches would be
+    home.mkdir()
     done = subprocess.run(
-        [*words, sys.executable, "-c", WATCHED, json.dumps(commands)], capture_output=True, text=True, cwd=tmp_path
+        [*words, *traced, sys.executable, "-c", WATCHED, json.dumps(commands)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache")},
     )
     result = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     assert result, done.stderr
     codes, seen = json.loads(result[0].removeprefix("RESULT "))
     assert seen == []
+    if traced:  # what libraries call beneath Python; a name is looked up by a connection, too
+        asked = [line for line in calls.read_text(errors="replace").splitlines() if "sa_family=" in line and "AF_UNIX" not in line]
+        assert asked == []
+    assert kept_of_notes(home, tmp_path) == []
     if not words:
         pytest.skip("this machine allows no network namespace; the calls were watched all the same")
     assert codes == [0] * len(commands), done.stderr
+    assert not (tmp_path / "runs" / "t").exists()

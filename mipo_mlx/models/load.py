@@ -28,6 +28,7 @@ LARGEST = {
     "num_experts": 1 << 14,
     "max_position_embeddings": 1 << 40,
 }
+MAY_BE_NONE = ("num_local_experts", "num_experts", "head_dim", "max_position_embeddings")
 
 
 @dataclass
@@ -185,7 +186,9 @@ def _tokenizer(path: Path) -> Any:
     ends = end_tokens(path)
     try:
         return _with_all_ends(load_mlx(path, eos_token_ids=ends or None))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # as above, where transformers reads the configuration
         raise UserError(f"{path}: cannot read this model's tokenizer ({first_line(error)})") from None
 
 
@@ -214,8 +217,10 @@ def _load_folder(path: Path) -> tuple[Any, dict[str, Any]]:
     weight_files.check(path, _config(path))
     try:
         return load_model(path, lazy=True, model_config=_rope(_config(path)))
-    except (ValueError, KeyError, TypeError, RuntimeError, FileNotFoundError) as error:
-        reason = " ".join(str(error).split())[:200]  # MLX names the parameters on further lines
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # a configuration of odd values raises nearly anything, from a division by zero to an assertion
+        reason = " ".join(str(error).split())[:200] or type(error).__name__  # MLX names the parameters on further lines
         raise UserError(f"{path}: cannot be loaded ({reason}); choose another version of the model") from None
 
 
@@ -231,9 +236,10 @@ def _config(path: Path) -> dict[str, Any]:
     for place in (config, config.get("text_config")):
         for name, most in LARGEST.items():
             value = place.get(name) if isinstance(place, dict) else None
-            if isinstance(value, int | float) and not 0 <= value <= most:
+            least = 0 if name in MAY_BE_NONE else 1
+            if isinstance(value, int | float) and not least <= value <= most:
                 raise UserError(
-                    f"{path / 'config.json'}: {name} is {value:,}, and no model has more than {most:,}; take another copy of it"
+                    f"{path / 'config.json'}: {name} is {value:,}, and models have {least} to {most:,}; take another copy of it"
                 )
     return config
 

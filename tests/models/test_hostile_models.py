@@ -43,6 +43,21 @@ def test_absurd_numbers_are_refused_before_anything_is_built(folder, name, value
         assert "\n" not in str(error.value)
 
 
+ODD = [
+    ("hidden_size", 0), ("num_attention_heads", 0), ("vocab_size", 0), ("intermediate_size", 0), ("num_hidden_layers", "10"),
+    ("hidden_size", [1]), ("max_position_embeddings", "x"), ("eos_token_id", "a"), ("eos_token_id", [None]), ("rope_scaling", 3),
+    ("rope_scaling", {"type": "linear", "factor": 0}), ("tie_word_embeddings", "no"), ("model_type", "../x"), ("quantization", 3),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value"), ODD)
+def test_odd_values_end_in_one_line(folder, name, value):
+    change(folder, **{name: value})
+    with pytest.raises(UserError) as error:
+        load.load(str(folder))
+    assert "\n" not in str(error.value) and str(folder) in str(error.value)
+
+
 def test_absurd_numbers_one_level_below(folder):
     change(folder, text_config={"num_hidden_layers": 10**7})
     with pytest.raises(UserError, match="num_hidden_layers"):
