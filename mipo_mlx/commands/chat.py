@@ -62,7 +62,7 @@ def talk(run: Run, wishes: Wishes) -> None:
     interactive = sys.stdin.isatty()
     if interactive:
         _remember_lines(run.folder / HISTORY)
-        print(f"{run.folder.name}, {_what(assistant)}; an empty line ends the talk, /help shows more")
+        print(f"{printable(run.folder.name)}, {_what(assistant)}; an empty line ends the talk, /help shows more")
     talking = Talk(assistant)
     while question := _read("> " if interactive else ""):
         if question.startswith("/"):
