@@ -14,25 +14,24 @@ from .. import run as runs
 from ..errors import one_line
 from ..progress import Reporter
 from ..run import Run
+from ..training import pulse
 
 
 @contextmanager
 def team() -> Iterator[bool]:
     """Join the machines that mlx.launch started, if it did. Yields whether this one leads; one that follows has done its work."""
-    if "MLX_RANK" not in os.environ and "OMPI_COMM_WORLD_SIZE" not in os.environ:
-        yield True
-        return
-    backend.start()
-    from ..training import team, train
-
-    place = team.place()
+    place = pulse.place()
     if place is None:
         yield True
         return
+    _quiet_ring()
+    signs = pulse.Pulse(place)  # before the imports below, which take seconds
     reason: str | None = "it was stopped"
     try:
-        _quiet_ring()
-        joined = team.join(place)
+        backend.start()
+        from ..training import team, train
+
+        joined = team.join(signs)
         if joined.leads:
             yield True
         else:
@@ -43,7 +42,7 @@ def team() -> Iterator[bool]:
         reason = one_line(error)[0]
         raise
     finally:
-        team.leave(reason)
+        signs.close(reason)
 
 
 def _quiet_ring() -> None:

@@ -2,6 +2,7 @@
 
 Every machine sends its state to the first one each second, by UDP to the address and port that MLX uses for TCP, and the first one
 answers. A process that is stopped, a Mac that sleeps and a cable that is pulled are silent. Then each machine ends with one line.
+Signs begin before MLX is imported, so that a machine that is lost while it starts is noticed too.
 """
 
 import json
@@ -10,13 +11,17 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from ..errors import UserError
 
 BEAT = 1.0  # seconds between two signs
 SILENT = 30.0  # seconds after which a silent machine is lost
-FIRST = 35.0  # seconds that a machine has for its first sign: it imports MLX, and comes by ssh
+FIRST = 35.0  # seconds that a machine has for its first sign: it comes by ssh
 STUCK = 25.0  # seconds after which machines that all wait for each other are stuck
 AGAIN = "run the same command again, with any number of machines: it goes on from the last checkpoint"
 
@@ -30,6 +35,23 @@ class Place:
     host: str  # of the first machine
     port: int
     backend: str  # of MLX: ring or jaccl
+
+
+def place() -> Place | None:
+    """What mlx.launch says of this process; None where it runs alone. Raises UserError for a backend that cannot be used."""
+    environment = os.environ
+    rank, hostfile = int(environment.get("MLX_RANK", 0)), environment.get("MLX_HOSTFILE")
+    if hostfile and (text := Path(hostfile).read_text().strip()):
+        ring: Sequence[Sequence[str]] = json.loads(text)
+        host, _, port = ring[0][0].rpartition(":")
+        return Place(rank, len(ring), host, int(port), "ring") if len(ring) > 1 else None
+    if coordinator := environment.get("MLX_JACCL_COORDINATOR"):
+        host, _, port = coordinator.rpartition(":")
+        size = len(json.loads(Path(environment["MLX_IBV_DEVICES"]).read_text()))
+        return Place(rank, size, host, int(port), "jaccl")
+    if int(environment.get("MLX_WORLD_SIZE", 1)) > 1 or int(environment.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:
+        raise UserError("mlx.launch: a training runs on the backends ring and jaccl; pass --backend ring")
+    return None
 
 
 @dataclass

@@ -9,19 +9,17 @@ A collective runs on the CPU's stream: on a GPU's, macOS ends what takes long.
 
 import hashlib
 import json
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
-from ..errors import Failure, UserError, first_line
-from .pulse import AGAIN, BEAT, Place, Pulse
+from ..errors import Failure, first_line
+from .pulse import AGAIN, BEAT, Pulse
 from .step import Step
 
 
@@ -125,27 +123,10 @@ def current() -> Team:
     return _team
 
 
-def place() -> Place | None:
-    """What mlx.launch says of this process; None where it runs alone. Raises UserError for a backend that cannot be used."""
-    environment = os.environ
-    rank, hostfile = int(environment.get("MLX_RANK", 0)), environment.get("MLX_HOSTFILE")
-    if hostfile and (text := Path(hostfile).read_text().strip()):
-        ring: Sequence[Sequence[str]] = json.loads(text)
-        host, _, port = ring[0][0].rpartition(":")
-        return Place(rank, len(ring), host, int(port), "ring") if len(ring) > 1 else None
-    if coordinator := environment.get("MLX_JACCL_COORDINATOR"):
-        host, _, port = coordinator.rpartition(":")
-        size = len(json.loads(Path(environment["MLX_IBV_DEVICES"]).read_text()))
-        return Place(rank, size, host, int(port), "jaccl")
-    if int(environment.get("MLX_WORLD_SIZE", 1)) > 1 or int(environment.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:
-        raise UserError("mlx.launch: a training runs on the backends ring and jaccl; pass --backend ring")
-    return None
-
-
-def join(at: Place) -> Team:
+def join(pulse: Pulse) -> Team:
     """Connect the machines; returns the team that `current` gives from now on."""
     global _team
-    pulse = Pulse(at)
+    at = pulse.place
     try:
         group = mx.distributed.init(strict=True, backend=at.backend)
     except RuntimeError as error:
@@ -154,12 +135,12 @@ def join(at: Place) -> Team:
     return _team
 
 
-def leave(reason: str | None) -> None:
-    """From now on this machine works alone. `reason`: why it ends before its time."""
+def leave() -> None:
+    """From now on this machine works alone."""
     global _team
     pulse, _team = _team.pulse, Team()
     if pulse:
-        pulse.close(reason)
+        pulse.close(None)
 
 
 def released(team: Team, train: Callable[[Any], None]) -> None:
@@ -171,4 +152,4 @@ def released(team: Team, train: Callable[[Any], None]) -> None:
 def release(team: Team) -> None:
     """On the first machine: there is no more training, and the others end."""
     team.shared(None)
-    leave(None)
+    leave()

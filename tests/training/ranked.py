@@ -66,13 +66,12 @@ def trained(folder, pairs, members):
 def gradient(folder: Path) -> None:
     from tests.training.test_train import make_pairs
 
-    place = team.place()
-    members = team.join(place) if place else team.current()
+    members = team.join(pulse.Pulse(pulse.place()))
     pairs = make_pairs(build_model(tiny_config()))
     for i, (flat, figures) in enumerate(steps(pairs, members)):
         np.savez(folder / f"step-{i}-{members.rank}.npz", flat=flat, figures=figures)
     np.savez(folder / f"adapters-{members.rank}.npz", **trained(folder, pairs, members))
-    team.leave(None)
+    team.leave()
 
 
 def lose_one(text: str) -> None:

@@ -16,7 +16,7 @@ import pytest
 from mipo_mlx.errors import UserError
 from mipo_mlx.files import write_records
 from mipo_mlx.training import team
-from mipo_mlx.training.pulse import Place
+from mipo_mlx.training.pulse import Place, place
 from tests.conftest import build_model, tiny_config
 
 from . import ranked
@@ -128,21 +128,21 @@ def test_a_process_that_is_killed_or_stopped_ends_all_and_the_rerun_ends_as_undi
 def test_what_mlx_launch_says(tmp_path, monkeypatch):
     for name in ("MLX_RANK", "MLX_HOSTFILE", "MLX_JACCL_COORDINATOR", "MLX_WORLD_SIZE", "OMPI_COMM_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    assert team.place() is None
+    assert place() is None
     hosts = tmp_path / "hosts.json"
     monkeypatch.setenv("MLX_RANK", "1")
     monkeypatch.setenv("MLX_HOSTFILE", str(hosts))
     for text in ("", '[["127.0.0.1:5000"]]'):
         hosts.write_text(text)
-        assert team.place() is None
+        assert place() is None
     hosts.write_text('[["10.0.0.1:5000", "10.0.1.1:5001"], ["10.0.0.2:5002"]]')
-    assert team.place() == Place(1, 2, "10.0.0.1", 5000, "ring")
+    assert place() == Place(1, 2, "10.0.0.1", 5000, "ring")
     monkeypatch.delenv("MLX_HOSTFILE")
     monkeypatch.setenv("MLX_JACCL_COORDINATOR", "10.0.0.1:7000")
     monkeypatch.setenv("MLX_IBV_DEVICES", str(hosts))
     hosts.write_text('[[null, "rdma_en2"], ["rdma_en2", null]]')
-    assert team.place() == Place(1, 2, "10.0.0.1", 7000, "jaccl")
+    assert place() == Place(1, 2, "10.0.0.1", 7000, "jaccl")
     monkeypatch.delenv("MLX_JACCL_COORDINATOR")
     monkeypatch.setenv("MLX_WORLD_SIZE", "2")
     with pytest.raises(UserError, match="--backend ring"):
-        team.place()
+        place()
