@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 LIMIT = 60.0  # seconds
 WIDE = {"hidden_size": 256, "num_hidden_layers": 4, "intermediate_size": 768, "head_dim": 64}  # of the model that is measured
-TRAINING = {"epochs": 20.0, "checkpoint_every": 2, "evaluate_every": 5, "max_kl": None, "min_chosen_reward": None}
+TRAINING = {"epochs": 4.0, "checkpoint_every": 2, "evaluate_every": 5, "max_kl": None, "min_chosen_reward": None}
 PAIRS = {"grids": 12, "validation_grids": 2, "heldout_grids": 2, "max_tokens": 32, "batch": 8}
 
 
