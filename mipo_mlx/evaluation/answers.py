@@ -165,7 +165,7 @@ def shaded(tokenizer: Any, scored: Scored, own: int) -> list[tuple[str, float]]:
     nats: list[float] = []
     done = ""
     for count in range(1, len(tokens) + 1):
-        decoded = tokenizer.decode(tokens[:count])
+        decoded = tokenizer.decode(tokens[:count], skip_special_tokens=True)  # as the text of the answer is
         if decoded.endswith("\ufffd") and count < len(tokens):
             piece = ""  # half of a character: its bytes go on in the next token
         else:
