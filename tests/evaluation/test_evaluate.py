@@ -345,7 +345,7 @@ class Spelled:
     def __init__(self, *pieces):
         self.pieces = pieces
 
-    def decode(self, tokens):
+    def decode(self, tokens, skip_special_tokens=False):
         return "".join(self.pieces[token] for token in tokens)
 
 
