@@ -365,9 +365,15 @@ def _nearest(path: list[str]) -> str:
         for name in {"_".join(key[-2:]), key[-1]}:
             names.setdefault(name, []).append(".".join(key))
     if near := difflib.get_close_matches(last, names, n=1, cutoff=0.8):
-        return f"; did you mean {' or '.join(names[near[0]][:3])}?"
+        same = [key for key in names[near[0]] if parents and key.startswith(f"{parents[0]}.")] or names[near[0]]
+        outer = [key for key in same if not any(_section(key).startswith(f"{_section(other)}.") for other in same)]
+        return f"; did you mean {' or '.join(outer[:3])}?"
     section = f" in {'.'.join(parents)}" if parents else ""
     return f"; valid keys{section} are {', '.join(siblings)}" if siblings else ""
+
+
+def _section(key: str) -> str:
+    return key.rpartition(".")[0]
 
 
 def _keys(section: type[BaseModel], *parents: str) -> list[tuple[str, ...]]:

@@ -60,7 +60,7 @@ def _training(run: "Run", reporter: Reporter, round_number: int) -> dict[str, An
     from .training import rounds, train
 
     several = run.recipe.rounds > 1 or round_number > 1 or updates(run.folder)
-    profile, given = contexts.profile_of(run.folder, run.recipe), (run.folder, run.recipe, reporter)
+    given, profile = (run.folder, run.recipe, reporter), contexts.profile_of(run.folder, run.recipe)
     return rounds.run(*given, round_number, profile) if several else train.run(*given, profile)
 
 
@@ -128,7 +128,8 @@ class Run:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        return read_json(self.folder / "manifest.json", {})
+        path = self.folder / "manifest.json"
+        return read_json(path) if path.exists() else {}
 
     def steps(self) -> list[str]:
         """The steps of its recipe, with those of the updates that were taken, and of the one that is at work."""
@@ -329,8 +330,7 @@ def run_stage(run: Run, step: str, reporter: Reporter, title: str = "") -> dict[
     check_files(run, step, reporter)
     before = run.manifest if run.done(step) else None
     changed_by_it = ["report"] if step in ("evaluation", "export") else run.steps()[run.steps().index(step) + 1 :]
-    if run.pending:  # an update changes nothing before it is taken
-        changed_by_it = []
+    changed_by_it = [] if run.pending else changed_by_it  # an update changes nothing before it is taken
     entries = {name: entry for name, entry in run.manifest.get("stages", {}).items() if name not in changed_by_it}
     begin, earlier = time.monotonic(), run.manifest.get("stages", {}).get(step, {}).get("seconds", 0)
     entries[step] = {"state": "started", "seconds": earlier}

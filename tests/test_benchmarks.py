@@ -356,7 +356,8 @@ def test_the_reading_benchmark_runs(tmp_path, tiny_folder):
     assert [(row[1], row[2]) for row in rows] == [(e, k) for e in (".md", ".org") for k in ("one", "many")]
     assert all(float(cell) >= 0 for row in rows for cell in row[3:])
     out = start(tmp_path, "reading.py", "many", "--count", "30", "--model", str(tiny_folder))
-    assert out.startswith("30 files, 60 passages, 60 contexts\n")
+    files, passages, contexts = map(int, re.match(r"(\d+) files, (\d+) passages, (\d+) contexts\n", out).groups())
+    assert files == 30 and passages > 60 and 0 < contexts <= passages
 
 
 def test_owners_count_who_an_answer_is_nearest_to_and_the_diagonal_against_the_rest():

@@ -39,7 +39,7 @@ def test_personal_recipe_explains_every_key():
     keys = recipe_loading.flatten(recipe_loading.parse("model: x\n").model_dump())
     lines = path.read_text().splitlines()
     for key in keys:
-        leaf = key.split(".")[-1] if not key.startswith("pairs.negatives.") else "negatives"
+        leaf = key.split(".")[1 if key.startswith(("pairs.negatives.", "pairs.kinds.")) else -1]
         written = [n for n, line in enumerate(lines) if line.lstrip(" #").startswith(f"{leaf}:")]
         assert written, f"{key} is not in personal.yaml"
         assert any("#" in lines[n] or lines[n - 1].lstrip().startswith("#") for n in written), f"{key} has no comment"

@@ -204,3 +204,13 @@ def test_settings_of_a_vault_that_are_too_deep_are_none(tmp_path):
     (tmp_path / ".obsidian" / "app.json").write_text('{"userIgnoreFilters": ' + "[" * 100_000)
     (tmp_path / "a.md").write_text("I keep bees behind the shed.")
     assert read(tmp_path)[0] == ["I keep bees behind the shed."]
+
+
+def test_what_this_process_holds_is_not_counted_against_a_file(readers, large, monkeypatch):
+    """A helper that a large process starts begins with a small peak."""
+    held = bytearray(400 << 20)
+    held[:: 4 << 10] = bytes([1]) * len(held[:: 4 << 10])
+    monkeypatch.setattr(limits, "_helper", limits._Helper())
+    monkeypatch.setattr(limits, "MEMORY", 200 << 20)
+    assert limits.within_limits(readers.read, large, Tally()) == ["large.md", limits.SMALL + 8]
+    assert len(held) == 400 << 20

@@ -19,7 +19,7 @@ from mipo_mlx.sources import read  # noqa: E402
 from mipo_mlx.sources.bank import load_prompts  # noqa: E402
 from mipo_mlx.sources.note import Block, Note, Tally  # noqa: E402
 from mipo_mlx.sources.redact import redact, redact_note  # noqa: E402
-from mipo_mlx.sources.secrets import ACCOUNT, CARD, CODE, EMAIL, KEY, PASSWORD, PHONE, keys  # noqa: E402
+from mipo_mlx.sources.secrets import ACCOUNT, CARD, CODE, EMAIL, KEY, PASSWORD, PHONE, keys, phones  # noqa: E402
 from mipo_mlx.sources.secrets.checked import is_card, is_iban  # noqa: E402
 
 # Put together here, so that no scanner takes this file for a leak.
@@ -163,7 +163,7 @@ def test_names_and_file_names_tell_nothing():
 
 @pytest.mark.parametrize(("module", "text"), [("phonenumbers", "+49 30 901820"), ("detect_secrets", "abcdefghijklmnopqrst1")])
 def test_a_missing_detector_is_told_never_passed_over(monkeypatch, module, text):
-    keys._patterns.cache_clear()
+    keys._patterns.cache_clear(), phones._phone.cache_clear()
     for name in [name for name in sys.modules if name.split(".")[0] == module]:
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setitem(sys.modules, module, None)
