@@ -23,6 +23,8 @@ os.environ["MIPO_RUNS"] = "runs"  # in the working folder of each test, and neve
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 CASES = DATA.parent / "cases"
 
+SHORTER = ("--set", "evaluation.kinds=0", "--set", "evaluation.preferences=0")  # for a whole run that no test of evaluation reads
+
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"

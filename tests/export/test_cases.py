@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,21 +9,11 @@ from click.testing import CliRunner
 
 from mipo_mlx.cli import main
 from mipo_mlx.gguf_format.file import GGUFFile
+from tests.conftest import SHORTER, make_case
 
 from .ollama import go, parse
 
-ROOT = Path(__file__).parents[2]
-CASES = ROOT.parent / "shared" / "cases"
 pytestmark = pytest.mark.process
-
-
-def make(name: str, place: Path) -> Path:
-    """The case's model, notes and recipe (t.yaml) in `place`."""
-    script = CASES / name / "make.py"
-    if not script.exists():
-        pytest.skip(f"{script} is missing: this test makes its model there")
-    subprocess.run([sys.executable, str(script), str(place)], cwd=ROOT, check=True, capture_output=True)
-    return place
 
 
 def command(place: Path, *arguments: str) -> str:
@@ -43,10 +31,10 @@ def jinja(template: str, messages: list[dict[str, str]]) -> str:
 
 
 def test_a_name_that_ollama_refuses_is_changed_and_printed(tmp_path, monkeypatch):
-    make("run-names", tmp_path)
+    make_case("run-names", tmp_path)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     for name in ("two words", "Notizen ü"):
-        trained = command(tmp_path, "train", str(tmp_path / "t.yaml"), "--name", name)
+        trained = command(tmp_path, "train", str(tmp_path / "t.yaml"), "--name", name, *SHORTER)
         installed = command(tmp_path, "export", name, "--install", "ollama").splitlines()[-1]
         entered = installed.removeprefix("ollama run ")
         assert f"ollama create {entered} -f" in trained
@@ -54,8 +42,8 @@ def test_a_name_that_ollama_refuses_is_changed_and_printed(tmp_path, monkeypatch
 
 
 def test_a_system_message_before_the_last_request_reaches_ollama(tmp_path):
-    make("late-system", tmp_path)
-    command(tmp_path, "train", str(tmp_path / "t.yaml"))
+    make_case("late-system", tmp_path)
+    command(tmp_path, "train", str(tmp_path / "t.yaml"), *SHORTER)
     command(tmp_path, "export", "t", "--set", "export.system=I keep bees.")
     commands = dict(parse((tmp_path / "runs" / "t" / "Modelfile").read_text()))
     assert commands["system"] == "I keep bees."
@@ -66,8 +54,8 @@ def test_a_system_message_before_the_last_request_reaches_ollama(tmp_path):
 
 
 def test_every_file_holds_the_same_system_message(tmp_path):
-    make("system-texts", tmp_path)
-    command(tmp_path, "train", str(tmp_path / "t.yaml"))
+    make_case("system-texts", tmp_path)
+    command(tmp_path, "train", str(tmp_path / "t.yaml"), *SHORTER)
     texts = [json.loads(line) for line in (tmp_path / "texts.txt").read_text().splitlines()]
     folder = tmp_path / "runs" / "t"
     for text in texts:

@@ -13,7 +13,7 @@ from mipo_mlx.gguf_format.file import GGUFFile
 from mipo_mlx.models.load import load_tokenizer
 from mipo_mlx.models.weight_files import vocabulary_rows
 from mipo_mlx.recipe import Recipe
-from tests.conftest import make_case
+from tests.conftest import SHORTER, make_case
 from tests.export.helpers import MODELS, VOCABULARY, make_tiny
 
 FLAGS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
@@ -83,7 +83,7 @@ def test_a_gguf_base_with_more_tokens_than_rows(tmp_path):
 def test_the_case_of_gemma_3(tmp_path):
     place = make_case("gemma3-extra-id", tmp_path)
     for more in (["--dry-run"], []):
-        result = CliRunner().invoke(main, ["train", str(place / "t.yaml"), "--runs", str(place / "runs"), *more])
+        result = CliRunner().invoke(main, ["train", str(place / "t.yaml"), "--runs", str(place / "runs"), *SHORTER, *more])
         assert result.exit_code == 0, result.output
     assert "not in the GGUF files: <image_soft_token>" in result.output
     file = GGUFFile(place / "runs" / "t" / "t-f16.gguf")

@@ -13,7 +13,7 @@ from mipo_mlx.files import read_jsonl
 from mipo_mlx.models import control_tokens, load, prompts
 from mipo_mlx.models.chat_template import render
 from mipo_mlx.recipe import Pairs
-from tests.conftest import CASES, CHAT_TEMPLATE, make_case
+from tests.conftest import CASES, CHAT_TEMPLATE, SHORTER, make_case
 from tests.export.helpers import AWKWARD, train_bpe, train_spm
 
 KINDS = ["smollm", "qwen2", "llama-bpe", "gpt-2", "dbrx", "spm", "spm-bare", "spm-strips", "unigram", "unreadable"]
@@ -155,7 +155,7 @@ def test_every_token_that_ends_an_answer_is_known(added, template, expected, tin
 @pytest.mark.process
 def test_the_case_of_the_end_of_text(tmp_path):
     place = make_case("endoftext", tmp_path)
-    result = CliRunner().invoke(main, ["train", str(place / "t.yaml"), "--runs", str(place / "runs")])
+    result = CliRunner().invoke(main, ["train", str(place / "t.yaml"), "--runs", str(place / "runs"), *SHORTER])
     assert result.exit_code == 0, result.output
     answers = [answer["tokens"] for grid in read_jsonl(place / "runs" / "t" / "samples.jsonl") for answer in grid["answers"]]
     assert any(tokens[-1] == 0 for tokens in answers) and not any(0 in tokens[:-1] for tokens in answers)

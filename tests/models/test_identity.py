@@ -10,7 +10,7 @@ from mipo_mlx.cli import main
 from mipo_mlx.errors import UserError
 from mipo_mlx.files import read_json, sha256, write_json
 from mipo_mlx.models import identity
-from tests.conftest import make_case
+from tests.conftest import SHORTER, make_case
 
 WEIGHTS = "adapters/adapters.safetensors"
 
@@ -89,15 +89,15 @@ def test_no_command_takes_swapped_adapters(tmp_path):
         return result.exit_code, result.output
 
     for name in ("a", "b"):
-        assert command("train", str(tmp_path / f"{name}.yaml"), "--quiet")[0] == 0
+        assert command("train", str(tmp_path / f"{name}.yaml"), *SHORTER, "--quiet")[0] == 0
     run, kept = tmp_path / "runs" / "a", (tmp_path / "runs/a" / WEIGHTS).read_bytes()
     shutil.copytree(tmp_path / "runs" / "b" / "adapters", run / "adapters", dirs_exist_ok=True)
     before = {path: path.read_bytes() for path in (run / "eval.json", run / "report.html")}
-    for words in (["eval", "a"], ["export", "a"], ["chat", "a"], ["train", str(tmp_path / "a.yaml")]):
+    for words in (["eval", "a"], ["export", "a"], ["chat", "a"], ["train", str(tmp_path / "a.yaml"), *SHORTER]):
         code, output = command(*words)
         assert code == 2 and "not the adapters that training left" in output, (words, output)
     assert {path: path.read_bytes() for path in before} == before
     shutil.rmtree(run / "adapters")
-    assert command("train", str(tmp_path / "a.yaml"), "--quiet")[0] == 0
+    assert command("train", str(tmp_path / "a.yaml"), *SHORTER, "--quiet")[0] == 0
     assert (run / WEIGHTS).read_bytes() == kept
     assert json.loads((run / "adapters/adapter_config.json").read_text())[identity.KEY]
