@@ -13,7 +13,7 @@ QUICK := $(addprefix tests/, test_tiny.py test_layout.py test_recipe.py test_run
   pairs/test_grids.py pairs/test_negatives.py training/test_objectives.py training/test_batches.py evaluation/test_verdict.py \
   evaluation/test_heldout.py export/test_modelfile.py export/test_results.py report/test_charts.py \
   report/test_signs.py serving/test_assistant.py \
-  serving/test_assistant.py commands/test_start.py commands/test_runs.py commands/test_init.py)
+  commands/test_start.py commands/test_runs.py commands/test_init.py)
 
 .PHONY: demo test unit quick lint dist clean
 

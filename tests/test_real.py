@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mipo_mlx import recipe_loading
+from mipo_mlx.engine import fast
 from mipo_mlx.files import read_json, read_jsonl, read_records
 from mipo_mlx.models import prompts
 from mipo_mlx.records import Context, Pair
@@ -92,11 +93,11 @@ def test_llamacpp_says_what_the_fused_model_says(demo):
     model.set_dtype(mx.float32)
     (gguf,) = folder.glob("*f16*.gguf")
     equal = 0
-    with Llama(gguf) as llama:
+    with Llama(gguf) as llama, fast(model):
         for prompt in PROMPTS:
             ids = prompts.encode(tokenizer, [{"role": "user", "content": prompt}])
-            theirs = llama.greedy(ids, 10)
-            ours = greedy(model, ids, 10)[: len(theirs)]
+            theirs = llama.greedy(ids, 20)
+            ours = greedy(model, ids, 20)[: len(theirs)]
             equal += ours == theirs
     assert equal >= 4
 
