@@ -12,7 +12,7 @@ from pathlib import Path
 from .. import backend, recipe_loading
 from ..errors import UserError
 from ..files import read_json, read_records
-from ..memory.contexts import AUTO, BOTH, of_people, told
+from ..memory.contexts import AUTO, BOTH, context_of, of_people
 from ..models.prompts import window_of
 from ..pairs import own_prompts
 from ..pairs.grids import by_split, set_apart
@@ -160,7 +160,7 @@ def as_settled(run: Run) -> Recipe:
 
     if run.recipe.sources.context != AUTO:
         return run.recipe
-    context = BOTH if makes_profile(run.recipe) else told(run.folder, run.recipe)
+    context = BOTH if makes_profile(run.recipe) else context_of(run.folder, run.recipe)
     return run.recipe.model_copy(update={"sources": run.recipe.sources.model_copy(update={"context": context})})
 
 

@@ -33,7 +33,7 @@ BULLET = re.compile(r"^(?:[-*+\u2022]|\d+[.)])\s+")
 SOURCE_AT_END = re.compile(r"\s*(?:\[[^\]]*:\d+[^\]]*\]|\([^)]*\.\w+:\d+[^)]*\))\s*$")
 
 
-def told(folder: Path, recipe: Recipe) -> str:
+def context_of(folder: Path, recipe: Recipe) -> str:
     """What the contexts of the run in `folder` tell: passage, profile or both. `auto` is as it was settled, or would be now."""
     if recipe.sources.context != AUTO:
         return recipe.sources.context
@@ -42,15 +42,15 @@ def told(folder: Path, recipe: Recipe) -> str:
 
 
 def settle(folder: Path, recipe: Recipe) -> str:
-    """`told`, from now on."""
-    context = told(folder, recipe)
+    """`context_of`, from now on."""
+    context = context_of(folder, recipe)
     if recipe.sources.context == AUTO:
         write_json(folder / CHOSEN, {"context": context})
     return context
 
 
 def uses_profile(folder: Path, recipe: Recipe) -> bool:
-    return told(folder, recipe) != PASSAGE
+    return context_of(folder, recipe) != PASSAGE
 
 
 def of_people(recipe: Recipe) -> bool:
@@ -76,7 +76,7 @@ def read_contexts(folder: Path, recipe: Recipe, at_work: int = 0) -> list[Contex
     (nothing in their notes was fit for one) is told of by passages alone, or, for `profile`, is left out.
     Raises UserError where profile.md is missing, or says nothing.
     """
-    contexts, context = kept_contexts(folder, at_work), told(folder, recipe)
+    contexts, context = kept_contexts(folder, at_work), context_of(folder, recipe)
     if context == PASSAGE or not contexts:
         return contexts
     path = folder / FILE

@@ -144,7 +144,7 @@ def gains(loaded: LoadedModel, facts: list[tuple[str, list[int]]], without: list
         return []
     tokens = [list(loaded.tokenizer.encode(text.removeprefix(SUBJECT), add_special_tokens=False)) for text, _ in facts]
     with fast(loaded.model):
-        own = token_logprobs(loaded.model, [asked for _, asked in facts], [[some] for some in tokens])
+        own = token_logprobs(loaded.model, [prompt for _, prompt in facts], [[some] for some in tokens])
         (bare,) = token_logprobs(loaded.model, [without], [tokens])
     return [float((under[0] - of_none).mean()) for under, of_none in zip(own, bare, strict=True)]
 

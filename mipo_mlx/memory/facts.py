@@ -128,16 +128,16 @@ def date_of(fact: Fact) -> str:
 
 def opposed(one: Fact, other: Fact) -> bool:
     """Whether two facts cannot both hold: they differ in a number alone, in a "not" alone, or in where a person lives or works."""
-    said = [words(fact.text) for fact in (one, other)]
-    bare = [[word for word in some if not (word.isdigit() or word in NUMBERS)] for some in said]
+    both = [words(fact.text) for fact in (one, other)]
+    bare = [[word for word in some if not (word.isdigit() or word in NUMBERS)] for some in both]
     if bare[0] == bare[1]:
-        return said[0] != said[1]
+        return both[0] != both[1]
     kinds = [ONE_AT_A_TIME.match(fact.text) for fact in (one, other)]
     if kinds[0] and kinds[1] and kinds[0][1] == kinds[1][1]:
         names = named(one.text), named(other.text)
         return all(names) and not names[0] & names[1]
-    rest = [telling(" ".join(word for word in some if word not in DENIED)) for some in said]
-    return (not DENIED & set(said[0])) != (not DENIED & set(said[1])) and rest[0] == rest[1] != set()
+    rest = [telling(" ".join(word for word in some if word not in DENIED)) for some in both]
+    return (not DENIED & set(both[0])) != (not DENIED & set(both[1])) and rest[0] == rest[1] != set()
 
 
 def ranked(facts: list[Fact]) -> list[Fact]:

@@ -55,23 +55,23 @@ def test_comments_bullets_headings_and_sources_are_not_told():
 
 def test_passages_need_no_profile(folder):
     for context in ("auto", "passage"):
-        found = read_contexts(folder, made(f"sources.context={context}"))
-        assert [c.full_text for c in found] == ["I bake.", "I row.", "I sing.", "I run."]
+        passages = read_contexts(folder, made(f"sources.context={context}"))
+        assert [c.full_text for c in passages] == ["I bake.", "I row.", "I sing.", "I run."]
     (folder / "profile.md").write_text(PROFILE)
-    assert read_contexts(folder, made("sources.context=passage")) == found
+    assert read_contexts(folder, made("sources.context=passage")) == passages
 
 
 def test_auto_is_both_where_there_is_a_profile_and_stays_as_it_was_settled(folder, tmp_path):
     """Each part of a run that asks under contexts reads them with `read_contexts`, and the hash of what is told with `digest`."""
     auto, passage = made(), made("sources.context=passage")
-    assert contexts.told(folder, auto) == "passage"
+    assert contexts.context_of(folder, auto) == "passage"
     (folder / "profile.md").write_text("<!-- nothing yet -->\n# Profile\n")
-    assert contexts.told(folder, auto) == "passage"
+    assert contexts.context_of(folder, auto) == "passage"
     (folder / "profile.md").write_text("- The user keeps bees.\n")
-    assert contexts.told(folder, auto) == "both" and read_contexts(folder, auto) == read_contexts(
+    assert contexts.context_of(folder, auto) == "both" and read_contexts(folder, auto) == read_contexts(
         folder, made("sources.context=both")
     )
-    assert contexts.told(folder, several("auto")) == contexts.told(folder, made("pairs.file=some.jsonl")) == "passage"
+    assert contexts.context_of(folder, several("auto")) == contexts.context_of(folder, made("pairs.file=some.jsonl")) == "passage"
     assert contexts.settle(folder, auto) == "both"
     (folder / "profile.md").unlink()
     with pytest.raises(UserError, match=r"profile.md: missing"):

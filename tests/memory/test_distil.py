@@ -173,8 +173,8 @@ def test_gains_are_means_of_differences(loaded):
     facts, without = [("The user keeps bees.", [5, 6, 7]), ("The user sings.", [8, 9])], [5, 9]
     got = distil.gains(loaded, [*facts, ("The user keeps bees.", without)], without)
     tokens = [loaded.tokenizer.encode(text, add_special_tokens=False) for text in (" keeps bees.", " sings.")]
-    for gain, (_, asked), some in zip(got, facts, tokens, strict=False):
-        (own,), (bare,) = token_logprobs(loaded.model, [asked, without], [[some], [some]])
+    for gain, (_, prompt), some in zip(got, facts, tokens, strict=False):
+        (own,), (bare,) = token_logprobs(loaded.model, [prompt, without], [[some], [some]])
         assert gain == pytest.approx(float(own.mean() - bare.mean()), abs=1e-4)
     assert got[2] == pytest.approx(0, abs=1e-5) and distil.gains(loaded, [], without) == []
 
@@ -306,8 +306,8 @@ def test_train_makes_the_profile_where_the_base_is_large_enough(writer, loaded, 
         folder = fill(tmp_path / name, notes=4)
         values = make_recipe(tiny_folder, sources={"notes": "some", "profile_tokens": 60, **sources})
         settling.settle_contexts(folder, values, loaded, QUIET)
-        told = contexts.read_contexts(folder, values)
-        return (folder / "profile.md").exists(), bool(told[0].profile), read_json(folder / "context.json", {})
+        first, *_ = contexts.read_contexts(folder, values)
+        return (folder / "profile.md").exists(), bool(first.profile), read_json(folder / "context.json", {})
 
     assert pairs("small") == (False, False, {"context": "passage"})
     assert pairs("asked", profile=True) == (True, True, {"context": "both"})
