@@ -12,7 +12,7 @@ from pathlib import Path
 from .. import backend, recipe_loading
 from ..errors import UserError
 from ..files import read_json, read_records
-from ..memory.contexts import AUTO, BOTH, context_of, of_people
+from ..memory.contexts import AUTO, BOTH, context_of, insists_on_profile, of_people
 from ..models.prompts import window_of
 from ..pairs import own_prompts
 from ..pairs.grids import by_split, set_apart
@@ -81,7 +81,7 @@ def count(recipe: Recipe, contexts: list[Context], prompts: list[Prompt]) -> Wor
     evaluated = of_evaluation(recipe, alone)
     written = own_prompts.TRIES * pairs.own_prompts  # questions about the notes
     scored += written * own_prompts.GRID * (alone + own_prompts.TOKENS)
-    read = sum(c.split == TRAIN or of_people(recipe) for c in contexts) if profiled(recipe) else 0  # for the profile
+    read = sum(c.split == TRAIN or of_people(recipe) for c in contexts) if insists_on_profile(recipe) else 0  # for the profile
     bake, tilted = recipe.training.bake, recipe.training.objective == "tilt"
     told = alone + pairs.max_tokens
     asked = bake.answers + round(bake.answers * bake.anchors / bake.batch)
@@ -121,9 +121,9 @@ def of_evaluation(recipe: Recipe, prompt: int, most: int | None = None) -> Evalu
 
     settings, longest = recipe.evaluation, recipe.pairs.max_tokens
     fresh = settings.answers if most is None else min(settings.answers, most)
-    in_use = 0 if recipe.pairs.file else (5 if profiled(recipe) else 2) * settings.use
+    in_use = 0 if recipe.pairs.file else (5 if insists_on_profile(recipe) else 2) * settings.use
     if recipe.sources.notes and not of_people(recipe):  # with memory
-        in_use += (5 if profiled(recipe) else 4) * settings.use
+        in_use += (5 if insists_on_profile(recipe) else 4) * settings.use
     answers = 2 * fresh + in_use + 4 * settings.checkable + (4 * fresh if settings.baselines else 0)
     # Of three kinds beside the personal one each model answers; the tuned one also without a context, as it does to personal ones.
     of_kinds = settings.kinds if recipe.sources.prompts == "builtin" and not recipe.sources.prompt_dataset else 0
@@ -147,11 +147,6 @@ def _worked(recipe: Recipe) -> int:
     path = Path(settings.abilities or "").expanduser()
     rows = read_questions(path, settings.abilities_questions, recipe.seed) if path.is_file() else []
     return sum("choices" not in row for row in rows)
-
-
-def profiled(recipe: Recipe) -> bool:
-    """Whether contexts tell a profile; not where `auto` is not settled."""
-    return recipe.sources.context in (BOTH, "profile")
 
 
 def as_settled(run: Run) -> Recipe:
@@ -312,7 +307,7 @@ def _files(run: Run) -> list[str]:
     """Every file and folder that the run leaves."""
     recipe, export = run.recipe, run.recipe.export
     names = [name for step in steps(recipe) for name in outputs(step, recipe)]
-    names += ["profile.md"] if profiled(recipe) else []
+    names += ["profile.md"] if insists_on_profile(recipe) else []
     names += ["fused/"] if export.mlx else []
     names += [f"{recipe.name or run.folder.name}-{kind}.gguf" for kind in export.gguf]
     names += ["Modelfile"] if export.mlx or export.gguf and not export.split else []

@@ -53,6 +53,11 @@ def uses_profile(folder: Path, recipe: Recipe) -> bool:
     return context_of(folder, recipe) != PASSAGE
 
 
+def insists_on_profile(recipe: Recipe) -> bool:
+    """Whether the recipe names a context that tells a profile; `auto` does not."""
+    return recipe.sources.context not in (AUTO, PASSAGE)
+
+
 def of_people(recipe: Recipe) -> bool:
     """Whether the contexts are those of several people, each with a profile of their own, and not one author's notes."""
     return recipe.sources.whose() is not None
@@ -107,7 +112,7 @@ def check_bake(folder: Path, recipe: Recipe, fresh: bool = False) -> None:
 
     fresh: whether the run starts over, which keeps a profile that was edited by hand and no other.
     """
-    if not recipe.training.bake.answers or recipe.sources.context not in (AUTO, PASSAGE):
+    if not recipe.training.bake.answers or insists_on_profile(recipe):
         return
     stays = not fresh or edited(folder)
     if not (stays and profile_of(folder, recipe)):

@@ -11,7 +11,7 @@ from ..models.load import LoadedModel
 from ..models.skeleton import skeleton
 from ..progress import Reporter
 from ..recipe import Recipe
-from .contexts import AUTO, CHOSEN, FILE, PASSAGE, of_people, settle
+from .contexts import AUTO, CHOSEN, FILE, insists_on_profile, of_people, settle
 from .distil import write_profile
 
 LARGE = 1_000_000_000  # parameters from which a base writes a profile by itself; a guess, no base of this size was measured
@@ -23,7 +23,7 @@ def settle_contexts(folder: Path, recipe: Recipe, loaded: LoadedModel, reporter:
     Where contexts insist on a profile (`both`, `profile`), raises Failure for notes that support no fact. Else the run goes on
     without one, and says why.
     """
-    if recipe.sources.context not in (AUTO, PASSAGE):
+    if insists_on_profile(recipe):
         write_profile(folder, recipe, loaded, reporter)
         return
     if lacks_profile(folder, recipe):
@@ -38,7 +38,7 @@ def lacks_profile(folder: Path, recipe: Recipe) -> bool:
     """Whether the pairs stage is still to write the profile."""
     if (folder / FILE).exists():
         return False
-    return recipe.sources.context not in (AUTO, PASSAGE) or (makes_profile(recipe) and not (folder / CHOSEN).exists())
+    return insists_on_profile(recipe) or (makes_profile(recipe) and not (folder / CHOSEN).exists())
 
 
 def makes_profile(recipe: Recipe) -> bool:
