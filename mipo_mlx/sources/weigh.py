@@ -45,11 +45,7 @@ def changes(loaded: LoadedModel, settings: Pairs, requests: Sequence[str], key: 
         ]
         with fast(model):
             scored = token_logprobs(model, before, after)
-        ends = [[len(answer) for answer in answers]] * len(passages)
-        return [
-            sum(total(logps[-size:]) for logps, size in zip(some, sizes, strict=True))
-            for some, sizes in zip(scored, ends, strict=True)
-        ]
+        return [sum(total(logps[-len(answer) :]) for logps, answer in zip(some, answers, strict=True)) for some in scored]
 
     without = score([None])[0]
 
