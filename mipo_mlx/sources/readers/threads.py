@@ -45,7 +45,7 @@ def _behind_addresses(lines: list[str]) -> list[tuple[int, int]]:
     """(first line, line behind the last) of what stands behind each address of a discussion and is too long for a remark."""
     stretches: list[tuple[int, int]] = []
     for number, line in enumerate(lines):
-        address = ADDRESS.fullmatch(line) if "://" in line and len(line) <= 400 else None
+        address = _address(line)
         if not address or not DISCUSSION.search(address["place"]):
             continue
         end = _end(lines, number + 1, len(address["indent"]))
@@ -58,6 +58,11 @@ def _behind_addresses(lines: list[str]) -> list[tuple[int, int]]:
     return stretches
 
 
+def _address(line: str) -> re.Match | None:
+    """The address that stands on a line of its own, with at most its title before it."""
+    return ADDRESS.fullmatch(line) if "://" in line and len(line) <= 400 else None
+
+
 def _end(lines: list[str], begin: int, indent: int) -> int:
     """Where the text behind an address ends: at a heading, two empty lines, the next address, or a line further out."""
     for number in range(begin, len(lines)):
@@ -65,9 +70,7 @@ def _end(lines: list[str], begin: int, indent: int) -> int:
         if not line.strip():
             if number + 1 < len(lines) and not lines[number + 1].strip():
                 return number
-        elif STARTS_ANEW.match(line) or len(line) - len(line.lstrip()) < indent:
-            return number
-        elif "://" in line and len(line) <= 400 and ADDRESS.fullmatch(line):
+        elif STARTS_ANEW.match(line) or len(line) - len(line.lstrip()) < indent or _address(line):
             return number
     return len(lines)
 
