@@ -1,6 +1,5 @@
 """From the recipe's notes to cleaned notes: folders, files and archives are walked, read, redacted and chosen from."""
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -20,7 +19,7 @@ from .readers import ENDINGS, Reader, days_as_notes, headings_as_notes, reader_f
 from .readers.exports import is_export
 from .readers.journals import is_journal
 from .readers.rows import read_rows
-from .redact import redact, redact_name, redact_note
+from .redact import redact_name, redact_note, without_secrets
 from .walk import walk
 
 LONGEST = 8_000  # characters of a block; a longer one is cut at a space, so that later steps see pieces of a bounded size
@@ -55,7 +54,6 @@ def read_file(file: NoteFile, tally: Tally, sources: Sources) -> list[Note]:
 
     A file that makes its reader fail, or takes it too long (`limits`), is skipped: one odd note among hundreds does not end a run.
     """
-    hide: Callable[[str], str] = partial(redact, counts=Counter()) if sources.redact else str
     hide_name: Callable[[str], str] = redact_name if sources.redact else str
     recoded, broken = len(tally.recoded), tally.broken
     try:
@@ -64,7 +62,7 @@ def read_file(file: NoteFile, tally: Tally, sources: Sources) -> list[Note]:
         tally.leave(hide_name(file.source), str(reason))
         return []
     except Skip as reason:
-        tally.skip(hide_name(file.source), hide(str(reason)))
+        tally.skip(hide_name(file.source), without_secrets(str(reason), sources))
         return []
     except (UserError, MemoryError):
         raise
