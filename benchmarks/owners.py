@@ -30,7 +30,7 @@ import mipo_mlx  # noqa: E402
 
 RECIPE = HERE.parent / "recipes" / "personal.yaml"
 OWNERS = HERE / "owners.jsonl"
-FACTS, ASKED = 12, 4  # facts and requests of each owner
+FACTS, REQUESTS = 12, 4  # facts and requests of each owner
 BASE = "the base"
 CONDITIONS = {"nothing": "nothing in the prompt", "right": "the right profile", "wrong": "a wrong profile"}
 KEYS = {
@@ -64,15 +64,15 @@ def owners_of(options: argparse.Namespace) -> list[Owner]:
         rows = [json.loads(line) for line in OWNERS.read_text(encoding="utf-8").splitlines()]
         return [Owner(row["owner"], row["facts"], row["requests"]) for row in rows][: options.owners]
     facts: list[str] = []
-    found: list[Owner] = []
+    owners: list[Owner] = []
     for line in Path(options.contexts).read_text(encoding="utf-8").splitlines():
         facts += [fact.strip() for fact in json.loads(line)["context"].splitlines() if fact.strip() and fact.strip() not in facts]
         if len(facts) >= FACTS:
-            found.append(Owner(f"persona {len(found) + 1}", facts[:FACTS], []))
+            owners.append(Owner(f"persona {len(owners) + 1}", facts[:FACTS], []))
             facts = []
-        if len(found) == options.owners:
-            return found
-    raise SystemExit(f"--contexts {options.contexts}: {len(found)} owners of {FACTS} facts, and {options.owners} are wanted")
+        if len(owners) == options.owners:
+            return owners
+    raise SystemExit(f"--contexts {options.contexts}: {len(owners)} owners of {FACTS} facts, and {options.owners} are wanted")
 
 
 def recipe_of(options: argparse.Namespace, notes: Path) -> Any:
@@ -107,9 +107,9 @@ def ask(run: Any, owners: list[Owner], root: Path, name: str) -> dict[str, list[
     rows = []
     for condition in CONDITIONS:
         for place, owner in enumerate(owners):
-            told = {"nothing": "", "right": owner.profile, "wrong": owners[(place + 1) % len(owners)].profile}[condition]
-            for request in owner.requests or [known[(place * ASKED + i) % len(known)] for i in range(ASKED)]:
-                rows.append(messages(run.recipe.pairs, request, None, told)[0 if told else -1 :])
+            profile = {"nothing": "", "right": owner.profile, "wrong": owners[(place + 1) % len(owners)].profile}[condition]
+            for request in owner.requests or [known[(place * REQUESTS + i) % len(known)] for i in range(REQUESTS)]:
+                rows.append(messages(run.recipe.pairs, request, None, profile)[0 if profile else -1 :])
     prompts = [encode(loaded.tokenizer, row) for row in rows]
     settings = run.recipe.pairs
     made_from = f"{prompts} {'' if name == BASE else sha256(run.folder / 'adapters' / 'adapters.safetensors')}"
@@ -121,10 +121,10 @@ def ask(run: Any, owners: list[Owner], root: Path, name: str) -> dict[str, list[
         return [asdict(each) for each in sample(loaded.model, loaded.tokenizer, list(part), settings, key)]
 
     texts = iter([row["text"] for row in journal.map("answers", prompts, settings.batch, answer)])
-    return {condition: [[next(texts) for _ in owner.requests or range(ASKED)] for owner in owners] for condition in CONDITIONS}
+    return {condition: [[next(texts) for _ in owner.requests or range(REQUESTS)] for owner in owners] for condition in CONDITIONS}
 
 
-def share_found(texts: list[list[str]], owners: list[Owner], embed: Any) -> list[float]:
+def share_nearest(texts: list[list[str]], owners: list[Owner], embed: Any) -> list[float]:
     """Of each owner's answers, the share whose nearest profile is that owner's; profiles that are equally near share it."""
     profiles = embed([owner.profile for owner in owners])
     shares = []
@@ -180,13 +180,13 @@ def main() -> None:
     owners = owners_of(options)
     root = settle(options, owners)
     print(f"{len(owners)} owners in {root}", flush=True)
-    found = root / "shares.json"
-    shares: dict[str, dict[str, list[float]]] = json.loads(found.read_text()) if found.exists() else {}
+    path = root / "shares.json"
+    shares: dict[str, dict[str, list[float]]] = json.loads(path.read_text()) if path.exists() else {}
     for number, owner in enumerate([] if options.table else owners):
         for name in [owner.name, *([BASE] if number == 0 else [])]:
             if name not in shares:
                 shares[name] = measured(options, root, (number, name), owners)
-                found.write_text(json.dumps(shares))
+                path.write_text(json.dumps(shares))
     if missing := [name for name in (BASE, *(owner.name for owner in owners)) if name not in shares]:
         raise SystemExit(f"not finished: {', '.join(missing)}; start the same command without --table")
     for condition, title in CONDITIONS.items():
@@ -202,7 +202,7 @@ def measured(options: argparse.Namespace, root: Path, model: tuple[int, str], ow
     run = train(options, root, number, owners[number])
     embed = embedder_of(run.recipe, mipo_mlx.load_model(run.recipe.model))
     texts = ask(run, owners, root, name)
-    return {condition: share_found(texts[condition], owners, embed) for condition in CONDITIONS}
+    return {condition: share_nearest(texts[condition], owners, embed) for condition in CONDITIONS}
 
 
 if __name__ == "__main__":

@@ -159,8 +159,8 @@ class Helper:
         if code and not self.over:
             self.errors.seek(0)
             lines = self.errors.read().decode(errors="replace").strip().splitlines()
-            said = lines[-1] if lines else f"exit code {code}"
-            self.reporter.warn(f"{self.host}: part {self.share} ended early ({said}); this machine makes what is missing")
+            reason = lines[-1] if lines else f"exit code {code}"
+            self.reporter.warn(f"{self.host}: part {self.share} ended early ({reason}); this machine makes what is missing")
 
     def end(self) -> None:
         """End its work, if it is still at it."""

@@ -183,8 +183,8 @@ def share(folder: Path, recipe: Recipe, part: Share, have: Iterable[int], out: C
 def write_missing(folder: Path, recipe: Recipe, reporter: Reporter) -> None:
     """Write the profile and the questions that the model makes of the notes, where they are missing, and settle what contexts tell:
     the plan needs them."""
-    asked = any(is_own(prompt) for prompt in read_records(folder / "prompts.jsonl", Prompt))
-    if lacks_profile(folder, recipe) or (recipe.pairs.own_prompts and not asked):
+    has_own = any(map(is_own, read_records(folder / "prompts.jsonl", Prompt)))
+    if lacks_profile(folder, recipe) or (recipe.pairs.own_prompts and not has_own):
         prepared(folder, recipe, reporter)
     settle(folder, recipe)
 
@@ -234,7 +234,7 @@ def sample_grids(path: Path, plans: list[Plan], sampler: Sampler, parts: Parts |
 
 def taken(chunk: list[Plan], parts: Parts, ask: PromptBuilder) -> list[Grid] | None:
     """The grids of a chunk from other machines; None where one is missing, or is another than planned."""
-    parts.look()
+    parts.read_on()
     grids = parts.of([plan.id for plan in chunk])
     if grids and all(is_planned(grid, plan, ask) and fills(grid, plan) for grid, plan in zip(grids, chunk, strict=True)):
         return grids

@@ -107,8 +107,8 @@ class Parts:
     _from: dict[Path, Origin | None] = field(default_factory=dict)  # of the rows that come next; None: they are left alone
     _warned: set[str] = field(default_factory=set)
 
-    def look(self) -> None:
-        """Take in what was written since the last look: whole lines alone."""
+    def read_on(self) -> None:
+        """Take in what was written since the last call: whole lines alone."""
         for path in sorted(self.folder.glob("*.jsonl")):
             if path.stat().st_size == self._read.get(path):
                 continue
@@ -159,7 +159,7 @@ class Parts:
 def known_ids(folder: Path, recipe: Recipe) -> list[int]:
     """The ids of the grids that a run has already, in samples.jsonl or in its parts."""
     parts = Parts(folder / FOLDER, Origin.of(recipe), Reporter(quiet=True))
-    parts.look()
+    parts.read_on()
     return sorted({*parts.grids, *(grid.id for grid in read_records(folder / "samples.jsonl", Grid))})
 
 

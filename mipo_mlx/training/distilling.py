@@ -100,11 +100,11 @@ def copies(prompt: Sequence[int], answer: Sequence[int], ids: np.ndarray) -> np.
     follows: dict[tuple[int, ...], set[int]] = {}
     for i in range(len(prompt) - RUN):
         follows.setdefault(tuple(prompt[i : i + RUN]), set()).add(prompt[i + RUN])
-    found = np.zeros(ids.shape, bool)
+    continuing = np.zeros(ids.shape, bool)
     for t in range(RUN, len(answer)):
         if more := follows.get(tuple(answer[t - RUN : t])):
-            found[t] = np.isin(ids[t], list(more))
-    return found
+            continuing[t] = np.isin(ids[t], list(more))
+    return continuing
 
 
 def losses(model: nn.Module, batch: Padded, pairs: Sequence[Pair], checkpoint: bool) -> tuple[mx.array, mx.array]:

@@ -76,9 +76,9 @@ def test_with_two_machines_of_which_one_is_gone(place, run, monkeypatch):
         return real(self, number, *rest)
 
     monkeypatch.setattr(make.Chunks, "sampled", late)
-    said = run("--name", "with", "--with", "mini,gone")
+    output = run("--name", "with", "--with", "mini,gone")
     assert samples(place, "with") == samples(place, "whole")
-    assert "gone: part 3/3 ended early (ssh: connect to host gone port 22: No route to host)" in said
+    assert "gone: part 3/3 ended early (ssh: connect to host gone port 22: No route to host)" in output
     assert read_jsonl(part)[0]["part"] == "2/3"
     assert sum(read_json(place / "runs" / "with" / "manifest.json")["stages"]["pairs"]["summary"]["made_on"].values()) >= 1
     assert not list((place / "mini").glob("mipo-mlx-*"))  # nothing of the notes stays there

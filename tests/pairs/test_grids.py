@@ -176,8 +176,8 @@ def test_kinds_of_request_are_dealt_in_their_shares_on_every_side():
         dealt = [plan.prompts[0].kind for plan in plans if plan.split == split]
         assert Counter(dealt) == {PERSONAL: 0.75 * count, GENERAL: 0.25 * count}
         assert all(set(dealt[place : place + 4]) == {PERSONAL, GENERAL} for place in range(0, count, 4))
-    asked = {split: {p.id for plan in plans if plan.split == split for p in plan.prompts} for split in (TRAIN, VALIDATION, HELDOUT)}
-    assert not asked[TRAIN] & asked[VALIDATION] and not (asked[TRAIN] | asked[VALIDATION]) & asked[HELDOUT]
+    ids = {split: {p.id for plan in plans if plan.split == split for p in plan.prompts} for split in (TRAIN, VALIDATION, HELDOUT)}
+    assert not ids[TRAIN] & ids[VALIDATION] and not (ids[TRAIN] | ids[VALIDATION]) & ids[HELDOUT]
     # What is not dealt changes nothing.
     assert make_plan(make_recipe(), contexts, prompts + others) == make_plan(make_recipe(), contexts, prompts)
 

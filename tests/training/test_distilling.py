@@ -55,14 +55,14 @@ def test_a_step_equals_the_slow_form_also_for_grids_of_unequal_size(monkeypatch)
     pairs = [pair for grid in grids for pair in grid]
     value, slope = nn.value_and_grad(model, lambda model: plain_loss(model, pairs, goals))(model)
     model = adapted()
-    found = step(model, pairs, objective="tilt", tilt_strength=STRENGTH)
-    assert found.loss == pytest.approx(value.item(), rel=1e-4)
-    assert distance(found.gradients, slope) < 1e-3
+    result = step(model, pairs, objective="tilt", tilt_strength=STRENGTH)
+    assert result.loss == pytest.approx(value.item(), rel=1e-4)
+    assert distance(result.gradients, slope) < 1e-3
     logps = [np.array(plain_logps(model, p.prompt_tokens, p.tokens[0])) for p in pairs]
     own = [float(np.take_along_axis(x, np.array(p.tokens[0])[:, None], 1).sum()) for x, p in zip(logps, pairs, strict=True)]
-    assert found.metrics["chosen_logp"] == pytest.approx(np.mean(own), rel=1e-4)
+    assert result.metrics["chosen_logp"] == pytest.approx(np.mean(own), rel=1e-4)
     change = np.mean([value - pair.reference[0] for value, pair in zip(own, pairs, strict=True)])
-    assert found.metrics["chosen_reward"] == pytest.approx(0.1 * change, abs=1e-4)
+    assert result.metrics["chosen_reward"] == pytest.approx(0.1 * change, abs=1e-4)
 
 
 def test_the_gradient_follows_the_loss():
@@ -100,10 +100,10 @@ def test_what_continues_a_copied_run_is_not_tilted():
     prompt = [9, 1, 2, 3, 4, 5, 9, 1, 2, 3, 7]
     answer = [8, 1, 2, 3, 6, 2, 3, 4]
     ids = np.array([[4, 7, 5]] * len(answer))
-    found = distilling.copies(prompt, answer, ids)
+    continuing = distilling.copies(prompt, answer, ids)
     expected = np.zeros(ids.shape, bool)
     expected[4] = [True, True, False]  # behind 1 2 3 the prompt goes on with 4 and with 7, and the answer leaves the run there
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(continuing, expected)
     assert not distilling.copies(prompt[:3], answer, ids).any() and not distilling.copies(prompt, [1, 2], ids[:2]).any()
 
 
