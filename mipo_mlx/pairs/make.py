@@ -48,7 +48,7 @@ from .exchange import import_pairs
 from .fitting import fit_of
 from .grids import Fit, News, Plan, in_chunks, make_plan, plan_update
 from .overview import Overview, summarize
-from .own_prompts import add_questions, is_own
+from .own_prompts import add_questions, lacks_questions
 from .parts import FOLDER, Origin, Parts, Share, header
 from .score import check_same_tokenizer, score_grids, under_named_reference, with_reference
 
@@ -183,8 +183,7 @@ def share(folder: Path, recipe: Recipe, part: Share, have: Iterable[int], out: C
 def write_missing(folder: Path, recipe: Recipe, reporter: Reporter) -> None:
     """Write the profile and the questions that the model makes of the notes, where they are missing, and settle what contexts tell:
     the plan needs them."""
-    has_own = any(map(is_own, read_records(folder / "prompts.jsonl", Prompt)))
-    if lacks_profile(folder, recipe) or (recipe.pairs.own_prompts and not has_own):
+    if lacks_profile(folder, recipe) or lacks_questions(recipe, read_records(folder / "prompts.jsonl", Prompt)):
         prepared(folder, recipe, reporter)
     settle(folder, recipe)
 

@@ -49,7 +49,7 @@ def add_questions(folder: Path, recipe: Recipe, loaded: LoadedModel, reporter: R
     """
     wanted = recipe.pairs.own_prompts
     prompts = read_records(folder / "prompts.jsonl", Prompt)
-    if not wanted or any(map(is_own, prompts)):
+    if not lacks_questions(recipe, prompts):
         return False
     heldout = max(1, round(wanted * recipe.sources.heldout_prompts))
     dropped: Counter[str] = Counter()
@@ -67,9 +67,9 @@ def add_questions(folder: Path, recipe: Recipe, loaded: LoadedModel, reporter: R
     return True
 
 
-def is_own(prompt: Prompt) -> bool:
-    """Whether the model wrote a prompt from the notes."""
-    return prompt.id.startswith(f"{TOPIC}-")
+def lacks_questions(recipe: Recipe, prompts: list[Prompt]) -> bool:
+    """Whether the recipe wants questions from the notes, and none is among the prompts."""
+    return recipe.pairs.own_prompts > 0 and not any(prompt.id.startswith(f"{TOPIC}-") for prompt in prompts)
 
 
 @dataclass(frozen=True)
