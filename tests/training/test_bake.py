@@ -17,6 +17,7 @@ from mipo_mlx.records import GENERAL, HELDOUT, TRAIN, Prompt
 from mipo_mlx.run import Run
 from mipo_mlx.training import bake, train
 from tests.conftest import build_model, tiny_config
+from tests.training.test_rounds import Killed, dying
 from tests.training.test_train import make_pairs
 
 QUIET = Reporter(quiet=True)
@@ -57,16 +58,8 @@ def test_a_bake_brings_the_model_near_itself_with_the_profile_and_a_killed_one_e
     # Of 10 answers one of seven measures; what is left makes two steps a pass.
     assert (result["answers"], result["parroted"], result["steps"], result["stopped"]) == (8, 0, 2, None)
     assert result["last_kl"] < 0.95 * result["first_kl"]  # on answers that were not learned
-    real, calls = train.gradient_step, []
-
-    def dying(*args, **keys):
-        calls.append(1)
-        if len(calls) == 3:  # one step of the pairs, one of the bake
-            raise KeyboardInterrupt
-        return real(*args, **keys)
-
-    monkeypatch.setattr(train, "gradient_step", dying)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(train, "gradient_step", dying(train.gradient_step, 3))  # after one step of the pairs, one of the bake
         train.run(killed, recipe, QUIET, FACTS)
     assert (killed / file).read_bytes() != (folder / file).read_bytes()
     answers = killed / "bake" / "answers.jsonl"
