@@ -48,13 +48,17 @@ class Heard(Reporter):
         self.warnings.append(text)
 
 
+def chunks_sampled(monkeypatch):
+    """A list that gets the numbers of the chunks that are sampled from now on."""
+    numbers, real = [], make.Chunks.sampled
+    monkeypatch.setattr(make.Chunks, "sampled", lambda self, number, *rest: numbers.append(number) or real(self, number, *rest))
+    return numbers
+
+
 def merged(folder, recipe, whole, monkeypatch):
     """Run the stage beside the parts that are in `folder`; returns the numbers of the chunks that it sampled, and its summary."""
-    sampled, real = [], make.Chunks.sampled
-    monkeypatch.setattr(make.Chunks, "sampled", lambda self, number, *rest: sampled.append(number) or real(self, number, *rest))
-    heard = Heard()
+    sampled, heard = chunks_sampled(monkeypatch), Heard()
     summary = make.run(folder, recipe, heard)
-    monkeypatch.setattr(make.Chunks, "sampled", real)
     for name in ("samples.jsonl", "pairs.jsonl"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
     return sampled, summary, heard.warnings
@@ -109,8 +113,7 @@ def test_a_part_goes_on_where_it_stopped(recipe, whole, parts, tmp_path, monkeyp
     lines = (parts / own.file).read_bytes().split(b"\n")
     path.write_bytes(b"\n".join([*lines[:3], lines[3][:50]]))
     keep_whole_lines(path)
-    sampled, real = [], make.Chunks.sampled
-    monkeypatch.setattr(make.Chunks, "sampled", lambda self, number, *more: sampled.append(number) or real(self, number, *more))
+    sampled = chunks_sampled(monkeypatch)
     make.share(folder, recipe, own, known_ids(folder, recipe), partial(append_jsonl, path))
     assert sampled == [2]
     grids = {row["id"]: row for row in read_jsonl(path) if "id" in row}
@@ -133,7 +136,7 @@ def test_parts_of_another_kind_are_refused_or_named(change, refusal, is_taken, r
     append_jsonl(tmp_path / "2-of-3.jsonl", [header(Share(2, 3), replace(own, **change)), *rows])
     heard = Heard()
     taken = Parts(tmp_path, own, heard)
-    taken.look()
+    taken.read_on()
     assert len(heard.warnings) == 1 and refusal in heard.warnings[0]
     assert sorted(taken.grids) == (sorted(row["id"] for row in rows) if is_taken else [])
     assert head["part"] == "2/3"
@@ -145,7 +148,7 @@ def test_a_file_that_grows_is_read_on(recipe, parts, tmp_path):
     for end in range(1, len(lines) + 1):
         whole_lines = b"".join(line + b"\n" for line in lines[:end])
         (tmp_path / "2-of-3.jsonl").write_bytes(whole_lines + (lines[end][:9] if end < len(lines) else b""))
-        taken.look()
+        taken.read_on()
         assert len(taken.grids) == end - 1
 
 
