@@ -106,7 +106,7 @@ class _Helper:
             raise Skip(f"takes more than {memory >> 20:,} MB of memory; split it, or save it in another format")
         if isinstance(answer, int):
             raise _too_slow(seconds) if answer == -signal.SIGXCPU else Skip(f"its reader is ended by the system ({answer})")
-        outcome, counts = answer
+        outcome, counts, file.read[:] = answer  # the hash too: the file may change after it was read
         tally.add(counts)
         if isinstance(outcome, BaseException):
             raise outcome
@@ -162,17 +162,17 @@ def serve() -> None:
             return
 
 
-def _answer(work: Work, file: NoteFile, seconds: int, memory: int) -> tuple[list[Note] | BaseException, Tally]:
+def _answer(work: Work, file: NoteFile, seconds: int, memory: int) -> tuple[list[Note] | BaseException, Tally, list[str]]:
     tally, done = Tally(), threading.Event()
     _limit(seconds, memory)
     watcher = threading.Thread(target=_watch, args=(memory, done), daemon=True)
     watcher.start()
     try:
-        return work(file, tally), tally
+        return work(file, tally), tally, file.read
     except MemoryError:
         os._exit(OUT_OF_MEMORY)
     except Exception as error:
-        return error, tally
+        return error, tally, file.read
     finally:
         done.set()
 

@@ -1,5 +1,6 @@
 """A file that hangs, grows or ends its reader is skipped and named, and the others are read; limits change no note."""
 
+import hashlib
 import json
 import zipfile
 from dataclasses import replace
@@ -77,6 +78,7 @@ def test_a_large_file_is_read_by_a_helper_that_may_end(readers, large, monkeypat
     tally = Tally()
     assert limits.within_limits(readers.read, large, tally) == ["large.md", limits.SMALL + 8]
     assert tally.removed == {"quotes": 2}
+    assert large.read == [hashlib.sha256(large.path.read_bytes()).hexdigest()]  # of what the helper has read
     tally = Tally()
     with pytest.raises(ValueError, match="broken"):
         limits.within_limits(readers.refuse, large, tally)
