@@ -11,8 +11,10 @@ import sys
 from functools import lru_cache
 
 from jinja2 import Environment, TemplateError, nodes
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ..errors import UserError
+from .process_limits import limit, watched
 
 SECONDS, MEMORY = 5, 1 << 30
 PATIENCE = 60  # seconds by the clock, on a machine that does much else
@@ -25,25 +27,8 @@ SAFE = frozenset(
 FILTERS = {"trim", "length", "count", "default", "upper", "lower", "string", "first", "last", "tojson", "capitalize", "title"}
 CALLS = {"raise_exception", "strftime_now", "strip", "lstrip", "rstrip", "startswith", "endswith", "upper", "lower", "items", "get"}
 LARGE = 1000
-PROBE = r"""
-import json, resource, sys
-seconds, memory, template = json.load(sys.stdin)
-for kind, most in (("RLIMIT_CPU", seconds), ("RLIMIT_AS", memory), ("RLIMIT_CORE", 0)):
-    try: resource.setrlimit(getattr(resource, kind), (most, most))
-    except (AttributeError, ValueError, OSError): pass
-from jinja2 import TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-def refuse(text=""): raise TemplateError(text)
-environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
-environment.globals.update(raise_exception=refuse, strftime_now=lambda form: form)
-turn = lambda role: {"role": role, "content": "a"}
-for roles in (["user"], ["system", "user"], ["user", "assistant", "user"], ["system", "user", "assistant"] * 3):
-    try:
-        given = {"messages": [turn(role) for role in roles], "add_generation_prompt": True, "enable_thinking": False}
-        environment.from_string(template).render(**given, bos_token="<s>", eos_token="</s>")
-    except (MemoryError, RecursionError, OverflowError): sys.exit(3)
-    except Exception: pass
-"""
+CHATS = (["user"], ["system", "user"], ["user", "assistant", "user"], ["system", "user", "assistant"] * 3)
+TOO_MUCH = 3  # the exit code where memory, recursion or a number has no room
 
 
 def check(template: str, where: str) -> None:
@@ -60,12 +45,35 @@ def _why_not(template: str) -> str:
     template = GENERATION.sub("", template)
     if is_plain(template):
         return ""
+    code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import probe; probe()"
     order = json.dumps([SECONDS, MEMORY, template]).encode()
     try:
-        done = subprocess.run([sys.executable, "-I", "-c", PROBE], input=order, capture_output=True, timeout=PATIENCE)
+        done = subprocess.run([sys.executable, "-I", "-c", code], input=order, capture_output=True, timeout=PATIENCE)
     except subprocess.TimeoutExpired:
         return f"is not done after {PATIENCE} seconds"
     return f"takes more than {SECONDS} seconds or {MEMORY >> 30} GB for a short chat" if done.returncode else ""
+
+
+def probe() -> None:
+    """The process: it renders the template for a few short chats. What the template refuses or gets wrong is no matter here."""
+    seconds, memory, template = json.load(sys.stdin)
+    limit(seconds, memory)
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
+    environment.globals.update(raise_exception=_refuse, strftime_now=lambda form: form)
+    with watched(memory):
+        for roles in CHATS:
+            turns = [{"role": role, "content": "a"} for role in roles]
+            given = {"messages": turns, "add_generation_prompt": True, "enable_thinking": False}
+            try:
+                environment.from_string(template).render(**given, bos_token="<s>", eos_token="</s>")
+            except (MemoryError, RecursionError, OverflowError):
+                sys.exit(TOO_MUCH)
+            except Exception:
+                pass
+
+
+def _refuse(text: str = "") -> None:
+    raise TemplateError(text)
 
 
 def is_plain(template: str) -> bool:

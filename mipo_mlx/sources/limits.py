@@ -9,8 +9,6 @@ import io
 import math
 import os
 import pickle
-import re
-import resource
 import select
 import signal
 import subprocess
@@ -21,9 +19,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
+from ..models.process_limits import OUT_OF_MEMORY, limit, peak, watched
 from .note import Note, Skip, Tally
 from .note_file import NoteFile
 
@@ -34,7 +32,6 @@ MEMBER = 64 << 20  # bytes of a file in an archive that is handed to the helper;
 LEAST, A_MEGABYTE = 20.0, 20.0  # seconds of CPU time for any file, and for each megabyte; the slowest reader takes a fifth of it
 MEMORY, SWOLLEN = 1 << 30, 25  # bytes of memory for any file, and for each of its bytes
 IDLE = 10.0  # seconds
-OUT_OF_MEMORY = 99  # the helper's exit code
 
 
 class TooSlow(BaseException):
@@ -158,47 +155,17 @@ def serve() -> None:
             return
         answers.write(pickle.dumps(_answer(work, file, seconds, memory)))
         answers.flush()
-        if _peak() > MEMORY // 2:  # a fresh one follows: the peak of one file is no fault of the next
+        if peak() > MEMORY // 2:  # a fresh one follows: the peak of one file is no fault of the next
             return
 
 
 def _answer(work: Work, file: NoteFile, seconds: int, memory: int) -> tuple[list[Note] | BaseException, Tally, list[str]]:
-    tally, done = Tally(), threading.Event()
-    _limit(seconds, memory)
-    watcher = threading.Thread(target=_watch, args=(memory, done), daemon=True)
-    watcher.start()
+    tally = Tally()
+    limit(math.ceil(time.process_time()) + seconds, 2 * memory)
     try:
-        return work(file, tally), tally, file.read
+        with watched(memory):
+            return work(file, tally), tally, file.read
     except MemoryError:
         os._exit(OUT_OF_MEMORY)
     except Exception as error:
         return error, tally, file.read
-    finally:
-        done.set()
-
-
-def _limit(seconds: int, memory: int) -> None:
-    """Limits that the system holds: of CPU time, and where it can, of memory. It writes no core of a process that it ends."""
-    spent = math.ceil(time.process_time())
-    for kind, most in (("RLIMIT_CORE", 0), ("RLIMIT_CPU", spent + seconds), ("RLIMIT_AS", 2 * memory)):
-        with suppress(AttributeError, ValueError, OSError):
-            resource.setrlimit(getattr(resource, kind), (most, resource.getrlimit(getattr(resource, kind))[1]))
-
-
-def _watch(memory: int, done: threading.Event) -> None:
-    """End this process when it holds more memory: macOS knows no limit of it."""
-    while not done.wait(0.1):
-        if _peak() > memory:
-            os._exit(OUT_OF_MEMORY)
-
-
-def _peak() -> int:
-    """The most bytes of memory that this process has held.
-
-    Linux counts into ru_maxrss what the process held that started this one, so the peak comes from /proc there.
-    """
-    with suppress(OSError):
-        status = Path("/proc/self/status").read_text()
-        if peak := re.search(r"^VmHWM:\s*(\d+) kB", status, re.MULTILINE):
-            return int(peak[1]) << 10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
