@@ -17,7 +17,7 @@ from ..records import key_for
 from ..text.numbers import read_number
 from .outcome import Abilities
 from .statistics import SHARE, Measures, key_of, too_few
-from .workbench import Side, Workbench
+from .workbench import Workbench, drawn
 
 WORKING = 320  # tokens for a worked solution
 STEPS = "\n\nSolve the problem step by step. End with a line of #### and the number."
@@ -49,8 +49,7 @@ def read_questions(path: Path, count: int, seed: int) -> list[dict[str, Any]]:
             )
     if not rows:
         raise UserError(f"evaluation.abilities: {path}: no question in this file")
-    order = np.random.default_rng(key_for(seed, "ability questions")).permutation(len(rows))[:count]
-    return [rows[i] for i in sorted(order.tolist())]
+    return drawn(rows, count, np.random.default_rng(key_for(seed, "ability questions")))
 
 
 def _fits(row: Any) -> bool:
@@ -73,15 +72,10 @@ def evaluate(bench: Workbench, questions: Sequence[dict[str, Any]]) -> Abilities
 
     Of several choices the one of the highest mean log-probability per token is taken (length-normalised likelihood).
     """
-    shares: list[list[float]] = []
-    sides: tuple[Side, Side] = ("base", "tuned")
-    for side in sides:
-        with bench.as_side(side):
-            phase, size = f"abilities-{side}", bench.recipe.pairs.batch
-            shares.append(bench.journal.map(phase, questions, size, lambda _, part: _right(bench, part), bench.bar))
+    before, after = bench.by_side("abilities", questions, lambda part: _right(bench, part))
     keys = [key_of(row["question"], row.get("choices"), row["answer"]) for row in questions]
     measures = Measures(keys, bench.resampler([list(range(len(keys)))]))
-    measures.add("ability", shares[0], shares[1], SHARE)
+    measures.add("ability", before, after, SHARE)
     return Abilities(len(questions), too_few(measures.resampler.clusters), measures.metrics, measures.items())
 
 

@@ -14,9 +14,7 @@ from ..text.words import ALONE, quotes
 from .outcome import Fresh
 from .requests import Answered, Scored
 from .statistics import MEAN, RELATIVE, SHARE, Estimate, Form, Measure, Measures, Resampler, key_of, too_few
-from .workbench import Side
-
-SIDES: tuple[Side, Side] = ("base", "tuned")
+from .workbench import SIDES
 
 
 def evaluate(answered: Sequence[Answered], settings: Evaluation, seed: int, embedder: Embed | None = None) -> Fresh:

@@ -47,8 +47,8 @@ def groups_of(folder: Path, recipe: Recipe, ask: requests.Ask) -> dict[str, list
 def work(groups: dict[str, list[Group]], personal: Sequence[Group]) -> int:
     """How much the bar moves in `evaluate`: answers and their scores, then the distances with a context and without."""
     others = [len(some) for some in groups.values()]
-    asked = min(max(others, default=0), sum(group.wanted for group in personal))
-    return 4 * sum(others) + 3 * (sum(others) + asked)
+    compared = min(max(others, default=0), sum(group.wanted for group in personal))
+    return 4 * sum(others) + 3 * (sum(others) + compared)
 
 
 def evaluate(bench: Workbench, groups: dict[str, list[Group]], personal: list[Answered]) -> dict[str, OfKind]:
@@ -80,15 +80,15 @@ def _of_kind(bench: Workbench, kind: str, answered: list[Answered]) -> OfKind | 
         return None
     fresh = answers.evaluate(answered, settings, seed, bench.embedder)
     clusters = clusters_of(answered)
-    told = [a.group.prompts[a.own] for a in answered]
-    untold = [a.group.plain or a.group.prompts[a.own] for a in answered]
-    without = bench.sample(f"{kind}-untold", untold, f"{kind} untold")
+    prompts = [a.group.prompts[a.own] for a in answered]
+    plain = [a.group.plain or prompt for a, prompt in zip(answered, prompts, strict=True)]
+    plain_answers = bench.sample(f"{kind}-untold", plain, f"{kind} untold")
     return OfKind(
         requests=len(answered),
         no_interval=too_few(clusters),
         fit=fit,
         metrics={name: fresh.metrics[name] for name in MEASURES},
-        kl_told=drift.a_token(bench, f"{kind}-told-kl", told, [a.tuned.answer for a in answered], clusters),
-        kl_untold=drift.a_token(bench, f"{kind}-untold-kl", untold, without, clusters[1:]),
+        kl_told=drift.a_token(bench, f"{kind}-told-kl", prompts, [a.tuned.answer for a in answered], clusters),
+        kl_untold=drift.a_token(bench, f"{kind}-untold-kl", plain, plain_answers, clusters[1:]),
         items=replace(fresh.items, values={name: fresh.items.values[name] for name in MEASURES}),
     )

@@ -16,7 +16,7 @@ from ..recipe import Recipe
 from ..records import Answer, Prompt, key_for
 from .outcome import Reply, Unprompted
 from .statistics import Clusters, Estimate
-from .workbench import Workbench
+from .workbench import Workbench, drawn
 
 AT_ONCE = 16  # tokens whose logits exist at a time
 
@@ -73,4 +73,4 @@ def _requests(folder: Path, recipe: Recipe) -> list[Prompt]:
     """Held-out requests, drawn by the seed."""
     rng = np.random.default_rng(key_for(recipe.seed, "everyday requests"))
     prompts = [p for p in read_records(folder / "prompts.jsonl", Prompt) if p.judges]
-    return [prompts[i] for i in sorted(rng.permutation(len(prompts))[: recipe.evaluation.everyday].tolist())]
+    return drawn(prompts, recipe.evaluation.everyday, rng)

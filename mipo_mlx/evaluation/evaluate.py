@@ -242,8 +242,13 @@ def _example(tokenizer: Any, a: Answered) -> Example:
 
 
 def _show(result: Outcome, recipe: Recipe, reporter: Reporter) -> None:
-    parts = {"pairs": result.heldout, "answers": result.fresh, "abilities": result.abilities, "requirements": result.checkable}
-    parts["preferences"] = result.preferences
+    parts = {
+        "pairs": result.heldout,
+        "answers": result.fresh,
+        "abilities": result.abilities,
+        "requirements": result.checkable,
+        "preferences": result.preferences,
+    }
     for what, part in parts.items():
         if part and part.no_interval:
             reporter.say(f"  no interval for {what}: {part.no_interval}")

@@ -30,7 +30,7 @@ from ..sources import canaries
 from ..text.words import connected, joined, longest_passage, sentences, telling, words
 from ..training import rounds
 from .outcome import Canaries, Leak
-from .workbench import Workbench
+from .workbench import Workbench, drawn
 
 # Requests without a context. The likelihood of a note's own words is that of an answer to the first one.
 OPENINGS = (
@@ -128,8 +128,7 @@ def _scored(contexts: Sequence[Context], recipe: Recipe) -> list[Context]:
     contexts = [c for c in contexts if c.text.strip()]
     chosen: list[Context] = []
     for split in (TRAIN, HELDOUT):
-        side = [c for c in contexts if c.split == split]
-        chosen += [side[i] for i in sorted(rng.permutation(len(side))[: recipe.evaluation.leak_contexts].tolist())]
+        chosen += drawn([c for c in contexts if c.split == split], recipe.evaluation.leak_contexts, rng)
     return chosen
 
 

@@ -16,10 +16,10 @@ import numpy as np
 from ..recipe import Recipe
 from ..records import key_for
 from .abilities import score_choices
-from .answers import SIDES, identified
+from .answers import identified
 from .outcome import Preferences
 from .statistics import MEAN, SHARE, Measures, key_of, too_few
-from .workbench import Workbench
+from .workbench import Workbench, drawn
 
 FILE = Path(__file__).with_name("preferences.jsonl")
 
@@ -38,9 +38,8 @@ def items_of(recipe: Recipe) -> list[Item]:
     """`evaluation.preferences` items at most, in the file's order. The seed draws them and the order of each one's answers."""
     rows = [json.loads(line) for line in FILE.read_text(encoding="utf-8").splitlines()]
     rng = np.random.default_rng(key_for(recipe.seed, "preferences"))
-    chosen = sorted(rng.permutation(len(rows))[: recipe.evaluation.preferences].tolist())
     items = []
-    for row in (rows[place] for place in chosen):
+    for row in drawn(rows, recipe.evaluation.preferences, rng):
         order = rng.permutation(len(row["answers"])).tolist()
         items.append(Item(row["preference"], row["request"], [row["answers"][i] for i in order], order.index(0)))
     return items
@@ -63,15 +62,11 @@ def evaluate(bench: Workbench) -> Preferences | None:
         return None
     here = bench.keyed_by([asdict(item) for item in items])
     names = ("preferences", "preferences_untold", "preferences_gain", "preferences_added")
-    rows = []
-    for side in SIDES:
-        with here.as_side(side):
-            size = bench.recipe.pairs.batch
-            rows.append(here.journal.map(f"preferences-{side}", items, size, lambda _, part: _shares(here, part), bench.bar))
+    sides = here.by_side("preferences", items, lambda part: _shares(here, part))
     keys = [key_of(item.preference, item.request, sorted(item.answers)) for item in items]
     measures = Measures(keys, bench.resampler([list(range(len(items)))]))
     for place, name in enumerate(names):
-        before, after = ([row[place] for row in side] for side in rows)
+        before, after = ([row[place] for row in side] for side in sides)
         measures.add(name, before, after, MEAN if name == "preferences_gain" else SHARE)
     return Preferences(len(items), too_few(measures.resampler.clusters), measures.metrics, measures.items())
 
@@ -79,10 +74,10 @@ def evaluate(bench: Workbench) -> Preferences | None:
 def _shares(bench: Workbench, part: Sequence[Item]) -> list[Any]:
     """For each item its point with the preference stated, without it, the difference, and its point by what stating it adds."""
     answers = [item.answers for item in part]
-    told = score_choices(bench, [bench.prompt(item.request, item.preference) for item in part], answers)
-    untold = score_choices(bench, [bench.prompt(item.request, None) for item in part], answers)
+    with_it = score_choices(bench, [bench.prompt(item.request, item.preference) for item in part], answers)
+    without = score_choices(bench, [bench.prompt(item.request, None) for item in part], answers)
     shares = []
-    for item, stated, unstated in zip(part, told, untold, strict=True):
+    for item, stated, unstated in zip(part, with_it, without, strict=True):
         means = [[float(one.mean()) for one in scores] for scores in (stated, unstated)]
         added = [float(s.sum(dtype="float64") - u.sum(dtype="float64")) for s, u in zip(stated, unstated, strict=True)]
         point, plain, by_adding = (identified(scores, item.right, len(scores)) for scores in (*means, added))

@@ -17,7 +17,7 @@ from ..memory.contexts import read_contexts
 from ..models.prompts import Messages
 from ..recipe import Recipe
 from ..records import HELDOUT, Answer, Context, Pair, Prompt, key_for
-from .workbench import Side, Workbench
+from .workbench import SIDES, Side, Workbench
 
 Ask = Callable[[Prompt, Context | None], tuple[Messages, list[int]]]  # as models.prompts.PromptBuilder
 
@@ -222,8 +222,7 @@ def answer(bench: Workbench, groups: list[Group], phase: str = "") -> list[Answe
     rows = [(number, own) for number, group in enumerate(groups) for own in range(group.wanted)]
     prompts = [groups[number].prompts[own] for number, own in rows]
     answers: dict[Side, list[list[Answer]]] = {}
-    sides: tuple[Side, Side] = ("base", "tuned")
-    for side in sides:
+    for side in SIDES:
         with bench.as_side(side):
             # The same random numbers for both models: what differs is the model.
             answers[side] = by_group(groups, bench.sample(f"{phase}sample-{side}", prompts, f"{phase}answers"))

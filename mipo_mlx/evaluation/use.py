@@ -16,11 +16,11 @@ from ..models.prompts import encode
 from ..recipe import Recipe
 from ..records import Answer, Prompt
 from . import sides, with_memory
-from .answers import SIDES, clusters_of, identified
+from .answers import clusters_of, identified
 from .outcome import Metrics, Opinion, Use
 from .requests import Answered, Group, Scored, by_group, heldout_of, score
 from .statistics import SHARE, Measures, key_of, too_few
-from .workbench import Workbench
+from .workbench import SIDES, Workbench
 
 AMONG = 3  # the right passage and its distractors
 

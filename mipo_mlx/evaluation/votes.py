@@ -12,10 +12,11 @@ import numpy as np
 from ..models import embedding
 from ..models.embedding import Embed
 from ..recipe import Evaluation
-from .answers import SIDES, clusters_of, pmi
+from .answers import clusters_of, pmi
 from .outcome import EMBEDDING, LIKELIHOOD, Agreement, Metrics, Opinion
 from .requests import Answered
 from .statistics import Estimate, Measures, Resampler
+from .workbench import SIDES
 
 SENSE = 0.5  # of the judge's probability must lie on the allowed answers, else it has not understood
 SILENT = [[0.0, 0.0]] * 2  # the row of a request without a reply, or without a question

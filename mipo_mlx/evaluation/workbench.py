@@ -1,10 +1,12 @@
 """What every part of the evaluation works with: the model, its tokenizer, the run, the journal, the bar."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
+
+import numpy as np
 
 from ..engine import sampling
 from ..models import adapters, embedding
@@ -17,11 +19,18 @@ from .journal import Journal
 from .statistics import Clusters, Resampler
 
 Side = Literal["base", "tuned"]
+SIDES: tuple[Side, Side] = ("base", "tuned")
+T = TypeVar("T")
 
 
 def embedder_of(settings: Evaluation) -> Embed | None:
     """The installed embedder; None where there is none, or where the recipe turns it off."""
     return embedding.minilm() if settings.embedding_judge else None
+
+
+def drawn(items: Sequence[T], count: int, rng: np.random.Generator) -> list[T]:
+    """`count` of the items at most, drawn at random, in the order that they have."""
+    return [items[place] for place in sorted(rng.permutation(len(items))[:count].tolist())]
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,15 @@ class Workbench:
             return
         with adapters.disabled(self.model):
             yield
+
+    def by_side(self, phase: str, items: Sequence[T], compute: Callable[[Sequence[T]], list[Any]]) -> list[list[Any]]:
+        """What `compute` gives for the items by the base, then by the tuned model. The bar moves by two for each item."""
+        results = []
+        for side in SIDES:
+            with self.as_side(side):
+                size = self.recipe.pairs.batch
+                results.append(self.journal.map(f"{phase}-{side}", items, size, lambda _, part: compute(part), self.bar))
+        return results
 
     def prompt(self, request: str, passages: str | Sequence[str] | None, profile: str = "") -> list[int]:
         """Token ids of a request under a context, or under none: see `models.prompts.system_message`."""

@@ -31,6 +31,18 @@ ASKED = ["What should I cook tonight?", "How do I plan my week?", "What can I re
 ASKED += [f"{question} And why?" for question in ASKED]
 
 
+class Steps:
+    """A bar that only counts."""
+
+    def __init__(self):
+        self.done = 0
+
+    def advance(self, amount=1):
+        self.done += amount
+
+    skip = advance
+
+
 def recipe(model: Path | str, canaries: int = 0, **evaluation) -> Recipe:
     return Recipe.model_validate(
         {

@@ -21,7 +21,7 @@ from mipo_mlx.run import Run, run_stage
 from mipo_mlx.training import rounds, train
 from mipo_mlx.training import train as training
 
-from .helpers import bench, make_run, recipe
+from .helpers import Steps, bench, make_run, recipe
 
 QUIET = Reporter(quiet=True)
 
@@ -133,18 +133,6 @@ def test_baselines_are_measured_when_asked_for_and_kept(tmp_path, tiny_folder, m
     tokens = {line[2:34].strip(): float(line[34:].split()[2]) for line in told[-6:]}
     for name, measures in second["baselines"].items():
         assert tokens[name] == pytest.approx(measures["tokens"]["after"]["value"], abs=0.051)
-
-
-class Steps:
-    """A bar that only counts."""
-
-    def __init__(self):
-        self.done = 0
-
-    def advance(self, amount=1):
-        self.done += amount
-
-    skip = advance
 
 
 def test_the_bar_moves_as_far_as_it_was_told(tmp_path, tiny_folder):

@@ -13,20 +13,9 @@ from mipo_mlx.files import read_records, write_records
 from mipo_mlx.models import adapters, load, prompts
 from mipo_mlx.records import CHORES, GENERAL, HELDOUT, PERSONAL, TRAIN, Prompt
 
-from .helpers import FACTS, bench, make_run, plain_logprobs, recipe
+from .helpers import FACTS, Steps, bench, make_run, plain_logprobs, recipe
 
 COUNT = 6
-
-
-class Steps:
-    """A bar that counts."""
-
-    steps = 0
-
-    def advance(self, steps):
-        self.steps += steps
-
-    skip = advance
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +38,9 @@ def measured(tmp_path_factory, tiny_folder):
     here = bench(folder, settings, loaded, bar)
     groups, fresh = by_kind.groups_of(folder, settings, ask), requests.groups_of(folder, settings, ask)
     answered = requests.answer(here, fresh)
-    bar.steps = 0
+    bar.done = 0
     result = by_kind.evaluate(here, groups, answered)
-    assert bar.steps == by_kind.work(groups, fresh)
+    assert bar.done == by_kind.work(groups, fresh)
     return here, groups, answered, result
 
 
@@ -60,8 +49,8 @@ def test_each_kind_has_requests_of_its_own_that_are_held_out(measured):
     assert list(result) == [PERSONAL, GENERAL, CHORES] and list(groups) == [GENERAL, CHORES]
     assert {row.requests for row in result.values()} == {COUNT}
     for kind, some in groups.items():
-        asked = [group.requests[0] for group in some]
-        assert len(set(asked)) == COUNT and all(text.startswith(f"What is {kind} number") for text in asked)
+        texts = [group.requests[0] for group in some]
+        assert len(set(texts)) == COUNT and all(text.startswith(f"What is {kind} number") for text in texts)
         assert all(int(group.request_ids[0].removeprefix(kind)) < 9 for group in some)  # the others are trained on
         assert all(group.wanted == 1 and len(set(group.notes)) == 2 for group in some)
         assert len({group.notes[0] for group in some}) == COUNT  # of eight notes: all come up evenly
@@ -86,9 +75,9 @@ def test_distances_and_measures_equal_plain_forward_passes(measured, kind):
     here, groups, answered, result = measured
     rows = by_kind.apart(answered, COUNT) if kind == PERSONAL else requests.answer(here, groups[kind], f"{kind}-")
     of_kind = result[kind]
-    told = [plain_divergence(here.model, a.group.prompts[a.own], a.tuned.answer.tokens) for a in rows]
+    with_context = [plain_divergence(here.model, a.group.prompts[a.own], a.tuned.answer.tokens) for a in rows]
     lengths = [a.tuned.length for a in rows]
-    assert of_kind.kl_told.value == pytest.approx(np.average([kl.mean() for kl in told], weights=lengths), rel=1e-3)
+    assert of_kind.kl_told.value == pytest.approx(np.average([kl.mean() for kl in with_context], weights=lengths), rel=1e-3)
     samples = Journal(here.folder / "journal.jsonl", "k").done
     plain = [row["tokens"] for chunk in (0, 1) for row in samples[f"{kind}-untold", chunk]]
     without = [plain_divergence(here.model, a.group.plain, tokens) for a, tokens in zip(rows, plain, strict=True)]

@@ -72,7 +72,7 @@ def test_shares_equal_plain_forward_passes(tmp_path, tiny_folder):
                 ids = chat.encode(loaded.tokenizer, chat.messages(settings.pairs, item.request, context))
                 scores.append([plain_logprobs(model, ids, answer) for answer in tokens])
             means = [[one.mean() for one in some] for some in scores]
-            added = [told.sum() - untold.sum() for told, untold in zip(*scores, strict=True)]
+            added = [stated.sum() - unstated.sum() for stated, unstated in zip(*scores, strict=True)]
             rows.append([float(np.argmax(row) == item.right) for row in (*means, added)])
         return np.array(rows)
 

@@ -10,22 +10,10 @@ from mipo_mlx.models import adapters, embedding, load
 from mipo_mlx.models.prompts import PromptBuilder
 from mipo_mlx.progress import Reporter
 
-from .helpers import bench, make_run, plain_logprobs, recipe
+from .helpers import Steps, bench, make_run, plain_logprobs, recipe
 
 QUIET = Reporter(quiet=True)
 PROFILE = "- The user keeps bees. <!-- n0.md:1 -->\n- The user bakes bread.\n"
-
-
-class Steps:
-    """A bar that only counts."""
-
-    def __init__(self):
-        self.done = 0
-
-    def advance(self, amount=1):
-        self.done += amount
-
-    skip = advance
 
 
 @pytest.fixture(scope="module")

@@ -111,12 +111,12 @@ def test_a_large_cost_without_an_interval_is_told_with_its_doubt():
     assert "31% less" in sentence and sentence.count("too few") == 1
 
 
-def with_kinds(told=(0.01, [0.0, 0.02]), untold=(0.01, [0.0, 0.02]), kind="general", **changes):
+def with_kinds(with_note=(0.01, [0.0, 0.02]), bare=(0.01, [0.0, 0.02]), kind="general", **changes):
     """A run that worked, with general requests whose answers are so far from the base's."""
     rows = {"tokens": (0.0, [-0.1, 0.1]), **changes}
     metrics = {name: Measure(SAME, SAME, Estimate(*change), False) for name, change in rows.items()}
     fit = Opinion("embedding", None, "pairwise", 5, 2, 1, 0, 0, win_rate=Estimate(*GOOD))
-    of_kind = OfKind(9, None, fit, metrics, Estimate(*told), Estimate(*untold), NO_ITEMS)
+    of_kind = OfKind(9, None, fit, metrics, Estimate(*with_note), Estimate(*bare), NO_ITEMS)
     return verdict.sentence(Outcome("x", heldout(), fresh(), fit, leak=leak(), kinds={kind: of_kind}))
 
 
@@ -124,11 +124,11 @@ def with_kinds(told=(0.01, [0.0, 0.02]), untold=(0.01, [0.0, 0.02]), kind="gener
     "changes, words",
     [
         (
-            {"told": (0.12, [0.06, 0.2])},
+            {"with_note": (0.12, [0.06, 0.2])},
             "do not stay the same with a note that does not matter (0.12 nats a token from the base's)",
         ),
-        ({"untold": (0.3, [0.1, 0.5])}, "do not stay the same with nothing in the prompt (0.30 nats a token from the base's)"),
-        ({"untold": (0.06, None)}, "(0.06 nats a token from the base's) (too few to tell that from chance)"),
+        ({"bare": (0.3, [0.1, 0.5])}, "do not stay the same with nothing in the prompt (0.30 nats a token from the base's)"),
+        ({"bare": (0.06, None)}, "(0.06 nats a token from the base's) (too few to tell that from chance)"),
         ({"tokens": (-0.3, [-0.4, -0.2])}, "its answers to general questions are 30% shorter"),
         ({"parroting": (0.4, [0.2, 0.6])}, "40 points more of its answers to general questions hand the user's words back"),
         ({"perplexity": (0.9, [0.6, 1.2])}, "its answers to general questions read 90% less naturally"),
@@ -138,7 +138,7 @@ def test_general_questions_whose_answers_change_are_told_in_plain_words_and_ruin
     sentence = with_kinds(**changes)
     assert sentence.startswith("It worked: ") and sentence.endswith(f"{words}." if "less" not in words else "(perplexity).")
     assert words in sentence and with_kinds() == verdict_of() == with_kinds(kind="chores", **changes)
-    assert with_kinds(told=(0.07, [0.04, 0.1]), untold=(0.04, None)) == verdict_of()  # may be chance, or is little
+    assert with_kinds(with_note=(0.07, [0.04, 0.1]), bare=(0.04, None)) == verdict_of()  # may be chance, or is little
 
 
 @pytest.mark.parametrize(

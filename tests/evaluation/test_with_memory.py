@@ -16,8 +16,8 @@ from mipo_mlx.progress import Reporter
 from mipo_mlx.recipe import Recipe
 from mipo_mlx.records import Context
 
-from .helpers import FACTS, bench, make_run, recipe
-from .test_use import PROFILE, Steps
+from .helpers import FACTS, Steps, bench, make_run, recipe
+from .test_use import PROFILE
 
 QUIET = Reporter(quiet=True)
 
