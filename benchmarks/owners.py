@@ -97,8 +97,8 @@ def train(options: argparse.Namespace, root: Path, number: int, owner: Owner) ->
 def ask(run: Any, owners: list[Owner], root: Path, name: str) -> dict[str, list[list[str]]]:
     """The answers of one model, texts[condition][owner][request]: of a run's adapters, or of the base."""
     from mipo_mlx.engine.sampling import sample
-    from mipo_mlx.evaluation.journal import Journal
     from mipo_mlx.files import read_records, sha256
+    from mipo_mlx.models.journal import Journal
     from mipo_mlx.models.prompts import encode, messages
     from mipo_mlx.records import HELDOUT, PERSONAL, Prompt, key_for
 

@@ -243,11 +243,11 @@ def decode(recipe: Any, folder: Path, strength: float, base: Path) -> None:
 
     from mipo_mlx.evaluation import answers, outcome, requests
     from mipo_mlx.evaluation.baselines import Contrast
-    from mipo_mlx.evaluation.journal import Journal
     from mipo_mlx.evaluation.requests import Answered, Scored
     from mipo_mlx.evaluation.workbench import embedder_of
     from mipo_mlx.files import read_jsonl
     from mipo_mlx.models import load as loading
+    from mipo_mlx.models.journal import Journal
     from mipo_mlx.models.prompts import PromptBuilder, window_of
     from mipo_mlx.records import Answer, key_for
 

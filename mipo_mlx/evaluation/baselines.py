@@ -21,13 +21,13 @@ from ..engine.prefix import body_of
 from ..engine.sampling import nucleus_sampler, to_answer
 from ..files import dump, read_json, sha256, write_json
 from ..models import adapters
+from ..models.journal import Journal
 from ..models.prompts import end_of_turn
 from ..progress import Reporter
 from ..recipe import Pairs, Recipe
 from ..records import Answer, key_for
 from ..training import rounds, train
 from . import answers
-from .journal import Journal
 from .outcome import BaselineMeasure, Metrics
 from .requests import Answered, Group, Scored, by_group, score
 from .workbench import Workbench

@@ -15,6 +15,7 @@ from ..files import dump, read_records, sha256
 from ..memory import contexts
 from ..memory.access import open_memory
 from ..models import adapters, embedding, load
+from ..models.journal import Journal
 from ..models.prompts import PromptBuilder, window_of
 from ..progress import Reporter
 from ..recipe import Evaluation, Recipe
@@ -38,7 +39,6 @@ from . import (
     votes,
     with_memory,
 )
-from .journal import Journal
 from .outcome import FORMAT, Example, Outcome, ShadedAnswer
 from .requests import Answered
 from .workbench import Workbench, embedder_of

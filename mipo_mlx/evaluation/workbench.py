@@ -11,11 +11,11 @@ import numpy as np
 from ..engine import sampling
 from ..models import adapters, embedding
 from ..models.embedding import Embed
+from ..models.journal import Journal
 from ..models.prompts import encode, messages
 from ..progress import Bar, Reporter
 from ..recipe import Evaluation, Pairs, Recipe
 from ..records import Answer, key_for
-from .journal import Journal
 from .statistics import Clusters, Resampler
 
 Side = Literal["base", "tuned"]

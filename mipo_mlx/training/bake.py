@@ -31,15 +31,16 @@ from ..engine.head import OutputHead
 from ..engine.sampling import Prefixes, sample
 from ..engine.support import Goal, likeliest
 from ..errors import UserError
-from ..files import append_jsonl, make_private, read_json, read_jsonl, read_records, truncate_jsonl
+from ..files import dump, make_private, read_json, read_jsonl, read_records
 from ..models import adapters, load
+from ..models.journal import Journal
 from ..models.load import LoadedModel
 from ..models.prompts import encode, messages, window_of
 from ..progress import Reporter
 from ..recipe import Recipe
 from ..records import CHORES, GENERAL, TRAIN, Pair, Prompt, key_for, seed_for
 from ..text.parroting import parrots
-from . import distilling, memory_plan, metrics
+from . import distilling, memory_plan
 from .distilling import Taught
 from .step import batch_of
 from .train import Job, Watch, longest, train
@@ -71,22 +72,17 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter, profile: str) -> dict[
     """
     if not profile:
         raise UserError(f"training.bake: {folder / 'profile.md'} is missing or has no facts, and they are what is baked")
-    make_private(folder / FOLDER)
     loaded = load.load(recipe.model)
     adapters.attach(loaded.model, recipe.training.lora, recipe.seed)
     adapters.restore(loaded.model, folder / "adapters")
     school = School(folder, recipe, profile, loaded, reporter)
-    told, parroted = school.told()
-    measured, told = told[::MEASURED], [lesson for number, lesson in enumerate(told) if number % MEASURED]
-    if not told:
+    lessons, parroted = school.under_profile()
+    measured, learned = lessons[::MEASURED], [lesson for number, lesson in enumerate(lessons) if number % MEASURED]
+    if not learned:
         why = f"too few answers are fit to learn, and {parroted} parrot the profile"
         reporter.warn(f"training.bake: {why}; nothing was baked")
         return asdict(Baked(0, parroted, 0, None, None, why))
-    lessons = mixed(told, school.pairs(len(told)), school.anchors(len(told)), recipe)
-    job = school.job(lessons)
-    if school.sampled:  # also where the profile is another one than that of the checkpoints
-        shutil.rmtree(job.checkpoints, ignore_errors=True)
-        (job.folder / metrics.FILE).unlink(missing_ok=True)
+    job = school.job(mixed(learned, school.pairs(len(learned)), school.anchors(len(learned)), recipe))
     before = divergence(loaded.model, measured, job.pad)
     result = train(loaded.model, job, Watch(reporter))
     after = divergence(loaded.model, measured, job.pad)
@@ -97,14 +93,14 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter, profile: str) -> dict[
     )
     if result.stopped:
         reporter.warn(f"the bake ended early: {result.stopped}")
-    return asdict(Baked(len(told), parroted, result.steps, before, after, result.stopped))
+    return asdict(Baked(len(learned), parroted, result.steps, before, after, result.stopped))
 
 
-def mixed(told: list[Taught], pairs: list[Taught], anchors: list[Taught], recipe: Recipe) -> list[Taught]:
+def mixed(learned: list[Taught], pairs: list[Taught], anchors: list[Taught], recipe: Recipe) -> list[Taught]:
     """The answers of all steps of one pass, each with its step as its grid. Pairs and anchors come around again."""
     settings, lessons = recipe.training.bake, []
-    for step in range(math.ceil(len(told) / settings.batch)):
-        some = told[step * settings.batch : (step + 1) * settings.batch]
+    for step in range(math.ceil(len(learned) / settings.batch)):
+        some = learned[step * settings.batch : (step + 1) * settings.batch]
         for others, count in ((pairs, settings.pairs), (anchors, settings.anchors)):
             some += [others[(step * count + i) % len(others)] for i in range(count)] if others else []
         lessons += [replace(taught, id=f"{step}-{number}", grid=step) for number, taught in enumerate(some)]
@@ -126,13 +122,24 @@ class School:
     profile: str
     loaded: LoadedModel
     reporter: Reporter
-    sampled: bool = False  # whether an answer was sampled that no earlier call had
 
     def __post_init__(self) -> None:
         self.requests = [p for p in read_records(self.folder / "prompts.jsonl", Prompt) if p.split == TRAIN]
         self.pad = min(self.loaded.tokenizer.eos_token_ids)
+        own, path = self.folder / FOLDER, self.folder / FOLDER / "answers.jsonl"
+        key = self._key()
+        if read_jsonl(path)[:1] != [{"key": key}]:  # of another profile, say: neither its answers nor its checkpoints are of use
+            shutil.rmtree(own, ignore_errors=True)
+        make_private(own)
+        self.journal = Journal(path, key)
 
-    def told(self) -> tuple[list[Taught], int]:
+    def _key(self) -> str:
+        """A hash of what the answers and the lessons depend on, beside the adapters."""
+        settings = [section.model_dump(mode="json") for section in (self.recipe.pairs, self.recipe.training.bake)]
+        made_of = [self.profile, [asdict(request) for request in self.requests], self.recipe.seed, *settings]
+        return hashlib.sha256(dump(made_of).encode()).hexdigest()
+
+    def under_profile(self) -> tuple[list[Taught], int]:
         """The answers under the profile, and how many parrot it and are left out."""
         own = [request for request in self.requests if request.kind not in IMPERSONAL] or self.requests
         dealt = self._deal(own, self.recipe.training.bake.answers, "told")
@@ -151,15 +158,15 @@ class School:
         ]
         return [self._lesson(prompt, tokens, self._alone(text, n)) for n, text, prompt, tokens in fit], len(answers) - len(fit)
 
-    def pairs(self, told: int) -> list[Taught]:
+    def pairs(self, learned: int) -> list[Taught]:
         """Chosen answers of the run under their own contexts, as many as all steps of one pass take."""
         known = [p for p in read_records(self.folder / "pairs.jsonl", Pair) if p.split == TRAIN]
-        count = min(len(known), self._count(told, self.recipe.training.bake.pairs))
+        count = min(len(known), self._count(learned, self.recipe.training.bake.pairs))
         return [self._lesson(p.prompt_tokens, p.tokens[0], p.prompt_tokens) for p in self._deal(known, count, "pairs")]
 
-    def anchors(self, told: int) -> list[Taught]:
+    def anchors(self, learned: int) -> list[Taught]:
         """The base's answers to requests that are not personal; none where the requests have no such kind."""
-        count = self._count(told, self.recipe.training.bake.anchors)
+        count = self._count(learned, self.recipe.training.bake.anchors)
         general = [request for request in self.requests if request.kind in IMPERSONAL]
         if count and not general:
             self.reporter.warn("training.bake: all requests are personal, so nothing anchors the model to the base")
@@ -186,8 +193,8 @@ class School:
             pad=self.pad,
         )
 
-    def _count(self, told: int, each_step: int) -> int:
-        return math.ceil(told / self.recipe.training.bake.batch) * each_step
+    def _count(self, learned: int, each_step: int) -> int:
+        return math.ceil(learned / self.recipe.training.bake.batch) * each_step
 
     def _deal(self, items: Sequence[T], count: int, purpose: str) -> list[T]:
         """`count` items in a seeded order; all come once before any comes twice."""
@@ -204,27 +211,18 @@ class School:
 
     def _answers(self, prompts: list[list[int]], purpose: str) -> list[dict[str, Any]]:
         """An answer to each prompt, by the model as it is now. Batches that bake/answers.jsonl has are not sampled again."""
-        path, settings = self.folder / FOLDER / "answers.jsonl", self.recipe.pairs
-        rows = read_jsonl(path)
-        truncate_jsonl(path, len(rows))  # removes a last line that was cut off
-        known = {row["asked"]: row["answers"] for row in rows}
-        answers: list[dict[str, Any]] = []
+        settings = self.recipe.pairs
         prefixes = Prefixes(self.loaded.model, prompts, [()] * len(prompts))  # the shared beginning runs once
+
+        def compute(number: int, part: Sequence[list[int]]) -> list[dict[str, Any]]:
+            started = [prefixes.start(prompt, ()) for prompt in part]
+            key = key_for(self.recipe.seed, f"bake {purpose} {number * settings.batch}")
+            fresh = sample(self.loaded.model, self.loaded.tokenizer, started, settings, key, lambda answer: bar.advance(1))
+            return [asdict(answer) for answer in fresh]
+
         with self.reporter.track(f"sampling for the bake, {purpose}", total=len(prompts), unit="answers") as bar:
-            for begin in range(0, len(prompts), settings.batch):
-                part = prompts[begin : begin + settings.batch]
-                asked = hashlib.sha256(f"{purpose} {part}".encode()).hexdigest()[:16]
-                if asked in known:
-                    bar.skip(len(part))
-                else:
-                    started = [prefixes.start(prompt, ()) for prompt in part]
-                    key = key_for(self.recipe.seed, f"bake {purpose} {begin}")
-                    fresh = sample(self.loaded.model, self.loaded.tokenizer, started, settings, key, lambda answer: bar.advance(1))
-                    known[asked] = [asdict(answer) for answer in fresh]
-                    append_jsonl(path, [{"asked": asked, "answers": known[asked]}])
-                    self.sampled = True
-                answers += known[asked]
-        return answers
+            bar.skip(min(len(prompts), self.journal.finished(purpose) * settings.batch))
+            return self.journal.map(purpose, prompts, settings.batch, compute)
 
     def _lesson(self, prompt: list[int], answer: list[int], alone: list[int]) -> Taught:
         """The answer after `alone`. Its goal and its reference are those of the model as it is, after `prompt`."""

@@ -6,11 +6,11 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_map
 
-from mipo_mlx.evaluation.journal import Journal
 from mipo_mlx.evaluation.workbench import Workbench
 from mipo_mlx.files import write_json, write_jsonl, write_records
 from mipo_mlx.models import adapters, load
 from mipo_mlx.models import prompts as chat
+from mipo_mlx.models.journal import Journal
 from mipo_mlx.progress import Reporter
 from mipo_mlx.recipe import Lora, Recipe
 from mipo_mlx.records import Context, Pair, Prompt

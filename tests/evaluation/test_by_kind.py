@@ -7,10 +7,10 @@ import pytest
 from mipo_mlx.evaluation import by_kind, requests, votes
 from mipo_mlx.evaluation.answers import clusters_of
 from mipo_mlx.evaluation.compare import compare
-from mipo_mlx.evaluation.journal import Journal
 from mipo_mlx.evaluation.outcome import Outcome, write
 from mipo_mlx.files import read_records, write_records
 from mipo_mlx.models import adapters, load, prompts
+from mipo_mlx.models.journal import Journal
 from mipo_mlx.records import CHORES, GENERAL, HELDOUT, PERSONAL, TRAIN, Prompt
 
 from .helpers import FACTS, Steps, bench, make_run, plain_logprobs, recipe

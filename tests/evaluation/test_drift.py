@@ -6,9 +6,9 @@ import pytest
 from mlx.utils import tree_map
 
 from mipo_mlx.evaluation import drift
-from mipo_mlx.evaluation.journal import Journal
 from mipo_mlx.files import write_records
 from mipo_mlx.models import adapters, load, prompts
+from mipo_mlx.models.journal import Journal
 from mipo_mlx.recipe import Lora
 from mipo_mlx.records import Prompt
 

@@ -64,30 +64,31 @@ def test_a_bake_brings_the_model_near_itself_with_the_profile_and_a_killed_one_e
     assert (killed / file).read_bytes() != (folder / file).read_bytes()
     answers = killed / "bake" / "answers.jsonl"
     written = answers.read_text()
-    answers.write_text(written + '{"asked": "torn')
+    answers.write_text(written + '{"phase": "torn')
     assert train.run(killed, recipe, QUIET, FACTS)["baked"] == result
     assert (killed / file).read_bytes() == (folder / file).read_bytes()
     assert answers.read_text() == written == (folder / "bake" / "answers.jsonl").read_text()
-    # Another profile is baked anew.
+    # Another profile is baked anew, and the first one too, once it is back.
     assert train.run(killed, recipe, QUIET, "The user hates bees.")["baked"]["steps"] == 2
     assert (killed / file).read_bytes() != (folder / file).read_bytes()
+    assert train.run(killed, recipe, QUIET, FACTS)["baked"] == result
+    assert (killed / file).read_bytes() == (folder / file).read_bytes()
 
 
 def test_the_lessons_say_what_the_student_sees_and_what_it_learns(folder, tiny_folder):
     recipe = recipe_of(tiny_folder)
     loaded = load.load(recipe.model)
     adapters.attach(loaded.model, recipe.training.lora, 0)
-    (folder / "bake").mkdir()
     school = bake.School(folder, recipe, FACTS, loaded, QUIET)
-    (told, _), anchors, pairs = school.told(), school.anchors(8), school.pairs(8)
-    seen = [loaded.tokenizer.decode(lesson.prompt_tokens) for lesson in told]
+    (lessons, _), anchors, pairs = school.under_profile(), school.anchors(8), school.pairs(8)
+    seen = [loaded.tokenizer.decode(lesson.prompt_tokens) for lesson in lessons]
     assert not any("bees" in text for text in seen)
     assert sum(recipe.pairs.plain_system in text for text in seen) == 5
-    assert bake.divergence(loaded.model, told, 0) > 0.01
+    assert bake.divergence(loaded.model, lessons, 0) > 0.01
     # A pair under its context and an anchor begin at their goal.
     assert len(pairs) == 2 and len(anchors) == 1 and "rain" in loaded.tokenizer.decode(anchors[0].prompt_tokens)
     assert bake.divergence(loaded.model, pairs + anchors, 0) == pytest.approx(0, abs=1e-4)
-    for lesson in told[:3]:
+    for lesson in lessons[:3]:
         np.testing.assert_allclose(lesson.goal.kept.sum(axis=1) + lesson.goal.tail, 1, atol=1e-5)
         assert lesson.goal.ids.shape == (len(lesson.tokens[0]), bake.KEPT)
     for changes, sizes in (
@@ -97,19 +98,18 @@ def test_the_lessons_say_what_the_student_sees_and_what_it_learns(folder, tiny_f
         ({"pairs": 0}, [5, 5]),
         ({"anchors": 5}, [10, 10]),
     ):
-        lessons = bake.mixed(told[:8], pairs, anchors, recipe_of(tiny_folder, **changes))
-        assert [sum(lesson.grid == step for lesson in lessons) for step in range(len(sizes))] == sizes
-        assert len({lesson.id for lesson in lessons}) == len(lessons)
-    assert (school.job(told).settings.epochs, school.job(told).settings.learning_rate) == (1.0, 1e-2)
+        steps = bake.mixed(lessons[:8], pairs, anchors, recipe_of(tiny_folder, **changes))
+        assert [sum(lesson.grid == step for lesson in steps) for step in range(len(sizes))] == sizes
+        assert len({lesson.id for lesson in steps}) == len(steps)
+    assert (school.job(lessons).settings.epochs, school.job(lessons).settings.learning_rate) == (1.0, 1e-2)
 
 
 def test_an_answer_that_parrots_the_profile_is_not_learned(folder, tiny_folder, monkeypatch):
     monkeypatch.setattr(bake, "parrots", lambda answer, context, request: "bees" in context and request.endswith("day 0?"))
     recipe = recipe_of(tiny_folder, answers=6)
     loaded = load.load(recipe.model)
-    (folder / "bake").mkdir()
-    told, parroted = bake.School(folder, recipe, FACTS, loaded, QUIET).told()
-    assert (len(told), parroted) == (5, 1)
+    lessons, parroted = bake.School(folder, recipe, FACTS, loaded, QUIET).under_profile()
+    assert (len(lessons), parroted) == (5, 1)
     before = (folder / "adapters" / "adapters.safetensors").read_bytes()
     monkeypatch.setattr(bake, "parrots", lambda answer, context, request: True)
     result = bake.run(folder, recipe, QUIET, FACTS)  # all that was trained before stays
@@ -131,8 +131,8 @@ def test_without_a_profile_it_is_refused_at_once(folder, tiny_folder):
         with pytest.raises(UserError, match="training.bake: .*sources.profile: true") as error:
             preflight.check(run, "training", False, QUIET)
         assert "\n" not in str(error.value)
-    made = recipe.model_copy(update={"sources": recipe.sources.model_copy(update={"notes": "n", "profile": True})})
-    preflight.check(Run(folder, made), "training", False, QUIET)
+    with_profile = recipe.model_copy(update={"sources": recipe.sources.model_copy(update={"notes": "n", "profile": True})})
+    preflight.check(Run(folder, with_profile), "training", False, QUIET)
     check_bake(folder, recipe.model_copy(update={"sources": recipe.sources.model_copy(update={"context": "both"})}))
     check_bake(folder, recipe_of(tiny_folder, answers=0))
     with pytest.raises(UserError, match="training.bake"):
