@@ -367,7 +367,7 @@ def test_owners_count_who_an_answer_is_nearest_to_and_the_diagonal_against_the_r
     def embed(some):
         return np.array([[float(person.name in text.split()) for person in people] for text in some])
 
-    assert owners.share_found(texts, people, embed) == pytest.approx([1 / 2, 1 / 4, 2 / 3])
+    assert owners.share_nearest(texts, people, embed) == pytest.approx([1 / 2, 1 / 4, 2 / 3])
     matrix = np.array([[0.9, 0.2, 0.3], [0.1, 0.6, 0.3], [0.3, 0.2, 0.9]])
     # Gaps of 70, 40 and 60 points: mean 56.7, standard error 8.8, and t of two degrees of freedom is 4.303.
     assert owners.summary(matrix, [0.3, 0.3, 0.3]).startswith("diagonal 80, rest 23, base 30; diagonal - rest +57 points [19, 9")
