@@ -20,6 +20,7 @@ BLAS_PACKAGE = "sudo apt-get install libopenblas0-pthread"
 # mlx-cpu and mlx-cuda-12 own the same file, and pip may write the CPU's last: the second command writes CUDA's last.
 CUDA_PACKAGE = """pip install -e '.[cuda]' && pip install --force-reinstall --no-deps "$(pip freeze | grep mlx-cuda)\""""
 PATIENCE = "AGX_RELAX_CDM_CTXSTORE_TIMEOUT"  # not enough on every chip, so `errors.WATCHDOG` is needed too
+OLDEST_ON_METAL = "0.32.3"  # of MLX: pyproject.toml names the faults of older kernels
 BLAS_NAMES = ("libopenblas.so.0", "libopenblasp.so.0")  # Debian's and Fedora's names
 _blas: str | None = None
 
@@ -71,6 +72,16 @@ def versions() -> dict[str, str]:
     """Versions of everything that can change a result."""
     own = {"mipo-mlx": __version__, "python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
     return own | {name: version(name) for name in ("mlx", "mlx-lm", "numpy", "transformers", "tokenizers", "gguf")}
+
+
+def too_old_for_metal(installed: str) -> bool:
+    """Whether this version of MLX has kernels on a Mac's GPU that are known to be wrong."""
+    return _numbers(installed) < _numbers(OLDEST_ON_METAL)
+
+
+def _numbers(version_text: str) -> tuple[int, ...]:
+    """0.32.3.dev1 -> (0, 32, 3)."""
+    return tuple(int(part) for part in version_text.split(".")[:3] if part.isdecimal())
 
 
 def _load(library: str) -> bool:

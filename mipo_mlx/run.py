@@ -86,7 +86,7 @@ def _report(run: "Run", reporter: Reporter, round_number: int) -> dict[str, Any]
     return page.run(run.folder, run.recipe, reporter)
 
 
-# The one list of a run's files: whether a stage is done, what is erased and what a dry run announces are read from it.
+# The one list of a run's files: what is done, what is erased and what a dry run announces are read from it.
 STAGES = {
     "sources": Stage(
         _sources, (), (FIRST, "prompts.jsonl"), ("sources.json", *contexts.REMEMBERED), each_round=(FIRST, "sources.json")
@@ -117,7 +117,7 @@ STAGES = {
 }
 PARTIAL = ".?*.partial"  # what a killed write left (files.replacing, export)
 QUESTIONS = f"questions-{'[0-9a-f]' * 8}.json*"  # of a data set (sources.questions)
-BESIDE = re.compile(rf"\.lock|{contexts.FILE}|profile\.old(-\d+)?\.md|{own_choice.FILE}|votes\.jsonl")  # may be there before a run
+BESIDE = re.compile(rf"\.(lock|DS_Store)|{contexts.FILE}|profile\.old(-\d+)?\.md|{own_choice.FILE}|votes\.jsonl")  # before a run
 
 
 @dataclass

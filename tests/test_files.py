@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mipo_mlx import files
 from mipo_mlx.errors import Failure, UserError
 from mipo_mlx.files import append_jsonl, read_json, read_jsonl, replacing, truncate_jsonl, write_jsonl, write_text
 
@@ -65,6 +66,24 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         raise RuntimeError("killed")
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["file.txt"]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_macos_is_asked_to_empty_the_disks_own_cache(tmp_path, monkeypatch, known):
+    asked, plain = [], []
+
+    def fcntl(handle, call):
+        asked.append(call)
+        if not known:
+            raise OSError(errno.ENOTTY, "Inappropriate ioctl for device")  # a network disk
+
+    monkeypatch.setattr(files, "FULL_SYNC", 51)
+    monkeypatch.setattr(files.fcntl, "fcntl", fcntl)
+    monkeypatch.setattr(files.os, "fsync", plain.append)
+    write_text(tmp_path / "whole.txt", "text")
+    append_jsonl(tmp_path / "rows.jsonl", [{"a": 1}])
+    assert asked == [51, 51] and len(plain) == (0 if known else 2)
+    assert (tmp_path / "whole.txt").read_text() == "text" and read_jsonl(tmp_path / "rows.jsonl") == [{"a": 1}]
 
 
 def test_disk_full_is_one_clear_line_and_keeps_the_old_file(tmp_path):

@@ -59,6 +59,14 @@ def test_a_run_whose_first_write_was_killed_is_begun_anew(tmp_path):
     assert sorted(p.name for p in opened.folder.iterdir()) == ["manifest.json", "recipe.yaml"]
 
 
+def test_what_finder_writes_into_a_folder_is_no_other_file(tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / ".DS_Store").write_bytes(b"Bud1")
+    opened = run.open_run(recipe_loading.parse(TEXT), "one", tmp_path, fresh=False)
+    run.prepare(opened, fresh=False)
+    assert sorted(p.name for p in opened.folder.iterdir()) == [".DS_Store", "manifest.json", "recipe.yaml"]
+
+
 def test_a_folder_with_other_files_is_left_alone(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "me.jpg").write_text("x")

@@ -133,6 +133,10 @@ def examine() -> tuple[str, bool]:
         lines.append(f"self-test   the GPU against float32 on the CPU: {differences}")
         if not differences.agree:
             problems.append((self_test.problem(differences), "pip install --upgrade mlx mlx-lm"))
+    installed = backend.versions()["mlx"]
+    if device.kind == "metal" and backend.too_old_for_metal(installed):
+        wrong = f"MLX {installed} has GPU kernels that are wrong; {backend.OLDEST_ON_METAL} mends them"
+        problems.append((wrong, "pip install --upgrade mlx mlx-lm"))
     if device.kind == "cpu" and device.blas.startswith("reference"):
         problems.append(("matrix products are 30 times slower than they could be", backend.BLAS_PACKAGE))
     if device.kind == "cpu" and platform.system() == "Linux" and not shutil.which("g++"):  # MLX fuses loops with it

@@ -83,7 +83,8 @@ def remove(options: RunOptions, sure: Callable[[str], bool]) -> str:
     with runs.locked(folder, Reporter()):
         ended = nightly.end_with(options)  # it would start a run that is gone, each night
         runs.erase(folder)
-        (folder / ".lock").unlink()
+        for name in (".lock", ".DS_Store"):
+            (folder / name).unlink(missing_ok=True)
     others = sorted(path.name for path in folder.iterdir())
     if others:
         return "\n".join([*ended, f"removed the run; {folder} stays with what it did not write: {', '.join(others[:5])}"])

@@ -16,7 +16,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..errors import UserError
-from ..files import disk_errors, read_json, write_json
+from ..files import disk_errors, read_json, sync, write_json
 from ..gguf_format import rope
 from ..gguf_format.tokenizer import inner
 from .weights import Piece, Weights
@@ -201,5 +201,5 @@ def _open(path: Path, names: list[str], layout: dict[str, list[Part]]) -> Binary
 
 def _finish(handle: BinaryIO) -> None:
     handle.flush()
-    os.fsync(handle.fileno())
+    sync(handle.fileno())
     handle.close()

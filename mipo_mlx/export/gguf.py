@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
-from ..files import disk_errors
+from ..files import disk_errors, sync
 from ..gguf_format import rope
 from ..gguf_format.names import Architecture, by_model_type, gguf_rows
 from ..gguf_format.names import hyperparameters as named
@@ -252,7 +252,7 @@ def _publish(writer: Any, folder: Path, path: Path) -> list[Path]:
     """Flush the finished files, move them beside `path` and remove older shards of the same name."""
     for handle in writer.fout:
         handle.flush()
-        os.fsync(handle.fileno())
+        sync(handle.fileno())
         handle.close()
     files = sorted(folder.iterdir())
     keep = {file.name for file in files}

@@ -1,11 +1,14 @@
 """`mipo-mlx doctor`: the sizes that it knows, what fits where, and the command that mends what is wrong."""
 
+import tomllib
+from pathlib import Path
+
 import mlx.core as mx
 import pytest
 from mlx.utils import tree_flatten
 
 from mipo_mlx import backend
-from mipo_mlx.commands import doctor
+from mipo_mlx.commands import doctor, self_test
 from mipo_mlx.models.skeleton import from_config
 
 BILLIONS = {
@@ -58,6 +61,24 @@ def test_a_gpu_beside_mlxs_cpu_build_gets_the_commands_that_write_the_cuda_libra
     text, healthy = doctor.examine()
     mend = next(line for line in text.splitlines() if "cuda" in line)
     assert not healthy and mend.index("pip install -e '.[cuda]'") < mend.index("--force-reinstall --no-deps")
+
+
+@pytest.mark.parametrize("installed, old", [("0.32.2", True), ("0.9.9", True), ("0.32.3", False), ("0.32.10", False)])
+def test_an_mlx_whose_kernels_are_wrong_on_a_mac_is_named(monkeypatch, installed, old):
+    monkeypatch.setattr(backend, "versions", lambda: {"mlx": installed})
+    monkeypatch.setattr(backend, "sgemm_rate", lambda *_: 1e12)
+    monkeypatch.setattr(doctor, "fitting", lambda device: [])
+    monkeypatch.setattr(self_test, "compare", lambda: self_test.Differences(0, 1, 0, 0))
+    for kind, named in (("metal", old), ("cuda", False)):
+        machine(monkeypatch, kind, 200)
+        text, _ = doctor.examine()
+        assert (f"MLX {installed} has GPU kernels that are wrong; 0.32.3 mends them" in text) == named
+
+
+def test_the_oldest_mlx_on_a_mac_is_the_one_that_is_installed_there():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    [on_mac] = [line for line in project["project"]["dependencies"] if line.startswith("mlx>") and "Darwin" in line]
+    assert f">={backend.OLDEST_ON_METAL}," in on_mac
 
 
 def test_threads_that_slow_each_other_down_are_named(monkeypatch):
