@@ -21,6 +21,7 @@ from .prefix import Layout, Prefix, Recorder, body_of, checkpointed, grouped_sco
 
 Recorded = list[tuple[mx.array, mx.array]]  # keys and values of each layer, (prompts, heads, tokens, head_dim)
 TOKEN_BUDGET = 4096  # tokens, padding included, that a batch without gradients may hold
+WORTH_A_PASS = 128  # tokens: a pass of its own reads all weights, which costs as much as about 70 tokens more
 _warned: set[type] = set()  # model classes whose fallback was reported
 
 
@@ -191,12 +192,26 @@ def _shared_hidden(model: nn.Module, batch: Padded, checkpoint: bool, recorded: 
     with checkpointed(body, checkpoint):
         if recorded is None and width > 1:
             recorders = [Recorder(one) for one in sliding]
-            body(prompts[:, :-1], cache=recorders)
+            if opening := shared_opening(batch):
+                body(prompts[:1, :opening], cache=recorders)
+                recorders = [Recorder(r.sliding, (r.keys, r.values)) for r in recorders]
+            body(prompts[:, opening:-1], cache=recorders)
             recorded = [(r.keys, r.values) for r in recorders]
         known = recorded or [(None, None)] * len(sliding)
         caches = [Prefix(*kv, layout, one) for kv, one in zip(known, sliding, strict=True)]
         hidden = body(inputs.reshape(pairs * candidates, length), cache=caches)
     return hidden.reshape(pairs, candidates, length, -1)
+
+
+def shared_opening(batch: Padded) -> int:
+    """How many tokens all prompts of a batch begin with; 0 where that saves too few to be worth a pass of its own.
+
+    One token at least remains for the pass of the prompts, besides the last one, which is the first query of the answers.
+    """
+    prompts, shortest = np.array(batch.prompts), int(np.array(batch.prompt_lengths).min())
+    width, apart = prompts.shape[1], np.flatnonzero((prompts != prompts[0]).any(axis=0))
+    shared = min(int(apart[0]) if len(apart) else width, shortest - 1, width - 2)
+    return shared if (len(prompts) - 1) * shared >= WORTH_A_PASS else 0
 
 
 def _plain_hidden(model: nn.Module, batch: Padded, checkpoint: bool) -> mx.array:

@@ -2,7 +2,8 @@
 
 mlx-lm's attention layers take any object with `offset`, `update_and_fetch` and `make_mask` as their KV cache. The prompt pass
 gives them `Recorder`s, which keep each layer's keys and values as ordinary differentiable arrays. The answer pass gives them
-`Prefix`es, which put those before each answer's own.
+`Prefix`es, which put those before each answer's own. What all prompts of a batch begin with (the system message up to the context,
+the passages of other notes before it) runs once for all of them.
 
 `checkpointed` adds gradient checkpointing of the layers. A checkpointed function runs a second time in the backward pass, so it
 must change nothing outside. A layer gets its prompt's keys and values as inputs and returns those that it records as outputs.
@@ -41,22 +42,27 @@ def sliding_windows(model: nn.Module) -> list[int | None] | None:
 
 
 class Recorder:
-    """Cache of one layer in the prompt pass: keeps its keys and values, (prompts, heads, length, head_dim)."""
+    """Cache of one layer in the prompt pass: keeps its keys and values, (prompts, heads, length, head_dim).
 
-    offset = 0
+    opening: keys and values, (1, heads, length, head_dim), of what all prompts begin with, where that ran before.
+    """
 
-    def __init__(self, sliding: int | None):
-        self.sliding = sliding
+    def __init__(self, sliding: int | None, opening: tuple[mx.array, ...] = ()):
+        self.sliding, self.opening = sliding, opening
+        self.offset = opening[0].shape[2] if opening else 0
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        if self.opening:
+            before = [mx.broadcast_to(x, (keys.shape[0], *x.shape[1:])) for x in self.opening]
+            keys, values = mx.concatenate([before[0], keys], axis=2), mx.concatenate([before[1], values], axis=2)
         self.keys, self.values = keys, values
         return keys, values
 
     def make_mask(self, n: int, return_array: bool = False, window_size: int | None = None) -> Any:
-        sliding = self.sliding or window_size
-        if not return_array and (sliding is None or n <= sliding):
+        sliding, seen = self.sliding or window_size, self.offset + n
+        if not return_array and (sliding is None or seen <= sliding):
             return "causal"
-        return causal(mx.arange(n), mx.arange(n), sliding)
+        return causal(mx.arange(self.offset, seen), mx.arange(seen), sliding)
 
 
 @dataclass
@@ -133,14 +139,18 @@ class _Checkpointed:
     def __call__(self, h: mx.array, *args: Any, **kwargs: Any) -> mx.array:
         layer = self._layer
         cache = next((x for x in (*args, *kwargs.values()) if isinstance(x, (Recorder, Prefix))), None)
-        prefix = (cache.keys, cache.values) if isinstance(cache, Prefix) and cache.keys is not None else ()
+        prefix: tuple[mx.array, ...] = ()
+        if isinstance(cache, Recorder):
+            prefix = cache.opening
+        elif isinstance(cache, Prefix) and cache.keys is not None and cache.values is not None:
+            prefix = (cache.keys, cache.values)
         # Dropout must draw the same numbers when the layer runs again, and the same as without checkpointing.
         high, low = mx.random.state[0].tolist()
 
         def run(parameters: dict[str, Any], h: mx.array, *prefix: mx.array) -> tuple[mx.array, ...]:
             fresh: Recorder | Prefix | None = None
             if isinstance(cache, Recorder):
-                fresh = Recorder(cache.sliding)
+                fresh = Recorder(cache.sliding, prefix)
             elif isinstance(cache, Prefix):
                 keys, values = prefix or (None, None)
                 fresh = Prefix(keys, values, cache.layout, cache.sliding)
@@ -157,7 +167,7 @@ class _Checkpointed:
 
         out = mx.checkpoint(run)(layer.trainable_parameters(), h, *prefix)
         if isinstance(cache, Recorder):
-            cache.update_and_fetch(*out[1:])
+            cache.keys, cache.values = out[1:]
         return out[0]
 
 

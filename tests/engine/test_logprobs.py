@@ -114,6 +114,33 @@ def test_values_and_gradients_equal_the_plain_way(name):
     check_against_plain(model, *random_tokens(1, [9, 1, 14], 2))
 
 
+@pytest.mark.parametrize("name", ["llama", "gemma2", "gemma3_text", "llama4_text"])
+@pytest.mark.parametrize("apart", [[9, 1, 14], [1, 1], [2, 40]])  # tokens behind the opening of each prompt; 1: all are alike
+def test_what_all_prompts_begin_with_runs_once(name, apart, monkeypatch):
+    monkeypatch.setattr(logprobs, "WORTH_A_PASS", 10)
+    prompts, answers = random_tokens(21, apart, 2)
+    opening = random_tokens(22, [12], 1)[0][0]
+    prompts = [opening + (prompt if len(prompt) > 1 else [7]) for prompt in prompts]
+    batch, ran = as_batch(prompts, answers), []
+    shared = logprobs.shared_opening(batch)
+    assert shared == {14: 12, 1: 11, 40: 12}[apart[-1]]
+    original = logprobs.Recorder.update_and_fetch
+    monkeypatch.setattr(
+        logprobs.Recorder, "update_and_fetch", lambda self, k, v: ran.append(k.shape[0] * k.shape[2]) or original(self, k, v)
+    )
+    model = adapted(tiny_config(name, **ARCHITECTURES[name]))
+    logprobs.batch_logprobs(model, batch)
+    layers, width = len(model.layers), batch.prompts.shape[1] - 1
+    assert sum(ran) == layers * (shared + len(prompts) * (width - shared))
+    check_against_plain(model, prompts, answers)
+
+
+@pytest.mark.parametrize("shared, prompts, worth", [(63, 3, 0), (64, 3, 64), (127, 2, 0), (300, 1, 0), (128, 2, 128)])
+def test_an_opening_that_saves_few_tokens_is_no_pass_of_its_own(shared, prompts, worth):
+    rows = [[5] * shared + [10 + i, 3, 4] for i in range(prompts)]
+    assert logprobs.shared_opening(as_batch(rows, [[[3]]] * prompts)) == worth
+
+
 def test_an_output_layer_of_another_name_is_refused():
     class Odd(nn.Module):
         def __init__(self):
