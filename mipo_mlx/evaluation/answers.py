@@ -28,21 +28,14 @@ def evaluate(answered: Sequence[Answered], settings: Evaluation, seed: int, embe
     among = [k for k in choices if k <= min(len(a.group.contexts) for a in answered)]
     measures = Measures([_key(a) for a in answered], resampler)
 
-    def add(name: str, measure: Callable[[Answered, Scored], float], form: Form = MEAN, by_token: bool = False) -> None:
-        before, after = ([float(measure(a, a.by(side))) for a in answered] for side in SIDES)
-        lengths = tuple([float(a.by(side).length) for a in answered] for side in SIDES)
-        measures.add(name, before, after, form, (lengths[0], lengths[1]) if by_token else None)
-
     for k in among:
         _identification(measures, answered, k, embedder)
-    add("pmi_per_token", lambda a, s: pmi(s.totals("base"), a.own), by_token=True)
-    add("tokens", lambda a, s: s.length, RELATIVE)
-    add("perplexity", lambda a, s: -s.total("base", a.own), Form("exp", relative=True), by_token=True)
-    add("cut_off", lambda a, s: s.answer.finish == "length", SHARE)
+    _by_base(measures, answered)
+    _add(measures, answered, "cut_off", lambda a, s: s.answer.finish == "length", SHARE)
     if has_contexts:
-        add("quotes_context", lambda a, s: quotes(s.text, a.context, RUN), SHARE)
-        add("role_confusion", lambda a, s: takes_users_part(s.text, a.context, a.request), SHARE)
-        add("parroting", lambda a, s: parrots(s.text, a.context, a.request), SHARE)
+        _add(measures, answered, "quotes_context", lambda a, s: quotes(s.text, a.context, RUN), SHARE)
+        _add(measures, answered, "role_confusion", lambda a, s: takes_users_part(s.text, a.context, a.request), SHARE)
+        _parroting(measures, answered)
     texts = [[a.by(side).text for a in answered] for side in SIDES]
     if len(answered) > 1:
         before, after = (diversity.self_bleu(t) for t in texts)
@@ -62,6 +55,39 @@ def evaluate(answered: Sequence[Answered], settings: Evaluation, seed: int, embe
         log_ratio_per_answer=resampler.mean(likelier),
         pmi={side: [round(pmi(a.by(side).totals("base"), a.own), 4) for a in answered] for side in SIDES},
     )
+
+
+def gain_and_cost(answered: Sequence[Answered], settings: Evaluation, seed: int) -> Measures:
+    """pmi_per_token, tokens, perplexity and parroting alone: the base's likelihood is enough for these."""
+    measures = Measures([_key(a) for a in answered], Resampler(clusters_of(answered), settings.bootstrap, seed))
+    _by_base(measures, answered)
+    _parroting(measures, answered)
+    return measures
+
+
+def _by_base(measures: Measures, answered: Sequence[Answered]) -> None:
+    _add(measures, answered, "pmi_per_token", lambda a, s: pmi(s.totals("base"), a.own), by_token=True)
+    _add(measures, answered, "tokens", lambda a, s: s.length, RELATIVE)
+    perplexity = Form("exp", relative=True)
+    _add(measures, answered, "perplexity", lambda a, s: -s.total("base", a.own), perplexity, by_token=True)
+
+
+def _parroting(measures: Measures, answered: Sequence[Answered]) -> None:
+    _add(measures, answered, "parroting", lambda a, s: parrots(s.text, a.context, a.request), SHARE)
+
+
+def _add(
+    measures: Measures,
+    answered: Sequence[Answered],
+    name: str,
+    measure: Callable[[Answered, Scored], float],
+    form: Form = MEAN,
+    by_token: bool = False,
+) -> None:
+    """A measure of each answer of both models."""
+    before, after = ([float(measure(a, a.by(side))) for a in answered] for side in SIDES)
+    lengths = tuple([float(a.by(side).length) for a in answered] for side in SIDES)
+    measures.add(name, before, after, form, (lengths[0], lengths[1]) if by_token else None)
 
 
 def _identification(measures: Measures, answered: Sequence[Answered], k: int, embedder: Embed | None) -> None:

@@ -6,7 +6,7 @@ each is also asked without one. The personal requests are those of the fresh ans
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from ..files import read_records
 from ..memory.contexts import read_contexts
 from ..recipe import Recipe
-from ..records import CHORES, GENERAL, HALF_PERSONAL, HELDOUT, PERSONAL, Prompt, key_for
+from ..records import CHORES, GENERAL, HALF_PERSONAL, HELDOUT, PERSONAL, Answer, Prompt, key_for
 from . import answers, drift, requests, votes
 from .answers import clusters_of
 from .outcome import OfKind
@@ -23,7 +23,6 @@ from .statistics import too_few
 from .workbench import Workbench
 
 OTHERS = (HALF_PERSONAL, GENERAL, CHORES)
-MEASURES = ("pmi_per_token", "tokens", "perplexity", "parroting")  # of fresh answers
 
 
 def groups_of(folder: Path, recipe: Recipe, ask: requests.Ask) -> dict[str, list[Group]]:
@@ -48,7 +47,7 @@ def work(groups: dict[str, list[Group]], personal: Sequence[Group]) -> int:
     """How much the bar moves in `evaluate`: answers and their scores, then the distances with a context and without."""
     others = [len(some) for some in groups.values()]
     compared = min(max(others, default=0), sum(group.wanted for group in personal))
-    return 4 * sum(others) + 3 * (sum(others) + compared)
+    return 3 * sum(others) + 3 * (sum(others) + compared)
 
 
 def evaluate(bench: Workbench, groups: dict[str, list[Group]], personal: list[Answered]) -> dict[str, OfKind]:
@@ -56,8 +55,30 @@ def evaluate(bench: Workbench, groups: dict[str, list[Group]], personal: list[An
     if not groups or not personal:
         return {}
     rows = {PERSONAL: apart(personal, max(map(len, groups.values())))}
-    rows |= {kind: requests.answer(bench, some, f"{kind}-") for kind, some in groups.items()}
-    return {kind: of_kind for kind, answered in rows.items() if (of_kind := _of_kind(bench, kind, answered))}
+    # All kinds together: a step of decoding takes hardly longer for all of them than for one.
+    others = iter(requests.answer(bench, [group for some in groups.values() for group in some], "kinds-", by_tuned=False))
+    rows |= {kind: [next(others) for _ in some] for kind, some in groups.items()}
+    measured = iter(_distances(bench, [a for some in rows.values() for a in some]))
+    of_kinds = {kind: _of_kind(bench, answered, [next(measured) for _ in answered]) for kind, answered in rows.items()}
+    return {kind: of_kind for kind, of_kind in of_kinds.items() if of_kind}
+
+
+@dataclass(frozen=True)
+class _Distance:
+    """How far the tuned model is from the base at one request, nats a token: at its answer with the context, and without."""
+
+    told: float
+    untold: float
+    untold_answer: Answer
+
+
+def _distances(bench: Workbench, answered: Sequence[Answered]) -> list[_Distance]:
+    prompts = [a.group.prompts[a.own] for a in answered]
+    plain = [a.group.plain or prompt for a, prompt in zip(answered, prompts, strict=True)]
+    plain_answers = bench.sample("kinds-untold", plain, "kinds untold")
+    told = drift.distances(bench, "kinds-told-kl", prompts, [a.tuned.answer for a in answered])
+    untold = drift.distances(bench, "kinds-untold-kl", plain, plain_answers)
+    return [_Distance(*row) for row in zip(told, untold, plain_answers, strict=True)]
 
 
 def apart(answered: Sequence[Answered], count: int) -> list[Answered]:
@@ -73,22 +94,19 @@ def apart(answered: Sequence[Answered], count: int) -> list[Answered]:
     return [answered[place] for place in sorted(rows[:count])]
 
 
-def _of_kind(bench: Workbench, kind: str, answered: list[Answered]) -> OfKind | None:
+def _of_kind(bench: Workbench, answered: list[Answered], distances: Sequence[_Distance]) -> OfKind | None:
     settings, seed = bench.recipe.evaluation, bench.recipe.seed
     fit = votes.fit(answered, settings, seed, bench.embedder)
     if fit is None:
         return None
-    fresh = answers.evaluate(answered, settings, seed, bench.embedder)
-    clusters = clusters_of(answered)
-    prompts = [a.group.prompts[a.own] for a in answered]
-    plain = [a.group.plain or prompt for a, prompt in zip(answered, prompts, strict=True)]
-    plain_answers = bench.sample(f"{kind}-untold", plain, f"{kind} untold")
+    measures, clusters = answers.gain_and_cost(answered, settings, seed), clusters_of(answered)
+    told, untold = [a.tuned.answer for a in answered], [d.untold_answer for d in distances]
     return OfKind(
         requests=len(answered),
         no_interval=too_few(clusters),
         fit=fit,
-        metrics={name: fresh.metrics[name] for name in MEASURES},
-        kl_told=drift.a_token(bench, f"{kind}-told-kl", prompts, [a.tuned.answer for a in answered], clusters),
-        kl_untold=drift.a_token(bench, f"{kind}-untold-kl", plain, plain_answers, clusters[1:]),
-        items=replace(fresh.items, values={name: fresh.items.values[name] for name in MEASURES}),
+        metrics=measures.metrics,
+        kl_told=drift.a_token(bench, [d.told for d in distances], told, clusters),
+        kl_untold=drift.a_token(bench, [d.untold for d in distances], untold, clusters[1:]),
+        items=measures.items(),
     )

@@ -37,22 +37,27 @@ def evaluate(bench: Workbench) -> Unprompted | None:
         return None
     prompts = [bench.prompt(request.text, None) for request in requests]
     answers = bench.sample("unprompted", prompts, "unprompted")
+    nats = distances(bench, "unprompted-kl", prompts, answers)
     return Unprompted(
-        a_token(bench, "unprompted-kl", prompts, answers, [[request.id for request in requests]]),
+        a_token(bench, nats, answers, [[request.id for request in requests]]),
         [Reply(request.text, answer.text) for request, answer in zip(requests, answers, strict=True)],
     )
 
 
-def a_token(bench: Workbench, phase: str, prompts: Sequence[list[int]], answers: Sequence[Answer], clusters: Clusters) -> Estimate:
-    """The mean KL(tuned || base) a token of these answers of the tuned model, nats. The bar moves by one for each."""
+def distances(bench: Workbench, phase: str, prompts: Sequence[list[int]], answers: Sequence[Answer]) -> list[float]:
+    """The mean KL(tuned || base) a token of each answer of the tuned model, nats. The bar moves by one for each."""
     jobs = [(prompt, answer.tokens) for prompt, answer in zip(prompts, answers, strict=True)]
 
     def measure(_: int, part: Sequence[tuple[list[int], list[int]]]) -> list[Any]:
         with fast(bench.model):
             return [float(divergence(bench.model, *job).mean()) for job in part]
 
-    kl = bench.journal.map(phase, jobs, bench.recipe.pairs.batch, measure, bench.bar)
-    return bench.resampler(clusters).mean(kl, [float(len(answer.tokens)) for answer in answers])
+    return bench.journal.map(phase, jobs, bench.recipe.pairs.batch, measure, bench.bar)
+
+
+def a_token(bench: Workbench, nats: Sequence[float], answers: Sequence[Answer], clusters: Clusters) -> Estimate:
+    """The mean of these distances a token of all answers."""
+    return bench.resampler(clusters).mean(nats, [float(len(answer.tokens)) for answer in answers])
 
 
 def divergence(model: Any, prompt: list[int], answer: list[int]) -> np.ndarray:

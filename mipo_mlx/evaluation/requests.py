@@ -47,7 +47,7 @@ class Scored:
 
     answer: Answer
     base: list[list[float]]  # (contexts, tokens) log-probabilities under the base, nats
-    tuned: list[list[float]]  # the same under the tuned model; [] for the base's answers
+    tuned: list[list[float]]  # the same under the tuned model; [] for the base's answers, and where nothing needs them
 
     @property
     def text(self) -> str:
@@ -213,11 +213,11 @@ def _from_pairs(pairs: list[Pair], answers: int) -> list[Group]:
     return groups
 
 
-def answer(bench: Workbench, groups: list[Group], phase: str = "") -> list[Answered]:
+def answer(bench: Workbench, groups: list[Group], phase: str = "", by_tuned: bool = True) -> list[Answered]:
     """One answer a request from the base and one from the tuned model. The bar moves by four for each request.
 
     The base scores all answers, and the tuned model its own, under each context of the group. phase: before the journal's phases,
-    where there are several sets of groups.
+    where there are several sets of groups. Without `by_tuned` the tuned model scores none, and the bar moves by three.
     """
     rows = [(number, own) for number, group in enumerate(groups) for own in range(group.wanted)]
     prompts = [groups[number].prompts[own] for number, own in rows]
@@ -229,15 +229,15 @@ def answer(bench: Workbench, groups: list[Group], phase: str = "") -> list[Answe
     with bench.as_side("base"):
         both = [base + tuned for base, tuned in zip(answers["base"], answers["tuned"], strict=True)]
         by_base = score(bench, f"{phase}score-base", groups, both)
-    by_tuned = score(bench, f"{phase}score-tuned", groups, answers["tuned"])
+    own = score(bench, f"{phase}score-tuned", groups, answers["tuned"]) if by_tuned else None
     return [
         Answered(
             groups[i],
-            own,
-            Scored(answers["base"][i][own], by_base[i][own], []),
-            Scored(answers["tuned"][i][own], by_base[i][groups[i].wanted + own], by_tuned[i][own]),
+            place,
+            Scored(answers["base"][i][place], by_base[i][place], []),
+            Scored(answers["tuned"][i][place], by_base[i][groups[i].wanted + place], own[i][place] if own else []),
         )
-        for i, own in rows
+        for i, place in rows
     ]
 
 

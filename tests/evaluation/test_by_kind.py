@@ -16,6 +16,7 @@ from mipo_mlx.records import CHORES, GENERAL, HELDOUT, PERSONAL, TRAIN, Prompt
 from .helpers import FACTS, Steps, bench, make_run, plain_logprobs, recipe
 
 COUNT = 6
+MEASURES = ("pmi_per_token", "tokens", "perplexity", "parroting")
 
 
 @pytest.fixture(scope="module")
@@ -73,13 +74,18 @@ def plain_divergence(model, prompt, answer):
 @pytest.mark.parametrize("kind", [PERSONAL, GENERAL])
 def test_distances_and_measures_equal_plain_forward_passes(measured, kind):
     here, groups, answered, result = measured
-    rows = by_kind.apart(answered, COUNT) if kind == PERSONAL else requests.answer(here, groups[kind], f"{kind}-")
+    every = [*groups[GENERAL], *groups[CHORES]]
+    rows = by_kind.apart(answered, COUNT)
+    if kind != PERSONAL:
+        rows = requests.answer(here, every, "kinds-", by_tuned=False)[:COUNT]
+        assert all(a.group is group and a.own == 0 for a, group in zip(rows, groups[GENERAL], strict=True))
     of_kind = result[kind]
     with_context = [plain_divergence(here.model, a.group.prompts[a.own], a.tuned.answer.tokens) for a in rows]
     lengths = [a.tuned.length for a in rows]
     assert of_kind.kl_told.value == pytest.approx(np.average([kl.mean() for kl in with_context], weights=lengths), rel=1e-3)
     samples = Journal(here.folder / "journal.jsonl", "k").done
-    plain = [row["tokens"] for chunk in (0, 1) for row in samples[f"{kind}-untold", chunk]]
+    untold = [row["tokens"] for chunk in range(5) for row in samples["kinds-untold", chunk]]
+    plain = untold[:COUNT] if kind == PERSONAL else untold[COUNT : 2 * COUNT]
     without = [plain_divergence(here.model, a.group.plain, tokens) for a, tokens in zip(rows, plain, strict=True)]
     assert of_kind.kl_untold.value == pytest.approx(np.concatenate(without).mean(), rel=1e-3)
     assert of_kind.kl_told.value > 1e-4 and of_kind.kl_told.interval and of_kind.no_interval is None
@@ -93,13 +99,23 @@ def test_distances_and_measures_equal_plain_forward_passes(measured, kind):
     )
 
 
+def test_kinds_share_batches_and_nothing_is_scored_that_no_figure_needs(measured):
+    """Eighteen answers without a context fill batches of four to their last; the tuned model scores none but personal answers."""
+    here, _, answered, _ = measured
+    done = Journal(here.folder / "journal.jsonl", "k").done
+    sizes = {phase: [len(done[key]) for key in sorted(done) if key[0] == phase] for phase, _ in done}
+    assert sizes["kinds-untold"] == [4, 4, 4, 4, 2] and sizes["kinds-sample-tuned"] == sizes["kinds-sample-base"] == [4, 4, 4]
+    assert [phase for phase in sizes if "score-tuned" in phase] == ["score-tuned"]
+    assert all(a.tuned.tuned for a in answered)
+
+
 def test_two_runs_are_compared_by_kind(measured, tmp_path):
     here, _, _, result = measured
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         write(tmp_path / name, Outcome(here.recipe.model, kinds=result))
     measures = compare([tmp_path / "a"], [tmp_path / "b"]).measures
-    assert set(measures) == {f"{kind}_{name}" for kind in (GENERAL, CHORES) for name in by_kind.MEASURES}
+    assert set(measures) == {f"{kind}_{name}" for kind in (GENERAL, CHORES) for name in MEASURES}
     assert all(measure.change == 0 for measure in measures.values())
 
 
