@@ -7,6 +7,8 @@ globally before takes its place, and matrix products are 30 to 50 times faster.
 import ctypes
 import os
 import platform
+import re
+import subprocess
 import sys
 import tempfile
 import time
@@ -25,11 +27,29 @@ BLAS_NAMES = ("libopenblas.so.0", "libopenblasp.so.0")  # Debian's and Fedora's 
 _blas: str | None = None
 
 
+class UnknownDevice(Exception):
+    """As `errors.UserError`, which this floor does not know: `errors.one_line` reads the exit code."""
+
+    exit_code = 2
+
+
 def start() -> None:
     """Load a fast BLAS where MLX has none of its own (Linux); once a process, before `mlx.core` is imported.
 
     On macOS, ask Metal's driver for patience: it ends long work while the display is on, and reads this setting once.
+    MIPO_DEVICE=cpu in the environment keeps a GPU out of it. Raises UnknownDevice for another one.
     """
+    _load_blas()
+    wanted = os.environ.get("MIPO_DEVICE")
+    if wanted == "cpu":
+        import mlx.core as mx
+
+        mx.set_default_device(mx.cpu)
+    elif wanted:
+        raise UnknownDevice(f"MIPO_DEVICE={wanted}: expected cpu, or no such variable to compute on the GPU where there is one")
+
+
+def _load_blas() -> None:
     global _blas
     if platform.system() == "Darwin":
         os.environ.setdefault(PATIENCE, "1")
@@ -96,13 +116,26 @@ def _load(library: str) -> bool:
 class Device:
     kind: str  # "metal", "cuda" or "cpu"
     name: str
-    memory: int  # bytes that the device can use: all of the machine's on Apple Silicon and the CPU
+    memory: int  # bytes that the device can use: on Metal, what the system lets one process wire down
     blas: str  # the library of matrix products on the CPU
+    whole: int = 0  # bytes of the memory that all programs share; 0: `memory` itself
+    others: int = 0  # bytes of it that other programs hold now
 
     @property
     def budget(self) -> int:
-        """Bytes that a plan may count on: the system and other programs keep a fifth."""
-        return int(0.8 * self.memory)
+        """Bytes that a plan may count on: the system keeps a fifth.
+
+        On a GPU a fifth of the whole memory also stays free beside what other programs hold now. But half of the device's share
+        may always be counted on, since the system pages out programs that rest. The CPU does not count them: a micro-batch would
+        depend on them, and with it the last bits of a result.
+        """
+        share = int(0.8 * self.memory)
+        return share if self.kind == "cpu" else max(share // 2, min(share, self.room))
+
+    @property
+    def room(self) -> int:
+        """Bytes that are left beside other programs now, where a fifth stays free."""
+        return int(0.8 * (self.whole or self.memory)) - self.others
 
     def __str__(self) -> str:
         return f"{self.name} ({self.kind}, {self.memory / 2**30:.0f} GiB)"
@@ -126,12 +159,41 @@ def device() -> Device:
         texts = (p.read_text().strip() for p in limits if p.exists())
         machine = min([machine, *(int(text) for text in texts if text.isdigit())])
         blas = "Accelerate" if platform.system() == "Darwin" else _blas or "reference BLAS (slow)"
-        return Device("cpu", platform.processor() or platform.machine(), machine, blas)
+        return Device("cpu", platform.processor() or platform.machine(), machine, blas, machine, _others())
     info = mx.device_info()
     kind = "metal" if mx.metal.is_available() else "cuda"
     # Metal: the system lets one process wire down about two thirds to three quarters of the unified memory.
     memory = int(info.get("max_recommended_working_set_size") or info.get("total_memory") or info.get("memory_size") or machine)
-    return Device(kind, str(info.get("device_name", kind)), memory, "device")
+    whole = int(info.get("memory_size") or machine) if kind == "metal" else memory
+    free = int(info.get("free_memory") or whole) + mx.get_active_memory() + mx.get_cache_memory()  # an NVIDIA GPU's
+    others = _others() if kind == "metal" else max(0, whole - free)
+    return Device(kind, str(info.get("device_name", kind)), memory, "device", whole, others)
+
+
+def _others() -> int:
+    """Bytes of this machine's memory that other programs hold now and do not give back; 0 where nobody says."""
+    import mlx.core as mx
+
+    try:
+        if platform.system() == "Darwin":
+            text = subprocess.run(["/usr/bin/vm_stat"], capture_output=True, text=True, timeout=5, check=True).stdout
+            return max(0, held_on_macos(text) - mx.get_active_memory() - mx.get_cache_memory())
+        kilobytes = dict(re.findall(r"^(\w+): +(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE))
+        own = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return max(0, 1024 * (int(kilobytes["MemTotal"]) - int(kilobytes["MemAvailable"])) - own)
+    except (OSError, ValueError, LookupError, subprocess.SubprocessError):
+        return 0
+
+
+def held_on_macos(text: str) -> int:
+    """Bytes that all programs hold, from what `vm_stat` prints: Activity Monitor's "Memory Used".
+
+    These are the pages of programs that may not be purged, wired pages, and pages in the compressor.
+    """
+    pages = {name: int(count) for name, count in re.findall(r'^"?([\w -]+)"?: +(\d+)\.', text, re.MULTILINE)}
+    size = int(re.findall(r"page size of (\d+) bytes", text)[0])
+    kept = pages["Anonymous pages"] - pages["Pages purgeable"]
+    return size * (kept + pages["Pages wired down"] + pages["Pages occupied by compressor"])
 
 
 def peak_memory() -> int:
@@ -148,6 +210,11 @@ def reset_peak_memory() -> None:
 
 
 CACHE = 256 << 20  # bytes of freed memory that MLX may always keep
+
+
+def kept(most: int) -> int:
+    """Bytes of keys and values to keep for later: `most`, and on a small machine an eighth of the budget."""
+    return min(most, device().budget // 8)
 
 
 def settle(reused: int = 0, peak: int = 0) -> None:

@@ -18,6 +18,10 @@ import mlx.core as mx  # noqa: E402
 import pytest  # noqa: E402
 from mlx.utils import tree_map  # noqa: E402
 
+HAS_GPU = mx.is_available(mx.gpu)
+if HAS_GPU:  # the suite compares with figures of the CPU, here and in the processes that it starts; tests/test_device.py does not
+    os.environ["MIPO_DEVICE"] = "cpu"
+    mx.set_default_device(mx.cpu)
 os.environ["MIPO_RUNS"] = "runs"  # in the working folder of each test, and never in the home
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
@@ -154,6 +158,17 @@ def gpu_path(monkeypatch):
     monkeypatch.setattr(backend, "device", lambda: backend.Device("metal", "as on a GPU", 6 << 30, "device"))
     yield
     mx.set_memory_limit(kept[0]), mx.set_cache_limit(kept[1])
+
+
+@pytest.fixture
+def on_gpu(monkeypatch):
+    """The test runs on this machine's GPU, and skips where there is none."""
+    if not HAS_GPU:
+        pytest.skip("no GPU here: this test runs on a Mac's or an NVIDIA GPU")
+    monkeypatch.delenv("MIPO_DEVICE")
+    mx.set_default_device(mx.gpu)
+    yield
+    mx.set_default_device(mx.cpu)
 
 
 @pytest.fixture(scope="session")

@@ -123,7 +123,8 @@ def examine() -> tuple[str, bool]:
         *threads(backend.thread_rates() if device.kind == "cpu" else {}),
         f"disk        {shutil.disk_usage('.').free / 1e9:,.0f} GB free here",
         "versions    " + ", ".join(f"{name} {version}" for name, version in backend.versions().items()),
-        f"fits        memory to train ({kept}, contexts of the default length), of {device.budget / 1e9:.1f} GB to count on:",
+        f"fits        memory to train ({kept}, contexts of the default length), of {device.budget / 1e9:.1f} GB to count on; "
+        f"other programs hold {device.others / 1e9:.1f} GB:",
         *(f"            {fit}" for fit in table),
     ]
     if device.kind != "cpu":

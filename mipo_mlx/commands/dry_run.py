@@ -245,6 +245,7 @@ def describe(run: Run, reporter: Reporter) -> str:
     together = recipe.training.grids_per_step * recipe.pairs.contexts_per_grid
     planned = memory_plan.choose(model, recipe.training, longest, device.budget, most_pairs=together)
     advice = memory_plan.advice(planned, model, recipe.training, longest, device.budget)
+    advice = advice or memory_plan.crowded(planned, device)
     needed = times(work, parameters, backend.sgemm_rate())
     gone = dropped.get("passages", {}).get("dropped", {})
     notes = f"notes      {dropped.get('notes')}: {len(contexts)} contexts ({_sides(work.contexts)})" + (

@@ -173,7 +173,7 @@ def _smallest(rising: mx.array, top_p: float) -> mx.array:
 
 
 SHORTEST = 16  # tokens: a shorter prefix is not worth a pass of its own
-KEPT_BYTES = 1 << 30  # keys and values of contexts kept for later grids; the least recently used go first
+KEPT_BYTES = 1 << 30  # most keys and values of contexts kept for later grids; the least recently used go first
 
 
 class Prefixes:
@@ -183,8 +183,8 @@ class Prefixes:
     Prompts whose labels begin alike share their common prefix. A narrower group begins with the prefix of the wider one.
     """
 
-    def __init__(self, model: Any, prompts: Sequence[list[int]], labels: Sequence[Labels], kept_bytes: int = KEPT_BYTES):
-        self.model, self.kept_bytes = model, kept_bytes
+    def __init__(self, model: Any, prompts: Sequence[list[int]], labels: Sequence[Labels], kept_bytes: int | None = None):
+        self.model, self.kept_bytes = model, backend.kept(KEPT_BYTES) if kept_bytes is None else kept_bytes
         self.usable = all(type(layer) is KVCache for layer in make_prompt_cache(model))
         members: dict[Labels, list[list[int]]] = {}
         for prompt, own in zip(prompts, labels, strict=True):

@@ -46,6 +46,7 @@ def load(name: str) -> LoadedModel:
     Raises UserError for a folder without config, an unknown architecture, truncated weights, or a Hub model without network.
     """
     path = resolve(name)
+    backend.settle()  # before the first array
     if path.suffix == ".gguf":
         from ..gguf_format.to_mlx import load_gguf
 
@@ -56,7 +57,6 @@ def load(name: str) -> LoadedModel:
         tokenizer = _tokenizer(path)
     check_chat_template(tokenizer, path)
     model.eval()
-    backend.settle()
     model = within_range(prepare(model), lambda: _opening(tokenizer))
     return LoadedModel(model, tokenizer, config, name, path)
 

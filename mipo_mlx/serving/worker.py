@@ -25,6 +25,7 @@ import mlx.core as mx
 from mlx_lm.generate import BatchGenerator
 from mlx_lm.models.cache import LRUPromptCache, make_prompt_cache
 
+from .. import backend
 from ..engine import fast
 from ..engine.sampling import nucleus_sampler
 from ..errors import one_line
@@ -126,7 +127,7 @@ class Worker:
         self._jobs: queue.Queue[Callable[[], None] | None] = queue.Queue()
         self._sides: dict[str, Side] = {}
         self._waiting = 0
-        self._kept = LRUPromptCache(KEPT_PROMPTS, KEPT_BYTES)
+        self._kept = LRUPromptCache(KEPT_PROMPTS, backend.kept(KEPT_BYTES))
         self.assistant: Assistant
         self.ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)

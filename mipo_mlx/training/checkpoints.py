@@ -29,7 +29,7 @@ class State:
     first_loss: float | None = None  # validation loss before training, nats
     best_step: int | None = None  # step of the lowest validation loss so far, after step 0
     best_loss: float | None = None
-    token_budget: int | None = None  # of a micro-batch, after out-of-memory errors lowered it; None: none yet
+    token_budget: int | None = None  # of a micro-batch: as planned at the beginning, or what fitted; None: of an older version
     checkpointed: bool = False  # an out-of-memory error switched gradient checkpointing on
 
 

@@ -91,6 +91,17 @@ def advice(plan: Plan, model: nn.Module, settings: Training, longest: Shape, lim
     return f"{needs}; lower sources.context_tokens or pairs.max_tokens, or take a smaller or quantised model"
 
 
+def crowded(plan: Plan, device: backend.Device) -> str | None:
+    """What to do where other programs leave too little for a plan that would fit; None where they leave enough."""
+    left = (device.whole or device.memory) - device.others
+    if not plan.fits or plan.peak_bytes <= left:
+        return None
+    return (
+        f"training takes about {plan.peak_bytes / 1e9:.1f} GB, and other programs, which hold {device.others / 1e9:.1f} GB, leave "
+        f"{left / 1e9:.1f} GB; close some of them, or it will be slow"
+    )
+
+
 @dataclass(frozen=True)
 class Linear:
     """A linear part of a layer, with or without an adapter on it (a dry run plans without)."""

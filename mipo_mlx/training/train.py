@@ -188,17 +188,19 @@ def follow(order: dict[str, Any]) -> None:
 def fit_here(start: Start, folder: Path, recipe: Recipe, watch: Watch, target: str = "adapters") -> Result:
     """This machine's part of `fit`."""
     team, loaded = current(), load.load(recipe.model)
-    settings, limit = recipe.training, backend.device().budget
+    settings, device = recipe.training, backend.device()
     base = identity.identity_of(loaded.path)
-    team.agree(f"base {base}, {backend.device().kind}, MLX {backend.versions()['mlx']}", "base, device and MLX's version")
+    team.agree(f"base {base}, {device.kind}, MLX {backend.versions()['mlx']}", "base, device and MLX's version")
     config = {**adapters.attach(loaded.model, settings.lora, recipe.seed), identity.KEY: base}
     if start.adapters:
         adapters.restore(loaded.model, start.adapters)
     mx.eval(loaded.model.parameters())
-    plan = memory_plan.choose(loaded.model, settings, start.longest, limit)
+    plan = memory_plan.choose(loaded.model, settings, start.longest, device.budget)
     if not plan.fits:
-        advice = memory_plan.advice(plan, loaded.model, settings, start.longest, limit)
+        advice = memory_plan.advice(plan, loaded.model, settings, start.longest, device.budget)
         watch.reporter.warn(f"training may run out of memory: {advice}")
+    elif crowded := memory_plan.crowded(plan, device):
+        watch.reporter.warn(crowded)
     backend.settle(plan.activation_bytes, plan.peak_bytes)
     backend.reset_peak_memory()
     job = Job(
@@ -240,6 +242,7 @@ def train(model: Any, job: Job, watch: Watch) -> Result:
     with watch.reporter.track("training", len(steps), "steps", watch.curves.lines if watch.curves else None) as bar:
         bar.skip(state.step)
         if not is_begun:
+            state.token_budget = job.budget  # kept: a plan counts other programs, and the last bits depend on it
             if job.validation:
                 _validate(model, validation, job, state, watch)
             _save(model, optimizer, job, state)
@@ -276,7 +279,8 @@ def _gradient(model: Any, pairs: list[Pair], job: Job, state: checkpoints.State)
     # The random state of a step depends on the seed and the step alone, so that a resumed run repeats it.
     mx.random.seed(Random(seed_for(job.seed, f"step/{state.step}", "/")).getrandbits(31))
     fitting = job.settings.model_copy(update={"checkpoint_gradients": True}) if state.checkpointed else job.settings
-    budget = job.budget if state.token_budget is None else min(job.budget, state.token_budget)
+    alone = job.team.size == 1 and state.token_budget  # it goes on as it was planned when it began
+    budget = alone or min(job.budget, state.token_budget or job.budget)
     share = (job.team.rank, job.team.size)
     step = job.team.total(gradient_step(model, pairs, fitting, token_budget=budget, pad_id=job.pad, share=share))
     state.token_budget, state.checkpointed = step.token_budget, step.checkpointed

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from functools import partial
 
 import mlx.core as mx
 import numpy as np
@@ -45,7 +46,7 @@ def fresh(lora=None, seed=0):
     return model
 
 
-def run(folder, settings, model=None, pairs=None, seed=0, round_number=1, **watching):
+def run(folder, settings, model=None, pairs=None, seed=0, round_number=1, budget=512, **watching):
     model = model or fresh()
     base = build_model(tiny_config())
     pairs = pairs or make_pairs(base)
@@ -53,7 +54,7 @@ def run(folder, settings, model=None, pairs=None, seed=0, round_number=1, **watc
     if validation is None:
         validation = make_pairs(base, grids=2, split=VALIDATION, seed=9)
     folder.mkdir(exist_ok=True)
-    job = train.Job(pairs, validation, settings, folder, seed, budget=512, pad=0, round_number=round_number)
+    job = train.Job(pairs, validation, settings, folder, seed, budget=budget, pad=0, round_number=round_number)
     return model, train.train(model, job, train.Watch(QUIET, **watching))
 
 
@@ -228,6 +229,20 @@ def test_what_did_not_fit_into_memory_is_not_tried_again_not_even_after_a_kill(t
     tried.clear()
     again, _ = run(tmp_path / "killed", settings)
     assert tried == [(1, True)] * 12 and same(again, whole)
+
+
+def test_a_resumed_training_keeps_the_micro_batches_that_it_began_with(tmp_path, monkeypatch):
+    """The plan of a GPU counts what other programs hold, so a later one may differ, and with it the last bits."""
+    budgets, real = [], train.gradient_step
+    monkeypatch.setattr(train, "gradient_step", lambda *_, **more: budgets.append(more["token_budget"]) or real(*_, **more))
+    settings = Training(learning_rate=1e-3, checkpoint_every=1, epochs=1.0, max_kl=None)
+    pairs = make_pairs(build_model(tiny_config()), grids=3)
+    begin = partial(run, settings=settings, pairs=pairs, validation=[])
+    whole, _ = begin(tmp_path / "whole", budget=50)
+    with pytest.raises(Killed):
+        begin(tmp_path / "killed", budget=50, watchers=[die_at(2)])
+    again, _ = begin(tmp_path / "killed", budget=9999)
+    assert set(budgets) == {50} and same(again, whole)
 
 
 def test_kl_budget_stops(tmp_path):
