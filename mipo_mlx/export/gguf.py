@@ -110,8 +110,7 @@ def hyperparameters(config: dict[str, Any], architecture: Architecture) -> dict[
         if values.get(name) is None:
             raise UserError(f"export.gguf: the model's config.json has no {name}, which a GGUF file must state")
         keys[f"{prefix}.{key}"] = number(values[name])
-    always = {**architecture.fixed, "query_pre_attn_scalar": architecture.attention_scalar(values)}
-    for name, value in always.items():
+    for name, value in architecture.always(values).items():
         if name in config and config[name] != value:
             raise UserError(f"export.gguf: {name} is {config[name]!r} here, and {value!r} in llama.cpp's {prefix}")
     keys[f"{prefix}.rope.dimension_count"] = rope.rotated(config, head_dim)

@@ -101,6 +101,16 @@ class Architecture:
             return config["hidden_size"] // config["num_attention_heads"]
         return config["head_dim"]
 
+    def always(self, config: dict[str, Any]) -> dict[str, Any]:
+        """What llama.cpp computes whatever the file says, in config.json's words."""
+        return {**self.fixed, **self.rotated_layers(config), "query_pre_attn_scalar": self.attention_scalar(config)}
+
+    def rotated_layers(self, config: dict[str, Any]) -> dict[str, Any]:
+        """SmolLM3's list of layers: 1 where queries and keys are rotated, 0 in each fourth layer. {} for other families."""
+        interval = self.fixed.get("no_rope_layer_interval")
+        layers = range(1, config["num_hidden_layers"] + 1)
+        return {"no_rope_layers": [int(layer % interval > 0) for layer in layers]} if interval else {}
+
     def to_mlx(self, tensor: str) -> str | None:
         """'blk.3.ffn_up.weight' -> 'model.layers.3.mlp.up_proj.weight'; None for a name that the family does not have."""
         name, _, kind = tensor.rpartition(".")
@@ -117,6 +127,7 @@ class Architecture:
 
 ARCHITECTURES = (
     Architecture("llama", ("llama", "mistral"), "LlamaForCausalLM", permuted=True),
+    Architecture("smollm3", ("smollm3",), "SmolLM3ForCausalLM", permuted=True, fixed={"no_rope_layer_interval": 4}),
     Architecture("qwen2", ("qwen2",), "Qwen2ForCausalLM"),
     Architecture("qwen3", ("qwen3",), "Qwen3ForCausalLM", layer={**LAYER, **QK_NORM}),
     Architecture("olmo2", ("olmo2",), "Olmo2ForCausalLM", layer=OLMO2),

@@ -78,6 +78,7 @@ def read_config(file: GGUFFile, architecture: Architecture) -> dict[str, Any]:
         raise file.refuse(f"{prefix}.rope.dimension_count is {rotated}, and a head has {config['head_dim']} elements")
     if rotated != config["head_dim"]:
         config["partial_rotary_factor"] = rotated / config["head_dim"]
+    config |= architecture.rotated_layers(config)
     if architecture.gelu:
         config["query_pre_attn_scalar"] = architecture.attention_scalar(config)
     config["rope_scaling"] = rope_scaling(file, prefix, config)

@@ -38,6 +38,10 @@ MODELS = {  # name: (config, pre-tokenizer)
     "llama": (tiny_config(), "smollm"),
     "llama-biases": (tiny_config(attention_bias=True, mlp_bias=True), "gpt-2"),
     "llama3-untied": (tiny_config(rope_theta=500000.0, rope_scaling=LLAMA3, tie_word_embeddings=False), "llama-bpe"),
+    "smollm3": (  # the fourth layer turns no queries and keys
+        tiny_config("smollm3", num_hidden_layers=5, rope_theta=5e6, no_rope_layers=[1, 1, 1, 0, 1], no_rope_layer_interval=4),
+        "llama-bpe",
+    ),
     "qwen2-tied": (tiny_config("qwen2", rope_theta=1000000.0), "qwen2"),
     "qwen2-untied": (tiny_config("qwen2", tie_word_embeddings=False), "qwen2"),
     "qwen3-odd-heads": (tiny_config("qwen3", head_dim=20, rope_theta=1000000.0), "qwen2"),

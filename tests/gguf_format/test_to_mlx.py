@@ -148,6 +148,7 @@ def test_missing_tensor_is_named(tmp_path):
 
 FAMILY = {
     "query_pre_attn_scalar": ("gemma2", 99, "query_pre_attn_scalar is 99 here, and 12"),
+    "no_rope_layers": ("smollm3", [1, 1, 1, 1, 1], r"no_rope_layers is \[1, 1, 1, 1, 1\] here, and \[1, 1, 1, 0, 1\]"),
     "sliding_window_pattern": ("gemma3", 3, "sliding_window_pattern is 3 here, and 6"),
     "rope_scaling": ("gemma2", {"type": "yarn", "factor": 4.0}, "rotary scaling 'yarn' of a gemma2 is not supported"),
 }
