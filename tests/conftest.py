@@ -151,8 +151,15 @@ def tiny_folder(tmp_path_factory, tokenizer_folder) -> Path:
 def gpu_path(monkeypatch):
     """All that asks for the device takes a GPU's path, and the CPU computes it: the base keeps its 4 bits, activations 16 bits.
 
-    OpenBLAS stays loaded: a process cannot take it back. It has no part in 16-bit and quantised products.
+    OpenBLAS stays loaded: a process cannot take it back. It has no part in 16-bit and quantised products. Attention without
+    gradients keeps its scores in float32, as a GPU's kernel does. With gradients that kernel is not used: see engine/cpu.py.
     """
+    official = mx.fast.scaled_dot_product_attention
+
+    def kernel(q, k, v, **rest):
+        return official(*(x.astype(mx.float32) for x in (q, k, v)), **rest).astype(q.dtype)
+
+    monkeypatch.setattr(mx.fast, "scaled_dot_product_attention", kernel)
     kept = mx.set_memory_limit(8 << 30), mx.set_cache_limit(1 << 30)
     monkeypatch.setattr(backend, "on_cpu", lambda: False)
     monkeypatch.setattr(backend, "device", lambda: backend.Device("metal", "as on a GPU", 6 << 30, "device"))

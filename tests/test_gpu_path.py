@@ -14,6 +14,7 @@ from mlx.utils import tree_flatten, tree_map
 import mipo_mlx
 from mipo_mlx import backend
 from mipo_mlx.engine import sampling
+from mipo_mlx.engine.logprobs import batch_logprobs, token_logprobs
 from mipo_mlx.engine.precision import compute_dtype
 from mipo_mlx.errors import one_line
 from mipo_mlx.export import fidelity
@@ -21,7 +22,7 @@ from mipo_mlx.files import read_json, read_jsonl
 from mipo_mlx.models import adapters, load
 from mipo_mlx.recipe import Lora, Training
 from mipo_mlx.training import memory_plan, train
-from mipo_mlx.training.step import gradient_step
+from mipo_mlx.training.step import batch_of, gradient_step
 from tests.conftest import build_model, tiny_config
 from tests.test_kill import NOTES, RECIPE
 from tests.training.test_exactness import make_pairs, plain_step, with_own_reference
@@ -91,10 +92,25 @@ def through_the_stages(dtype: str, folder, tokenizer_folder, *sets: str):
 def test_the_stages_run_on_a_base_that_keeps_its_four_bits(dtype, tmp_path, tokenizer_folder, gpu_path):
     rows, manifest = through_the_stages(dtype, tmp_path, tokenizer_folder)
     first = next(row for row in rows if "loss" in row)
-    # The reference comes from sampling and the loss from training, which round apart: in bfloat16 by up to 1.8e-3 over 12 seeds.
-    assert first["loss"] == pytest.approx(math.log(2), abs=1e-3 if dtype == "float16" else 3e-3)
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-3)
     assert all(math.isfinite(value) for row in rows for value in row.values() if isinstance(value, float))
     assert manifest["device"].startswith("as on a GPU (metal")
+
+
+def test_training_and_scoring_round_alike(gpu_path):
+    """Else the first loss is not log 2. Scoring has batches of other shapes and another attention.
+
+    A sum in another order may move one number of bfloat16, which a model of 32 numbers a token notices: in few of the trials.
+    """
+    apart = []
+    for seed in range(12):
+        model, rng = four_bits(mx.bfloat16, spread=1.0), np.random.default_rng(seed)
+        pairs = make_pairs(rng.integers(2, 40, 3).tolist(), rng.integers(1, 12, (3, 2)).tolist())
+        scored = token_logprobs(model, [pair.prompt_tokens for pair in pairs], [pair.tokens for pair in pairs], token_budget=64)
+        adapters.attach(model, Lora(), seed)
+        trained = np.array(batch_logprobs(model, batch_of(pairs, 0), gradient=True).sum(axis=-1))
+        apart.append(np.abs(trained - [[some.sum() for some in row] for row in scored]).max())
+    assert sorted(apart)[8] < 1e-5 and max(apart) < 0.1, apart
 
 
 def gradients_of(dtype: mx.Dtype) -> list[float]:

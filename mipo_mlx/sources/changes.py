@@ -35,9 +35,12 @@ class Changes:
 
     @staticmethod
     def between(before: Mapping[str, Any], now: Mapping[str, Any]) -> "Changes":
-        """The names that only `now` has, those whose value differs, and those that only `before` has."""
+        """The names that only `now` has, those whose value differs, and those that only `before` has.
+
+        A file without a hash cannot be read now: macOS may have taken it to iCloud. It counts as it was.
+        """
         both = sorted(now.keys() & before.keys())
-        changed = tuple(name for name in both if now[name] != before[name])
+        changed = tuple(name for name in both if now[name] not in ("", before[name]))
         return Changes(tuple(sorted(now.keys() - before.keys())), changed, tuple(sorted(before.keys() - now.keys())))
 
     def lines(self) -> list[str]:

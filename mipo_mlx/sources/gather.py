@@ -32,6 +32,11 @@ def read_notes(sources: Sources, tally: Tally, reporter: Reporter) -> list[Note]
         return [redact_note(note, tally.redacted) for note in notes] if sources.redact else notes
     files = note_files(sources, tally)
     notes = []
+    if away := sum(file.elsewhere for file in files):
+        reporter.warn(
+            f"{away} of {len(files)} files of notes are in a cloud and not on this machine, so they are left out; open their "
+            "folder, choose to download it, and run this command again with --fresh"
+        )
     with reporter.track("reading notes", total=len(files), unit="files") as bar:
         for file in files:
             notes += read_file(file, tally, sources)
@@ -132,7 +137,9 @@ def _prefixes(roots: list[Path]) -> list[str]:
 
 def _readable(file: NoteFile, me: str | None, tally: Tally, choice: Choice) -> Iterator[NoteFile]:
     """The file with its reader, or those of an archive; files of other kinds are counted."""
-    if archive.is_archive(file):
+    if file.elsewhere and (archive.is_archive(file) or file.ending == ".json" or reader_for(file, me)):
+        yield replace(file, reader=_waits)  # what is in it nobody knows yet
+    elif archive.is_archive(file):
         try:
             inner = [one for member in archive.files_in(file, tally, choice) for one in _readable(member, me, tally, choice)]
         except NotANote as reason:
@@ -147,6 +154,11 @@ def _readable(file: NoteFile, me: str | None, tally: Tally, choice: Choice) -> I
         yield replace(file, reader=reader)
     else:
         tally.leave(file.source, f"{file.ending} files" if file.ending else "files without an ending")
+
+
+def _waits(file: NoteFile, tally: Tally) -> list[Note]:
+    file.bytes()  # raises Skip with the reason
+    return []
 
 
 def _file_reader(path: Path, sources: Sources) -> Reader:

@@ -34,10 +34,13 @@ class NoteFile:
     logseq: bool = False  # a page or a journal of a Logseq graph
     archive: Path | None = None  # the archive on the disk that it is in
     reader: "Callable[[NoteFile, Tally], list[Note]] | None" = None  # the reader of its kind
+    elsewhere: bool = False  # its bytes are in a cloud alone
     read: list[str] = field(default_factory=list, compare=False, repr=False)  # the hash of its bytes, where all were read
 
     @staticmethod
     def on_disk(path: Path, source: str | None = None, logseq: bool = False) -> "NoteFile":
+        if _flags(path) & DATALESS:  # even its first bytes would begin a download, and wait for it
+            return NoteFile(writable(source or path.name), path, partial(not_here, "iCloud"), logseq, elsewhere=True)
         return NoteFile(writable(source or path.name), path, partial(_open, path), logseq)
 
     @property
@@ -113,8 +116,21 @@ class NoteFile:
         return text
 
 
+def not_here(cloud: str) -> BinaryIO:
+    """In place of opening a file whose bytes are in `cloud`."""
+    raise Skip(NOT_DOWNLOADED.format(cloud))
+
+
 def _open(path: Path) -> BinaryIO:
     return open(path, "rb")
+
+
+def _flags(path: Path) -> int:
+    """macOS's flags of a file; 0 where it is missing, and on other systems."""
+    try:
+        return int(getattr(os.stat(path), "st_flags", 0))
+    except OSError:
+        return 0
 
 
 def _size(handle: BinaryIO) -> int:
@@ -123,6 +139,6 @@ def _size(handle: BinaryIO) -> int:
         stat = os.fstat(handle.fileno())
     except (OSError, io.UnsupportedOperation, AttributeError):
         return 0
-    if getattr(stat, "st_flags", 0) & DATALESS:
-        raise Skip(NOT_DOWNLOADED.format("iCloud"))
+    if getattr(stat, "st_flags", 0) & DATALESS:  # since it was listed
+        not_here("iCloud")
     return stat.st_size

@@ -73,7 +73,7 @@ class Renewal:
         """(new contexts, the content of sources-N.json). `before`: the hashes of the notes that the run has read."""
         sources, tally = self.recipe.sources, Tally()
         files = {kept_name(file.source, sources): file for file in note_files(sources, tally)}
-        now = {name: file.sha256()[:LENGTH] for name, file in files.items()}
+        now = {name: file.sha256()[:LENGTH] or before.get(name, "") for name, file in files.items()}
         changes = Changes.between(before, now)
         read = [file for name, file in files.items() if name in {*changes.new, *changes.changed}]
         passages = self._passages(read, len(files) == 1, count_tokens, tally, reporter)

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 from .choice import Choice
 from .decode import writable
-from .note import Skip, Tally
-from .note_file import NOT_DOWNLOADED, NoteFile
+from .note import Tally
+from .note_file import NoteFile, not_here
 from .vault import logseq_folders, rules_of
 
 # Left alone beside everything that begins with a dot (.git, .obsidian, .trash, .stversions, ...).
@@ -59,7 +58,8 @@ class _Walk:
             placeholder = PLACEHOLDER.fullmatch(entry.name)
             if placeholder and entry.is_file():
                 named = path.with_name(placeholder[1] or placeholder[2])
-                yield NoteFile(self.name(named), named, partial(_not_here, bool(placeholder[1])))
+                cloud = "iCloud" if placeholder[1] else "the cloud"
+                yield NoteFile(self.name(named), named, partial(not_here, cloud), elsewhere=True)
             elif entry.name.startswith(".") or entry.name.lower() in TRASH:
                 self.tally.leave(self.name(path), "hidden or trash")
             elif path.is_dir():
@@ -130,10 +130,6 @@ def walk(root: Path, tally: Tally, choice: Choice | None = None) -> Iterator[Not
 def identity(path: Path) -> tuple[int, int]:
     stat = os.stat(path)
     return stat.st_dev, stat.st_ino
-
-
-def _not_here(icloud: bool) -> BinaryIO:
-    raise Skip(NOT_DOWNLOADED.format("iCloud" if icloud else "the cloud"))
 
 
 def _is_run(path: Path) -> bool:

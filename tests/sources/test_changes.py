@@ -1,6 +1,7 @@
 """What became of notes since a run read them."""
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +33,41 @@ def test_new_changed_and_gone_notes_are_named(tmp_path):
     tmp_path.rmdir()
     with pytest.raises(UserError, match="no such folder"):
         changes.since(sources, before)
+
+
+def in_icloud(monkeypatch, *names):
+    """These files have their bytes in iCloud alone; who opens one waits for a download, which fails the test."""
+
+    def opened(path, *rest, **named):
+        assert Path(path).name not in names, f"{path} was opened"
+        return open(path, *rest, **named)
+
+    monkeypatch.setattr(note_file, "_flags", lambda path: note_file.DATALESS if path.name in names else 0)
+    monkeypatch.setattr(note_file, "open", opened, raising=False)
+
+
+@pytest.mark.parametrize("name", ["b.md", "b.txt", "b.html", "b.json", "b.zip", "b.eml"])
+def test_files_in_icloud_are_counted_first_and_never_opened(tmp_path, monkeypatch, name):
+    (tmp_path / "a.md").write_text("I keep bees, and I sing to them.")
+    (tmp_path / name).write_text("I sing.")
+    in_icloud(monkeypatch, name)
+    sources, tally, warned = recipe.Sources(notes=str(tmp_path)), Tally(), []
+    reporter = Reporter(quiet=True)
+    monkeypatch.setattr(reporter, "warn", warned.append)
+    notes = read_notes(sources, tally, reporter)
+    assert [note.source for note in notes] == ["a.md"]
+    assert [skip["file"] for skip in tally.skipped] == [name] and "still in iCloud" in tally.skipped[0]["why"]
+    assert len(warned) == 1 and warned[0].startswith("1 of 2 files of notes are in a cloud")
+
+
+def test_a_note_that_macos_took_to_icloud_has_not_changed(tmp_path, monkeypatch):
+    for name in ("a.md", "b.md", "c.md"):
+        (tmp_path / name).write_text("I keep bees.")
+    sources = recipe.Sources(notes=str(tmp_path))
+    before = changes.hashes(sources)
+    (tmp_path / "c.md").write_text("I keep hens.")
+    in_icloud(monkeypatch, "b.md")
+    assert changes.since(sources, before) == changes.Changes((), ("c.md",), ())
 
 
 @pytest.mark.parametrize("name", ["a.md", "a.txt", "a.html", "a.org", "README.md"])
