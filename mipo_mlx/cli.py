@@ -8,7 +8,19 @@ from typing import Any
 import click
 
 from . import __version__
-from .commands.options import EXPORT_SETS, QUIET, RUNS, Friendly, RunOptions, answers, begins_a_run, sets, takes_a_run, writes
+from .commands.options import (
+    EXPORT_SETS,
+    ON_BATTERY,
+    QUIET,
+    RUNS,
+    Friendly,
+    RunOptions,
+    answers,
+    begins_a_run,
+    sets,
+    takes_a_run,
+    writes,
+)
 from .errors import printable
 
 
@@ -67,6 +79,7 @@ def notes(options: RunOptions, text: bool, quietly: bool) -> None:
 
 @main.command()
 @begins_a_run
+@ON_BATTERY
 @click.option("--dry-run", "plan", is_flag=True, help="Print the plan, its memory and its time, and stop.")
 def train(options: RunOptions, plan: bool) -> None:
     """Notes in, a personalized model out: every stage. Run again after an interruption to go on.
@@ -93,6 +106,7 @@ def train(options: RunOptions, plan: bool) -> None:
 
 @main.command()
 @begins_a_run
+@ON_BATTERY
 @click.option("--show", is_flag=True, help="Print the pairs side by side with their PMI.")
 @click.option("--export", type=click.Path(path_type=Path), help="Also write them as text for mlx-lm-lora into this folder.")
 @click.option(

@@ -26,6 +26,7 @@ class RunOptions:
     name: str | None = None
     notes: tuple[str, ...] = ()  # in place of sources.notes
     fresh: bool = False
+    on_battery: bool = False  # compute without mains power
 
 
 def place() -> Path:
@@ -43,6 +44,7 @@ RUNS = click.option(
     show_default="$MIPO_RUNS, else ./runs where there is one, else a folder in your home", help="Folder that holds all runs.",
 )  # fmt: skip
 QUIET = click.option("--quiet", is_flag=True, help="No progress; warnings and results only.")
+ON_BATTERY = click.option("--on-battery", is_flag=True, help="Go on without mains power.")
 RUN = click.argument("target", metavar="RUN")
 
 

@@ -22,7 +22,7 @@ from ..models import identity
 from ..progress import Reporter
 from ..recipe import Recipe
 from ..run import Run
-from . import preflight
+from . import power, preflight
 from .options import ERASED, RunOptions
 
 if TYPE_CHECKING:
@@ -76,10 +76,12 @@ def _named(options: RunOptions) -> Run | None:
 @contextmanager
 def begun(run: Run, upto: str, options: RunOptions) -> Iterator[Reporter]:
     """Hold a run whose steps up to `upto` are to be computed. What would end them late is checked, then --fresh erases."""
-    reporter = Reporter(options.quiet)
+    reporter, planned = Reporter(options.quiet), run.steps()
+    computes = options.fresh or not all(map(run.is_over, planned[: planned.index(upto) + 1]))
     _ask_about_code(run, reporter)
     with runs.locked(run.folder, reporter):
         try:
+            power.require_mains(options.on_battery or not computes)
             preflight.check(run, upto, options.fresh, reporter)
         except UserError:
             _remove_unused(run.folder)
