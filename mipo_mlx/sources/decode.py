@@ -46,6 +46,8 @@ def _decode(data: bytes) -> tuple[str, str]:
     if b"\0" in data or len(data.translate(None, delete=CONTROLS)) < 0.98 * len(data):
         raise Skip("not text (binary)")
     try:
+        if b"\x1b$" in data or b"\x1b(J" in data:  # Japanese in seven bits, which is UTF-8 by its form
+            return data.decode("iso2022_jp"), "iso-2022-jp"
         return _once(data.decode()), "utf-8"
     except UnicodeDecodeError:
         pass

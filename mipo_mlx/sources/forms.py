@@ -12,6 +12,7 @@ from collections.abc import Callable
 DATA = r"data:[\w.+-]{1,40}/[\w.+-]{1,80}(?:;[\w=.+-]{1,80}){0,5},"
 EMBEDDED = re.compile(rf"(?P<before>\]\(<?|\]:[ \t]*<?|=[\"']?|url\([\"']?){DATA}[^\s\"'<>()]*", re.IGNORECASE)
 FREE = re.compile(rf"<?{DATA}[^\s\"'<>()]*>?", re.IGNORECASE)
+DRAWN = re.compile(r"data:image/svg\+xml[;,][^<>\n]{0,80}(?=<svg)", re.IGNORECASE)  # a drawing that is not encoded
 ENCODED = re.compile(r"(?<![\w/:.+=-])[A-Za-z0-9+/_-]{200,}={0,2}|(?:^[A-Za-z0-9+/]{60,100}={0,2}[ \t]*\n){3,}", re.MULTILINE)
 ARMOUR = re.compile(r"-----BEGIN ([A-Z ]{1,40})-----")
 
@@ -24,13 +25,15 @@ SHORTCODE = re.compile(
     r"\[/?[a-z][\w-]{1,30}(?: [a-z_-]{1,30}=(?:\"[^\"\n]{0,300}\"|[^\s\]\"]{1,100})){1,10} ?/?\]|\[/[a-z][\w-]{1,30}\](?!\()"
 )
 EMOJI_CODE = re.compile(r"(?<![\w:/]):[A-Za-z][\w+-]{1,32}:(?![\w:/])")
-INLINE_QUERY = re.compile(r"`(?:\$?=|dv:|INPUT\[|VIEW\[|BUTTON\[|button-)[^`\n]{0,400}`")
+INLINE_QUERY = re.compile(r"`(?:\$?=|\{?(?:r|python|julia)\}? |dv:|INPUT\[|VIEW\[|BUTTON\[|button-)[^`\n]{0,400}`")
 LEFT_OVER = re.compile(r"^(?![ \t|:-]*$)[ \t*+#<>|\[\]-]+$", re.MULTILINE)
 CONTENTS = re.compile(r"^[ \t]*(?:\[\[?_?TOC_?\]\]?|\\toc|<toc ?/?>)[ \t]*$", re.MULTILINE | re.IGNORECASE)
 IMPORT = re.compile(r"^(?:import [\w{}*, ]{1,200} from|export (?:const|default)) .*$", re.MULTILINE)
 COMPONENT = re.compile(r"<[A-Z][\w.]{0,40}(?:\s[^<>{}]{0,400})?[\w-]=\{")  # of MDX: <Gallery images={[...]} />
 COMPONENTS = 20_000  # characters of one component, at most
 VARIABLE_HEADING = re.compile(r"^#{1,6}[ \t]+\{[\w. ]{1,40}\}[ \t]*$", re.MULTILINE)
+WIKI_HEADING = re.compile(r"^(={2,6}) ?(\S[^\n]{0,200}?) ?\1[ \t]*$", re.MULTILINE)  # of Zim, DokuWiki and Vimwiki
+WIKI_MATTER = re.compile(r"Content-Type: text/x-zim-wiki\n(?:[A-Z][\w-]+: [^\n]*\n)*")
 FORMULA = re.compile(r"\$\$(?:[^$\n]|\n(?![ \t]*\n)){1,2000}\$\$")
 CODE = (  # of Jekyll and Hugo
     ("{% highlight", "{% endhighlight %}"),
@@ -101,6 +104,8 @@ MARKS: tuple[tuple[str, re.Pattern, str | Callable[[re.Match], str]], ...] = (
 def cut(text: str, removed: Counter) -> str:
     """`text` without what is nobody's words; `removed` counts embedded files, encoded data and template code."""
     if "data:" in text.lower():
+        text, *drawings = DRAWN.split(text)
+        text += "".join(f"image.png{drawing.partition('</svg>')[2] or drawing}" for drawing in drawings)
         # A link to an image stays in place of the file, so that Markdown still sees an image, and counts it.
         text = EMBEDDED.sub(lambda match: f"{match['before']}image.png", text)
         text, count = FREE.subn("", text)
@@ -115,6 +120,7 @@ def cut(text: str, removed: Counter) -> str:
         if opening in text:
             text, count = between(text, opening, closing)
             removed["code blocks"] += count
+    text = WIKI_HEADING.sub(_heading, WIKI_MATTER.sub(_breaks, text)) if "==" in text or "-wiki" in text[:60] else text
     text = _templates(text, removed)
     text, _ = between(text, "%%", "%%")
     text, _ = between(text, "<!--", "-->")
@@ -193,6 +199,11 @@ def _marks(text: str) -> str:
         if sign in text if sign else not text.isascii():
             text = pattern.sub(kept, text)
     return text
+
+
+def _heading(match: re.Match) -> str:
+    """A wiki's heading as Markdown has it: the more signs, the higher."""
+    return f"{'#' * max(1, 7 - len(match[1]))} {match[2]}"
 
 
 def _breaks(match: re.Match) -> str:

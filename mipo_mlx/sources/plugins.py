@@ -44,6 +44,7 @@ CLIPPED = {
 }  # fmt: skip
 HIGHLIGHTS = re.compile(r"^#{1,3} (?:New )?Highlights\b.*$", re.MULTILINE)
 METADATA = re.compile(r"^\s*(?:[-*] )?(?:\*\*)?(?:Full Title|Author|Category|ASIN|Reference)(?:\*\*)?::? ", re.MULTILINE)
+KINDLE = re.compile(r"^- [^\n|]{4,80} \| [^\n]{6,120}$", re.MULTILINE)
 HEADING = re.compile(r"#{1,6} (.*)|%%.*")
 TEXT_ELEMENTS, DATA = "text elements", ("excalidraw data", "element links", "embedded files", "embedded images", "drawing")
 
@@ -63,6 +64,12 @@ def own_part(matter: dict[str, Any], body: str, removed: Counter) -> str:
         removed["parts of drawings"] += 1
         return _drawing(body)
     return body
+
+
+def refuse_clippings(text: str) -> None:
+    """Raise NotANote for the highlights of an e-book reader: entries of a title, a line with a date behind a bar, and the words."""
+    if len(KINDLE.findall(text[:20_000])) >= 2 and text.count("\n==========") >= 2:
+        raise NotANote("highlights of books and articles")
 
 
 def tags_of(matter: dict[str, Any]) -> set[str]:

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from ..text.words import SENTENCE_END
 from .note import Block
+from .quoted_mail import announcement, mail_end, may_have_mail
 
 MARK = "\ue000"  # a private character: no writing has it
 QUOTE = re.compile(r"[ \t]*(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)?((?:>[ \t]?)+)(.*)")
@@ -21,17 +22,6 @@ OTHERS = re.compile(
     r"quote|cite|quotation|blockquote|.*(?:agent|assistant|chatgpt|\bai\b|\bllm\b|\bbot\b|claude|gemini|copilot).*", re.IGNORECASE
 )
 SENTENCE_ENDS = tuple('.!?…。！？"”»)')
-
-# What stands above a mail: a line of dashes, or its first headers.
-FORWARDED = re.compile(
-    r"^[ \t]*(?:-{2,}+.{3,60}?-{2,}+|-{7,}+|_{10,}+"
-    r"|(?:\*\*|\*)?(?:From|Von|De|Da|Van|Från|Fra|Od|От)\s?:(?:\*\*|\*)?[ \t].+)[ \t]*$"
-)
-HEADERS = re.compile(
-    r"^[\s>*]*(?:From|Sent|To|Cc|Subject|Date|Reply-To|Von|Gesendet|An|Betreff|Datum|De|Envoyé|À|Objet|Date|Para|Enviado|Asunto|Fecha"
-    r"|Da|Inviato|A|Oggetto|Data|Van|Verzonden|Aan|Onderwerp|Från|Skickat|Till|Ämne|Assunto|Od|Do|Temat|От|Кому|Тема|Дата)\s?:",
-    re.IGNORECASE,
-)
 
 OPENING, CLOSING = '"“„«‹»「『', '"”“»›«」』'
 QUOTATION = re.compile(
@@ -44,7 +34,7 @@ FEWEST = 8  # words of a quotation without a name; a shorter one ("No way!") is 
 
 def cut_lines(text: str, removed: Counter) -> str:
     """`text` with a MARK in place of the first line of every quote, and its other lines empty."""
-    if ">" not in text and not FORWARDED_ANYWHERE.search(text):
+    if ">" not in text and not may_have_mail(text):
         return text
     lines = text.split("\n")
     number, fenced = 0, False
@@ -52,7 +42,7 @@ def cut_lines(text: str, removed: Counter) -> str:
         line = lines[number]
         if line.lstrip().startswith(("```", "~~~")):
             fenced = not fenced
-        if not fenced and (end := _mail_end(lines, number)):
+        if not fenced and (end := mail_end(lines, number)):
             removed["quoted mails"] += 1
             lines[number:end] = [MARK, *[""] * (end - number - 1)]
             number = end
@@ -63,13 +53,12 @@ def cut_lines(text: str, removed: Counter) -> str:
     return "\n".join(lines)
 
 
-FORWARDED_ANYWHERE = re.compile(FORWARDED.pattern, re.MULTILINE)
-
-
 def _quote(lines: list[str], begin: int, match: re.Match, removed: Counter) -> int:
     """Cut the quote that begins on a line, or keep a callout's own text; returns the line behind it."""
     callout = CALLOUT.match(match[2])
     end = begin + 1
+    above = announcement(lines, begin)
+    lines[above:begin] = [""] * (begin - above)
     while (
         end < len(lines) and (inner := QUOTE.fullmatch(lines[end])) and not (CALLOUT.match(inner[2]) and inner[1].count(">") == 1)
     ):
@@ -104,19 +93,6 @@ def _quote(lines: list[str], begin: int, match: re.Match, removed: Counter) -> i
 
 def _goes_on(line: str) -> bool:
     return not re.match(r"[ \t]*(?:[-*+#|]|\d{1,9}[.)][ \t]|```)", line)
-
-
-def _mail_end(lines: list[str], begin: int) -> int | None:
-    """Where a mail that begins on this line ends: at the next heading or rule, or with the text; None where none begins."""
-    if not FORWARDED.match(lines[begin]):
-        return None
-    following = [line for line in lines[begin : begin + 8] if line.strip()][:6]
-    if sum(bool(HEADERS.match(line)) for line in following) < 2:
-        return None
-    end = begin + 1
-    while end < len(lines) and not re.match(r"#{1,6} |-{3,}\s*$|\*{3,}\s*$", lines[end]):
-        end += 1
-    return end
 
 
 def settle(block: Block) -> Block:
@@ -162,7 +138,10 @@ def _is_quotation(text: str) -> bool:
     if match:
         inner = text[: match.start("by")] if match["by"] else text
         opened = sum(inner.count(char) for char in '"')
-        alone = opened in (0, 2) and sum(inner.count(char) for char in "“„«「") <= 1  # not `"Yes," I said, "but ..."`
+        closing = "“" if inner.lstrip("-•* _")[:1] == "„" else ""  # of German, Czech and others
+        alone = (
+            opened in (0, 2) and sum(inner.count(char) for char in "“„«「" if char != closing) <= 1
+        )  # not `"Yes," I said, "but ..."`
         return alone and (bool(match["by"]) or len(text.split()) >= FEWEST or len(text) >= 40 and " " not in text)
     # `Not all who wander are lost. — J. R. R. Tolkien`
     words, dash, name = max((text.rpartition(dash) for dash in "—–―"), key=lambda parts: len(parts[0]))

@@ -58,7 +58,7 @@ def _read_writing(file: NoteFile, tally: Tally, me: str | None) -> list[Note]:
         return messengers.read_messages(text, file, tally, me)
     if file.ending in PLAIN:
         return plain.read_text(file, tally, text, me)
-    if file.logseq:
+    if file.logseq or logseq.is_page(text):
         return logseq.read_logseq(file, tally, text, me)
     joplin = notion.joplin_text(text, tally)
     if joplin is None and notion.is_notion(file.path):

@@ -9,9 +9,11 @@ from collections import Counter
 
 from ..decode import is_me
 from ..note import Skip
+from .saved_chats import turns_of_program
 
 USERS = (
-    "user|human|you|me|prompt(?:er)?|i|ich|du|sie|nutzer(?:in)?|benutzer(?:in)?|moi|toi|vous|utilisateur|yo|tú|tu|usted|usuari[oa]|eu|você|io|utente"
+    "user|human|you|me|prompt(?:er)?|hai detto|dijiste|has dicho"
+    "|i|ich|du|sie|nutzer(?:in)?|benutzer(?:in)?|moi|toi|vous|utilisateur|yo|tú|tu|usted|usuari[oa]|eu|você|io|utente"
     "|ik|jij|gebruiker|jag|användare|bruger|bruker|käyttäjä|użytkownik|ty|uživatel|пользователь|вы|я|користувач|用户|用戶|使用者|我|你"
     "|ユーザー|あなた|私|사용자|나|المستخدم|أنا|אני|משתמש|kullanıcı|ben|sen|pengguna|người dùng"
 )
@@ -20,19 +22,20 @@ STRONG = (
     r"(?: ?[\w.-]+){0,3}|bard|(?:github |microsoft )?copilot"
     r"|bing(?: chat)?|llama[\w.-]*(?: ?[\w.-]+)?|mi[sx]tral[\w.-]*(?: ?[\w.-]+)?|deepseek[\w.-]*(?: ?[\w.-]+)?"
     r"|qwen[\w.-]*|grok[\w.-]*|perplexity|le chat|ollama|phi-?\d[\w.-]*"
-    r"|gemma[\w.-]*|o[134](?:-mini|-preview)?|notion ai|smart connections|ai|a\.i\.|ki|ia|assistant|asistente"
-    r"|assistente|assistent(?:in)?|avustaja|asystent"
+    r"|gemma[\w.-]*|o[134](?:-mini|-preview)?|notion ai|smart connections|(?:ai|ki|ia)[ -](?:assistant|agent|assistent)"
+    r"|ai|a\.i\.|ki|ia|(?:assistant|asistente|assistente)(?: (?:ai|ia|ki))?|assistent(?:in)?|avustaja|asystent"
     r"|ассистент|помощник|асистент|助手|アシスタント|어시스턴트|المساعد|עוזר|asistan|asisten|trợ lý|chat ?bot|language model|cursor"
 )
-WEAK = "model|bot|system|answer|response|reply|antwort|réponse|respuesta|resposta|risposta|ответ|回答|答え"
-DECORATED = r"[\s#>*_|`~+-]*+(?:\[[\d:., /-]{4,24}\]\s*+)?(?:\[!\w[\w-]*\][+-]?|role::)?[\s*_#]*+"
+WEAK = "agent|model|bot|system|answer|response|reply|antwort|réponse|respuesta|resposta|risposta|ответ|回答|答え"
+DECORATED = r"[\s#>*_|`~@+-]*+(?:\[[\d:., /-]{4,24}\]\s*+)?(?:\[!\w[\w-]*\][+-]?|role::)?[\s*_#]*+"
 SIGN = r"[\U0001f300-\U0001faff\u2600-\u27bf\ufe0f\u200d]*+[\s*_]*+"
 AFTER = (
-    r"[\s*_]*(?:said|says|wrote|sagte|schrieb|a dit|dijo|disse|ha detto|说|說)?[\s*_]*"
+    r"[\s*_]*(?P<said>said|says|wrote|sagte|schrieb"
+    r"|(?:hat|hast|haben) (?:gesagt|geschrieben)|a dit|avez dit|as dit|dijo|disse|ha detto|说|說)?[\s*_]*"
     r"(?:[(\[][^()\[\]\n]{0,60}[)\]]|[-–—,|@•·] ?[\d:./APMapm ,-]{4,40})?[\s*_]*"
 )
 TURN = re.compile(
-    rf"(?P<before>{DECORATED}{SIGN})(?:(?P<user>{USERS})|(?P<strong>{STRONG})|(?P<weak>{WEAK})){AFTER}"
+    rf"(?P<before>{DECORATED}{SIGN})(?:[oae]l? )?(?:(?P<user>{USERS})|(?P<strong>{STRONG})|(?P<weak>{WEAK})){AFTER}"
     r"(?P<colon>[:：])?[\s*_\]]*(?P<text>.*)",
     re.IGNORECASE,
 )
@@ -42,10 +45,20 @@ FIRST = tuple({word for name in NAMES for word in re.findall(r"^\W*(?:\?:)?([^\W
 CALLOUT = re.compile(r"[>\s]*\[!\w*(?P<kind>user|human|prompt|question|agent|assistant|ai|bot|gpt|chatgpt|llm)\w*\]", re.IGNORECASE)
 ROLE = re.compile(r"[\s#*_>-]*+role::?\s*[\"']?(?P<role>user|human|assistant|ai|model|system|tool|bot)\b", re.IGNORECASE)
 CONTENT = re.compile(r"\s*content:\s*[\"'|>]?-?\s?")
-TAGGED = re.compile(r"\s*<(?P<role>/?(?:user|human|assistant|ai|model|system|thinking))>\s*", re.IGNORECASE)
+TAGGED = re.compile(  # XML, and the marks of chat templates: <|im_start|>user, <start_of_turn>model
+    r"\s*<\|?(?:(?:im_start|start_header_id)\|>|start_of_turn>)?(?P<role>/?(?:user|human|assistant|ai|model|system|thinking))"
+    r"(?:<\|end_header_id\|>|\|?>|(?=\s*$))\s*",
+    re.IGNORECASE,
+)
+TEMPLATE_END = re.compile(r"<\|(?:im_end|eot_id|end|endoftext)\|>|<end_of_turn>|</s>")
+# Signs in place of names, each at the beginning of a line: a robot for the assistant, a person for the owner.
+PERSON = "\U0001f9d1\U0001f464\U0001f468\U0001f469\U0001f64b\U0001f5e3\u276f"
+BY_SIGN = re.compile(
+    rf"(?P<before>[\s#>*_+-]*)(?:(?P<robot>[\U0001f916\u23fa])|[{PERSON}])[\ufe0f\u200d\U0001f3fb-\U0001f3ff\U0001f4bb]*[\s*_]*(?P<text>.*)"
+)
 BRACKETED = re.compile(r"(\s*)\[(\w[\w .-]{0,30})\](?=\s*:)")
-ALONE_USER = re.compile(rf"\s*(?:{USERS})\s*", re.IGNORECASE)
-ALONE_OTHER = re.compile(rf"\s*(?:{STRONG})\s*", re.IGNORECASE)
+ALONE_USER = re.compile(rf"\s*(?:{USERS})(?: said)?\s*", re.IGNORECASE)
+ALONE_OTHER = re.compile(rf"\s*(?:{STRONG})(?: said)?\s*", re.IGNORECASE)
 JSON_TURN = re.compile(
     r"\s*[\[{].{0,200}\"(?:role|from|author|sender)\"\s*:\s*\"(?:user|human|assistant|gpt|system)\"", re.IGNORECASE
 )
@@ -53,7 +66,7 @@ STAMP = re.compile(
     r"[\s*_>]*(?:\[Timestamp: [^\[\]\n]{4,40}\]|<hr class=\"__chatgpt_plugin\"[^<>]*>|Thought for .{1,30}|\d+ ?/ ?\d+)[\s*_]*",
     re.IGNORECASE,
 )
-MAY_BEGIN = frozenset("#>*_|`~+-[<")  # what stands before a speaker, beside emoji
+MAY_BEGIN = frozenset("#>*_|`~+-[<@")  # what stands before a speaker, beside emoji
 TABLE_RULE = re.compile(r"\s*\|(?:\s*:?-+:?\s*\|)+\s*")
 FEWEST = 3  # turns of one speaker without other signs
 
@@ -79,29 +92,51 @@ ASK = "looks like a conversation that no reader can tell apart; leave it out, or
 
 def own_turns(lines: list[str], removed: Counter) -> list[str]:
     """The lines of a chat with an assistant with its turns emptied, the owner's kept; other texts as they are."""
-    alone = _speakers_alone(lines)
-    turns = [(number, *turn) for number, line in enumerate(lines) if (turn := _turn(line) or (_alone(line) if alone else None))]
-    speakers = Counter(speaker for _, speaker, _ in turns)
+    turns = _turns(lines)
+    speakers = Counter(speaker for speaker, _ in turns.values())
     if not speakers["assistant"] + (speakers["weak"] if speakers["weak"] > 1 and speakers["user"] > 1 else 0):
         return lines
-    if not speakers["user"] and speakers["assistant"] < 2 and not lines[turns[0][0]].lstrip().startswith(("#", "*", ">", "_")):
+    first = lines[min(turns)]
+    if not speakers["user"] and speakers["assistant"] < 2 and not first.lstrip().startswith(("#", "*", ">", "_")):
         return lines  # "Claude: ..." once, in prose
-    kept, own, quoted = list(lines), True, False
-    begins = {number: (speaker, text) for number, speaker, text in turns}
+    lines = [TEMPLATE_END.sub("", line) if ">" in line else line for line in lines]
+    kept, own, quoted, nested = list(lines), True, False, 0
     for number, line in enumerate(lines):
-        if number in begins:
-            speaker, text = begins[number]
+        if number in turns:
+            speaker, text = turns[number]
             own = speaker == "user"
             removed["turns of an assistant"] += not own
             kept[number] = text if own else ""
             quoted = line.lstrip().startswith(">")
-        elif own and (content := CONTENT.match(line)) and number - 1 in begins:
+            nested = 0 if own else _depth(line)
+        elif not own and nested and 0 <= _depth(line) < nested:  # an item further out than the assistant's
+            own = True
+        elif own and (content := CONTENT.match(line)) and number - 1 in turns:
             kept[number] = line[content.end() :]
         elif not own or STAMP.fullmatch(line) or TABLE_RULE.fullmatch(line):
             kept[number] = ""
         elif quoted:  # a turn within a callout
             kept[number] = re.sub(r"^[\s>]+", "", line)
     return kept
+
+
+def _depth(line: str) -> int:
+    """How far a list item is indented; -1 for a line that is none."""
+    return len(line) - len(line.lstrip()) if re.match(r"\s*[-*+] ", line) else -1
+
+
+def _turns(lines: list[str]) -> dict[int, tuple[str, str]]:
+    """(speaker, text behind) of each line that begins a turn."""
+    if saved := turns_of_program(lines):
+        return saved
+    turns = {number: turn for number, line in enumerate(lines) if (turn := _turn(line))}
+    signs = {n: match for n, line in enumerate(lines) if not line.isascii() and (match := BY_SIGN.match(line[:2000]))}
+    if sum(bool(match["robot"]) for match in signs.values()) >= 2:
+        found = {n: ("assistant" if match["robot"] else "user", match["text"] + lines[n][2000:]) for n, match in signs.items()}
+        turns = found | turns
+    if _speakers_alone(lines):
+        turns |= {number: turn for number, line in enumerate(lines) if number not in turns and (turn := _alone(line))}
+    return turns
 
 
 def _turn(line: str) -> tuple[str, str] | None:
@@ -125,7 +160,7 @@ def _turn(line: str) -> tuple[str, str] | None:
     if not match:
         return None
     speaker = "user" if match["user"] else "assistant" if match["strong"] else "weak"
-    decorated = re.search(r"[#*_>`]|\[!|[\U0001f300-\U0001faff]", match["before"])
+    decorated = re.search(r"[#*_>`@]|\[!|[\U0001f300-\U0001faff]", match["before"])
     if "|" in match["before"] and match["text"].startswith("|"):  # a row of a table
         return speaker, match["text"].strip("| ")
     if not match["colon"] and (match["text"] or not decorated):
@@ -135,6 +170,7 @@ def _turn(line: str) -> tuple[str, str] | None:
         and match["user"]
         and match["user"].lower() in ("i", "ia", "du", "tu", "ben", "sen", "я", "我", "나")
         and not match["text"]
+        and not match["said"]
     ):
         return None
     return speaker, match["text"]

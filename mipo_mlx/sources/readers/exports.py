@@ -114,7 +114,7 @@ def _turns(conversation: dict[str, Any], file: NoteFile, tally: Tally, me: str |
         messages = _chatgpt_path(conversation)
     else:
         messages = next(value for value in conversation.values() if _is_messages(value))
-    messages = [message if isinstance(message, dict) else {} for message in messages]
+    messages = [_deepseek(message) if isinstance(message, dict) else {} for message in messages]
     roles = {_writer(message).casefold() for message in messages} - {""}
     owner = OWNER
     if roles and not roles & (ASSISTANT | OWNER):  # a chat between people
@@ -129,6 +129,13 @@ def _turns(conversation: dict[str, Any], file: NoteFile, tally: Tally, me: str |
         if text.strip():
             turns.append((number, text))
     return turns
+
+
+def _deepseek(message: dict[str, Any]) -> dict[str, Any]:
+    """A message of DeepSeek's, which names the kind of each of its parts in place of a writer; others as they are."""
+    parts = [part for part in message.get("fragments") or [] if isinstance(part, dict)]
+    own = [str(part.get("content") or "") for part in parts if part.get("type") == "REQUEST"]
+    return {"role": "user" if own else "assistant", "content": "\n\n".join(own)} if parts else message
 
 
 def _chatgpt_path(conversation: dict[str, Any]) -> list[dict[str, Any]]:
@@ -235,7 +242,8 @@ def _telegram_chat(chat: dict[str, Any], own_id: str | None, file: NoteFile, tal
         own = [row for row in rows if row["from"] == owner]
     tally.removed["messages of others"] += len(rows) - len(own)
     tally.removed["forwarded messages"] += sum("forwarded_from" in row for row in own)
-    texts = [(n, str(row.get("date"))[:10], _telegram_text(row)) for n, row in enumerate(own, 1) if "forwarded_from" not in row]
+    by_hand = [(n, row) for n, row in enumerate(own, 1) if "forwarded_from" not in row and "via_bot" not in row]
+    texts = [(n, str(row.get("date"))[:10], _telegram_text(row)) for n, row in by_hand]
     tally.removed["pictures, recordings and deleted messages"] += sum(not text.strip() for _, _, text in texts)
     return notes_of_days(texts, file, str(chat.get("id") or ""))
 

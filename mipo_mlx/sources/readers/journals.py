@@ -23,6 +23,7 @@ SIGNS = (
     (b'"isTrashed"', b'"listContent"'),
     (b'"activeNotes"',),
 )
+CLIPPED = re.compile(r"<source>(?:web\.clip|Clearly)[^<]*</source>", re.IGNORECASE)  # Evernote's clipper
 ENEX_TITLE, ENEX_TAG = re.compile(r"<title>([^<]*)</title>"), re.compile(r"<tag>([^<]*)</tag>")
 
 
@@ -56,6 +57,11 @@ def read_enex(file: NoteFile, tally: Tally) -> list[Note]:
         line += text.count("\n", at, begin)
         at = begin
         with tally.sparing("notes"):
+            if CLIPPED.search(entry):
+                tally.removed["articles clipped from the web"] += 1
+                continue
+            entry, locked = between(entry, "<en-crypt", "</en-crypt>")
+            tally.removed["encoded data"] += locked
             content = next((inner.strip() for _, inner in _inside(entry, "<content>", "</content>")), "")
             html = content.removeprefix("<![CDATA[").removesuffix("]]>") if content.startswith("<![CDATA[") else ""
             title, blocks = ENEX_TITLE.search(entry), parse_html(html, tally)[1]

@@ -18,7 +18,18 @@ QUERY = re.compile(
 MARKER = re.compile(r"^[ \t]*#\+(?:BEGIN|END)_\w+[ \t]*$", re.MULTILINE | re.IGNORECASE)
 PLANNING = re.compile(r"^[ \t]*(?:SCHEDULED|DEADLINE):[ \t]*<[^>\n]*>[ \t]*$", re.MULTILINE)
 TASK = re.compile(r"^([ \t]*-[ \t]+)(?:TODO|DOING|DONE|LATER|NOW|WAITING|CANCELED|CANCELLED|IN-PROGRESS)[ \t]+", re.MULTILINE)
+HICCUP = re.compile(r"\[:[a-z][\w.-]{0,20}(?: \{[^\n]{0,300}?\}+)?[^\[\]\n]{0,300}\]")
+MARKS = re.compile(  # what only a page of Logseq has
+    r"^[ \t]+(?:collapsed:: (?:true|false)|id:: [0-9a-f]{8}-[0-9a-f-]{27}|:LOGBOOK:)[ \t]*$|^[ \t]*- \{\{(?:query|embed|renderer) "
+    r"|^[ \t]*(?:- )?#\+BEGIN_QUERY\b",
+    re.MULTILINE,
+)
 PRIORITY = re.compile(r"\[#[A-C]\][ \t]*")
+
+
+def is_page(text: str) -> bool:
+    """Whether a text is an outline of Logseq's, wherever it lies."""
+    return text.count("\n- ") + text.startswith("- ") >= 1 and bool(MARKS.search(text))
 
 
 def read_logseq(file: NoteFile, tally: Tally, text: str, me: str | None = None) -> list[Note]:
@@ -36,7 +47,7 @@ def read_logseq(file: NoteFile, tally: Tally, text: str, me: str | None = None) 
 def _plain(text: str) -> str:
     for pattern in (DRAWER, QUERY):
         text = pattern.sub(lambda match: "\n" * match[0].count("\n"), text)
-    for pattern, kept in ((MARKER, ""), (PLANNING, ""), (PROPERTY, ""), (TASK, r"\1"), (PRIORITY, "")):
+    for pattern, kept in ((HICCUP, ""), (MARKER, ""), (PLANNING, ""), (PROPERTY, ""), (TASK, r"\1"), (PRIORITY, "")):
         text = pattern.sub(kept, text)
     return text
 

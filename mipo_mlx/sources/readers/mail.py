@@ -12,7 +12,7 @@ from email.utils import parseaddr
 from ..decode import decode, is_me
 from ..note import Note, Skip, Tally
 from ..note_file import LIMIT, NoteFile
-from ..quoted import FORWARDED
+from ..quoted_mail import is_header, without_phone
 from .html import parse_html
 from .plain import paragraphs
 
@@ -125,7 +125,7 @@ def own_words(text: str) -> str:
     end = len(lines)
     for number, line in enumerate(lines):
         headers = " ".join(lines[number + 1 : number + 4])
-        if line.rstrip("\n") in ("-- ", "--") or (FORWARDED.match(line) and ("@" in line or ":" in headers)):
+        if line.rstrip("\n") in ("-- ", "--") or is_header(line) and ("@" in line or ":" in headers or "：" in headers):
             end = number
             break
     kept: list[str] = []
@@ -140,4 +140,4 @@ def own_words(text: str) -> str:
             kept.append("")
         else:
             kept.append(line)
-    return "\n".join(kept)
+    return "\n".join(without_phone(kept))

@@ -17,7 +17,10 @@ from ..note_file import NoteFile
 from .plain import paragraphs
 
 BIDI = dict.fromkeys(map(ord, "\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"))
-DATE = re.compile(r"(?<!\d)\d{1,4}(?: ?[./-] ?| ?[年년] ?)\d{1,2}(?: ?[./-] ?| ?[月월] ?)\d{1,4}(?!\d)[日일.]?")
+DATE = re.compile(
+    r"(?<!\d)\d{1,4}(?: ?[./-] ?| ?[年년] ?)\d{1,2}(?: ?[./-] ?| ?[月월] ?)\d{1,4}(?!\d)[日일.]?"
+    r"|[^\W\d_]{3,9}\.? \d{1,2},? \d{4}|\d{1,2}\.? (?:de )?[^\W\d_]{3,10}\.?,? (?:de )?\d{4}"  # Nov 3, 2023; 3 nov. 2023
+)
 TIME = re.compile(r"(?<!\d)\d{1,2} ?(?:[:.：h]|[時시点點]) ?\d{2}(?: ?(?:[:.：]|min|[分분]) ?\d{2})?(?!\d)")
 BRACKETED = re.compile(r"\[([^\[\]\n]{4,60})\]:? ?(.*)")
 DASHED = re.compile(r"([^\n]{4,48}?) [-–—] (.*)")
@@ -26,10 +29,23 @@ NAMED = re.compile(r"\[(?P<name>[^\[\]\n]{1,40})\] \[([^\[\]\n]{4,40})\] (?P<tex
 DAY = re.compile(
     r"[\W_]*(?P<day>\d{4} ?[./년年-] ?\d{1,2} ?[./월月-] ?\d{1,2})[^\d\n]{0,40}"
 )  # a line above the messages of one day
+SPACED = re.compile(r"([^\n]{8,48}?), ([^,:\n]{1,40} : .*)")  # KakaoTalk of a telephone: the stamp, the name, the text
+# The stamp and the name on a line of their own, the text below: Discord, QQ and WeChat.
+ALONE = re.compile(
+    r"\[(?P<in>[^\[\]\n]{8,40})\] (?P<name>[^\[\]:\n]{1,40})"
+    r"|(?P<who>[^\d:\n][^:\n]{0,40}?)[ \t]+(?P<behind>\d{4}[-/]\d{1,2}[-/]\d{1,2} \d{1,2}:\d\d:\d\d)"
+    r"|(?P<before>\d{4}[-/]\d{1,2}[-/]\d{1,2} \d{1,2}:\d\d:\d\d)[ \t]+(?P<nick>[^:\n]{1,40}?)(?:\(\d{4,12}\)|<[^<>\n]{3,60}>)"
+)
+EXPORTED = re.compile(  # of iMessage: the stamp, and the name on the next line
+    r"^(?P<stamp>[A-Z][a-z]{2} \d\d, \d{4} {1,2}\d{1,2}:\d\d:\d\d [AP]M)(?: \([^()\n]{4,80}\))?\n(?P<name>[^\n]{1,40})$",
+    re.MULTILINE,
+)
+REACTIONS = re.compile(r"\s*\(- [^()\n]{1,300} -\)\s*$")  # of Signal, behind a message
 BEHIND = re.compile(r"([^\[\]\n:]{1,60}), \[([^\[\]\n]{4,40})\]:?")  # the name first, the text on the next line
 WRITER = re.compile(
     r"(?:<(?P<nick>[^<>\s]{1,40})> (?P<words>.*)|(?P<tab>[^\t\n]{1,40})\t(?P<cell>.*)|(?P<name>[^:\n]{1,60}?)(?:: (?P<text>.*)|:))"
 )
+BEGINS_PROSE = re.compile(r".{160}|#{1,6} |---\s*$")
 DIGIT = re.compile(r"\d")
 LETTERS = 20  # of a stamp, at most: "de la tarde", "오후"
 
@@ -100,7 +116,7 @@ class Message:
 
 def read_messages(text: str, file: NoteFile, tally: Tally, me: str | None) -> list[Note]:
     """One note for each day on which the owner wrote. Raises Skip where it is not known which writer that is."""
-    messages = list(messages_of(text))
+    messages = list(messages_of(_on_one_line(text)))
     by_people = _by_people(messages)
     user = owner_of([message.writer for message in by_people], me, file)
     own = [message for message in by_people if message.writer == user]
@@ -120,16 +136,28 @@ def notes_of_days(messages: Iterable[tuple[int, str, str]], file: NoteFile, with
 
 def is_messages(text: str) -> bool:
     """Whether a text is a chat: its lines begin with times and writers, and few writers come again and again."""
-    lines = [line for line in text[:40_000].split("\n") if line.strip()][:80]
-    if not any(map(header, lines[:3])):
+    lines = [line for line in _on_one_line(text[:40_000]).split("\n") if line.strip()][:80]
+    if not any(map(header, lines[:6])):
         return False
     headers = [header(line) for line in lines]
+    first = next(place for place, line in enumerate(headers) if line)
+    if any(map(BEGINS_PROSE.match, lines[:first])):  # a note that quotes a chat is none
+        return False
+    lines, headers = lines[first:], headers[first:]
     stamped = [message for message in headers if message]
     writers = Counter(line.writer for line in stamped if line.writer)
     if len(stamped) < max(2, len(lines) / 4) or sum(writers.values()) < len(stamped) / 2:
         return False
+    above = not any(line.text for line in stamped)  # every name stands above its message, as a diary's places do
+    if above and len(writers) > sum(writers.values()) / 2:
+        return False
     dated = sum(bool(line.day) for line in stamped) > 0.8 * len(lines)
     return len(writers) <= max(2, sum(writers.values()) / 2) or dated and len(writers) <= 9
+
+
+def _on_one_line(text: str) -> str:
+    """The text with the stamp and the name of an iMessage on one line: the number of lines stays."""
+    return EXPORTED.sub(lambda match: f"\n[{match['stamp']}] {match['name']}", text) if "M" in text else text
 
 
 def header(line: str) -> Message | None:
@@ -145,10 +173,15 @@ def header(line: str) -> Message | None:
     named = NAMED.fullmatch(digits)
     if named and stamp(named[2]) is not None:
         return Message(0, "", nfc(bare[named.start("name") : named.end("name")]), bare[named.start("text") :], marked)
-    for pattern in (BRACKETED, DASHED, BARE):
+    if (alone := ALONE.fullmatch(digits)) and (day := stamp(alone["in"] or alone["behind"] or alone["before"])):
+        group = next(name for name in ("name", "who", "nick") if alone[name])
+        name = bare[alone.start(group) : alone.end(group)].strip()
+        if len(name.split()) <= 4 and not name.endswith((".", "!", "?", "…", "。")):
+            return Message(0, day, nfc(name), "", marked)
+    for pattern in (BRACKETED, DASHED, SPACED, BARE):
         match = pattern.fullmatch(digits)
         day = stamp(match[1]) if match else None
-        if match and day is not None and (day or pattern is not DASHED):
+        if match and day is not None and (day or pattern not in (DASHED, SPACED)):
             writer = WRITER.fullmatch(bare[match.start(2) :])
             if not writer:
                 return Message(0, day, "", "", marked)
@@ -201,7 +234,8 @@ def _by_people(every: list[Message]) -> list[Message]:
     kept = []
     for message in every:
         app = message.text.startswith("\u200e") and (marks_tell or message.marked)
-        lines = [line.translate(BIDI).strip() for line in re.sub(r"\u200e<[^<>\n]*>", "", message.text).split("\n")]
+        words = REACTIONS.sub("", re.sub(r"\u200e<[^<>\n]*>", "", message.text))
+        lines = [line.translate(BIDI).strip() for line in words.split("\n")]
         text = "\n".join(line for line in lines if not any(kind.fullmatch(line) for kind in (BRACKETS, FILE, OWN_LINES))).strip()
         if text and not app:
             kept.append(replace(message, text=text))

@@ -6,6 +6,7 @@ from ..licences import refuse_list
 from ..note import Note, Tally
 from ..note_file import NoteFile
 from .plain import labels, markdown_blocks, title_of
+from .saved_chats import refuse_unmarked
 
 HEADING = re.compile(r"^(\*+)\s+(?:(?:TODO|DONE|NEXT|WAITING|CANCELLED|CANCELED|HOLD|SOMEDAY)\s+)?(?:\[#\w\]\s*)?(.*)$")
 TAGS = re.compile(r"\s+:[\w@#%:]+:\s*$")
@@ -16,6 +17,8 @@ PLANNING = re.compile(r"^\s*(?:SCHEDULED|DEADLINE|CLOSED|CLOCK):")
 LINK = re.compile(r"\[\[([^\[\]]+)\](?:\[([^\[\]]+)\])?\]")
 KEYWORD = re.compile(r"^\s*#\+(\w+):\s*(.*)$")
 BLOCK = re.compile(r"^\s*#\+(begin|end)_(\w+)", re.IGNORECASE)
+OTHERS = ("quote", "response")  # blocks with the words of others: a quote, what an assistant answered
+RESULT = re.compile(r"\s*: |\s*:$")  # what a program printed
 DRAWER = re.compile(r"^\s*:[\w-]+:\s*$")
 EMPHASIS = re.compile(r"(?<![\w*/=~+])([*/=~+])(\S(?:[^\n]{0,200}?\S)?)\1(?![\w*/=~+])")
 ITEM = re.compile(r"^(\s*)[-+]\s+(?:\[[ X-]\]\s+)?")
@@ -25,6 +28,7 @@ IMAGE = re.compile(r"\.(?:png|jpe?g|gif|svg|webp)$", re.IGNORECASE)
 def read_org(file: NoteFile, tally: Tally) -> list[Note]:
     text = file.text(tally)
     refuse_list(text)
+    refuse_unmarked(text)
     title, written = to_markdown(text)
     _, blocks = markdown_blocks(file, tally, written)
     tags = {f"#{tag.casefold()}" for line in TAGGED.findall(text) for tag in re.findall(r"[\w@%]+", line)}
@@ -45,7 +49,7 @@ def to_markdown(text: str) -> tuple[str, str]:
         elif mark:
             kind = mark[2].lower()
             comment = kind == "comment" and mark[1].lower() == "begin"
-            quote = kind == "quote" and mark[1].lower() == "begin"
+            quote = kind in OTHERS and mark[1].lower() == "begin"
             if kind in ("src", "example", "export"):
                 fence = "```" if mark[1].lower() == "begin" else ""
                 lines.append("```")
@@ -56,7 +60,7 @@ def to_markdown(text: str) -> tuple[str, str]:
         elif keyword:
             title = keyword[2].strip() if keyword[1].upper() == "TITLE" else title
             lines.append("")
-        elif comment or PLANNING.match(line) or line.startswith("# ") or re.fullmatch(r"\s*#|\s*-{5,}", line):
+        elif comment or RESULT.match(line) or PLANNING.match(line) or line.startswith("# ") or re.fullmatch(r"\s*#|\s*-{5,}", line):
             lines.append("")
         else:
             lines.append(f"> {line}" if quote else _line(line))

@@ -11,9 +11,10 @@ from ..licences import refuse_licence, refuse_list
 from ..markdown import SPACE, TAG, parse, plain_text
 from ..note import Block, NotANote, Note, Tally
 from ..note_file import NoteFile
-from ..plugins import tags_of
+from ..plugins import refuse_clippings, tags_of
 from ..quoted import cut_lines, own_blocks, settle
 from .dialogues import own_turns, without_others
+from .saved_chats import refuse_unmarked
 from .threads import without_threads
 
 ITEM = re.compile(r"\s*(?:[-*+•–]|\d+[.)])\s+")
@@ -54,6 +55,8 @@ def own_text(file: NoteFile, text: str, removed: Counter, me: str | None) -> str
     """The text without the words of assistants and other speakers. Raises Skip for a licence, a list or a dialogue of others."""
     refuse_licence(text)
     refuse_list(text)
+    refuse_unmarked(text)
+    refuse_clippings(text)
     lines = own_turns(text.split("\n"), removed)
     lines = without_others(lines, file.stem, me, removed)
     return "\n".join(without_threads(lines, removed))

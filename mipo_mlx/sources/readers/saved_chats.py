@@ -1,0 +1,61 @@
+"""Chats that a program saved in a layout of its own, without names before the turns: Perplexity, aider, Claude Code, gptel, [INST].
+
+Each layout is known by a mark that only this program writes. `dialogues` reads those that name their speakers.
+"""
+
+import re
+
+from ..note import NotANote
+
+GPTEL = re.compile(
+    r"^(?:[ \t]*:GPTEL_BOUNDS:|(?:%|#|;|<!--)?[ \t]*(?:eval: \(gptel-mode|gptel--bounds))", re.MULTILINE | re.IGNORECASE
+)
+INSTRUCTION = re.compile(r"[ \t]*(?:<s>)?[ \t]*\[INST\](?P<text>.*)")
+FEWEST = 2
+Turns = dict[int, tuple[str, str]]  # number of the line -> ("user" or "assistant", what stands behind its mark)
+
+
+def turns_of_program(lines: list[str]) -> Turns:
+    """The turns of a text that one of these programs saved; none of another text."""
+    beginning = "\n".join(lines[:40])
+    if "# aider chat started at" in beginning:
+        return _marked(lines, "#### ")
+    if "pplx" in beginning and any("\u2042" in line for line in lines):
+        return _marked(lines, "# ")
+    if sum(line.startswith("\u23fa") for line in lines) >= FEWEST:  # what Claude Code shows before an answer
+        return _marked(lines, "> ")
+    if any("[/INST]" in line for line in lines):
+        return _instructions(lines)
+    return {}
+
+
+def refuse_unmarked(text: str) -> None:
+    """Raises NotANote for a chat of gptel: which characters are the assistant's stands in numbers that edits make wrong."""
+    if GPTEL.search(text[:4000]) or GPTEL.search(text[-1000:]):
+        raise NotANote("chats with an assistant whose turns are not marked")
+
+
+def _marked(lines: list[str], mark: str) -> Turns:
+    """The owner's lines begin with `mark`, all others are the assistant's."""
+    turns: Turns = {0: ("assistant", "")}
+    own = False
+    for number, line in enumerate(lines):
+        if line.startswith(mark):
+            turns[number], own = ("user", line[len(mark) :]), True
+        elif own and line.strip():
+            turns[number], own = ("assistant", ""), False
+    return turns
+
+
+def _instructions(lines: list[str]) -> Turns:
+    turns: Turns = {}
+    for number, line in enumerate(lines):
+        opening = INSTRUCTION.match(line)
+        if opening:
+            text, closing, _ = opening["text"].partition("[/INST]")
+            turns[number] = ("user", text)
+            if closing and number + 1 < len(lines):
+                turns[number + 1] = ("assistant", "")
+        elif "[/INST]" in line:
+            turns[number] = ("assistant", "")
+    return turns

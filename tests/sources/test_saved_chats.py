@@ -1,0 +1,107 @@
+"""Chats with assistants saved in further layouts: signs for names, other languages, outlines, chat templates, single programs."""
+# ruff: noqa: E501
+
+import json
+
+import pytest
+
+from .test_cases import notes_of, written
+
+A, B = "I planted forty cloves of garlic behind the shed.", "My sister visits me on Sunday, so I bake."
+X, Y = "Penguins huddle in rotating circles to stay warm.", "The committee wants a new pump before winter."
+KEPT = {  # (before the owner's turn, behind it, before the assistant's, behind it): the owner's turns stay
+    "signs": ("🧑 ", "\n\n", "🤖 ", "\n\n"),
+    "coders": ("🧑‍💻 ", "\n\n", "🤖: ", "\n\n"),
+    "german": ("Du hast gesagt:\n", "\n\n", "ChatGPT hat gesagt:\n", "\n\n"),
+    "french": ("Vous avez dit :\n", "\n\n", "ChatGPT a dit :\n", "\n\n"),
+    "portuguese": ("Você disse:\n", "\n\n", "O ChatGPT disse:\n", "\n\n"),
+    "spanish": ("Dijiste:\n", "\n\n", "ChatGPT dijo:\n", "\n\n"),
+    "copilot": ("You said\n", "\n\n", "Copilot said\n", "\n\n"),
+    "ai behind": ("### Utilisateur\n", "\n\n", "### Assistant IA\n", "\n\n"),
+    "ai before": ("**Usuario:** ", "\n\n", "**AI assistant:** ", "\n\n"),
+    "agent": ("_**User**_\n\n", "\n\n---\n\n", "_**Agent (model default)**_\n\n", "\n\n---\n\n"),
+    "at": ("@user\n", "\n", "@assistant\n", "\n"),
+    "outline": ("- ", "\n", "\t- 🤖 ", "\n\t\t- Next, see below.\n"),
+    "chatml": ("<|im_start|>user\n", "<|im_end|>\n", "<|im_start|>assistant\n", "<|im_end|>\n"),
+    "gemma": ("<start_of_turn>user\n", "<end_of_turn>\n", "<start_of_turn>model\n", "<end_of_turn>\n"),
+    "llama 3": (
+        "<|start_header_id|>user<|end_header_id|>\n",
+        "<|eot_id|>\n",
+        "<|start_header_id|>assistant<|end_header_id|>\n",
+        "<|eot_id|>\n",
+    ),
+    "inst": ("[INST] ", " [/INST]\n", "", "\n"),
+    "claude code": ("> ", "\n\n", "⏺ ", "\n\n"),
+}
+
+
+@pytest.mark.parametrize("layout", KEPT)
+def test_the_owners_turns_stay(tmp_path, layout):
+    before, behind, opening, closing = KEPT[layout]
+    text = "".join(f"{before}{own}{behind}{opening}{other}{closing}" for own, other in ((A, X), (B, Y)))
+    notes, tally = written(tmp_path, {"a.md": text})
+    assert notes["a.md"].replace("- ", "").split("\n") == [A, B]
+    assert tally.removed["turns of an assistant"] == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"# aider chat started at 2023-11-03 18:22:10\n\n> Aider v0.60.0\n\n#### {A}\n\n{X}\n\n> Tokens: 3k\n\n#### {B}\n\n{Y}\n",
+        f'<img src="https://r2cdn.perplexity.ai/pplx-full-logo.png"/>\n\n# {A}\n\n{X} [^1]\n\n## More\n{Y}\n\n---\n\n# {B}\n\n{X}\n\n⁂\n',
+    ],
+)
+def test_programs_with_a_layout_of_their_own(tmp_path, text):
+    notes, _ = written(tmp_path, {"a.md": text})
+    assert list(notes.values()) == [f"{A}\n{B}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.org", f":PROPERTIES:\n:GPTEL_MODEL: m\n:GPTEL_BOUNDS: ((response (60 120)))\n:END:\n{A}\n\n{X}\n"),
+        ("a.md", f"{A}\n\n{X}\n\n<!-- Local Variables: -->\n<!-- gptel--bounds: ((response (60 120))) -->\n"),
+        ("a.txt", f"{A}\n\n{X}\n\n# gptel--bounds: ((60 . 120))\n"),
+    ],
+)
+def test_a_chat_whose_turns_are_not_marked_is_left_alone(tmp_path, name, text):
+    notes, tally = written(tmp_path, {name: text, "b.md": B})
+    assert list(notes) == ["b.md"] and tally.left_alone["chats with an assistant whose turns are not marked"] == 1
+
+
+@pytest.mark.parametrize("block", ["response", "quote", "RESPONSE"])
+def test_answers_in_org(tmp_path, block):
+    notes, _ = written(
+        tmp_path, {"a.org": f"* Garden\n{A}\n#+begin_{block}\n{X}\n#+end_{block}\n* Week\n{B}\n#+RESULTS:\n: 42 pumps\n"}
+    )
+    assert not {X, "42"} & {part for note in notes.values() for part in note.split("\n")} and B in "".join(notes.values())
+
+
+def test_deepseek_names_the_kinds_of_parts(tmp_path):
+    parts = [[("REQUEST", A)], [("THINK", Y), ("RESPONSE", X)], [("REQUEST", B)]]
+    mapping = {
+        str(n): {
+            "id": str(n),
+            "parent": str(n - 1) if n else None,
+            "message": {"model": "m", "fragments": [{"type": kind, "content": text} for kind, text in some]},
+        }
+        for n, some in enumerate(parts)
+    }
+    (tmp_path / "conversations.json").write_text(json.dumps([{"id": "x", "title": "Garden", "mapping": mapping}]))
+    notes, _ = notes_of(tmp_path)
+    assert list(notes.values()) == [f"{A}\n{B}"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "🧑 My father taught me to sail.\n\n👩 My mother taught me to bake.\n\n🧑 My brother teaches me patience.",
+        "- I keep bees\n\t- 🤖 is what my son calls the extractor\n- I sell honey",
+        "**Agent:** my aunt sold houses for thirty years.\n\n**Buyer:** that was me in 2019.",
+        "Hai detto che vieni domenica.\n\nIo preparo la torta di prugne.",
+        "> Old words of somebody\n\nI like them.\n\n[INSTALL] the shelf on Monday.",
+    ],
+)
+def test_notes_that_only_look_like_a_chat(tmp_path, text):
+    notes, tally = written(tmp_path, {"a.md": text})
+    assert not tally.removed["turns of an assistant"] and notes["a.md"].count(".") >= text.count(".") - 1

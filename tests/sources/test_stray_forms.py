@@ -1,0 +1,100 @@
+"""Marks and data of further programs: drawings within an address, wikis, Logseq pages outside of a graph, Evernote, e-book readers."""
+# ruff: noqa: E501
+
+import pytest
+
+from .test_cases import written
+
+A, B, X = "I planted forty cloves of garlic.", "My sister visits me on Sunday.", "Penguins huddle in circles to stay warm."
+UUID = "6425512c-9e6d-47ae-b24c-a42b6992d6ed"
+ENEX = (
+    '<?xml version="1.0"?><en-export><note><title>Day</title>{}<content><![CDATA[<en-note>{}</en-note>]]></content></note>'
+    f"<note><title>Own</title><content><![CDATA[<en-note><div>{B}</div></en-note>]]></content></note></en-export>"
+)
+
+
+@pytest.mark.parametrize(
+    "drawing",
+    [
+        '![a](data:image/svg+xml;utf8,<svg xmlns="http://www.w3.org/2000/svg"><text>words of a drawing</text></svg>)',
+        '<img src="data:image/svg+xml;charset=utf-8,<svg><title>words</title></svg>">',
+        "[i]: data:image/svg+xml,<svg><desc>words</desc></svg>",
+    ],
+)
+def test_a_drawing_within_an_address(tmp_path, drawing):
+    notes, _ = written(tmp_path, {"a.md": f"{A}\n\n{drawing}\n\n{B}"})
+    assert not {"svg", "words", "data:"} & set(notes["a.md"].replace(">", " ").replace("<", " ").split())
+    assert A in notes["a.md"] and B in notes["a.md"]
+
+
+@pytest.mark.parametrize("code", ["`r nrow(bees)`", "`{python} len(bees)`", "`python len(bees)`", "`julia length(bees)`"])
+def test_code_that_is_run_within_a_line(tmp_path, code):
+    notes, _ = written(tmp_path, {"a.md": f"I have {code} hives."})
+    assert notes["a.md"] == "I have  hives." or notes["a.md"] == "I have hives."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"Content-Type: text/x-zim-wiki\nWiki-Format: zim 0.6\nCreation-Date: 2023-11-03T18:22:10+01:00\n\n====== Day ======\n{A}",
+        f"= Day =\n\n== Garden ==\n{A}",
+        f"==== Day ====\n\n{A}\n",
+    ],
+)
+def test_headings_of_wikis(tmp_path, text):
+    notes, _ = written(tmp_path, {"a.txt": text})
+    assert "==" not in notes["a.txt"] and "Wiki" not in notes["a.txt"] and notes["a.txt"].endswith(A)
+
+
+@pytest.mark.parametrize(
+    "marks",
+    [
+        f"- {A}\n  collapsed:: true\n  id:: {UUID}\n",
+        f"- TODO {A}\n  SCHEDULED: <2024-02-25 Sun>\n  :LOGBOOK:\n  CLOCK: [2024-02-25 Sun 13:15:31]\n  :END:\n",
+        f"- #+BEGIN_QUERY\n  {{:title x :query [:find b]}}\n  #+END_QUERY\n- {A}\n- #+BEGIN_QUOTE\n  {X}\n  #+END_QUOTE\n",
+        f'- {{{{query (and [[a]] (task TODO))}}}}\n- [:span {{:style {{:color "red"}}}} "painted"]\n- DOING {A}\n',
+    ],
+)
+def test_a_page_of_logseq_wherever_it_lies(tmp_path, marks):
+    notes, _ = written(tmp_path, {"journal/2024_02_25.md": f"{marks}- {B}"})
+    assert list(notes.values()) == [f"{A}\n{B}"]
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "right"),
+    [
+        ("", f'<div>{A}</div><en-crypt hint="h">AAAABBBB</en-crypt>', [A, B]),
+        ("<note-attributes><source>web.clip7</source></note-attributes>", f"<div>{X}</div>", [B]),
+        ("<note-attributes><source>mobile.ios</source></note-attributes>", f"<div>{A}</div>", [A, B]),
+    ],
+)
+def test_what_evernote_keeps_that_is_not_its_owners(tmp_path, head, body, right):
+    notes, _ = written(tmp_path, {"a.enex": ENEX.format(head, body)})
+    assert list(notes.values()) == right
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Your Highlight on page 3 | Added on Friday",
+        "Ihre Markierung auf Seite 4 | Hinzugefügt am",
+        "您在位置 #12 的标注 | 添加于 2023年",
+    ],
+)
+def test_highlights_of_an_e_book_reader(tmp_path, line):
+    entry = f"Book (Author)\n- {line} 3\n\n{X}\n==========\n"
+    notes, tally = written(tmp_path, {"My Clippings.txt": entry * 3, "b.md": B})
+    assert list(notes) == ["b.md"] and tally.left_alone["highlights of books and articles"] == 1
+
+
+@pytest.mark.parametrize("quote", [f"„{X}“ – Goethe", f"„{X}“ (Rilke)", f"»{X}« – Goethe", f"„{X} {X}“"])
+def test_german_quotations(tmp_path, quote):
+    notes, tally = written(tmp_path, {"a.md": f"{quote}\n\n{A}"})
+    assert notes["a.md"] == A and tally.removed["quotations"] == 1
+
+
+def test_japanese_in_seven_bits(tmp_path):
+    text = "今日は納屋の裏ににんにくを四十個植えたので膝が痛い。"
+    (tmp_path / "a.txt").write_bytes(text.encode("iso2022_jp"))
+    notes, tally = written(tmp_path, {"b.md": B})
+    assert notes["a.txt"] == text and "iso-2022-jp" in tally.recoded[0].values()
