@@ -6,6 +6,7 @@ The notes are read into a temporary folder. Of the model, the tokenizer and the 
 import re
 import shutil
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -213,6 +214,21 @@ def times(work: Work, parameters: int, rate: float) -> Times:
     )
 
 
+def measured(work: Work, parameters: int, recipe: Recipe) -> Times:
+    """How long `work` takes: on a GPU by a trial of the base's sizes, on a CPU by the speed of its matrix products."""
+    if not backend.on_cpu():
+        from ..models.load import model_config, resolve
+        from . import trial
+
+        config = model_config(recipe.model)
+        if resolve(recipe.model, weights=False).suffix == ".gguf":
+            config |= {"quantization": {"group_size": 32, "bits": 4}}
+        with suppress(KeyError, TypeError, ValueError, RuntimeError):  # of a base with odd parts, or without memory for the trial
+            each = trial.seconds(config, recipe)
+            return Times(work.sampled * each.sampled, work.scored * each.scored, work.trained * each.trained)
+    return times(work, parameters, backend.sgemm_rate())
+
+
 def describe(run: Run, reporter: Reporter) -> str:
     """The plan as text. Raises what `preflight.settings` raises, and what reading the notes or the pair file raises."""
     backend.start()
@@ -246,7 +262,7 @@ def describe(run: Run, reporter: Reporter) -> str:
     planned = memory_plan.choose(model, recipe.training, longest, device.budget, most_pairs=together)
     advice = memory_plan.advice(planned, model, recipe.training, longest, device.budget)
     advice = advice or memory_plan.crowded(planned, device)
-    needed = times(work, parameters, backend.sgemm_rate())
+    needed = measured(work, parameters, recipe)
     gone = dropped.get("passages", {}).get("dropped", {})
     notes = f"notes      {dropped.get('notes')}: {len(contexts)} contexts ({_sides(work.contexts)})" + (
         f"; dropped {', '.join(f'{n} {why}' for why, n in gone.items() if n)}" if gone else ""
