@@ -1,7 +1,7 @@
 """How long a token takes on this GPU, by a short trial: a base of one and of three layers with random weights.
 
-It samples, scores and trains. A dry run multiplies by what it measures. The two models differ by two layers, which tells a layer from the output head. A CPU needs
-no trial: its shares of the speed of matrix products are known from whole runs (dry_run.py).
+It samples, scores and trains. A dry run multiplies by what it measures. The two models differ by two layers, which tells a layer
+from the output head. A CPU needs no trial: its shares of the speed of matrix products are known from whole runs (dry_run.py).
 """
 
 import time
