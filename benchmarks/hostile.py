@@ -129,7 +129,7 @@ def model(path: Path) -> None:
 
 
 def pairs(path: Path) -> None:
-    for where, row in exchange._rows(path):
+    for where, row in exchange._rows(path, Tally()):
         exchange._conversations(exchange._redacted(row), where)
 
 

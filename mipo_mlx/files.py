@@ -137,29 +137,44 @@ def append_jsonl(path: Path, rows: Iterable[dict[str, Any]], seal: bool = True) 
         sync(handle.fileno())
 
 
+def end_torn_line(path: Path) -> None:
+    """Let the next row begin on a line of its own, where a kill left half a row: that one is lost, and no other."""
+    with open(path, "rb+") as handle:
+        if handle.seek(0, os.SEEK_END) and (handle.seek(-1, os.SEEK_END), handle.read(1))[1] != b"\n":
+            handle.write(b"\n")
+
+
 def read_jsonl(path: Path) -> list[Any]:
     """The rows of `path`; [] where there is no file. A torn last line (no newline, or broken JSON) is dropped.
 
     Raises Failure for another line that is broken, and for a row that is not as it was when it was sealed.
     """
+    rows = []
+    for _, row in numbered_rows(path):
+        if isinstance(row, Failure):
+            raise row
+        rows.append(row)
+    return rows
+
+
+def numbered_rows(path: Path) -> Iterator[tuple[int, Any]]:
+    """(line from 1, row) as `read_jsonl` reads them; in place of a row that is broken or damaged, the Failure that says so."""
     path = Path(path)
     if not path.exists():
-        return []
+        return
     lines = path.read_bytes().split(b"\n")
     lines.pop()  # the text behind the last newline: nothing, or a torn line
-    rows = []
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            if number == len(lines):
-                break
-            raise Failure(f"{path}:{number}: broken JSON ({error}); {AGAIN}") from None
+            if number < len(lines):
+                yield number, Failure(f"{path}:{number}: broken JSON ({error}); {AGAIN}")
+            continue
         seal = row.pop(SEAL, None) if isinstance(row, dict) else None
         if seal is not None and sealed(row)[SEAL] != seal:
-            raise Failure(f"{path}:{number}: damaged, since its hash is another one; {AGAIN}")
-        rows.append(row)
-    return rows
+            row = Failure(f"{path}:{number}: damaged, since its hash is another one; {AGAIN}")
+        yield number, row
 
 
 def to_row(record: Any) -> dict[str, Any]:

@@ -143,12 +143,14 @@ def test_json_of_endless_nesting_is_broken_json(tmp_path, place):
     from mipo_mlx.evaluation import checkable, endpoint
     from mipo_mlx.models import weight_files
     from mipo_mlx.pairs import exchange
+    from mipo_mlx.sources.note import Tally
 
     deep, path = "[" * 100_000, tmp_path / "a.jsonl"
     path.write_text(f"{deep}\n{{}}\n")
+    (tmp_path / "deep.jsonl").write_text(deep)
     (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(deep)) + deep.encode())
     reads = {
-        "pairs": lambda: exchange._rows(path),
+        "pairs": lambda: exchange._rows(tmp_path / "deep.jsonl", Tally()),
         "judge": lambda: endpoint._content(deep.encode(), endpoint.Endpoint("http://127.0.0.1:9/v1", "m", 1.0)),
         "run": lambda: read_json(path),
         "rows": lambda: read_jsonl(path),

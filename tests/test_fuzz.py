@@ -153,7 +153,7 @@ def test_pair_file(tmp_path):
     def one(data):
         (tmp_path / "a.jsonl").write_bytes(data)
         try:
-            for where, row in exchange._rows(tmp_path / "a.jsonl"):
+            for where, row in exchange._rows(tmp_path / "a.jsonl", Tally()):
                 exchange._conversations(row, where)
         except UserError as error:
             assert "\n" not in str(error)

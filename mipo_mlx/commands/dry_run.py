@@ -21,7 +21,9 @@ from ..progress import Reporter, duration, shortened
 from ..recipe import Dataset, Recipe
 from ..records import HELDOUT, TRAIN, VALIDATION, Context, Pair, Prompt
 from ..run import STAGES, Run, changed, outputs, steps
+from ..sources.note import Tally
 from ..sources.rank import score
+from ..sources.sparing import warn_of_spared
 from . import preflight
 
 # Shares of the measured matrix rate that each kind of work reaches, from runs of the demo on two CPU cores. Memory and many small
@@ -251,7 +253,9 @@ def describe(run: Run, reporter: Reporter) -> str:
     named = recipe.training.reference != "base"
     if recipe.pairs.file:
         window = window_of(model_config(recipe.model), 0)
-        pairs = import_pairs(Path(recipe.pairs.file), load_tokenizer(recipe.model), recipe, window)
+        tally = Tally()
+        pairs = import_pairs(Path(recipe.pairs.file), load_tokenizer(recipe.model), recipe, window, tally)
+        warn_of_spared("pairs", tally, reporter)
         work = count_pairs(recipe, pairs)
     else:
         work = count(recipe, contexts, prompts)

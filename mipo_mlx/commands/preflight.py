@@ -14,6 +14,8 @@ from ..memory import contexts
 from ..progress import Reporter
 from ..recipe import Dataset, Recipe
 from ..run import Run
+from ..sources.note import Tally
+from ..sources.sparing import warn_of_spared
 
 
 def check(run: Run, upto: str, fresh: bool, reporter: Reporter) -> None:
@@ -106,7 +108,9 @@ def _evaluation(recipe: Recipe, reporter: Reporter) -> None:
 
     given = recipe.evaluation.abilities
     if isinstance(given, str):
-        abilities.read_questions(Path(given).expanduser(), recipe.evaluation.abilities_questions, recipe.seed)
+        tally = Tally()
+        abilities.read_questions(Path(given).expanduser(), recipe.evaluation.abilities_questions, recipe.seed, tally)
+        warn_of_spared("questions of evaluation.abilities", tally, reporter)
     if not recipe.evaluation.judge and (recipe.evaluation.judge_model or recipe.evaluation.judge_mode == "rubric"):
         reporter.say("  evaluation.judge: none is named, so judge_mode and judge_model change nothing")
     for name in judge.names(recipe.evaluation):

@@ -14,6 +14,8 @@ from ..engine import logprobs
 from ..errors import UserError
 from ..models.prompts import encode
 from ..records import key_for
+from ..sources.note import Tally
+from ..sources.sparing import as_text, sound, utf_8_lines
 from ..text.numbers import read_number
 from .outcome import Abilities
 from .statistics import SHARE, Measures, key_of, too_few
@@ -23,33 +25,33 @@ WORKING = 320  # tokens for a worked solution
 STEPS = "\n\nSolve the problem step by step. End with a line of #### and the number."
 
 
-def read_questions(path: Path, count: int, seed: int) -> list[dict[str, Any]]:
+def read_questions(path: Path, count: int, seed: int, tally: Tally | None = None) -> list[dict[str, Any]]:
     """`count` rows drawn by the seed: {"question", "choices", "answer": index}, or {"question", "answer": number}.
 
-    Raises UserError for a file that is missing or holds something else.
+    `tally` names the rows that cannot be used. Raises UserError for a file that is missing or has no other rows.
     """
+    where = f"evaluation.abilities: {path}"
     if not path.is_file():
-        raise UserError(f"evaluation.abilities: {path}: no such file; expected JSONL of question, choices and answer")
+        raise UserError(f"{where}: no such file; expected JSONL of question, choices and answer")
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"evaluation.abilities: {path}: cannot be read ({error}); expected JSONL in UTF-8") from None
-    rows = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            rows.append(json.loads(line))
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"evaluation.abilities: {path}:{number}: broken JSON ({error})") from None
-        if not _fits(rows[-1]):
-            raise UserError(
-                f"evaluation.abilities: {path}:{number}: expected question, choices and answer (an index from 0), "
-                "or question and answer (a number)"
-            )
+        lines = utf_8_lines(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{where}: cannot be read ({error}); expected JSONL in UTF-8") from None
+    placed = ((f"{where}:{number}", line) for number, line in lines)
+    rows = list(sound(placed, _question, tally or Tally(), str(path)))
     if not rows:
-        raise UserError(f"evaluation.abilities: {path}: no question in this file")
+        raise UserError(f"{where}: no question in this file")
     return drawn(rows, count, np.random.default_rng(key_for(seed, "ability questions")))
+
+
+def _question(place: str, line: str | None) -> dict[str, Any]:
+    try:
+        row = json.loads(as_text(place, line))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{place}: broken JSON ({error})") from None
+    if not _fits(row):
+        raise UserError(f"{place}: expected question, choices and answer (an index from 0), or question and answer (a number)")
+    return row
 
 
 def _fits(row: Any) -> bool:

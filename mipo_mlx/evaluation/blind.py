@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..files import read_records, sha256
+from ..files import sha256
+from ..pairs.ballots import read_votes
 from ..recipe import Recipe
-from ..records import BASE, NEITHER, TUNED, VOTES, Ballot
+from ..records import BASE, NEITHER, TUNED, Ballot
 from .statistics import Estimate, Resampler, show
 
 ENOUGH = 20  # votes from which the result is shown: who sees it earlier votes to keep or to change it
@@ -39,7 +40,7 @@ def adapters_of(folder: Path) -> str:
 
 def votes_on(folder: Path, adapters: str) -> list[Ballot]:
     """The votes of a run on the adapters with this hash."""
-    return [vote for vote in read_records(folder / VOTES, Ballot) if vote.adapters == adapters]
+    return [vote for _, vote in read_votes(folder) if vote.adapters == adapters]
 
 
 def count(votes: Sequence[Ballot], recipe: Recipe) -> Tally:

@@ -23,7 +23,9 @@ from ..models.chat_template import Messages, render
 from ..models.prompts import encode, encode_text, end_of_turn
 from ..recipe import CONTRASTS_CONTEXTS, Recipe
 from ..records import HELDOUT, TRAIN, VALIDATION, Pair
+from ..sources.note import Tally
 from ..sources.redact import redact
+from ..sources.sparing import as_text, sound, utf_8_lines
 from .grids import seeded
 
 SHAPES = "a string or a list of chat messages ({role, content})"
@@ -32,32 +34,38 @@ TEXTS = ("system", "prompt", "chosen", "rejected", "negatives")
 SPLITS = (TRAIN, VALIDATION, HELDOUT)
 
 
-def import_pairs(path: Path, tokenizer: Any, recipe: Recipe, window: int | None = None) -> list[Pair]:
+def import_pairs(path: Path, tokenizer: Any, recipe: Recipe, window: int | None = None, tally: Tally | None = None) -> list[Pair]:
     """Read the pairs of a JSONL file; `reference` is left empty, and so is `pmi` (the wrong contexts are not known).
 
     `chosen` and `rejected` may be whole conversations that begin alike; then `prompt` may be missing, or one of their turns.
     `rejected` may be a list of strings or of conversations: more than one negative. Every answer ends with the model's end-of-turn
     token once, whether the file writes it or not. Columns `split` and `grid` are kept where they are given. Other pairs get a grid
-    each, and the seed deals the sides. window: how many tokens the model takes. Raises UserError with file and line, or for an
-    objective that these pairs do not suffice for.
+    each, and the seed deals the sides. window: how many tokens the model takes. `tally` names the lines that cannot be used.
+    Raises UserError where there is none beside them, or for an objective that these pairs do not suffice for.
     """
-    rows = _rows(Path(path))
+    tally = Tally() if tally is None else tally
+    rows = _rows(Path(path), tally)
     if recipe.sources.redact:
         rows = [(where, _redacted(row)) for where, row in rows]
     taken = {row.get("grid") for _, row in rows if isinstance(row.get("grid"), int)}
     free = (number for number in itertools.count() if number not in taken)
     vocabulary = Vocabulary(tokenizer)
-    pairs = [pair_of(row if "grid" in row else {**row, "grid": next(free)}, where, vocabulary) for where, row in rows]
-    for (where, _), pair in zip(rows, pairs, strict=True):
+
+    def fitting(where: str, row: dict[str, Any]) -> tuple[str, bool, Pair]:
+        pair = pair_of(row if "grid" in row else {**row, "grid": next(free)}, where, vocabulary)
         length = len(pair.prompt_tokens) + max(map(len, pair.tokens))
         if window is not None and length > window:
             raise UserError(f"{where}: {length} tokens, and the model takes {window}; shorten the pair or remove the line")
-    without = next((where for where, row in rows if "split" not in row), None)
+        return where, "split" in row, pair
+
+    usable = list(sound(rows, fitting, tally))
+    pairs = [pair for _, _, pair in usable]
+    without = next((where for where, given, _ in usable if not given), None)
     if without is None:
         for split in (TRAIN, HELDOUT):
             if all(pair.split != split for pair in pairs):
                 raise UserError(f"{path}: no line has the split {split}; mark some, or leave `split` out of every line")
-    elif any("split" in row for _, row in rows):
+    elif any(given for _, given, _ in usable):
         raise UserError(f"{without}: split: other lines have one and this one has none; give it to every line or to none")
     else:
         pairs = divide(pairs, recipe, path)
@@ -143,18 +151,18 @@ def written_end(tokenizer: Any) -> int:
     return next((token for token in reversed(written) if token in ends), min(ends))
 
 
-def _rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """(file:line, object) of every line that is not blank."""
+def _rows(path: Path, tally: Tally) -> list[tuple[str, dict[str, Any]]]:
+    """(file:line, object) of every line that is not blank; `tally` names those that hold none."""
+    if not path.exists():
+        raise UserError(f"{path}: no such file; pairs.file names JSONL with prompt, chosen and rejected")
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; pairs.file names JSONL with prompt, chosen and rejected") from None
-    except (OSError, UnicodeDecodeError) as error:
+        if not path.is_file():
+            raise UserError(f"{path}: cannot be read (it is no file); expected JSONL with prompt, chosen and rejected")
+        data = path.read_bytes()
+    except OSError as error:
         raise UserError(f"{path}: cannot be read ({error}); expected JSONL with prompt, chosen and rejected") from None
-    rows = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            rows.append((f"{path}:{number}", _row(line, f"{path}:{number}")))
+    lines = ((f"{path}:{number}", line) for number, line in utf_8_lines(data))
+    rows = list(sound(lines, lambda where, line: (where, _row(as_text(where, line), where)), tally))
     if not rows:
         raise UserError(f"{path}: no pairs in this file; expected JSONL with prompt, chosen and rejected")
     return rows
@@ -163,6 +171,10 @@ def _rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
 def _row(line: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
+        if "\\ud" in line or "\\uD" in line:
+            json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{where}: no text, as it has half of a surrogate pair (\\ud800 to \\udfff) alone") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not JSON ({error}); expected one object a line") from None
     if not isinstance(row, dict) or not {"chosen", "rejected"} <= set(row):

@@ -42,6 +42,8 @@ from ..models.prompts import PromptBuilder, window_of
 from ..progress import Reporter
 from ..recipe import Recipe
 from ..records import HELDOUT, TRAIN, Context, Grid, Prompt, key_for
+from ..sources.note import Tally
+from ..sources.sparing import warn_of_spared
 from .ballots import HeldOut, voted_pairs
 from .build import Built, add_said_back, build
 from .exchange import import_pairs
@@ -100,7 +102,9 @@ def from_file(folder: Path, recipe: Recipe, reporter: Reporter) -> Sampled:
     """Pairs made elsewhere, scored by the base; samples.jsonl stays empty."""
     window = window_of(model_config(recipe.model), 0)
     # Read before the weights are loaded, so that a bad line ends the run at once.
-    pairs = import_pairs(Path(recipe.pairs.file), load_tokenizer(recipe.model), recipe, window)  # type: ignore[arg-type]
+    tally = Tally()
+    pairs = import_pairs(Path(recipe.pairs.file), load_tokenizer(recipe.model), recipe, window, tally)  # type: ignore[arg-type]
+    warn_of_spared("pairs", tally, reporter)
     loaded = load(recipe.model)
     write_jsonl(folder / "samples.jsonl", [])
     return Sampled(Built(with_reference(pairs, loaded.model, reporter)), [], 0, {})

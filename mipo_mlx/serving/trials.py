@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation import blind
-from ..files import append_jsonl, read_records, to_row, touch_private
+from ..files import append_jsonl, end_torn_line, read_records, to_row, touch_private
 from ..recipe import Recipe
 from ..records import BASE, NEITHER, TUNED, VOTES, Ballot, Prompt
 from .api import Api, Variant
@@ -134,4 +134,5 @@ def keep(folder: Path, ballot: Ballot) -> None:
     """Add a vote to the run's file, which only its owner may read."""
     path = folder / VOTES
     touch_private(path)
+    end_torn_line(path)
     append_jsonl(path, [to_row(ballot)])

@@ -3,9 +3,9 @@
 The bank has a file for each kind of request. A request of another file or of a data set is personal.
 """
 
-import json
 import random
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,12 @@ from .hub import read_prompts
 from .markdown import parse
 from .note import Skip, Tally
 from .note_file import NoteFile
+from .readers.rows import rows_of
 from .redact import redact
+from .sparing import sound
 
 BANK = {PERSONAL: "prompts.txt", HALF_PERSONAL: "half_personal.txt", GENERAL: "general.txt", CHORES: "chores.txt"}
+LIMIT = 64 << 20  # bytes of a file of requests
 COLUMNS = ("prompt", "instruction", "question", "text", "turns", "messages")
 WORD = re.compile(r"\w+")
 
@@ -106,17 +109,13 @@ def _from_file(path: Path, tally: Tally) -> list[tuple[str, str]]:
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "no such file"
         raise UserError(f"sources.prompts: {path}: {what}; write builtin, or the name of a .txt, .md, .json or .jsonl file")
+    file = NoteFile.on_disk(path)
     try:
-        text = NoteFile.on_disk(path).text(tally, 64 << 20)
+        if path.suffix in (".json", ".jsonl"):
+            return _filled(sound(rows_of(file, tally, LIMIT), _prompt, tally, file.source), tally)
+        text = file.text(tally, LIMIT)
     except Skip as reason:
         raise UserError(f"sources.prompts: {path}: {reason}") from None
-    if path.suffix == ".jsonl":
-        return _filled([_row(line, path, number) for number, line in enumerate(text.split("\n"), 1) if line.strip()], tally)
-    if path.suffix == ".json":
-        values = _json(text, str(path))
-        if not isinstance(values, list):
-            raise UserError(f"{path}: expected a JSON list of prompts")
-        return _filled([_prompt(value, f"{path}: entry {number}") for number, value in enumerate(values, 1)], tally)
     return _markdown(text) if path.suffix in (".md", ".markdown") else read_lines(text)
 
 
@@ -130,24 +129,14 @@ def _markdown(text: str) -> list[tuple[str, str]]:
     return rows
 
 
-def _filled(rows: list[tuple[str, str] | None], tally: Tally) -> list[tuple[str, str]]:
-    filled = [row for row in rows if row]
-    tally.left_alone["rows without a prompt"] += len(rows) - len(filled)
+def _filled(rows: Iterable[tuple[str, str] | None], tally: Tally) -> list[tuple[str, str]]:
+    every = list(rows)
+    filled = [row for row in every if row]
+    tally.left_alone["rows without a prompt"] += len(every) - len(filled)
     return filled
 
 
-def _row(line: str, path: Path, number: int) -> tuple[str, str] | None:
-    return _prompt(_json(line, f"{path}:{number}"), f"{path}:{number}")
-
-
-def _json(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not valid JSON ({error})") from None
-
-
-def _prompt(value: Any, where: str) -> tuple[str, str] | None:
+def _prompt(where: str, value: Any) -> tuple[str, str] | None:
     """(request, topic), or None for a row whose request is empty."""
     if value is None or isinstance(value, str):
         return (value.strip(), "own") if value and value.strip() else None

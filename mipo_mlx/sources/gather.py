@@ -60,25 +60,28 @@ def read_file(file: NoteFile, tally: Tally, sources: Sources) -> list[Note]:
     A file that makes its reader fail, or takes it too long (`limits`), is skipped: one odd note among hundreds does not end a run.
     """
     hide_name: Callable[[str], str] = redact_name if sources.redact else str
-    recoded, broken = len(tally.recoded), tally.broken
+    recoded, broken, skipped = len(tally.recoded), tally.broken, len(tally.skipped)
     try:
         notes = within_limits(partial(_cleaned, hidden=sources.redact), file, tally)
     except NotANote as reason:
         tally.leave(hide_name(file.source), str(reason))
         return []
     except Skip as reason:
-        tally.skip(hide_name(file.source), without_secrets(str(reason), sources))
+        tally.skip(file.source, str(reason))
         return []
     except (UserError, MemoryError):
         raise
     except Exception as error:
-        tally.skip(hide_name(file.source), f"cannot be read ({type(error).__name__})")  # the error's text may quote the note
+        tally.skip(file.source, f"cannot be read ({type(error).__name__})")  # the error's text may quote the note
         return []
     finally:
         tally.hashes[file.source] = file.sha256()
         for entry in tally.recoded[recoded:]:
             entry["file"] = hide_name(entry["file"])
+        for entry in tally.skipped[skipped:]:
+            entry |= {"file": hide_name(entry["file"]), "why": without_secrets(entry["why"], sources)}
     if not notes and tally.broken > broken:
+        del tally.skipped[skipped:]  # the file stands for its parts
         tally.skip(hide_name(file.source), "no part of it can be read")
         return []
     tally.read += 1

@@ -13,13 +13,14 @@ from typing import Any
 
 from ..errors import UserError, first_line
 from ..recipe import Dataset
+from .columnar import TABLES, table_rows
 from .note import Note, Skip, Tally
 from .note_file import NoteFile
 from .readers.plain import paragraphs
-from .readers.rows import parse_json, parse_rows
+from .readers.rows import rows_of
+from .sparing import number_of, sound
 
 FIELD = re.compile(r"\{([\w.]+)\}")
-TABLES = (".parquet", ".csv")
 LIMIT = 2 << 30  # bytes of a local JSON file
 LOCAL = "without a network, write the path of a local copy (.json, .jsonl, .parquet, .csv or a folder) as name"
 
@@ -29,15 +30,18 @@ def read_contexts(given: Dataset, tally: Tally) -> list[Note]:
     template = given.columns.get("context")
     if template is None:
         raise UserError("sources.dataset.columns: key context is missing; name the column that tells about the user")
-    notes = []
-    for number, row in rows(given):
+
+    def note_of(place: str, row: dict[str, Any]) -> Note | None:
         text = fill(template, row, given)
         if not text:
             tally.left_alone["rows without a context"] += 1
-            continue
+            return None
+        number = number_of(place)
         owner = fill(given.columns["note"], row, given) if "note" in given.columns else ""
         blocks = [replace(block, line=number) for block in paragraphs(text)]
-        notes.append(Note(owner or f"{given.name}:{number}", given.name, "", blocks, whole=True))
+        return Note(owner or f"{given.name}:{number}", given.name, "", blocks, whole=True)
+
+    notes = [note for note in sound(rows(given, tally), note_of, tally) if note]
     tally.read += 1
     return notes
 
@@ -47,14 +51,14 @@ def read_prompts(given: Dataset, tally: Tally) -> list[tuple[str, str]]:
     template = given.columns.get("prompt")
     if template is None:
         raise UserError("sources.prompt_dataset.columns: key prompt is missing; name the column with the request")
-    prompts = []
-    for _, row in rows(given):
-        text = fill(template, row, given)
-        if text:
-            prompts.append((text, fill(given.columns["topic"], row, given) if "topic" in given.columns else given.name))
-        else:
-            tally.left_alone["rows without a prompt"] += 1
-    return prompts
+
+    def prompt_of(_: str, row: dict[str, Any]) -> tuple[str, str] | None:
+        if text := fill(template, row, given):
+            return text, fill(given.columns["topic"], row, given) if "topic" in given.columns else given.name
+        tally.left_alone["rows without a prompt"] += 1
+        return None
+
+    return [row for row in sound(rows(given, tally), prompt_of, tally) if row]
 
 
 def fill(template: str, row: dict[str, Any], given: Dataset) -> str:
@@ -82,46 +86,51 @@ def column(row: dict[str, Any], name: str, given: Dataset) -> Any:
     return value
 
 
-def rows(given: Dataset) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(number from 1, row) of the rows that meet `where`."""
+def rows(given: Dataset, tally: Tally) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(name:number from 1, row) of the rows that meet `where`; `tally` names those that cannot be read."""
     path = Path(given.name).expanduser()
-    every = _json_rows(path) if path.suffix in (".json", ".jsonl") else enumerate(_load(given, path), 1)
+    every = _json_rows(path, tally) if path.suffix in (".json", ".jsonl") else enumerate(_load(given, path, tally), 1)
     any_left = False
-    for number, row in every:
-        if all(column(row, name, given) == wanted for name, wanted in given.where.items()):
+
+    def wanted(place: str, row: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
+        fits = all(column(row, name, given) == value for name, value in given.where.items())
+        return (place, row) if fits else None
+
+    for one in sound(((f"{given.name}:{number}", row) for number, row in every), wanted, tally):
+        if one:
             any_left = True
-            yield number, row
+            yield one
     if not any_left:
-        where = ", ".join(f"{name}: {wanted}" for name, wanted in given.where.items())
+        where = ", ".join(f"{name}: {value}" for name, value in given.where.items())
         raise UserError(f"{given.name}: no rows{f' where {where}' if where else ''}")
 
 
-def _json_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
+def _json_rows(path: Path, tally: Tally) -> Iterator[tuple[int, dict[str, Any]]]:
+    def object_of(place: str, row: Any) -> tuple[int, dict[str, Any]]:
+        if not isinstance(row, dict):
+            raise UserError(f"{place}: expected an object with named columns")
+        return number_of(place), row
+
     try:
-        text = NoteFile.on_disk(path).text(Tally(), LIMIT)
+        yield from sound(rows_of(NoteFile.on_disk(path), tally, LIMIT), object_of, tally, path.name)
     except Skip as reason:
         raise UserError(f"{path}: {reason}") from None
-    numbered = parse_rows(text, str(path)) if path.suffix == ".jsonl" else list(enumerate(parse_json(text, str(path)), 1))
-    wrong = next((number for number, row in numbered if not isinstance(row, dict)), None)
-    if wrong is not None:
-        raise UserError(f"{path}:{wrong}: expected an object with named columns")
-    return numbered
 
 
-def _load(given: Dataset, path: Path) -> Iterable[dict[str, Any]]:
+def _load(given: Dataset, path: Path, tally: Tally) -> Iterable[dict[str, Any]]:
     """The rows of a local file or folder; of the Hub's data set where there is neither."""
     if path.is_file():
         if path.suffix not in TABLES:
             raise UserError(f"{path}: a data set is a .json, .jsonl, .parquet or .csv file, a folder of them, or a Hub name")
-        return _table(path)
+        return table_rows(path, tally)
     if path.is_dir():
-        return _folder(given, path)
+        return _folder(given, path, tally)
     if path.suffix in TABLES and path.parent != Path("."):
         raise UserError(f"{path}: no such file")
     return _from_hub(given)
 
 
-def _folder(given: Dataset, path: Path) -> Iterator[dict[str, Any]]:
+def _folder(given: Dataset, path: Path, tally: Tally) -> Iterator[dict[str, Any]]:
     """The rows of every file beneath a folder, in the order of their names: those named after the split, else all."""
     files = sorted(file for file in path.rglob("*") if file.suffix in (*TABLES, ".json", ".jsonl") and file.is_file())
     beneath = path / (given.subset or "")
@@ -132,29 +141,7 @@ def _folder(given: Dataset, path: Path) -> Iterator[dict[str, Any]]:
             f"{path}: no .json, .jsonl, .parquet or .csv file in this folder{f' for {given.subset}' if given.subset else ''}"
         )
     for file in named or files:
-        yield from _table(file) if file.suffix in TABLES else (row for _, row in _json_rows(file))
-
-
-def _table(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a Parquet or CSV file. It is read here: the `datasets` library would ask a host and keep a copy in its cache."""
-    import pyarrow
-    from pyarrow import csv, parquet
-
-    try:
-        if path.suffix == ".parquet":
-            with parquet.ParquetFile(path) as table:
-                for batch in table.iter_batches(batch_size=1024):
-                    yield from batch.to_pylist()
-        else:
-            options = {
-                "parse_options": csv.ParseOptions(newlines_in_values=True),
-                "convert_options": csv.ConvertOptions(timestamp_parsers=["none"]),
-            }
-            with csv.open_csv(path, **options) as table:
-                for batch in table:
-                    yield from batch.to_pylist()
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({first_line(error)}); export it again, or save it as .jsonl") from None
+        yield from table_rows(file, tally) if file.suffix in TABLES else (row for _, row in _json_rows(file, tally))
 
 
 def _from_hub(given: Dataset) -> Any:

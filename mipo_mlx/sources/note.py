@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import UserError
 
 BROKEN = "that cannot be read"
+NAMED = 1000  # parts of files that cannot be read: more are counted and not named
 
 
 class Skip(Exception):
@@ -61,7 +62,7 @@ class Tally:
     """Counts of files, passages and secrets, with reasons for all that is left out; becomes sources.json."""
 
     read: int = 0  # files
-    skipped: list[dict[str, str]] = field(default_factory=list)  # files that look like notes and cannot be read
+    skipped: list[dict[str, str]] = field(default_factory=list)  # what cannot be read: files that look like notes, parts
     left_alone: Counter = field(default_factory=Counter)  # hidden folders, links that loop, files of other kinds
     recoded: list[dict[str, str]] = field(default_factory=list)  # files that are not UTF-8, and their encodings
     removed: Counter = field(default_factory=Counter)  # images, code blocks and the like, cut out of notes
@@ -75,20 +76,26 @@ class Tally:
     def skip(self, file: str, why: str) -> None:
         self.skipped.append({"file": file, "why": why})
 
+    def spare(self, place: str, why: str, parts: str = "rows") -> None:
+        """Count and name a part of a file that cannot be read. place: the file and the part's number in it."""
+        if self.broken < NAMED:
+            self.skip(place, why)
+        self.removed[f"{parts} {BROKEN}"] += 1
+
     def leave(self, file: str, why: str) -> None:
         """Count a file that is left alone, and keep its name for the page of `mipo-mlx notes`."""
         self.left_alone[why] += 1
         self.alone.append((file, why))
 
     @contextmanager
-    def sparing(self, parts: str) -> Iterator[None]:
-        """One bad part of a file costs itself: it is counted, and those beside it are read. parts: "mails", "chats"."""
+    def sparing(self, parts: str, place: str) -> Iterator[None]:
+        """One bad part of a file costs itself: it is counted and named, and those beside it are read. parts: "mails", "chats"."""
         try:
             yield
         except (Skip, UserError, MemoryError):
             raise
-        except Exception:  # libraries raise nearly anything over broken parts
-            self.removed[f"{parts} {BROKEN}"] += 1
+        except Exception as error:  # libraries raise nearly anything over broken parts; the error's text may quote the note
+            self.spare(place, f"cannot be read ({type(error).__name__})", parts)
 
     @property
     def broken(self) -> int:

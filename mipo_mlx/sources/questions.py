@@ -14,6 +14,8 @@ from ..progress import Reporter
 from ..recipe import Dataset
 from ..text.numbers import read_number
 from . import hub
+from .note import Tally
+from .sparing import number_of, sound, warn_of_spared
 
 
 def prepare(folder: Path, given: Dataset | str | None, reporter: Reporter) -> None:
@@ -28,7 +30,9 @@ def prepare(folder: Path, given: Dataset | str | None, reporter: Reporter) -> No
     state, files = path.with_suffix(".json"), _local(Path(given.name).expanduser())
     if path.exists() and (not files or (state.exists() and read_json(state) == files)):
         return
-    rows = [_question(row, number, given) for number, row in hub.rows(given)]
+    tally = Tally()
+    rows = list(sound(hub.rows(given, tally), lambda place, row: _question(row, number_of(place), given), tally))
+    warn_of_spared("rows of evaluation.abilities", tally, reporter)
     write_jsonl(path, rows)
     if files:
         write_json(state, files)

@@ -19,7 +19,7 @@ from .changes import kept
 from .chunks import CountTokens, cut
 from .dedupe import drop_duplicates
 from .gather import named, read_notes
-from .note import Passage, Tally
+from .note import BROKEN, Passage, Tally
 from .own_choice import OwnChoice, read_choice
 from .rank import ranked
 from .split import split, telling_most
@@ -172,7 +172,8 @@ def left_out(row: dict[str, Any]) -> list[str]:
     files = row["files"]
     lines = [f"skipped {skip['file']}: {skip['why']}" for skip in files["skipped"][:5]]
     if len(files["skipped"]) > 5:
-        lines.append(f"and {len(files['skipped']) - 5} more, all named in sources.json")
+        lines.append(f"and {len(files['skipped']) - 5:,} more, named in sources.json")
+    lines += [f"left out: {count:,} {what}" for what, count in row["removed"].items() if what.endswith(BROKEN)]
     alone = [f"{count:,} {what}" for what, count in sorted(files["left_alone"].items(), key=lambda item: -item[1])]
     if alone:
         lines.append(f"left alone: {', '.join(alone[:6])}{' and others, all named in sources.json' if len(alone) > 6 else ''}")

@@ -14,6 +14,7 @@ from mipo_mlx.models import adapters, load
 from mipo_mlx.models import prompts as chat
 from mipo_mlx.progress import Reporter
 from mipo_mlx.records import Answer
+from mipo_mlx.sources.note import Tally
 from mipo_mlx.text.numbers import read_number
 
 from .helpers import bench, make_run, plain_logprobs, recipe
@@ -202,6 +203,15 @@ def test_a_file_of_something_else_ends_in_one_line(tmp_path, line, message):
     assert message in str(error.value) and "\n" not in str(error.value)
     with pytest.raises(UserError, match="no such file"):
         abilities.read_questions(tmp_path / "missing.jsonl", 5, 0)
+
+
+def test_a_broken_question_costs_itself(tmp_path):
+    path, tally = tmp_path / "q.jsonl", Tally()
+    broken = b'{"quest\n[1]\n{"question": "f\xfcr"}\n'
+    path.write_bytes(b'{"question": "2 + 2?", "answer": 4}\n' + broken + b'{"question": "3 + 3?", "answer": 6}\n')
+    assert [row["answer"] for row in abilities.read_questions(path, 5, 0, tally)] == [4, 6]
+    assert [row["file"] for row in tally.skipped] == [f"{path}:2", f"{path}:3", f"{path}:4"]
+    assert tally.skipped[0]["why"].startswith("broken JSON") and tally.skipped[2]["why"] == "not text in UTF-8"
 
 
 def test_a_file_as_editors_write_it_is_read_whole(tmp_path):

@@ -4,13 +4,15 @@ from dataclasses import replace
 
 import pytest
 
+from mipo_mlx.evaluation import blind
 from mipo_mlx.files import read_records
 from mipo_mlx.models.load import load
 from mipo_mlx.pairs import make
-from mipo_mlx.pairs.ballots import VOTED, HeldOut
+from mipo_mlx.pairs.ballots import VOTED, HeldOut, read_votes
 from mipo_mlx.recipe import Recipe
 from mipo_mlx.records import BASE, HELDOUT, NEITHER, TRAIN, TUNED, VOTES, Ballot, Context, Pair, Prompt
 from mipo_mlx.serving.trials import keep
+from mipo_mlx.sources.note import Tally
 from tests.evaluation.helpers import plain_logprobs
 
 from .helpers import QUIET, fill, make_recipe
@@ -44,6 +46,20 @@ def test_the_file_is_private_and_a_torn_line_is_dropped(tmp_path):
     assert path.stat().st_mode & 0o777 == 0o600
     path.write_bytes(path.read_bytes() + b'{"request": "ha')
     assert read_records(tmp_path / VOTES, Ballot) == [VOTE, replace(VOTE, choice=BASE)]
+
+
+def test_a_broken_vote_costs_itself(tmp_path):
+    """No command can make a vote again. A row that a kill left torn ends before the next one begins."""
+    path, tally = tmp_path / VOTES, Tally()
+    keep(tmp_path, VOTE)
+    damaged = path.read_bytes().replace(b"Bake", b"Cook")
+    path.write_bytes(path.read_bytes() + damaged + b'{"request": 3}\n[]\n{"request": "ha')
+    keep(tmp_path, replace(VOTE, choice=BASE))
+    assert read_votes(tmp_path, tally) == [(1, VOTE), (6, replace(VOTE, choice=BASE))]
+    assert [(row["file"], row["why"]) for row in tally.skipped] == [
+        ("votes.jsonl:2", "damaged"), ("votes.jsonl:3", "no vote"), ("votes.jsonl:4", "no vote"), ("votes.jsonl:5", "damaged"),
+    ]  # fmt: skip
+    assert len(blind.votes_on(tmp_path, VOTE.adapters)) == 2
 
 
 def test_votes_become_pairs_behind_those_of_the_grids(tiny_folder, tmp_path):

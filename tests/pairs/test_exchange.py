@@ -1,6 +1,7 @@
 """Pairs made elsewhere: strings, messages, implicit prompts, several negatives, sides; errors name file and line."""
 
 import json
+import os
 
 import pytest
 
@@ -10,6 +11,7 @@ from mipo_mlx.models import prompts
 from mipo_mlx.pairs import make
 from mipo_mlx.pairs.exchange import import_pairs, written_end
 from mipo_mlx.records import HELDOUT, TRAIN, VALIDATION, Pair
+from mipo_mlx.sources.note import Tally
 
 from .helpers import QUIET, fill, make_recipe
 
@@ -151,8 +153,8 @@ def test_splits_are_whole_or_absent(tiny_tokenizer, tmp_path):
 
 
 def test_a_pair_beyond_the_models_window_is_named(tiny_tokenizer, tmp_path):
-    rows = [*BOTH, {**BOTH[0], "rejected": "Run. " * 60}]
-    with pytest.raises(UserError, match=r"p\.jsonl:3: \d+ tokens, and the model takes 100"):
+    rows = ["", {**BOTH[0], "rejected": "Run. " * 60}]
+    with pytest.raises(UserError, match=r"p\.jsonl:2: \d+ tokens, and the model takes 100"):
         import_pairs(write(tmp_path / "p.jsonl", *rows), tiny_tokenizer, RECIPE, window=100)
 
 
@@ -190,9 +192,31 @@ def test_the_end_is_the_templates_own(tiny_tokenizer):
     ],
 )
 def test_errors_name_file_and_line(row, message, tiny_tokenizer, tmp_path):
-    path = write(tmp_path / "p.jsonl", GOOD, "", row)
+    path = write(tmp_path / "p.jsonl", "", "", row)
     with pytest.raises(UserError, match=rf"p\.jsonl:3: .*{message}"):
         import_pairs(path, tiny_tokenizer, RECIPE)
+
+
+def test_a_broken_line_costs_itself(tiny_tokenizer, tmp_path):
+    """Each kind of broken line between pairs that are read: counted, and named with its reason."""
+    rows = [BOTH[0], "{broken", "[1]", {**GOOD, "grid": "a"}, {**GOOD, "rejected": "Run. " * 60}, "@", "#", BOTH[1], "&"]
+    path = write(tmp_path / "p.jsonl", *rows)
+    half = b'{"prompt": "a \\ud83d b", "chosen": "c", "rejected": "d"}'
+    path.write_bytes(path.read_bytes().replace(b"@", b'{"prompt": "f\xfcr"}').replace(b"#", half).replace(b"&", b"[" * 100_000))
+    tally = Tally()
+    pairs = import_pairs(path, tiny_tokenizer, RECIPE, 100, tally)
+    assert [(pair.id, pair.split) for pair in pairs] == [("1", "train"), ("8", "heldout")]
+    assert tally.removed == {"rows that cannot be read": 7}
+    reasons = {int(row["file"].rpartition(":")[2]): row["why"] for row in tally.skipped}
+    assert reasons[2].startswith("not JSON") and reasons[3].startswith("expected an object with prompt")
+    assert reasons[4].startswith("grid: expected a whole number") and "and the model takes 100" in reasons[5]
+    assert reasons[6] == "not text in UTF-8" and "half of a surrogate pair" in reasons[7] and reasons[9].startswith("not JSON")
+
+
+def test_a_pipe_in_place_of_a_file_is_never_waited_for(tiny_tokenizer, tmp_path):
+    os.mkfifo(tmp_path / "p.jsonl")
+    with pytest.raises(UserError, match="cannot be read"):
+        import_pairs(tmp_path / "p.jsonl", tiny_tokenizer, RECIPE)
 
 
 def test_missing_and_empty_files(tiny_tokenizer, tmp_path):

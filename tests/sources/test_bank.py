@@ -97,8 +97,8 @@ def test_own_prompts(tmp_path, name, content, expected):
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("p.jsonl", '{"prompt": "a?"}\n{"prompt": \n', "p.jsonl:2: not valid JSON"),
-        ("p.jsonl", '{"prompt": "a?"}\n\n{"question_id": 3}\n', "p.jsonl:3: none of the columns"),
+        ("p.jsonl", '\n{"prompt": \n', "p.jsonl:2: not valid JSON"),
+        ("p.jsonl", '\n\n{"question_id": 3}\n', "p.jsonl:3: none of the columns"),
         ("p.jsonl", '{"prompt": 7}\n', "p.jsonl:1: column prompt: expected text, found int"),
         ("p.jsonl", "[]\n", "p.jsonl:1: expected text, or an object"),
         ("p.json", '{"a": 1}', "expected a JSON list"),

@@ -115,7 +115,7 @@ def test_where_note_and_templates(tmp_path):
 def test_bad_data_sets_end_in_one_line(tmp_path, change, told):
     write(tmp_path / "g.jsonl", GSM8K)
     (tmp_path / "a.xlsx").write_text("x")
-    (tmp_path / "bad.jsonl").write_text('{"question": "a"}\n{"question"\n')
+    (tmp_path / "bad.jsonl").write_text('\n{"question"\n[\n')
     (tmp_path / "list.jsonl").write_text("[1]\n")
     (tmp_path / "empty").mkdir()
     change = {key: value.replace("{folder}", str(tmp_path)) if isinstance(value, str) else value for key, value in change.items()}
@@ -189,7 +189,7 @@ def test_a_local_table_is_read_without_the_hubs_library(tmp_path, monkeypatch, e
 
         parquet.write_table(pyarrow.Table.from_pylist(rows), path)
     for name in (path, tmp_path):
-        read_rows = [row for _, row in hub.rows(Dataset(name=str(name), columns={"context": "text"}))]
+        read_rows = [row for _, row in hub.rows(Dataset(name=str(name), columns={"context": "text"}), Tally())]
         assert [(row["text"] or None, str(row["day"]), row["n"]) for row in read_rows] == [tuple(row.values()) for row in rows]
     assert not (tmp_path / "home").exists()
 
@@ -201,12 +201,12 @@ def test_a_local_table_is_read_without_the_hubs_library(tmp_path, monkeypatch, e
 def test_a_broken_table_ends_in_one_line(tmp_path, name, data):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(UserError, match=name) as error:
-        list(hub.rows(Dataset(name=str(tmp_path / name), columns={"context": "a"})))
+        list(hub.rows(Dataset(name=str(tmp_path / name), columns={"context": "a"}), Tally()))
     assert "\n" not in str(error.value)
 
 
 def test_the_files_of_a_split_are_read(tmp_path):
     for name in ("train", "test"):
         (tmp_path / f"{name}.csv").write_text(f"text\n{name}\n")
-    rows = hub.rows(Dataset(name=str(tmp_path), split="test", columns={"context": "text"}))
+    rows = hub.rows(Dataset(name=str(tmp_path), split="test", columns={"context": "text"}), Tally())
     assert [row["text"] for _, row in rows] == ["test"]

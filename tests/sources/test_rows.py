@@ -47,7 +47,7 @@ def test_columns_choose(tmp_path):
 @pytest.mark.parametrize(
     ("content", "columns", "told"),
     [
-        ('{"context": "a"}\n{"context"\n', None, "rows.jsonl:2: not valid JSON"),
+        ('\n{"context"\n{"text": "a"\n', None, "rows.jsonl:2: not valid JSON"),
         ('{"bio": "a"}', None, "rows.jsonl:1: none of the columns context, text, profile, persona has text; found bio: name the"),
         ('{"bio": "a"}', {"context": "about"}, "rows.jsonl:1: column about is missing; found bio"),
         ('{"context": 3}', {"context": "context"}, "rows.jsonl:1: column context: expected text, found int"),

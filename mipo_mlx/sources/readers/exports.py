@@ -57,8 +57,9 @@ def read_export(file: NoteFile, tally: Tally, me: str | None = None) -> list[Not
         return _activity(values, file, tally)
     notes = []
     for number, conversation in enumerate(_conversations(values), 1):
-        with tally.sparing("chats"):
-            turns = _turns(conversation, file, tally, me)
+        place = f"{file.source}#{number}"
+        with tally.sparing("chats", place):
+            turns = _turns(conversation, place, file, tally, me)
             blocks = [block for place, text in turns for block in message_blocks(text, place, tally)]
             key = next((conversation[name] for name in ("id", "conversation_id", "uuid") if conversation.get(name)), number)
             title = conversation.get("title") or conversation.get("name")
@@ -109,7 +110,8 @@ def _writer(message: dict[str, Any]) -> str:
     return ""
 
 
-def _turns(conversation: dict[str, Any], file: NoteFile, tally: Tally, me: str | None) -> Turns:
+def _turns(conversation: dict[str, Any], place: str, file: NoteFile, tally: Tally, me: str | None) -> Turns:
+    """place: the conversation's, for a message that cannot be read."""
     if isinstance(conversation.get("mapping"), dict):
         messages = _chatgpt_path(conversation)
     else:
@@ -123,11 +125,12 @@ def _turns(conversation: dict[str, Any], file: NoteFile, tally: Tally, me: str |
     for number, message in enumerate(messages, 1):
         if _writer(message).casefold() not in owner and not (me and is_me(_writer(message), me)):
             continue
-        if (message.get("metadata") or {}).get("is_visually_hidden_from_conversation"):
-            continue
-        text = _words(message, tally)
-        if text.strip():
-            turns.append((number, text))
+        with tally.sparing("messages", f"{place}:{number}"):
+            if (message.get("metadata") or {}).get("is_visually_hidden_from_conversation"):
+                continue
+            text = _words(message, tally)
+            if text.strip():
+                turns.append((number, text))
     return turns
 
 
@@ -222,10 +225,11 @@ def _telegram(values: dict[str, Any], file: NoteFile, tally: Tally, me: str | No
     person = values.get("personal_information") or {}
     own_id = f"user{person['user_id']}" if person.get("user_id") else None
     notes, unknown = [], None
-    for chat in chats:
-        with tally.sparing("chats"):
+    for number, chat in enumerate(chats, 1):
+        place = f"{file.source}#{number}"
+        with tally.sparing("chats", place):
             try:
-                notes += _telegram_chat(chat, own_id, file, tally, me)
+                notes += _telegram_chat(chat, own_id, place, file, tally, me)
             except Skip as reason:
                 unknown = reason
     if unknown and not notes:
@@ -233,9 +237,15 @@ def _telegram(values: dict[str, Any], file: NoteFile, tally: Tally, me: str | No
     return notes
 
 
-def _telegram_chat(chat: dict[str, Any], own_id: str | None, file: NoteFile, tally: Tally, me: str | None) -> list[Note]:
+def _telegram_chat(
+    chat: dict[str, Any], own_id: str | None, place: str, file: NoteFile, tally: Tally, me: str | None
+) -> list[Note]:
     """The days of one chat. Raises Skip where it is not known who the owner is."""
-    rows = [row for row in chat.get("messages") or [] if row.get("type") == "message" and isinstance(row.get("from"), str)]
+    rows = []
+    for number, row in enumerate(chat.get("messages") or [], 1):
+        with tally.sparing("messages", f"{place}:{number}"):
+            if row.get("type") == "message" and isinstance(row.get("from"), str):
+                rows.append({**row, "text": _telegram_text(row)})
     own = [row for row in rows if own_id and row.get("from_id") == own_id]
     if not own_id and rows:
         owner = _telegram_owner(rows, chat, me, file)
@@ -243,7 +253,7 @@ def _telegram_chat(chat: dict[str, Any], own_id: str | None, file: NoteFile, tal
     tally.removed["messages of others"] += len(rows) - len(own)
     tally.removed["forwarded messages"] += sum("forwarded_from" in row for row in own)
     by_hand = [(n, row) for n, row in enumerate(own, 1) if "forwarded_from" not in row and "via_bot" not in row]
-    texts = [(n, str(row.get("date"))[:10], _telegram_text(row)) for n, row in by_hand]
+    texts = [(n, str(row.get("date"))[:10], row["text"]) for n, row in by_hand]
     tally.removed["pictures, recordings and deleted messages"] += sum(not text.strip() for _, _, text in texts)
     return notes_of_days(texts, file, str(chat.get("id") or ""))
 
@@ -261,5 +271,6 @@ def _telegram_text(row: dict[str, Any]) -> str:
     kept = (
         part if isinstance(part, str) else "" if part.get("type") in ("blockquote", "pre", "code") else str(part.get("text", ""))
         for part in parts or []
+        if isinstance(part, str | dict)
     )
     return "".join(kept)

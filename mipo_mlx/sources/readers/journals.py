@@ -42,7 +42,7 @@ def read_journal(file: NoteFile, tally: Tally) -> list[Note]:
     for number, (key, title, text, tags) in enumerate(rows, 1):
         name = f"{file.source}#{key or number}" if len(rows) > 1 else file.source
         labels = frozenset(f"#{tag.casefold()}" for tag in tags)
-        with tally.sparing("notes"):
+        with tally.sparing("notes", f"{file.source}#{number}"):
             if blocks := entry_blocks(text, number, tally):
                 notes.append(Note(name, file.source, title, blocks, labels=labels))
     return notes
@@ -56,7 +56,7 @@ def read_enex(file: NoteFile, tally: Tally) -> list[Note]:
     for number, (begin, entry) in enumerate(_inside(text, "<note>", "</note>"), 1):
         line += text.count("\n", at, begin)
         at = begin
-        with tally.sparing("notes"):
+        with tally.sparing("notes", f"{file.source}#{number}"):
             if CLIPPED.search(entry):
                 tally.removed["articles clipped from the web"] += 1
                 continue

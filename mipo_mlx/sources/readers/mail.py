@@ -58,7 +58,7 @@ def _notes(mails: Iterable[bytes], source: str, tally: Tally, me: str | None, se
     """`sent`: the folder's name says that the user wrote these mails."""
     notes, others = [], 0
     for number, data in enumerate(mails, 1):
-        with tally.sparing("mails"):
+        with tally.sparing("mails", f"{source}#{number}"):
             message = email.message_from_bytes(data)
             labels = _header(message, "X-Gmail-Labels")
             if not (_is_from(message, me) if me else sent or SENT.search(labels)):

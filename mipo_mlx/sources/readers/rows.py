@@ -8,6 +8,7 @@ from typing import Any
 from ...errors import UserError
 from ..note import Note, Skip, Tally
 from ..note_file import NoteFile
+from ..sparing import as_text, lines_of_notes, number_of, sound
 from .plain import paragraphs
 
 LIMIT = 512 << 20  # bytes
@@ -18,22 +19,37 @@ OWNER = ("note", "user", "user_id", "persona_id", "id")
 def read_rows(file: NoteFile, tally: Tally, columns: Mapping[Any, str] | None = None) -> list[Note]:
     """One whole note a row. `columns` maps `context` and `note` to the file's own column names.
 
-    Raises UserError with file and line for broken JSON and for rows without the column.
+    A row that cannot be used is named in `tally`. Raises UserError where none can be used, with the place of the first.
     """
     try:
-        text = file.text(tally, LIMIT)
+        rows = rows_of(file, tally)
     except Skip as reason:
         raise UserError(f"{file.path}: {reason}") from None
-    if file.ending == ".jsonl":
-        rows = parse_rows(text, str(file.path))
-    else:
-        values = parse_json(text, str(file.path))
-        if not isinstance(values, list):
-            raise UserError(f"{file.path}: expected a JSON list of objects, or a chat export")
-        rows = list(enumerate(values, 1))
-    notes = [note for number, row in rows if (note := row_note(row, number, file, columns or {}))]
-    tally.left_alone["rows without a context"] += len(rows) - len(notes)
+
+    def note_of(place: str, row: Any) -> Note | None:
+        return row_note(row, number_of(place), file, columns or {})
+
+    every = list(sound(rows, note_of, tally, file.source))
+    notes = [note for note in every if note]
+    tally.left_alone["rows without a context"] += len(every) - len(notes)
     return notes
+
+
+def rows_of(file: NoteFile, tally: Tally, limit: int = LIMIT) -> list[tuple[str, Any]]:
+    """(file:line, value) of each filled line of JSONL, (file:number, value) of a JSON list; broken lines are named in `tally`.
+
+    Raises Skip for a file that cannot be read, and UserError where no line is JSON.
+    """
+    if file.ending != ".jsonl":
+        values = parse_json(file.text(tally, limit), str(file.path))
+        if not isinstance(values, list):
+            raise UserError(f"{file.path}: expected a JSON list")
+        return [(f"{file.path}:{number}", value) for number, value in enumerate(values, 1)]
+    lines, encoding = lines_of_notes(file.bytes(limit))
+    if encoding != "utf-8":
+        tally.recoded.append({"file": file.source, "as": encoding})
+    placed = ((f"{file.path}:{number}", line) for number, line in lines)
+    return list(sound(placed, lambda place, line: (place, parse_json(as_text(place, line), place)), tally, file.source))
 
 
 def row_note(row: Any, number: int, file: NoteFile, columns: Mapping[Any, str]) -> Note | None:
@@ -64,12 +80,6 @@ def row_note(row: Any, number: int, file: NoteFile, columns: Mapping[Any, str]) 
         if blocks
         else None
     )
-
-
-def parse_rows(text: str, where: str) -> list[tuple[int, Any]]:
-    """(line, value) of each filled line of a JSONL file."""
-    numbered = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    return [(number, parse_json(line, f"{where}:{number}")) for number, line in numbered]
 
 
 def json_values(file: NoteFile, tally: Tally, limit: int = LIMIT) -> Any:
