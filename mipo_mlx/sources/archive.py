@@ -19,13 +19,12 @@ from .encodings import legacy
 from .licences import CODE
 from .note import NotANote, Skip, Tally
 from .note_file import NoteFile
-from .vault import logseq_folders, rules_of
+from .vault import SETTING, logseq_folders, rules_of
 
 ENDINGS = {".zip", ".textpack", ".bear2bk", ".jex"}
 TRASH = {"__macosx", "trash", "node_modules", "__pycache__"}
 MOST = 200_000  # files in an archive
 INNER = 512 << 20  # bytes of an archive within an archive
-SETTING = 4 << 20  # bytes of a file of settings
 SWOLLEN, SMALL = 200, 8 << 20  # times its packed size, and bytes, above which a file is not unpacked
 DEEPEST = 2  # archives within one another: Notion's exports are two
 
@@ -61,7 +60,7 @@ def files_in(file: NoteFile, tally: Tally, choice: Choice, depth: int = 0) -> It
     graphs = {name.removesuffix("logseq/config.edn") for name in members if name.endswith("logseq/config.edn")}
     pages: list[str] = []
     for root in sorted(outside | graphs):
-        choice = choice.with_vault(rules_of(partial(text, root), f"{file.source}/{root}"))
+        choice = choice.with_vault(rules_of(partial(text, root), f"{file.source}/{root}", tally))
         pages += [f"{root}{folder}/" for folder in logseq_folders(text(root, "logseq/config.edn") or "")] if root in graphs else []
     for name in sorted(members):
         member, path = members[name], PurePosixPath(name)

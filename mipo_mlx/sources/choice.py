@@ -12,8 +12,10 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ..errors import UserError
 from ..recipe import Sources
 from .decode import nfc
+from .patterns import LONGEST, Linear, Pattern
 
 # Folders whose text is not its owner's, or no longer meant. `!Archive/` among the excludes takes one back.
 NAMES = (
@@ -21,6 +23,7 @@ NAMES = (
     "テンプレート Archive Archives Archiv _archive Clippings Clipping Web-Clips Readwise Omnivore Highlights Kindle Zotero Snipd "
     "copilot-custom-prompts node_modules site-packages venv"
 ).split()
+FEW = 2  # wildcards of a pattern
 BY_NAME, BY_VAULT = "in folders such as Templates, Archive or Clippings", "excluded by the vault's settings"
 BY_RECIPE, NOT_INCLUDED = "excluded by sources.exclude", "not named by sources.include"
 
@@ -30,7 +33,7 @@ class Rule:
     """One pattern: of a path, or of a label (#tag, key, key: value)."""
 
     why: str
-    path: re.Pattern | None = None
+    path: Pattern | None = None
     label: str | None = None
     back: bool = False  # takes back what an earlier rule left out
 
@@ -46,8 +49,7 @@ COMMON = Rule(
 )
 
 
-def rule(pattern: str, why: str, beneath: str = "") -> Rule:
-    """`beneath`: the folder that the pattern is seen from, such as a vault inside the notes folder."""
+def rule(pattern: str, why: str) -> Rule:
     back, text = pattern.startswith("!"), nfc(pattern).removeprefix("!").strip()
     label = re.fullmatch(r"(?P<tag>#[^\s#]+)|(?P<key>[\w -]+):(?:\s+(?P<value>.*))?", text)
     if label and label["tag"]:
@@ -58,8 +60,11 @@ def rule(pattern: str, why: str, beneath: str = "") -> Rule:
     anchored = "/" in text.strip("/") or text.startswith("/")
     inner = re.escape(text.strip("/")).replace(r"\*\*/", "(?:[^/]*/)*").replace(r"\*\*", ".*")
     inner = inner.replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
-    start = f"^{re.escape(beneath)}" if anchored else f"^{re.escape(beneath)}(?:.*/)?"
-    return Rule(why, re.compile(f"{start}{inner}{'/' if text.endswith('/') else '(?:/|$)'}", re.IGNORECASE), back=back)
+    path = f"{'^' if anchored else '^(?:.*/)?'}{inner}{'/' if text.endswith('/') else '(?:/|$)'}"
+    many = len(re.findall(r"[*?]", text)) > FEW  # of which Python's own engine would try all ways
+    if many and len(text) > LONGEST:
+        raise UserError(f"{text[:40]}...: a pattern with wildcards has {LONGEST:,} characters at most")
+    return Rule(why, Linear(path) if many else re.compile(path, re.IGNORECASE), back=back)
 
 
 @dataclass(frozen=True)

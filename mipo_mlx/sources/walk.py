@@ -9,9 +9,9 @@ from pathlib import Path
 
 from .choice import Choice
 from .decode import writable
-from .note import Tally
+from .note import Skip, Tally
 from .note_file import NoteFile, not_here
-from .vault import logseq_folders, rules_of
+from .vault import SETTING, logseq_folders, rules_of
 
 # Left alone beside everything that begins with a dot (.git, .obsidian, .trash, .stversions, ...).
 TRASH = {"trash", "$recycle.bin", "recently deleted", "node_modules", "__pycache__"}
@@ -65,7 +65,11 @@ class _Walk:
             elif path.is_dir():
                 self._folder(entry, path, folder, inner)
             elif path.is_file():
-                why = self.choice.why_not(self.name(path))
+                try:
+                    why = self.choice.why_not(self.name(path))
+                except Skip as reason:
+                    self.tally.skip(self.name(path), str(reason))
+                    continue
                 if why:
                     self.tally.leave(self.name(path), why)
                 else:
@@ -91,13 +95,16 @@ class _Walk:
 
         def text(name: str) -> str | None:
             try:
-                return (folder / name).read_text(encoding="utf-8", errors="replace")
+                if not (folder / name).is_file():  # such as a pipe, which nobody may ever write to
+                    return None
+                with open(folder / name, encoding="utf-8", errors="replace") as handle:
+                    return handle.read(SETTING)
             except OSError:
                 return None
 
         if names & {".obsidian", "logseq", ".vscode"}:
             beneath = "" if folder == self.root else f"{self.name(folder)}/"
-            self.choice = self.choice.with_vault(rules_of(text, beneath))
+            self.choice = self.choice.with_vault(rules_of(text, beneath, self.tally))
         config = text("logseq/config.edn") if "logseq" in names else None
         return () if config is None else tuple(folder / name for name in logseq_folders(config))
 
