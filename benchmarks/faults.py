@@ -1,5 +1,7 @@
 """Faults on purpose: runs are killed, stopped, filled up, damaged and locked out at random moments, and end as others do.
 
+The commands are train, eval, export, update --train, a part of the sampling with the pairs made of it, and a session of serve.
+
     PYTHONPATH=. python benchmarks/faults.py --minutes 2
 
 Every trial takes a copy of a state, starts a command, disturbs it, and starts it again until it ends well. Then each file must have
@@ -31,6 +33,10 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(HERE))
+
+from sessions import session  # noqa: E402
+
 OUTCOMES = ("held", "lost", "changed", "hung")
 SLACK, SHORTEST = 20, 30.0  # a command hangs after so many times its undisturbed duration, at least after so many seconds
 TRIES = 4  # commands after the disturbed one, until the run counts as lost
@@ -57,7 +63,7 @@ evaluation: {{bootstrap: 100, answers: 2, choices: [2], everyday: 2, kinds: 1, p
 memory: {{embedder: words}}
 export: {{mlx: true, gguf: [f16], fidelity: 2}}
 """
-# They hold times and places.
+# They hold times and places; so does a part, which says anew where it was made when it goes on.
 NOT_COMPARED = ("manifest.json", "metrics.jsonl", "report.html", "memory.sqlite", "export.json")
 STAGES = {  # the files that are taken away so that a command makes them again, in a finished run
     "train": ["*"],
@@ -65,6 +71,8 @@ STAGES = {  # the files that are taken away so that a command makes them again, 
     "export": ["export.json", "r-f16.gguf", "fused", "Modelfile"],
     "update": [],
 }
+BEGIN = ("train", "parts")  # commands that begin a run
+STATES = {"update": "notes-that-grow", "pairs": "parts"}  # the runs that commands go on with; the others: notes
 # Files whose damage must be noticed, with a command that reads them, and what is taken away first so that it does.
 FLIPS = (
     ("adapters/adapters.safetensors", "eval", []),
@@ -80,6 +88,7 @@ FLIPS = (
     ("checkpoints/LAST/state.json", "train", ["adapters/adapters.safetensors"]),
     ("r-f16.gguf", "export", []),
     ("fused/model.safetensors", "export", []),
+    ("parts/2-of-2.jsonl", "pairs", ["samples.jsonl", "pairs.jsonl", "pairs.json"]),
 )
 
 
@@ -89,9 +98,9 @@ class Hung(Exception):
 
 @dataclass
 class Child:
-    """A forked process that runs one command of mipo-mlx; its output goes to a file."""
+    """A forked process that runs commands of mipo-mlx, each after the one before has ended well; its output goes to a file."""
 
-    words: list[str]
+    commands: list[list[str]]
     out: Path
     before: Callable[[], None] = lambda: None  # what the process does first
     pid: int = field(init=False)
@@ -109,12 +118,7 @@ class Child:
                 os.dup2(handle, standard)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             self.before()
-            from mipo_mlx.cli import main
-
-            main(self.words, standalone_mode=True)
-            code = 0
-        except SystemExit as error:
-            code = error.code if isinstance(error.code, int) else 1
+            code = next(filter(None, map(one_command, self.commands)), 0)
         finally:
             os._exit(code)
 
@@ -135,7 +139,7 @@ class Child:
         if code is None:
             self.signal(signal.SIGKILL)
             self.wait(30)
-            raise Hung(f"{' '.join(self.words)}: not over after {seconds:.0f} s")
+            raise Hung(f"{' '.join(self.commands[-1])}: not over after {seconds:.0f} s")
         return code
 
     def signal(self, number: int) -> None:
@@ -165,8 +169,9 @@ class Campaign:
             write(self.root / notes, dict(NOTES[:8]))
             (self.root / f"{notes}.yaml").write_text(RECIPE.format(model=model, notes=self.root / notes))
             self._undisturbed("train", self.root / f"runs-of-{notes}" / "r", f"{notes}.yaml")
+        self._undisturbed("parts", self.root / "runs-of-parts" / "r")
         write(self.root / "notes-that-grow", NEW)
-        for command in ("eval", "export", "update"):
+        for command in ("eval", "export", "update", "serve"):
             self._undisturbed(command, self.copy(self.root / f"whole-{command}", command))
 
     def _undisturbed(self, command: str, place: Path, recipe: str = "notes.yaml") -> None:
@@ -176,24 +181,27 @@ class Campaign:
             sys.exit(f"the undisturbed {command} failed ({code}); see {self.root / 'undisturbed.log'}")
         self.took[command], self.whole[command] = time.monotonic() - begin, digests(place)
 
-    def words(self, command: str, place: Path, recipe: str = "notes.yaml") -> list[str]:
-        """The command line for a run's folder."""
-        root = ["--runs", str(place.parent)]
+    def words(self, command: str, place: Path, recipe: str = "notes.yaml") -> list[list[str]]:
+        """The command lines for a run's folder."""
+        begun = [str(self.root / recipe), "--quiet", "--runs", str(place.parent)]
         return {
-            "train": ["train", str(self.root / recipe), "--quiet", *root],
-            "eval": ["eval", str(place), "--quiet"],
-            "export": ["export", str(place), "--quiet"],
-            "update": ["update", str(place), "--train", "--quiet"],
-            "ask": ["ask", str(place), "Who comes when I cook?", "--max-tokens", "2", "--temperature", "0"],
+            "train": [["train", *begun]],
+            "parts": [["pairs", *begun, "--part", "2/2"], ["pairs", *begun]],
+            "pairs": [["pairs", str(place), "--quiet"]],
+            "eval": [["eval", str(place), "--quiet"]],
+            "export": [["export", str(place), "--quiet"]],
+            "update": [["update", str(place), "--train", "--quiet"]],
+            "serve": [["serve", str(place)]],
+            "ask": [["ask", str(place), "Who comes when I cook?", "--max-tokens", "2", "--temperature", "0"]],
         }[command]
 
     def copy(self, folder: Path, command: str) -> Path:
-        """A finished run in `folder`, without what the command is to make; for `train`, none."""
+        """A finished run in `folder`, without what the command is to make; for commands that begin a run, none."""
         place = folder / "r"
-        if command == "train":
+        if command in BEGIN:
             place.parent.mkdir(parents=True)
             return place
-        shutil.copytree(self.root / f"runs-of-{'notes-that-grow' if command == 'update' else 'notes'}" / "r", place)
+        shutil.copytree(self.root / f"runs-of-{STATES.get(command, 'notes')}" / "r", place)
         for name in STAGES.get(command, []):
             remove(place / name)
         return place
@@ -211,7 +219,7 @@ class Campaign:
     def disturbed(self, fault: str, trial: int) -> tuple[str, str, Path]:
         """(outcome, what was done, the folder) of one trial."""
         rng = random.Random(f"{self.seed} {fault} {trial}")
-        command = rng.choice(("train", "train", "eval", "export", "update"))
+        command = "update" if fault == "beside" else rng.choice(("train", "train", "eval", "export", "update", "parts", "serve"))
         folder = self.root / f"trial-{trial}"
         if fault == "flip":
             return *self._flip(rng, folder), folder
@@ -276,7 +284,7 @@ class Campaign:
 
     def denied(self, rng: random.Random, command: str, place: Path) -> str:
         """A file or folder of the run that its owner may not touch for a while."""
-        if command == "train":
+        if command in BEGIN:
             child = Child(self.words(command, place), place.parent / "log")
             if child.wait(self.moment(rng, command)) is None:
                 child.signal(signal.SIGKILL)
@@ -300,10 +308,22 @@ class Campaign:
             return "lost"
         return self.recover(command, place, place.parent / "log")
 
+    def beside(self, rng: random.Random, command: str, place: Path) -> str:
+        """Sessions of serve while an update trains: each has its answer, and the update its bytes."""
+        update, sessions = Child(self.words(command, place), place.parent / "log"), []
+        code = update.wait(self.moment(rng, command))
+        while code is None:
+            serve = Child(self.words("serve", place), place.parent / "log")
+            sessions.append(serve.end(self.limit("serve")))
+            code = update.wait(rng.uniform(0, 1))
+        if code or any(sessions):
+            return "lost"
+        return self.recover(command, place, place.parent / "log")
+
     def _flip(self, rng: random.Random, folder: Path) -> tuple[str, str]:
         """One bit of a file changes: the command names the file, or makes it again with the bytes that it had."""
         name, command, away = rng.choice(FLIPS)
-        place = self.copy(folder, "update" if command == "update" else "ask")
+        place = self.copy(folder, command if command in STATES else "ask")
         if "LAST" in name:
             name = name.replace("LAST", sorted(path.name for path in (place / "checkpoints").glob("step-*"))[-1])
         for gone in away:
@@ -320,15 +340,29 @@ class Campaign:
         output = log.read_text(errors="replace") if log.exists() else ""
         named = any(part in output for part in (name, name.rpartition("/")[0] or name))
         again = path.exists() and path.read_bytes() == sound
-        held = (named and "Traceback" not in output) or (code == 0 and again)
+        whole = command == "pairs" and compared(digests(place), self.whole["parts"]) == "held"
+        held = (named and "Traceback" not in output and (whole or command != "pairs")) or (code == 0 and (again or whole))
         return ("held" if held else "changed"), f"{name} byte {at}, {command}, exit code {code}"
 
 
 FAULTS: dict[str, Callable[[Campaign, random.Random, str, Path], str]] = {
     "kill": Campaign.kill, "stop": Campaign.stop, "full": Campaign.full, "tmpfs": Campaign.tmpfs, "denied": Campaign.denied,
-    "twice": Campaign.twice,
+    "twice": Campaign.twice, "beside": Campaign.beside,
 }  # fmt: skip
 NAMES = (*FAULTS, "flip")
+
+
+def one_command(words: list[str]) -> int:
+    """Its exit code."""
+    from mipo_mlx.cli import main
+
+    if words[0] == "serve":
+        return session(Path(words[1]))
+    try:
+        main(words, standalone_mode=True)
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 1
+    return 0
 
 
 def write(notes: Path, texts: dict[str, str]) -> None:
@@ -341,6 +375,7 @@ def digests(place: Path) -> dict[str, str]:
     """The hash of each file of a run that two runs must have alike."""
     files = [path for path in sorted(place.rglob("*")) if path.is_file() and not path.name.startswith(".")]
     names = {path.relative_to(place).as_posix(): path for path in files if path.name not in NOT_COMPARED}
+    names = {name: path for name, path in names.items() if not name.startswith("parts/")}
     return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in names.items()}
 
 
