@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..files import sha256
-from ..pairs.ballots import read_votes
 from ..recipe import Recipe
 from ..records import BASE, NEITHER, TUNED, Ballot
+from ..sources.sparing import read_votes
 from .statistics import Estimate, Resampler, show
 
 ENOUGH = 20  # votes from which the result is shown: who sees it earlier votes to keep or to change it

@@ -8,23 +8,21 @@ A vote on a held-out request, or one in whose prompt a held-out passage stands, 
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import Failure, UserError
-from ..files import numbered_rows
+from ..errors import UserError
 from ..models import adapters
 from ..models.load import LoadedModel
 from ..progress import Reporter
-from ..records import BASE, HELDOUT, NEITHER, TRAIN, TUNED, VOTES, Ballot, Context, Pair, Prompt
+from ..records import HELDOUT, NEITHER, TRAIN, TUNED, VOTES, Ballot, Context, Pair, Prompt
 from ..sources.note import Tally
-from ..sources.sparing import warn_of_spared
+from ..sources.sparing import read_votes, warn_of_spared
 from .exchange import Vocabulary, pair_of
 from .score import with_reference
 
 VOTED = "voted"  # the kind of the rejected answer
-NAMES = frozenset(field.name for field in fields(Ballot))
 
 
 @dataclass(frozen=True)
@@ -50,25 +48,6 @@ class HeldOut:
         if any(passage.strip() in self.passages for passage in ballot.passages):
             return "with held-out passages"
         return None if ballot.tuned.strip() and ballot.base.strip() else "with an empty answer"
-
-
-def read_votes(folder: Path, tally: Tally | None = None) -> list[tuple[int, Ballot]]:
-    """(line, vote) of a run's votes. A broken or damaged line costs itself: no command can make a vote again. `tally` names it."""
-    votes: list[tuple[int, Ballot]] = []
-    for number, row in numbered_rows(folder / VOTES):
-        if isinstance(row, dict) and _is_vote(row):
-            votes.append((number, Ballot(**{name: value for name, value in row.items() if name in NAMES})))
-        elif tally is not None:
-            tally.spare(f"{VOTES}:{number}", "damaged" if isinstance(row, Failure) else "no vote")
-    return votes
-
-
-def _is_vote(row: dict[str, Any]) -> bool:
-    texts = all(isinstance(row.get(name), str) for name in ("request", "tuned", "base", "adapters"))
-    lists = [row.get("prompt"), row.get("passages"), row.get("sources", [])]
-    passages = all(isinstance(value, list) for value in lists) and all(isinstance(passage, str) for passage in row["passages"])
-    chosen = row.get("choice") in (TUNED, BASE, NEITHER) and row.get("first") in (TUNED, BASE)
-    return texts and passages and chosen and isinstance(row.get("own"), bool)
 
 
 def voted_pairs(folder: Path, heldout: HeldOut, loaded: LoadedModel, first_grid: int, reporter: Reporter) -> list[Pair]:

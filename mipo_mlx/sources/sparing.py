@@ -1,20 +1,25 @@
 """A broken row costs itself: it is counted and named, and the rows beside it are read.
 
-Rows are lines of JSONL, entries of a JSON list, rows of a table. Where no row can be used, the fault is the file's or the recipe's,
+Rows are lines of JSONL, entries of a JSON list, rows of a table, votes. Where no row can be used, the fault is the file's or the recipe's,
 and the first row's reason ends the command.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
 
-from ..errors import UserError
+from ..errors import Failure, UserError
+from ..files import numbered_rows
 from ..progress import Reporter
+from ..records import BASE, NEITHER, TUNED, VOTES, Ballot
 from .decode import decode
 from .note import Skip, Tally
 
 T = TypeVar("T")
 R = TypeVar("R")
 NOT_TEXT = "not text in UTF-8"
+OF_VOTE = frozenset(field.name for field in fields(Ballot))
 SHOWN = 5  # rows that a warning names
 
 
@@ -47,6 +52,25 @@ def warn_of_spared(what: str, tally: Tally, reporter: Reporter) -> None:
         first = "; ".join(f"{row['file']}: {row['why']}" for row in tally.skipped[:SHOWN])
         more = f"; and {tally.broken - SHOWN:,} more" if tally.broken > SHOWN else ""
         reporter.warn(f"{tally.broken:,} {what} left out, as they cannot be used: {first}{more}")
+
+
+def read_votes(folder: Path, tally: Tally | None = None) -> list[tuple[int, Ballot]]:
+    """(line, vote) of a run's votes. A broken or damaged line costs itself: no command can make a vote again. `tally` names it."""
+    votes: list[tuple[int, Ballot]] = []
+    for number, row in numbered_rows(folder / VOTES):
+        if isinstance(row, dict) and _is_vote(row):
+            votes.append((number, Ballot(**{name: value for name, value in row.items() if name in OF_VOTE})))
+        elif tally is not None:
+            tally.spare(f"{VOTES}:{number}", "damaged" if isinstance(row, Failure) else "no vote")
+    return votes
+
+
+def _is_vote(row: dict[str, Any]) -> bool:
+    texts = all(isinstance(row.get(name), str) for name in ("request", "tuned", "base", "adapters"))
+    lists = [row.get("prompt"), row.get("passages"), row.get("sources", [])]
+    passages = all(isinstance(value, list) for value in lists) and all(isinstance(passage, str) for passage in row["passages"])
+    chosen = row.get("choice") in (TUNED, BASE, NEITHER) and row.get("first") in (TUNED, BASE)
+    return texts and passages and chosen and isinstance(row.get("own"), bool)
 
 
 def utf_8_lines(data: bytes) -> list[tuple[int, str | None]]:

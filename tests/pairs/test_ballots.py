@@ -8,11 +8,12 @@ from mipo_mlx.evaluation import blind
 from mipo_mlx.files import read_records
 from mipo_mlx.models.load import load
 from mipo_mlx.pairs import make
-from mipo_mlx.pairs.ballots import VOTED, HeldOut, read_votes
+from mipo_mlx.pairs.ballots import VOTED, HeldOut
 from mipo_mlx.recipe import Recipe
 from mipo_mlx.records import BASE, HELDOUT, NEITHER, TRAIN, TUNED, VOTES, Ballot, Context, Pair, Prompt
 from mipo_mlx.serving.trials import keep
 from mipo_mlx.sources.note import Tally
+from mipo_mlx.sources.sparing import read_votes
 from tests.evaluation.helpers import plain_logprobs
 
 from .helpers import QUIET, fill, make_recipe
