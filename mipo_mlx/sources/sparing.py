@@ -1,7 +1,7 @@
 """A broken row costs itself: it is counted and named, and the rows beside it are read.
 
-Rows are lines of JSONL, entries of a JSON list, rows of a table, votes. Where no row can be used, the fault is the file's or the recipe's,
-and the first row's reason ends the command.
+Rows are lines of JSONL, entries of a JSON list, rows of a table, votes. Where no row can be used, the fault is the file's or the
+recipe's, and the first row's reason ends the command.
 """
 
 from collections.abc import Callable, Iterable, Iterator
