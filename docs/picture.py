@@ -16,6 +16,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from tests.report import browser  # noqa: E402
+from tests.serving.chrome import CHROMIUM, Chrome  # noqa: E402
 
 COLOURS = 256  # of a PNG with a palette: one byte a pixel
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -56,10 +57,10 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=1100, help="of the page, in pixels")
     parser.add_argument("--height", type=int, default=900, help="of the part that is shown, in pixels")
     options = parser.parse_args()
-    if browser.CHROMIUM is None:
+    if CHROMIUM is None:
         sys.exit("no Chromium here; install one (Debian: sudo apt-get install chromium fonts-dejavu-core)")
-    with tempfile.TemporaryDirectory() as scratch:
-        pixels = browser.screenshot(options.report, Path(scratch), options.width, options.height, dark=False)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch, Chrome(Path(scratch)) as chrome:
+        pixels = browser.screenshot(chrome, options.report.resolve(), options.width, options.height, dark=False)
     write_png(options.picture, pixels)
     print(f"{options.picture}: {options.picture.stat().st_size / 1000:.0f} kB")
 

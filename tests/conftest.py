@@ -194,6 +194,15 @@ def smollm2():
     return load(EMBEDDED)
 
 
+@pytest.fixture(scope="session")
+def chrome(tmp_path_factory):
+    """A browser that looks at many pages: starting it takes longer than they do."""
+    from tests.serving.chrome import Chrome
+
+    with Chrome(tmp_path_factory.mktemp("chrome")) as one:
+        yield one
+
+
 def make_case(name: str, folder: Path) -> Path:
     """What ../shared/cases/NAME/make.py writes: a tiny base, notes and recipes in `folder`. The test skips where it is missing."""
     make = CASES / name / "make.py"

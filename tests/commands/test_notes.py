@@ -16,8 +16,8 @@ from mipo_mlx.commands import notes_server
 from mipo_mlx.progress import Reporter
 from mipo_mlx.run import Run
 from mipo_mlx.sources.own_choice import FILE, read_choice
-from tests.report.browser import CHROMIUM, measure
-from tests.serving.chrome import Chrome
+from tests.report.browser import measure
+from tests.serving.chrome import CHROMIUM, Chrome
 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium or Chrome here: the page is used in a headless one")
 
@@ -170,11 +170,11 @@ def test_a_click_is_written_at_once_and_taken_back(site, review):
 
 @needs_browser
 @pytest.mark.parametrize("width, dark", [(360, False), (360, True), (1400, False), (1400, True)])
-def test_the_page_can_be_read_narrow_and_wide_light_and_dark(review, tmp_path, width, dark):
+def test_the_page_can_be_read_narrow_and_wide_light_and_dark(review, chrome, tmp_path, width, dark):
     review.mark(False, "Work/", None)
     review.mark(True, None, 0)
     (tmp_path / "page.html").write_text(notes_server.page(review), encoding="utf-8")
-    layout = measure(tmp_path / "page.html", tmp_path, width, dark)
+    layout = measure(chrome, tmp_path / "page.html", width, dark)
     assert layout["wide"] == width == layout["page"] and layout["over"] == []
     assert layout["texts"] > 60 and layout["pale"] == [] and layout["small"] == []
     assert (layout["paper"] < 0.1) is dark

@@ -1,18 +1,12 @@
-"""A headless Chromium that looks at a page: what its layout says, and what it draws."""
+"""What the layout of a page says in a headless Chromium, and what it draws."""
 
-import html
 import json
-import re
-import shutil
-import subprocess
 import zlib
 from pathlib import Path
 
 import numpy as np
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-MAC = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
-CHROMIUM = next(filter(None, map(shutil.which, (*NAMES, MAC))), None)
+from tests.serving.chrome import Chrome
 
 # What a page is seen in: `behind` is the colour behind a text, `contrast` that of two colours by WCAG 2.1.
 COLOURS = """
@@ -46,7 +40,7 @@ const seen = e => contrast(parts(getComputedStyle(e)[drawn(e) ? 'fill' : 'color'
 const size = e => parseFloat(getComputedStyle(e).fontSize) * (drawn(e) ? box(e.closest('svg')).width / e.closest('svg').viewBox.baseVal.width : 1);
 const inked = m => { const s = getComputedStyle(m); return m.tagName == 'polyline' ? s.stroke : s.fill; };
 const faint = svgs.flatMap(s => marks(s).filter(m => contrast(parts(inked(m)), behind(s.parentElement)) < 3));
-parent.document.title = JSON.stringify({
+return {
   wide, over: over.map(name), page: document.documentElement.scrollWidth, drawings: svgs.length, texts: texts.length,
   empty: svgs.filter(s => box(s).height < 8 || box(s).width < 60 || !marks(s).length).map(s => s.getAttribute('aria-label')),
   outside: outside.map(name), overlaps, faint: faint.map(name), paper: light(behind(document.body)),
@@ -55,40 +49,28 @@ parent.document.title = JSON.stringify({
   keys: [...document.querySelectorAll('#results .key')].filter(visible).map(e => e.textContent),
   printed: getComputedStyle(document.querySelector('mark, body')).printColorAdjust,
   small: texts.filter(e => size(e) < 9).map(e => name(e) + ' ' + size(e).toFixed(1)),
-});
+};
 """  # noqa: E501
 
 
-def framed(page: Path, folder: Path, width: int, height: int, script: str = "") -> Path:
-    """A copy of the page in a frame: a window is never narrower than 500 pixels, a frame is. The copy may run `script`."""
-    text = re.sub(r"<meta http-equiv[^>]*>", "", page.read_text(encoding="utf-8"))
-    inner = html.escape(text.replace("</body>", f"<script>{script}</script></body>"))
-    frame = folder / f"frame-{width}.html"
-    style = f'width="{width}" height="{height}" style="border:0;display:block"'
-    frame.write_text(f'<title>?</title><body style="margin:0"><iframe {style} srcdoc="{inner}"></iframe>', encoding="utf-8")
-    return frame
-
-
-def browse(page: Path, folder: Path, size: tuple[int, int], dark: bool, *last: str) -> str:
-    """What Chromium prints. The profile is a new folder, so that two tests never meet in one."""
-    flags = "--headless --no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync"
-    flags += f" --no-first-run --hide-scrollbars --window-size={size[0]},{size[1]}"
-    look = [f"--blink-settings=preferredColorScheme={0 if dark else 1}", f"--user-data-dir={folder / last[0][2:8]}"]
-    command = [CHROMIUM, *flags.split(), *look, *last, page.as_uri()]
-    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=True).stdout
-
-
-def measure(page: Path, folder: Path, width: int, dark: bool) -> dict:
+def measure(chrome: Chrome, page: Path, width: int, dark: bool) -> dict:
     """What PROBE finds out about the page at that width."""
-    dom = browse(framed(page, folder, width, 1200, COLOURS + PROBE), folder, (1600, 1300), dark, "--dump-dom")
-    return json.loads(html.unescape(re.search(r"<title>(.*?)</title>", dom, re.DOTALL).group(1)))
+    show(chrome, page, width, dark)
+    return chrome.run(f"(() => {{ {COLOURS} {PROBE} }})()")
 
 
-def screenshot(page: Path, folder: Path, width: int, height: int, dark: bool) -> np.ndarray:
+def screenshot(chrome: Chrome, page: Path, width: int, height: int, dark: bool) -> np.ndarray:
     """(height, width, 3) pixels of the top of the page."""
-    picture = folder / "page.png"
-    browse(framed(page, folder, width, height), folder, (max(width, 500), height), dark, f"--screenshot={picture}")
-    return read_png(picture.read_bytes())[:, :width]
+    show(chrome, page, width, dark)
+    clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
+    return read_png(chrome.picture(clip=clip, optimizeForSpeed=True))
+
+
+def show(chrome: Chrome, page: Path, width: int, dark: bool) -> None:
+    """The address has the look in it, so that a page that is there already is not taken for the new one."""
+    chrome.size(width, dark)
+    address = f"{page.as_uri()}?{width}-{dark}"
+    chrome.open(address, f"location.href == {json.dumps(address)} && document.readyState == 'complete'")
 
 
 def read_png(data: bytes) -> np.ndarray:
@@ -104,15 +86,17 @@ def read_png(data: bytes) -> np.ndarray:
     raw, stride = zlib.decompress(packed), width * channels
     rows, above = [], [0] * stride
     for y in range(height):
-        kind, line = raw[y * (stride + 1)], list(raw[y * (stride + 1) + 1 : (y + 1) * (stride + 1)])
-        if kind == 2:
-            line = [(a + b) & 255 for a, b in zip(line, above, strict=True)]
-        elif kind:
-            for i in range(stride):
+        kind, data = raw[y * (stride + 1)], np.frombuffer(raw, np.uint8, stride, y * (stride + 1) + 1)
+        if kind == 1:
+            line = data.reshape(width, channels).cumsum(axis=0, dtype=np.uint8).reshape(-1)
+        elif kind == 2:
+            line = data + np.asarray(above, np.uint8)
+        else:
+            line = data.tolist()
+            above = list(map(int, above)) if kind else above
+            for i in range(stride if kind else 0):
                 left = line[i - channels] if i >= channels else 0
-                if kind == 1:
-                    line[i] = (line[i] + left) & 255
-                elif kind == 3:
+                if kind == 3:
                     line[i] = (line[i] + (left + above[i]) // 2) & 255
                 else:
                     corner = above[i - channels] if i >= channels else 0

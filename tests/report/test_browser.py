@@ -8,8 +8,9 @@ import pytest
 from mipo_mlx.progress import Reporter
 from mipo_mlx.recipe import Recipe
 from mipo_mlx.report import page as stage
+from tests.serving.chrome import CHROMIUM
 
-from .browser import CHROMIUM, measure, read_png, screenshot
+from .browser import measure, read_png, screenshot
 from .helpers import make_finished
 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium or Chrome here: the page is looked at in a headless one")
@@ -25,8 +26,8 @@ def page(tmp_path_factory):
 
 @needs_browser
 @pytest.mark.parametrize("width, dark", variants)
-def test_nothing_overflows_no_plot_is_empty_and_every_text_can_be_read(page, tmp_path, width, dark):
-    found = measure(page, tmp_path, width, dark)
+def test_nothing_overflows_no_plot_is_empty_and_every_text_can_be_read(page, chrome, width, dark):
+    found = measure(chrome, page, width, dark)
     assert found["wide"] == width == found["page"] and found["over"] == []
     assert found["drawings"] >= 25 and found["empty"] == []
     assert found["outside"] == [] and found["overlaps"] == []
@@ -38,8 +39,8 @@ def test_nothing_overflows_no_plot_is_empty_and_every_text_can_be_read(page, tmp
 
 @needs_browser
 @pytest.mark.parametrize("width", [360, 681, 750, 821, 1400])
-def test_labels_have_room_and_both_models_their_key(page, tmp_path, width):
-    found = measure(page, tmp_path, width, False)
+def test_labels_have_room_and_both_models_their_key(page, chrome, width):
+    found = measure(chrome, page, width, False)
     assert found["page"] == width and found["over"] == [] and found["overlaps"] == []
     assert found["labels"] >= 120 and found["keys"] == ["base", "tuned"]
     assert found["printed"] == "exact"  # without background graphics keys, shading and tones would not be printed
@@ -47,11 +48,11 @@ def test_labels_have_room_and_both_models_their_key(page, tmp_path, width):
 
 @needs_browser
 @pytest.mark.parametrize("width, dark", variants)
-def test_a_screenshot_shows_the_page(page, tmp_path, width, dark):
-    pixels = screenshot(page, tmp_path, width, 600, dark)
+def test_a_screenshot_shows_the_page(page, chrome, width, dark):
+    pixels = screenshot(chrome, page, width, 600, dark)
     assert pixels.shape == (600, width, 3)
-    colours, counts = np.unique(pixels.reshape(-1, 3), axis=0, return_counts=True)
-    paper = colours[counts.argmax()]
+    colours, counts = np.unique(pixels.astype(int) @ [1 << 16, 1 << 8, 1], return_counts=True)
+    paper = np.array([colours[counts.argmax()] >> shift & 255 for shift in (16, 8, 0)])
     assert bool(paper.mean() < 64) is dark  # the commonest colour is the paper's
     ink = np.abs(pixels.astype(int) - paper).max(axis=2) > 60
     assert 0.01 < ink.mean() < 0.5  # neither blank nor a block
@@ -59,7 +60,7 @@ def test_a_screenshot_shows_the_page(page, tmp_path, width, dark):
 
 
 @needs_browser
-def test_the_probe_finds_what_it_looks_for(page, tmp_path):
+def test_the_probe_finds_what_it_looks_for(page, chrome, tmp_path):
     """A page with one of each fault: too wide, too pale, too small, an empty plot, labels outside and on one another."""
     bad = tmp_path / "bad.html"
     faults = (
@@ -69,7 +70,7 @@ def test_the_probe_finds_what_it_looks_for(page, tmp_path):
         '<text x="90" y="20">outside</text><text x="5" y="40">one</text><text x="8" y="41">two</text></svg></figure>'
     )
     bad.write_text(page.read_text(encoding="utf-8").replace("<main>", f"<main>{faults}"), encoding="utf-8")
-    found = measure(bad, tmp_path, 360, False)
+    found = measure(chrome, bad, 360, False)
     assert found["page"] > 2000 and any(name.startswith("DIV.") for name in found["over"])
     assert found["empty"] == ["none"] and "one on two" in found["overlaps"]
     assert any("outside" in name for name in found["outside"]) and any(name.startswith("circle") for name in found["faint"])

@@ -5,14 +5,16 @@ import itertools
 import json
 import os
 import select
+import shutil
 import subprocess
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tests.report.browser import CHROMIUM
-
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+MAC = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
+CHROMIUM = next(filter(None, map(shutil.which, (*NAMES, MAC))), None)
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync "
     "--no-first-run --hide-scrollbars --remote-debugging-pipe"
@@ -120,6 +122,6 @@ class Chrome:
             self.press("Tab")
         raise AssertionError(f"{script}: not reached by {most} times Tab")
 
-    def picture(self) -> bytes:
-        """A PNG of the window."""
-        return base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
+    def picture(self, **options: Any) -> bytes:
+        """A PNG of the window. options: of DevTools' Page.captureScreenshot."""
+        return base64.b64decode(self.call("Page.captureScreenshot", format="png", **options)["data"])

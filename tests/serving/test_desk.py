@@ -7,9 +7,9 @@ import pytest
 from mipo_mlx.files import read_records
 from mipo_mlx.records import VOTES, Ballot
 from tests.commands.test_chat import COOK, SOUP, run_with_notes
-from tests.report.browser import CHROMIUM, COLOURS
+from tests.report.browser import COLOURS
 
-from .chrome import Chrome
+from .chrome import CHROMIUM, Chrome
 from .conftest import serving
 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is missing: this test looks at the page in it")
