@@ -309,6 +309,14 @@ def test_an_nvidia_gpu_has_its_own_memory_and_no_wired_limit(limits):
     assert backend.device().budget == pytest.approx(int(0.8 * NVIDIA["total_memory"]) - taken, abs=1 << 20)
 
 
+def test_every_load_settles_before_the_first_array(tiny_folder, monkeypatch):
+    order, real = [], load._load_folder
+    monkeypatch.setattr(backend, "settle", lambda: order.append("limits"))
+    monkeypatch.setattr(load, "_load_folder", lambda path: order.append("weights") or real(path))
+    load.load(str(tiny_folder))
+    assert order == ["limits", "weights"]
+
+
 def test_training_settles_before_its_first_step(tmp_path, tokenizer_folder, limits, monkeypatch):
     base = save(four_bits(mx.bfloat16), tmp_path / "base", tokenizer_folder, "bfloat16")
     bounds, seen = limits(MAC, "metal"), []
