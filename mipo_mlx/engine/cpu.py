@@ -1,6 +1,6 @@
 """Exponentials and attention for MLX's Linux CPU build, which `swapped` puts in place of MLX's own.
 
-On a GPU, `swapped` changes the attention of training alone (`wide_attention`).
+On a GPU, `swapped` changes the attention of training (`wide_attention`), and of prompts with odd head sizes.
 
 That build computes exponentials one by one through the C library: 10 to 30 ns each, more than the matrix products around them.
 Here an exponential is a few multiplications and additions, which vectorise: 2 to 4 ns each once fused. Results differ from MLX's
@@ -32,10 +32,11 @@ from .. import backend
 def swapped(model: nn.Module, gradient: bool = False) -> Iterator[None]:
     """Within this, `model` is traced with the functions of this module, if it runs on the CPU.
 
-    gradient: gradients are traced. A GPU then gets `wide_attention`, and keeps MLX's own functions otherwise.
+    gradient: gradients are traced. A GPU then gets `wide_attention`, and `wide_where_unfused` otherwise.
     """
     if not backend.on_cpu():
-        with _set(mx.fast, "scaled_dot_product_attention", wide_attention) if gradient else nullcontext():
+        own = wide_attention if gradient else partial(wide_where_unfused, mx.fast.scaled_dot_product_attention)
+        with _set(mx.fast, "scaled_dot_product_attention", own):
             yield
         return
     with ExitStack() as stack:
@@ -254,6 +255,18 @@ def wide_attention(q: mx.array, k: mx.array, v: mx.array, *, scale: float, mask:
     """
     wide = (x.astype(mx.float32) for x in (q, k, v))
     return _official(*wide, scale=scale, mask=mask, **kwargs).astype(q.dtype)
+
+
+def wide_where_unfused(own: Callable[..., Any], q: mx.array, k: mx.array, v: mx.array, **kwargs: Any) -> Any:
+    """MLX's attention `own`, and `wide_attention` where MLX takes no kernel on a GPU: for prompts of Gemma 3, with heads of 256.
+
+    A score of scoring would else be rounded to 16 bits where training has it in float32, and the first loss would not be log 2.
+    Single tokens, which are decoded, stay as they are.
+    """
+    length, size, shared = q.shape[2], q.shape[-1], q.shape[1] // k.shape[1]
+    # As in MLX 0.32's scaled_dot_product_attention.cpp, which has one kernel for many queries and one for few.
+    fused = size in (64, 72, 80, 96, 128) if length > 8 else size in (64, 96, 128, 256) and length * shared <= 32
+    return own(q, k, v, **kwargs) if fused or length == 1 else wide_attention(q, k, v, **kwargs)
 
 
 def attention(q: mx.array, k: mx.array, v: mx.array, *, scale: float, mask: Any = None, **kwargs: Any) -> mx.array:

@@ -41,7 +41,23 @@ def test_scores_are_float32_while_gradients_are_traced(checkpoint, gpu_path, mon
     assert mx.fast.scaled_dot_product_attention is before
     inputs.clear()
     logprobs.token_logprobs(model, *BATCH)
-    assert not inputs  # the kernel of scoring keeps its scores in float32 by itself
+    assert all(kinds == {mx.float32} for kinds in inputs)  # these heads have no kernel, which has float32 by itself
+
+
+@pytest.mark.parametrize(
+    "head_dim, heads, tokens, wide",
+    [
+        (256, 4, 20, True), (48, 4, 20, True), (64, 4, 20, False), (128, 4, 20, False),
+        (256, 4, 8, False), (64, 12, 8, True), (64, 12, 5, False), (48, 4, 1, False),
+    ],
+)  # fmt: skip
+def test_prompts_without_a_kernel_of_mlx_have_scores_in_float32(head_dim, heads, tokens, wide, gpu_path, monkeypatch):
+    model = build_model(tiny_config(head_dim=head_dim, num_attention_heads=heads))
+    model.set_dtype(mx.bfloat16)
+    inputs, real = [], cpu._official
+    monkeypatch.setattr(cpu, "_official", lambda *qkv, **rest: inputs.extend(x.dtype for x in qkv) or real(*qkv, **rest))
+    logprobs.token_logprobs(model, [list(range(3, 4 + tokens))], [[[5]]])  # the last token goes with the answer
+    assert inputs == [mx.float32] * (2 * 3 if wide else 0)  # queries, keys and values of each layer
 
 
 @pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float16])
