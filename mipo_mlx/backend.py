@@ -152,14 +152,15 @@ def device() -> Device:
     """The device that MLX computes on."""
     import mlx.core as mx
 
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    whole = machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if on_cpu():
         # In a container its control group's limit counts, not the machine's memory.
         limits = (Path(p) for p in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"))
         texts = (p.read_text().strip() for p in limits if p.exists())
         machine = min([machine, *(int(text) for text in texts if text.isdigit())])
+        others = _others() if machine == whole else 0  # what programs outside of a container hold is no part of its limit
         blas = "Accelerate" if platform.system() == "Darwin" else _blas or "reference BLAS (slow)"
-        return Device("cpu", platform.processor() or platform.machine(), machine, blas, machine, _others())
+        return Device("cpu", platform.processor() or platform.machine(), machine, blas, machine, others)
     info = mx.device_info()
     kind = "metal" if mx.metal.is_available() else "cuda"
     # Metal: the system lets one process wire down about two thirds to three quarters of the unified memory.

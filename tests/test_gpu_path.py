@@ -278,6 +278,16 @@ def test_a_cpus_budget_does_not_depend_on_other_programs_and_a_crowded_one_is_na
     assert fine is None and "hold 4.3 GB, leave 4.3 GB; close some of them" in crowded
 
 
+@pytest.mark.parametrize("limit, expected", [("max", 5), ("4096", 0)])
+def test_what_programs_outside_of_a_container_hold_does_not_count(limit, expected, others, monkeypatch):
+    others(5)
+    real = backend.Path.exists
+    monkeypatch.setattr(backend.Path, "exists", lambda path: str(path) == "/sys/fs/cgroup/memory.max" or real(path))
+    monkeypatch.setattr(backend.Path, "read_text", lambda path: limit)
+    assert backend.device().others == expected
+    assert (backend.device().whole == 4096) == (limit == "4096")
+
+
 @pytest.mark.parametrize("gigabytes, expected", [(2, int(0.8 * (2 << 30)) // 8), (64, 1 << 30)])
 def test_keys_and_values_that_are_kept_are_scaled_to_the_machine(gigabytes, expected, monkeypatch):
     monkeypatch.setattr(backend, "device", lambda: backend.Device("metal", "a Mac", gigabytes << 30, "device"))
