@@ -8,12 +8,14 @@ from functools import lru_cache
 
 from ..text.words import SENTENCE_END
 from .note import Block, Note, Passage, Tally
+from .rank import first_person
 
 CountTokens = Callable[[str], int]
 DATE_OR_NUMBER = re.compile(r"[\d\s./:,_-]*(?:(?:mon|tues|wednes|thurs|fri|satur|sun)day)?[\d\s./:,_-]*", re.IGNORECASE)
 HEADING_WORDS = 12  # a longer heading is a paragraph: CommonMark makes a heading of any paragraph right above ---
 WIDEST = 64  # characters a token, above which a text is too long for certain
 MOSTLY = 0.5  # share of a passage's characters from which it counts as a link list, or as code
+FEWEST_LINKS = 3  # entries of a list of links with descriptions
 FEWEST_LISTED, WORD_LIST, IN_ORDER = 12, 60, 0.9  # words of a list; how many are looked at; the share that is in order
 
 
@@ -42,6 +44,8 @@ def scrap(blocks: list[Block]) -> str | None:
     characters = max(1, sum(len(block.text) for block in blocks))
     if sum(block.linked for block in blocks) > MOSTLY * characters:
         return "link list"
+    if _describes_links([block for block in blocks if block.leads], characters):
+        return "link list"
     if sum(block.code for block in blocks) > MOSTLY * characters:
         return "mostly code"
     counts = Counter[str]()
@@ -49,6 +53,13 @@ def scrap(blocks: list[Block]) -> str | None:
         counts.update(block.text)
     letters = sum(count for char, count in counts.items() if char.isalpha() or char.isspace())
     return "not prose" if letters < 0.7 * characters or _is_word_list(blocks) else None
+
+
+def _describes_links(entries: list[Block], characters: int) -> bool:
+    """Whether most of a passage are entries that begin with a link, and what stands behind it does not speak of its author."""
+    if len(entries) < FEWEST_LINKS or sum(len(block.text) for block in entries) <= MOSTLY * characters:
+        return False
+    return sum(first_person(block.text) > 0 for block in entries) < len(entries) / 3
 
 
 def _is_word_list(blocks: list[Block]) -> bool:

@@ -22,6 +22,7 @@ from .readers.rows import read_rows
 from .redact import redact_name, redact_note, without_secrets
 from .walk import walk
 
+LARGE = 64 << 10  # bytes of a file that is named where nothing in it can be used
 LONGEST = 8_000  # characters of a block; a longer one is cut at a space, so that later steps see pieces of a bounded size
 
 
@@ -83,6 +84,9 @@ def read_file(file: NoteFile, tally: Tally, sources: Sources) -> list[Note]:
     if not notes and tally.broken > broken:
         del tally.skipped[skipped:]  # the file stands for its parts
         tally.skip(hide_name(file.source), "no part of it can be read")
+        return []
+    if not any(note.blocks for note in notes) and file.beginning(LARGE + 1)[LARGE:]:  # an empty small note is no surprise
+        tally.skip(hide_name(file.source), "nothing in it is a text of its owner's; leave it out, or split it into notes")
         return []
     tally.read += 1
     return _chosen(notes, Choice.of(sources), tally) if sources.include or sources.exclude else notes

@@ -219,7 +219,7 @@ class _Walker:
         line = block.line + 1 + self.offset
         if text.startswith(MARK) and self.cells is None:
             self._leave_nothing_announced()
-        own = settle(Block(text, line, block.level, min(block.linked, len(text)), min(block.code, len(text))))
+        own = settle(Block(text, line, block.level, min(block.linked, len(text)), min(block.code, len(text)), block.leads))
         if own.text == MARK:
             bullet = ""
         if own.text != MARK or self.cells is None:  # own_blocks takes the mark away
@@ -257,10 +257,12 @@ class _Walker:
             return
         parts: list[str] = []
         linked = code = depth = 0
+        leads = False
         for child in token.children or []:
             piece = ""
             if child.type == "text":
                 piece, addresses = plain_text(child.content)
+                leads |= bool(addresses and not any(parts) and ADDRESS.match(child.content))
                 linked += len(piece) if depth else addresses
             elif child.type == "code_inline":
                 piece = child.content
@@ -268,6 +270,7 @@ class _Walker:
             elif child.type in ("softbreak", "hardbreak"):
                 piece = " "
             elif child.type == "link_open":
+                leads |= not any(parts)
                 depth += 1
             elif child.type == "link_close":
                 depth -= 1
@@ -276,7 +279,7 @@ class _Walker:
             elif child.type == "html_inline" and child.content.lower().startswith("<br"):
                 piece = " "
             parts.append(piece)
-        self._add(Block("".join(parts), line, self.level, linked, code))
+        self._add(Block("".join(parts), line, self.level, linked, code, leads))
 
 
 def plain_text(text: str) -> tuple[str, int]:

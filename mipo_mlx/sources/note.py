@@ -29,6 +29,7 @@ class Block:
     level: int = 0  # 1 to 6: a heading; 0: text
     linked: int = 0  # how many characters of `text` are link text or addresses
     code: int = 0  # how many characters of `text` are code
+    leads: bool = False  # whether it begins with a link, as an entry of a list of links does
 
 
 @dataclass(frozen=True)

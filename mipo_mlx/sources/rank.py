@@ -66,6 +66,12 @@ REFERENCE = re.compile(
     r"|book ?notes|articles?|papers?|sources?|snippets?|resources?|bookmarks?|links?\b|\bMOC\b|index|api\b",
     re.IGNORECASE,
 )
+SURVEY = re.compile(
+    r"survey|questionnaire|assessment|fragebogen|umfrage|encuesta|cuestionario|sondage|enquête"
+    r"|анкета|опрос|问卷|調査",
+    re.IGNORECASE,
+)
+STATEMENT = re.compile(r"(?:[-*+•]|\d{1,3}[.)]) \S[^.!?]{15,200}[^.!?:\s]\.?")  # one sentence, to be agreed with or not
 HOST = re.compile(
     r"\b[\w-]+(?:\.[\w-]+)*\.(?:com|org|net|io|dev|fm|ai|app|co|be|me|edu|gov|info|blog|uk|de|fr|es|it|nl|ru|jp|eu)\b"
 )
@@ -111,6 +117,7 @@ def signs(text: str, source: str) -> dict[str, float]:
     lower, counts = text.lower(), Counter(text)
     dates = len(DATE.findall(text)) + (len(DAY.findall(text)) if any(sign in lower for sign in OF_DAYS) else 0)
     blanks = ("[" in text or "___" in text or "xxx" in lower) and BLANK.search(text)
+    statements = sum(map(bool, map(STATEMENT.fullmatch, text.split("\n")))) if SURVEY.search(source) else 0
     letters = sum(count for char, count in counts.items() if char.isalpha())
     odd = sum(count for char, count in counts.items() if not (char.isalpha() or char.isspace() or char in ".,;:!?'\"()-’“”…"))
     weights = {
@@ -122,12 +129,18 @@ def signs(text: str, source: str) -> dict[str, float]:
         "the name of a diary": 0.8 * diary,
         "the name of a work of reference": -0.5 * reference,
         "speaks to its reader": -0.8 * min(1.0, 20 * reader / size) * (0.3 if first >= reader else 1.0),
+        "statements of a questionnaire": -2.5 if statements > 2 and 2 * statements > text.count("\n") + 1 else 0.0,
         "links": -1.5 * min(1.0, 6 * hosts / size),
         "questions": -1.6 if questions > 2 and 2 * questions > len(SENTENCES.findall(text)) else 0.0,
         "blanks to fill in": -1.0 if blanks else 0.0,
         "marks and digits": -3.0 * max(0.0, odd / max(1, letters + odd) - 0.05),
     }
     return {sign: value for sign, value in weights.items() if value}
+
+
+def first_person(text: str) -> int:
+    """How many words of a text are those of one person of themselves."""
+    return _count(words(text), SINGULAR) + (0 if text.isascii() else len(INFLECTED.findall(text)))
 
 
 def _count(own: Iterable[str], known: frozenset[str]) -> int:

@@ -106,3 +106,37 @@ def test_words_in_the_order_of_the_alphabet_are_a_list(words):
         assert scrap(blocks) == "not prose"
     assert scrap([Block(" ".join(words[::-1]), 1)]) is None
     assert scrap([Block("All bees care deeply; every flower gives honey in June, so I keep them by the river.", 1)]) is None
+
+
+ABOUT = (
+    "a guide to repairs by the best shops",
+    "a study of forty birds in storms",
+    "what each harbour takes from owners",
+    "a classic recipe",
+)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "- [Page {n}](https://a{n}.example) - {about}",
+        "- https://a{n}.example {about}",
+        "{n}. [**Page {n}**](https://a{n}.example): {about}.",
+    ],
+)
+def test_a_list_of_links_with_descriptions_is_one_of_links(entry):
+    text = "\n".join(entry.format(n=n, about=about) for n, about in enumerate(ABOUT, 1))
+    assert scrap(parse(text)[1]) == "link list"
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "- [Page {n}](https://a{n}.example) - I read it for my boat: {about}",
+        "- I want {about}, see https://a{n}.example",
+        "We found {about} in [a page](https://a{n}.example).\n",
+    ],
+)
+def test_remarks_of_the_owner_with_links_stay(entry):
+    text = "\n".join(entry.format(n=n, about=about) for n, about in enumerate(ABOUT, 1))
+    assert scrap(parse(text)[1]) is None

@@ -209,3 +209,17 @@ WE = [
 @pytest.mark.parametrize(("many", "one"), WE)
 def test_we_tells_less_than_i_where_one_is_part_of_the_other(many, one):
     assert score(many, "a.md") < GOOD < score(one, "a.md")
+
+
+@pytest.mark.parametrize("name", ["work/engagement survey.md", "Fragebogen.md", "assessment 2024.txt"])
+@pytest.mark.parametrize("mark", ["- ", "* ", "3. "])
+def test_statements_to_agree_with_tell_nothing_of_who_reads_them(name, mark):
+    statements = (
+        "I am happy with my current role",
+        "My manager makes me feel valued",
+        "I have access to what I need",
+        "I trust my team",
+    )
+    text = "\n".join(f"{mark}{statement}" for statement in statements)
+    assert score(text, name) < 0.8 and score(text, "work/today.md") > GOOD
+    assert score("I filled in the survey today. I told my manager that I am tired of my role.", name) > 0.8

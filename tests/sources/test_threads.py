@@ -29,6 +29,8 @@ PASTED = {  # notes in which nothing but OWN is the owner's
     "a list in groups": note(OWN, f"https://lobste.rs/s/a1/letters\n- **Why**\n\t- {LONG}\n- **How often**\n\t- {OTHER}"),
     "a thread": note(OWN, "https://twitter.com/ada/status/12\n1/ I led a team once.", "2/ My rule was simple.", "15/ I left."),
     "one comment by its address": note(OWN, f"- https://a.example.com/p/data/comment/59?s=r\n- {LONG}\n- {OTHER}", ""),
+    "one endless comment": note(OWN, "https://twitter.com/ada/status/12?s=20", " ".join([LONG, OTHER, LONG, OTHER])),
+    "a thread by numbers": note(OWN, "- https://x.com/ada/status/12\n\t- Surprise #1: I led a team.\n\t- Surprise #2: I left it."),
     "an answer": note(OWN, "Source: https://stackoverflow.com/a/77/1", LONG, OTHER),
     "headers of a forum": note(
         OWN, "## Saved", "ada77 3 hours ago | prev | next", LONG, "bob_k 1 day ago | parent", "Me too.", "eve 5 hours ago", OTHER

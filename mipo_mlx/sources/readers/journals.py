@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..forms import between
-from ..note import NotANote, Note, Tally
+from ..note import NotANote, Note, Skip, Tally
 from ..note_file import NoteFile
 from .html import parse_html
 from .plain import entry_blocks
@@ -49,7 +49,9 @@ def read_journal(file: NoteFile, tally: Tally) -> list[Note]:
 
 
 def read_enex(file: NoteFile, tally: Tally) -> list[Note]:
-    """A note for each of Evernote's; `line` is that on which it begins."""
+    """A note for each of Evernote's; `line` is that on which it begins. Raises Skip for a file that is no export."""
+    if b"<en-export" not in file.beginning(1 << 16).replace(b"\0", b""):
+        raise Skip("no export of Evernote; export the notes again")
     text, attachments = between(file.text(tally, LIMIT), "<resource>", "</resource>")
     tally.removed["images and embeds"] += attachments
     notes, at, line = [], 0, 1

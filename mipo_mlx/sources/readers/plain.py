@@ -8,7 +8,7 @@ from typing import Any
 
 from ..forms import cut
 from ..licences import refuse_licence, refuse_list
-from ..markdown import SPACE, TAG, parse, plain_text
+from ..markdown import ADDRESS, SPACE, TAG, parse, plain_text
 from ..note import Block, NotANote, Note, Tally
 from ..note_file import NoteFile
 from ..plugins import refuse_clippings, tags_of
@@ -86,9 +86,11 @@ def paragraphs(text: str, first_line: int = 1, removed: Counter | None = None) -
     counts: Counter = Counter() if removed is None else removed
 
     def flush() -> None:
-        joined, linked = plain_text(SPACE.sub(" ", " ".join(held)).strip())
+        whole = SPACE.sub(" ", " ".join(held)).strip()
+        joined, linked = plain_text(whole)
         if joined:
-            blocks.append(settle(Block(joined, begin, linked=linked)))
+            leads = bool(linked and ADDRESS.match(ITEM.sub("", whole, count=1)))
+            blocks.append(settle(Block(joined, begin, linked=linked, leads=leads)))
         held.clear()
 
     for number, line in enumerate(cut_lines(cut(text, counts), counts).split("\n"), first_line):

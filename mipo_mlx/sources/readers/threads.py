@@ -16,8 +16,9 @@ DISCUSSION = re.compile(
 )
 ADDRESS = re.compile(r"(?P<indent>[ \t]*)(?:[-*+][ \t]+)?(?P<title>[^\n]{0,60}?)[<(]?https?://(?P<place>[^\s<>()]+)[>)]?[ \t.:]*")
 STARTS_ANEW = re.compile(r"[ \t]*(?:#{1,6} |[-*_]{3,}[ \t]*$)")
-NUMBERED = re.compile(r"[ \t]*(?:[-*+>][ \t]+)?\d{1,2}/(?:\d{1,2}|n)?[ \t.]+\S")
+NUMBERED = re.compile(r"[ \t]*(?:[-*+>][ \t]+)?(?:\d{1,2}/(?:\d{1,2}|n)?[ \t.]+|[^\W\d_]{3,12} ?#\d{1,2}[:.] )\S")
 LONG, FEWEST, WORDS, MOSTLY = 25, 2, 60, 0.6  # words of a long line; long lines; words of them all; their share of all words
+ALONE = 120  # words of one long line
 
 AGO = r"\d{1,3} ?(?:s|sec|seconds?|m|min|minutes?|h|hr|hours?|d|days?|w|weeks?|mo|months?|y|yr|years?)\.?"
 HANDLE = r"(?:u/|@)?(?P<{}>[A-Za-z][\w.-]{{1,29}})"
@@ -52,7 +53,7 @@ def _behind_addresses(lines: list[str]) -> list[tuple[int, int]]:
         inside = [lines[place] for place in range(number + 1, end) if lines[place].strip()]
         sizes = [len(text.split()) for text in inside]
         long = [size for size in sizes if size >= LONG]
-        pasted = len(long) >= FEWEST and sum(long) >= WORDS and sum(long) >= MOSTLY * sum(sizes)
+        pasted = (len(long) >= FEWEST or max(long, default=0) >= ALONE) and sum(long) >= WORDS and sum(long) >= MOSTLY * sum(sizes)
         if pasted or sum(bool(NUMBERED.match(text)) for text in inside) >= FEWEST:
             stretches.append((number + 1, end))
     return stretches
