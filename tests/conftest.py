@@ -10,7 +10,7 @@ from mipo_mlx import backend  # noqa: E402
 
 backend.start()
 
-import subprocess  # noqa: E402
+import runpy  # noqa: E402
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
@@ -23,6 +23,7 @@ if HAS_GPU:  # the suite compares with figures of the CPU, here and in the proce
     os.environ["MIPO_DEVICE"] = "cpu"
     mx.set_default_device(mx.cpu)
 os.environ["MIPO_RUNS"] = "runs"  # in the working folder of each test, and never in the home
+os.fsync = lambda handle: None  # no test cuts the power; each of some ten thousand waits for the disk takes milliseconds
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 CASES = DATA.parent / "cases"
@@ -208,8 +209,8 @@ def make_case(name: str, folder: Path) -> Path:
     make = CASES / name / "make.py"
     if not make.exists():
         pytest.skip(f"../shared/cases/{name}/make.py is missing: this test runs it")
-    done = subprocess.run(
-        [sys.executable, str(make), str(folder)], cwd=Path(__file__).parent.parent, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [str(make), str(folder)])
+        patch.setattr(sys, "path", [*sys.path])
+        runpy.run_path(str(make), run_name="__main__")
     return folder

@@ -17,10 +17,29 @@ from mipo_mlx.evaluation.outcome import FORMAT
 from mipo_mlx.files import dump, sha256, write_json, write_text
 from mipo_mlx.progress import Reporter
 from mipo_mlx.training import checkpoints
-from tests.test_bad_input import home, refused  # noqa: F401
-from tests.test_kill import KEPT
+from tests.test_bad_input import refused
+from tests.test_kill import KEPT, NOTES, RECIPE
 
 QUIET = Reporter(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_folder, tmp_path_factory) -> Path:
+    """A working folder with notes, a recipe for the tiny model, and its finished run."""
+    home = tmp_path_factory.mktemp("damaged")
+    (home / "notes").mkdir()
+    for name, text in NOTES:
+        (home / "notes" / f"{name}.md").write_text(f"# {name}\n\n{text}\n")
+    (home / "r.yaml").write_text(RECIPE.format(model=tiny_folder, notes=home / "notes"))
+    result = CliRunner().invoke(cli.main, ["train", str(home / "r.yaml"), "--runs", str(home / "runs"), "--quiet"])
+    assert result.exit_code == 0, result.output
+    return home
+
+
+@pytest.fixture
+def home(trained, tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(shutil.copytree(trained, tmp_path / "home"))
+    return tmp_path / "home"
 
 
 def half(data: bytes) -> bytes:
@@ -41,7 +60,7 @@ DAMAGES = [
 
 
 @pytest.mark.process
-def test_what_is_damaged_is_named_and_made_again(home):  # noqa: F811
+def test_what_is_damaged_is_named_and_made_again(home):
     folder = home / "runs" / "r"
 
     def train() -> dict[str, bytes]:
@@ -75,10 +94,8 @@ CUTS = [("state.json", lambda _: b""), ("adapters.safetensors", lambda _: b""), 
 
 
 @pytest.mark.process
-def test_a_damaged_checkpoint_is_named_and_training_goes_on_without_it(home):  # noqa: F811
+def test_a_damaged_checkpoint_is_named_and_training_goes_on_without_it(home):
     folder = home / "runs" / "r"
-    result = CliRunner().invoke(cli.main, ["train", "r.yaml", "--quiet"])
-    assert result.exit_code == 0, result.output
     trained = (folder / "adapters" / "adapters.safetensors").read_bytes()
     for name, damage in CUTS:
         (folder / "adapters" / "adapters.safetensors").unlink()

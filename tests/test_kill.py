@@ -6,6 +6,9 @@ import sys
 import time
 
 import pytest
+from click.testing import CliRunner
+
+from mipo_mlx.cli import main
 
 pytestmark = pytest.mark.process
 
@@ -26,7 +29,7 @@ model: {model}
 name: r
 sources: {{notes: {notes}, min_tokens: 8, heldout_contexts: 0.4}}
 pairs:
-  grids: 24
+  grids: 12
   validation_grids: 2
   heldout_grids: 4
   contexts_per_grid: 3
@@ -40,7 +43,7 @@ training:
   max_kl: null
   min_chosen_reward: null
   lora: {{rank: 2}}
-evaluation: {{bootstrap: 100, answers: 8, use: 4, everyday: 2, kinds: 2, preferences: 4, leak_contexts: 4, unprompted: 8}}
+evaluation: {{bootstrap: 100, answers: 4, use: 2, everyday: 2, kinds: 1, preferences: 2, leak_contexts: 2, unprompted: 4}}
 export: {{mlx: false, gguf: [f16]}}
 """
 KEPT = (
@@ -101,30 +104,33 @@ def lines(path):
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-@pytest.mark.parametrize(
-    "file, moments",
-    [("samples.jsonl", (1, 9)), ("metrics.jsonl", (2, 21)), ("eval-samples.jsonl", (1,)), ("eval.json", (1,))],
-    ids=["sampling", "training", "evaluation", "export"],
-)
-def test_killed_and_continued_is_byte_identical(start, whole, file, moments):
-    name = file.split(".")[0]
-    for moment in moments:  # one run, killed each time that its file has reached a length
-        process, folder = start(name)
+# A file, and how many lines it has when the run is killed: in sampling, in training, in evaluation, in export.
+MOMENTS = (
+    ("samples.jsonl", 1), ("samples.jsonl", 9), ("metrics.jsonl", 2), ("metrics.jsonl", 21), ("eval-samples.jsonl", 1),
+    ("eval.json", 1),
+)  # fmt: skip
+
+
+def test_killed_and_continued_is_byte_identical(start, whole):
+    """One run, killed at each moment in turn."""
+    for file, moment in MOMENTS:
+        process, folder = start("killed")
         deadline = time.monotonic() + 120
         while lines(folder / file) < moment and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert process.returncode == -signal.SIGKILL, f"the run was over before {file} had {moment} lines"
-    finish(start(name)[0])
+    finish(start("killed")[0])
     for kept in KEPT:
         assert (folder / kept).read_bytes() == (whole / kept).read_bytes(), kept
 
 
 def test_a_finished_run_does_nothing_again_and_prints_its_result(start, whole):
     before = {p: p.stat().st_mtime_ns for p in whole.rglob("*") if p.is_file() and not p.name.startswith(".")}
-    process, _ = start("whole")
-    assert "use it" in finish(process)
+    again = ["train", str(whole.parent.parent / "r.yaml"), "--name", "whole", "--runs", str(whole.parent), "--quiet"]
+    result = CliRunner().invoke(main, again)
+    assert result.exit_code == 0 and "use it" in result.output, result.output
     assert {p: p.stat().st_mtime_ns for p in before} == before
 
 
