@@ -100,6 +100,13 @@ def swapped(model: Any, folder: Path) -> Iterator[Any]:
         model.load_weights(list(own.items()), strict=False)
 
 
+def are_idle(model: Any) -> bool:
+    """Whether no adapter changes anything: every B is 0, as in fresh ones. DoRA's rounding differs from the base's even then."""
+    parts = [part for _, part in model.named_modules()]
+    idle = not any(isinstance(part, DoRALinear) for part in parts)
+    return idle and not any(part.lora_b.any().item() for part in parts if isinstance(part, (LoRALinear, LoRASwitchLinear)))
+
+
 @contextmanager
 def disabled(model: Any) -> Iterator[Any]:
     """Within this, the adapters are off, so the model is the base: the reference, without a second model in memory."""

@@ -37,7 +37,8 @@ class Validation:
         temperature and top_p, so it is an estimate, on tokens that are likelier than such samples.
         """
         rows, divergence = [], []
-        for policy, base, reference in zip(_score(model, self.pairs), self.base, self.reference, strict=True):
+        scored = self.base if adapters.are_idle(model) else _score(model, self.pairs)  # before the first step the model is the base
+        for policy, base, reference in zip(scored, self.base, self.reference, strict=True):
             measures = preference.measure([float(tokens.sum(dtype=np.float64)) for tokens in policy], reference, beta)
             rejected = float(np.mean([tokens.sum() for tokens in policy[1:]]))
             rows.append({**asdict(measures), "chosen_logp": float(policy[0].sum()), "rejected_logp": rejected})

@@ -7,7 +7,7 @@ from functools import partial
 import mlx.core as mx
 import numpy as np
 import pytest
-from mlx.utils import tree_flatten
+from mlx.utils import tree_flatten, tree_map
 
 from mipo_mlx.errors import Failure, UserError
 from mipo_mlx.files import read_jsonl
@@ -15,7 +15,7 @@ from mipo_mlx.models import adapters
 from mipo_mlx.progress import Reporter
 from mipo_mlx.recipe import Lora, Training
 from mipo_mlx.records import TRAIN, VALIDATION, Pair
-from mipo_mlx.training import schedule, train
+from mipo_mlx.training import schedule, train, validation
 from mipo_mlx.training import step as gradients
 from tests.conftest import build_model, tiny_config
 
@@ -50,11 +50,11 @@ def run(folder, settings, model=None, pairs=None, seed=0, round_number=1, budget
     model = model or fresh()
     base = build_model(tiny_config())
     pairs = pairs or make_pairs(base)
-    validation = watching.pop("validation", None)
-    if validation is None:
-        validation = make_pairs(base, grids=2, split=VALIDATION, seed=9)
+    of_validation = watching.pop("validation", None)
+    if of_validation is None:
+        of_validation = make_pairs(base, grids=2, split=VALIDATION, seed=9)
     folder.mkdir(exist_ok=True)
-    job = train.Job(pairs, validation, settings, folder, seed, budget=budget, pad=0, round_number=round_number)
+    job = train.Job(pairs, of_validation, settings, folder, seed, budget=budget, pad=0, round_number=round_number)
     return model, train.train(model, job, train.Watch(QUIET, **watching))
 
 
@@ -144,6 +144,23 @@ def die_at(kill, round_number=1):
             raise Killed
 
     return die
+
+
+@pytest.mark.parametrize("lora, scored", [(Lora(rank=4), 1), (Lora(rank=4, dora=True), 2), (None, 2)])
+def test_before_the_first_step_the_base_is_not_scored_again(lora, scored, monkeypatch):
+    """None: adapters that a round before has trained. DoRA's rounding differs from the base's."""
+    model, calls = fresh(lora), []
+    if lora is None:
+        model.update(tree_map(lambda p: p + 0.05 * mx.random.normal(p.shape), model.trainable_parameters()))
+    pairs, original = make_pairs(build_model(tiny_config()), grids=2, split=VALIDATION), validation._score
+    monkeypatch.setattr(validation, "_score", lambda *args: calls.append(1) or original(*args))
+    of_base = validation.Validation.start(model, pairs, named=False)
+    measured = of_base.measure(model, beta=0.1)
+    assert len(calls) == scored
+    expected = [original(model, [pair])[0][0].sum() for pair in pairs]
+    assert measured["validation_chosen_logp"] == pytest.approx(np.mean(expected), abs=1e-4)
+    untrained = measured["validation_kl"] < 1e-9 and abs(measured["validation_loss"] - math.log(2)) < 1e-5
+    assert untrained == bool(lora)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
