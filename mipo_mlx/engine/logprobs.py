@@ -93,9 +93,9 @@ def token_logprobs(
     while batches:
         rows = batches.pop()
         batch = _padded([prompts[i] for i in rows], [answers[i] for i in rows])
-        known = _stacked([recorded[i] for i in rows], batch.prompts.shape[1] - 1) if recorded is not None else None
+        known = stacked([recorded[i] for i in rows], batch.prompts.shape[1] - 1) if recorded is not None else None
         try:
-            values = np.array(batch_logprobs(model, batch, gradient=False, recorded=known))
+            values = _values(model, batch, known)
         except (RuntimeError, MemoryError) as error:
             if len(rows) == 1 or not is_too_large(error):
                 raise
@@ -106,6 +106,44 @@ def token_logprobs(
             for j, answer in enumerate(answers[i]):
                 logps[i][j] = values[r, j, : len(answer)].copy()
     return logps
+
+
+def _values(model: nn.Module, batch: Padded, recorded: Recorded | None) -> np.ndarray:
+    """`batch_logprobs` without a gradient. Each prompt's answers run from the longest to the shortest, in passes of like length."""
+    lengths = np.array(batch.answer_lengths)
+    order = np.argsort(-lengths, axis=1, kind="stable")
+    longest = np.take_along_axis(lengths, order, axis=1).max(axis=0)
+    passes = _passes(longest.tolist(), len(lengths)) if sliding_windows(model) is not None else []
+    if len(passes) < 2:
+        return np.array(batch_logprobs(model, batch, gradient=False, recorded=recorded))
+    if recorded is None and batch.prompts.shape[1] > 1:
+        with swapped(text_model(model)):
+            recorded = _record(model, batch)
+        mx.eval(recorded)
+    values, answers = np.zeros(batch.answers.shape, np.float32), np.array(batch.answers)
+    for some in passes:
+        places, width = order[:, some], int(longest[some.start])
+        rows = np.take_along_axis(answers, places[..., None], axis=1)[..., :width]
+        counts = mx.array(np.take_along_axis(lengths, places, axis=1))
+        part = Padded(batch.prompts, batch.prompt_lengths, mx.array(rows), counts)
+        logps = np.array(batch_logprobs(model, part, gradient=False, recorded=recorded))
+        for place, of_place in zip(places.T, logps.swapaxes(0, 1), strict=True):
+            values[np.arange(len(rows)), place, :width] = of_place
+    return values
+
+
+def _passes(longest: list[int], rows: int) -> list[slice]:
+    """Columns of answers that run together; longest: tokens of the longest answer of each column, falling, of `rows` answers.
+
+    Another pass begins where it saves WORTH_A_PASS tokens of padding. Columns of empty answers are left out.
+    """
+    columns = sum(length > 0 for length in longest)
+    passes, first = [], 0
+    for column in range(1, columns):
+        if (longest[first] - longest[column]) * rows * (columns - column) >= WORTH_A_PASS:
+            passes.append(slice(first, column))
+            first = column
+    return [*passes, slice(first, columns)]
 
 
 def shares_prompts(model: nn.Module) -> bool:
@@ -154,7 +192,7 @@ def _padded(prompts: list[list[int]], answers: list[list[list[int]]]) -> Padded:
     return Padded(*pad(prompts), mx.array(padded), mx.array(lengths))
 
 
-def _stacked(recorded: list[Recorded], width: int) -> Recorded:
+def stacked(recorded: list[Recorded], width: int) -> Recorded:
     """Keys and values of several prompts, right-padded to `width`: (prompts, heads, width, head_dim) of each layer."""
 
     def stack(parts: Sequence[mx.array]) -> mx.array:
@@ -184,23 +222,28 @@ def _shared_hidden(model: nn.Module, batch: Padded, checkpoint: bool, recorded: 
 
     Prompts run once, and not at all where their keys and values are `recorded`.
     """
-    body, sliding, prompts = body_of(model), sliding_windows(model) or [], batch.prompts
-    (pairs, width), (_, candidates, length) = prompts.shape, batch.answers.shape
-    last = mx.take_along_axis(prompts, batch.prompt_lengths[:, None] - 1, axis=1)
+    body, sliding = body_of(model), sliding_windows(model) or []
+    (pairs, width), (_, candidates, length) = batch.prompts.shape, batch.answers.shape
+    last = mx.take_along_axis(batch.prompts, batch.prompt_lengths[:, None] - 1, axis=1)
     inputs = mx.concatenate([mx.broadcast_to(last[:, None], (pairs, candidates, 1)), batch.answers[..., :-1]], axis=-1)
     layout = Layout(batch.prompt_lengths - 1, width - 1, candidates, grouped_scores(model))
     with checkpointed(body, checkpoint):
         if recorded is None and width > 1:
-            recorders = [Recorder(one) for one in sliding]
-            if opening := shared_opening(batch):
-                body(prompts[:1, :opening], cache=recorders)
-                recorders = [Recorder(r.sliding, (r.keys, r.values)) for r in recorders]
-            body(prompts[:, opening:-1], cache=recorders)
-            recorded = [(r.keys, r.values) for r in recorders]
+            recorded = _record(model, batch)
         known = recorded or [(None, None)] * len(sliding)
         caches = [Prefix(*kv, layout, one) for kv, one in zip(known, sliding, strict=True)]
         hidden = body(inputs.reshape(pairs * candidates, length), cache=caches)
     return hidden.reshape(pairs, candidates, length, -1)
+
+
+def _record(model: nn.Module, batch: Padded) -> Recorded:
+    """Keys and values of the prompts but their last tokens."""
+    recorders = [Recorder(one) for one in sliding_windows(model) or []]
+    if opening := shared_opening(batch):
+        body_of(model)(batch.prompts[:1, :opening], cache=recorders)
+        recorders = [Recorder(r.sliding, (r.keys, r.values)) for r in recorders]
+    body_of(model)(batch.prompts[:, opening:-1], cache=recorders)
+    return [(r.keys, r.values) for r in recorders]
 
 
 def shared_opening(batch: Padded) -> int:

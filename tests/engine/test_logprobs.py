@@ -263,6 +263,46 @@ def test_lists_of_any_lengths_in_any_order_and_budget():
             np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+@pytest.mark.parametrize("with_keys", [False, True])
+@pytest.mark.parametrize("name", ["llama", "gemma2", "gemma3_text"])
+def test_answers_of_like_length_run_together(name, with_keys, monkeypatch):
+    """Passes for answers of 31, 9 and 1 tokens at most. The prompts run once, or not at all where their keys are there."""
+    monkeypatch.setattr(logprobs, "WORTH_A_PASS", 10)
+    model, rng = adapted(tiny_config(name, **ARCHITECTURES[name])), np.random.default_rng(4)
+    prompts = [rng.integers(3, 380, n).tolist() for n in (9, 14)]
+    answers = [[rng.integers(3, 380, n).tolist() for n in some] for some in ([2, 31, 0, 30], [9, 1, 28, 25])]
+    recorded = None
+    if with_keys:
+        batches = [as_batch([prompt], [[[5]]]) for prompt in prompts]
+        recorded = [logprobs._record(model, batch) for batch in batches]
+    ran, original = [], logprobs._shared_hidden
+    monkeypatch.setattr(
+        logprobs,
+        "_shared_hidden",
+        lambda model, batch, *rest: ran.append((batch.answers.shape, rest[-1] is None)) or original(model, batch, *rest),
+    )
+    found = logprobs.token_logprobs(model, prompts, answers, recorded=recorded)
+    assert ran == [((2, 2, 31), False), ((2, 1, 9), False), ((2, 1, 1), False)]
+    for prompt, some, mine in zip(prompts, answers, found, strict=True):
+        for answer, logps in zip(some, mine, strict=True):
+            expected = np.array(plain(model, prompt, answer)) if answer else np.zeros(0)
+            np.testing.assert_allclose(logps, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "longest, rows, passes",
+    [
+        ([48, 45, 40, 30], 16, [(0, 1), (1, 2), (2, 3), (3, 4)]),
+        ([48, 45, 40, 30], 8, [(0, 2), (2, 4)]),
+        ([48, 45, 40, 30], 1, [(0, 4)]),
+        ([40, 40, 8, 0], 4, [(0, 2), (2, 3)]),
+        ([40], 100, [(0, 1)]),
+    ],
+)
+def test_another_pass_begins_where_it_saves_padding(longest, rows, passes):
+    assert [(some.start, some.stop) for some in logprobs._passes(longest, rows)] == passes
+
+
 def test_an_empty_prompt_is_refused():
     with pytest.raises(ValueError, match="empty prompt"):
         logprobs.token_logprobs(build_model(tiny_config()), [[]], [[[1]]])
