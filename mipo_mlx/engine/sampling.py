@@ -6,8 +6,9 @@ LIMIT tokens are picked, which takes linear time, and only those are sorted.
 
 `Prefixes` runs each prompt once. Its keys and values go to the batch generator first and to scoring after it. Token ids alone
 say what prompts share, whatever the chat template: every prompt's opening (system header), what all prompts of a grid begin with
-(its distractors), and what all prompts of one context begin with. Prefixes and prompts always run by themselves, from the same
-beginning. So their bits do not depend on when they run, and a resumed run computes the same ones.
+(its distractors), and what all prompts of one context begin with. Prefixes always run by themselves, from the same beginning. So
+their bits do not depend on when they run, and a resumed run computes the same ones. What is left of the prompts of a chunk runs
+together: a pass reads all weights, which takes as long as some 70 tokens do.
 """
 
 from collections import OrderedDict
@@ -27,8 +28,8 @@ from ..records import Answer
 from ..text.words import whole_sentences
 from . import fast
 from .cpu import exp_minus, swapped
-from .logprobs import Recorded
-from .prefix import text_model
+from .logprobs import Recorded, pad, stacked
+from .prefix import Layout, Prefix, grouped_scores, sliding_windows, text_model
 
 Layers = list[KVCache]
 Labels = tuple[Any, ...]
@@ -173,6 +174,7 @@ def _smallest(rising: mx.array, top_p: float) -> mx.array:
 
 
 SHORTEST = 16  # tokens: a shorter prefix is not worth a pass of its own
+AT_ONCE = 2048  # tokens of prompts that run together, padding included
 KEPT_BYTES = 1 << 30  # most keys and values of contexts kept for later grids; the least recently used go first
 
 
@@ -205,6 +207,28 @@ class Prefixes:
         if not self.usable or len(prompt) < 2:
             return Start(None, prompt)
         return Start(self._run(prompt[:-1], self._begun(labels)), prompt[-1:])
+
+    def starts(self, prompts: Sequence[list[int]], labels: Sequence[Labels]) -> list[Start]:
+        """As `start` of each, where prompts with a shared prefix run together, in their order and AT_ONCE tokens at a time."""
+        if not self.usable or sliding_windows(self.model) is None:
+            return [self.start(prompt, own) for prompt, own in zip(prompts, labels, strict=True)]
+        parts: list[list[int]] = []
+        widest = 0
+        for i, (prompt, of_prompt) in enumerate(zip(prompts, labels, strict=True)):
+            if len(prompt) > 1 and (self.opening or self._widened(of_prompt)):
+                widest = max(widest, len(prompt))
+                if not parts or (len(parts[-1]) + 1) * widest > AT_ONCE:
+                    parts.append([])
+                    widest = len(prompt)
+                parts[-1].append(i)
+        caches: dict[int, Layers] = {}
+        for part in parts:
+            rows = [(prompts[i][:-1], self._begun(labels[i]) or []) for i in part]
+            caches |= dict(zip(part, self._run_together(rows), strict=True))
+        return [
+            Start(caches[i], prompt[-1:]) if i in caches else self.start(prompt, of_prompt)
+            for i, (prompt, of_prompt) in enumerate(zip(prompts, labels, strict=True))
+        ]
 
     def _widened(self, group: Labels) -> Labels:
         """The narrowest group around this one, or itself, that has a prefix; () where none has."""
@@ -240,6 +264,40 @@ class Prefixes:
             layer.keys, layer.values = (mx.contiguous(x[..., : layer.offset, :]) for x in (layer.keys, layer.values))
         mx.eval([layer.state for layer in cache])
         return cache
+
+    def _run_together(self, rows: Sequence[tuple[list[int], Layers]]) -> list[Layers]:
+        """Keys and values of several prompts, of which each has the first ones already."""
+        text = text_model(self.model)
+        known = [[(layer.keys, layer.values) for layer in begun] for _, begun in rows]
+        lengths = [begun[0].offset for _, begun in rows]
+        tails, _ = pad([tokens[length:] or [0] for (tokens, _), length in zip(rows, lengths, strict=True)])
+        layout = Layout(mx.array(lengths), max(lengths), 1, grouped_scores(self.model))
+        caches = [Continued(*layer, layout, None) for layer in stacked(known, max(lengths))]
+        with swapped(text):
+            self.model(tails, cache=caches)
+        made: list[Layers] = []
+        for r, (tokens, begun) in enumerate(rows):
+            own = slice(0, len(tokens) - lengths[r])
+            tail = [[x[r : r + 1, :, own] for x in cache.own] for cache in caches]
+            made.append([whole(before, *more) for before, more in zip(begun, tail, strict=True)])
+            mx.eval([layer.state for layer in made[-1]])
+        return made
+
+
+class Continued(Prefix):
+    """Cache of one layer where prompts go on behind prefixes of their own; it keeps their keys and values."""
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        self.own = keys, values
+        return super().update_and_fetch(keys, values)
+
+
+def whole(before: KVCache, keys: mx.array, values: mx.array) -> KVCache:
+    """A cache with these keys and values behind those of `before`."""
+    layer = copy_of(before)
+    layer.keys, layer.values = mx.concatenate([before.keys, keys], axis=2), mx.concatenate([before.values, values], axis=2)
+    layer.offset = before.offset + keys.shape[2]
+    return layer
 
 
 def common_prefix(prompts: Sequence[list[int]]) -> list[int]:

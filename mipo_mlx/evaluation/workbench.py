@@ -94,10 +94,11 @@ class Workbench:
         """
         one_batch = (settings or self.recipe.pairs).model_copy(update={"batch": max(1, len(prompts))})
         key = key_for(self.recipe.seed, f"evaluation {purpose}")
-        starts: list[list[int]] | list[sampling.Start] = [list(prompt) for prompt in prompts]
+        rows = [list(prompt) for prompt in prompts]
+        starts: list[list[int]] | list[sampling.Start] = rows
         if unpadded:
-            prefixes = sampling.Prefixes(self.model, prompts, [()] * len(prompts))
-            starts = [prefixes.start(list(prompt), ()) for prompt in prompts]
+            nobody = [()] * len(prompts)
+            starts = sampling.Prefixes(self.model, rows, nobody).starts(rows, nobody)
         written = sampling.sample(self.model, self.tokenizer, starts, one_batch, key)
         return [replace(answer, text=answer.text.strip()) for answer in written]
 

@@ -230,7 +230,7 @@ def write(path: Path, requests: list[list[int]], loaded: LoadedModel, recipe: Re
         if key in known:
             bar.skip(len(batch))
         else:
-            begun = [prefixes.start(tokens, ()) for tokens in batch]
+            begun = prefixes.starts(batch, [()] * len(batch))
             sampled = sample(loaded.model, loaded.tokenizer, begun, settings, 0, lambda answer: bar.advance(1))
             known[key] = [[f"{SUBJECT}{answer.text}", answer.finish == "stop"] for answer in sampled]
             append_jsonl(path, [{"asked": key, "answers": known[key]}])

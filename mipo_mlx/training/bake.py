@@ -215,7 +215,7 @@ class School:
         prefixes = Prefixes(self.loaded.model, prompts, [()] * len(prompts))  # the shared beginning runs once
 
         def compute(number: int, part: Sequence[list[int]]) -> list[dict[str, Any]]:
-            started = [prefixes.start(prompt, ()) for prompt in part]
+            started = prefixes.starts(part, [()] * len(part))
             key = key_for(self.recipe.seed, f"bake {purpose} {number * settings.batch}")
             fresh = sample(self.loaded.model, self.loaded.tokenizer, started, settings, key, lambda answer: bar.advance(1))
             return [asdict(answer) for answer in fresh]

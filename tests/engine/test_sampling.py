@@ -10,6 +10,7 @@ from mlx_lm.sample_utils import apply_top_p
 from mipo_mlx.engine import sampling
 from mipo_mlx.engine.sampling import Prefixes, common_prefix, copy_of, nucleus_sampler, sample
 from mipo_mlx.pairs.score import score_grids
+from tests.conftest import build_model, tiny_config
 from tests.pairs.helpers import make_recipe
 
 OPENING = [1, *range(10, 35)]
@@ -91,6 +92,28 @@ def test_prefixes_are_run_once(tiny_model, monkeypatch):
         prefixes.start(*start)
     # The opening; context a and its first question; b and its; and then questions only, but for the context used once.
     assert run == [len(OPENING), 30, 1, 60, 3, 2, 30 + 1, 1, 2]
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2", "qwen3"])
+@pytest.mark.parametrize("at_once", [60, 4096])
+def test_prompts_that_run_together_are_as_each_by_itself(name, at_once, monkeypatch):
+    """Prompts behind prefixes of 26, 56 and 86 tokens. The kept prefixes stay as they are."""
+    monkeypatch.setattr(sampling, "AT_ONCE", at_once)
+    model = build_model(tiny_config(name))
+    prefixes, alone = (Prefixes(model, TOKENS, NAMES) for _ in range(2))
+    passes = []
+    original = sampling.Prefixes._run_together
+    monkeypatch.setattr(sampling.Prefixes, "_run_together", lambda self, rows: passes.append(len(rows)) or original(self, rows))
+    for _ in range(2):
+        together = prefixes.starts(*zip(*STARTS, strict=True))
+        for one, (tokens, labels) in zip(together, STARTS, strict=True):
+            own = alone.start(tokens, labels)
+            assert one.tokens == own.tokens and [layer.offset for layer in one.cache] == [layer.offset for layer in own.cache]
+            for mine, theirs in zip(one.cache, own.cache, strict=True):
+                assert mine.keys.shape == theirs.keys.shape
+                np.testing.assert_allclose(np.array(mine.keys), np.array(theirs.keys), atol=2e-4)
+                np.testing.assert_allclose(np.array(mine.values), np.array(theirs.values), atol=2e-4)
+    assert sum(passes) == 2 * len(STARTS) and (len(passes) == 2) == (at_once == 4096)
 
 
 def test_scores_from_prompts_that_were_run(tiny_model):

@@ -61,8 +61,8 @@ class WholePrompts:
     def __init__(self, *args):
         pass
 
-    def start(self, tokens, group):
-        return tokens
+    def starts(self, prompts, labels):
+        return prompts
 
 
 def made(model, **sources):
