@@ -21,6 +21,7 @@ from tests.test_kill import NOTES, RECIPE
 SSH = """#!/bin/sh
 while [ "$1" = -o ]; do shift 2; done
 host=$1; shift
+[ "$host" = spy ] && { echo "$*" > "$STAND_IN/command"; head -n 1 > "$STAND_IN/sent"; exit 3; }
 [ "$host" = gone ] && { echo 'ssh: connect to host gone port 22: No route to host' >&2; exit 255; }
 cd "$STAND_IN/$host" && echo "Welcome to $host" && exec sh -c "$*"
 """
@@ -94,6 +95,26 @@ def test_a_part_by_hand_is_taken(place, run):
     assert "answers_sampled" not in read_json(place / "runs" / "own" / "manifest.json")["stages"]["pairs"]["summary"]
 
 
+def test_ssh_gets_the_files_that_docs_name_and_no_other(place, run):
+    """The command line, which other users of a machine see, has nothing of the owner."""
+    run("--name", "spied")
+    folder = place / "runs" / "spied"
+    for name in ("pairs.jsonl", "samples.jsonl"):
+        (folder / name).unlink()
+    for name in ("profile.md", "votes.jsonl", "memory.sqlite", "sources.choice", "adapters/adapters.safetensors"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("I hide a key under the third pot.\n")
+    assert "spy: part 2/2 ended early" in run("--name", "spied", "--with", "spy")
+    sent = json.loads((place / "sent").read_text())
+    assert set(sent) == {"files", "have"} and set(machines.SENT) >= set(sent["files"])
+    assert set(sent["files"]) == {"recipe.yaml", "contexts.jsonl", "prompts.jsonl", "profile.md", "context.json"}
+    docs = (Path(__file__).parents[2] / "docs" / "several-machines.md").read_text()
+    assert all(f"`{name}`" in docs for name in machines.SENT)
+    assert all(text == (folder / name).read_text() for name, text in sent["files"].items())
+    command = (place / "command").read_text()
+    assert "pairs - --part 2/2" in command and str(place) not in command and "spied" not in command
+
+
 @pytest.mark.process
 def test_a_machine_ends_with_its_input(place, run):
     """The machine that wants the part is gone: the other one stops, and keeps nothing."""
@@ -105,7 +126,9 @@ def test_a_machine_ends_with_its_input(place, run):
     other.stdin.write(json.dumps(order).encode() + b"\n")
     other.stdin.flush()
     head = json.loads(other.stdout.readline())
-    assert head["part"] == "1/1" and list(scratch.glob("mipo-mlx-*"))
+    [held] = scratch.glob("mipo-mlx-*")
+    assert head["part"] == "1/1" and held.stat().st_mode & 0o777 == 0o700
+    assert {path.name for path in held.iterdir() if path.name[0] != "."} >= set(order["files"])
     begin = time.monotonic()
     other.stdin.close()
     assert other.wait(30) == 1 or other.returncode == 0  # it may have been done
