@@ -16,7 +16,7 @@ from pathlib import Path
 from shlex import join, quote
 
 from .. import run as runs
-from ..errors import UserError
+from ..errors import UserError, printable
 from ..export.results import ollama_name
 from ..memory.contexts import LOG
 from ..sources.gather import places
@@ -182,9 +182,9 @@ def _call(command: list[str]) -> bool:
 def _quoted(text: str) -> str:
     """An argument as systemd reads it: between quotes, with C's escapes; a percent sign stands twice."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t").replace("%", "%%")
-    return f'"{escaped}"'
+    return '"' + re.sub(r"[\x01-\x1f\x7f]", lambda control: f"\\x{ord(control[0]):02x}", escaped) + '"'
 
 
 def _plain(text: str) -> str:
     """A name on one line of a unit."""
-    return " ".join(text.split()).replace("\\", "").replace("%", "%%")
+    return " ".join(printable(text).split()).replace("\\", "").replace("%", "%%")

@@ -127,7 +127,9 @@ class Mistyped(click.UsageError):
     """A usage error of click's, in one line like every other one."""
 
     def show(self, file: IO[Any] | None = None) -> None:
-        line = " ".join(self.format_message().split()).rstrip(".")
+        from ..errors import printable
+
+        line = " ".join(printable(self.format_message()).split()).rstrip(".")
         see = f" (see `{self.ctx.command_path} --help`)" if self.ctx else ""
         click.echo(f"error: {line[:1].lower()}{line[1:]}{see}", err=True)
 

@@ -1,15 +1,22 @@
 """What an exported file says about itself, and the model card for the Hub."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..errors import printable
 from ..files import read_json, sha256
 from ..gguf_format.file import GGUFFile
 from ..recipe import Recipe
 from .results import exported_models, read_state, run_name
 
 SAMPLING = {"temperature": "temp", "top_p": "top_p", "top_k": "top_k", "min_p": "min_p", "repetition_penalty": "penalty_repeat"}
+
+
+LONGEST = 200  # characters of a name
+HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+LICENCE = re.compile(r"\w[\w.+ -]*", re.ASCII)  # the Hub's own identifiers, such as apache-2.0
 
 
 @dataclass(frozen=True)
@@ -29,13 +36,18 @@ def make_card(folder: Path, recipe: Recipe, base: Path, generation: dict[str, An
     kept = folder / "recipe.yaml"
     name, hub = public_name(recipe.model)
     digest = sha256(kept) if kept.exists() else None
-    return Card(run_name(folder, recipe), name, hub, _license(base), digest, _sampling(base, generation))
+    return Card(label(run_name(folder, recipe)), name, hub, _license(base), digest, _sampling(base, generation))
+
+
+def label(text: str) -> str:
+    """A name or a licence as other programs print it, on one line: nothing in it steers a terminal or opens a key of YAML."""
+    return " ".join(printable(text).split())[:LONGEST]
 
 
 def public_name(model: str) -> tuple[str, bool]:
     """(name of the base that others may read, whether it is a Hub repository). A local path never leaves this machine."""
     local = model.startswith((".", "/", "~")) or model.endswith(".gguf") or Path(model).expanduser().exists()
-    return (Path(model).name, False) if local else (model, model.count("/") == 1 and ":" not in model)
+    return label(Path(model).name if local else model), not local and HUB.fullmatch(model) is not None
 
 
 def _sampling(base: Path, generation: dict[str, Any]) -> dict[str, float]:
@@ -53,21 +65,21 @@ def _sampling(base: Path, generation: dict[str, Any]) -> dict[str, float]:
 def _license(base: Path) -> str | None:
     """The base's licence: a key of a GGUF file, or of the front matter of a folder's README."""
     if base.suffix == ".gguf":
-        return GGUFFile(base).get("general.license", str)
+        return label(GGUFFile(base).get("general.license", str) or "") or None
     readme = base / "README.md"
     lines = readme.read_text(encoding="utf-8", errors="replace").splitlines()[:40] if readme.exists() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("license:")), None)
+    return next((label(line.split(":", 1)[1]) for line in lines if line.startswith("license:")), None)
 
 
 def model_card(folder: Path, recipe: Recipe, repository: str) -> str:
     """README.md for the Hub: the base, the method, the measured figures. It holds no word of the notes."""
     adapter = read_json(folder / "adapters" / "adapter_config.json", {}).get("lora_parameters", {})
     base, hub = public_name(recipe.model)
-    license = next((GGUFFile(path).get("general.license", str) for path in exported_models(folder)), None)
+    license = next((label(GGUFFile(path).get("general.license", str) or "") for path in exported_models(folder)), None)
     resolved = folder / "recipe.yaml"
     front = ["---", "library_name: mlx", "pipeline_tag: text-generation", "tags: [mipo, personalization, mlx, gguf, lora]"]
     front += [f"base_model: {base}"] if hub else []
-    front += [f"license: {license}"] if license else []
+    front += [f"license: {license}"] if license and LICENCE.fullmatch(license) else []
     body = [
         "---",
         f"# {repository.split('/')[-1]}",

@@ -42,7 +42,8 @@ class Exported:
 
 def run_name(folder: Path, recipe: Recipe) -> str:
     """The name in the exported files' names: the recipe's, or that of the folder where it is no plain file name."""
-    return recipe.name if recipe.name and re.fullmatch(r"\w[\w.\- ]*", recipe.name) else folder.name
+    plain = recipe.name and re.fullmatch(r"\w[\w.\- ]*", recipe.name)
+    return recipe.name if plain else "".join(char if char.isprintable() else "-" for char in folder.name)  # type: ignore[return-value]
 
 
 def ollama_name(name: str) -> str:

@@ -22,6 +22,7 @@ def render(tokenizer: Any, messages: Messages, *, tokenize: bool, opened: bool =
 
     All code that renders a template calls this, so that all agree: models that can think (Qwen3, SmolLM3) answer at once.
     """
+    messages = [{**message, "content": plain(message["content"])} for message in messages]
     template = template or template_of(tokenizer)
     if isinstance(template, str):
         template_probe.check(template, str(getattr(tokenizer, "name_or_path", "") or "model"))
@@ -34,6 +35,11 @@ def render(tokenizer: Any, messages: Messages, *, tokenize: bool, opened: bool =
         return_dict=False,
         enable_thinking=False,
     )
+
+
+def plain(text: str) -> str:
+    """The text as a template sees it: \\n at the end of each line, and no NUL, at which a C library would end it."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "")
 
 
 def template_of(tokenizer: Any) -> str | None:

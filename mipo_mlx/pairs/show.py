@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..errors import UserError
+from ..errors import UserError, printable
 from ..files import read_json, read_records, rounds
 from ..records import Pair
 from .overview import pmi_of
@@ -29,7 +29,12 @@ def show(folder: Path, count: int = 8, console: Console | None = None) -> None:
         console.print(table(ordered[i * (len(ordered) - 1) // max(1, count - 1)]))
     for number, path in enumerate(rounds(Path(folder), "pairs.json"), 1):
         if path.exists():
-            console.print(Text((f"round {number}\n" if number > 1 else "") + describe(read_json(path))))
+            console.print(shown((f"round {number}\n" if number > 1 else "") + describe(read_json(path))))
+
+
+def shown(text: str, style: str = "") -> Text:
+    """Rich passes on what steers a terminal."""
+    return Text(printable(text), style=style)
 
 
 def table(pair: Pair) -> Table:
@@ -37,17 +42,17 @@ def table(pair: Pair) -> Table:
     where = f"{pair.source}:{pair.line}" if pair.source else pair.context_id or ""
     if pair.distractor_ids:
         where += f", behind {' and '.join(pair.distractor_ids)}"
-    drawn = Table(title=Text(f"{pair.id} ({pair.split}) {where}"), title_justify="left", expand=True, show_lines=True)
-    drawn.add_column(Text(f"chosen, {len(pair.tokens[0])} tokens, {pair.reference[0]:.1f} nats"), ratio=1)
+    drawn = Table(title=shown(f"{pair.id} ({pair.split}) {where}"), title_justify="left", expand=True, show_lines=True)
+    drawn.add_column(shown(f"chosen, {len(pair.tokens[0])} tokens, {pair.reference[0]:.1f} nats"), ratio=1)
     drawn.add_column("rejected", ratio=1)
     prompt = "\n".join(f"{message['role']}: {message['content']}" for message in pair.prompt)
-    drawn.add_row(Text(prompt, style="dim"), Text("the same", style="dim"))
+    drawn.add_row(shown(prompt, style="dim"), shown("the same", style="dim"))
     known = dict(pmi_of(pair))
     for number, (text, kind) in enumerate(zip(pair.negatives, pair.kinds, strict=True)):
         label = kind
         if number in known:
             label += f", PMI {known[number]:+.2f} nats ({known[number] / len(pair.tokens[0]):+.3f} a token)"
-        drawn.add_row(Text(pair.chosen[0]["content"] if number == 0 else ""), Text(label + "\n", style="bold") + Text(text))
+        drawn.add_row(shown(pair.chosen[0]["content"] if number == 0 else ""), shown(label + "\n", style="bold") + shown(text))
     return drawn
 
 

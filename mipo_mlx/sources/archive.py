@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
 from .choice import Choice
-from .decode import nfc, writable
+from .decode import as_name, nfc
 from .encodings import legacy
 from .licences import CODE
 from .note import NotANote, Skip, Tally
@@ -73,7 +73,7 @@ def files_in(file: NoteFile, tally: Tally, choice: Choice, depth: int = 0) -> It
             continue
         place = file.archive or file.path
         inner = NoteFile(
-            writable(f"{file.source}/{name}"),
+            as_name(f"{file.source}/{name}"),
             PurePosixPath(file.source) / path,
             member.open,
             logseq=name.startswith(tuple(pages)),

@@ -7,6 +7,7 @@ import codecs
 import re
 import unicodedata
 
+from ..errors import ESCAPES
 from .encodings import legacy
 from .note import Skip
 
@@ -19,6 +20,7 @@ MARKS = (
 )
 # Control characters that writing has no use for; a handful of them in a hundred bytes means a binary file.
 CONTROLS = bytes(set(range(32)) - set(b"\t\n\r\f\x0b\x1b"))
+STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 UNKNOWN = "in an encoding that cannot be told for certain; save it as UTF-8"
 # UTF-8 that was read as Windows-1252 and saved again: "FÃ¼r" for "Für", "donâ€™t" for "don't".
 TWICE = re.compile(r"(?:[ÂÃÄÅ][\u0080-\u00bfŒœŠšŸŽžƒˆ˜–—‘’‚“”„†‡•…‰‹›€™]|â[€‚„][\u0080-\u00bfŒœŠšŸŽžƒˆ˜–—‘’‚“”„†‡•…‰‹›€™])+")
@@ -62,8 +64,18 @@ def _decode(data: bytes) -> tuple[str, str]:
 
 
 def writable(text: str) -> str:
-    """`text` in NFC, as UTF-8 can hold it: halves of surrogate pairs, which JSON and file names may have, become U+FFFD."""
+    """`text` in NFC, as UTF-8 can hold it: halves of surrogate pairs, which JSON and file names may have, become U+FFFD.
+
+    What steers a terminal goes, and other control characters become spaces; line ends are \\n, and tabs stay.
+    """
+    if STEERING.search(text):
+        text = STEERING.sub(" ", ESCAPES.sub("", text.replace("\r\n", "\n").replace("\r", "\n")))
     return text if text.isascii() else nfc(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+
+
+def as_name(text: str) -> str:
+    """The name of a file as messages and records show it: `writable`, on one line."""
+    return writable(text).replace("\n", " ").replace("\t", " ")
 
 
 def nfc(text: str) -> str:

@@ -10,7 +10,7 @@ from ..progress import Reporter
 from ..recipe import Sources
 from . import archive
 from .choice import Choice
-from .decode import writable
+from .decode import as_name, writable
 from .hub import read_contexts
 from .limits import within_limits
 from .note import Block, NotANote, Note, Skip, Tally
@@ -200,11 +200,11 @@ def _chosen(notes: list[Note], choice: Choice, tally: Tally) -> list[Note]:
 def _bounded(note: Note) -> Note:
     """The note in NFC, as UTF-8 can hold it, no block longer than LONGEST."""
     blocks = [piece for block in note.blocks for piece in _pieces(_writable(block))]
-    return replace(note, name=writable(note.name), source=writable(note.source), title=writable(note.title), blocks=blocks)
+    return replace(note, name=as_name(note.name), source=as_name(note.source), title=as_name(note.title), blocks=blocks)
 
 
 def _writable(block: Block) -> Block:
-    return block if block.text.isascii() else replace(block, text=writable(block.text))
+    return block if block.text.isascii() and block.text.isprintable() else replace(block, text=writable(block.text))
 
 
 def _pieces(block: Block) -> Iterator[Block]:

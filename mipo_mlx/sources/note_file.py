@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from .decode import decode, writable
+from .decode import as_name, decode
 from .note import Note, Skip, Tally
 
 LIMIT = 4 << 20  # bytes; the longest novel has about this many, so a larger "note" is a dump or a log
@@ -40,8 +40,8 @@ class NoteFile:
     @staticmethod
     def on_disk(path: Path, source: str | None = None, logseq: bool = False) -> "NoteFile":
         if _flags(path) & DATALESS:  # even its first bytes would begin a download, and wait for it
-            return NoteFile(writable(source or path.name), path, partial(not_here, "iCloud"), logseq, elsewhere=True)
-        return NoteFile(writable(source or path.name), path, partial(_open, path), logseq)
+            return NoteFile(as_name(source or path.name), path, partial(not_here, "iCloud"), logseq, elsewhere=True)
+        return NoteFile(as_name(source or path.name), path, partial(_open, path), logseq)
 
     @property
     def ending(self) -> str:
@@ -49,7 +49,7 @@ class NoteFile:
 
     @property
     def stem(self) -> str:
-        return writable(self.path.stem)
+        return as_name(self.path.stem)
 
     def beginning(self, count: int) -> bytes:
         """The first `count` bytes; fewer, or none, where there are no more or the file cannot be read."""

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from .choice import Choice
-from .decode import writable
+from .decode import as_name
 from .note import Skip, Tally
 from .note_file import NoteFile, not_here
 from .vault import SETTING, logseq_folders, rules_of
@@ -37,7 +37,7 @@ class _Walk:
 
     def name(self, path: Path) -> str:
         """The name relative to the root, for files and messages: a name on the disk need not be UTF-8."""
-        return writable(path.relative_to(self.root).as_posix())
+        return as_name(path.relative_to(self.root).as_posix())
 
     def files(self) -> Iterator[NoteFile]:
         self.seen = {identity(folder) for folder in (self.root.resolve(), *self.root.resolve().parents)}
