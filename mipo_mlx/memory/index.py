@@ -21,21 +21,21 @@ from ..errors import Failure, UserError
 from ..files import inode, read_records, touch_private
 from ..models.embedding import Embedder
 from ..progress import Reporter
-from ..recipe import Recipe, Sources
+from ..recipe import Recipe
 from ..records import Context
 from ..sources.canaries import unplanted
 from ..sources.changes import Changes, kept_name
-from ..sources.chunks import CountTokens, cut
+from ..sources.chunks import CountTokens
 from ..sources.gather import note_files, read_file, read_notes
-from ..sources.note import Note, Passage, Skip, Tally
+from ..sources.note import Note, Passage, Tally
 from ..sources.note_file import NoteFile
-from ..sources.own_choice import BY_OWNER, OwnChoice, read_choice
-from ..sources.readers import MARKDOWN, headings_as_notes
-from ..sources.redact import without_secrets
+from ..sources.own_choice import OwnChoice, read_choice
+from ..sources.readers import headings_as_notes
 from .contexts import INDEX, profile_of
 from .terms import SHORTEST, pairs
+from .whole_notes import passages_of, remembered
 
-FORMAT = 1
+FORMAT = 2
 AT_ONCE = 256  # passages embedded between two writes
 NO_STAMP = (0, 0, "")  # of a source that is no file
 LONGEST = 24  # characters of a word that a mistyped one may stand for
@@ -287,8 +287,7 @@ class Index:
                     notes = read_file(file, tally, sources)
                     notes = headings_as_notes(notes) if len(files) == 1 else notes
                     self._remove([name])
-                    passages, whole = _passages(notes, sources, count_tokens, own)
-                    self._add(name, (*stamp, now[name]), passages, _all_words(file, sources) if whole else "")
+                    self._add(name, (*stamp, now[name]), *remembered(file, notes, sources, count_tokens, own))
                     bar.advance(1)
             touched = [(*stamp, name) for name, _, stamp in named if known.get(name, NO_STAMP)[:2] != stamp]
             self.connection.executemany("UPDATE files SET size = ?, modified = ? WHERE source = ?", touched)
@@ -306,7 +305,7 @@ class Index:
             for note in read_notes(sources, Tally(), reporter):
                 by_source.setdefault(note.source, []).append(note)
             for source, notes in by_source.items():
-                self._add(source, NO_STAMP, _passages(notes, sources, count_tokens, own)[0], "")
+                self._add(source, NO_STAMP, passages_of(notes, sources, count_tokens, own), "")
             self._count_terms()
         return Changes(new=tuple(by_source))
 
@@ -372,25 +371,6 @@ def _settings(recipe: Recipe, own: OwnChoice) -> str:
     sources = recipe.sources.model_dump(mode="json")
     chosen = [own.digest()] if own.digest() else []
     return json.dumps([recipe.model, *(sources[key] for key in keys), *chosen])
-
-
-def _passages(notes: list[Note], sources: Sources, count_tokens: CountTokens, own: OwnChoice) -> tuple[list[Passage], bool]:
-    """(the passages to remember, whether these are all: the owner dropped none)."""
-    tally = Tally()
-    every = [p for note in notes for p in cut(note, count_tokens, sources.context_tokens, sources.min_tokens, tally)]
-    kept = list(own.applied(every, tally))
-    return kept, not tally.dropped[BY_OWNER]
-
-
-def _all_words(file: NoteFile, sources: Sources) -> str:
-    """The text of a Markdown file with its code, which its passages leave out; "" for other kinds."""
-    if file.ending not in MARKDOWN:
-        return ""
-    try:
-        text = file.text(Tally())
-    except Skip:
-        return ""
-    return without_secrets(text, sources)
 
 
 def _small(vectors: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from mipo_mlx.progress import Reporter
 from mipo_mlx.records import HELDOUT, Context
 from mipo_mlx.sources.changes import Changes
 from mipo_mlx.sources.note import Passage
+from mipo_mlx.sources.own_choice import FILE
 
 from .helpers import QUIET, count, indexed, recipe, write_notes
 
@@ -39,6 +40,40 @@ def test_it_holds_every_passage_with_its_file_and_line(tmp_path):
     assert oct(os.stat(tmp_path / INDEX).st_mode & 0o777) == "0o600"
 
 
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("# Mirror\n\nI ran this:\n\n```bash\ncd /srv\nrsync --archive --delete source target\n```\n", "rsync"),  # code alone
+        ("# Mirror\n\n> The moon is a mirror of old silver over the harbour.\n> So it is.\n", ""),  # another's words
+        ("# Mirror\n\n> The moon is old.\n\n```bash\nrsync --archive --delete source target\n```\n", "rsync"),
+        ("---\ntags: secret\n---\n[rsync manual](https://example.org/rsync)\n", "rsync"),  # a link alone
+        ("# Friday\n\n## Tasks\n\n- \n", ""),  # an empty form
+        ("```excalidraw\nx\n```\n", ""),  # too short
+        (f"# Photo\n\n![](data:image/png;base64,{'iVBORw0KGgo' * 90})\n", ""),  # encoded data
+    ],
+)
+def test_a_note_of_which_no_passage_is_left_is_kept_whole(tmp_path, text, kept):
+    index = indexed(tmp_path, {**NOTES, "whole.md": text})
+    whole = texts(index).get("whole.md", "")
+    assert kept in whole and bool(whole) == bool(kept) and "secret" not in whole and "moon" not in whole
+    if kept:
+        assert Memory(index).ranked(f"Where did I write of {kept}?", 10)[0].entry.source in ("whole.md", "code.md")
+
+
+def test_a_long_program_is_kept_by_its_beginning_and_all_its_words(tmp_path):
+    lines = "\n".join(f"value_{number} = compute(number={number}, seed=7)" for number in range(2000))
+    index = indexed(tmp_path, {**NOTES, "whole.md": f"# Program\n\n```python\n{lines}\n```\n"})
+    pieces = [entry for entry in index.entries(index.places().ids).values() if entry.source == "whole.md"]
+    assert len(pieces) == 8 and pieces[0].line == 4 and "value_0 " in pieces[0].text
+    assert index.connection.execute("SELECT count(*) FROM file_words WHERE file_words MATCH '\"1999\"'").fetchone() == (1,)
+
+
+def test_a_note_that_its_owner_dropped_is_not_kept_whole(tmp_path):
+    (tmp_path / FILE).write_text('{"keep": false, "place": "whole.md"}\n{"keep": false, "place": "bees.md"}\n')
+    index = indexed(tmp_path, {**NOTES, "whole.md": "# Mirror\n\n```bash\ncd /srv\nrsync --archive source target\n```\n"})
+    assert set(texts(index)) == {"code.md", "food/soup.md"}
+
+
 def test_only_changed_files_are_read_again(tmp_path):
     index, notes = indexed(tmp_path, NOTES), tmp_path / "notes"
     assert not index.refresh(recipe(notes), count, QUIET)
@@ -56,7 +91,7 @@ def test_only_changed_files_are_read_again(tmp_path):
 def test_an_index_of_other_settings_is_made_anew(tmp_path):
     index, notes = indexed(tmp_path, NOTES), tmp_path / "notes"
     assert index.refresh(recipe(notes, min_tokens=12), count, QUIET).new == ("bees.md", "code.md", "food/soup.md")
-    assert set(texts(index)) == {"bees.md", "food/soup.md"}
+    assert "rsync" in texts(index)["code.md"]  # its prose is too short now, so that its code is kept too
 
 
 def test_notes_that_are_gone_are_remembered(tmp_path, capsys):
