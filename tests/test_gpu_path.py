@@ -83,7 +83,7 @@ def through_the_stages(dtype: str, folder, tokenizer_folder, *sets: str):
             (folder / "notes" / f"{name}.md").write_text(f"# {name}\n\n{text}\n")
         (folder / "r.yaml").write_text(RECIPE.format(model=base, notes=folder / "notes"))
     assert dtypes(load.load(str(base)).model) == {mx.uint32, getattr(mx, dtype)}
-    run_folder = folder / "runs" / "-".join(["r", *sets])
+    run_folder = folder / "runs" / "-".join(["r", *sets]).replace("=", "-")
     mipo_mlx.run_stage(mipo_mlx.load_recipe(folder / "r.yaml", [*SHORT, *sets]), "training", run_folder)
     return read_jsonl(run_folder / "metrics.jsonl"), read_json(run_folder / "manifest.json")
 
@@ -92,7 +92,7 @@ def through_the_stages(dtype: str, folder, tokenizer_folder, *sets: str):
 def test_the_stages_run_on_a_base_that_keeps_its_four_bits(dtype, tmp_path, tokenizer_folder, gpu_path):
     rows, manifest = through_the_stages(dtype, tmp_path, tokenizer_folder)
     first = next(row for row in rows if "loss" in row)
-    assert first["loss"] == pytest.approx(math.log(2), abs=1e-3)
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-5)  # over eleven seeds, 3.3e-7 at most in bfloat16
     assert all(math.isfinite(value) for row in rows for value in row.values() if isinstance(value, float))
     assert manifest["device"].startswith("as on a GPU (metal")
 
