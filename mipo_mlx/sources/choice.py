@@ -45,7 +45,10 @@ class Rule:
 
 
 COMMON = Rule(
-    BY_NAME, re.compile(f"(?:^|/)[^\\w/]*(?:\\d{{1,3}}[^\\w/]+|_)?(?:{'|'.join(map(re.escape, NAMES))})[^\\w/]*_?/", re.IGNORECASE)
+    BY_NAME,
+    re.compile(
+        f"(?:^|/)[^\\w/]*(?:\\d{{1,3}}(?:_|[^\\w/])+|_)?(?:{'|'.join(NAMES).replace('-', '[-_ ]?')})[^\\w/]*_?/", re.IGNORECASE
+    ),
 )
 
 

@@ -28,6 +28,11 @@ EMOJI_CODE = re.compile(r"(?<![\w:/]):[A-Za-z][\w+-]{1,32}:(?![\w:/])")
 INLINE_QUERY = re.compile(r"`(?:\$?=|\{?(?:r|python|julia)\}? |dv:|INPUT\[|VIEW\[|BUTTON\[|button-)[^`\n]{0,400}`")
 LEFT_OVER = re.compile(r"^(?![ \t|:-]*$)[ \t*+#<>|\[\]-]+$", re.MULTILINE)
 CONTENTS = re.compile(r"^[ \t]*(?:\[\[?_?TOC_?\]\]?|\\toc|<toc ?/?>)[ \t]*$", re.MULTILINE | re.IGNORECASE)
+COLUMNS = re.compile(
+    r"^[ \t]*(?:={3}|-{3}) ?(?:start|end)-[\w-]*column\w*(?:: [^\n]{0,40})?(?: ?[=-]{3})?[ \t]*$"
+    r"|^[ \t]*-{3} ?column-break ?-{3}[ \t]*$",
+    re.MULTILINE,
+)
 IMPORT = re.compile(r"^(?:import [\w{}*, ]{1,200} from|export (?:const|default)) .*$", re.MULTILINE)
 COMPONENT = re.compile(r"<[A-Z][\w.]{0,40}(?:\s[^<>{}]{0,400})?[\w-]=\{")  # of MDX: <Gallery images={[...]} />
 COMPONENTS = 20_000  # characters of one component, at most
@@ -120,6 +125,7 @@ def cut(text: str, removed: Counter) -> str:
         if opening in text:
             text, count = between(text, opening, closing)
             removed["code blocks"] += count
+    text = COLUMNS.sub("", text) if "column" in text else text
     text = WIKI_HEADING.sub(_heading, WIKI_MATTER.sub(_breaks, text)) if "==" in text or "-wiki" in text[:60] else text
     text = _templates(text, removed)
     text, _ = between(text, "%%", "%%")

@@ -58,7 +58,12 @@ def own_part(matter: dict[str, Any], body: str, removed: Counter) -> str:
         raise NotANote("drawings without text")
     if _is_clipping(keys):
         raise NotANote("articles clipped from the web")
-    if "kindle-sync" in keys or HIGHLIGHTS.search(body) and len(METADATA.findall(body)) >= 2:
+    if (
+        "kindle-sync" in keys
+        or str(keys.get("doc_type")).startswith("hypothesis")
+        or HIGHLIGHTS.search(body)
+        and len(METADATA.findall(body)) >= 2
+    ):
         raise NotANote("highlights of books and articles")
     if "excalidraw-plugin" in keys or "excalidraw-plugin" in body[:400] and "# Text Elements" in body:
         removed["parts of drawings"] += 1

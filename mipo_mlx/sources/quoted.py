@@ -19,8 +19,21 @@ QUOTE = re.compile(r"[ \t]*(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)?((?:>[ \t]?)+)(.*)")
 CALLOUT = re.compile(r"\[!([\w -]{1,40})(?:\|[^\]\n]{0,80})?\][+-]?(.*)")
 # Callouts whose text is another's; those of all other kinds are the owner's own notes.
 OTHERS = re.compile(
-    r"quote|cite|quotation|blockquote|.*(?:agent|assistant|chatgpt|\bai\b|\bllm\b|\bbot\b|claude|gemini|copilot).*", re.IGNORECASE
+    r"quote|cite|quotation|blockquote|pdf|.*(?:agent|assistant|chatgpt|\bai\b|\bllm\b|\bbot\b|claude|gemini|copilot).*",
+    re.IGNORECASE,
 )
+MACHINE = r"(?:ai|ki|ia|llm|(?:chat ?)?gpt[\w.-]*|claude|gemini|copilot|notebooklm|perplexity|人工智能|人工知能)"
+TEXT = (
+    "summar(?:y|ies)|summari[sz]ed|generated|written|insights?|overview|zusammenfassung|generiert|résumé|généré|resumen|generado|riassunto"
+    "|generato|resumo|gerado|samenvatting|сводка|总结|摘要|生成|要約|요약"
+)
+GENERATED = re.compile(  # "AI Summary", "Zusammenfassung von ChatGPT", "AI-generated"; what stands under it is the assistant's
+    rf"(?<![^\W_])(?:{MACHINE}[ _-]{{0,2}}(?:{TEXT})"
+    rf"|(?:{TEXT}) ?(?:by|from|of|with|von|mit|de|par|por|di|da|door|van|от|\() ?{MACHINE})(?![^\W_])",
+    re.IGNORECASE,
+)
+# A link to a place in a book or a page, which programs put behind what was marked there.
+IN_A_BOOK = re.compile(r"(?:zotero|kindle|calibre|marginnote\d?app|skim)://|readwise\.io/(?:to_kindle|open)|//hyp\.is/")
 SENTENCE_ENDS = tuple('.!?…。！？"”»)')
 
 OPENING, CLOSING = '"“„«‹»「『', '"”“»›«」』'
@@ -34,7 +47,7 @@ FEWEST = 8  # words of a quotation without a name; a shorter one ("No way!") is 
 
 def cut_lines(text: str, removed: Counter) -> str:
     """`text` with a MARK in place of the first line of every quote, and its other lines empty."""
-    if ">" not in text and not may_have_mail(text):
+    if ">" not in text and not may_have_mail(text) and not IN_A_BOOK.search(text):
         return text
     lines = text.split("\n")
     number, fenced = 0, False
@@ -46,6 +59,10 @@ def cut_lines(text: str, removed: Counter) -> str:
             removed["quoted mails"] += 1
             lines[number:end] = [MARK, *[""] * (end - number - 1)]
             number = end
+        elif not fenced and "://" in line and IN_A_BOOK.search(line) and len(line.partition("://")[0].split()) > 4:
+            removed["quotes"] += 1
+            lines[number] = MARK
+            number += 1
         elif not fenced and (match := QUOTE.fullmatch(line)):
             number = _quote(lines, number, match, removed)
         else:
@@ -63,7 +80,7 @@ def _quote(lines: list[str], begin: int, match: re.Match, removed: Counter) -> i
         end < len(lines) and (inner := QUOTE.fullmatch(lines[end])) and not (CALLOUT.match(inner[2]) and inner[1].count(">") == 1)
     ):
         end += 1
-    if not callout or OTHERS.fullmatch(callout[1].strip()):
+    if not callout or OTHERS.fullmatch(callout[1].strip()) or GENERATED.search(callout[2]):
         # The lines of a wrapped quote need no mark: they belong to it until a sentence ends.
         while (
             end < len(lines) and lines[end].strip() and not lines[end - 1].rstrip().endswith(SENTENCE_ENDS) and _goes_on(lines[end])

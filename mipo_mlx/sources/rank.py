@@ -72,6 +72,7 @@ SURVEY = re.compile(
     re.IGNORECASE,
 )
 STATEMENT = re.compile(r"(?:[-*+•]|\d{1,3}[.)]) \S[^.!?]{15,200}[^.!?:\s]\.?")  # one sentence, to be agreed with or not
+CITED = re.compile(r"[^\W\d][.,;:]?(?:\[\d{1,3}\])+|\[citation needed\]")  # of an encyclopedia, or of an assistant that searches
 HOST = re.compile(
     r"\b[\w-]+(?:\.[\w-]+)*\.(?:com|org|net|io|dev|fm|ai|app|co|be|me|edu|gov|info|blog|uk|de|fr|es|it|nl|ru|jp|eu)\b"
 )
@@ -130,6 +131,7 @@ def signs(text: str, source: str) -> dict[str, float]:
         "the name of a work of reference": -0.5 * reference,
         "speaks to its reader": -0.8 * min(1.0, 20 * reader / size) * (0.3 if first >= reader else 1.0),
         "statements of a questionnaire": -2.5 if statements > 2 and 2 * statements > text.count("\n") + 1 else 0.0,
+        "numbers of sources": -1.0 if "[" in text and len(CITED.findall(text)) > 1 else 0.0,
         "links": -1.5 * min(1.0, 6 * hosts / size),
         "questions": -1.6 if questions > 2 and 2 * questions > len(SENTENCES.findall(text)) else 0.0,
         "blanks to fill in": -1.0 if blanks else 0.0,

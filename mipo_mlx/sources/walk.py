@@ -14,7 +14,10 @@ from .note_file import NoteFile, not_here
 from .vault import SETTING, logseq_folders, rules_of
 
 # Left alone beside everything that begins with a dot (.git, .obsidian, .trash, .stversions, ...).
-TRASH = {"trash", "$recycle.bin", "recently deleted", "node_modules", "__pycache__"}
+TRASH = {"trash", "$recycle.bin", "recently deleted", "node_modules", "__pycache__"} | set(
+    "papierkorb corbeille papelera lixeira cestino prullenbak papperskorgen roskakori kosz koš корзина кошик "
+    "回收站 垃圾桶 ゴミ箱 휴지통".split()
+)
 # A file that a cloud service has not brought to this machine: .Name.md.icloud, Name.md.nextcloud.
 PLACEHOLDER = re.compile(r"\.(.+)\.icloud|(.+)\.(?:nextcloud|owncloud|cloudf?)")
 

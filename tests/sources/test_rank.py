@@ -211,6 +211,12 @@ def test_we_tells_less_than_i_where_one_is_part_of_the_other(many, one):
     assert score(many, "a.md") < GOOD < score(one, "a.md")
 
 
+@pytest.mark.parametrize("mark", ["[1][2]", "[citation needed]", ".[14]"])
+def test_numbers_of_sources_speak_for_an_encyclopedia(mark):
+    text = "I kept bees in the old town{0}. They moved the hives to the hill in spring{0}."
+    assert score(text.format(mark), "a.md") == pytest.approx(score(text.format(""), "a.md") - 1.0, abs=0.45)
+
+
 @pytest.mark.parametrize("name", ["work/engagement survey.md", "Fragebogen.md", "assessment 2024.txt"])
 @pytest.mark.parametrize("mark", ["- ", "* ", "3. "])
 def test_statements_to_agree_with_tell_nothing_of_who_reads_them(name, mark):

@@ -98,3 +98,67 @@ def test_japanese_in_seven_bits(tmp_path):
     (tmp_path / "a.txt").write_bytes(text.encode("iso2022_jp"))
     notes, tally = written(tmp_path, {"b.md": B})
     assert notes["a.txt"] == text and "iso-2022-jp" in tally.recoded[0].values()
+
+
+@pytest.mark.parametrize(
+    "heading",
+    [
+        "## AI Summary",
+        "## 🤖 AI-generated summary",
+        "## Zusammenfassung von ChatGPT",
+        "## Résumé (IA)",
+        "## Written by Claude",
+        "## AI 总结",
+    ],
+)
+def test_what_an_assistant_wrote_under_a_heading_that_says_so(tmp_path, heading):
+    text = f"# Day\n\n{A}\n\n{heading}\n\n{X}\n\n### Next steps\n\n- {X}\n\n## Mine\n\n{B}\n"
+    notes, tally = written(tmp_path, {"a.md": text, "b.md": B})
+    assert notes["a.md"] == f"Day\n{A}\nMine\n{B}" and tally.removed["texts of an assistant"] == 1
+
+
+@pytest.mark.parametrize(
+    "heading",
+    [
+        "## Summary",
+        "## My AI course",
+        "## Claude and I",
+        "## ChatGPT ideas",
+        "## Llama farm",
+        "## Gemini season",
+        "## Written by hand",
+        "## Generated power of my panels",
+    ],
+)
+def test_other_headings_stay(tmp_path, heading):
+    notes, _ = written(tmp_path, {"a.md": f"# Day\n\n{A}\n\n{heading}\n\n{B}\n", "b.md": B})
+    assert notes["a.md"].endswith(B)
+
+
+@pytest.mark.parametrize(
+    "marked",
+    [
+        f"> [!PDF|yellow] [[a.pdf#page=1&selection=1,2,3,4|a, p.1]]\n> {X}",
+        f"> [!summary] AI generated\n> {X}",
+        f"“{X}” ([Doe, 2020, p. 3](zotero://open-pdf/library/items/ABC?page=3))",
+        f"- {X} ([Location 12](https://readwise.io/to_kindle?action=open&asin=B))",
+        f"- {X} [hl](https://hyp.is/abc)",
+    ],
+)
+def test_what_was_marked_in_a_book(tmp_path, marked):
+    notes, tally = written(tmp_path, {"a.md": f"{A}\n\n{marked}\n\n{B}"})
+    assert notes["a.md"] == f"{A}\n{B}" and tally.removed["quotes"] == 1
+
+
+@pytest.mark.parametrize(
+    "mark", ["=== end-column ===", "--- start-multi-column: x", "=== end-multi-column", "--- column-break ---"]
+)
+def test_marks_of_columns(tmp_path, mark):
+    notes, _ = written(tmp_path, {"a.md": f"{A}\n\n{mark}\n\n{B}"})
+    assert notes["a.md"] == f"{A}\n{B}"
+
+
+@pytest.mark.parametrize("folder", ["04_Archive", "Web Clips", "web_clips", "Papierkorb", "Corbeille", "ゴミ箱", "回收站"])
+def test_folders_of_other_names(tmp_path, folder):
+    notes, tally = written(tmp_path, {f"{folder}/a.md": X, "My templates for soup/b.md": B})
+    assert list(notes.values()) == [B] and sum(tally.left_alone.values()) == 1

@@ -17,11 +17,13 @@ USERS = (
     "|ik|jij|gebruiker|jag|användare|bruger|bruker|käyttäjä|użytkownik|ty|uživatel|пользователь|вы|я|користувач|用户|用戶|使用者|我|你"
     "|ユーザー|あなた|私|사용자|나|المستخدم|أنا|אני|משתמש|kullanıcı|ben|sen|pengguna|người dùng"
 )
+VERSION = (  # what stands behind a model's name; other words make it a sentence or a heading: "Claude and I"
+    r"(?:[ -]?(?:v?\d[\w.:-]*|[or]\d[\w-]*|opus|sonnet|haiku|instant|pro|plus|team|max|mini|nano|lite|flash|ultra|advanced|turbo"
+    r"|preview|exp\w*|thinking|reason\w*|large|medium|small|nemo|chat|coder|code|instruct|web|latest|desktop|deep ?research)){0,4}"
+)
 STRONG = (
-    r"(?:chat ?)?gpt[\w.-]*(?: ?(?:mini|turbo|pro|plus))?|chatgpt(?: plus| [\w.-]+)?|claude(?: ?[\w.-]+){0,3}|gemini"
-    r"(?: ?[\w.-]+){0,3}|bard|(?:github |microsoft )?copilot"
-    r"|bing(?: chat)?|llama[\w.-]*(?: ?[\w.-]+)?|mi[sx]tral[\w.-]*(?: ?[\w.-]+)?|deepseek[\w.-]*(?: ?[\w.-]+)?"
-    r"|qwen[\w.-]*|grok[\w.-]*|perplexity|le chat|ollama|phi-?\d[\w.-]*"
+    rf"(?:chat ?)?gpt(?:[.-][\w.-]+)?{VERSION}|claude{VERSION}|gemini{VERSION}|bard|(?:github |microsoft )?copilot|bing(?: chat)?"
+    rf"|llama{VERSION}|mi[sx]tral{VERSION}|deepseek{VERSION}|qwen[\w.-]*|grok{VERSION}|perplexity|le chat|ollama|phi-?\d[\w.-]*"
     r"|gemma[\w.-]*|o[134](?:-mini|-preview)?|notion ai|smart connections|(?:ai|ki|ia)[ -](?:assistant|agent|assistent)"
     r"|ai|a\.i\.|ki|ia|(?:assistant|asistente|assistente)(?: (?:ai|ia|ki))?|assistent(?:in)?|avustaja|asystent"
     r"|ассистент|помощник|асистент|助手|アシスタント|어시스턴트|المساعد|עוזר|asistan|asisten|trợ lý|chat ?bot|language model|cursor"

@@ -14,7 +14,7 @@ from ..note_file import NoteFile
 from ..plugins import refuse_clippings, tags_of
 from ..quoted import cut_lines, own_blocks, settle
 from .dialogues import own_turns, without_others
-from .saved_chats import refuse_unmarked
+from .saved_chats import refuse_unmarked, without_generated
 from .threads import without_threads
 
 ITEM = re.compile(r"\s*(?:[-*+•–]|\d+[.)])\s+")
@@ -58,7 +58,7 @@ def own_text(file: NoteFile, text: str, removed: Counter, me: str | None) -> str
     refuse_unmarked(text)
     refuse_clippings(text)
     lines = own_turns(text.split("\n"), removed)
-    lines = without_others(lines, file.stem, me, removed)
+    lines = without_others(without_generated(lines, removed), file.stem, me, removed)
     return "\n".join(without_threads(lines, removed))
 
 

@@ -4,14 +4,17 @@ Each layout is known by a mark that only this program writes. `dialogues` reads 
 """
 
 import re
+from collections import Counter
 
 from ..note import NotANote
+from ..quoted import GENERATED
 
 GPTEL = re.compile(
     r"^(?:[ \t]*:GPTEL_BOUNDS:|(?:%|#|;|<!--)?[ \t]*(?:eval: \(gptel-mode|gptel--bounds))", re.MULTILINE | re.IGNORECASE
 )
 INSTRUCTION = re.compile(r"[ \t]*(?:<s>)?[ \t]*\[INST\](?P<text>.*)")
 FEWEST = 2
+HEADING = re.compile(r"(#{1,6}) (.{2,80})")
 Turns = dict[int, tuple[str, str]]  # number of the line -> ("user" or "assistant", what stands behind its mark)
 
 
@@ -33,6 +36,20 @@ def refuse_unmarked(text: str) -> None:
     """Raises NotANote for a chat of gptel: which characters are the assistant's stands in numbers that edits make wrong."""
     if GPTEL.search(text[:4000]) or GPTEL.search(text[-1000:]):
         raise NotANote("chats with an assistant whose turns are not marked")
+
+
+def without_generated(lines: list[str], removed: Counter) -> list[str]:
+    """The lines without those under a heading that says that an assistant wrote them, to the next heading of its level."""
+    kept, level = list(lines), 0
+    for number, line in enumerate(lines):
+        heading = HEADING.match(line) if line.startswith("#") else None
+        if heading and (not level or len(heading[1]) <= level):
+            level = len(heading[1]) if GENERATED.search(heading[2]) else 0
+            if level:
+                removed["texts of an assistant"] += 1
+        if level:
+            kept[number] = ""
+    return kept
 
 
 def _marked(lines: list[str], mark: str) -> Turns:
