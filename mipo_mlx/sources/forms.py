@@ -28,6 +28,7 @@ EMOJI_CODE = re.compile(r"(?<![\w:/]):[A-Za-z][\w+-]{1,32}:(?![\w:/])")
 INLINE_QUERY = re.compile(r"`(?:\$?=|\{?(?:r|python|julia)\}? |dv:|INPUT\[|VIEW\[|BUTTON\[|button-)[^`\n]{0,400}`")
 LEFT_OVER = re.compile(r"^(?![ \t|:-]*$)[ \t*+#<>|\[\]-]+$", re.MULTILINE)
 CONTENTS = re.compile(r"^[ \t]*(?:\[\[?_?TOC_?\]\]?|\\toc|<toc ?/?>)[ \t]*$", re.MULTILINE | re.IGNORECASE)
+NESTED = re.compile(r"^[ \t]*(?:>[ \t]*+|(?:[-*+]|\d{1,9}[.)])[ \t]++){30,}+", re.MULTILINE)  # nobody nests so deep on one line
 COLUMNS = re.compile(
     r"^[ \t]*(?:={3}|-{3}) ?(?:start|end)-[\w-]*column\w*(?:: [^\n]{0,40})?(?: ?[=-]{3})?[ \t]*$"
     r"|^[ \t]*-{3} ?column-break ?-{3}[ \t]*$",
@@ -108,6 +109,7 @@ MARKS: tuple[tuple[str, re.Pattern, str | Callable[[re.Match], str]], ...] = (
 
 def cut(text: str, removed: Counter) -> str:
     """`text` without what is nobody's words; `removed` counts embedded files, encoded data and template code."""
+    text = NESTED.sub(lambda match: "> " if ">" in match[0] else "- ", text)
     if "data:" in text.lower():
         text, *drawings = DRAWN.split(text)
         text += "".join(f"image.png{drawing.partition('</svg>')[2] or drawing}" for drawing in drawings)

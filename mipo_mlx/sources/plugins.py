@@ -9,6 +9,7 @@ from collections import Counter
 from typing import Any
 
 from .note import NotANote
+from .rank import first_person
 
 PROMPTS = ("copilot-command", "promptinfo", "system_commands_template", "smart-prompt")  # beginnings of keys
 DRAWINGS = ("tldraw-file", "excalibrain", "ink-file", "handwritten-ink")
@@ -44,6 +45,16 @@ CLIPPED = {
 }  # fmt: skip
 HIGHLIGHTS = re.compile(r"^#{1,3} (?:New )?Highlights\b.*$", re.MULTILINE)
 METADATA = re.compile(r"^\s*(?:[-*] )?(?:\*\*)?(?:Full Title|Author|Category|ASIN|Reference)(?:\*\*)?::? ", re.MULTILINE)
+SOURCE = re.compile(
+    r"^[ \t>*_]*(?:source|quelle|fuente|fonte|bron|original|источник|来源|出典)[*_]*[:：][*_]* *<?https?://\S+$", re.M | re.I
+)
+CATALOGUED = {"isbn", "isbn10", "isbn13", "isbn_10", "isbn_13", "imdb", "imdbid", "imdb_id", "tmdb", "tmdb_id", "igdb", "goodreads"}
+BLURB = re.compile(  # the heading of what a catalogue says of a book or a film
+    r"(#{1,6}) +\W*(?:description|summary|synopsis|plot|overview|blurb|about(?: the author)?|beschreibung|klappentext"
+    r"|inhalt|handlung"
+    r"|descripción|sinopsis|argumento|résumé|intrigue|descrizione|trama|descrição|sinopse|内容简介|简介|あらすじ|内容紹介|줄거리)\W*",
+    re.IGNORECASE,
+)
 KINDLE = re.compile(r"^- [^\n|]{4,80} \| [^\n]{6,120}$", re.MULTILINE)
 HEADING = re.compile(r"#{1,6} (.*)|%%.*")
 TEXT_ELEMENTS, DATA = "text elements", ("excalidraw data", "element links", "embedded files", "embedded images", "drawing")
@@ -65,6 +76,10 @@ def own_part(matter: dict[str, Any], body: str, removed: Counter) -> str:
         and len(METADATA.findall(body)) >= 2
     ):
         raise NotANote("highlights of books and articles")
+    if SOURCE.search(body[:600]) and not first_person(body):
+        raise NotANote("articles clipped from the web")
+    if keys.keys() & CATALOGUED:
+        body = _without_blurbs(body, removed)
     if "excalidraw-plugin" in keys or "excalidraw-plugin" in body[:400] and "# Text Elements" in body:
         removed["parts of drawings"] += 1
         return _drawing(body)
@@ -75,6 +90,20 @@ def refuse_clippings(text: str) -> None:
     """Raise NotANote for the highlights of an e-book reader: entries of a title, a line with a date behind a bar, and the words."""
     if len(KINDLE.findall(text[:20_000])) >= 2 and text.count("\n==========") >= 2:
         raise NotANote("highlights of books and articles")
+
+
+def _without_blurbs(body: str, removed: Counter) -> str:
+    """The note on a book or a film without what its catalogue says of it, line breaks kept."""
+    lines, level = body.split("\n"), 0
+    for number, line in enumerate(lines):
+        depth = len(line) - len(line.lstrip("#")) if line.startswith("#") else 0
+        if depth and (not level or depth <= level):
+            blurb = BLURB.fullmatch(line.rstrip())
+            level = depth if blurb else 0
+            removed["texts of catalogues"] += 1 if blurb else 0
+        if level:
+            lines[number] = ""
+    return "\n".join(lines)
 
 
 def tags_of(matter: dict[str, Any]) -> set[str]:

@@ -61,11 +61,14 @@ DIARY = re.compile(
 )
 REFERENCE = re.compile(
     r"reference|wiki|glossar|dictionary|definition|documentation|\bdocs?\b|manual|tutorial|cheat ?sheet|how[- ]?to"
-    r"|awesome|check ?list|handbook|guidelines?|playbook|\bfaq\b|specification|syllabus|slides|onboarding|\.pdf$"
+    r"|awesome|check ?list|handbook|guidelines?|playbook|\bfaq\b|specification|syllabus|slides|onboarding"
     r"|survey|questionnaire|fragebogen|encuesta|sondage|анкета|问卷|course|lecture|literature"
-    r"|book ?notes|articles?|papers?|sources?|snippets?|resources?|bookmarks?|links?\b|\bMOC\b|index|api\b",
+    r"|book ?notes|questions\b|templates?\b"
+    r"|articles?|papers?|sources?|snippets?|resources?|bookmarks?|links?\b|\bMOC\b|index|api\b",
     re.IGNORECASE,
 )
+PRINTED = re.compile(r"\.pdf$", re.IGNORECASE)  # mostly what others wrote: a guide, a paper, a form
+EXCERPT = 30  # words of a line behind an address that counts as an excerpt
 SURVEY = re.compile(
     r"survey|questionnaire|assessment|fragebogen|umfrage|encuesta|cuestionario|sondage|enquête"
     r"|анкета|опрос|问卷|調査",
@@ -74,7 +77,8 @@ SURVEY = re.compile(
 STATEMENT = re.compile(r"(?:[-*+•]|\d{1,3}[.)]) \S[^.!?]{15,200}[^.!?:\s]\.?")  # one sentence, to be agreed with or not
 CITED = re.compile(r"[^\W\d][.,;:]?(?:\[\d{1,3}\])+|\[citation needed\]")  # of an encyclopedia, or of an assistant that searches
 HOST = re.compile(
-    r"\b[\w-]+(?:\.[\w-]+)*\.(?:com|org|net|io|dev|fm|ai|app|co|be|me|edu|gov|info|blog|uk|de|fr|es|it|nl|ru|jp|eu)\b"
+    r"\b[\w-]+(?:\.[\w-]+)*\.(?:com|org|net|io|dev|fm|ai|app|co|be|me|edu|gov|info|blog|uk|de|fr|es|it|nl|ru|jp|eu"
+    r"|im|sh|gg|tv|us|ca|au|ch|se|dk|pl|cz|cn|kr|xyz|tech|site|page|online|wiki|news|cloud|tools|ly|cc)\b"
 )
 DOMAIN = re.compile(r"\.[a-z]{2}")
 NO_PERSON = re.compile(
@@ -104,7 +108,9 @@ def signs(text: str, source: str) -> dict[str, float]:
     """What the score is the sum of: each sign in words for people, with what it adds or takes away."""
     bare, hosts = HOST.subn(" ", text) if DOMAIN.search(text) else (text, 0)
     bare, plural = (bare, 0) if bare.isascii() else WE.subn(" ", bare)
-    own = [word for stretch in outside_quotations(NO_PERSON.sub(" ", bare)) for word in words(stretch)]
+    diary, reference = _of_name(source)
+    spoken = _without_excerpts(text) if hosts and not diary else bare
+    own = [word for stretch in outside_quotations(NO_PERSON.sub(" ", spoken)) for word in words(stretch)]
     if not own:
         return {"no words of its author": -2.0}
     size = len(own)
@@ -114,7 +120,6 @@ def signs(text: str, source: str) -> dict[str, float]:
     first = singular + 0.4 * (_count(own, PLURAL) + plural)
     reader = _count(own, TO_READER)
     questions = text.count("?") + text.count("？")
-    diary, reference = _of_name(source)
     lower, counts = text.lower(), Counter(text)
     dates = len(DATE.findall(text)) + (len(DAY.findall(text)) if any(sign in lower for sign in OF_DAYS) else 0)
     blanks = ("[" in text or "___" in text or "xxx" in lower) and BLANK.search(text)
@@ -129,6 +134,7 @@ def signs(text: str, source: str) -> dict[str, float]:
         "dates": 0.4 * min(1.0, dates / 2),
         "the name of a diary": 0.8 * diary,
         "the name of a work of reference": -0.5 * reference,
+        "a printed document": -0.8 if PRINTED.search(source) else 0.0,
         "speaks to its reader": -0.8 * min(1.0, 20 * reader / size) * (0.3 if first >= reader else 1.0),
         "statements of a questionnaire": -2.5 if statements > 2 and 2 * statements > text.count("\n") + 1 else 0.0,
         "numbers of sources": -1.0 if "[" in text and len(CITED.findall(text)) > 1 else 0.0,
@@ -138,6 +144,18 @@ def signs(text: str, source: str) -> dict[str, float]:
         "marks and digits": -3.0 * max(0.0, odd / max(1, letters + odd) - 0.05),
     }
     return {sign: value for sign, value in weights.items() if value}
+
+
+def _without_excerpts(text: str) -> str:
+    """The text without the names of sites and the long lines behind one that stands alone: what a page said, not its reader."""
+    kept, behind = [], False
+    for line in text.split("\n"):
+        site = HOST.search(line)
+        if behind and not site and len(words(line)) >= EXCERPT:
+            continue
+        kept.append(HOST.sub(" ", line) if site else line)
+        behind = bool(site) and len(words(kept[-1])) <= 6
+    return "\n".join(kept)
 
 
 def first_person(text: str) -> int:

@@ -3,6 +3,8 @@
 Seconds are in `benchmarks/reading.py doubling`.
 """
 
+import time
+
 import pytest
 
 from mipo_mlx.progress import Reporter
@@ -12,6 +14,8 @@ from mipo_mlx.sources.gather import read_notes
 from mipo_mlx.sources.licences import LINES, refuse_list
 from mipo_mlx.sources.markdown import ENDLESS, _is_slow, _without_endless, parse
 from mipo_mlx.sources.note import Block, NotANote, Note, Tally
+
+from .test_cases import notes_of
 
 SIGNS = '{{ {% [[ ![ <!-- < ` * _ [^ \\ >_ -_ | $ #_ ~~ == (( :: @ - & http:// [a]( 1._ <div> { %% " -----BEGIN_A-----'.split()
 
@@ -100,3 +104,34 @@ def test_a_list_of_words_is_no_note():
             refuse_list(text)
     for text in ("- a\n" * 5_000, "I keep bees.\n" * LINES):
         refuse_list(text)
+
+
+@pytest.mark.parametrize("ending", ["md", "txt", "org"])
+@pytest.mark.parametrize("sign", ["- ", "* ", "1. ", "+ "])
+def test_lists_within_lists_on_one_line_leave_their_words(tmp_path, sign, ending):
+    (tmp_path / f"a.{ending}").write_text(f"{sign * 100_000}I keep bees.")
+    (tmp_path / "b.md").write_text("I bake.")
+    begin = time.process_time()
+    notes, tally = notes_of(tmp_path)
+    text = notes.pop(f"a.{ending}", "")
+    assert text.endswith("I keep bees.") and len(text) < 20 or ending == "org" and len(text) < 300_000
+    assert "".join(notes.values()) == "I bake." and time.process_time() - begin < 10
+
+
+@pytest.mark.parametrize("ending", ["md", "txt"])
+@pytest.mark.parametrize("sign", ["> ", ">", "> - ", "- > "])
+def test_quotes_within_quotes_are_one_quote_and_their_file_is_named(tmp_path, sign, ending):
+    (tmp_path / f"a.{ending}").write_text(f"{sign * 100_000}Words of others.")
+    (tmp_path / "b.md").write_text("I bake.")
+    notes, tally = notes_of(tmp_path)
+    assert list(notes) == ["b.md"] and "nothing in it is a text of its owner's" in tally.skipped[0]["why"]
+
+
+@pytest.mark.parametrize(
+    "data", [b"words and words " * 7_000, b"\0" * 100_000, b"<?xml version='1.0'?><x/>", b"", b"<html><note>x</note></html>"]
+)
+def test_a_file_that_only_has_evernotes_ending(tmp_path, data):
+    (tmp_path / "a.enex").write_bytes(data)
+    (tmp_path / "b.md").write_text("I bake.")
+    notes, tally = notes_of(tmp_path)
+    assert list(notes) == ["b.md"] and tally.skipped == [{"file": "a.enex", "why": "no export of Evernote; export the notes again"}]

@@ -229,3 +229,18 @@ def test_statements_to_agree_with_tell_nothing_of_who_reads_them(name, mark):
     text = "\n".join(f"{mark}{statement}" for statement in statements)
     assert score(text, name) < 0.8 and score(text, "work/today.md") > GOOD
     assert score("I filled in the survey today. I told my manager that I am tired of my role.", name) > 0.8
+
+
+EXCERPT = " ".join(["I once ran a firm for my uncle and I never understood what he wanted of me."] * 3)
+
+
+@pytest.mark.parametrize("address", ["- adamnash.blog", "blog.samaltman.com", "- why titles matter: example.com"])
+def test_a_long_line_behind_an_address_is_an_excerpt(address):
+    assert score(f"{address}\n- {EXCERPT}", "ideas.md") < GOOD < score(f"- {EXCERPT}\n{address}", "ideas.md")
+    assert score(f"{address}\n- {EXCERPT}", "diary/2024-05-01.md") > GOOD
+    assert score(f"{address}\n- I want to try this with my sister.", "ideas.md") > 0.8
+
+
+@pytest.mark.parametrize("site", ["npm.im", "get.it.sh", "my.example.xyz"])
+def test_names_of_sites_are_no_first_person(site):
+    assert "first person" not in signs(f"- {site} (recommended)\n- {site}", "tools.md")

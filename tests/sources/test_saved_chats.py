@@ -44,6 +44,12 @@ def test_the_owners_turns_stay(tmp_path, layout):
     assert tally.removed["turns of an assistant"] == 2
 
 
+@pytest.mark.parametrize("line", ["View other drafts", "他の回答案を表示", "Andere Entwürfe ansehen", "查看其他草稿"])
+def test_an_answer_of_bard_below_the_words_of_its_page(tmp_path, line):
+    notes, _ = written(tmp_path, {"a.md": f"{A}\n{line}\n\n{X}\n\n1. {Y}\n\n## Evening\n\n{B}", "b.md": B})
+    assert notes["a.md"] == f"{A}\nEvening\n{B}"
+
+
 @pytest.mark.parametrize(
     "text",
     [

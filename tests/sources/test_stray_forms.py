@@ -162,3 +162,18 @@ def test_marks_of_columns(tmp_path, mark):
 def test_folders_of_other_names(tmp_path, folder):
     notes, tally = written(tmp_path, {f"{folder}/a.md": X, "My templates for soup/b.md": B})
     assert list(notes.values()) == [B] and sum(tally.left_alone.values()) == 1
+
+
+@pytest.mark.parametrize("key", ["isbn: 1250886090 9781250886095", "imdbId: tt0111161", "isbn13: 9781250886095", "goodreads: 1"])
+@pytest.mark.parametrize("heading", ["## Description", "# Klappentext", "### 📖 Synopsis", "## 内容简介"])
+def test_what_a_catalogue_says_of_a_book(tmp_path, key, heading):
+    notes, _ = written(tmp_path, {"a.md": f"---\n{key}\n---\n{heading}\n\n{X}\n\n# Mine\n\n{A}\n", "b.md": B})
+    assert notes["a.md"] == f"Mine\n{A}"
+
+
+@pytest.mark.parametrize(
+    "line", ["Source: https://www.example.com/gyudon/", "**Quelle:** https://example.com/x", "出典：https://example.com/y"]
+)
+def test_a_page_that_was_copied_below_its_address(tmp_path, line):
+    notes, tally = written(tmp_path, {"a.md": f"#recipe\n{line}\n\n## Steps\n\n{X}", "b.md": f"{line}\n\n{X} {A}"})
+    assert list(notes) == ["b.md"] and tally.left_alone["articles clipped from the web"] == 1

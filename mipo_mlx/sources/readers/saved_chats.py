@@ -13,6 +13,13 @@ GPTEL = re.compile(
     r"^(?:[ \t]*:GPTEL_BOUNDS:|(?:%|#|;|<!--)?[ \t]*(?:eval: \(gptel-mode|gptel--bounds))", re.MULTILINE | re.IGNORECASE
 )
 INSTRUCTION = re.compile(r"[ \t]*(?:<s>)?[ \t]*\[INST\](?P<text>.*)")
+DRAFTS = re.compile(  # what Bard's page shows between a question and its answer
+    r"\W*(?:(?:view|show) (?:other )?drafts|andere entwürfe ansehen|afficher (?:les )?autres (?:suggestions|brouillons)"
+    r"|ver otr[ao]s "
+    r"(?:versiones|respuestas)|ver (?:outros )?rascunhos|mostra altre bozze"
+    r"|他の回答案を表示|查看其他草稿|顯示其他草稿|다른 답변 보기)\W*",
+    re.IGNORECASE,
+)
 FEWEST = 2
 HEADING = re.compile(r"(#{1,6}) (.{2,80})")
 Turns = dict[int, tuple[str, str]]  # number of the line -> ("user" or "assistant", what stands behind its mark)
@@ -27,6 +34,10 @@ def turns_of_program(lines: list[str]) -> Turns:
         return _marked(lines, "# ")
     if sum(line.startswith("\u23fa") for line in lines) >= FEWEST:  # what Claude Code shows before an answer
         return _marked(lines, "> ")
+    if drafts := [number for number, line in enumerate(lines) if len(line) < 60 and DRAFTS.fullmatch(line)]:
+        return {number: ("user", line) for number, line in enumerate(lines) if line.startswith("#")} | dict.fromkeys(
+            drafts, ("assistant", "")
+        )
     if any("[/INST]" in line for line in lines):
         return _instructions(lines)
     return {}
