@@ -19,14 +19,18 @@ TOO_SMALL = (
 
 
 def evaluation(run: Run) -> str:
-    """The verdict and the headline figures of eval.json."""
+    """One everyday request with the answers, the verdict and the headline figures of eval.json."""
     from ..evaluation import outcome
     from ..evaluation.statistics import figure, show
     from ..evaluation.verdict import rows
     from ..report.comparisons import baselines, in_use, second_opinions, votes
+    from ..report.opening import scenes
 
     result = outcome.read(run.folder)
-    lines = [result.verdict]
+    lines = []
+    for scene in scenes(result)[:1]:
+        lines = [scene.request, *(f"  {who}: {' '.join(text.split())}" for who, text in scene.answers), ""]
+    lines.append(result.verdict)
     for row in rows(result):
         lines.append(f"  {row.label:44s} {figure(row.before, row.form):>7s} -> {show(row.after, row.form)}")
     lines += [f"  {line}" for line in in_use(result.use)]

