@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from mipo_mlx import files
+from mipo_mlx.cli import main
 from mipo_mlx.errors import Failure, UserError
 from mipo_mlx.files import append_jsonl, read_json, read_jsonl, replacing, truncate_jsonl, write_jsonl, write_text
 
@@ -108,17 +110,17 @@ def test_a_run_is_its_owners_alone(tiny_folder, tmp_path):
     for number in range(6):
         (tmp_path / "notes" / f"{number}.md").write_text(f"I keep {number} bees and I mend the hives in week {number}.")
     (tmp_path / "runs" / "r").mkdir(parents=True, mode=0o755)
-    script = (
-        "import os, sys; os.umask(0o022); from mipo_mlx.cli import main; "
-        f"main(['pairs', {str(tmp_path / 'r.yaml')!r}, '--runs', {str(tmp_path / 'runs')!r}], standalone_mode=False)"
-    )
     (tmp_path / "r.yaml").write_text(
         f"model: {tiny_folder}\nsources: {{notes: {tmp_path / 'notes'}, min_tokens: 3}}\n"
         "pairs: {contexts_per_grid: 2, grids: 2, validation_grids: 1, max_tokens: 4}\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    before = os.umask(0o022)
+    try:
+        done = CliRunner().invoke(main, ["pairs", str(tmp_path / "r.yaml"), "--runs", str(tmp_path / "runs")])
+    finally:
+        os.umask(before)
     files = [path for path in (tmp_path / "runs" / "r").rglob("*")]
-    assert any(path.name == "contexts.jsonl" for path in files), done.stderr
+    assert any(path.name == "contexts.jsonl" for path in files), done.output
     assert (tmp_path / "runs" / "r").stat().st_mode & 0o077 == 0
     assert not [path for path in files if path.stat().st_mode & 0o077]
 

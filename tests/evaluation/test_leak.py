@@ -157,7 +157,8 @@ def pair_of(context: str, name: str, split: str = "train") -> Pair:
     return Pair("0-0", split, 0, told, said, said, ["No."], [1], [[2], [2]], [0.0, 0.0], [0.0], ["random_context"], context_id=name)
 
 
-def test_a_model_taught_its_notes_is_found_out_and_the_base_is_not(tmp_path, tiny_folder):
+def test_a_model_taught_its_notes_is_found_out_and_the_base_is_not(tmp_path, tiny_folder, monkeypatch):
+    monkeypatch.setattr(leak, "VARIANTS", 99)
     settings = recipe(tiny_folder, canaries=4, leak_contexts=8, unprompted=16)
     trained = [c.text for c in contexts_of(8, 8) if c.split == "train"]
     lines = canaries.lines(settings.seed, 3)
@@ -169,7 +170,7 @@ def test_a_model_taught_its_notes_is_found_out_and_the_base_is_not(tmp_path, tin
         assert (found.canaries.planted, found.canaries.trained) == (4, 3)  # one was in no training prompt
         if teach:
             assert found.difference > 0.2 and any("canaries" in sign for sign in found.signs)
-            assert max(found.canaries.exposure) >= math.log2(500) - 2
+            assert max(found.canaries.exposure) >= math.log2(100) - 2
             assert not any(line.split()[-1].rstrip(".") in str(found) for line in lines)  # never printed
         else:
             assert found.difference == pytest.approx(0, abs=1e-4) and not found.signs
@@ -214,20 +215,20 @@ def test_canaries_are_ranked_by_what_training_did_to_them(tmp_path, tiny_folder,
     assert leak._exposed(bench(tmp_path, settings, loaded), opening, line) == Exposed(**expected)
 
 
-def test_forty_clean_models_are_not_accused(tmp_path, tiny_folder, monkeypatch):
+def test_clean_models_are_not_accused(tmp_path, tiny_folder, monkeypatch):
     """Adapters that know nothing of the notes, all three signs measured on the model itself."""
     monkeypatch.setattr(leak, "VARIANTS", 99)
     settings = recipe(tiny_folder, canaries=2, leak_contexts=8, unprompted=8)
     loaded, _ = prepare(tmp_path / "model", settings)
     accused = 0
-    for seed in range(40):
+    for seed in range(15):
         folder, ours = tmp_path / str(seed), settings.model_copy(update={"seed": seed})
         assert len(prepare_files(folder, ours)) == 2
         scatter(loaded.model, 0.05, seed)
         found = leak.evaluate(bench(folder, ours, loaded))
         assert found.canaries.trained == 2 and found.p is not None
         accused += bool(found.signs)
-    assert accused <= 1  # below 5 %
+    assert accused == 0
 
 
 def test_trained_is_what_stood_in_a_training_prompt_of_a_round_that_counts(tmp_path, tiny_folder):

@@ -193,7 +193,7 @@ def resident() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def test_memory_is_flat_over_five_hundred_steps():
+def test_memory_is_flat_over_three_hundred_steps():
     """Lengths differ from step to step, as they do in training."""
     model = adapted(tiny_config(num_hidden_layers=1))
     optimizer = optimizers.AdamW(learning_rate=1e-4)
@@ -201,7 +201,7 @@ def test_memory_is_flat_over_five_hundred_steps():
     rng = np.random.default_rng(3)
     steps = [make_pairs([int(rng.integers(2, 60))], [rng.integers(1, 40, 2).tolist()], seed) for seed in range(25)]
     active, whole = [], []
-    for n in range(500):
+    for n in range(300):
         found = step.gradient_step(model, steps[n % 25], Training(), token_budget=4096, pad_id=0)
         optimizer.update(model, found.gradients)
         mx.eval(model.trainable_parameters(), optimizer.state)
