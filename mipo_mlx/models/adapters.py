@@ -84,17 +84,23 @@ def restore(model: Any, folder: Path) -> None:
     model.load_weights(str(folder / "adapters.safetensors"), strict=False)
 
 
+def exchange(model: Any, folder: Path) -> None:
+    """Put the adapters of `folder` in the place of the model's own. Raises UserError where they have another layout."""
+    if not (folder / "adapters.safetensors").exists():
+        raise UserError(f"{folder}: no adapters there")
+    own, other = weights(model), mx.load(str(folder / "adapters.safetensors"))
+    if {name: value.shape for name, value in other.items()} != {name: value.shape for name, value in own.items()}:
+        raise UserError(f"{folder}: these adapters have another layout than the model's own")
+    mx.eval(other)  # a file that cannot be read leaves the model as it was
+    model.load_weights(list(other.items()), strict=False)
+
+
 @contextmanager
 def swapped(model: Any, folder: Path) -> Iterator[Any]:
     """Within this, the model has the adapters of `folder`, which must have the same layout; afterwards it has its own again."""
     own = weights(model)
-    if not (folder / "adapters.safetensors").exists():
-        raise UserError(f"{folder}: no adapters there")
-    other = mx.load(str(folder / "adapters.safetensors"))
-    if {name: value.shape for name, value in other.items()} != {name: value.shape for name, value in own.items()}:
-        raise UserError(f"{folder}: these adapters have another layout than the model's own")
     try:
-        model.load_weights(list(other.items()), strict=False)
+        exchange(model, folder)
         yield model
     finally:
         model.load_weights(list(own.items()), strict=False)

@@ -22,6 +22,7 @@ from ..progress import Reporter
 from ..recipe import Recipe
 from ..records import BASE, TUNED, Context
 from ..sources.changes import Changes
+from .renewal import Taken, renewed
 
 TOP_P = 0.95
 
@@ -71,8 +72,8 @@ class Assistant:
     """
 
     def __init__(self, folder: Path, recipe: Recipe, wishes: Wishes, reporter: Reporter) -> None:
-        self.folder, self.recipe, self.wishes = folder, recipe, wishes
-        self.loaded = load(recipe.model)
+        self.folder, self.recipe, self.wishes, self.reporter = folder, recipe, wishes, reporter
+        self.loaded, self.taken = load(recipe.model), Taken.of(folder)
         adapters.load(self.loaded.model, folder / "adapters")
         self.longest = window_of(self.loaded.config, 0)
         self.max_tokens = self.affordable(wishes.max_tokens)
@@ -84,6 +85,15 @@ class Assistant:
         if self.memory is None:
             return Changes()
         return renew(self.memory, self.folder, self.recipe, self.loaded, Reporter(quiet=True))
+
+    @property
+    def outdated(self) -> bool:
+        """Whether the run has other adapters by now."""
+        return self.taken.is_old(self.folder)
+
+    def take_adapters(self) -> None:
+        """Answer with the adapters that the run has now."""
+        self.taken = renewed(self.taken, self.folder, self.recipe, self.loaded.model, self.reporter)
 
     def affordable(self, max_tokens: int) -> int:
         """That many tokens of answer, or half of the model's window where they are more."""

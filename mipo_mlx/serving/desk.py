@@ -23,7 +23,7 @@ from ..recipe import Recipe
 from .api import Api, unless_gone
 from .guard import bearer, same
 from .protocol import Refused
-from .trials import BlindTest
+from .trials import BlindTest, gone
 from .web import body_of
 
 LONGEST_PROFILE = 20_000  # characters
@@ -98,6 +98,8 @@ class Desk:
                 self._write(text, version)
         except (UserError, Failure) as error:
             raise Refused(409, str(error)) from None
+        except FileNotFoundError:
+            raise gone() from None
         return JSONResponse(self._profile())
 
     async def ask(self, request: Request) -> Response:

@@ -116,7 +116,10 @@ class Guard:
             self.check(Headers(scope=scope), scope["method"], scope["path"])
             await self.app(scope, receive, safe)
         except Refused as error:
-            headers = {"www-authenticate": "Bearer"} if error.status == 401 else None
+            headers = {"www-authenticate": "Bearer"} if error.status == 401 else {}
+            origin = Headers(scope=scope).get("origin", "")
+            if origin.rstrip("/") in self.access.origins:  # a page that was let in may read why, such as a wrong key
+                headers |= {"access-control-allow-origin": origin, "vary": "Origin"}
             await JSONResponse(error.body, error.status, headers)(scope, receive, safe)
         except Exception as error:
             at = error.__traceback__

@@ -1,7 +1,8 @@
 """The words of OpenAI's API: what a request asks, what an answer looks like, and how a request is refused.
 
 A key that changes the answer is either offered or refused with its name. Other keys, such as `user` or `metadata`, change
-nothing, so they are let through: each client sends some of its own.
+nothing, so they are let through: each client sends some of its own. Tools are let through too, as long as their use is the
+model's to decide: it calls none, and answers in words. Open WebUI and Continue send theirs with every question.
 """
 
 import time
@@ -19,7 +20,7 @@ NO_LIMIT = -1  # how clients of llama.cpp and LM Studio write max_tokens for no 
 LONGEST_STOP = 1_000  # characters
 # Keys that would change the answer and that are not offered, with the values that ask for nothing.
 NOT_OFFERED: dict[str, tuple[Any, ...]] = {
-    "tools": ([],), "functions": ([],), "tool_choice": ("none", "auto"), "function_call": ("none", "auto"), "audio": (),
+    "tool_choice": ("none", "auto"), "function_call": ("none", "auto"), "audio": (),
     "modalities": (["text"],), "logprobs": (False,), "top_logprobs": (0,), "logit_bias": ({},), "presence_penalty": (0,),
     "frequency_penalty": (0,), "response_format": ({"type": "text"},), "web_search_options": (), "prediction": (), "suffix": ("",),
     "echo": (False,), "best_of": (1,), "n": (1,),
@@ -106,9 +107,9 @@ def _joined(talk: Messages) -> Messages:
 def _turn(message: Any, where: str) -> dict[str, str]:
     role = message.get("role") if isinstance(message, Mapping) else None
     if role not in (*SYSTEM, *SPEAKERS):
-        raise Refused(400, f"{where}.role: expected system, developer, user or assistant; tools are not offered", where)
+        raise Refused(400, f"{where}.role: expected system, developer, user or assistant; results of tools are not offered", where)
     if message.get("tool_calls") or message.get("function_call"):
-        raise Refused(400, f"{where}.tool_calls: tools are not offered", where)
+        raise Refused(400, f"{where}.tool_calls: calls of tools are not offered", where)
     content = message.get("content")
     if isinstance(content, list):
         content = "\n".join(_part(part, where) for part in content)
@@ -144,9 +145,8 @@ def _model(body: Mapping[str, Any]) -> str:
 
 
 def _settings(body: Mapping[str, Any]) -> Settings:
-    unused = ("tools", "functions") if "none" in (body.get("tool_choice"), body.get("function_call")) else ()
     for key, nothing in NOT_OFFERED.items():
-        value = None if key in unused else body.get(key)
+        value = body.get(key)
         if value is not None and not any(
             value == other and isinstance(value, bool) == isinstance(other, bool) for other in nothing
         ):

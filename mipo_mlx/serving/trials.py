@@ -53,7 +53,6 @@ class BlindTest:
 
     def __init__(self, api: Api, folder: Path, recipe: Recipe) -> None:
         self.api, self.folder, self.recipe = api, folder, recipe
-        self.adapters = blind.adapters_of(folder)
         self.open: OrderedDict[str, Trial] = OrderedDict()
         prompts = read_records(folder / "prompts.jsonl", Prompt)
         self.heldout = [prompt.text for prompt in prompts if prompt.judges]
@@ -61,8 +60,8 @@ class BlindTest:
 
     @property
     def votes(self) -> list[Ballot]:
-        """Votes on these adapters."""
-        return blind.votes_on(self.folder, self.adapters)
+        """Votes on the adapters that answer now."""
+        return blind.votes_on(self.folder, self.api.worker.assistant.taken.digest)
 
     def state(self) -> dict[str, Any]:
         """How many votes there are; the result once they are enough."""
@@ -96,7 +95,7 @@ class BlindTest:
             base=base.strip(),
             first=self._random.choice((TUNED, BASE)),
             choice=NEITHER,
-            adapters=self.adapters,
+            adapters=order.adapters,
             sources=[match.place for match in background.matches],
         )
         trial = Trial(ballot, self.api.passages.remember(background.matches))
@@ -115,7 +114,10 @@ class BlindTest:
             raise Refused(404, "id: no such pair of answers; it has a vote already, or the server was started anew", "id")
         picked = NEITHER if choice == NEITHER or trial.same else trial.sides[CHOICES.index(choice)]
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        keep(self.folder, replace(trial.ballot, choice=picked, time=now))
+        try:
+            keep(self.folder, replace(trial.ballot, choice=picked, time=now))
+        except FileNotFoundError:
+            raise gone() from None
         del self.open[key]
         return self.state()
 
@@ -128,6 +130,10 @@ class BlindTest:
     def _unasked(self, votes: Sequence[Ballot]) -> list[str]:
         voted = {vote.request for vote in votes}
         return [text for text in self.heldout if text.strip() not in voted]
+
+
+def gone() -> Refused:
+    return Refused(409, "the run is gone: its folder was removed, so nothing is kept", code="run_gone")
 
 
 def keep(folder: Path, ballot: Ballot) -> None:

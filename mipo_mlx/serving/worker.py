@@ -93,6 +93,7 @@ class Order:
     max_tokens: int
     draw: Draw
     stops: tuple[str, ...] = ()
+    adapters: str = ""  # those that write it, as votes name them
     cached: int = 0  # tokens of the prompt that the prompt cache had
     written: int = 0  # tokens of the answer
     stopped: bool = False  # nobody waits for it any more
@@ -127,6 +128,7 @@ class Worker:
         self._jobs: queue.Queue[Callable[[], None] | None] = queue.Queue()
         self._sides: dict[str, Side] = {}
         self._waiting = 0
+        self._held: list[Order] = []  # for the adapters that the run has now: answers by those before end first
         self._kept = LRUPromptCache(KEPT_PROMPTS, backend.kept(KEPT_BYTES))
         self.assistant: Assistant
         self.ready: Future[None] = Future()
@@ -243,6 +245,13 @@ class Worker:
     def _begin(self, order: Order) -> None:
         if order.stopped:
             return
+        if order.side == TUNED and (self._held or self.assistant.outdated):
+            if self._sides[TUNED].orders:
+                self._held.append(order)
+                return
+            self.assistant.take_adapters()
+            self._kept.trim_to(n_sequences=0)
+        order.adapters = self.assistant.taken.digest
         side, loaded = self._sides[order.side], self.assistant.loaded
         try:
             order.unrolling = Unrolling(loaded.tokenizer, order.stops)
@@ -260,7 +269,14 @@ class Worker:
             self._deliver(order, Piece(one_line(error)[0], "error"))
 
     def _step(self) -> None:
-        """One more token for every answer."""
+        """One more token for every answer; then those that were held begin, where the answers before them have ended."""
+        self._step_sides()
+        if self._held and not self._sides[TUNED].orders:
+            held, self._held = self._held, []
+            for order in held:
+                self._begin(order)
+
+    def _step_sides(self) -> None:
         for side in self._sides.values():
             if side.orders:
                 try:

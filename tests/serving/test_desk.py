@@ -110,6 +110,11 @@ def test_narrow_and_wide_light_and_dark_and_for_a_screen_reader(mine, tmp_path):
         chrome.type("s3cret")
         chrome.press("Enter")
         chrome.until(READY)
+        body = {"model": "mine", "messages": [{"role": "user", "content": COOK}]}
+        answer = address.post("/v1/chat/completions", body, headers={"authorization": "Bearer s3cret"}).json()["choices"][0]
+        chrome.run(f"$('question').value = {json.dumps(COOK)}; $('chat-form').requestSubmit()")
+        chrome.until("$('chat-status').textContent == 'The answer is there.'")
+        assert chrome.run("document.querySelectorAll('#log .cut').length") == (answer["finish_reason"] == "length") == 1
         chrome.run("compare(null)")
         chrome.until("!document.getElementById('trial').hidden")
         for width in (320, 375, 700, 1400):

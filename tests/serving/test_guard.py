@@ -74,7 +74,11 @@ def test_an_origin_that_was_let_in_is_told_so(locked):
     assert answer.status_code == 200 and answer.headers["access-control-allow-origin"] == app
     answer = locked.get("/v1/models", headers={"origin": app, **key})
     assert answer.status_code == 200 and answer.headers["access-control-allow-origin"] == app
-    assert code(locked.get("/v1/models", headers={"origin": "app://other", **key})) == (403, "wrong_origin")
+    for name, path in (({"authorization": "Bearer wrong"}, "/v1/models"), (key, "/v1/models/nobody")):  # it may read errors too
+        answer = locked.get(path, headers={"origin": app, **name})
+        assert answer.status_code in (401, 404) and answer.headers.get_list("access-control-allow-origin") == [app]
+    other = locked.get("/v1/models", headers={"origin": "app://other", **key})
+    assert code(other) == (403, "wrong_origin") and "access-control-allow-origin" not in other.headers
 
 
 def test_the_key_is_asked_for_everywhere(locked):

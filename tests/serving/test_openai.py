@@ -14,6 +14,7 @@ from openai import OpenAI
 from tests.commands.test_chat import COOK
 
 ASKED = [{"role": "user", "content": COOK}]
+TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}]
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +124,9 @@ def test_a_longer_talk_begins_where_the_first_answer_ended(client, served):
         ({"stop": [1]}, "stop"),
         ({"n": 2}, "n"),
         ({"logprobs": True}, "logprobs"),
-        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+        ({"tools": TOOLS, "tool_choice": "required"}, "tool_choice"),
+        ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
+        ({"functions": [TOOLS[0]["function"]], "function_call": {"name": "f"}}, "function_call"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"presence_penalty": 0.5}, "presence_penalty"),
     ],
@@ -138,13 +141,17 @@ def test_what_is_wrong_or_not_offered_is_named(client, wrong, param):
     "more",
     [
         {"max_tokens": -1},  # no limit of the client's own: the server's holds
-        {"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "none"},
+        {"tools": TOOLS},  # the model may decide, and calls none
+        {"tools": TOOLS, "tool_choice": "auto", "parallel_tool_calls": True},
+        {"tools": TOOLS, "tool_choice": "none"},
+        {"functions": [TOOLS[0]["function"]], "function_call": "auto"},
         {"messages": [ASKED[0], {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]}, ASKED[0]]},
     ],
 )
 def test_what_clients_send_beside_the_question(client, more):
     answer = client.chat.completions.create(**{"model": "mine", "messages": ASKED, **more})
     assert answer.choices[0].message.content and answer.usage.completion_tokens <= 8
+    assert answer.choices[0].message.tool_calls is None and answer.choices[0].finish_reason in ("stop", "length")
 
 
 def test_an_address_that_is_nearly_right(client, served):
