@@ -14,6 +14,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_map
 
+from .. import backend
 from ..engine.logprobs import Padded, batch_logprobs
 from ..errors import Failure, is_too_large, is_watchdog, one_line
 from ..recipe import CONTRASTS_CONTEXTS, Training
@@ -22,7 +23,9 @@ from . import contrasting, distilling, objectives
 from .contrasting import Window
 
 ALONE = 3  # times that the watchdog may end a single pair in one step; the display may go to sleep meanwhile
-ROUND = 16  # widths are multiples of this: fewer shapes, so fewer buffers of odd sizes and fewer recompilations
+# Widths are multiples of this, on the CPU and on a GPU. Fewer shapes are fewer buffers of odd sizes and fewer recompilations.
+# Neither costs a CPU much, and it computes the padding.
+ROUND = {True: 8, False: 16}
 
 
 @dataclass
@@ -293,7 +296,8 @@ def padded_prompt(tokens: int) -> int:
 
 def padded_answer(tokens: int) -> int:
     """The width of an answer of so many tokens."""
-    return -(-tokens // ROUND) * ROUND
+    unit = ROUND[backend.on_cpu()]
+    return -(-tokens // unit) * unit
 
 
 def _shape(pairs: Sequence[Pair]) -> tuple[int, int, int]:

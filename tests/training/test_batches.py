@@ -1,6 +1,7 @@
 """Padding, masks and micro-batches."""
 
 import numpy as np
+import pytest
 
 from mipo_mlx.records import Pair
 from mipo_mlx.training import contrasting, step
@@ -16,10 +17,13 @@ def pair(prompt: int, answers: list[int], grid: int = 0, number: int = 0) -> Pai
     )  # fmt: skip
 
 
-def test_a_batch_holds_every_token_and_nothing_else():
+@pytest.mark.parametrize("on_cpu, prompt, answer", [(True, 25, 24), (False, 33, 32)])
+def test_a_batch_holds_every_token_and_nothing_else(on_cpu, prompt, answer, monkeypatch):
+    """The recorded part of a prompt is rounded to 8 on the CPU and to 16 on a GPU, and so are answers."""
+    monkeypatch.setattr(step.backend, "on_cpu", lambda: on_cpu)
     pairs = [pair(9, [3, 5]), pair(20, [18, 1, 2], number=1)]
     batch = step.batch_of(pairs, pad_id=2)
-    assert batch.prompts.shape == (2, 33) and batch.answers.shape == (2, 3, 32)  # the recorded part is rounded to 16
+    assert batch.prompts.shape == (2, prompt) and batch.answers.shape == (2, 3, answer)
     assert batch.mask.tolist() == [[True, True, False], [True, True, True]]
     assert batch.answer_lengths.tolist() == [[3, 5, 0], [18, 1, 2]]
     assert batch.reference.tolist() == [[-3, -5, 0], [-18, -1, -2]]
@@ -45,7 +49,8 @@ def test_micro_batches_hold_every_pair_once_within_the_budget():
     assert padded < 2 * useful  # all in one batch would be 3.5 times
 
 
-def test_shapes_are_few():
+def test_shapes_are_few_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(step.backend, "on_cpu", lambda: False)
     rng = np.random.default_rng(1)
     pairs = [pair(int(rng.integers(100, 200)), rng.integers(30, 60, 2).tolist(), number=n) for n in range(60)]
     assert len({step.batch_of([p], 0).prompts.shape + step.batch_of([p], 0).answers.shape for p in pairs}) <= 24

@@ -126,7 +126,7 @@ def test_more_memory_gives_larger_micro_batches_up_to_what_is_useful():
 
 def test_a_pair_that_does_not_fit_is_planned_alone_and_said():
     found = plan(middling(2), 1 << 20)
-    assert not found.fits and found.token_budget == 209 + 2 * 64
+    assert not found.fits and found.token_budget == 201 + 2 * 64  # widths in steps of 8
 
 
 def test_checkpointing_and_a_smaller_adapter_take_less():
