@@ -6,9 +6,10 @@ LIMIT tokens are picked, which takes linear time, and only those are sorted.
 
 `Prefixes` runs each prompt once. Its keys and values go to the batch generator first and to scoring after it. Token ids alone
 say what prompts share, whatever the chat template: every prompt's opening (system header), what all prompts of a grid begin with
-(its distractors), and what all prompts of one context begin with. Prefixes always run by themselves, from the same beginning. So
-their bits do not depend on when they run, and a resumed run computes the same ones. What is left of the prompts of a chunk runs
-together: a pass reads all weights, which takes as long as some 70 tokens do.
+(its distractors), and what all prompts of one context begin with. Prefixes always run by themselves, from the same beginning,
+and so do the prompts of pairs (`start`). So their bits do not depend on when they run, and a resumed run computes the same ones.
+Elsewhere what is left of a batch of prompts runs together (`starts`): a pass reads all weights, which takes as long as some 70
+tokens do. That rounds otherwise, and a seed then draws other answers: a draw depends on the size of the largest nucleus.
 """
 
 from collections import OrderedDict

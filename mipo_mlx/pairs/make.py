@@ -278,8 +278,11 @@ class Chunks:
         sampler, chunk = self.sampler, self.plans[number]
         ask, model, begin = sampler.ask, sampler.loaded.model, time.perf_counter()
         prompts = [[ask(p, c)[1] for p, c in zip(plan.prompts, plan.shown, strict=True)] for plan in chunk]
-        labels = [labels for plan in chunk for labels in shared_by(plan)]
-        started = self.prefixes.starts([prompt for grid in prompts for prompt in grid], labels)
+        started = [
+            self.prefixes.start(prompt, labels)
+            for plan, grid in zip(chunk, prompts, strict=True)
+            for prompt, labels in zip(grid, shared_by(plan), strict=True)
+        ]
         of_round = f" of round {sampler.round_number}" if sampler.round_number > 1 else ""
         key = key_for(sampler.recipe.seed, f"sampling {number}{of_round}")
         fresh = iter(sample(model, sampler.loaded.tokenizer, started, sampler.recipe.pairs, key, lambda answer: advance()))
