@@ -6,7 +6,7 @@
 - memory: what chat and ask tell the model with a request (with_memory.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,8 +20,9 @@ from .answers import clusters_of, identified
 from .outcome import Metrics, Opinion, Use
 from .requests import Answered, Group, Scored, by_group, heldout_of, score
 from .statistics import SHARE, Measures, key_of, too_few
-from .workbench import SIDES, Workbench
+from .workbench import SIDES, Side, Workbench
 
+Told = Mapping[Side, Sequence[Answer]]  # both models' answers
 AMONG = 3  # the right passage and its distractors
 
 
@@ -46,26 +47,35 @@ def evaluate(bench: Workbench, answered: Sequence[Answered], remembered: with_me
     by_place = {(id(a.group.prompts), a.own): a for a in answered}
     groups = distractible(list({id(a.group): a.group for a in answered}.values()), bench.recipe)
     right = [by_place[id(group.prompts), own] for group in groups for own in range(group.wanted)]
-    ways = _ways(bench)
-    memory = with_memory.evaluate(bench, remembered) if remembered else None
+    requests, profile = _requests(bench.folder, bench.recipe), profile_of(bench.folder, bench.recipe)
+    found = with_memory.framed(bench, remembered) if remembered else []
+    lists = {
+        "distracted": _distracted_prompts(bench, right),
+        "profile": [bench.prompt(request.text, None, profile) for request in requests],
+        "memory": [prompt for prompt, _ in found],
+    }
+    told = bench.of_both("use", lists)
+    ways = _ways(bench, requests, lists["profile"], told["profile"]) if requests else {}
+    memory = with_memory.evaluate(bench, remembered, found, told["memory"]) if remembered else None
     if not (right or ways or memory):
         return None
     clusters = clusters_of(right)
-    return Use(len(right), too_few(clusters), _distractors(bench, groups, right) if right else {}, ways, memory)
+    distractors = _distractors(bench, groups, right, told["distracted"]) if lists["distracted"] else {}
+    return Use(len(right), too_few(clusters), distractors, ways, memory)
 
 
-def _distractors(bench: Workbench, groups: list[Group], right: Sequence[Answered]) -> Metrics:
-    """The share of answers that fit the right passage best of three, with it alone and behind the other two, and the loss.
-
-    {} where three passages do not fit into the model's window.
-    """
+def _distracted_prompts(bench: Workbench, right: Sequence[Answered]) -> list[list[int]]:
+    """Each request behind its own passage and, before that, two others; [] where three passages do not fit into the window."""
     prompts = [bench.prompt(a.request, *_distracted(a)) for a in right]
-    if bench.window is not None and max(map(len, prompts)) > bench.window:
-        return {}
+    fits = bench.window is None or max(map(len, prompts), default=0) <= bench.window
+    return prompts if fits else []
+
+
+def _distractors(bench: Workbench, groups: list[Group], right: Sequence[Answered], told: Told) -> Metrics:
+    """The share of answers that fit the right passage best of three, with it alone and behind the other two, and the loss."""
     both: list[list[Scored]] = []
     for side in SIDES:
-        with bench.as_side(side):
-            answers = by_group(groups, bench.sample(f"use-distracted-{side}", prompts, "answers"))
+        answers = by_group(groups, told[side])
         with bench.as_side("base"):
             scores = score(bench, f"use-distracted-{side} scored", groups, answers)
         pairs = [pair for row, of_row in zip(answers, scores, strict=True) for pair in zip(row, of_row, strict=True)]
@@ -99,21 +109,17 @@ def _shares(bench: Workbench, answered: Sequence[Answered]) -> list[list[float]]
     return shares
 
 
-def _ways(bench: Workbench) -> dict[str, Opinion]:
-    """Whose answers fit the profile better, by the way of use; {} without a profile."""
-    requests, profile = _requests(bench.folder, bench.recipe), profile_of(bench.folder, bench.recipe)
-    if not requests:
-        return {}
-    prompts = [bench.prompt(request.text, None, profile) for request in requests]
+def _ways(bench: Workbench, requests: Sequence[Prompt], prompts: Sequence[list[int]], told: Told) -> dict[str, Opinion]:
+    """Whose answers fit the profile better, by the way of use. told: the answers to `prompts`, which have the profile."""
+    profile = profile_of(bench.folder, bench.recipe)
     groups = [  # one profile, so the requests alone are independent: each stands for a note too
         sides.group_of(bench, request.id, request.text, request.id, prompt, [profile])
         for request, prompt in zip(requests, prompts, strict=True)
     ]
     bare = [encode(bench.tokenizer, [{"role": "user", "content": request.text}]) for request in requests]
-    answers: dict[str, list[Answer]] = {"tuned": bench.sample("use-profile-tuned", prompts, "use")}
     with bench.as_side("base"):
-        answers["alone"] = bench.sample("use-alone-base", bare, "use")
-        answers["profile"] = bench.sample("use-profile-base", prompts, "use")
+        alone = bench.sample("use-alone-base", bare, "use")
+    answers: dict[str, Sequence[Answer]] = {"tuned": told["tuned"], "alone": alone, "profile": told["base"]}
     ways = {way: (way, "tuned") for way in ("alone", "profile")}
     return sides.opinions(bench, "use-profile scored", groups, answers, ways)
 

@@ -7,7 +7,7 @@ find counts against the answers.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from .about_notes import STRANGERS, about_notes
 from .outcome import Remembered, Retrieval, Scene
 from .requests import Group, heldout_of
 from .statistics import Estimate, too_few
-from .workbench import Workbench
+from .workbench import Side, Workbench
 
 SCENES = 3  # everyday requests for the opening of the report
 DEPTHS = (1, 3, 10)  # places among which the right passage is looked for
@@ -59,6 +59,9 @@ class Requests:
         return [*self.everyday, *self.about]
 
 
+Framed = tuple[list[int], tuple[Match, ...]]  # a prompt with what memory finds, and the passages in it
+
+
 def requests_of(folder: Path, recipe: Recipe, memory: Memory | None, ask: PromptBuilder) -> Requests | None:
     """The requests, `evaluation.use` about held-out passages at most; None where there is no memory, or none of these."""
     if memory is None or not recipe.evaluation.use:
@@ -88,20 +91,23 @@ def work(folder: Path, recipe: Recipe, requests: Requests | None, by_embedding: 
     return 3 * len(requests.all) + (kinds - 3) * about + sides.work(about, kinds, by_embedding)
 
 
-def evaluate(bench: Workbench, requests: Requests) -> Remembered:
-    """The comparisons, the retrieval by itself, and the scenes for the report."""
+def framed(bench: Workbench, requests: Requests) -> list[Framed]:
+    """Each request's prompt with what memory finds, and the passages that have room in it."""
     profile = profile_of(bench.folder, bench.recipe)
-    framed = [_within_window(bench, request, profile) for request in requests.all]
-    prompts = [prompt for prompt, _ in framed]
+    return [_within_window(bench, request, profile) for request in requests.all]
+
+
+def evaluate(bench: Workbench, requests: Requests, framed: Sequence[Framed], told: Mapping[Side, Sequence[Answer]]) -> Remembered:
+    """The comparisons, the retrieval by itself, and the scenes for the report. told: both models' answers to the prompts."""
+    profile = profile_of(bench.folder, bench.recipe)
     about, everyday = requests.about, len(requests.everyday)
     bare = [encode(bench.tokenizer, [{"role": "user", "content": request.text}]) for request in requests.all]
     by_hand = [bench.prompt(request.text, _right(request).text, profile) for request in about]
-    here = bench.keyed_by(bench.recipe.evaluation.use, _digest([prompts, bare, by_hand]))
+    here = bench.keyed_by(bench.recipe.evaluation.use, _digest([[prompt for prompt, _ in framed], bare, by_hand]))
 
-    answers: dict[str, list[Answer]] = {"tuned": here.sample("use-memory-tuned", prompts, "use", unpadded=True)}
-    of_about = {"by_hand": here.sample("use-by-hand-tuned", by_hand, "use about", unpadded=True)}
+    answers: dict[str, Sequence[Answer]] = {"tuned": told["tuned"], "base": told["base"]}
+    of_about: dict[str, Sequence[Answer]] = {"by_hand": here.sample("use-by-hand-tuned", by_hand, "use about", unpadded=True)}
     with here.as_side("base"):
-        answers["base"] = here.sample("use-memory-base", prompts, "use", unpadded=True)
         answers["bare"] = here.sample("use-bare-base", bare, "use")
         if profile:
             with_profile = [bench.prompt(request.text, None, profile) for request in about]
@@ -124,7 +130,7 @@ def evaluate(bench: Workbench, requests: Requests) -> Remembered:
     )
 
 
-def _within_window(bench: Workbench, request: Request, profile: str) -> tuple[list[int], tuple[Match, ...]]:
+def _within_window(bench: Workbench, request: Request, profile: str) -> Framed:
     """The prompt with what memory finds, and the passages that have room in it: those that fit least go first."""
     matches = request.matches
     while True:

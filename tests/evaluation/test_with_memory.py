@@ -58,7 +58,7 @@ def ready(tmp_path_factory, tiny_folder):
 
 @pytest.fixture(scope="module")
 def result(ready):
-    return with_memory.evaluate(ready.bench, ready.requests)
+    return use.evaluate(ready.bench, [], ready.requests).memory
 
 
 def passages(texts: list[str], split: str = "heldout") -> list[Context]:
@@ -117,7 +117,7 @@ def test_memory_is_told_as_chat_tells_it(ready, monkeypatch, result):
     again, folder = Steps(), ready.folder / "again"
     folder.mkdir()
     here = replace(ready.bench, journal=bench(folder, ready.recipe, ready.loaded).journal, bar=again)
-    with_memory.evaluate(here, ready.requests)
+    use.evaluate(here, [], ready.requests)
     texts = [ready.loaded.tokenizer.decode(prompt) for prompt in sent]
     count = len(ready.requests.all)
     for one in ready.requests.all:
@@ -165,7 +165,7 @@ def test_a_passage_that_memory_has_no_more_counts_as_not_found(tmp_path, tiny_fo
     (tmp_path / "notes" / gone.source).unlink()
     memory = open_memory(ready.folder, ready.recipe, ready.loaded, QUIET)
     requests = with_memory.requests_of(ready.folder, ready.recipe, memory, ready.ask)
-    measured = with_memory.evaluate(ready.bench, requests)
+    measured = use.evaluate(ready.bench, [], requests).memory
     assert measured.retrieval.passages == 8
     assert measured.retrieval.recall["10"].value == pytest.approx(5 / 6)
 
@@ -196,7 +196,7 @@ def test_an_embedder_judges_without_scores(ready):
     bar, folder = Steps(), ready.folder / "embedded"
     folder.mkdir()
     here = replace(bench(folder, ready.recipe, ready.loaded, bar), embedder=embed)
-    measured = with_memory.evaluate(here, ready.requests)
+    measured = use.evaluate(here, [], ready.requests).memory
     assert {opinion.judge for opinion in measured.ways.values()} == {"embedding"}
     assert bar.done == with_memory.work(ready.folder, ready.recipe, ready.requests, True)
     assert b"scored" not in (folder / "journal.jsonl").read_bytes()
@@ -218,7 +218,7 @@ def test_a_whole_evaluation_says_so_and_goes_on_after_a_kill(tmp_path, tiny_fold
     assert summary["comparisons_won_with_notes"]["after"] == 0.5
     assert measured.verdict.startswith("No effect can be shown: its answers with your notes")
     whole, lines = (folder / "eval.json").read_bytes(), (folder / "eval-samples.jsonl").read_bytes().splitlines(keepends=True)
-    first = next(place for place, line in enumerate(lines) if b'"use-memory' in line)
+    first = next(place for place, line in enumerate(lines) if b'"use-tuned' in line)
     (folder / "eval.json").unlink()
     (folder / "eval-samples.jsonl").write_bytes(b"".join(lines[: first + 2]) + lines[first + 2][:25])
     evaluate.run(folder, settings, QUIET)
