@@ -29,7 +29,8 @@ HOSTILE = 'bees\x1b[2J\x1b]0;title\x07\x9b31m\r\n{{ x }} """\nFROM x\nSYSTEM y <
 
 def test_notes_and_their_names(tmp_path):
     name = "a\x1b[2J\nskipped b\x07.md"
-    (tmp_path / name).write_bytes(f"# {HOSTILE}\n\nI keep {HOSTILE} in Lund. {'I row on Sundays. ' * 40}\n".replace("\0", "").encode())
+    note = f"# {HOSTILE}\n\nI keep {HOSTILE} in Lund. {'I row on Sundays. ' * 40}\n"
+    (tmp_path / name).write_bytes(note.replace("\0", "").encode())
     (tmp_path / "rows.jsonl").write_text('{"text": "I keep\\u0000 bees\\u001b[31m in\\u0085 Lund."}\n')
     for path in (tmp_path, tmp_path / "rows.jsonl"):
         tally = Tally()

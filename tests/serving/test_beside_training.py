@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from openai import OpenAI
 
+from mipo_mlx.cli import main
 from tests.test_kill import KEPT, NOTES, RECIPE
 
 pytestmark = pytest.mark.process
@@ -25,7 +27,7 @@ def test_a_run_is_served_while_it_is_trained_anew(tiny_folder, tmp_path):
         (tmp_path / "notes" / f"{name}.md").write_text(f"# {name}\n\n{text}\n")
     (tmp_path / "r.yaml").write_text(RECIPE.format(model=tiny_folder, notes=tmp_path / "notes"))
     train = [*MIPO, "train", str(tmp_path / "r.yaml"), "--runs", str(tmp_path / "runs"), "--quiet"]
-    subprocess.run(train, check=True, capture_output=True)
+    assert CliRunner().invoke(main, train[len(MIPO) :]).exit_code == 0
     folder = tmp_path / "runs" / "r"
     alone = digests(folder)
 

@@ -62,8 +62,8 @@ def end(processes: list[subprocess.Popen], seconds: float = 200) -> list[tuple[i
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("size", [2, 3])
-def test_several_processes_take_the_steps_of_one(size, tmp_path, alone):
+def test_several_processes_take_the_steps_of_one(tmp_path, alone):
+    size = 3
     assert end(start(size, "gradient", tmp_path)) == [(0, [])] * size
     steps, trained = alone
     for i, (flat, figures) in enumerate(steps):
