@@ -5,14 +5,16 @@ answers. A process that is stopped, a Mac that sleeps and a cable that is pulled
 Signs begin before MLX is imported, so that a machine that is lost while it starts is noticed too.
 """
 
+import faulthandler
 import json
 import os
 import socket
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,25 @@ def place() -> Place | None:
     if int(environment.get("MLX_WORLD_SIZE", 1)) > 1 or int(environment.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:
         raise UserError("mlx.launch: a training runs on the backends ring and jaccl; pass --backend ring")
     return None
+
+
+@contextmanager
+def within(seconds: float, line: str) -> Iterator[None]:
+    """End this process with `line` where what is inside takes longer.
+
+    MLX holds Python's lock while it connects, so no thread of Python's runs then, and a stopped machine would be waited for without
+    an end. faulthandler's thread needs no lock. What it writes makes a shell print the line.
+    """
+    shell = ["sh", "-c", 'read -r _ && printf "%s\\n" "$1" >&2', "sh", f"error: {line}"]
+    speaker = subprocess.Popen(shell, stdin=subprocess.PIPE, stderr=sys.stderr)
+    assert speaker.stdin
+    faulthandler.dump_traceback_later(seconds, exit=True, file=speaker.stdin)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+        speaker.stdin.close()
+        speaker.wait()
 
 
 @dataclass

@@ -19,6 +19,7 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
 from ..errors import Failure, first_line
+from . import pulse as signs
 from .pulse import AGAIN, BEAT, Pulse
 from .step import Step
 
@@ -127,8 +128,10 @@ def join(pulse: Pulse) -> Team:
     """Connect the machines; returns the team that `current` gives from now on."""
     global _team
     at = pulse.place
+    lost = f"the machines were not connected within {signs.SILENT:.0f} seconds, so one of them is lost; {AGAIN}"
     try:
-        group = mx.distributed.init(strict=True, backend=at.backend)
+        with signs.within(signs.SILENT, lost):
+            group = mx.distributed.init(strict=True, backend=at.backend)
     except RuntimeError as error:
         raise Failure(f"the machines cannot be connected ({first_line(error)}); {AGAIN}") from None
     _team = Team(at.rank, at.size, pulse, group)

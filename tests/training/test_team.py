@@ -107,6 +107,23 @@ def adapters_of(folder: Path) -> bytes:
 
 
 @pytest.mark.process
+def test_a_machine_that_is_stopped_while_the_others_connect_is_noticed(run_folder):
+    """MLX holds Python's lock then, so no thread with signs of life runs. Here the first machine's port takes calls and says nothing."""
+    numbers = ports(2)
+    hosts = run_folder / "hosts.json"
+    hosts.write_text(json.dumps([[f"127.0.0.1:{port}"] for port in numbers]))
+    more = {"MLX_RANK": "1", "MLX_HOSTFILE": str(hosts), "RANKED_LOST": "0 SIGKILL 999", "PYTHONPATH": str(ROOT)}
+    with socket.create_server(("127.0.0.1", numbers[0])):
+        command = [sys.executable, "-m", "tests.training.ranked", "fit", str(run_folder)]
+        process = subprocess.Popen(command, env={**os.environ, **more}, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+        [(code, lines)] = end([process], LIMIT)
+    assert code == 1 and lines == [
+        "error: the machines were not connected within 8 seconds, so one of them is lost; run the same command again, "
+        "with any number of machines: it goes on from the last checkpoint"
+    ]
+
+
+@pytest.mark.process
 def test_a_process_that_is_killed_or_stopped_ends_all_and_the_rerun_ends_as_undisturbed(run_folder, tmp_path):
     whole = Path(shutil.copytree(run_folder, tmp_path / "whole"))
     assert [code for code, _ in end(start(2, "fit", whole))] == [0, 0]
