@@ -21,6 +21,7 @@ from mipo_mlx.sources.chunks import cut
 from mipo_mlx.sources.dedupe import drop_duplicates
 from mipo_mlx.sources.note import Tally
 from mipo_mlx.sources.rank import ranked
+from mipo_mlx.sources.sparing import read_votes
 from mipo_mlx.sources.walk import walk
 
 FIXTURES = Path(__file__).resolve().parent.parent / "tests" / "sources" / "fixtures"
@@ -59,6 +60,10 @@ XML = (
 YAML = """- [ { ? : &a *a !! | > ' " # --- ... 0 1_0 1:2 % @ , } ]""".split() + "a: §- §<<: §\n§  §\t§\n- §a:\n §*a ".split("§")
 PDF = """obj endobj << >> [ ] R stream endstream /Kids /Filter ( ) % xref /Length startxref""".split() + ["1 0 R ", "1 ", "\n"]
 DRAWN = MARKDOWN + ["q ", "BT ", "ET ", "(a)Tj ", "[", "<<", "/a ", "1 ", "1 0 0 1 0 0 cm ", "[(a)1]TJ ", "BI ", "ID ", "EI "]
+VOTE = (
+    '{"request": "a", "own": true, "prompt": [{"role": "user", "content": "a"}], "passages": ["b"], "tuned": "c", "base": "d", '
+    '"first": "base", "choice": "tuned", "adapters": "e"}\n'
+)
 PAIR = (
     '{"prompt": "a", "chosen": "c", "rejected": "d"}\n{"prompt": [{"role": "user", "content": "g"}], "chosen": "h", "rejected": []}'
 )
@@ -97,7 +102,8 @@ def notes(path: Path, vault: Path | None = None) -> None:
             passages += ranked(note, cut(note, lambda text: len(text) // 4, sources.context_tokens, sources.min_tokens, tally))
     drop_duplicates(passages, sources.near_duplicate, tally)
     json.dumps(tally.to_row()).encode()
-    failed = [skip["why"] for skip in tally.skipped if re.fullmatch(r"cannot be read \(\w+\)", skip["why"])]
+    whole = [skip["why"] for skip in tally.skipped if "#" not in skip["file"]]  # a part of a file may be broken in any way
+    failed = [why for why in whole if re.fullmatch(r"cannot be read \(\w+\)", why)]
     assert not failed, failed
 
 
@@ -114,6 +120,24 @@ def requests(path: Path) -> None:
 
 def table(path: Path) -> None:
     hub.read_contexts(Dataset(name=str(path), columns={"context": "text"}), Tally())
+
+
+def votes(path: Path) -> None:
+    read_votes(path.parent, Tally())
+
+
+def parquet(data: bytes, _: random.Random) -> bytes:
+    """A Parquet file with these bytes as texts, or these bytes."""
+    import pyarrow
+    from pyarrow import parquet as format
+
+    if data.startswith(b"PAR1"):
+        return data
+    raw = pyarrow.array(data.split(b"\n"), pyarrow.binary())
+    texts = pyarrow.Array.from_buffers(pyarrow.string(), len(raw), raw.buffers())
+    out = io.BytesIO()
+    format.write_table(pyarrow.table({"text": texts}), out, row_group_size=10_000)
+    return out.getvalue()
 
 
 def choices(path: Path) -> None:
@@ -256,6 +280,8 @@ def targets() -> list[Target]:
         Target("q/.obsidian/app.json", settings, [*JSON, "/", "(a+)+", ".*"], [app]),
         Target("r/logseq/config.edn", settings, [":hidden", *'[";]', ":pages-directory ", "\n", " "], [b'{:hidden ["a" "b"]}']),
         Target("s.csv", table, [*',"\n\0a1', "text"], [b"text,b\na b,c\n"]),
+        Target("s.parquet", table, [*MARKDOWN, "\xff", "\0"], [*texts, parquet(b"a b\nc d", random.Random(0))], parquet),
+        Target("votes.jsonl", votes, JSON, [VOTE.encode()]),
         Target("t.txt", requests, MARKDOWN, texts),
         Target("u.md", requests, MARKDOWN, texts),
         Target("v.jsonl", choices, JSON, [b'{"keep": false, "place": "a"}\n']),

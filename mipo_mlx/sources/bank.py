@@ -19,7 +19,7 @@ from .note import Skip, Tally
 from .note_file import NoteFile
 from .readers.rows import rows_of
 from .redact import redact
-from .sparing import sound
+from .sparing import columns_of, sound
 
 BANK = {PERSONAL: "prompts.txt", HALF_PERSONAL: "half_personal.txt", GENERAL: "general.txt", CHORES: "chores.txt"}
 LIMIT = 64 << 20  # bytes of a file of requests
@@ -146,7 +146,7 @@ def _prompt(where: str, value: Any) -> tuple[str, str] | None:
     if column is None and any(name in value for name in COLUMNS):
         return None
     if column is None:
-        raise UserError(f"{where}: none of the columns {', '.join(COLUMNS)} is there; found {', '.join(map(str, value)) or 'none'}")
+        raise UserError(f"{where}: none of the columns {', '.join(COLUMNS)} is there; found {columns_of(value)}")
     first = value[column][0] if isinstance(value[column], list) else value[column]
     text = first.get("content") if isinstance(first, dict) else first
     if text is None or text == "":

@@ -64,11 +64,24 @@ def _values(batch: Any) -> Iterator[dict[str, Any] | UnicodeDecodeError]:
         return
     except UnicodeDecodeError:
         pass
-    for row in range(batch.num_rows):
-        try:
-            yield batch.slice(row, 1).to_pylist()[0]
-        except UnicodeDecodeError as error:
-            yield error
+    columns = [_cells(column) for column in batch.columns]
+    for row in zip(*columns, strict=True):
+        error = next((cell for cell in row if isinstance(cell, UnicodeDecodeError)), None)
+        yield error or dict(zip(batch.schema.names, row, strict=True))
+
+
+def _cells(column: Any) -> list[Any]:
+    try:
+        return column.to_pylist()
+    except UnicodeDecodeError:
+        return [_python(cell) for cell in column]
+
+
+def _python(cell: Any) -> Any:
+    try:
+        return cell.as_py()
+    except UnicodeDecodeError as error:
+        return error
 
 
 def _csv(path: Path, tally: Tally) -> Iterator[dict[str, Any]]:

@@ -18,7 +18,7 @@ from .note import Note, Skip, Tally
 from .note_file import NoteFile
 from .readers.plain import paragraphs
 from .readers.rows import rows_of
-from .sparing import number_of, sound
+from .sparing import columns_of, number_of, sound
 
 FIELD = re.compile(r"\{([\w.]+)\}")
 LIMIT = 2 << 30  # bytes of a local JSON file
@@ -81,7 +81,7 @@ def column(row: dict[str, Any], name: str, given: Dataset) -> Any:
     value: Any = row
     for part in name.split("."):
         if not isinstance(value, dict) or part not in value:
-            raise UserError(f"{given.name}: no column {name}; it has {', '.join(map(str, row))}: correct columns in the recipe")
+            raise UserError(f"{given.name}: no column {name}; it has {columns_of(row)}: correct columns in the recipe")
         value = value[part]
     return value
 

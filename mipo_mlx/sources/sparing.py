@@ -4,6 +4,7 @@ Rows are lines of JSONL, entries of a JSON list, rows of a table, votes. Where n
 recipe's, and the first row's reason ends the command.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -13,13 +14,14 @@ from ..errors import Failure, UserError
 from ..files import numbered_rows
 from ..progress import Reporter
 from ..records import BASE, NEITHER, TUNED, VOTES, Ballot
-from .decode import decode
+from .decode import as_name, decode
 from .note import Skip, Tally
 
 T = TypeVar("T")
 R = TypeVar("R")
 NOT_TEXT = "not text in UTF-8"
 OF_VOTE = frozenset(field.name for field in fields(Ballot))
+MOST = 20  # columns that a message names
 SHOWN = 5  # rows that a warning names
 
 
@@ -40,6 +42,12 @@ def sound(rows: Iterable[tuple[str, T]], work: Callable[[str, T], R], tally: Tal
         yield result
     if first and not any_sound:
         raise first
+
+
+def columns_of(row: Iterable[Any]) -> str:
+    """The names of a row's columns, for a message of one line."""
+    names = [as_name(str(name))[:40] for name in itertools.islice(row, MOST + 1)]
+    return ", ".join(names[:MOST]) + ", ..." * (len(names) > MOST) or "none"
 
 
 def number_of(place: str) -> int:

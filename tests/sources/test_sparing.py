@@ -114,6 +114,20 @@ def test_a_csv_file_in_another_encoding(tmp_path, encoding):
     assert row == {"text": text, "n": 1}
 
 
+def test_the_names_of_columns_take_one_line(tmp_path):
+    header = ",".join(f'"a\nb{n}\x1b[2J"' for n in range(30))
+    (tmp_path / "a.csv").write_text(f"{header}\n{'x,' * 29}x\n")
+    (tmp_path / "p.jsonl").write_text(json.dumps({"a\nb\0": 1}))
+    for work in (
+        lambda: list(hub.read_contexts(Dataset(name=str(tmp_path / "a.csv"), columns={"context": "text"}), Tally())),
+        lambda: load_prompts(Sources(prompts=str(tmp_path / "p.jsonl")), 0, Tally()),
+        lambda: read_file(tmp_path / "p.jsonl", Tally()),
+    ):
+        with pytest.raises(UserError) as error:
+            work()
+        assert str(error.value).isprintable() and len(str(error.value)) < 800
+
+
 def test_a_row_and_a_group_of_parquet(tmp_path):
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet

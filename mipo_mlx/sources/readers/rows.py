@@ -8,7 +8,7 @@ from typing import Any
 from ...errors import UserError
 from ..note import Note, Skip, Tally
 from ..note_file import NoteFile
-from ..sparing import as_text, lines_of_notes, number_of, sound
+from ..sparing import as_text, columns_of, lines_of_notes, number_of, sound
 from .plain import paragraphs
 
 LIMIT = 512 << 20  # bytes
@@ -61,7 +61,7 @@ def row_note(row: Any, number: int, file: NoteFile, columns: Mapping[Any, str]) 
     if column not in row:
         named = f"column {column}" if column else f"none of the columns {', '.join(TEXT)}"
         raise UserError(
-            f"{file.path}:{number}: {named}{' is missing' if column else ' has text'}; found {', '.join(map(str, row)) or 'none'}: "
+            f"{file.path}:{number}: {named}{' is missing' if column else ' has text'}; found {columns_of(row)}: "
             "name the right one in sources.columns, as in `columns: {context: my_column}`"
         )
     text = row[column]
