@@ -18,6 +18,7 @@ from .sparing import NOT_TEXT, lines_of_notes
 TABLES = (".parquet", ".csv")
 SAMPLE = 1 << 20  # bytes at the beginning of a CSV file that show its encoding
 BATCH = 1024  # rows
+FEW, SWOLLEN = 1_000_000, 20  # rows that a Parquet file may have, whatever its size; rows for each of its bytes
 
 
 def table_rows(path: Path, tally: Tally) -> Iterator[dict[str, Any]]:
@@ -37,6 +38,8 @@ def _parquet(path: Path, tally: Tally) -> Iterator[dict[str, Any]]:
     first: Exception | None = None
     any_sound, number = False, 0
     with parquet.ParquetFile(path) as table:
+        if table.metadata.num_rows > max(FEW, SWOLLEN * path.stat().st_size):
+            raise Skip(f"{table.metadata.num_rows:,} rows in {path.stat().st_size:,} bytes")
         for group in range(table.num_row_groups):
             end = number + table.metadata.row_group(group).num_rows
             try:

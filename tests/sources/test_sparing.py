@@ -151,6 +151,16 @@ def test_a_row_and_a_group_of_parquet(tmp_path):
     assert tally.skipped[0]["why"].startswith("damaged")
 
 
+def test_a_parquet_file_that_swells_is_refused(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table({"text": pyarrow.nulls(2_000_000, pyarrow.bool_())}), tmp_path / "a.parquet")
+    assert (tmp_path / "a.parquet").stat().st_size < 10_000
+    with pytest.raises(UserError, match="2,000,000 rows in"):
+        list(hub.rows(Dataset(name=str(tmp_path / "a.parquet"), columns={"context": "text"}), Tally()))
+
+
 def test_a_row_of_a_local_data_set_whose_column_is_missing(tmp_path):
     (tmp_path / "c.jsonl").write_text('{"about": "I row."}\n{"abuot": "I sing."}\n{"about\n"x"\n{"about": "I bake."}\n')
     given, tally = Dataset(name=str(tmp_path / "c.jsonl"), columns={"context": "about"}), Tally()
