@@ -108,7 +108,10 @@ def adapters_of(folder: Path) -> bytes:
 
 @pytest.mark.process
 def test_a_machine_that_is_stopped_while_the_others_connect_is_noticed(run_folder):
-    """MLX holds Python's lock then, so no sign of life is sent or heard. Here the first machine's port takes calls, and is silent."""
+    """MLX holds Python's lock then, so no sign of life is sent or heard.
+
+    Here the first machine's port takes calls, and is silent.
+    """
     numbers = ports(2)
     hosts = run_folder / "hosts.json"
     hosts.write_text(json.dumps([[f"127.0.0.1:{port}"] for port in numbers]))
