@@ -19,8 +19,8 @@ ROOT = Path(__file__).parent.parent
 SMALL = [
     "pairs.grids=4", "pairs.validation_grids=1", "pairs.heldout_grids=2", "pairs.contexts_per_grid=2", "pairs.max_tokens=12",
     "training.learning_rate=2e-4", "training.warmup=0.5", "evaluation.bootstrap=200", "evaluation.answers=4", "evaluation.use=0",
-    "evaluation.everyday=2", "evaluation.kinds=0", "evaluation.preferences=4", "evaluation.leak_contexts=0",
-    "evaluation.unprompted=4", "export.gguf=[f16]", "export.fidelity=1",
+    "evaluation.everyday=0", "evaluation.kinds=0", "evaluation.preferences=0", "evaluation.leak_contexts=0",
+    "evaluation.unprompted=2", "export.gguf=[f16]", "export.fidelity=1",
 ]  # fmt: skip
 
 pytestmark = pytest.mark.real
