@@ -63,7 +63,7 @@ def end(processes: list[subprocess.Popen], seconds: float = 200) -> list[tuple[i
 
 @pytest.mark.process
 def test_several_processes_take_the_steps_of_one(tmp_path, alone):
-    size = 3
+    size = 3  # so that their shares of a step differ
     assert end(start(size, "gradient", tmp_path)) == [(0, [])] * size
     steps, trained = alone
     for i, (flat, figures) in enumerate(steps):
