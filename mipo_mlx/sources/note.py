@@ -79,9 +79,10 @@ class Tally:
 
     def spare(self, place: str, why: str, parts: str = "rows") -> None:
         """Count and name a part of a file that cannot be read. place: the file and the part's number in it."""
-        if self.broken < NAMED:
+        kind = f"{parts} {BROKEN}"
+        if self.removed[kind] < NAMED:
             self.skip(place, why)
-        self.removed[f"{parts} {BROKEN}"] += 1
+        self.removed[kind] += 1
 
     def leave(self, file: str, why: str) -> None:
         """Count a file that is left alone, and keep its name for the page of `mipo-mlx notes`."""
