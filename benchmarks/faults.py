@@ -104,6 +104,7 @@ class Child:
     out: Path
     before: Callable[[], None] = lambda: None  # what the process does first
     pid: int = field(init=False)
+    code: int | None = field(init=False, default=None)  # once it has ended
 
     def __post_init__(self) -> None:
         sys.stdout.flush()
@@ -125,13 +126,15 @@ class Child:
     def wait(self, seconds: float) -> int | None:
         """The exit code, minus the signal's number where one ended it; None while it runs."""
         until = time.monotonic() + seconds
-        while True:
+        while self.code is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
-                return os.waitstatus_to_exitcode(status)
+                self.code = os.waitstatus_to_exitcode(status)
+                break
             if time.monotonic() >= until:
-                return None
+                break
             time.sleep(0.005)
+        return self.code
 
     def end(self, seconds: float) -> int:
         """The exit code; a process that takes longer is killed, and Hung is raised."""

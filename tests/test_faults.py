@@ -34,6 +34,11 @@ def test_the_table_counts_each_outcome():
     ]
 
 
+def test_a_process_that_is_over_may_be_asked_again(tmp_path):
+    child = faults.Child([["no-such-command"]], tmp_path / "log")
+    assert child.wait(60) == 2 and child.wait(1) == 2 and child.end(1) == 2
+
+
 @pytest.mark.process
 def test_a_short_campaign_holds(tmp_path):
     command = [sys.executable, str(BENCHMARKS / "faults.py"), "--trials", "3", "--only", "kill,full,flip"]
