@@ -23,19 +23,23 @@ NOT_TEXT = "not text in UTF-8"
 OF_VOTE = frozenset(field.name for field in fields(Ballot))
 MOST = 20  # columns that a message names
 SHOWN = 5  # rows that a warning names
+HOPELESS = 10_000  # rows: where none of so many can be used, no later one is tried
 
 
 def sound(rows: Iterable[tuple[str, T]], work: Callable[[str, T], R], tally: Tally, name: str | None = None) -> Iterator[R]:
-    """work(place, row) of every row for which it raises no UserError. Raises the first of these where it raises one for each row.
+    """work(place, row) of every row for which it raises no UserError.
 
-    rows: (file:number, row). `tally` gets each row that is left out, with its reason. name: of the file, as `tally` names it.
+    Raises the first of these where it raises one for each row, or for the first 10,000. rows: (file:number, row). `tally` gets each
+    row that is left out, with its reason. name: of the file, as `tally` names it.
     """
     first, any_sound = None, False
-    for place, row in rows:
+    for tried, (place, row) in enumerate(rows, 1):
         try:
             result = work(place, row)
         except UserError as error:
             first = first or error
+            if tried >= HOPELESS and not any_sound:
+                raise first from None
             tally.spare(place if name is None else f"{name}:{number_of(place)}", str(error).removeprefix(f"{place}: "))
             continue
         any_sound = True

@@ -15,6 +15,7 @@ from mipo_mlx.sources import gather, hub, questions, read
 from mipo_mlx.sources.bank import load_prompts
 from mipo_mlx.sources.note import NAMED, Tally
 from mipo_mlx.sources.note_file import NoteFile
+from mipo_mlx.sources.sparing import HOPELESS, sound
 
 QUIET = Reporter(quiet=True)
 GOOD = b'{"text": "I keep bees in Lund."}'
@@ -89,6 +90,21 @@ def test_only_so_many_are_named(tmp_path):
     tally = Tally()
     assert len(read_file(tmp_path / "rows.jsonl", tally)) == 1
     assert tally.broken == NAMED + 9 and len(tally.skipped) == NAMED
+
+
+def test_a_file_of_broken_lines_alone_is_given_up_early():
+    def refuse(place, row):
+        tried.append(place)
+        raise UserError(f"{place}: no")
+
+    tried, rows = [], [(f"a.jsonl:{number}", "") for number in range(3 * HOPELESS)]
+    with pytest.raises(UserError, match="a.jsonl:0: no"):
+        list(sound(rows, refuse, Tally()))
+    assert len(tried) == HOPELESS
+    rows[0] = ("a.jsonl:0", "sound")
+    tried.clear()
+    assert list(sound(rows, lambda place, row: row or refuse(place, row), Tally())) == ["sound"]
+    assert len(tried) == 3 * HOPELESS - 1
 
 
 def test_a_row_of_csv(tmp_path):
