@@ -327,7 +327,7 @@ def test_every_load_settles_before_the_first_array(tiny_folder, monkeypatch):
     assert order == ["limits", "weights"]
 
 
-def test_training_settles_before_its_first_step(tmp_path, tokenizer_folder, limits, monkeypatch):
+def test_training_settles_before_its_first_step(tmp_path, tokenizer_folder, limits, others, monkeypatch):
     base = save(four_bits(mx.bfloat16), tmp_path / "base", tokenizer_folder, "bfloat16")
     bounds, seen = limits(MAC, "metal"), []
     monkeypatch.setattr(train, "train", lambda model, job, watch: seen.append((dict(bounds), job.budget)))

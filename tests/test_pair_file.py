@@ -91,12 +91,16 @@ def test_the_plan_of_a_file(home):
     assert "steps      10 of 1 grids" in told and "answers    0 of" in told and not (home / "runs").exists()
 
 
-def test_a_bad_line_is_named_with_file_and_line_and_exit_code_2(home):
+def test_a_bad_line_is_named_and_one_bad_file_ends_the_command(home):
     path = home / "mine" / "pairs.jsonl"
-    path.write_text(path.read_text() + '{"prompt": "a", "chosen": "b"}\n')
+    good, bad = path.read_text(), '{"prompt": "a", "chosen": "b"}\n'
+    reason = "expected an object with prompt, chosen and rejected"
+    path.write_text(good + bad)
+    told = train(home, "--dry-run")
+    assert f"{path}:65: {reason}" in told and ", 64 pairs" in told
+    path.write_text(bad)
     for dry in ([], ["--dry-run"]):
-        told = train(home, *dry, expect=2)
-        assert told.strip() == f"error: {path}:65: expected an object with prompt, chosen and rejected"
+        assert train(home, *dry, expect=2).strip() == f"error: {path}:1: {reason}"
     path.unlink()
     assert f"error: {path}: no such file" in train(home, expect=2)
 
