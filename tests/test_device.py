@@ -16,10 +16,8 @@ from mipo_mlx.models import adapters
 from mipo_mlx.recipe import Lora, Training
 from mipo_mlx.training import memory_plan
 from tests.engine.test_sampling import distribution
-from tests.test_gpu_path import four_bits, gradients_of, through_the_stages
+from tests.test_gpu_path import gradients_of, killed_and_whole, through_the_stages
 from tests.training.test_memory_plan import measured_peak, middling
-from tests.training.test_train import Killed, die_at, run, same
-from tests.training.test_train import make_pairs as make_grids
 
 pytestmark = [pytest.mark.device, pytest.mark.usefixtures("on_gpu")]
 
@@ -44,18 +42,7 @@ def test_gradients_point_where_those_of_float32_point(dtype, least):
 
 
 def test_a_training_that_was_killed_ends_with_the_same_bits(tmp_path):
-    pairs, settings = make_grids(four_bits(mx.bfloat16)), Training(learning_rate=1e-3, checkpoint_every=2, max_kl=None)
-
-    def fresh():
-        model = four_bits(mx.bfloat16)
-        adapters.attach(model, Lora(rank=4), 0)
-        return model
-
-    whole, _ = run(tmp_path / "whole", settings, fresh(), pairs, validation=[])
-    with pytest.raises(Killed):
-        run(tmp_path / "killed", settings, fresh(), pairs, validation=[], watchers=[die_at(4)])
-    again, _ = run(tmp_path / "killed", settings, fresh(), pairs, validation=[])
-    assert same(again, whole) and not same(again, fresh())
+    killed_and_whole(tmp_path)
 
 
 def test_the_nucleus_is_that_of_the_cpu():

@@ -141,7 +141,8 @@ def test_gradients_point_where_those_of_float32_point(dtype, least, gpu_path):
     assert min(gradients_of(dtype)) > least
 
 
-def test_a_training_in_bfloat16_that_was_killed_ends_with_the_same_bits(tmp_path, gpu_path):
+def killed_and_whole(folder):
+    """Train in bfloat16 once whole and once with a kill; both must end with the same bits."""
     pairs, settings = make_grids(four_bits(mx.bfloat16)), Training(learning_rate=1e-3, checkpoint_every=2, max_kl=None)
 
     def fresh():
@@ -149,11 +150,15 @@ def test_a_training_in_bfloat16_that_was_killed_ends_with_the_same_bits(tmp_path
         adapters.attach(model, Lora(rank=4), 0)
         return model
 
-    whole, _ = run(tmp_path / "whole", settings, fresh(), pairs, validation=[])
+    whole, _ = run(folder / "whole", settings, fresh(), pairs, validation=[])
     with pytest.raises(Killed):
-        run(tmp_path / "killed", settings, fresh(), pairs, validation=[], watchers=[die_at(4)])
-    again, _ = run(tmp_path / "killed", settings, fresh(), pairs, validation=[])
+        run(folder / "killed", settings, fresh(), pairs, validation=[], watchers=[die_at(4)])
+    again, _ = run(folder / "killed", settings, fresh(), pairs, validation=[])
     assert same(again, whole) and not same(again, fresh())
+
+
+def test_a_training_in_bfloat16_that_was_killed_ends_with_the_same_bits(tmp_path, gpu_path):
+    killed_and_whole(tmp_path)
 
 
 def large_values(dtype: mx.Dtype, top: float) -> nn.Module:
