@@ -18,7 +18,7 @@ from ..models.prompts import window_of
 from ..pairs import own_prompts
 from ..pairs.grids import by_split, set_apart
 from ..progress import Reporter, duration, shortened
-from ..recipe import Dataset, Recipe
+from ..recipe import Dataset, Recipe, Training
 from ..records import HELDOUT, TRAIN, VALIDATION, Context, Pair, Prompt
 from ..run import STAGES, Run, changed, outputs, steps
 from ..sources.note import Tally
@@ -71,7 +71,7 @@ def count(recipe: Recipe, contexts: list[Context], prompts: list[Prompt]) -> Wor
     scored = (pairs.grids + heldout) * rows * (mean + rows * pairs.max_tokens)
     each = mean + pairs.candidates * pairs.max_tokens
     steps = max(1, round(recipe.training.epochs * pairs.grids / recipe.training.grids_per_step))
-    validations = recipe.rounds * (2 + steps // recipe.training.evaluate_every)
+    validations = recipe.rounds * _validations(steps, recipe.training) + recipe.rounds - 1  # a later round begins off the base
     scored += (validations * pairs.validation_grids + pairs.heldout_grids) * k * each
     scored += round(recipe.rounds * pairs.said_back * pairs.grids * k) * each
     later = (recipe.rounds - 1) * pairs.grids
@@ -168,13 +168,18 @@ def with_profile(context: Context, recipe: Recipe) -> int:
     return {"profile": profile, "both": context.tokens + profile}.get(recipe.sources.context, context.tokens)
 
 
+def _validations(steps: int, training: Training) -> int:
+    """How often a round scores its validation pairs: under the base, at each evaluation, and behind the last step."""
+    return 1 + -(-steps // training.evaluate_every)
+
+
 def count_pairs(recipe: Recipe, pairs: list[Pair]) -> Work:
     """The work of a recipe with pairs from a file: only the evaluation samples."""
     of = {split: [pair for pair in pairs if pair.split == split] for split in (TRAIN, VALIDATION, HELDOUT)}
     tokens = {split: sum(len(p.prompt_tokens) + sum(map(len, p.tokens)) for p in some) for split, some in of.items()}
     training = recipe.training
     steps = max(1, round(training.epochs * len({pair.grid for pair in of[TRAIN]}) / training.grids_per_step))
-    validations = 2 + steps // training.evaluate_every
+    validations = _validations(steps, training)
     longest = max(len(pair.prompt_tokens) for pair in pairs)
     evaluated = of_evaluation(recipe, longest, most=len(of[HELDOUT]))
     named = tokens[TRAIN] + tokens[VALIDATION] if training.reference != "base" else 0

@@ -116,6 +116,17 @@ def test_the_weights_of_the_lowest_validation_loss_are_kept(tmp_path):
     assert all(np.array_equal(np.array(saved[n]), w) for n, w in weights(model).items())
 
 
+@pytest.mark.parametrize("every", [2, 3, 4, 9])
+def test_validation_pairs_are_scored_as_often_as_a_dry_run_counts(tmp_path, monkeypatch, every):
+    from mipo_mlx.commands import dry_run
+
+    scored, real = [], validation._score
+    monkeypatch.setattr(validation, "_score", lambda model, pairs: scored.append(len(pairs)) or real(model, pairs))
+    settings = Training(evaluate_every=every, max_kl=None)
+    _, result = run(tmp_path, settings)
+    assert result.steps == 6 and len(scored) == dry_run._validations(6, settings)
+
+
 def test_validation_rows_tell_decay_from_learning(tmp_path):
     """Before training the log-probabilities are the reference's and the rewards 0; afterwards rewards are beta times the change."""
     settings = Training(learning_rate=1e-3, epochs=1.0, min_chosen_reward=None, max_kl=None)
