@@ -28,7 +28,7 @@ _blas: str | None = None
 
 
 class UnknownDevice(Exception):
-    """As `errors.UserError`, which this floor does not know: `errors.one_line` reads the exit code."""
+    """As `errors.UserError`, of which this lowest floor knows nothing: `errors.one_line` reads the exit code."""
 
     exit_code = 2
 
@@ -39,7 +39,7 @@ def start() -> None:
     On macOS, ask Metal's driver for patience: it ends long work while the display is on, and reads this setting once.
     MIPO_DEVICE=cpu in the environment keeps a GPU out of it. Raises UnknownDevice for another one.
     """
-    _load_blas()
+    _before_mlx()
     wanted = os.environ.get("MIPO_DEVICE")
     if wanted == "cpu":
         import mlx.core as mx
@@ -49,7 +49,7 @@ def start() -> None:
         raise UnknownDevice(f"MIPO_DEVICE={wanted}: expected cpu, or no such variable to compute on the GPU where there is one")
 
 
-def _load_blas() -> None:
+def _before_mlx() -> None:
     global _blas
     if platform.system() == "Darwin":
         os.environ.setdefault(PATIENCE, "1")

@@ -15,15 +15,13 @@ from click.testing import CliRunner
 
 from mipo_mlx import errors, run
 from mipo_mlx.cli import main
-from tests.test_kill import NOTES, RECIPE
+from tests.test_kill import RECIPE, write_notes
 
 
 @pytest.fixture
 def home(tiny_folder, tmp_path, monkeypatch):
     """A working folder with notes and a recipe for the tiny model."""
-    (tmp_path / "notes").mkdir()
-    for name, text in NOTES:
-        (tmp_path / "notes" / f"{name}.md").write_text(f"# {name}\n\n{text}\n")
+    write_notes(tmp_path / "notes")
     (tmp_path / "r.yaml").write_text(RECIPE.format(model=tiny_folder, notes=tmp_path / "notes"))
     monkeypatch.chdir(tmp_path)
     return tmp_path

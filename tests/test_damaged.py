@@ -18,7 +18,7 @@ from mipo_mlx.files import dump, sha256, write_json, write_text
 from mipo_mlx.progress import Reporter
 from mipo_mlx.training import checkpoints
 from tests.test_bad_input import refused
-from tests.test_kill import KEPT, NOTES, RECIPE
+from tests.test_kill import KEPT, RECIPE, write_notes
 
 QUIET = Reporter(quiet=True)
 
@@ -27,9 +27,7 @@ QUIET = Reporter(quiet=True)
 def trained(tiny_folder, tmp_path_factory) -> Path:
     """A working folder with notes, a recipe for the tiny model, and its finished run."""
     home = tmp_path_factory.mktemp("damaged")
-    (home / "notes").mkdir()
-    for name, text in NOTES:
-        (home / "notes" / f"{name}.md").write_text(f"# {name}\n\n{text}\n")
+    write_notes(home / "notes")
     (home / "r.yaml").write_text(RECIPE.format(model=tiny_folder, notes=home / "notes"))
     result = CliRunner().invoke(cli.main, ["train", str(home / "r.yaml"), "--runs", str(home / "runs"), "--quiet"])
     assert result.exit_code == 0, result.output

@@ -15,7 +15,7 @@ from mipo_mlx.files import append_jsonl, read_jsonl, write_jsonl
 from mipo_mlx.progress import Reporter
 from mipo_mlx.training import checkpoints
 from tests.commands.test_update import RECIPE
-from tests.test_kill import NOTES
+from tests.test_kill import write_notes
 
 ADAPTERS = "adapters/adapters.safetensors"
 
@@ -26,9 +26,7 @@ def whole(tiny_folder, tmp_path_factory) -> Path:
     from mipo_mlx import recipe_loading
 
     home = tmp_path_factory.mktemp("flipped")
-    (home / "notes").mkdir()
-    for name, text in NOTES:
-        (home / "notes" / f"{name}.md").write_text(f"# {name}\n\n{text}\n")
+    write_notes(home / "notes")
     text = RECIPE.format(model=tiny_folder, notes=home / "notes").replace("mlx: false", "mlx: true, adapter: true")
     opened = runs.open_run(recipe_loading.parse(text), "finished", home / "runs")
     runs.prepare(opened, fresh=False)

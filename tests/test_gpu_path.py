@@ -24,7 +24,7 @@ from mipo_mlx.recipe import Lora, Training
 from mipo_mlx.training import memory_plan, train
 from mipo_mlx.training.step import batch_of, gradient_step
 from tests.conftest import build_model, tiny_config
-from tests.test_kill import NOTES, RECIPE
+from tests.test_kill import RECIPE, write_notes
 from tests.training.test_exactness import make_pairs, plain_step, with_own_reference
 from tests.training.test_train import QUIET, Killed, die_at, run, same
 from tests.training.test_train import make_pairs as make_grids
@@ -78,9 +78,7 @@ def through_the_stages(dtype: str, folder, tokenizer_folder, *sets: str):
     base = folder / "base"
     if not base.exists():
         save(four_bits(getattr(mx, dtype), spread=1.0), base, tokenizer_folder, dtype)
-        (folder / "notes").mkdir()
-        for name, text in NOTES:
-            (folder / "notes" / f"{name}.md").write_text(f"# {name}\n\n{text}\n")
+        write_notes(folder / "notes")
         (folder / "r.yaml").write_text(RECIPE.format(model=base, notes=folder / "notes"))
     assert dtypes(load.load(str(base)).model) == {mx.uint32, getattr(mx, dtype)}
     run_folder = folder / "runs" / "-".join(["r", *sets]).replace("=", "-")

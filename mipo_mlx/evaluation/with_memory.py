@@ -97,15 +97,17 @@ def framed(bench: Workbench, requests: Requests) -> list[Framed]:
     return [_within_window(bench, request, profile) for request in requests.all]
 
 
-def evaluate(bench: Workbench, requests: Requests, framed: Sequence[Framed], told: Mapping[Side, Sequence[Answer]]) -> Remembered:
-    """The comparisons, the retrieval by itself, and the scenes for the report. told: both models' answers to the prompts."""
+def evaluate(
+    bench: Workbench, requests: Requests, prompts: Sequence[Framed], of_both: Mapping[Side, Sequence[Answer]]
+) -> Remembered:
+    """The comparisons, the retrieval by itself, and the scenes for the report. of_both: the models' answers to the prompts."""
     profile = profile_of(bench.folder, bench.recipe)
     about, everyday = requests.about, len(requests.everyday)
     bare = [encode(bench.tokenizer, [{"role": "user", "content": request.text}]) for request in requests.all]
     by_hand = [bench.prompt(request.text, _right(request).text, profile) for request in about]
-    here = bench.keyed_by(bench.recipe.evaluation.use, _digest([[prompt for prompt, _ in framed], bare, by_hand]))
+    here = bench.keyed_by(bench.recipe.evaluation.use, _digest([[prompt for prompt, _ in prompts], bare, by_hand]))
 
-    answers: dict[str, Sequence[Answer]] = {"tuned": told["tuned"], "base": told["base"]}
+    answers: dict[str, Sequence[Answer]] = {"tuned": of_both["tuned"], "base": of_both["base"]}
     of_about: dict[str, Sequence[Answer]] = {"by_hand": here.sample("use-by-hand-tuned", by_hand, "use about", unpadded=True)}
     with here.as_side("base"):
         answers["bare"] = here.sample("use-bare-base", bare, "use")
@@ -118,14 +120,14 @@ def evaluate(bench: Workbench, requests: Requests, framed: Sequence[Framed], tol
     scenes = [
         Scene(request.text, [match.place for match in matches], [match.entry.text for match in matches], bare, base, tuned)
         for request, (_, matches), bare, base, tuned in zip(
-            requests.all, framed, *([answer.text for answer in answers[name]] for name in ("bare", "base", "tuned")), strict=True
+            requests.all, prompts, *([answer.text for answer in answers[name]] for name in ("bare", "base", "tuned")), strict=True
         )
     ]
     return Remembered(
         requests=len(about),
         no_interval=too_few(_notes(about)),
         ways=sides.opinions(here, "use-memory scored", groups, of_about, ways),
-        retrieval=_retrieval(bench, requests, [matches for _, matches in framed[everyday:]]),
+        retrieval=_retrieval(bench, requests, [matches for _, matches in prompts[everyday:]]),
         scenes=scenes[:SCENES],
     )
 

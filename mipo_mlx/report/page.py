@@ -23,7 +23,7 @@ from ..training import metrics
 from . import comparisons, curves, measures, opening, record, signs
 from .figures import shade, size
 
-OUTCOMES = {"It worked": "better", "It went wrong": "worse"}  # how the verdict begins, and the colour beside it
+OUTCOMES = {verdict.WORKED: "better", verdict.WENT_WRONG: "worse"}  # how the verdict begins, and the colour beside it
 UNTRAINED = "Not evaluated yet: training is not finished; mipo-mlx train with this run's recipe goes on with it."
 UNEVALUATED = "Not evaluated yet: run mipo-mlx eval on this run."
 Words = list[tuple[str, int, str]]  # (text, depth of the shade, tip)
@@ -119,14 +119,15 @@ def contents(folder: Path, recipe: Recipe) -> Page:
     candidates = heldout.candidates if heldout else recipe.pairs.candidates
     kept = next(((s["round"], s["best_step"]) for s in reversed(trained) if s["taken"]), None)
     colour = next((tone for begin, tone in OUTCOMES.items() if result.verdict.startswith(begin)), "open")
+    headline = verdict.headline(result)
     warnings = signs.signs(result, rows, pairs, trained, recipe)
     unread = record.read(folder / "sources.json").get("files", {}).get("skipped", [])
     return Page(
         name=recipe.name or folder.name,
         model=recipe.model,
         created=manifest.get("created", "").split("T")[0],
-        headline=verdict.headline(result),
-        verdict=result.verdict if result.verdict != verdict.headline(result) else "",
+        headline=headline,
+        verdict=result.verdict if result.verdict != headline else "",
         colour=colour,
         scenes=opening.scenes(result),
         origin=opening.origin(result),

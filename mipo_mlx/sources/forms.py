@@ -209,6 +209,22 @@ def _marks(text: str) -> str:
     return text
 
 
+def without_sections(lines: list[str], heading: re.Pattern, begins: Callable[[re.Match], object]) -> tuple[list[str], int]:
+    """The lines with sections emptied, from a heading that `begins` accepts to the next one of its level; and how many.
+
+    heading: what a heading's line begins with; its first group is the signs, whose number is the level.
+    """
+    kept, level, count = list(lines), 0, 0
+    for number, line in enumerate(lines):
+        match = heading.match(line) if line.startswith("#") else None
+        if match and (not level or len(match[1]) <= level):
+            level = len(match[1]) if begins(match) else 0
+            count += level > 0
+        if level:
+            kept[number] = ""
+    return kept, count
+
+
 def _heading(match: re.Match) -> str:
     """A wiki's heading as Markdown has it: the more signs, the higher."""
     return f"{'#' * max(1, 7 - len(match[1]))} {match[2]}"

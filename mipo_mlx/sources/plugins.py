@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from typing import Any
 
+from .forms import without_sections
 from .note import NotANote
 from .rank import first_person
 
@@ -50,13 +51,14 @@ SOURCE = re.compile(
 )
 CATALOGUED = {"isbn", "isbn10", "isbn13", "isbn_10", "isbn_13", "imdb", "imdbid", "imdb_id", "tmdb", "tmdb_id", "igdb", "goodreads"}
 BLURB = re.compile(  # the heading of what a catalogue says of a book or a film
-    r"(#{1,6}) +\W*(?:description|summary|synopsis|plot|overview|blurb|about(?: the author)?|beschreibung|klappentext"
+    r"#{1,6} +\W*(?:description|summary|synopsis|plot|overview|blurb|about(?: the author)?|beschreibung|klappentext"
     r"|inhalt|handlung"
     r"|descripción|sinopsis|argumento|résumé|intrigue|descrizione|trama|descrição|sinopse|内容简介|简介|あらすじ|内容紹介|줄거리)\W*",
     re.IGNORECASE,
 )
 KINDLE = re.compile(r"^- [^\n|]{4,80} \| [^\n]{6,120}$", re.MULTILINE)
 HEADING = re.compile(r"#{1,6} (.*)|%%.*")
+SIGNS = re.compile(r"(#+)")
 TEXT_ELEMENTS, DATA = "text elements", ("excalidraw data", "element links", "embedded files", "embedded images", "drawing")
 
 
@@ -94,15 +96,9 @@ def refuse_clippings(text: str) -> None:
 
 def _without_blurbs(body: str, removed: Counter) -> str:
     """The note on a book or a film without what its catalogue says of it, line breaks kept."""
-    lines, level = body.split("\n"), 0
-    for number, line in enumerate(lines):
-        depth = len(line) - len(line.lstrip("#")) if line.startswith("#") else 0
-        if depth and (not level or depth <= level):
-            blurb = BLURB.fullmatch(line.rstrip())
-            level = depth if blurb else 0
-            removed["texts of catalogues"] += 1 if blurb else 0
-        if level:
-            lines[number] = ""
+    lines, count = without_sections(body.split("\n"), SIGNS, lambda match: BLURB.fullmatch(match.string.rstrip()))
+    if count:
+        removed["texts of catalogues"] += count
     return "\n".join(lines)
 
 

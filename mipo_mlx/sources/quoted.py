@@ -156,9 +156,8 @@ def _is_quotation(text: str) -> bool:
         inner = text[: match.start("by")] if match["by"] else text
         opened = sum(inner.count(char) for char in '"')
         closing = "“" if inner.lstrip("-•* _")[:1] == "„" else ""  # of German, Czech and others
-        alone = (
-            opened in (0, 2) and sum(inner.count(char) for char in "“„«「" if char != closing) <= 1
-        )  # not `"Yes," I said, "but ..."`
+        begun = sum(inner.count(char) for char in "“„«「" if char != closing)
+        alone = opened in (0, 2) and begun <= 1  # not `"Yes," I said, "but ..."`
         return alone and (bool(match["by"]) or len(text.split()) >= FEWEST or len(text) >= 40 and " " not in text)
     # `Not all who wander are lost. — J. R. R. Tolkien`
     words, dash, name = max((text.rpartition(dash) for dash in "—–―"), key=lambda parts: len(parts[0]))

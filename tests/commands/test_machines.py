@@ -16,7 +16,7 @@ from mipo_mlx.commands import machines
 from mipo_mlx.errors import UserError
 from mipo_mlx.files import read_json, read_jsonl
 from mipo_mlx.pairs import make
-from tests.test_kill import NOTES, RECIPE
+from tests.test_kill import RECIPE, write_notes
 
 SSH = """#!/bin/sh
 while [ "$1" = -o ]; do shift 2; done
@@ -33,8 +33,7 @@ def place(tiny_folder, tmp_path_factory):
     home = tmp_path_factory.mktemp("machines")
     for name in ("notes", "bin", "mini", "studio"):
         (home / name).mkdir()
-    for name, text in NOTES:
-        (home / "notes" / f"{name}.md").write_text(f"# {name}\n\n{text}\n")
+    write_notes(home / "notes")
     (home / "r.yaml").write_text(RECIPE.format(model=tiny_folder, notes=home / "notes"))
     (home / "bin" / "ssh").write_text(SSH)
     (home / "bin" / "ssh").chmod(stat.S_IRWXU)

@@ -29,6 +29,7 @@ from mipo_mlx.serving.assistant import Assistant, Wishes
 from mipo_mlx.sources import changes, renew
 from mipo_mlx.training import rounds, train
 from tests.test_kill import NOTES as PAST
+from tests.test_kill import write_notes
 from tests.training.test_rounds import Killed, dying
 
 from .test_chat import COOK, trained, with_notes
@@ -109,9 +110,7 @@ QUIET = Reporter(quiet=True)
 def finished(tiny_folder, tmp_path_factory) -> Path:
     """A run that is finished, whose recipe names notes beside it that have changed since: five new ones, one changed, one gone."""
     home = tmp_path_factory.mktemp("update")
-    (home / "notes").mkdir()
-    for name, text in PAST:
-        (home / "notes" / f"{name}.md").write_text(f"# {name}\n\n{text}\n")
+    write_notes(home / "notes", PAST)
     recipe = recipe_loading.parse(RECIPE.format(model=tiny_folder, notes=home / "notes"))
     run = runs.open_run(recipe, "finished", home / "runs")
     runs.prepare(run, fresh=False)
@@ -120,8 +119,7 @@ def finished(tiny_folder, tmp_path_factory) -> Path:
     changed, gone = sorted(trained)[:2]
     (home / "notes" / changed).write_text(f"# Over\n\n{ARCHERY}\n")
     (home / "notes" / gone).unlink()
-    for name, text in MORE.items():
-        (home / "notes" / f"{name}.md").write_text(f"# {name}\n\n{text}\n")
+    write_notes(home / "notes", MORE.items())
     return run.folder
 
 

@@ -14,7 +14,7 @@ from mipo_mlx.files import read_json
 from mipo_mlx.progress import Reporter
 from mipo_mlx.recipe import Evaluation
 from mipo_mlx.training import train as training
-from tests.test_kill import NOTES, RECIPE
+from tests.test_kill import RECIPE, write_notes
 
 QUIET = Reporter(quiet=True)
 
@@ -23,9 +23,7 @@ QUIET = Reporter(quiet=True)
 def opened(tiny_folder, tmp_path_factory):
     """A finished run, in a folder of runs."""
     home = tmp_path_factory.mktemp("again")
-    (home / "notes").mkdir()
-    for name, text in NOTES:
-        (home / "notes" / f"{name}.md").write_text(f"# {name}\n\n{text}\n")
+    write_notes(home / "notes")
     small = ["pairs.grids=6", "pairs.heldout_grids=3", "pairs.max_tokens=4", "training.epochs=1", "evaluation.unprompted=2"]
     small += [
         "evaluation.answers=6",

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from openai import OpenAI
 
 from mipo_mlx.cli import main
-from tests.test_kill import KEPT, NOTES, RECIPE
+from tests.test_kill import KEPT, RECIPE, write_notes
 
 pytestmark = pytest.mark.process
 MIPO = [sys.executable, "-m", "mipo_mlx.cli"]
@@ -22,9 +22,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def test_a_run_is_served_while_it_is_trained_anew(tiny_folder, tmp_path):
-    (tmp_path / "notes").mkdir()
-    for name, text in NOTES:
-        (tmp_path / "notes" / f"{name}.md").write_text(f"# {name}\n\n{text}\n")
+    write_notes(tmp_path / "notes")
     (tmp_path / "r.yaml").write_text(RECIPE.format(model=tiny_folder, notes=tmp_path / "notes"))
     train = [*MIPO, "train", str(tmp_path / "r.yaml"), "--runs", str(tmp_path / "runs"), "--quiet"]
     assert CliRunner().invoke(main, train[len(MIPO) :]).exit_code == 0

@@ -42,17 +42,11 @@ def test_what_announces_quoted_lines_goes_with_them(tmp_path, line):
 
 
 @pytest.mark.parametrize("name", ["a.md", "a.eml"])
-@pytest.mark.parametrize("line", ANNOUNCED.values(), ids=ANNOUNCED)
-def test_a_mail_quoted_without_marks(tmp_path, name, line):
-    text = f"{OWN}\n\n{line}\n\n{OTHERS}\n"
-    notes, _ = written(tmp_path, {name: (MAIL if name == "a.eml" else "") + text}, redact=False, me="tom@example.org")
-    assert list(notes.values()) == [OWN.replace("\n\n", "\n")]
-
-
-@pytest.mark.parametrize("name", ["a.md", "a.eml"])
-@pytest.mark.parametrize("headers", HEADERS.values(), ids=HEADERS)
-def test_a_mail_below_its_headers(tmp_path, name, headers):
-    text = f"{OWN}\n\n{headers}\n\n{OTHERS}\n"
+@pytest.mark.parametrize(
+    "above", [*ANNOUNCED.values(), *HEADERS.values()], ids=[*ANNOUNCED, *(f"headers {name}" for name in HEADERS)]
+)
+def test_a_mail_without_marks_below_what_announces_it(tmp_path, name, above):
+    text = f"{OWN}\n\n{above}\n\n{OTHERS}\n"
     notes, _ = written(tmp_path, {name: (MAIL if name == "a.eml" else "") + text}, redact=False, me="tom@example.org")
     assert list(notes.values()) == [OWN.replace("\n\n", "\n")]
 

@@ -18,7 +18,7 @@ from mipo_mlx.pairs import make as pairs_stage
 from mipo_mlx.progress import Reporter
 from mipo_mlx.records import TRAIN, Context, Grid, Pair
 from mipo_mlx.training import metrics, rounds, train
-from tests.test_kill import NOTES
+from tests.test_kill import write_notes
 
 QUIET = Reporter(quiet=True)
 RECIPE = """
@@ -52,9 +52,7 @@ SECOND = ("samples-2.jsonl", "pairs-2.jsonl", "pairs-2.json", "adapters-2/adapte
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     home = tmp_path_factory.mktemp("rounds")
-    (home / "notes").mkdir()
-    for name, text in NOTES:
-        (home / "notes" / f"{name}.md").write_text(f"# {name}\n\n{text}\n")
+    write_notes(home / "notes")
     return home
 
 

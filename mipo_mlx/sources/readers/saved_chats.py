@@ -6,6 +6,7 @@ Each layout is known by a mark that only this program writes. `dialogues` reads 
 import re
 from collections import Counter
 
+from ..forms import without_sections
 from ..note import NotANote
 from ..quoted import GENERATED
 
@@ -51,15 +52,9 @@ def refuse_unmarked(text: str) -> None:
 
 def without_generated(lines: list[str], removed: Counter) -> list[str]:
     """The lines without those under a heading that says that an assistant wrote them, to the next heading of its level."""
-    kept, level = list(lines), 0
-    for number, line in enumerate(lines):
-        heading = HEADING.match(line) if line.startswith("#") else None
-        if heading and (not level or len(heading[1]) <= level):
-            level = len(heading[1]) if GENERATED.search(heading[2]) else 0
-            if level:
-                removed["texts of an assistant"] += 1
-        if level:
-            kept[number] = ""
+    kept, count = without_sections(lines, HEADING, lambda match: GENERATED.search(match[2]))
+    if count:
+        removed["texts of an assistant"] += count
     return kept
 
 
