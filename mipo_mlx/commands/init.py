@@ -14,6 +14,7 @@ import click
 
 from .. import backend
 from ..errors import UserError
+from ..models import embedding
 from ..models.load import EMBEDDED, resolve
 from ..progress import duration
 from ..recipe import Recipe
@@ -178,8 +179,10 @@ def _install_embedded(ask: bool) -> None:
 def next_steps(path: Path) -> str:
     """What to do with the recipe that was written."""
     name = path.stem if path.parent == Path() else str(path)
+    better = "" if embedding.installed() else f"\n\nTo find English notes by their meaning too (84 MB):\n  {embedding.COMMAND}"
     return (
         f"wrote {path}\n\n"
         f"  mipo-mlx train {quote(name)} --dry-run   # the plan, its memory and its time\n"
         f"  mipo-mlx train {quote(name)}             # everything; run it again to go on after an interruption"
+        f"{better}"
     )

@@ -217,6 +217,23 @@ _gelu = with_exp(lambda e, x: x * (e / (1 + e)), _twice_u)
 _gelu_vjp = with_exp(_gelu_derivative, _twice_u)
 
 
+# erf(|z|) = 1 - t (a1 + t (a2 + ...)) e^(-z^2), t = 1 / (1 + 0.3275911 |z|): Abramowitz and Stegun 7.1.26, error below 1.5e-7.
+ERF = (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
+
+
+@partial(with_exp, exponent=lambda x: -0.5 * x * x)
+def _exact_gelu(e: mx.array, x: mx.array) -> mx.array:
+    a, size = ERF, mx.abs(x)
+    t = 1 / (1 + 0.3275911 * 0.5**0.5 * size)
+    tail = t * (a[0] + t * (a[1] + t * (a[2] + t * (a[3] + t * a[4])))) * e
+    return 0.5 * (x + size * (1 - tail))
+
+
+def gelu(x: mx.array) -> mx.array:
+    """x (1 + erf(x / sqrt 2)) / 2 of float32, to 1e-7 of x. On a GPU MLX's own. Not differentiable on a CPU."""
+    return _exact_gelu(x) if backend.on_cpu() else nn.gelu(x)
+
+
 def _while_tracing(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` as it must run in a gradient, where its arguments are traced."""
 

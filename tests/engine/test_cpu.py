@@ -1,10 +1,12 @@
 """Block-wise attention and vectorised exponentials against MLX's own."""
 
+import math
 import re
 import sys
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 import pytest
 from mlx_lm.models import activations
 
@@ -126,3 +128,10 @@ def test_swapping_reaches_a_model_and_ends(config, owner):
     assert seen == [attention, cpu.silu, cpu.swiglu]
     assert before == (mx.fast.scaled_dot_product_attention, nn.silu, nn.gelu_approx)
     assert code.swiglu is activations.swiglu
+
+
+def test_the_exact_gelu_is_that_of_the_error_function():
+    x = np.concatenate([np.linspace(-12, 12, 4001), [0.0, -1e4, 1e4]])
+    true = np.array([v * (1 + math.erf(v / math.sqrt(2))) / 2 for v in x])
+    found = np.array(cpu.gelu(mx.array(x, dtype=mx.float32)), np.float64)
+    assert np.abs(found - true).max() < 1e-6 and np.all(np.isfinite(found))
