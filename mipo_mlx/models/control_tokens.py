@@ -8,11 +8,14 @@ user's written out again: as ordinary text. A text without a control token never
 
 import json
 import re
+from collections.abc import Callable
+from contextlib import suppress
 from functools import cached_property, lru_cache
 from typing import Any
 
 from ..gguf_format.tokenizer import inner
 from .chat_template import Messages, render
+from .word_counts import Uneven, Words, stand_apart
 
 NAMES, MARKS = 0xF0000, 0x100000  # first characters of Unicode's two private planes
 PRIVATE = re.compile("[\U000f0000-\U000ffffd\U00100000-\U0010fffd]")
@@ -25,6 +28,7 @@ class ControlTokens:
 
     def __init__(self, tokenizer: Any):
         self.tokenizer, self.fast = tokenizer, inner(tokenizer)
+        self.rust: Any = getattr(self.fast, "backend_tokenizer", None)
         added = {token.content: (index, token.special) for index, token in getattr(self.fast, "added_tokens_decoder", {}).items()}
         written = self._rendered([{"role": role, "content": "a"} for role in ("user", "assistant", "user")])
         # DeepSeek's <｜User｜> is added and not special. So is Gemma's line break, which is no control token.
@@ -56,10 +60,23 @@ class ControlTokens:
 
     def count(self, text: str) -> int:
         """How many ids `encode` gives; faster where the tokenizer is one of the Rust library, as nearly all are."""
-        fast = getattr(self.fast, "backend_tokenizer", None)
-        if fast is None or fast.truncation or fast.padding or self.pattern.search(text):
-            return len(self.encode(text))
-        return len(fast.encode_batch_fast([text], add_special_tokens=False)[0])
+        if self.words:
+            with suppress(Uneven):
+                return self.words.total(text)
+        return self.fast_count(text) if self.fast_count and not self.pattern.search(text) else len(self.encode(text))
+
+    @cached_property
+    def words(self) -> Words | None:
+        """The tokens of single words; None where a text's are not their sum."""
+        return Words(self.fast_count, self.pattern.search) if self.fast_count and stand_apart(self.rust) else None
+
+    @cached_property
+    def fast_count(self) -> Callable[[str], int] | None:
+        """The tokens of a text without control tokens; None where the Rust library cannot count them alone."""
+        rust = self.rust
+        if rust is None or rust.truncation or rust.padding:
+            return None
+        return lambda text: len(rust.encode_batch_fast([text], add_special_tokens=False)[0])
 
     def encode_messages(self, messages: Messages) -> list[int]:
         """Token ids of messages under the chat template, up to where an answer begins."""
