@@ -134,6 +134,17 @@ def test_nothing_is_imported_by_a_composed_name_and_nothing_is_mocked():
     assert not composed and not mocking
 
 
+def test_mlx_is_never_imported_before_the_fast_blas():
+    """Matrix products would be 30 times slower, and MLX would take kernels from a folder that others can write."""
+    unsafe = set()
+    for name, path in MODULES.items():
+        whole = [node for node in tree(path).body if isinstance(node, ast.Import | ast.ImportFrom)]
+        used = {alias.name if isinstance(node, ast.Import) else node.module or "" for node in whole for alias in node.names}
+        if any(each.partition(".")[0] in ("mlx", "mlx_lm") for each in used):
+            unsafe |= {name} if "backend.start()" not in (path.parent / "__init__.py").read_text(encoding="utf-8") else set()
+    assert {name.partition(".")[0] for name in unsafe} <= {"commands"}  # which cli.py imports after start()
+
+
 def test_the_one_minute_test_covers_every_folder():
     makefile = (PACKAGE.parent / "Makefile").read_text(encoding="utf-8")
     quick = makefile[makefile.index("QUICK :=") : makefile.index(".PHONY")]
