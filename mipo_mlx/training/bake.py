@@ -49,6 +49,7 @@ T = TypeVar("T")
 FOLDER = "bake"
 IMPERSONAL = (GENERAL, CHORES)
 KEPT = 64  # entries of the vocabulary that a token's goal tells apart
+AT_ONCE = 8  # answers whose goals are computed in one batch
 MEASURED = 7  # one of so many told answers is never trained on: these measure the bake
 
 
@@ -156,13 +157,13 @@ class School:
             for number, (request, prompt, answer) in enumerate(zip(dealt, prompts, answers, strict=True))
             if answer["tokens"] and not parrots(answer["text"], self.profile, request.text)
         ]
-        return [self._lesson(prompt, tokens, self._alone(text, n)) for n, text, prompt, tokens in fit], len(answers) - len(fit)
+        return self._lessons([(prompt, tokens, self._alone(text, n)) for n, text, prompt, tokens in fit]), len(answers) - len(fit)
 
     def pairs(self, learned: int) -> list[Taught]:
         """Chosen answers of the run under their own contexts, as many as all steps of one pass take."""
         known = [p for p in read_records(self.folder / "pairs.jsonl", Pair) if p.split == TRAIN]
         count = min(len(known), self._count(learned, self.recipe.training.bake.pairs))
-        return [self._lesson(p.prompt_tokens, p.tokens[0], p.prompt_tokens) for p in self._deal(known, count, "pairs")]
+        return self._lessons([(p.prompt_tokens, p.tokens[0], p.prompt_tokens) for p in self._deal(known, count, "pairs")])
 
     def anchors(self, learned: int) -> list[Taught]:
         """The base's answers to requests that are not personal; none where the requests have no such kind."""
@@ -175,7 +176,7 @@ class School:
         with distilling.as_base(self.loaded.model):
             answers = self._answers(prompts, "anchors")
             rows = [(prompt, answer["tokens"]) for prompt, answer in zip(prompts, answers, strict=True) if answer["tokens"]]
-            return [self._lesson(prompt, tokens, prompt) for prompt, tokens in rows]
+            return self._lessons([(prompt, tokens, prompt) for prompt, tokens in rows])
 
     def job(self, lessons: list[Taught]) -> Job:
         """The training over the lessons."""
@@ -224,10 +225,19 @@ class School:
             bar.skip(min(len(prompts), self.journal.finished(purpose) * settings.batch))
             return self.journal.map(purpose, prompts, settings.batch, compute)
 
-    def _lesson(self, prompt: list[int], answer: list[int], alone: list[int]) -> Taught:
-        """The answer after `alone`. Its goal and its reference are those of the model as it is, after `prompt`."""
-        pair = Pair("", TRAIN, 0, [], [], [], [], prompt, [answer], [0.0], [], [])
-        hidden = distilling.hidden_rows(self.loaded.model, batch_of([pair], self.pad))[0][0]
+    def _lessons(self, rows: Sequence[tuple[list[int], list[int], list[int]]]) -> list[Taught]:
+        """(prompt, answer, prompt of the student) of each. What all prompts of a batch begin with, such as a profile, runs once."""
+        lessons: list[Taught] = []
+        for start in range(0, len(rows), AT_ONCE):
+            some = rows[start : start + AT_ONCE]
+            pairs = [Pair("", TRAIN, 0, [], [], [], [], prompt, [answer], [0.0], [], []) for prompt, answer, _ in some]
+            hidden = distilling.hidden_rows(self.loaded.model, batch_of(pairs, self.pad))
+            lessons += [self._lesson(pair, row[0], alone) for pair, row, (*_, alone) in zip(pairs, hidden, some, strict=True)]
+        return lessons
+
+    def _lesson(self, pair: Pair, hidden: mx.array, alone: list[int]) -> Taught:
+        """The answer of `pair` after `alone`. Its goal and its reference are those of the model as it is, after its own prompt."""
+        answer = pair.tokens[0]
         ids, logps = likeliest(OutputHead(self.loaded.model), hidden, mx.array(answer, dtype=mx.int32), KEPT)
         own = float(logps[ids == np.array(answer)[:, None]].sum(dtype=np.float64))
         kept = np.exp(logps)
