@@ -22,7 +22,7 @@ from .assistant import TOP_P, Assistant, Background
 from .passages import Passages
 from .protocol import DONE, TEXT, Refused, Reply, Wanted, event, read_chat, read_text
 from .web import body_of
-from .worker import Busy, Draw, Order, Worker
+from .worker import Busy, Order, Worker
 
 SEARCHED = 4_000  # characters at the end of a question by which notes are found
 T = TypeVar("T")
@@ -144,7 +144,8 @@ def busy() -> Refused:
 
 def order_of(assistant: Assistant, wanted: Wanted, variant: Variant) -> tuple[Order, Background]:
     """What the model is to write, and what it is told. This runs in the thread of the model."""
-    settings, wishes = wanted.settings, assistant.wishes
+    wishes = assistant.wishes
+    settings = wanted.settings.with_defaults(wishes.temperature, TOP_P)
     most = assistant.affordable(settings.max_tokens or wishes.max_tokens)
     window = assistant.longest and assistant.longest - most
     if wanted.kind == TEXT:
@@ -153,12 +154,9 @@ def order_of(assistant: Assistant, wanted: Wanted, variant: Variant) -> tuple[Or
         if window and len(tokens) > window:
             raise UserError(f"{len(tokens)} tokens, and {window} fit into the model's window beside the answer; shorten them")
     else:
-        question = wanted.talk[-1]["content"][-SEARCHED:]
-        background = assistant.background(question, variant.notes, wanted.system)
+        background = assistant.background(wanted.question[-SEARCHED:], variant.notes, wanted.system)
         tokens, background = assistant.prompt(wanted.talk, background, window)
-    temperature = wishes.temperature if settings.temperature is None else settings.temperature
-    draw = Draw(temperature, TOP_P if settings.top_p is None else settings.top_p, settings.seed)
-    return Order(tokens, variant.side, most, draw, settings.stop), background
+    return Order(tokens, variant.side, most, settings), background
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:

@@ -1,5 +1,6 @@
 """The assistant behind `mipo-mlx ask`, `chat` and `serve`: a run's model, its memory, and the frame in which training put both."""
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -120,22 +121,27 @@ class Assistant:
 
         Where they outgrow the window, the oldest questions and answers go, then the passages that fit least.
         """
-        history, window = list(history), window or self.window
-        while True:
+        window = window or self.window
+        begins = [place for place, message in enumerate(history) if not place or message["role"] == "user"]
+
+        def told(begin: int) -> list[int]:
             opening = [{"role": "system", "content": background.system}] if background.system else []
-            tokens = encode(self.loaded.tokenizer, [*opening, *history])
-            if window is None or len(tokens) <= window:
-                return tokens, background
-            later = [place for place, message in enumerate(history) if place and message["role"] == "user"]
-            if later:
-                del history[: later[0]]
-            elif background.matches:
-                background = self._framed(background.matches[:-1], background.before)
-            else:
+            return encode(self.loaded.tokenizer, [*opening, *history[begin:]])
+
+        tokens = told(0)
+        if window is not None and len(tokens) > window and len(begins) > 1:  # of the later beginnings, the first that fits
+            place = bisect_left(begins, True, 1, len(begins) - 1, key=lambda begin: len(told(begin)) <= window)
+            begins = begins[place:]
+            tokens = told(begins[0])
+        while window is not None and len(tokens) > window:
+            if not background.matches:
                 raise UserError(
                     f"context and question have {len(tokens)} tokens, and {window} fit into the model's window beside the "
                     "answer; shorten them, or lower --max-tokens"
                 )
+            background = self._framed(background.matches[:-1], background.before)
+            tokens = told(begins[0])
+        return tokens, background
 
     def answer(self, prompt: list[int], side: str, show: Callable[[str], Any]) -> str:
         """The answer of one model, shown piece by piece. Ctrl-C cuts it short."""

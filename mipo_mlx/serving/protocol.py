@@ -1,14 +1,17 @@
 """The words of OpenAI's API: what a request asks, what an answer looks like, and how a request is refused.
 
-A key that changes the answer is either offered or refused with its name. Other keys, such as `user` or `metadata`, change
-nothing, so they are let through: each client sends some of its own. Tools are let through too, as long as their use is the
-model's to decide: it calls none, and answers in words. Open WebUI and Continue send theirs with every question.
+A key that changes the answer is done, or refused with its name and what to do: no key is read and ignored. UNUSED are keys that
+change no answer here, and each client sends some of its own: they are let through. A key that is nearly a known one is refused,
+since it is a typing error. Tools are let through too, as long as their use is the model's to decide: it calls none, and answers
+in words. Open WebUI and Continue send theirs with every question. What the tools of another model found is told as a text.
 """
 
 import time
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from itertools import groupby
 from typing import Any
 
 from ..files import dump
@@ -17,14 +20,41 @@ from ..models.chat_template import Messages
 CHAT, TEXT = "chat.completion", "text_completion"
 MOST_STOPS = 16
 NO_LIMIT = -1  # how clients of llama.cpp and LM Studio write max_tokens for no limit of their own
-LONGEST_STOP = 1_000  # characters
-# Keys that would change the answer and that are not offered, with the values that ask for nothing.
-NOT_OFFERED: dict[str, tuple[Any, ...]] = {
-    "tool_choice": ("none", "auto"), "function_call": ("none", "auto"), "audio": (),
-    "modalities": (["text"],), "logprobs": (False,), "top_logprobs": (0,), "logit_bias": ({},), "presence_penalty": (0,),
-    "frequency_penalty": (0,), "response_format": ({"type": "text"},), "web_search_options": (), "prediction": (), "suffix": ("",),
-    "echo": (False,), "best_of": (1,), "n": (1,),
+LONGEST_STOP, LONGEST_KEY = 1_000, 40  # characters
+MOST_KEYS = 100
+MOST_TOKENS = 1 << 31
+DONE_HERE = (
+    "model", "messages", "prompt", "max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "stop",
+    "stream", "stream_options", "presence_penalty", "frequency_penalty", "repetition_penalty", "repeat_penalty",
+)  # fmt: skip
+# Keys that would change the answer and that are not done, with the values that ask for nothing, and what to do in their place.
+LEAVE, ONE, FORM, CUT = "leave it out", "ask once for each answer", "ask for the form in words", "take top_p, top_k or min_p"
+NOT_OFFERED: dict[str, tuple[tuple[Any, ...], str]] = {
+    "tool_choice": (("none", "auto"), "the model calls no tools; take auto or none"),
+    "function_call": (("none", "auto"), "the model calls no tools; take auto or none"),
+    "n": ((1,), ONE), "best_of": ((1,), ONE), "use_beam_search": ((False,), LEAVE),
+    "response_format": (({"type": "text"},), FORM), "grammar": (("",), FORM), "json_schema": (({},), FORM), "format": (("",), FORM),
+    "guided_json": ((), FORM), "guided_regex": ((), FORM), "guided_choice": ((), FORM), "guided_grammar": ((), FORM),
+    "structured_outputs": ((), FORM), "verbosity": (("medium",), "ask for the length in words"),
+    "logprobs": ((False,), LEAVE), "top_logprobs": ((0,), LEAVE), "prompt_logprobs": ((), LEAVE), "logit_bias": (({},), LEAVE),
+    "modalities": ((["text"],), "only text is written"), "audio": ((), "only text is written"), "moderation": ((), LEAVE),
+    "web_search_options": ((), LEAVE), "suffix": (("",), LEAVE), "echo": ((False,), LEAVE),
+    "stop_token_ids": (([],), "take stop"), "ignore_eos": ((False,), LEAVE), "min_tokens": ((0,), LEAVE),
+    "length_penalty": ((1,), LEAVE), "bad_words": (([],), LEAVE), "typical_p": ((1,), CUT), "tfs_z": ((1,), CUT),
+    "top_a": ((0,), CUT), "mirostat": ((0,), CUT), "xtc_probability": ((0,), CUT), "dynatemp_range": ((0,), CUT),
+    "dry_multiplier": ((0,), "take repetition_penalty"), "repeat_last_n": ((-1, 64), "penalties count the whole answer"),
+    "continue_final_message": ((False,), "the last message should be the user's"), "chat_template": ((), LEAVE),
+    "chat_template_kwargs": (({}, {"enable_thinking": False}), LEAVE), "options": (({},), "give its keys by themselves"),
+    "system": ((), "give it as a message"), "stop_sequences": (([],), "take stop"),
+    **dict.fromkeys(("n_predict", "num_predict", "max_new_tokens", "max_output_tokens"), ((), "take max_tokens")),
 }  # fmt: skip
+# Keys that change no answer here: of the caller's own books, of a service, of speed, and of thinking, which the model does not do.
+UNUSED = (
+    "user", "safety_identifier", "metadata", "store", "service_tier", "prompt_cache_key", "prompt_cache_retention",
+    "prompt_cache_options", "prediction", "reasoning_effort", "tools", "functions", "parallel_tool_calls",
+)  # fmt: skip
+ALIKE = 0.85  # likeness to a known key from which an unknown one is a typing error
+TOOLS = ("tool", "function")
 SYSTEM, SPEAKERS = ("system", "developer"), ("user", "assistant")
 
 
@@ -51,10 +81,23 @@ class Settings:
     max_tokens: int | None = None  # None: the server's own
     temperature: float | None = None  # likewise
     top_p: float | None = None
+    top_k: int = 0  # 0: any number
+    min_p: float = 0.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
     stream: bool = False
     include_usage: bool = False
+
+    def with_defaults(self, temperature: float, top_p: float) -> "Settings":
+        """The same, with the server's own values where the request has none."""
+        return replace(
+            self,
+            temperature=temperature if self.temperature is None else self.temperature,
+            top_p=top_p if self.top_p is None else self.top_p,
+        )
 
 
 @dataclass(frozen=True)
@@ -66,6 +109,7 @@ class Wanted:
     settings: Settings
     talk: Messages = field(default_factory=list)  # turns of user and assistant; the last one is the user's
     system: str = ""  # the client's own system messages
+    question: str = ""  # the user's own words in that turn: what is searched for
     text: str = ""  # of TEXT: what is to be continued
 
 
@@ -76,11 +120,15 @@ def read_chat(body: Mapping[str, Any]) -> Wanted:
     if not isinstance(given, list) or not given:
         raise Refused(400, "messages: expected a list of messages, each with role and content", "messages")
     turns = [_turn(message, f"messages[{place}]") for place, message in enumerate(given)]
-    talk = [turn for turn in turns if turn["role"] in SPEAKERS and turn["content"]]
-    if not talk or talk[-1]["role"] != "user":
+    said = [turn for turn in turns if turn["role"] in SPEAKERS and turn["content"]]
+    called = _names_of_calls(given)
+    told = [_of_tool(turn, given[place], called) if turn["role"] in TOOLS else turn for place, turn in enumerate(turns)]
+    talk = _joined([turn for turn in told if turn["role"] in SPEAKERS and turn["content"]])
+    asked = [turn["content"] for turn in _joined(said) if turn["role"] == "user"]
+    if not talk or talk[-1]["role"] != "user" or not asked:
         raise Refused(400, "messages: the last message should be the user's, with some text", "messages")
     system = "\n\n".join(turn["content"].strip() for turn in turns if turn["role"] in SYSTEM and turn["content"].strip())
-    return Wanted(CHAT, _model(body), settings, _joined(talk), system)
+    return Wanted(CHAT, _model(body), settings, talk, system, asked[-1])
 
 
 def read_text(body: Mapping[str, Any]) -> Wanted:
@@ -95,25 +143,41 @@ def read_text(body: Mapping[str, Any]) -> Wanted:
 
 def _joined(talk: Messages) -> Messages:
     """Messages of one speaker that follow one another as one: many chat templates refuse them, and lose none this way."""
-    turns: Messages = []
-    for turn in talk:
-        if turns and turns[-1]["role"] == turn["role"]:
-            turns[-1] = {**turn, "content": f"{turns[-1]['content']}\n\n{turn['content']}"}
-        else:
-            turns.append(turn)
-    return turns
+    return [
+        {"role": role, "content": "\n\n".join(turn["content"] for turn in turns)}
+        for role, turns in groupby(talk, key=lambda turn: turn["role"])
+    ]
+
+
+def _names_of_calls(messages: Sequence[Any]) -> dict[str, str]:
+    """What the assistant of a client's history called, with its arguments, by the call's id."""
+    calls = [call for message in messages for call in message.get("tool_calls") or () if isinstance(call, Mapping)]
+    named = {call.get("id"): call.get("function") or call.get("custom") for call in calls}
+    return {
+        key: f"{call.get('name')}({call.get('arguments') or call.get('input') or ''})"
+        for key, call in named.items()
+        if isinstance(key, str) and isinstance(call, Mapping)
+    }
+
+
+def _of_tool(turn: dict[str, str], message: Mapping[str, Any], called: Mapping[str, str]) -> dict[str, str]:
+    """The result of a tool as the user's text: few chat templates know such a role."""
+    key = message.get("tool_call_id")
+    name = called.get(key) if isinstance(key, str) else None
+    label = _unicode(str(name or message.get("name") or "a tool"), "messages")
+    return {"role": "user", "content": f"Result of {label}:\n{turn['content']}"}
 
 
 def _turn(message: Any, where: str) -> dict[str, str]:
     role = message.get("role") if isinstance(message, Mapping) else None
-    if role not in (*SYSTEM, *SPEAKERS):
-        raise Refused(400, f"{where}.role: expected system, developer, user or assistant; results of tools are not offered", where)
-    if message.get("tool_calls") or message.get("function_call"):
-        raise Refused(400, f"{where}.tool_calls: calls of tools are not offered", where)
+    if role not in (*SYSTEM, *SPEAKERS, *TOOLS):
+        raise Refused(400, f"{where}.role: expected system, developer, user, assistant or tool", where)
+    if not isinstance(message.get("tool_calls") or [], list):
+        raise Refused(400, f"{where}.tool_calls: expected a list", where)
     content = message.get("content")
     if isinstance(content, list):
         content = "\n".join(_part(part, where) for part in content)
-    if content is None and role == "assistant":
+    if content is None and role == "assistant" and not message.get("audio"):
         content = ""
     if not isinstance(content, str):
         raise Refused(400, f"{where}.content: expected a text", where)
@@ -125,7 +189,7 @@ def _part(part: Any, where: str) -> str:
     kind = part.get("type") if isinstance(part, Mapping) else None
     text = part.get(kind) if kind in ("text", "refusal") else None
     if not isinstance(text, str):
-        raise Refused(400, f"{where}.content: only parts of the type text are offered", where)
+        raise Refused(400, f"{where}.content: the model reads text alone; leave out pictures, sound and files", where)
     return text
 
 
@@ -145,26 +209,43 @@ def _model(body: Mapping[str, Any]) -> str:
 
 
 def _settings(body: Mapping[str, Any]) -> Settings:
-    for key, nothing in NOT_OFFERED.items():
-        value = body.get(key)
-        if value is not None and not any(
-            value == other and isinstance(value, bool) == isinstance(other, bool) for other in nothing
-        ):
-            raise Refused(400, f"{key}: not offered here; leave it out", key, "unsupported_parameter")
+    _check_keys(body)
     most = "max_completion_tokens" if body.get("max_completion_tokens") is not None else "max_tokens"
     stream_options = body.get("stream_options") or {}
     if not isinstance(stream_options, Mapping):
         raise Refused(400, "stream_options: expected an object", "stream_options")
     top_p = _number(body, "top_p", 0, 1)
+    repetition = "repetition_penalty" if body.get("repetition_penalty") is not None else "repeat_penalty"
     return Settings(
-        max_tokens=None if body.get(most) == NO_LIMIT else _integer(body, most, 1, 1 << 31),
+        max_tokens=None if body.get(most) == NO_LIMIT else _integer(body, most, 1, MOST_TOKENS),
         temperature=0.0 if top_p == 0 else _number(body, "temperature", 0, 2),
         top_p=top_p or None,
+        top_k=max(0, _integer(body, "top_k", -1, MOST_TOKENS) or 0),
+        min_p=_number(body, "min_p", 0, 1) or 0.0,
         seed=_integer(body, "seed", -(1 << 63), (1 << 64) - 1),
         stop=_stop(body.get("stop")),
+        presence_penalty=_number(body, "presence_penalty", -2, 2) or 0.0,
+        frequency_penalty=_number(body, "frequency_penalty", -2, 2) or 0.0,
+        repetition_penalty=1.0 if body.get(repetition) == 0 else _number(body, repetition, 0.1, 2) or 1.0,
         stream=_flag(body, "stream"),
         include_usage=_flag(stream_options, "include_usage"),
     )
+
+
+def _check_keys(body: Mapping[str, Any]) -> None:
+    """Raise Refused for a key that is not offered, and for one that is a typing error of a known key."""
+    if len(body) > MOST_KEYS:
+        raise Refused(400, f"the body has more than {MOST_KEYS} keys")
+    for key, value in body.items():
+        if key in NOT_OFFERED and value is not None:
+            nothing, remedy = NOT_OFFERED[key]
+            if not any(value == other and isinstance(value, bool) == isinstance(other, bool) for other in nothing):
+                raise Refused(400, f"{key}: not offered here; {remedy}", key, "unsupported_parameter")
+        if key not in NOT_OFFERED and key not in DONE_HERE and key not in UNUSED:
+            given = _unicode(key[:LONGEST_KEY], "a key")
+            near = get_close_matches(given.lower().replace("-", "_"), (*DONE_HERE, *NOT_OFFERED), 1, ALIKE)
+            if near:
+                raise Refused(400, f"{given}: no such key; is {near[0]} meant?", given, "unknown_parameter")
 
 
 def _stop(value: Any) -> tuple[str, ...]:
@@ -196,7 +277,7 @@ def _number(body: Mapping[str, Any], key: str, low: float, high: float) -> float
 def _integer(body: Mapping[str, Any], key: str, low: int, high: int) -> int | None:
     value = body.get(key)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high):
-        raise Refused(400, f"{key}: expected a whole number{' above 0' if low == 1 else ''}", key)
+        raise Refused(400, f"{key}: expected a whole number from {low} to {high}", key)
     return value
 
 

@@ -81,7 +81,7 @@ class BlindTest:
         text = (request if own else self._draw()).strip()  # type: ignore[union-attr]
         if not text or len(text) > LONGEST_REQUEST:
             raise Refused(400, f"question: expected a text of at most {LONGEST_REQUEST:,} characters", "question")
-        wanted = Wanted(CHAT, self.folder.name, Settings(), [{"role": "user", "content": text}])
+        wanted = Wanted(CHAT, self.folder.name, Settings(), [{"role": "user", "content": text}], question=text)
         order, background = await self.api.prepare(wanted, Variant(TUNED))
         orders = [order, replace(order, side=BASE)]
         (tuned, _), (base, _) = await asyncio.gather(*map(self.api.whole, orders))

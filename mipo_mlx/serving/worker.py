@@ -18,7 +18,6 @@ from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, TypeVar
 
 import mlx.core as mx
@@ -27,12 +26,13 @@ from mlx_lm.models.cache import LRUPromptCache, make_prompt_cache
 
 from .. import backend
 from ..engine import fast
-from ..engine.sampling import nucleus_sampler
 from ..errors import one_line
 from ..models import adapters
 from ..records import BASE, TUNED
 from .assistant import Assistant
+from .drawing import processors_of, sampler_of, shared_sampler
 from .ending import Unrolling
+from .protocol import Settings
 
 AT_ONCE = 16  # answers in one batch; further ones wait
 MOST_WAITING = 64  # requests that wait; further ones are refused
@@ -46,37 +46,6 @@ class Busy(Exception):
 
 
 @dataclass(frozen=True)
-class Draw:
-    """How tokens are drawn. A seed gives the same answer again, as far as the arithmetic of another batch gives the same bits."""
-
-    temperature: float
-    top_p: float
-    seed: int | None = None
-
-    def sampler(self) -> Callable[[mx.array], mx.array]:
-        if self.seed is None or self.temperature == 0:
-            return _shared_sampler(self.temperature, self.top_p)
-        return nucleus_sampler(self.temperature, self.top_p, draw=Seeded(self.seed))
-
-
-@lru_cache(64)
-def _shared_sampler(temperature: float, top_p: float) -> Callable[[mx.array], mx.array]:
-    """One object for all requests with these settings: the batch then draws for them in one call."""
-    return nucleus_sampler(temperature, top_p)
-
-
-class Seeded:
-    """Draws whose random numbers are a request's own."""
-
-    def __init__(self, seed: int) -> None:
-        self.key = mx.random.key(seed % (1 << 64))
-
-    def __call__(self, logits: mx.array) -> mx.array:
-        self.key, now = mx.random.split(self.key)
-        return mx.random.categorical(logits, key=now)
-
-
-@dataclass(frozen=True)
 class Piece:
     """Some text of an answer. `finish` is set in the last piece: stop, length, or error with `text` as the reason."""
 
@@ -86,13 +55,12 @@ class Piece:
 
 @dataclass
 class Order:
-    """One answer that is wanted. The fields below `stops` are the worker's."""
+    """One answer that is wanted. The fields below `settings` are the worker's."""
 
     prompt: list[int]
     side: str
     max_tokens: int
-    draw: Draw
-    stops: tuple[str, ...] = ()
+    settings: Settings
     adapters: str = ""  # those that write it, as votes name them
     cached: int = 0  # tokens of the prompt that the prompt cache had
     written: int = 0  # tokens of the answer
@@ -202,7 +170,7 @@ class Worker:
         self._sides.clear()
         self._kept = LRUPromptCache(0)
         del self.assistant
-        _shared_sampler.cache_clear()
+        shared_sampler.cache_clear()
         gc.collect()
         mx.clear_streams()
 
@@ -254,7 +222,7 @@ class Worker:
         order.adapters = self.assistant.taken.digest
         side, loaded = self._sides[order.side], self.assistant.loaded
         try:
-            order.unrolling = Unrolling(loaded.tokenizer, order.stops)
+            order.unrolling = Unrolling(loaded.tokenizer, order.settings.stop)
             cache, rest = self._kept.fetch_nearest_cache(order.side, order.prompt[:-1])
             order.cached = len(order.prompt) - 1 - len(rest)
             (number,) = side.generator.insert(
@@ -262,7 +230,8 @@ class Worker:
                 [order.max_tokens],
                 caches=[cache or make_prompt_cache(loaded.model)],
                 all_tokens=[order.prompt[: order.cached]],
-                samplers=[order.draw.sampler()],
+                samplers=[sampler_of(order.settings)],
+                logits_processors=[processors_of(order.settings, len(order.prompt))],
             )
             side.orders[number] = order
         except Exception as error:

@@ -3,8 +3,10 @@
 import pytest
 
 from mipo_mlx.errors import UserError
+from mipo_mlx.models.prompts import encode
 from mipo_mlx.progress import Reporter
 from mipo_mlx.run import existing_run
+from mipo_mlx.serving import assistant as module
 from mipo_mlx.serving.assistant import Assistant, Wishes
 from tests.commands.test_chat import COOK, SOUP, with_notes
 
@@ -45,3 +47,19 @@ def test_a_talk_of_any_turns_loses_its_oldest_ones_and_keeps_the_clients_message
     assert tokens == least and kept.matches == () and kept.system == OWN
     with pytest.raises(UserError, match="tokens, and 5 fit into"):
         assistant.prompt(turns, background, window=5)
+
+
+def test_a_talk_of_two_thousand_turns_is_cut_in_few_encodings(assistant, monkeypatch):
+    lengths: list[int] = []
+
+    def counted(tokenizer, messages):
+        lengths.append(len(messages))
+        return encode(tokenizer, messages)
+
+    monkeypatch.setattr(module, "encode", counted)
+    turns = [{"role": ("user", "assistant")[place % 2], "content": f"word {place}"} for place in range(1_999)]
+    background = assistant.background(COOK, notes=False)
+    tokens, _ = assistant.prompt(turns, background, window=600)
+    assert len(tokens) <= 600 and len(lengths) < 20 and sum(lengths) < 3 * len(turns)
+    longer = lengths[-1] - 1 + 2  # turns that were kept, and two more
+    assert len(assistant.prompt(turns[-longer:], background, window=10_000)[0]) > 600

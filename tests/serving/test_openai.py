@@ -10,7 +10,10 @@ from pathlib import Path
 import openai
 import pytest
 from openai import OpenAI
+from openai.types import completion_create_params as text_params
+from openai.types.chat import completion_create_params as chat_params
 
+from mipo_mlx.serving import protocol
 from tests.commands.test_chat import COOK
 
 ASKED = [{"role": "user", "content": COOK}]
@@ -115,7 +118,11 @@ def test_a_longer_talk_begins_where_the_first_answer_ended(client, served):
         ({"messages": [{"role": "user", "content": ""}]}, "messages"),
         ({"messages": [*ASKED, {"role": "assistant", "content": "Soup"}]}, "messages"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "messages[0]"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0]"),
+        ({"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}]}, "messages[0]"),
+        ({"messages": [{"role": "assistant", "audio": {"id": "x"}}, *ASKED]}, "messages[0]"),
+        ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "a"}]}, "messages"),  # nobody asked
+        ({"messages": [{"role": "user", "content": COOK, "tool_calls": 5}]}, "messages[0]"),
+        ({"messages": [{"role": "narrator", "content": "x"}]}, "messages[0]"),
         ({"messages": [{"role": "user", "content": "word " * 2_000}]}, "messages"),
         ({"temperature": 3}, "temperature"),
         ({"top_p": -1}, "top_p"),
@@ -128,7 +135,23 @@ def test_a_longer_talk_begins_where_the_first_answer_ended(client, served):
         ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
         ({"functions": [TOOLS[0]["function"]], "function_call": {"name": "f"}}, "function_call"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
-        ({"presence_penalty": 0.5}, "presence_penalty"),
+        ({"presence_penalty": 2.5}, "presence_penalty"),
+        ({"frequency_penalty": "1"}, "frequency_penalty"),
+        ({"seed": 1 << 70}, "seed"),
+        ({"logit_bias": {"5": -100}}, "logit_bias"),
+        ({"verbosity": "low"}, "verbosity"),
+        ({"extra_body": {"top_k": 2.5}}, "top_k"),
+        ({"extra_body": {"top_k": -2}}, "top_k"),
+        ({"extra_body": {"min_p": 1.5}}, "min_p"),
+        ({"extra_body": {"repetition_penalty": 0.01}}, "repetition_penalty"),
+        ({"extra_body": {"repeat_penalty": "1"}}, "repeat_penalty"),
+        ({"extra_body": {"mirostat": 2}}, "mirostat"),
+        ({"extra_body": {"guided_regex": "a+"}}, "guided_regex"),
+        ({"extra_body": {"max_new_tokens": 5}}, "max_new_tokens"),
+        ({"extra_body": {"max_token": 5}}, "max_token"),  # nearly a key that there is
+        ({"extra_body": {"topP": 0.5}}, "topP"),
+        ({"extra_body": {"Stop": "x"}}, "Stop"),
+        ({"extra_body": dict.fromkeys(map(str, range(200)))}, None),
     ],
 )
 def test_what_is_wrong_or_not_offered_is_named(client, wrong, param):
@@ -145,6 +168,9 @@ def test_what_is_wrong_or_not_offered_is_named(client, wrong, param):
         {"tools": TOOLS, "tool_choice": "auto", "parallel_tool_calls": True},
         {"tools": TOOLS, "tool_choice": "none"},
         {"functions": [TOOLS[0]["function"]], "function_call": "auto"},
+        {"extra_body": {"repetition_penalty": 1, "repeat_penalty": 1.1, "top_k": -1, "min_p": 0, "typical_p": 1, "mirostat": 0}},
+        {"extra_body": {"chat_id": "c", "session_id": "s", "background_tasks": {}, "features": {}, "num_ctx": 4096}},
+        {"prediction": {"type": "content", "content": "x"}, "reasoning_effort": "high", "verbosity": "medium"},
         {"messages": [ASKED[0], {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]}, ASKED[0]]},
     ],
 )
@@ -152,6 +178,54 @@ def test_what_clients_send_beside_the_question(client, more):
     answer = client.chat.completions.create(**{"model": "mine", "messages": ASKED, **more})
     assert answer.choices[0].message.content and answer.usage.completion_tokens <= 8
     assert answer.choices[0].message.tool_calls is None and answer.choices[0].finish_reason in ("stop", "length")
+
+
+def test_each_key_of_the_real_client_is_done_refused_or_unused():
+    keys = (*protocol.DONE_HERE, *protocol.NOT_OFFERED, *protocol.UNUSED)
+    assert len(keys) == len(set(keys))
+    for params in (chat_params.CompletionCreateParamsBase, text_params.CompletionCreateParamsBase):
+        assert set(params.__annotations__) <= set(keys)
+
+
+def test_settings_that_change_the_odds_change_the_answer(client):
+    def ask(**more):
+        answer = client.chat.completions.create(model="mine", messages=ASKED, **{"max_tokens": 12, "seed": 3, **more})
+        return answer.choices[0].message.content
+
+    likeliest = ask()
+    for only in ({"top_k": 1}, {"min_p": 1.0}):
+        assert ask(temperature=1.9, extra_body=only) == likeliest != ask(temperature=1.9)
+    changes = {"presence_penalty": 2}, {"frequency_penalty": 2}, {"extra_body": {"repetition_penalty": 2}}
+    for change in (*changes, {"extra_body": {"repeat_penalty": 2}}):
+        assert ask(**change) != likeliest
+
+
+CALL = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}
+
+
+@pytest.mark.parametrize("said", [None, "Let me look."])
+def test_the_history_of_another_model_with_tools_is_told_as_text(said):
+    history = [
+        *ASKED,
+        {"role": "assistant", "content": said, "tool_calls": [CALL]},
+        {"role": "tool", "tool_call_id": "call_1", "content": [{"type": "text", "text": "Rain, 4 degrees"}]},
+    ]
+    wanted = protocol.read_chat({"model": "mine", "messages": history})
+    result = 'Result of weather({"city": "Oslo"}):\nRain, 4 degrees'
+    spoken = [{"role": "assistant", "content": said}, {"role": "user", "content": result}] if said else []
+    assert wanted.talk == [{"role": "user", "content": COOK if said else f"{COOK}\n\n{result}"}, *spoken]
+    assert wanted.question == COOK  # memory is asked for the user's words, not for a tool's
+    later = [*history, {"role": "assistant", "content": "Rain."}, {"role": "user", "content": "And tomorrow?"}]
+    assert protocol.read_chat({"model": "mine", "messages": later}).question == "And tomorrow?"
+    old = [{"role": "function", "name": "clock", "content": "noon"}, {"role": "tool", "tool_call_id": "lost", "content": "x"}]
+    told = protocol.read_chat({"model": "mine", "messages": [*ASKED, *old]}).talk[-1]["content"]
+    assert told == f"{COOK}\n\nResult of clock:\nnoon\n\nResult of a tool:\nx"
+
+
+def test_a_talk_with_tools_gets_its_answer_and_its_note(client):
+    history = [*ASKED, {"role": "assistant", "tool_calls": [CALL]}, {"role": "tool", "tool_call_id": "call_1", "content": "Rain"}]
+    answer = client.chat.completions.create(model="mine", messages=history)
+    assert answer.choices[0].message.content and answer.mipo_sources[0]["file"] == "soup.md"
 
 
 def test_an_address_that_is_nearly_right(client, served):
