@@ -103,8 +103,10 @@ def read_contexts(folder: Path, recipe: Recipe, at_work: int = 0) -> list[Contex
 
 def profile_of(folder: Path, recipe: Recipe) -> str:
     """What profile.md says about the author; "" where there is none, or where it is about several people."""
-    path = folder / FILE
-    return plain(read_profile(path, recipe)) if path.exists() and not of_people(recipe) else ""
+    try:
+        return "" if of_people(recipe) else plain(read_profile(folder / FILE, recipe))
+    except FileNotFoundError:  # none, or none any more: a run may be removed under its server
+        return ""
 
 
 def check_bake(folder: Path, recipe: Recipe, fresh: bool = False) -> None:

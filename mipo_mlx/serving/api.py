@@ -21,6 +21,7 @@ from ..records import BASE, TUNED
 from .assistant import TOP_P, Assistant, Background
 from .passages import Passages
 from .protocol import DONE, TEXT, Refused, Reply, Wanted, event, read_chat, read_text
+from .renewal import is_removed
 from .web import body_of
 from .worker import Busy, Order, Worker
 
@@ -59,7 +60,8 @@ class Api:
         ]
 
     async def health(self, request: Request) -> Response:
-        return JSONResponse({"status": "ok" if self.worker.alive else "failed"}, 200 if self.worker.alive else 503)
+        status = "failed" if not self.worker.alive else "gone" if is_removed(self.worker.assistant.folder) else "ok"
+        return JSONResponse({"status": status}, 200 if status == "ok" else 503)
 
     async def astray(self, request: Request) -> Response:
         """A client was given the address alone."""
@@ -81,8 +83,17 @@ class Api:
     async def text(self, request: Request) -> Response:
         return await self._reply(request, read_text(await body_of(request)))
 
+    def check_run(self) -> None:
+        """Raise Refused where the run was removed."""
+        if is_removed(self.worker.assistant.folder):
+            raise gone()
+
     async def prepare(self, wanted: Wanted, variant: Variant) -> tuple[Order, Background]:
-        """The order for an answer, and what the model is told. Raises Refused where they do not fit into its window."""
+        """The order for an answer, and what the model is told. Raises Refused where they do not fit into its window.
+
+        A run that its owner removed answers nothing more, although its notes are still in memory.
+        """
+        self.check_run()
         try:
             return await self.worker.call(lambda: order_of(self.worker.assistant, wanted, variant))
         except UserError as error:
@@ -136,6 +147,10 @@ class Api:
 
     def _listed(self, name: str) -> dict[str, Any]:
         return {"id": name, "object": "model", "created": self.created, "owned_by": "mipo-mlx"}
+
+
+def gone() -> Refused:
+    return Refused(409, "the run is gone: it was removed, so this server answers nothing; end it", code="run_gone")
 
 
 def busy() -> Refused:

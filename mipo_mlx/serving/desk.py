@@ -6,7 +6,7 @@ The page is one file. It loads nothing, and its token, or the owner's key, goes 
 import hashlib
 import secrets
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from importlib.resources import files as resources
 from pathlib import Path
@@ -20,10 +20,10 @@ from ..errors import Failure, UserError
 from ..files import write_text
 from ..memory import contexts
 from ..recipe import Recipe
-from .api import Api, unless_gone
+from .api import Api, gone, unless_gone
 from .guard import bearer, same
 from .protocol import Refused
-from .trials import BlindTest, gone
+from .trials import BlindTest
 from .web import body_of
 
 LONGEST_PROFILE = 20_000  # characters
@@ -93,6 +93,7 @@ class Desk:
         text, version = body.get("text"), body.get("version")
         if not isinstance(text, str) or len(text) > LONGEST_PROFILE:
             raise Refused(400, f"text: expected a text of at most {LONGEST_PROFILE:,} characters", "text")
+        self.api.check_run()  # first: a lock would be written into the folder
         try:
             with self.owned.hold():
                 self._write(text, version)
@@ -123,7 +124,9 @@ class Desk:
     def _profile(self) -> dict[str, Any]:
         """profile.md as it stands. `trained` says that the run's pairs were sampled with it."""
         path = self.owned.folder / contexts.FILE
-        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        text = ""
+        with suppress(FileNotFoundError):
+            text = path.read_text(encoding="utf-8", errors="replace")
         trained = contexts.uses_profile(self.owned.folder, self.owned.recipe) and (self.owned.folder / "samples.jsonl").exists()
         several = contexts.of_people(self.owned.recipe)
         return {"text": text, "version": version_of(text), "trained": trained, "several": several}

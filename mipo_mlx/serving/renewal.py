@@ -48,6 +48,11 @@ def stamps_of(folder: Path) -> Stamps | None:
     return tuple((file.st_ino, file.st_size, file.st_mtime_ns) for file in files)
 
 
+def is_removed(folder: Path) -> bool:
+    """Whether the run was removed. A training that starts it over holds its lock meanwhile."""
+    return not any((folder / name).exists() for name in ("recipe.yaml", ".lock"))
+
+
 def renewed(taken: Taken, folder: Path, recipe: Recipe, model: Any, reporter: Reporter) -> Taken:
     """Put the adapters of the run on the model. Where they do not belong to it, it keeps its own and a warning says so once."""
     stamps = stamps_of(folder)

@@ -17,7 +17,7 @@ from ..evaluation import blind
 from ..files import append_jsonl, end_torn_line, read_records, to_row, touch_private
 from ..recipe import Recipe
 from ..records import BASE, NEITHER, TUNED, VOTES, Ballot, Prompt
-from .api import Api, Variant
+from .api import Api, Variant, gone
 from .protocol import CHAT, Refused, Settings, Wanted
 
 MOST_OPEN = 100  # trials without a vote that are remembered
@@ -112,6 +112,7 @@ class BlindTest:
         trial = self.open.get(key) if isinstance(key, str) else None
         if trial is None:
             raise Refused(404, "id: no such pair of answers; it has a vote already, or the server was started anew", "id")
+        self.api.check_run()
         picked = NEITHER if choice == NEITHER or trial.same else trial.sides[CHOICES.index(choice)]
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         try:
@@ -130,10 +131,6 @@ class BlindTest:
     def _unasked(self, votes: Sequence[Ballot]) -> list[str]:
         voted = {vote.request for vote in votes}
         return [text for text in self.heldout if text.strip() not in voted]
-
-
-def gone() -> Refused:
-    return Refused(409, "the run is gone: its folder was removed, so nothing is kept", code="run_gone")
 
 
 def keep(folder: Path, ballot: Ballot) -> None:

@@ -116,16 +116,32 @@ def test_adapters_that_do_not_belong_to_the_server_are_left_with_one_line(folder
         assert "adapters is new: " in line and line.endswith("start the server anew to use it")
 
 
-def test_a_run_that_is_gone_is_answered_from_and_not_made_again(folder):
+@pytest.mark.parametrize("left", [False, True])
+def test_a_run_that_is_gone_answers_nothing_and_is_not_made_again(folder, left):
+    """left: a file of the owner's own stays in the folder."""
     with serving(folder) as server:
-        headers, before = token(server), answer(server)
+        headers = token(server)
         trial = server.post("/page/ask", {"question": COOK}, headers=headers).json()
+        (folder / ".lock").touch()
+        (folder / "recipe.yaml").rename(folder / "kept")  # as while a training starts the run over
+        assert answer(server) and server.get("/health").status_code == 200
         shutil.rmtree(folder)
-        assert answer(server) == before and answer(server, "mine:base") != before
+        if left:
+            folder.mkdir()
+            (folder / "mine.txt").write_text("my own")
         state = server.get("/page/state", headers=headers)
         assert state.status_code == 200 and state.json()["blind"]["votes"] == 0
-        vote = server.post("/page/vote", {"id": trial["id"], "choice": "first"}, headers=headers)
-        profile = server.post("/page/profile", {"text": "- New.", "version": state.json()["profile"]["version"]}, headers=headers)
-        for refused in (vote, profile):
-            assert refused.status_code == 409 and "gone" in refused.json()["error"]["message"], refused.text
-        assert not folder.exists()
+        messages = [{"role": "user", "content": COOK}]
+        refused = [
+            *(server.post("/v1/chat/completions", {"model": model, "messages": messages}) for model in ("mine", "mine:base")),
+            server.post("/v1/chat/completions", {"model": "mine", "messages": messages, "stream": True}),
+            server.post("/v1/completions", {"model": "mine", "prompt": COOK}),
+            server.post("/page/ask", {"question": COOK}, headers=headers),
+            server.post("/page/vote", {"id": trial["id"], "choice": "first"}, headers=headers),
+            server.post("/page/profile", {"text": "- New.", "version": state.json()["profile"]["version"]}, headers=headers),
+        ]
+        for reply in refused:
+            assert reply.status_code == 409 and reply.json()["error"]["code"] == "run_gone", reply.text
+        health = server.get("/health")
+        assert (health.status_code, health.json()) == (503, {"status": "gone"})
+        assert [path.name for path in folder.glob("*")] == ["mine.txt"] * left
