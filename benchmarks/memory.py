@@ -78,6 +78,27 @@ def speed(count: int, embedder: embedding.Embedder | None, folder: Path) -> None
         memory.search(question)
         spent.append(1000 * (time.process_time() - begin))
     print(f"a question: median {np.median(spent):.1f} ms, slowest {max(spent):.1f} ms")
+    for kind, question in hard([passage.text for passage in passages], rng).items():
+        begin = time.process_time()
+        memory.search(question)
+        print(f"{kind}: {1000 * (time.process_time() - begin):.1f} ms")
+
+
+def hard(texts: list[str], rng: random.Random) -> dict[str, str]:
+    """Questions that take long: words in nearly all passages, words that none has, and pasted texts."""
+    words = [word for text in rng.sample(texts, 40) for word in text.split()]
+    common = max(set(words), key=words.count)
+    longer = [word for word in words if len(word) > 6]
+    mistyped = [word[:at] + "x" + word[at + 1 :] for word in rng.sample(longer, 8) for at in [rng.randrange(len(word))]]
+    unknown = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=7)) for _ in range(500)]
+    return {
+        "the commonest word": common,
+        "words of another language than English": "der die das und ist nicht " + " ".join(rng.sample(longer, 8)),
+        "eight mistyped words": " ".join(mistyped),
+        "eight of those in another language": "der die das und ist nicht " + " ".join(mistyped),
+        "4,000 characters of the notes": " ".join(words)[:4_000],
+        "4,000 characters of unknown words": " ".join(unknown)[:4_000],
+    }
 
 
 def recall(notes: Path, questions: Path, embedder: embedding.Embedder | None, folder: Path) -> None:

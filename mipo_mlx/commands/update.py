@@ -45,7 +45,7 @@ def remember(run: Run, reporter: Reporter) -> list[str]:
     if memory is None:
         raise UserError(f"{run.folder}: this run has no notes of its owner, so there is nothing to update")
     index, lines = memory.index, [f"memory: {line}" for line in memory.index.changes.lines()]
-    known = f"{index.count():,} passages of {index.places().count:,} files"
+    known = f"{index.count():,} passages of {index.count_files():,} files"
     index.close()
     return [*lines, f"memory: {known}" if lines else f"memory: nothing has changed; {known}"]
 

@@ -12,7 +12,6 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -64,26 +63,6 @@ class Entry:
     line: int  # its first line there, from 1
 
 
-@dataclass(frozen=True)
-class Places:
-    """All passages and the files that they stand in."""
-
-    ids: np.ndarray  # (passages,) int64, rising
-    file: np.ndarray  # (passages,) int64: the file's id
-
-    @cached_property
-    def count(self) -> int:
-        """Files that have a passage."""
-        return len(np.unique(self.file))
-
-    def files(self, ids: np.ndarray) -> list[int]:
-        return self.file[np.searchsorted(self.ids, ids)].tolist()
-
-    def of_files(self, files: Iterable[int]) -> list[int]:
-        """The passages of these files."""
-        return [number for file in files for number in self.ids[self.file == file].tolist()]
-
-
 class Index:
     """An open memory.sqlite, made where there is none. Raises Failure where the file is no such index."""
 
@@ -94,7 +73,7 @@ class Index:
         self.connection, self._inode, self._version = self._connect(), inode(path), 0
         self.changes = Changes()  # what the last refresh took in
         self._vectors: tuple[np.ndarray, np.ndarray] | None = None
-        self._places: Places | None = None
+        self._files: int | None = None
         try:
             self.connection.execute("PRAGMA synchronous = NORMAL")
             if not self.connection.execute("SELECT 1 FROM sqlite_schema").fetchone():
@@ -105,7 +84,10 @@ class Index:
             raise Failure(f"{path}: {error}; remove this file, the next question makes it again") from None
 
     def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(self.path, timeout=30, isolation_level=None)
+        connection = sqlite3.connect(self.path, timeout=30, isolation_level=None)
+        with suppress(sqlite3.DatabaseError):  # no FTS5, or no index: what is asked next says so
+            connection.execute("CREATE VIRTUAL TABLE temp.spelling_parts USING fts5vocab (main, spelling, row)")
+        return connection
 
     def close(self) -> None:
         self.connection.close()
@@ -121,7 +103,7 @@ class Index:
         virtual = ("passage_terms", "passage_words", "file_words", "spelling")  # each drops the tables that it keeps
         names = (*virtual, *(name for (name,) in tables))
         self._make("".join(f'DROP TABLE IF EXISTS "{name}"; ' for name in names))
-        self._vectors = self._places = None
+        self._vectors = self._files = None
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -133,7 +115,7 @@ class Index:
             self.connection.execute("SELECT 1 FROM facts LIMIT 1").fetchone()  # from here on nobody writes
             version = self.connection.execute("PRAGMA data_version").fetchone()[0]
             if version != self._version:
-                self._vectors = self._places = None
+                self._vectors = self._files = None
             self._version = version
             yield
         finally:
@@ -147,7 +129,7 @@ class Index:
             whole = total and not (bare and self.fact("embedder"))
         if whole:
             self.connection, self._inode, other = other, place, self.connection
-            self._vectors = self._places = None
+            self._vectors = self._files = None
         other.close()
 
     def refresh(self, recipe: Recipe, count_tokens: CountTokens, reporter: Reporter, profile: str = "") -> Changes:
@@ -227,12 +209,22 @@ class Index:
             self._vectors = ids, wide
         return self._vectors
 
-    def places(self) -> Places:
-        """Which file each passage stands in."""
-        if self._places is None:
-            rows = self.connection.execute("SELECT id, file FROM passages ORDER BY id").fetchall()
-            self._places = Places(*(np.array([row[part] for row in rows], np.int64) for part in (0, 1)))
-        return self._places
+    def count_files(self) -> int:
+        """Files that have a passage."""
+        if self._files is None:
+            self._files = int(self.connection.execute("SELECT count(DISTINCT file) FROM passages").fetchone()[0])
+        return self._files
+
+    def files_of(self, ids: Iterable[int]) -> dict[int, int]:
+        """The ids of the files of some hundred passages, by the passages' ids."""
+        wanted = list(ids)
+        query = f"SELECT id, file FROM passages WHERE id IN ({', '.join('?' * len(wanted))})"
+        return dict(self.connection.execute(query, wanted).fetchall())
+
+    def passages_of(self, file: int, most: int) -> list[int]:
+        """The ids of the first `most` passages of a file."""
+        query = "SELECT id FROM passages WHERE file = ? ORDER BY id LIMIT ?"
+        return [number for (number,) in self.connection.execute(query, [file, most])]
 
     def _make(self, first: str = "") -> None:
         """Run `first`, then make the tables that are missing: another process may have made them since."""
@@ -250,7 +242,7 @@ class Index:
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """One transaction: all of it, or nothing."""
-        self._vectors = self._places = None
+        self._vectors = self._files = None
         self.connection.execute("BEGIN IMMEDIATE")
         try:
             yield

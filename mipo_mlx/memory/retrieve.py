@@ -6,6 +6,9 @@
 Score = cosine + `words` x coverage. Coverage is the share of the question's information that the passage and its file have: BM25
 over the most that these words could give, the mean of both. So it lies between 0 and 1, whatever the number of notes.
 
+However long the question and however common its words, a search takes some 50 ms of one core with 100,000 passages: MOST_WORDS,
+ROWS, SCANNED and MISSPELLED are its limits.
+
 WEIGHTS were chosen on the development half of tests/memory/til_questions.jsonl, and the thresholds on the questions there that
 fit no note: see `benchmarks/memory.py`, which prints what they let through and what they lose.
 """
@@ -14,6 +17,7 @@ import math
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import numpy as np
 
@@ -27,6 +31,10 @@ MOST = 3  # passages that are given back, one a note
 FILES = 3  # files with the most of the words, all of whose passages are scored
 CANDIDATES = 300  # passages with the most of the words, and as many with the nearest vectors, that are scored
 ROWS = 5_000  # passages that the words searched for may stand in, all together: commoner words are left out
+SCANNED = 6_000  # rows that are scored for one word alone that stands in more, the newest ones: SQLite scores 500 a millisecond
+READ, MOST_WORDS = 200, 32  # words of a long question that are looked up, its last ones; the rarest of them, which are searched for
+MISSPELLED = 3  # words that no note has of which known spellings are looked for
+NEAR = 4_000  # words that share three letters with such a word: commoner parts of it are left out
 PREFIX = 5  # letters by which longer words are searched too: inflected forms mostly share these (McNamee and Mayfield 2004)
 BM25_MOST = 2.2  # k1 + 1 in SQLite: what a word gives at most, times its idf
 SAME = 0.7  # likeness from which two passages say the same
@@ -112,11 +120,11 @@ class Memory:
         """The candidates by falling score."""
         passages, files = self._coverages(question)
         cosines = self._cosines(question)
-        places = self.index.places()
-        of_best = places.of_files(sorted(files, key=lambda file: -files[file])[:FILES])
-        candidates = np.array(list(dict.fromkeys([*passages, *cosines, *of_best])), np.int64)
-        by_file = [files.get(file, 0.0) for file in places.files(candidates)]
-        coverage = [(passages.get(n, 0.0) + other) / 2 for n, other in zip(candidates, by_file, strict=True)]
+        best = sorted(files, key=lambda file: -files[file])[:FILES]
+        stands = self.index.files_of({**passages, **cosines})
+        stands |= {number: file for file in best for number in self.index.passages_of(file, CANDIDATES)}
+        candidates = np.array(list(dict.fromkeys([*passages, *cosines, *stands])), np.int64)
+        coverage = [(passages.get(n, 0.0) + files.get(stands[n], 0.0)) / 2 for n in candidates.tolist()]
         score = [cosines.get(n, 0.0) + self.weights.words * c for n, c in zip(candidates, coverage, strict=True)]
         for place in np.argsort(-np.array(score), kind="stable"):
             number = int(candidates[place])
@@ -135,31 +143,32 @@ class Memory:
 
     def _coverages(self, question: str) -> tuple[dict[int, float], dict[int, float]]:
         """The coverage of the question's words by passages and by files that have some, by their ids."""
-        words = sorted(self._frequencies(content_words(question)).items(), key=lambda pair: pair[1])
+        words = sorted(self._frequencies(content_words(question)[-READ:]).items(), key=lambda pair: pair[1])
         total, kept = 0, list[tuple[str, int]]()
-        for word, count in words:
+        for word, count in words[:MOST_WORDS]:
             total += count
             if kept and total > ROWS:
                 break
             kept.append((word, count))
         stemmed = language(question) == ENGLISH
-        phrases = [phrase for word, count in kept for phrase in self._phrases(word, count, stemmed)]
+        phrases, rows = self._phrases(kept, stemmed)
         if not phrases:
             return {}, {}
         coverages = []
-        places = self.index.places()
-        for table, size in (("passage_words", len(places.ids)), ("file_words", places.count)):
+        for table, size in (("passage_words", self.index.count()), ("file_words", self.index.count_files())):
             most = BM25_MOST * sum(_idf(size, min(count, size)) for _, count in kept)
-            query = f"SELECT rowid, -bm25({table}) AS score FROM {table} WHERE {table} MATCH ? ORDER BY score DESC LIMIT ?"
-            rows = self.index.connection.execute(query, [" OR ".join(phrases), CANDIDATES]).fetchall()
-            coverages.append({number: min(1.0, score / most) for number, score in rows})
+            scored = f"SELECT rowid, -bm25({table}) AS score FROM {table} WHERE {table} MATCH ?"
+            if rows > ROWS:  # one very common word; such a subquery takes more time for several
+                scored = f"SELECT rowid, score FROM ({scored} ORDER BY rowid DESC LIMIT {SCANNED})"
+            query = f"{scored} ORDER BY score DESC, rowid LIMIT ?"
+            found = self.index.connection.execute(query, [" OR ".join(phrases), CANDIDATES]).fetchall()
+            coverages.append({number: min(1.0, score / most) for number, score in found})
         return coverages[0], coverages[1]
 
     def _frequencies(self, words: list[str]) -> dict[str, int]:
         """In how many passages each word stands, without function words that are mistyped."""
-        query = "SELECT passages FROM terms WHERE term = ?"
-        counts = [self.index.connection.execute(query, [term]).fetchone() for term in self._terms(words)]
-        known = {word: count[0] if count else 0 for word, count in zip(words, counts, strict=True)}
+        terms = zip(words, self._terms(words), strict=True)
+        known = {word: self._passages("passages", "term = ?", term) for word, term in terms}
         return {word: count for word, count in known.items() if count or not misspells_a_function_word(word)}
 
     def _terms(self, words: list[str]) -> list[str]:
@@ -169,28 +178,47 @@ class Memory:
         terms = dict(self._scratch.execute("SELECT doc, term FROM terms"))
         return [terms.get(place, word) for place, word in enumerate(words)]
 
-    def _phrases(self, word: str, count: int, stemmed: bool) -> list[str]:
-        """What FTS5 is to search for: the word, or words that begin alike, and, where none is known, words that are spelled alike.
+    def _phrases(self, words: list[tuple[str, int]], stemmed: bool) -> tuple[list[str], int]:
+        """What FTS5 is to search for: words, or those that begin alike, and, where none is known, those that are spelled alike.
+        And in how many passages these stand, all together.
 
+        words: with the passages that each stands in. All that is added stands in as many passages as ROWS leaves.
         stemmed: SQLite's stemmer knows the language, English, so that inflected forms are one word already.
         """
-        if UNBROKEN.match(word) or len(word) <= PREFIX or (stemmed and count):
-            phrases = [f'"{word}"']
-        else:
-            phrases = [f'"{word[:PREFIX]}" *']
-        if not count and len(word) >= SHORTEST:
-            phrases += [f'"{term}"' for term in self._spelled(word)]
-        return phrases
+        phrases, total = list[str](), sum(count for _, count in words)
+        for word, count in words:
+            begin, phrase = word[:PREFIX], f'"{word}"'
+            if not (UNBROKEN.match(word) or len(word) <= PREFIX or (stemmed and count)):
+                more = self._passages("total(passages)", "term >= ? AND term < ?", begin, f"{begin}\U0010ffff") - count
+                if total + more <= ROWS:
+                    phrase, total = f'"{begin}" *', total + more
+            phrases.append(phrase)
+        unknown = [word for word, count in words if not count and len(word) >= SHORTEST]
+        for term in [term for word in unknown[:MISSPELLED] for term in self._spelled(word)]:
+            more = self._passages("passages", "term = ?", term)
+            if not total or total + more <= ROWS:
+                phrases.append(f'"{term}"')
+                total += more
+        return phrases, total
+
+    def _passages(self, column: str, where: str, *values: str) -> int:
+        row = self.index.connection.execute(f"SELECT {column} FROM terms WHERE {where}", values).fetchone()
+        return int(row[0]) if row else 0
 
     def _spelled(self, word: str) -> list[str]:
         """Known words of which this one may be a misspelling: one edit away, two from eight letters on."""
         (term,) = self._terms([word])
         most = 1 if len(term) < 8 else 2
-        trigrams = " OR ".join(f'"{term[at : at + 3]}"' for at in range(len(term) - 2))
-        if not trigrams:
-            return []
+        query, counts = "SELECT doc FROM spelling_parts WHERE term = ?", dict[str, int]()
+        for part in {term[at : at + 3] for at in range(len(term) - 2)}:
+            row = self.index.connection.execute(query, [part]).fetchone()
+            counts |= {part: row[0]} if row else {}
+        parts = sorted(counts, key=lambda part: (counts[part], part))
+        rows = list(accumulate(counts[part] for part in parts))
+        kept = [f'"{part}"' for part, total in zip(parts, rows, strict=True) if total <= NEAR or part == parts[0]]
         query = "SELECT term FROM spelling WHERE spelling MATCH ? ORDER BY rank LIMIT 100"
-        near = [(edits(term, other, most), other) for (other,) in self.index.connection.execute(query, [trigrams])]
+        others = self.index.connection.execute(query, [" OR ".join(kept)]).fetchall() if kept else []
+        near = [(edits(term, other, most), other) for (other,) in others]
         return [other for distance, other in sorted(near) if distance <= most][:3]
 
 

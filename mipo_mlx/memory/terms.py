@@ -31,8 +31,9 @@ def content_words(question: str) -> list[str]:
 
 def misspells_a_function_word(word: str) -> bool:
     """Whether a word that no note has is a function word with a typing error."""
-    close = (other for other in function_words() if other[:1] in word[:2] and abs(len(other) - len(word)) <= 1)
-    return len(word) >= SHORTEST and any(edits(word, other, 1) == 1 for other in close if len(other) >= SHORTEST)
+    if len(word) < SHORTEST:
+        return False
+    return any(edits(word, other, 1) == 1 for first in dict.fromkeys(word[:2]) for other in _by_first().get(first, ()))
 
 
 def language(text: str) -> str:
@@ -48,6 +49,16 @@ def function_words() -> frozenset[str]:
 
 
 @cache
+def _by_first() -> dict[str, list[str]]:
+    """The function words that may be mistyped, by their first letter."""
+    words: dict[str, list[str]] = {}
+    for word in function_words():
+        if len(word) >= SHORTEST:
+            words.setdefault(word[0], []).append(word)
+    return words
+
+
+@cache
 def _languages() -> dict[str, frozenset[str]]:
     parts = FUNCTION_WORDS.read_text(encoding="utf-8").split("\n# ")[1:]
     return {part.partition("\n")[0]: frozenset(part.partition("\n")[2].split()) for part in parts}
@@ -56,7 +67,7 @@ def _languages() -> dict[str, frozenset[str]]:
 def edits(one: str, other: str, most: int) -> int:
     """The optimal string alignment distance of two words (insertions, deletions, replacements and swaps of neighbours); `most` + 1
     where it is larger than `most`."""
-    if abs(len(one) - len(other)) > most:
+    if abs(len(one) - len(other)) > most or len(set(one) ^ set(other)) > 2 * most:  # an edit changes two letters of a set at most
         return most + 1
     before: list[int] = []
     row = list(range(len(other) + 1))

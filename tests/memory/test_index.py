@@ -9,7 +9,7 @@ import pytest
 from mipo_mlx.errors import Failure, UserError
 from mipo_mlx.files import write_records
 from mipo_mlx.memory.contexts import INDEX
-from mipo_mlx.memory.index import Index, open_index
+from mipo_mlx.memory.index import Entry, Index, open_index
 from mipo_mlx.memory.retrieve import Memory
 from mipo_mlx.progress import Reporter
 from mipo_mlx.records import HELDOUT, Context
@@ -27,14 +27,17 @@ NOTES = {
 
 
 def texts(index: Index) -> dict[str, str]:
-    ids = index.places().ids
-    return {entry.source: entry.text for entry in index.entries(ids).values()}
+    return {entry.source: entry.text for entry in entries(index)}
+
+
+def entries(index: Index) -> list[Entry]:
+    return list(index.entries(range(1, 1_000)).values())
 
 
 def test_it_holds_every_passage_with_its_file_and_line(tmp_path):
     index = indexed(tmp_path, NOTES)
     assert texts(index)["food/soup.md"] == "Soup. Every Thursday I cook one enormous pot of soup."
-    assert {(entry.source, entry.line) for entry in index.entries(index.places().ids).values()} == {
+    assert {(entry.source, entry.line) for entry in entries(index)} == {
         ("bees.md", 3), ("food/soup.md", 3), ("code.md", 3),
     }  # fmt: skip
     assert oct(os.stat(tmp_path / INDEX).st_mode & 0o777) == "0o600"
@@ -63,7 +66,7 @@ def test_a_note_of_which_no_passage_is_left_is_kept_whole(tmp_path, text, kept):
 def test_a_long_program_is_kept_by_its_beginning_and_all_its_words(tmp_path):
     lines = "\n".join(f"value_{number} = compute(number={number}, seed=7)" for number in range(2000))
     index = indexed(tmp_path, {**NOTES, "whole.md": f"# Program\n\n```python\n{lines}\n```\n"})
-    pieces = [entry for entry in index.entries(index.places().ids).values() if entry.source == "whole.md"]
+    pieces = [entry for entry in entries(index) if entry.source == "whole.md"]
     assert len(pieces) == 8 and pieces[0].line == 4 and "value_0 " in pieces[0].text
     assert index.connection.execute("SELECT count(*) FROM file_words WHERE file_words MATCH '\"1999\"'").fetchone() == (1,)
 
@@ -107,7 +110,7 @@ def test_a_run_without_its_notes_remembers_its_contexts(tmp_path, capsys):
         open_index(tmp_path, values, count, QUIET)
     write_records(tmp_path / "contexts.jsonl", [Context("c1", "I keep bees.", "a", "a.md", 7, HELDOUT, 4)])
     index = open_index(tmp_path, values, count, Reporter(quiet=True))
-    assert [entry.line for entry in index.entries(index.places().ids).values()] == [7]
+    assert [entry.line for entry in entries(index)] == [7]
     assert "only the 1 passages that this run keeps" in capsys.readouterr().err
 
 
@@ -232,7 +235,7 @@ def test_notes_that_are_only_gone_leave_no_word(tmp_path):
     index, notes = indexed(tmp_path, NOTES), tmp_path / "notes"
     (notes / "food/soup.md").unlink()
     assert index.refresh(recipe(notes), count, QUIET) == Changes(gone=("food/soup.md",))
-    assert index.places().count == 2
+    assert index.count_files() == 2
     assert index.connection.execute("SELECT sum(passages) FROM terms WHERE term = 'soup'").fetchone()[0] == 0
 
 

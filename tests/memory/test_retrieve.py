@@ -185,3 +185,55 @@ def test_minilm_finds_nearly_all(demo):
     assert recall_of(memory, "demo_questions.jsonl", 3) > 0.9
     lost, refused = none_given(memory, "demo_questions.jsonl")
     assert lost < 0.1 and refused > 0.9
+
+
+def statements(memory: Memory, question: str) -> list[str]:
+    """The SQL that a question runs."""
+    ran: list[str] = []
+    memory.index.connection.set_trace_callback(ran.append)
+    memory.ranked(question)
+    memory.index.connection.set_trace_callback(None)
+    return ran
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        " ".join(f"xyzzy{chr(97 + place % 26)}{chr(97 + place // 26)}" for place in range(600)),  # words that no note has
+        " ".join(f"{place}.{place * 7}" for place in range(600)),
+        "".join(chr(0x4E00 + place) for place in range(3_000)),
+        " ".join(ENGLISH.values()) * 4,
+    ],
+)
+def test_a_pasted_text_costs_few_lookups(tmp_path, question):
+    assert len(statements(Memory(indexed(tmp_path, ENGLISH)), question)) < 400
+
+
+def test_the_first_question_reads_no_table_as_a_whole(tmp_path):
+    ran = statements(Memory(indexed(tmp_path, ENGLISH)), "When do I harvest the honey?")
+    assert ran and [row for row in ran if "FROM passages" in row and "WHERE" not in row and "count(" not in row] == []
+
+
+def test_of_a_word_in_very_many_passages_the_newest_ones_are_scored(tmp_path, monkeypatch):
+    with_soup = ("leek", "peas", "kale", "rice", "corn")
+    notes = {f"{name}.md": f"# {name}\n\nI cooked soup with {name} on that day.\n" for name in with_soup}
+    memory = Memory(indexed(tmp_path, notes))
+    monkeypatch.setattr(retrieve, "FILES", 0)
+    assert len(memory.ranked("soup", 9)) == 5
+    monkeypatch.setattr(retrieve, "SCANNED", 2)
+    monkeypatch.setattr(retrieve, "ROWS", 4)
+    newest = [entry.source for entry in memory.index.entries([4, 5]).values()]
+    assert {match.entry.source for match in memory.ranked("soup", 9) if match.coverage} == set(newest)
+
+
+@pytest.mark.parametrize(("rows", "found"), [(5_000, {"a.md", "b.md", "c.md"}), (2, {"a.md"})])
+def test_forms_of_a_word_that_are_too_common_are_not_searched_for(tmp_path, monkeypatch, rows, found):
+    notes = {
+        "a.md": "# A\n\nDie Tomate wuchs am Zaun hinter dem Haus.\n",
+        "b.md": "# B\n\nIch koche Tomatensuppe mit viel Knoblauch.\n",
+        "c.md": "# C\n\nTomatenmark kaufe ich in kleinen Dosen.\n",
+        "d.md": "# D\n\nMein Fahrrad hat einen neuen Sattel.\n",
+    }
+    monkeypatch.setattr(retrieve, "ROWS", rows)
+    matches = Memory(indexed(tmp_path, notes)).ranked("Wo ist die Tomate?", 9)
+    assert {match.entry.source for match in matches if match.coverage} == found
