@@ -1,12 +1,12 @@
 """Notes to passages: cut at headings, then at paragraphs and sentences to a token length. A scrap says why it is one."""
 
+import operator
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import lru_cache
 
-from ..text.words import SENTENCE_END
+from ..text.words import how_many, split_sentences
 from .note import Block, Note, Passage, Tally
 from .rank import first_person
 
@@ -48,11 +48,12 @@ def scrap(blocks: list[Block]) -> str | None:
         return "link list"
     if sum(block.code for block in blocks) > MOSTLY * characters:
         return "mostly code"
-    counts = Counter[str]()
-    for block in blocks:
-        counts.update(block.text)
-    letters = sum(count for char, count in counts.items() if char.isalpha() or char.isspace())
+    letters = sum(how_many(block.text, _is_letter_or_space) for block in blocks)
     return "not prose" if letters < 0.7 * characters or _is_word_list(blocks) else None
+
+
+def _is_letter_or_space(char: str) -> bool:
+    return char.isalpha() or char.isspace()
 
 
 def _describes_links(entries: list[Block], characters: int) -> bool:
@@ -67,7 +68,7 @@ def _is_word_list(blocks: list[Block]) -> bool:
     listed = [word for block in blocks for word in block.text.casefold().split()[:WORD_LIST]][:WORD_LIST]
     if len(listed) < FEWEST_LISTED or listed[0] > listed[-1]:
         return False
-    return sum(a <= b for a, b in zip(listed, listed[1:], strict=False)) >= IN_ORDER * (len(listed) - 1)
+    return sum(map(operator.le, listed, listed[1:])) >= IN_ORDER * (len(listed) - 1)
 
 
 def compose(heading: str, blocks: list[Block]) -> str:
@@ -159,7 +160,7 @@ def _small(blocks: list[Block], count_tokens: CountTokens, room: int) -> Iterato
             yield block
             continue
         share = len(block.text)
-        for text in fill(SENTENCE_END.split(block.text), count_tokens, room):
+        for text in fill(split_sentences(block.text), count_tokens, room):
             part = len(text) / share
             yield replace(block, text=text, linked=round(block.linked * part), code=round(block.code * part))
 

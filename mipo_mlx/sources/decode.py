@@ -33,7 +33,8 @@ SHAPELESS = re.compile("[\u200b\u2060\ufeff\ufffc\u00ad]")
 def decode(data: bytes) -> tuple[str, str]:
     """(text with \\n line ends, encoding). Raises Skip for bytes that are not writing, or in an unknown encoding."""
     text, encoding = _decode(data)
-    return nfc(SHAPELESS.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))), encoding
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text if text.isascii() else nfc(SHAPELESS.sub("", text)), encoding
 
 
 def _decode(data: bytes) -> tuple[str, str]:

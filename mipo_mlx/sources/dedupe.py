@@ -6,23 +6,25 @@ sets that are similar enough share at least one of their few rarest members, so 
 
 import math
 from collections import Counter, defaultdict
+from itertools import chain
 
-from ..text.words import PART, jaccard
+from ..text.words import jaccard, parts
 from .note import Passage, Tally
 
 RUN = 3  # words in a shingle
 COMPARED = 64  # earlier passages that one is compared with, those that share most: notes of a few words alone share with all
 
 
-def shingles(text: str) -> frozenset[str]:
+Shingles = frozenset[tuple[str, ...]]
+
+
+def shingles(text: str) -> Shingles:
     """The three-word runs of a text, lower case, without punctuation; the words themselves for a shorter one."""
-    return _runs(PART.findall(text.lower()))
+    return _runs(parts(text))
 
 
-def _runs(words: list[str]) -> frozenset[str]:
-    if len(words) < RUN:
-        return frozenset(words)
-    return frozenset(" ".join(words[at : at + RUN]) for at in range(len(words) - RUN + 1))
+def _runs(words: list[str]) -> Shingles:
+    return frozenset(zip(words, words[1:], words[2:], strict=False) if len(words) >= RUN else zip(words))
 
 
 def drop_duplicates(passages: list[Passage], threshold: float, tally: Tally) -> list[Passage]:
@@ -30,7 +32,7 @@ def drop_duplicates(passages: list[Passage], threshold: float, tally: Tally) -> 
     seen: set[str] = set()
     distinct, sets = [], []
     for passage in passages:
-        words = PART.findall(passage.text.lower())
+        words = parts(passage.text)
         key = " ".join(words)
         if key in seen:
             tally.drop(passage, "duplicate")
@@ -47,19 +49,21 @@ def drop_duplicates(passages: list[Passage], threshold: float, tally: Tally) -> 
     return kept
 
 
-def near_duplicates(sets: list[frozenset[str]], threshold: float) -> list[int | None]:
+def near_duplicates(sets: list[Shingles], threshold: float) -> list[int | None]:
     """For each set the index of the earlier set that it repeats (Jaccard >= threshold), or None.
 
     A set that repeats another one is not compared with later sets.
     """
-    frequency = Counter(member for members in sets for member in members)
-    index: dict[str, list[int]] = defaultdict(list)
+    frequency = Counter(chain.from_iterable(sets))
+    index: dict[tuple[str, ...], list[int]] = defaultdict(list)
     twins: list[int | None] = []
     for number, members in enumerate(sets):
-        rarest = sorted(members, key=lambda member: (frequency[member], member))
-        # Two sets that reach the threshold share at least ceil(threshold * size) members, so at least one of the prefix.
-        prefix = rarest[: len(rarest) - math.ceil(threshold * len(rarest) - 1e-9) + 1]
-        shared = Counter(other for member in prefix for other in index[member])
+        # Two sets that reach the threshold share at least ceil(threshold * size) members, so at least one of the rarest ones.
+        # Members that no other set has lead to none.
+        common = [member for member in members if frequency[member] > 1]
+        size = len(common) - math.ceil(threshold * len(members) - 1e-9) + 1
+        prefix = sorted(sorted(common), key=frequency.__getitem__)[: max(0, size)]
+        shared = Counter(chain.from_iterable(index.get(member, ()) for member in prefix))
         candidates = sorted(shared if len(shared) <= COMPARED else [other for other, _ in shared.most_common(COMPARED)])
         # Sets of too different sizes cannot reach it, which needs no look at their members.
         least, most = threshold * len(members) - 1e-9, (len(members) + 1e-9) / max(threshold, 1e-9)

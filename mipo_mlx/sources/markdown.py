@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 from markdown_it.rules_core import StateCore
 from markdown_it.token import Token
 
-from .forms import between, cut
+from .forms import between, cut, in_lines
 from .matter import front_matter
 from .note import Block
 from .plugins import own_part
@@ -42,7 +42,7 @@ EMBED = re.compile(r"!\[\[[^\[\]\n]*\]\]")
 WIKI_LINK = re.compile(r"#?\[\[(?! )(?:[^\[\]|\n]*\|)?([^\[\]|\n]+)\]\]")
 HIGHLIGHT = re.compile(r"==(\S(?:[^=\n]*\S)?)==")
 TAG_LINE = re.compile(r"^[ \t]*(?:tags:[ \t]*)?#[^\W\d][\w/-]*(?:[ \t,]+#[^\W\d][\w/-]*)*[ \t,]*$", re.MULTILINE | re.IGNORECASE)
-TAG = re.compile(r"(?<![\w#&/])#([^\W\d_][\w/-]*)")
+TAG = re.compile(r"#(?<![\w#&/]#)([^\W\d_][\w/-]*)")
 ADDRESS = re.compile(r"\b(?:https?|ftp)://(?:[^\s/@]*@)?(?:www\.)?([^\s/<>()\"'`]+)[^\s<>\"'`]*|\bwww\.([^\s/<>()]+)[^\s<>]*")
 HTML_TAG = re.compile(r"<[^<>]+>")
 IMAGE_TAG = re.compile(r"<(?:img|video|audio|iframe|embed|object)\b", re.IGNORECASE)
@@ -107,7 +107,7 @@ def _plain(text: str, removed: Counter) -> str:
     text, images = EMBED.subn("", text)
     removed["images and embeds"] += images
     text = WIKI_LINK.sub(_link_text, text) if "[[" in text else text
-    text = TAG_LINE.sub("", text) if "#" in text else text
+    text = in_lines(TAG_LINE, "", text, lambda line: "#" in line) if "#" in text else text
     return HIGHLIGHT.sub(r"\1", text) if "==" in text else text
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from ..errors import UserError
 from ..files import read_jsonl, write_jsonl
 from ..recipe import Sources
-from ..text.words import PART
+from ..text.words import parts
 from .note import Passage, Tally
 
 FILE = "notes-choice.jsonl"
@@ -125,7 +125,7 @@ def _read(path: Path, choice: OwnChoice) -> None:
 
 def paragraph_keys(passage: Passage) -> tuple[str, ...]:
     """The hashes of a passage's paragraphs, of their words alone; of the whole passage where all paragraphs are short."""
-    texts = [PART.findall(part.lower()) for part in passage.parts or [passage.text]]
+    texts = [parts(part) for part in passage.parts or [passage.text]]
     long = [words for words in texts if len(words) >= FEWEST] or [[word for words in texts for word in words]]
     return tuple(dict.fromkeys(hashlib.sha256(" ".join(words).encode()).hexdigest()[:LENGTH] for words in long))
 

@@ -74,11 +74,12 @@ def own_part(matter: dict[str, Any], body: str, removed: Counter) -> str:
     if (
         "kindle-sync" in keys
         or str(keys.get("doc_type")).startswith("hypothesis")
-        or HIGHLIGHTS.search(body)
+        or "Highlights" in body
+        and HIGHLIGHTS.search(body)
         and len(METADATA.findall(body)) >= 2
     ):
         raise NotANote("highlights of books and articles")
-    if SOURCE.search(body[:600]) and not first_person(body):
+    if "://" in body[:600] and SOURCE.search(body[:600]) and not first_person(body):
         raise NotANote("articles clipped from the web")
     if keys.keys() & CATALOGUED:
         body = _without_blurbs(body, removed)
@@ -90,7 +91,7 @@ def own_part(matter: dict[str, Any], body: str, removed: Counter) -> str:
 
 def refuse_clippings(text: str) -> None:
     """Raise NotANote for the highlights of an e-book reader: entries of a title, a line with a date behind a bar, and the words."""
-    if len(KINDLE.findall(text[:20_000])) >= 2 and text.count("\n==========") >= 2:
+    if text.count("\n==========") >= 2 and len(KINDLE.findall(text[:20_000])) >= 2:
         raise NotANote("highlights of books and articles")
 
 

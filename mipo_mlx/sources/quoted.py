@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ..text.words import SENTENCE_END
+from ..text.words import split_sentences
 from .note import Block
 from .quoted_mail import announcement, mail_end, may_have_mail
 
@@ -34,6 +34,7 @@ GENERATED = re.compile(  # "AI Summary", "Zusammenfassung von ChatGPT", "AI-gene
 )
 # A link to a place in a book or a page, which programs put behind what was marked there.
 IN_A_BOOK = re.compile(r"(?:zotero|kindle|calibre|marginnote\d?app|skim)://|readwise\.io/(?:to_kindle|open)|//hyp\.is/")
+OF_BOOKS = ("zotero:", "kindle:", "calibre:", "app:", "skim:", "readwise.io/", "//hyp.is/")  # each match has one
 SENTENCE_ENDS = tuple('.!?…。！？"”»)')
 
 OPENING, CLOSING = '"“„«‹»「『', '"”“»›«」』'
@@ -47,7 +48,8 @@ FEWEST = 8  # words of a quotation without a name; a shorter one ("No way!") is 
 
 def cut_lines(text: str, removed: Counter) -> str:
     """`text` with a MARK in place of the first line of every quote, and its other lines empty."""
-    if ">" not in text and not may_have_mail(text) and not IN_A_BOOK.search(text):
+    in_a_book = any(sign in text for sign in OF_BOOKS) and IN_A_BOOK.search(text)
+    if not in_a_book and ">" not in text and not may_have_mail(text):
         return text
     lines = text.split("\n")
     number, fenced = 0, False
@@ -59,7 +61,7 @@ def cut_lines(text: str, removed: Counter) -> str:
             removed["quoted mails"] += 1
             lines[number:end] = [MARK, *[""] * (end - number - 1)]
             number = end
-        elif not fenced and "://" in line and IN_A_BOOK.search(line) and len(line.partition("://")[0].split()) > 4:
+        elif in_a_book and not fenced and "://" in line and IN_A_BOOK.search(line) and len(line.partition("://")[0].split()) > 4:
             removed["quotes"] += 1
             lines[number] = MARK
             number += 1
@@ -130,7 +132,7 @@ def settle(block: Block) -> Block:
 
 def announced(text: str) -> str:
     """`text` without its last sentence where that ends in a colon: what it announces was cut."""
-    return " ".join(SENTENCE_END.split(text)[:-1]) if text.endswith(":") else text
+    return " ".join(split_sentences(text)[:-1]) if text.endswith(":") else text
 
 
 def own_blocks(blocks: list[Block], removed: Counter) -> list[Block]:

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from ..recipe import Sources
 from .note import Block, Note
-from .secrets import Span
+from .secrets import Span, words_of
 from .secrets.announced import announced
 from .secrets.carriers import carriers
 from .secrets.checked import checked
@@ -64,13 +64,15 @@ def without_secrets(text: str, sources: Sources) -> str:
 def spans(text: str) -> Iterator[Span]:
     """(begin, end, kind) of every secret; they may overlap."""
     lower = lowered(text)
+    words = words_of(lower)
+    names = set(words)
     yield from keys(text)
-    yield from carriers(text)
+    yield from carriers(text, lower)
     yield from checked(text)
-    yield from announced(text, lower)
-    yield from columns(text, lower)
+    yield from announced(text, lower, names)
+    yield from columns(text, lower, names)
     yield from phones(text)
-    yield from seeds(text)
+    yield from seeds(text, words)
 
 
 def _blocks(blocks: list[Block], counts: Counter) -> list[Block]:

@@ -6,7 +6,8 @@ side, and the leak test shuffles it whole.
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Set
+from collections.abc import Callable, Set
+from functools import cache
 
 # Thai, Lao, Burmese, Khmer, kana and Chinese are written without spaces: each of their characters counts as a word.
 UNSPACED = (
@@ -17,6 +18,10 @@ WORD = re.compile(rf"(?=\w)[{UNSPACED}]|[^\W_{UNSPACED}]+(?:'[^\W_{UNSPACED}]+)*
 PART = re.compile(rf"(?=\w)[{UNSPACED}]|[^\W{UNSPACED}]+")  # a word, or the part of one before or after an apostrophe
 ALONE = re.compile(f"[{UNSPACED}]")
 SENTENCE_END = re.compile(r"(?:(?<=[.!?…])|(?<=[.!?…][\"'”’)\]]))\s+|(?<=[。！？])")
+# The same without the marks that only Chinese and Japanese have, and many times as fast: it begins with what it looks for.
+SPACED_END = re.compile(r"\s(?:(?<=[.!?…]\s)|(?<=[.!?…][\"'”’)\]]\s))\s*")
+OF_PARTS = {code: " " for code in range(128) if not re.fullmatch(r"\w", chr(code))}
+OF_WORDS = {code: " " for code in range(128) if not chr(code).isalnum()}
 NGRAM = 3  # words: the unit by which two texts are compared
 # The end of a sentence in a text that was cut off: a period behind a digit may be half of "3.5" or the mark of a list.
 WHOLE = re.compile(r"(?:(?<!\d)[.!?…][\"'”’)\]]*(?=\s|$)|[。！？][」』”’]*)")
@@ -31,7 +36,31 @@ def plain(text: str) -> str:
 
 def words(text: str) -> list[str]:
     """Lower-case words without punctuation; an apostrophe belongs to its word."""
-    return WORD.findall(plain(text))
+    text = plain(text)
+    return text.translate(OF_WORDS).split() if text.isascii() and "'" not in text else WORD.findall(text)
+
+
+def parts(text: str) -> list[str]:
+    """Lower-case words, cut at apostrophes too: what PART finds."""
+    text = text.lower()
+    return text.translate(OF_PARTS).split() if text.isascii() else PART.findall(text)
+
+
+def split_sentences(text: str) -> list[str]:
+    """The text cut at SENTENCE_END."""
+    return (SENTENCE_END if any(map(text.__contains__, "。！？")) else SPACED_END).split(text)
+
+
+def how_many(text: str, belongs: Callable[[str], bool]) -> int:
+    """How many characters of a text `belongs` holds for; it must always say the same of one character."""
+    if text.isascii():
+        return len(text) - len(text.encode().translate(None, _ascii(belongs)))
+    return sum(count for char, count in Counter(text).items() if belongs(char))
+
+
+@cache
+def _ascii(belongs: Callable[[str], bool]) -> bytes:
+    return bytes(code for code in range(128) if belongs(chr(code)))
 
 
 def ngrams(tokens: list[str], size: int) -> list[tuple[str, ...]]:
@@ -97,7 +126,7 @@ def whole_sentences(text: str) -> str:
 
 def sentences(text: str) -> set[str]:
     """The sentences of a text with at least MIN_WORDS words, lower case, without punctuation."""
-    every = (" ".join(PART.findall(part.lower())) for line in text.split("\n") for part in SENTENCE_END.split(line))
+    every = (" ".join(parts(sentence)) for line in text.split("\n") for sentence in split_sentences(line))
     return {sentence for sentence in every if sentence.count(" ") >= MIN_WORDS - 1}
 
 

@@ -19,6 +19,7 @@ KEPT = {  # (before the owner's turn, behind it, before the assistant's, behind 
     "copilot": ("You said\n", "\n\n", "Copilot said\n", "\n\n"),
     "ai behind": ("### Utilisateur\n", "\n\n", "### Assistant IA\n", "\n\n"),
     "ai before": ("**Usuario:** ", "\n\n", "**AI assistant:** ", "\n\n"),
+    "bold copilot": ("**You:** ", "\n\n", "**Copilot:** ", "\n\n"),
     "agent": ("_**User**_\n\n", "\n\n---\n\n", "_**Agent (model default)**_\n\n", "\n\n---\n\n"),
     "at": ("@user\n", "\n", "@assistant\n", "\n"),
     "outline": ("- ", "\n", "\t- 🤖 ", "\n\t\t- Next, see below.\n"),

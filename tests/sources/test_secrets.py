@@ -15,7 +15,8 @@ from mipo_mlx.sources import gather  # noqa: E402
 from mipo_mlx.sources.note import Tally  # noqa: E402
 from mipo_mlx.sources.note_file import NoteFile  # noqa: E402
 from mipo_mlx.sources.redact import redact, redact_name  # noqa: E402
-from mipo_mlx.sources.secrets import checked  # noqa: E402
+from mipo_mlx.sources.secrets import WORD, checked, words_of  # noqa: E402
+from mipo_mlx.sources.secrets.phrases import ENDING, ENDINGS, IN_CJK, PHRASES, find, lowered, may_announce  # noqa: E402
 
 from . import made_up  # noqa: E402
 
@@ -104,3 +105,21 @@ def test_one_search_for_all_forms_misses_none():
     formed = [line for line in lines if any(form.search(line) for form, _ in checked.FORMS)]
     assert len(formed) > 20 and all(checked.ANY_FORM.search(line) for line in formed)
     assert not any(checked.ANY_FORM.search(line) for line in lines if line not in formed)
+
+
+def test_words_are_found_in_one_search_each():
+    """`find` gives every announcement in order, whole words alone, as reading word by word does."""
+    rng = random.Random(4)
+    heads = ["pin", "password", "clé", "wifi", "mein-passwort", "pinned", "½pin", "key", "n", "code", "the", "2024", "密码", "ı"]
+    for _ in range(300):
+        lower = lowered("".join(rng.choice(heads) + rng.choice((" ", " ", "_", "-", ":\n", ", ")) for _ in range(12)))
+        assert set(words_of(lower)) == set(WORD.findall(lower))
+        by_word = [
+            (phrase, match.start(), rest.end())
+            for match in WORD.finditer(lower)
+            for phrase in PHRASES.get(match[0], [ENDING] if match[0].endswith(ENDINGS) else ())
+            if (rest := phrase.rest.match(lower, match.end()))
+        ]
+        in_cjk = [(phrase, *match.span()) for phrase, form in IN_CJK for match in form.finditer(lower) if "密码" in match[0]]
+        assert list(find(lower)) == by_word + in_cjk
+        assert may_announce(lower, set(words_of(lower))) or not by_word + in_cjk

@@ -5,7 +5,22 @@ import re
 
 import pytest
 
-from mipo_mlx.text.words import PART, WORD, jaccard, joined, likeness, longest_passage, quotes, whole_sentences, words
+from mipo_mlx.text.words import (
+    PART,
+    SENTENCE_END,
+    WORD,
+    how_many,
+    jaccard,
+    joined,
+    likeness,
+    longest_passage,
+    parts,
+    plain,
+    quotes,
+    split_sentences,
+    whole_sentences,
+    words,
+)
 
 HOUSE = "I'm a handyman who works in old houses by the sea. I have two kids, and my sister Ana is a nurse."
 BEES = "I keep bees in the garden."
@@ -52,6 +67,16 @@ def test_words_of_scripts_with_spaces_are_what_they_were():
         text = "".join(rng.choices(letters, k=80)).lower()
         assert WORD.findall(text) == re.findall(r"[^\W_]+(?:'[^\W_]+)*", text)
         assert PART.findall(text) == re.findall(r"\w+", text)
+
+
+def test_short_ways_find_what_the_patterns_find():
+    rng = random.Random(6)
+    ascii_signs, signs = list("abZ09_'.!?\" \n\t-,)") * 3, list("éß日本。！？…”’ \u00a0ĳΣ½²٣かท")
+    for number in range(600):
+        text = "".join(rng.choices(ascii_signs if number % 2 else ascii_signs + signs, k=60))
+        assert words(text) == WORD.findall(plain(text)) and parts(text) == PART.findall(text.lower())
+        assert split_sentences(text) == SENTENCE_END.split(text)
+        assert how_many(text, str.isalpha) == sum(map(str.isalpha, text))
 
 
 def test_likeness():

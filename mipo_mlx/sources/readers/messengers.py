@@ -157,7 +157,7 @@ def is_messages(text: str) -> bool:
 
 def _on_one_line(text: str) -> str:
     """The text with the stamp and the name of an iMessage on one line: the number of lines stays."""
-    return EXPORTED.sub(lambda match: f"\n[{match['stamp']}] {match['name']}", text) if "M" in text else text
+    return EXPORTED.sub(lambda match: f"\n[{match['stamp']}] {match['name']}", text) if "AM" in text or "PM" in text else text
 
 
 def header(line: str) -> Message | None:

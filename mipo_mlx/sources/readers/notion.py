@@ -46,7 +46,7 @@ def joplin_text(text: str, tally: Tally) -> str | None:
 
     Raises NotANote for a notebook, a tag, or what else Joplin keeps in such a file, and Skip for an encrypted note.
     """
-    match = JOPLIN.search(text, max(0, len(text) - 4000))
+    match = JOPLIN.search(text, max(0, len(text) - 4000)) if "\ntype_: " in text else None
     if not match:
         return None
     if match[1] != "1":

@@ -21,6 +21,8 @@ DRAFTS = re.compile(  # what Bard's page shows between a question and its answer
     r"|他の回答案を表示|查看其他草稿|顯示其他草稿|다른 답변 보기)\W*",
     re.IGNORECASE,
 )
+# One of these is in every match of DRAFTS.
+OF_DRAFTS = "draft entwürfe suggestions brouillons versiones respuestas rascunhos bozze 回答案 草稿 답변".split()
 FEWEST = 2
 HEADING = re.compile(r"(#{1,6}) (.{2,80})")
 Turns = dict[int, tuple[str, str]]  # number of the line -> ("user" or "assistant", what stands behind its mark)
@@ -35,7 +37,9 @@ def turns_of_program(lines: list[str]) -> Turns:
         return _marked(lines, "# ")
     if sum(line.startswith("\u23fa") for line in lines) >= FEWEST:  # what Claude Code shows before an answer
         return _marked(lines, "> ")
-    if drafts := [number for number, line in enumerate(lines) if len(line) < 60 and DRAFTS.fullmatch(line)]:
+    lower = "\n".join(lines).lower()
+    drafting = enumerate(lines) if any(map(lower.__contains__, OF_DRAFTS)) else ()
+    if drafts := [number for number, line in drafting if len(line) < 60 and DRAFTS.fullmatch(line)]:
         return {number: ("user", line) for number, line in enumerate(lines) if line.startswith("#")} | dict.fromkeys(
             drafts, ("assistant", "")
         )
@@ -46,7 +50,8 @@ def turns_of_program(lines: list[str]) -> Turns:
 
 def refuse_unmarked(text: str) -> None:
     """Raises NotANote for a chat of gptel: which characters are the assistant's stands in numbers that edits make wrong."""
-    if GPTEL.search(text[:4000]) or GPTEL.search(text[-1000:]):
+    ends = text[:4000] + "\n" + text[-1000:]
+    if "gptel" in ends.lower() and GPTEL.search(ends):
         raise NotANote("chats with an assistant whose turns are not marked")
 
 

@@ -78,6 +78,8 @@ def _end(lines: list[str], begin: int, indent: int) -> int:
 
 def _beneath_headers(lines: list[str]) -> list[tuple[int, int]]:
     """The same for comments beneath lines that name their writers, of two people or more: to the next heading."""
+    if not MAY_HAVE.search("\n".join(lines)):
+        return []
     headers = [
         (number, next(filter(None, match.groups())))
         for number, line in enumerate(lines)

@@ -13,24 +13,22 @@ Span = tuple[int, int, str]
 MISSING = "sources.redact: the package {0} is missing; run: pip install {0}, or set redact: false"
 LONGEST_LINE = 2_000  # characters; a longer line is looked at in pieces, so that no pattern takes long
 WORD = re.compile(r"[^\W\d_]+")
+SPACES = {code: " " for code in range(128) if not chr(code).isalpha()}
 
 
-def by_line(text: str, wanted: re.Pattern, detect: Callable[[str], Iterator[Span]]) -> Iterator[Span]:
-    """What `detect` finds in each line in which `wanted` matches, at its place in the text."""
-    for at, line in _lines(text, wanted):
-        yield from ((at + begin, at + end, kind) for begin, end, kind in detect(line))
-
-
-def _lines(text: str, wanted: re.Pattern) -> Iterator[tuple[int, str]]:
-    """(place, line) of every line in which `wanted` matches: most lines of most notes have nothing to look at closely."""
+def by_line(text: str, wanted: Callable[[str], object], detect: Callable[[str], Iterator[Span]]) -> Iterator[Span]:
+    """What `detect` finds in each line that is `wanted`, at its place in the text: most lines of most notes have nothing."""
     at = 0
-    while match := wanted.search(text, at):
-        begin, end = max(at, text.rfind("\n", at, match.start()) + 1), text.find("\n", match.end())
-        at = len(text) if end < 0 else end + 1
-        for first, last in _pieces(text, begin, len(text) if end < 0 else end):
-            yield first, text[first:last]
-        if at >= len(text):
-            return
+    for line in text.split("\n"):
+        if wanted(line):
+            for first, last in _pieces(text, at, at + len(line)):
+                yield from ((first + begin, first + end, kind) for begin, end, kind in detect(text[first:last]))
+        at += len(line) + 1
+
+
+def words_of(lower: str) -> list[str]:
+    """The words of a text in lower case, letters alone: what `WORD` finds."""
+    return lower.translate(SPACES).split() if lower.isascii() else WORD.findall(lower)
 
 
 def _pieces(text: str, begin: int, end: int) -> Iterator[tuple[int, int]]:

@@ -69,17 +69,25 @@ PAIR = re.compile(  # "login: nell / seaweed7"
     r"[^\S\n]*(?:[:=]|[^\S\n])[^\S\n]*([^\s/|,:]{1,60})(?:[^\S\n]*[/|][^\S\n]*|:|,[^\S\n])([^\s/|,][^\s]{2,60})"
 )
 
+PAIR_WORDS = set(  # one of these is in every match
+    "login log credential credentials creds zugangsdaten zugang anmeldung identifiant identifiants connexion acceso "
+    "credenciales usuario accesso credenziali inloggegevens acesso логин wifi wi wlan".split()
+)
 
-def announced(text: str, lower: str) -> Iterator[Span]:
-    """Every secret that a word of `phrases` announces in `text`; `lower` is the text in lower case, letter for letter."""
-    for phrase, begin, end in find(lower):
+
+def announced(text: str, lower: str, names: set[str]) -> Iterator[Span]:
+    """Every secret that a word of `phrases` announces in `text`; `lower` is the text in lower case, letter for letter.
+
+    names: the words of the text.
+    """
+    for phrase, begin, end in find(lower, names):
         yield from _values(text, lower, phrase, begin, end)
         if phrase.kind == PASSWORD and phrase.strong:
             start = max(0, begin - 100)
             before = BEFORE.search(text[start:begin]) if BACKWARDS.search(text, max(0, begin - 40), begin) else None
             if before and looks_made_up(before[1]) and not is_predicate(before[1]):
                 yield start + before.start(1), start + before.end(1), PASSWORD
-    for match in PAIR.finditer(lower):
+    for match in PAIR.finditer(lower) if names & PAIR_WORDS else ():
         if looks_made_up(text[match.start(2) : match.end(2)]) and not match[2].startswith("/"):
             yield *_trimmed(text, match.start(2), match.end(2)), PASSWORD
 

@@ -60,22 +60,29 @@ ENVIRONMENT = re.compile(
     r"\b[A-Z][A-Z0-9_]{0,60}(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|PWD|CREDENTIALS?)(?:_[A-Z]{1,10})?[ \t]*[:= \t][ "
     r"\t]*[\"']([^\"'\n${}]{4,200})[\"']"
 )
-WANTED = re.compile(
-    r"[@=＠]|://|[\[({<](?:at|ät|arroba)[\])}>]| at | AT |[Aa]uth|AUTH|[Kk]ey|KEY|[Tt]oken|TOKEN|[Ss]ecret|[Cc]ookie"
-    r"|COOKIE|[Bb]earer|BEARER| -[up]|--|login|WIFI:|wifi:|\$[1256ays]|\{S"
-)
 WIFI = re.compile(r"WIFI:[^\n]{0,200}", re.IGNORECASE)
 WIFI_KEY = re.compile(r"(?:^WIFI:|;)P:((?:\\.|[^;\\]){1,100})", re.IGNORECASE)
 HASHED = re.compile(r"(?<![\w$])\$(?:2[abxy]|[156y]|apr1|argon2id?|scrypt)\$[\w./$=,+-]{20,}|\{S?SHA(?:256|512)?\}[\w+/=]{20,}")
 
 
-def carriers(text: str) -> Iterator[Span]:
-    """Every secret that its surroundings show."""
-    yield from by_line(text, WANTED, _in_line)
+# In lower case: one of SIGNS is in every line that has something, and of each of the others one in what its pattern finds.
+AT = ("[at]", "(at)", "{at}", "<at>")
+DOT = (*AT, "dot", "punkt", "punto")
+VARIABLES = ("key", "token", "secret", "passw", "pwd", "credential")
+HEADERS = ("auth", "key", "token", "secret", "signature")
+COMMANDS = ("-u", "-p", "--", "login")
+SIGNS = (*DOT, *VARIABLES, *HEADERS, *COMMANDS, "@", "=", "＠", "://", "cookie", "bearer", "wifi:", "$", "{s")
+
+
+def carriers(text: str, lower: str) -> Iterator[Span]:
+    """Every secret that its surroundings show; `lower` is the text in lower case."""
+    if any(map(lower.__contains__, SIGNS)):
+        yield from by_line(text, bool, _in_line)
 
 
 def _in_line(text: str) -> Iterator[Span]:
-    if "@" in text:
+    has = text.lower().__contains__
+    if has("@"):
         yield from (
             (*match.span(), EMAIL)
             for match in MAIL.finditer(text)
@@ -84,21 +91,27 @@ def _in_line(text: str) -> Iterator[Span]:
         yield from _values(LOGIN, text, PASSWORD)
         yield from _values(SHORT_LOGIN, text, PASSWORD)
         yield from ((*match.span(1), KEY) for match in NAMED_LOGIN.finditer(text) if re.search(r"\d", match[1]))
-    yield from ((*match.span(), EMAIL) for match in SPELT_MAIL.finditer(text))
-    if "=" in text:
+    if any(map(has, DOT)):
+        yield from ((*match.span(), EMAIL) for match in SPELT_MAIL.finditer(text))
+    if has("="):
         for match in PARAMETER.finditer(text):
             if re.search(r"\d", match[1]) or (len(match[1]) >= 16 and "-" not in match[1]):
                 yield from _value(match, KEY)
         yield from _values(SETTING, text, PASSWORD)
-    yield from _values(ENVIRONMENT, text, PASSWORD)
-    yield from _values(HEADER, text, KEY)
-    yield from ((*match.span(1), KEY) for match in BEARER.finditer(text) if re.search(r"\d", match[1]))
-    for header in COOKIE.finditer(text):
+    if any(map(has, VARIABLES)):
+        yield from _values(ENVIRONMENT, text, PASSWORD)
+    if any(map(has, HEADERS)):
+        yield from _values(HEADER, text, KEY)
+    if has("bearer"):
+        yield from ((*match.span(1), KEY) for match in BEARER.finditer(text) if re.search(r"\d", match[1]))
+    for header in COOKIE.finditer(text) if has("cookie") else ():
         for match in COOKIE_VALUE.finditer(header[1]):
             yield header.start(1) + match.start(1), header.start(1) + match.end(1), KEY
-    yield from _values(COMMAND, text, PASSWORD)
-    yield from ((*match.span(), KEY) for match in HASHED.finditer(text))
-    for code in WIFI.finditer(text):
+    if any(map(has, COMMANDS)):
+        yield from _values(COMMAND, text, PASSWORD)
+    if has("$") or has("{s"):
+        yield from ((*match.span(), KEY) for match in HASHED.finditer(text))
+    for code in WIFI.finditer(text) if has("wifi:") else ():
         for match in WIFI_KEY.finditer(code[0]):
             yield code.start() + match.start(1), code.start() + match.end(1), PASSWORD
 

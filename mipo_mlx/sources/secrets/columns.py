@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from . import CODE, KEY, LONGEST_LINE, PASSWORD, WORD, Span
-from .phrases import find
+from .phrases import find, may_announce
 from .values import PROSE, is_mixed, is_no_value
 
 BETWEEN = (re.compile(r"\|"), re.compile(r"\t"), re.compile(";"), re.compile(","), re.compile(r" {2,}"))
@@ -14,8 +14,13 @@ MARKS = " \t*_`\"'"
 MOST = 40  # columns
 
 
-def columns(text: str, lower: str) -> Iterator[Span]:
-    """The cells beneath a heading such as "Password", line for line, to the first line that has fewer cells or none."""
+def columns(text: str, lower: str, names: set[str]) -> Iterator[Span]:
+    """The cells beneath a heading such as "Password", line for line, to the first line that has fewer cells or none.
+
+    names: the words of the text.
+    """
+    if not may_announce(lower, names):
+        return
     at = 0
     held: tuple[re.Pattern, int, dict[int, str]] | None = None
     for line, low in zip(text.split("\n"), lower.split("\n"), strict=True):

@@ -7,8 +7,9 @@ lower case and a pattern for the rest of it; `strong` says that a plain word beh
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
-from . import ACCOUNT, CARD, CODE, IDENTITY, KEY, PASSWORD, WORD
+from . import ACCOUNT, CARD, CODE, IDENTITY, KEY, PASSWORD, words_of
 
 
 @dataclass(frozen=True)
@@ -216,20 +217,32 @@ def lowered(text: str) -> str:
     return lower if len(lower) == len(text) else "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
 
 
-def find(lower: str) -> Iterator[tuple[Phrase, int, int]]:
-    """(phrase, begin, end) of every announcement in a text in lower case; several may begin at one word."""
-    names = set(WORD.findall(lower))
-    wanted = (PHRASES.keys() & names) | {name for name in names if name.endswith(ENDINGS)}
-    for word in WORD.finditer(lower) if wanted else ():  # most texts announce nothing
-        name = word[0]
-        if name not in wanted:
-            continue
+def may_announce(lower: str, names: set[str]) -> bool:
+    """Whether a text in lower case with these words can announce something: most texts announce nothing."""
+    return bool(_wanted(names)) or not lower.isascii() and bool(WIDE.search(lower))
+
+
+def find(lower: str, names: set[str] | None = None) -> Iterator[tuple[Phrase, int, int]]:
+    """(phrase, begin, end) of every announcement in a text in lower case; several may begin at one word. names: its words."""
+    wanted = _wanted(set(words_of(lower)) if names is None else names)
+    found = [(*match.span(), name) for name in wanted for match in _whole(name).finditer(lower)]
+    for begin, end, name in sorted(found):
         for phrase in PHRASES.get(name, ()):
-            rest = phrase.rest.match(lower, word.end())
+            rest = phrase.rest.match(lower, end)
             if rest:
-                yield phrase, word.start(), rest.end()
+                yield phrase, begin, rest.end()
         if name.endswith(ENDINGS) and name not in PHRASES:
-            yield ENDING, word.start(), word.end()
+            yield ENDING, begin, end
     if not lower.isascii() and WIDE.search(lower):
         for phrase, words in IN_CJK:
             yield from ((phrase, *match.span()) for match in words.finditer(lower) if not words.match(lower, match.end()))
+
+
+def _wanted(names: set[str]) -> set[str]:
+    return (PHRASES.keys() & names) | {name for name in names if name.endswith(ENDINGS)}
+
+
+@lru_cache(4096)
+def _whole(name: str) -> re.Pattern:
+    """Finds a whole word. It begins with the letters, which are searched for quickly."""
+    return re.compile(rf"{name}(?<![^\W\d_]{name})(?![^\W\d_])")

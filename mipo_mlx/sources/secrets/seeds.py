@@ -25,6 +25,7 @@ BETWEEN = re.compile(
 RUN = re.compile(
     r"(?<![^\W\d_])(?:[^\W\d_]{3,10}(?![^\W\d_])[ \t\n\d,;|/·.:)>*+•-]{1,12}){11,}(?:(?<![^\W\d_])[^\W\d_]{3,10}(?![^\W\d_]))?"
 )
+SUCH_WORDS = bytes([True]) * 11
 LEADING = re.compile(r"(?:^|\n|[:;\"'`“«(=|>–—→.-]|[-*+•]|\b\d{1,2}[.):]?|[!?])[ \t\"'`*_]*$")
 TRAILING = re.compile(r"[ \t\"'`*_»”)|]*(?:\n|$|[.;,)\"'`”»|!?(])")
 ANNOUNCED = re.compile(
@@ -40,8 +41,10 @@ NO_SEEDS = re.compile(
 )
 
 
-def seeds(text: str) -> Iterator[Span]:
+def seeds(text: str, words: list[str]) -> Iterator[Span]:
     """Every run of words that has the shape of a seed phrase; where one is announced, any twelve words and more are one."""
+    if SUCH_WORDS not in bytes([3 <= len(word) <= 10 for word in words]):
+        return
     for stretch in RUN.finditer(text):
         yield from _within(text, *stretch.span())
 
