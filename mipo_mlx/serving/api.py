@@ -97,7 +97,8 @@ class Api:
         try:
             return await self.worker.call(lambda: order_of(self.worker.assistant, wanted, variant))
         except UserError as error:
-            raise Refused(400, f"messages: {error}", "messages", "context_length_exceeded") from None
+            key = "prompt" if wanted.kind == TEXT else "messages"
+            raise Refused(400, f"{key}: {error}", key, "context_length_exceeded") from None
         except TemplateError as error:
             raise Refused(400, f"messages: the model's chat template refuses these turns ({error})", "messages") from None
 

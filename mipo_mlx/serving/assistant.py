@@ -137,7 +137,7 @@ class Assistant:
             if not background.matches:
                 raise UserError(
                     f"context and question have {len(tokens)} tokens, and {window} fit into the model's window beside the "
-                    "answer; shorten them, or lower --max-tokens"
+                    "answer; shorten them, or let the answer have fewer tokens"
                 )
             background = self._framed(background.matches[:-1], background.before)
             tokens = told(begins[0])

@@ -9,6 +9,7 @@ Nothing of a request is logged, not even where the server fails: an error's text
 
 import hmac
 import ipaddress
+import re
 import socket
 import sys
 from collections.abc import Iterable
@@ -27,6 +28,7 @@ SAFE = {
     "x-frame-options": "DENY",
     "cache-control": "no-store",
 }
+HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\s\[\]:/@]+))(?::\d{1,5})?")  # an address of IPv6, or another name; a port
 OPEN = ("/", "/health")  # paths that need no key: they hold nothing of the owner's
 
 
@@ -54,10 +56,11 @@ class Access:
         """Whether a Host header names this machine."""
         if self.hosts:
             return host in self.hosts
-        name = (host.rpartition(":")[0] if _has_port(host) else host).lower().removeprefix("[").removesuffix("]")
+        named = HOST.fullmatch(host.lower())
+        name = (named[1] or named[2]).removesuffix(".") if named else ""
         if name in LOCAL or name in self.names:
             return True
-        return not is_loopback(self.host) and is_address(name)  # an address is no name that another could point here
+        return is_loopback(name) or (not is_loopback(self.host) and is_address(name))  # no other can point an address here
 
     def trusts(self, origin: str, host: str) -> bool:
         """Whether an Origin header names the server's own page, by the Host header of the same request, or one of `origins`."""
@@ -101,7 +104,14 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        begun = False
+        begun, headers = False, Headers(scope=scope)
+        read = "transfer-encoding" not in headers and headers.get("content-length", "0") == "0"  # the whole body, or there is none
+
+        async def heard() -> Message:
+            nonlocal read
+            message = await receive()
+            read = read or (message["type"] == "http.request" and not message.get("more_body"))
+            return message
 
         async def safe(message: Message) -> None:
             nonlocal begun
@@ -109,18 +119,20 @@ class Guard:
                 begun = True
                 kept = {name for name, _ in message["headers"]}
                 more = [(name.encode(), value.encode()) for name, value in SAFE.items() if name.encode() not in kept]
+                if not read:  # uvicorn would read the rest of it, without an end
+                    more.append((b"connection", b"close"))
                 message = {**message, "headers": [*message["headers"], *more]}
             await send(message)
 
         try:
-            self.check(Headers(scope=scope), scope["method"], scope["path"])
-            await self.app(scope, receive, safe)
+            self.check(headers, scope["method"], scope["path"])
+            await self.app(scope, heard, safe)
         except Refused as error:
-            headers = {"www-authenticate": "Bearer"} if error.status == 401 else {}
-            origin = Headers(scope=scope).get("origin", "")
+            more = {"www-authenticate": "Bearer"} if error.status == 401 else {}
+            origin = headers.get("origin", "")
             if origin.rstrip("/") in self.access.origins:  # a page that was let in may read why, such as a wrong key
-                headers |= {"access-control-allow-origin": origin, "vary": "Origin"}
-            await JSONResponse(error.body, error.status, headers)(scope, receive, safe)
+                more |= {"access-control-allow-origin": origin, "vary": "Origin"}
+            await JSONResponse(error.body, error.status, more)(scope, receive, safe)
         except Exception as error:
             at = error.__traceback__
             while at and at.tb_next:
@@ -135,15 +147,12 @@ class Guard:
         host = headers.get("host", "")
         if not self.access.knows(host):
             raise Refused(421, "Host: not a name of this server; ask it by its address", code="wrong_host")
-        origin, site = headers.get("origin"), headers.get("sec-fetch-site", "none")
-        if origin is not None and not self.access.trusts(origin, host):
+        origins, site = headers.getlist("origin"), headers.get("sec-fetch-site", "none")
+        if not all(self.access.trusts(origin, host) for origin in origins):
             remedy = "" if self.access.hosts else "; --allow-origin lets it"
             raise Refused(403, f"Origin: this page may not ask here{remedy}", code="wrong_origin")
-        if origin is None and site not in ("none", "same-origin") and headers.get("sec-fetch-mode") != "navigate":
+        opened = method == "GET" and headers.get("sec-fetch-mode") == "navigate"  # in the browser's window: no page reads it
+        if not origins and site not in ("none", "same-origin") and not opened:
             raise Refused(403, "another page may not load this", code="wrong_origin")
         if method != "OPTIONS" and path not in OPEN and not self.access.admits(headers):
             raise Refused(401, "the API key is missing or wrong", code="invalid_api_key")
-
-
-def _has_port(host: str) -> bool:
-    return host.rpartition(":")[2].isdigit() and not host.endswith("]") and (host.count(":") == 1 or "]:" in host)

@@ -15,7 +15,7 @@ from itertools import groupby
 from typing import Any
 
 from ..files import dump
-from ..models.chat_template import Messages
+from ..models.chat_template import Messages, plain
 
 CHAT, TEXT = "chat.completion", "text_completion"
 MOST_STOPS = 16
@@ -115,15 +115,15 @@ class Wanted:
 
 def read_chat(body: Mapping[str, Any]) -> Wanted:
     """A request to /v1/chat/completions. Raises Refused for what is wrong or not offered."""
-    settings = _settings(body)
+    settings = _settings(body, "prompt")
     given = body.get("messages")
     if not isinstance(given, list) or not given:
         raise Refused(400, "messages: expected a list of messages, each with role and content", "messages")
     turns = [_turn(message, f"messages[{place}]") for place, message in enumerate(given)]
-    said = [turn for turn in turns if turn["role"] in SPEAKERS and turn["content"]]
+    said = [turn for turn in turns if turn["role"] in SPEAKERS and plain(turn["content"]).strip()]
     called = _names_of_calls(given)
     told = [_of_tool(turn, given[place], called) if turn["role"] in TOOLS else turn for place, turn in enumerate(turns)]
-    talk = _joined([turn for turn in told if turn["role"] in SPEAKERS and turn["content"]])
+    talk = _joined([turn for turn in told if turn["role"] in SPEAKERS and plain(turn["content"]).strip()])
     asked = [turn["content"] for turn in _joined(said) if turn["role"] == "user"]
     if not talk or talk[-1]["role"] != "user" or not asked:
         raise Refused(400, "messages: the last message should be the user's, with some text", "messages")
@@ -133,7 +133,7 @@ def read_chat(body: Mapping[str, Any]) -> Wanted:
 
 def read_text(body: Mapping[str, Any]) -> Wanted:
     """A request to /v1/completions. Raises Refused for what is wrong or not offered."""
-    settings = _settings(body)
+    settings = _settings(body, "messages")
     prompt = body.get("prompt")
     prompt = prompt[0] if isinstance(prompt, list) and len(prompt) == 1 else prompt
     if not isinstance(prompt, str) or not prompt:
@@ -208,8 +208,12 @@ def _model(body: Mapping[str, Any]) -> str:
     return body["model"]
 
 
-def _settings(body: Mapping[str, Any]) -> Settings:
+def _settings(body: Mapping[str, Any], foreign: str) -> Settings:
+    """foreign: the key of the other endpoint."""
     _check_keys(body)
+    if body.get(foreign) is not None:
+        other = "completions" if foreign == "prompt" else "chat/completions"
+        raise Refused(400, f"{foreign}: belongs to /v1/{other}", foreign, "unknown_parameter")
     most = "max_completion_tokens" if body.get("max_completion_tokens") is not None else "max_tokens"
     stream_options = body.get("stream_options") or {}
     if not isinstance(stream_options, Mapping):

@@ -13,13 +13,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from ..errors import UserError
 from .protocol import FAILED, Refused
 
 CONNECTIONS = 256  # at once; further ones get 503
 LARGEST_BODY = 1 << 20  # bytes
-SLOWEST_BODY = 30.0  # seconds
+SLOWEST_HEAD, SLOWEST_BODY = 10.0, 30.0  # seconds
 GONE = 499  # nobody reads this status: the client has left
 
 
@@ -38,11 +39,31 @@ def listening(host: str, port: int) -> socket.socket:
     return bound
 
 
+class Prompt(AutoHTTPProtocol):  # type: ignore[misc,valid-type]
+    """A connection that ends where no request begins for SLOWEST_HEAD seconds: a head may come by a byte a minute.
+
+    uvicorn has a limit for the time between two requests alone, and such connections would leave no place for others.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        self._look(self)
+
+    def _look(self, before: Any) -> None:
+        """before: the answer that was over at the last look; None before the first one, this connection while one is made."""
+        cycle = self.cycle
+        now = self if cycle is not None and not cycle.response_complete else cycle
+        if now is before and now is not self:
+            self.transport.abort()
+        elif not self.transport.is_closing():
+            self.loop.call_later(SLOWEST_HEAD, self._look, now)
+
+
 def server(app: ASGIApp) -> uvicorn.Server:
     """A server that writes no log of requests."""
     config = uvicorn.Config(
-        app, log_level="critical", access_log=False, server_header=False, ws="none", lifespan="off", limit_concurrency=CONNECTIONS,
-        timeout_graceful_shutdown=2,
+        app, http=Prompt, log_level="critical", access_log=False, server_header=False, ws="none", lifespan="off",
+        limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=2,
     )  # fmt: skip
     return uvicorn.Server(config)
 
@@ -52,7 +73,7 @@ async def body_of(request: Request, largest: int = LARGEST_BODY) -> dict[str, An
     size = request.headers.get("content-length", "0")
     if size.isdigit() and int(size) > largest:
         raise Refused(413, f"the body has more than {largest:,} bytes")
-    data = b""
+    data = bytearray()
     try:
         async with asyncio.timeout(SLOWEST_BODY):
             async for piece in request.stream():

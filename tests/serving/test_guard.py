@@ -3,6 +3,7 @@
 import json
 import socket
 import time
+from contextlib import suppress
 
 import httpx2 as httpx
 import pytest
@@ -32,13 +33,21 @@ def locked(mine):
         yield address
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "192.168.1.7", "", "[::2]:80"])
+OTHERS = ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "192.168.1.7", "", "[::2]:80"]
+ODD = [  # spellings that a browser, a resolver and a server may read in different ways
+    "0.0.0.0", "2130706433", "0x7f.1", "127.1", "::1", "[::1", "localhost:", "localhost:80:80", "localhost@evil.example",
+    "evil.example@localhost", "localhost,evil.example", "localhost evil.example", "localhost/..", "[localhost]", "localhost#a",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("host", [*OTHERS, *ODD])
 @pytest.mark.parametrize("path", ["/v1/models", "/health", "/"])
 def test_another_host_name_is_misdirected(served, host, path):
     assert code(served.get(path, headers={"host": host})) == (421, "wrong_host")
 
 
 OWN = ["localhost", "localhost:99", "127.0.0.1", "[::1]:8080", "[::1]", "LOCALHOST", "host.docker.internal:1"]
+OWN += ["localhost.:80", "[0:0:0:0:0:0:0:1]", "127.0.0.2:80"]
 
 
 @pytest.mark.parametrize("host", OWN)
@@ -61,6 +70,17 @@ def test_a_page_may_not_load_the_api_as_a_script_or_picture(served):
     for site in ("cross-site", "same-site"):
         headers = {"sec-fetch-site": site, "sec-fetch-mode": "no-cors"}
         assert code(served.get("/v1/models", headers=headers)) == (403, "wrong_origin")
+
+
+def test_another_site_may_open_a_window_and_send_no_form(served):
+    window = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
+    assert served.get("/", headers=window).status_code == 200
+    assert code(served.post("/v1/chat/completions", ASK, headers={**window, "content-type": "text/plain"})) == (403, "wrong_origin")
+
+
+def test_of_two_origins_each_must_be_trusted(served):
+    for origins in ([served.url, "https://evil.example"], ["https://evil.example", served.url]):
+        assert code(served.get("/v1/models", headers=[("origin", origin) for origin in origins])) == (403, "wrong_origin")
 
 
 def test_the_servers_own_page_may_ask(served):
@@ -121,6 +141,47 @@ def test_a_body_that_never_ends_is_given_up(served, monkeypatch):
         slow.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{")
         slow.settimeout(20)
         assert slow.recv(4096).startswith(b"HTTP/1.1 408")
+
+
+@pytest.mark.parametrize(
+    ("line", "host", "status"),
+    [
+        ("POST /v1/completions", "localhost", 413),
+        ("POST /v1/completions", "evil.example", 421),
+        ("POST /nothing", "localhost", 404),
+        ("GET /health", "localhost", 200),
+        ("PUT /v1/models", "localhost", 405),
+    ],
+)
+def test_a_body_without_an_end_is_not_read_on(served, line, host, status):
+    """The answer comes, and the connection ends."""
+    chunk = b"8000\r\n" + b"x" * 0x8000 + b"\r\n"
+    with socket.create_connection(("127.0.0.1", served.port), timeout=20) as sender:
+        sender.sendall(f"{line} HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+        sent, until = 0, time.monotonic() + 20
+        with pytest.raises(OSError):
+            while time.monotonic() < until:
+                sender.sendall(chunk)
+                sent += len(chunk)
+        assert sent < 64 << 20
+    with socket.create_connection(("127.0.0.1", served.port), timeout=20) as sender:
+        begun = f"{line} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {2 << 20}\r\n\r\n"
+        sender.sendall(begun.encode())
+        answer = b"".join(iter(lambda: sender.recv(4096), b""))
+        assert answer.startswith(f"HTTP/1.1 {status} ".encode()) and b"connection: close" in answer
+
+
+def test_a_head_that_never_ends_is_given_up(served, monkeypatch):
+    monkeypatch.setattr(web, "SLOWEST_HEAD", 0.05)
+    for begun in (b"", b"GET /health HTTP/1.1\r\nHo", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\nGET /hea"):
+        with socket.create_connection(("127.0.0.1", served.port), timeout=20) as slow:
+            slow.sendall(begun)
+            with suppress(ConnectionResetError):
+                answer = b"".join(iter(lambda slow=slow: slow.recv(4096), b""))
+                assert (b'{"status":"ok"}' in answer) == (b"localhost" in begun)
+    body = {**ASK, "max_tokens": 60, "stop": ["\0"]}
+    with httpx.Client(timeout=60) as kept:  # an answer that takes longer than that is not cut, nor is the next one
+        assert [kept.post(f"{served.url}/v1/chat/completions", json=body).status_code for _ in range(2)] == [200, 200]
 
 
 def test_a_client_that_does_not_read_holds_nobody(served):

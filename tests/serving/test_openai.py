@@ -79,6 +79,17 @@ def test_a_text_is_continued_as_it_stands(client):
     )
 
 
+@pytest.mark.parametrize(
+    ("wrong", "param"),
+    [({"prompt": "word " * 2_000}, "prompt"), ({"prompt": ["a", "b"]}, "prompt"), ({"extra_body": {"messages": ASKED}}, "messages"),
+     ({"echo": True}, "echo"), ({"suffix": "end"}, "suffix"), ({"logprobs": 0}, "logprobs"), ({"best_of": 2}, "best_of")],
+)  # fmt: skip
+def test_what_is_wrong_with_a_text_is_named(client, wrong, param):
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.completions.create(**{"model": "mine", "prompt": "I keep", **wrong})
+    assert refused.value.param == param and refused.value.message.count(param)
+
+
 def test_a_seed_repeats_an_answer_and_limits_hold(client):
     def ask(**more):
         return client.chat.completions.create(model="mine", messages=ASKED, temperature=1.5, max_completion_tokens=12, **more)
@@ -115,7 +126,8 @@ def test_a_longer_talk_begins_where_the_first_answer_ended(client, served):
     "wrong, param",
     [
         ({"messages": []}, "messages"),
-        ({"messages": [{"role": "user", "content": ""}]}, "messages"),
+        *(({"messages": [{"role": "user", "content": nothing}]}, "messages") for nothing in ("", " \n", "\0")),
+        ({"extra_body": {"prompt": "x"}}, "prompt"),  # of the other endpoint
         ({"messages": [*ASKED, {"role": "assistant", "content": "Soup"}]}, "messages"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "messages[0]"),
         ({"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}]}, "messages[0]"),
