@@ -26,6 +26,7 @@ from .web import body_of
 from .worker import Busy, Order, Worker
 
 SEARCHED = 4_000  # characters at the end of a question by which notes are found
+LONGEST_NAME = 100  # characters of an unknown model that are said back
 T = TypeVar("T")
 
 
@@ -143,7 +144,8 @@ class Api:
 
     def _variant(self, name: str) -> Variant:
         if name not in self.variants:
-            raise Refused(404, f"model: no {name!r} here; there are {', '.join(self.variants)}", "model", "model_not_found")
+            known = ", ".join(self.variants)
+            raise Refused(404, f"model: no {name[:LONGEST_NAME]!r} here; there are {known}", "model", "model_not_found")
         return self.variants[name]
 
     def _listed(self, name: str) -> dict[str, Any]:

@@ -73,7 +73,8 @@ class Access:
 
 def bearer(headers: Headers) -> str:
     """The key or token in a request's Authorization header; "" without one."""
-    return headers.get("authorization", "").removeprefix("Bearer ").strip()
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else ""
 
 
 def same(given: str, secret: str) -> bool:

@@ -138,7 +138,7 @@ def read_text(body: Mapping[str, Any]) -> Wanted:
     prompt = prompt[0] if isinstance(prompt, list) and len(prompt) == 1 else prompt
     if not isinstance(prompt, str) or not prompt:
         raise Refused(400, "prompt: expected one text that is not empty; token ids and several texts are not offered", "prompt")
-    return Wanted(TEXT, _model(body), settings, text=_unicode(prompt, "prompt"))
+    return Wanted(TEXT, _model(body), settings, text=prompt)
 
 
 def _joined(talk: Messages) -> Messages:
@@ -164,7 +164,7 @@ def _of_tool(turn: dict[str, str], message: Mapping[str, Any], called: Mapping[s
     """The result of a tool as the user's text: few chat templates know such a role."""
     key = message.get("tool_call_id")
     name = called.get(key) if isinstance(key, str) else None
-    label = _unicode(str(name or message.get("name") or "a tool"), "messages")
+    label = str(name or message.get("name") or "a tool")
     return {"role": "user", "content": f"Result of {label}:\n{turn['content']}"}
 
 
@@ -181,7 +181,7 @@ def _turn(message: Any, where: str) -> dict[str, str]:
         content = ""
     if not isinstance(content, str):
         raise Refused(400, f"{where}.content: expected a text", where)
-    return {"role": role, "content": _unicode(content, where)}
+    return {"role": role, "content": content}
 
 
 def _part(part: Any, where: str) -> str:
@@ -190,15 +190,6 @@ def _part(part: Any, where: str) -> str:
     text = part.get(kind) if kind in ("text", "refusal") else None
     if not isinstance(text, str):
         raise Refused(400, f"{where}.content: the model reads text alone; leave out pictures, sound and files", where)
-    return text
-
-
-def _unicode(text: str, where: str) -> str:
-    """JSON can hold half of a surrogate pair, which is no character."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise Refused(400, f"{where}: not valid Unicode (half of a surrogate pair)", where) from None
     return text
 
 
@@ -246,9 +237,10 @@ def _check_keys(body: Mapping[str, Any]) -> None:
             if not any(value == other and isinstance(value, bool) == isinstance(other, bool) for other in nothing):
                 raise Refused(400, f"{key}: not offered here; {remedy}", key, "unsupported_parameter")
         if key not in NOT_OFFERED and key not in DONE_HERE and key not in UNUSED:
-            given = _unicode(key[:LONGEST_KEY], "a key")
+            given = key[:LONGEST_KEY]
             near = get_close_matches(given.lower().replace("-", "_"), (*DONE_HERE, *NOT_OFFERED), 1, ALIKE)
             if near:
+                given = "".join(letter if letter.isprintable() else "?" for letter in given)
                 raise Refused(400, f"{given}: no such key; is {near[0]} meant?", given, "unknown_parameter")
 
 
@@ -261,7 +253,7 @@ def _stop(value: Any) -> tuple[str, ...]:
         raise Refused(
             400, f"stop: expected a text or a list of at most {MOST_STOPS} texts of up to {LONGEST_STOP} characters", "stop"
         )
-    return tuple(_unicode(stop, "stop") for stop in stops if stop)
+    return tuple(stop for stop in stops if stop)
 
 
 def _flag(body: Mapping[str, Any], key: str) -> bool:

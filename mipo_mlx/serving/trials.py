@@ -15,6 +15,7 @@ from typing import Any
 
 from ..evaluation import blind
 from ..files import append_jsonl, end_torn_line, read_records, to_row, touch_private
+from ..models.chat_template import plain
 from ..recipe import Recipe
 from ..records import BASE, NEITHER, TUNED, VOTES, Ballot, Prompt
 from .api import Api, Variant, gone
@@ -78,7 +79,7 @@ class BlindTest:
     async def ask(self, request: str | None) -> dict[str, Any]:
         """A new trial: two answers to the owner's own request, or, for None, to a held-out one that has no vote yet."""
         own = request is not None
-        text = (request if own else self._draw()).strip()  # type: ignore[union-attr]
+        text = plain(request if own else self._draw()).strip()  # type: ignore[arg-type]
         if not text or len(text) > LONGEST_REQUEST:
             raise Refused(400, f"question: expected a text of at most {LONGEST_REQUEST:,} characters", "question")
         wanted = Wanted(CHAT, self.folder.name, Settings(), [{"role": "user", "content": text}], question=text)

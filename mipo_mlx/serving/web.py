@@ -84,6 +84,9 @@ async def body_of(request: Request, largest: int = LARGEST_BODY) -> dict[str, An
         raise Refused(408, f"the body did not come within {SLOWEST_BODY:g} seconds") from None
     try:
         body = json.loads(data)
+        json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # JSON can hold half of a surrogate pair, which is no character
+        raise Refused(400, "the body is not valid Unicode (half of a surrogate pair)") from None
     except (ValueError, RecursionError):
         raise Refused(400, "the body is no JSON") from None
     if not isinstance(body, dict):

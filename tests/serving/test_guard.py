@@ -102,14 +102,15 @@ def test_an_origin_that_was_let_in_is_told_so(locked):
 
 
 def test_the_key_is_asked_for_everywhere(locked):
-    wrong = ("Bearer s3cre", "Bearer s3cret2", "s3cret é".encode(), "Bearer")
+    wrong = ("Basic s3cret", "s3cret", "Bearer s3cre", "Bearer s3cret2", "s3cret é".encode(), "Bearer")
     for given in ({}, *({"authorization": value} for value in wrong)):
         for path in ("/v1/models", "/v1/models/mine", "/nothing"):
             answer = locked.get(path, headers=given)
             assert code(answer) == (401, "invalid_api_key") and answer.headers["www-authenticate"] == "Bearer"
         assert code(locked.post("/v1/chat/completions", ASK, headers=given)) == (401, "invalid_api_key")
     assert locked.get("/health").json() == {"status": "ok"}
-    assert locked.get("/v1/models", headers={"authorization": "Bearer s3cret"}).status_code == 200
+    for right in ("Bearer s3cret", "bearer s3cret", "BEARER  s3cret"):
+        assert locked.get("/v1/models", headers={"authorization": right}).status_code == 200
 
 
 def test_bodies_that_are_no_request(served):
@@ -118,9 +119,13 @@ def test_bodies_that_are_no_request(served):
 
     for data in (b"", b"{", b"[]", b'"x"', b"\xff\xfe", b"null", b"[" * 100_000, b'{"model": NaN}', b"{}"):
         assert send(data)[0] == 400, data[:20]
-    half = json.dumps({"model": "mine", "messages": [{"role": "user", "content": "x"}]}).replace('"x"', '"\\ud800"')
-    assert send(half.encode())[0] == 400
+    whole = json.dumps({**ASK, "max_tokens": 2, "stop": "x", "tools": [{"note": "y"}]})
+    for part in ('"x"', '"y"', '"user"', '"mine"', f'"{SECRET}"', '"stop"'):  # half of a surrogate pair, by its number and raw
+        for data in (whole.replace(part, '"\\udc80"').encode(), whole.encode().replace(part.encode(), b'"\xed\xa0\x80"')):
+            assert send(data)[0] == 400, data
     assert send(json.dumps({**ASK, "model": "nobody"}).encode()) == (404, "model_not_found")
+    long = httpx.post(f"{served.url}/v1/completions", json={"model": "n" * 500_000, "prompt": "x"}, timeout=30)
+    assert code(long) == (404, "model_not_found") and len(long.text) < 400
     assert send(json.dumps({**ASK, "temperature": float("nan")}).encode())[0] == 400
     assert code(served.get("/nothing"))[0] == 404 and code(served.get("/v1/chat/completions"))[0] == 405
 

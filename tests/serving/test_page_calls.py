@@ -112,3 +112,18 @@ def test_votes_are_kept_and_only_once(own):
         assert vote.prompt[-1] == {"role": "user", "content": vote.request}
     assert votes[1].passages == [SOUP] and votes[1].sources == ["soup.md:3"] and SOUP in votes[1].prompt[0]["content"]
     assert len({vote.request for vote in votes if not vote.own}) == 2  # a held-out question comes once
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/page/profile", '{"text": "- \\ud800", "version": ""}'),
+        ("/page/ask", '{"question": "\\udfff"}'),
+        ("/page/ask", '{"question": "\\u0000 "}'),
+        ("/page/vote", '{"id": "\\ud800", "choice": "first"}'),
+        ("/page/vote", '{"id": [1]}'),
+    ],
+)
+def test_texts_that_are_none_are_refused(served, path, body):
+    answer = served.post(path, headers=token(served), content=body.encode())
+    assert answer.status_code == 400 and answer.json()["error"]["type"] == "invalid_request_error"
