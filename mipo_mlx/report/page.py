@@ -3,7 +3,6 @@
 mipo-mlx report RUN
 """
 
-from dataclasses import dataclass
 from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from markupsafe import Markup
 
 from .. import recipe_loading
 from ..evaluation import blind, outcome, verdict
-from ..evaluation.outcome import Fresh, Outcome
+from ..evaluation.outcome import Outcome
 from ..export import results
 from ..export.system import without_profile
 from ..files import rounds, write_text
@@ -26,63 +25,6 @@ from .figures import shade, size
 OUTCOMES = {verdict.WORKED: "better", verdict.WENT_WRONG: "worse"}  # how the verdict begins, and the colour beside it
 UNTRAINED = "Not evaluated yet: training is not finished; mipo-mlx train with this run's recipe goes on with it."
 UNEVALUATED = "Not evaluated yet: run mipo-mlx eval on this run."
-Words = list[tuple[str, int, str]]  # (text, depth of the shade, tip)
-
-
-@dataclass(frozen=True)
-class Example:
-    """A request of the gallery with both models' answers."""
-
-    request: str
-    context: str
-    base: Words
-    tuned: Words
-
-
-@dataclass(frozen=True)
-class Page:
-    """What the page shows. A part whose file is missing is empty."""
-
-    name: str
-    model: str
-    created: str  # a date
-    headline: str  # the verdict in words alone
-    verdict: str  # with its figures; "" where the headline is all there is
-    colour: str  # beside the headline: better, worse or open
-    scenes: list[opening.Scene]
-    origin: str  # of the scenes
-    advice: str  # what to do now
-    added: str  # what training adds over retrieval alone
-    tiles: list[measures.Tile]
-    about: str
-    apart_by: str  # what an answer is matched with: the context or, where there is none, the request
-    gained: list[measures.Row]
-    left_out: list[int]  # of evaluation.choices
-    no_interval: list[str]
-    costs: list[measures.Row]
-    fresh: Fresh | None
-    scope: str  # of the fresh answers
-    likelier: str
-    judge: str
-    judged: str
-    blind: str  # what the owner's blind votes came to
-    in_use: list[str]
-    baselines: list[tuple[str, comparisons.Cells]]
-    drift: str
-    kinds: list[tuple[str, comparisons.Cells]]
-    leak: signs.LeakTest | None
-    signs: list[signs.Sign]
-    charts: list[curves.Chart]
-    validated: bool  # whether there are validation pairs
-    pmi: list[curves.Chart]
-    gallery: list[Example]
-    data: list[record.Listing]
-    skipped: list[tuple[str, str]]  # (file, why it could not be read)
-    ways: list[record.Way]
-    without_profile: str  # that the exported files carry none
-    record: list[record.Listing]
-    recipe: str
-    hashes: list[tuple[str, str]]  # (file, SHA-256)
 
 
 def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
@@ -100,11 +42,11 @@ def render(folder: Path, recipe: Recipe) -> str:
     environment.filters["sentence"] = lambda text: text[:1].upper() + text[1:]  # capitalize would turn SHA into Sha
     page = environment.from_string(here.joinpath("page.html").read_text(encoding="utf-8"))
     css = Markup(here.joinpath("page.css").read_text(encoding="utf-8"))
-    return page.render(css=css, **vars(contents(folder, recipe))).lstrip()
+    return page.render(css=css, **contents(folder, recipe)).lstrip()
 
 
-def contents(folder: Path, recipe: Recipe) -> Page:
-    """Everything that the page shows."""
+def contents(folder: Path, recipe: Recipe) -> dict[str, Any]:
+    """Everything that page.html shows, by its names there. A part whose file is missing is empty."""
     manifest = record.read(folder / "manifest.json")
     trained, stages = record.trained(manifest), manifest.get("stages", {})
     ended = len(trained) == recipe.rounds or any(summary.get("ends_rounds") for summary in trained)
@@ -122,7 +64,7 @@ def contents(folder: Path, recipe: Recipe) -> Page:
     headline = verdict.headline(result)
     warnings = signs.signs(result, rows, pairs, trained, recipe)
     unread = record.read(folder / "sources.json").get("files", {}).get("skipped", [])
-    return Page(
+    return dict(
         name=recipe.name or folder.name,
         model=recipe.model,
         created=manifest.get("created", "").split("T")[0],
@@ -155,7 +97,7 @@ def contents(folder: Path, recipe: Recipe) -> Page:
         charts=curves.training_charts(rows, candidates, recipe.training, kept),
         validated=any(metrics.of_validation(row) for row in rows),
         pmi=curves.pmi_charts(fresh, pairs),
-        gallery=[Example(e.request, e.context, shade(e.base.words), shade(e.tuned.words)) for e in result.gallery],
+        gallery=[(e.request, e.context, shade(e.base.words), shade(e.tuned.words)) for e in result.gallery],
         data=record.data(folder),
         skipped=[(row["file"], row["why"]) for row in unread],
         ways=[] if unfinished else record.ways(folder),

@@ -95,8 +95,8 @@ def test_abilities_and_requirements_are_shown_without_fresh_answers_too(tmp_path
     result["preferences"] = stated
     write_json(folder / "eval.json", result)
     page = stage.contents(folder, RECIPE)
-    assert [row.label for row in page.costs] == ["Questions answered right"]
-    after = [row.after.value for row in page.gained if row.label.startswith(("Respects", "Meets", "..."))]
+    assert [row.label for row in page["costs"]] == ["Questions answered right"]
+    after = [row.after.value for row in page["gained"] if row.label.startswith(("Respects", "Meets", "..."))]
     assert after == ["0.40", "0.40", "0.40", "0.50", "-0.21", "0.37", "0.19"]
     text = stage.render(folder, RECIPE)
     assert "0.021 nats a token" in text and "fresh answers of both models" not in text
@@ -229,27 +229,27 @@ def test_every_round_is_shown_and_why_the_last_was_left_out(tmp_path):
     folder = make_finished(tmp_path, hostile=False)
     two_rounds(folder)
     shown = stage.contents(folder, RECIPE.model_copy(update={"rounds": 3}))
-    [rounds] = [listing.rows for listing in shown.record if listing.title == "Rounds"]
+    [rounds] = [listing.rows for listing in shown["record"] if listing.title == "Rounds"]
     why = "held-out information no longer grew in round 2"
     assert rounds[1:] == [(2, f"0.5460 before, 0.5600 after; the last one: {why}"), (3, f"left out: {why}")]
-    [dropped] = [listing.rows for listing in shown.data if listing.title == "Pairs dropped"]
+    [dropped] = [listing.rows for listing in shown["data"] if listing.title == "Pairs dropped"]
     assert dropped == [("train, min pmi", 5), ("round 2, train, min pmi", 33)]
-    assert [chart.title for chart in shown.pmi][1:] == [f"Pairs of round {n} to train on, before the filter" for n in (1, 2)]
-    [sign] = [sign for sign in shown.signs if sign.failure == "Pairs say nothing"]
+    assert [chart.title for chart in shown["pmi"]][1:] == [f"Pairs of round {n} to train on, before the filter" for n in (1, 2)]
+    [sign] = [sign for sign in shown["signs"] if sign.failure == "Pairs say nothing"]
     assert sign.bad and "90% (round 2)" in sign.seen
     one = stage.contents(make_finished(tmp_path / "one"), RECIPE.model_copy(update={"rounds": 2}))
-    assert [listing.rows for listing in one.record if listing.title == "Rounds"][0][1] == (2, "not trained yet")
+    assert [listing.rows for listing in one["record"] if listing.title == "Rounds"][0][1] == (2, "not trained yet")
 
 
 def test_curves_break_where_a_round_begins_and_the_kept_step_is_marked(tmp_path):
     folder = make_finished(tmp_path, hostile=False)
-    [loss, *_] = stage.contents(folder, RECIPE).charts
+    [loss, *_] = stage.contents(folder, RECIPE)["charts"]
     assert loss.drawing.count("<polyline") == 2
     place = (18 / 24) * (charts.WIDTH - charts.LEFT - charts.RIGHT) + charts.LEFT
     assert f'class="reference" x1="{place:.1f}" x2="{place:.1f}"' in loss.drawing and ">kept</text>" in loss.drawing
     assert loss.drawing.index("untrained</text>") > loss.drawing.rindex("<circle")  # names lie over the curves
     two_rounds(folder)
-    [loss, *_] = stage.contents(folder, RECIPE.model_copy(update={"rounds": 2})).charts
+    [loss, *_] = stage.contents(folder, RECIPE.model_copy(update={"rounds": 2}))["charts"]
     assert loss.drawing.count("<polyline") == 4
     place = (18 / 30) * (charts.WIDTH - charts.LEFT - charts.RIGHT) + charts.LEFT  # the second round's weights do not count
     assert f'class="reference" x1="{place:.1f}" x2="{place:.1f}"' in loss.drawing
