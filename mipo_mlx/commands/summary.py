@@ -21,8 +21,7 @@ TOO_SMALL = (
 def evaluation(run: Run) -> str:
     """One everyday request with the answers, the verdict and the headline figures of eval.json."""
     from ..evaluation import outcome
-    from ..evaluation.statistics import figure, show
-    from ..evaluation.verdict import rows
+    from ..report import measures
     from ..report.comparisons import baselines, in_use, second_opinions, votes
     from ..report.opening import scenes
 
@@ -31,8 +30,9 @@ def evaluation(run: Run) -> str:
     for scene in scenes(result)[:1]:
         lines = [scene.request, *(f"  {who}: {' '.join(text.split())}" for who, text in scene.answers), ""]
     lines.append(result.verdict)
-    for row in rows(result):
-        lines.append(f"  {row.label:44s} {figure(row.before, row.form):>7s} -> {show(row.after, row.form)}")
+    for label, before, after in measures.brief(result):
+        interval = f" ({after.interval})" if after.interval else ""
+        lines.append(f"  {label:46s} {before:>7s} -> {after.value}{interval}")
     lines += [f"  {line}" for line in in_use(result.use)]
     if judged := result.judged:
         lines += [f"  {judged.judge}: {votes(judged)}", *(f"  {line}" for line in second_opinions(judged))]

@@ -285,6 +285,11 @@ class Outcome:
     settings: dict[str, Any] = field(default_factory=dict)  # the recipe's `evaluation`, as it was for these figures
 
     @property
+    def apart_by(self) -> str:
+        """What an answer is matched with: its context or, in pairs that name none, its request."""
+        return "context" if self.heldout is None or self.heldout.contexts else "request"
+
+    @property
     def remembered(self) -> Remembered | None:
         """The result with memory; None where it was not measured."""
         return self.use.memory if self.use else None

@@ -23,6 +23,7 @@ class Spec:
 
 @dataclass(frozen=True)
 class Row:
+    key: str
     label: str
     note: str
     before: Shown
@@ -88,6 +89,9 @@ USE = (
     Spec("distracted", "... behind passages of two other notes", ".2f", "the same requests with those two before the right one", 1),
     Spec("lost_to_distractors", "... lost by these", ".2f", "the difference", -1),
 )
+# Of all measures, those that a terminal shows.
+BRIEF = ("identified", "undistracted", "distracted", "accuracy", "information", "margin", "loss", "tokens", "perplexity", "parroting",
+         "self_bleu", "ability", "preferences", "checkable")  # fmt: skip
 PMI = Spec("pmi_per_token", "PMI, nats per token", ".3f", "how much likelier the {apart_by} makes a token, to the base", 1)
 SHARES = (
     "ability",
@@ -104,14 +108,17 @@ SHARES = (
 )
 
 
+def won(outcome: Outcome) -> list[Tile]:
+    """How often the tuned model's answers fit better."""
+    opinions = {"Comparisons won, both with your notes": outcome.with_notes, "Comparisons won": outcome.fit}
+    rates = {label: opinion.win_rate for label, opinion in opinions.items() if opinion and opinion.win_rate}
+    return [Tile(label, "50%", show(rate, ".0%"), against_chance(rate)) for label, rate in rates.items()]
+
+
 def tiles(outcome: Outcome) -> list[Tile]:
     """The few figures to see first."""
-    fit, fresh = outcome.fit, outcome.fresh
+    fresh, shown = outcome.fresh, won(outcome)
     wanted: list[tuple[Metrics, Spec]] = []
-    shown = []
-    for label, opinion in (("Comparisons won, both with your notes", outcome.with_notes), ("Comparisons won", fit)):
-        if opinion and opinion.win_rate:
-            shown.append(Tile(label, "50%", show(opinion.win_rate, ".0%"), against_chance(opinion.win_rate)))
     if fresh:
         k = fresh.choices[0] if fresh.choices else 0
         by = "embedding" if f"identified_by_embedding_{k}" in fresh.metrics else "base"
@@ -128,27 +135,33 @@ def tiles(outcome: Outcome) -> list[Tile]:
     return shown
 
 
-def gained(outcome: Outcome, apart_by: str) -> list[Row]:
+def gained(outcome: Outcome) -> list[Row]:
     """What the tuned model does better: on held-out pairs, and in fresh answers."""
-    rows = table(outcome.heldout.metrics, HELDOUT, apart_by, {}) if outcome.heldout else []
+    rows = table(outcome.heldout.metrics, HELDOUT, outcome) if outcome.heldout else []
     fresh = outcome.fresh
     in_use = outcome.use.distractors if outcome.use else {}
     chosen = outcome.preferences.metrics if outcome.preferences else {}
     metrics = {**(fresh.metrics if fresh else {}), **in_use, **chosen, **checked(outcome.checkable)}
     specs = (*(_identified(fresh) if fresh else ()), *USE, *PREFERENCES, *REQUIREMENTS, PMI)
-    return rows + table(metrics, specs, apart_by, questions(outcome))
+    return rows + table(metrics, specs, outcome)
 
 
-def costs(outcome: Outcome, apart_by: str) -> list[Row]:
+def costs(outcome: Outcome) -> list[Row]:
     """What the training cost: length, odd text, parroting, general ability."""
     abilities, fresh = outcome.abilities, outcome.fresh
     metrics = {**(fresh.metrics if fresh else {}), **(abilities.metrics if abilities else {})}
-    return table(metrics, COSTS, apart_by, questions(outcome))
+    return table(metrics, COSTS, outcome)
 
 
-def table(metrics: Metrics, specs: tuple[Spec, ...], apart_by: str, questions: dict[str, int]) -> list[Row]:
-    """Rows of the measures that exist. questions: how many a measure is a mean of, where it has questions of its own."""
-    rows = []
+def brief(outcome: Outcome) -> list[tuple[str, str, Shown]]:
+    """(label, before, after) of what a terminal shows."""
+    rows = [row for row in (*gained(outcome), *costs(outcome)) if row.key.startswith(BRIEF)]
+    return [*((tile.label, tile.before, tile.after) for tile in won(outcome)), *((r.label, r.before.value, r.after) for r in rows)]
+
+
+def table(metrics: Metrics, specs: tuple[Spec, ...], outcome: Outcome) -> list[Row]:
+    """Rows of the measures that exist."""
+    rows, asked = [], questions(outcome)
     for spec in specs:
         measure = metrics.get(spec.key)
         if measure is None:
@@ -157,11 +170,12 @@ def table(metrics: Metrics, specs: tuple[Spec, ...], apart_by: str, questions: d
         points = [value for side in sides for value in (side.value, *(side.interval or ())) if value is not None]
         share = spec.key.startswith(SHARES)  # the axis of a share reaches to 1, another one to the largest value
         span = (min(0.0, *points), max(1.0 if share else 0.0, *points))
-        counted = f"; {questions[spec.key]} questions" if spec.key in questions else ""
+        counted = f"; {asked[spec.key]} questions" if spec.key in asked else ""
         rows.append(
             Row(
+                key=spec.key,
                 label=spec.label,
-                note=spec.note.format(apart_by=apart_by) + counted,
+                note=spec.note.format(apart_by=outcome.apart_by) + counted,
                 before=show(sides[0], spec.form),
                 after=show(sides[1], spec.form),
                 change=show(measure.change, "+.1%" if measure.relative else f"+{spec.form}"),

@@ -55,7 +55,6 @@ def contents(folder: Path, recipe: Recipe) -> dict[str, Any]:
     evaluated = (folder / "eval.json").exists() and not unfinished and (not stages or "evaluation" in stages)
     result = outcome.read(folder) if evaluated else Outcome(recipe.model, verdict=UNTRAINED if unfinished else UNEVALUATED)
     heldout, fresh, judged = result.heldout, result.fresh, result.judged
-    apart_by = "context" if not heldout or heldout.contexts else "request"
     likelier = fresh.log_ratio_per_answer.value if fresh else None
     rows, pairs = metrics.read(folder), [record.read(path) for path in rounds(folder, "pairs.json")]
     candidates = heldout.candidates if heldout else recipe.pairs.candidates
@@ -77,11 +76,11 @@ def contents(folder: Path, recipe: Recipe) -> dict[str, Any]:
         advice=opening.advice(folder, result, colour, warnings),
         tiles=measures.tiles(result),
         about=_about(result, manifest),
-        apart_by=apart_by,
-        gained=measures.gained(result, apart_by),
+        apart_by=result.apart_by,
+        gained=measures.gained(result),
         left_out=fresh.choices_left_out if fresh else [],
         no_interval=measures.no_interval(result),
-        costs=measures.costs(result, apart_by),
+        costs=measures.costs(result),
         fresh=fresh,
         scope=measures.scope(fresh),
         likelier="" if likelier is None else f"{likelier:.1f}",

@@ -138,13 +138,8 @@ def _trivial(outcome: Outcome, rows: Rows) -> Sign | None:
     mean = sum(early) / len(early)
     seen = f"reward accuracy {mean:.2f} in the first quarter of the training"
     hard = "take pairs.negatives: {hard_context: 1.0}"
-    remedy = hard if _has_contexts(outcome) else "take rejected answers that are harder to tell apart"
+    remedy = hard if outcome.apart_by == "context" else "take rejected answers that are harder to tell apart"
     return Sign("Negatives are trivial", seen, mean >= TRIVIAL, remedy)
-
-
-def _has_contexts(outcome: Outcome) -> bool:
-    """Whether answers are told apart by contexts; there are none in pairs that name none, and in runs of prompts alone."""
-    return outcome.heldout is None or outcome.heldout.contexts > 0
 
 
 def _uninformative(outcome: Outcome, pairs: Rows) -> Sign | None:
@@ -157,7 +152,7 @@ def _uninformative(outcome: Outcome, pairs: Rows) -> Sign | None:
     if not shares:
         return None
     each = ", ".join(f"{share:.0%}" + (f" (round {number})" if len(pairs) > 1 else "") for number, share in shares.items())
-    given = "context" if _has_contexts(outcome) else "request"
+    given = outcome.apart_by
     seen = f"in {each} of the sampled pairs the {given} makes its own answer less likely than a wrong one does"
     remedy = "use contexts that say more: longer ones, or other notes" if given == "context" else "use requests that differ more"
     return Sign("Pairs say nothing", seen, max(shares.values()) > UNINFORMATIVE, remedy)

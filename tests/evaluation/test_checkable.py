@@ -183,7 +183,7 @@ def test_the_stage_counts_what_was_met_told_and_untold(tmp_path, tiny_folder, mo
     assert result["kinds"]["a question"] == {"requests": 1, "before": 0.0, "after": 0.0} and summary["checkable"]["after"] > 0
     told = runs_summary.evaluation(runs.Run(folder, settings))
     share = f"{expected['Bake!']:.2f}"
-    assert re.search(rf"stated requirements met +{share} -> {share} \[", told)
+    assert re.search(rf"Meets a stated requirement +{share} -> {share} \(", told)
     assert re.search(rf"\.\.\. of kinds that .+ {met:.2f} -> {met:.2f}\n", told + "\n")
 
 
