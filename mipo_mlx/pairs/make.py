@@ -61,7 +61,6 @@ class Sampled:
 
     built: Built
     grids: list[Grid]
-    cut: int  # contexts that were shortened to fit the model's window
     speed: dict[str, Any]  # of this call, and which other devices made how many grids
 
 
@@ -83,7 +82,7 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter, round_number: int = 1)
     pairs = sampled.built.pairs
     if named:
         pairs = under_named_reference(pairs, recipe.training.reference, reporter)
-    overview = summarize(sampled.built, sampled.grids, sampled.cut, digest(folder, recipe))
+    overview = summarize(sampled.built, sampled.grids, digest(folder, recipe))
     write_records(folder / of_round("pairs.jsonl", round_number), pairs)
     write_json(folder / of_round("pairs.json", round_number), asdict(overview))
     report(sampled.built, overview, reporter, round_number)
@@ -107,7 +106,7 @@ def from_file(folder: Path, recipe: Recipe, reporter: Reporter) -> Sampled:
     warn_of_spared("pairs", tally, reporter)
     loaded = load(recipe.model)
     write_jsonl(folder / "samples.jsonl", [])
-    return Sampled(Built(with_reference(pairs, loaded.model, reporter)), [], 0, {})
+    return Sampled(Built(with_reference(pairs, loaded.model, reporter)), [], {})
 
 
 def from_notes(folder: Path, recipe: Recipe, reporter: Reporter, round_number: int) -> Sampled:
@@ -134,7 +133,7 @@ def from_notes(folder: Path, recipe: Recipe, reporter: Reporter, round_number: i
         with adapters.disabled(loaded.model):
             built.pairs = with_reference(built.pairs, loaded.model, reporter)
     ask.warn_of_cuts(reporter)
-    return Sampled(built, grids, len(ask.cut), speed)
+    return Sampled(built, grids, speed)
 
 
 @dataclass

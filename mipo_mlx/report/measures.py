@@ -90,8 +90,10 @@ USE = (
     Spec("lost_to_distractors", "... lost by these", ".2f", "the difference", -1),
 )
 # Of all measures, those that a terminal shows.
-BRIEF = ("identified", "undistracted", "distracted", "accuracy", "information", "margin", "loss", "tokens", "perplexity", "parroting",
-         "self_bleu", "ability", "preferences", "checkable")  # fmt: skip
+BRIEF = (
+    "identified", "undistracted", "distracted", "accuracy", "information", "margin", "loss", "tokens", "perplexity", "parroting",
+    "self_bleu", "ability", "preferences", "checkable",
+)  # fmt: skip
 PMI = Spec("pmi_per_token", "PMI, nats per token", ".3f", "how much likelier the {apart_by} makes a token, to the base", 1)
 SHARES = (
     "ability",

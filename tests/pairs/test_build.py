@@ -306,7 +306,7 @@ def test_every_answer_is_kept_or_counted():
 def test_summary():
     grids = [make_grid(n) for n in range(6)] + [replace(make_grid(n, HELDOUT), id=6 + n) for n in range(2)]
     built = made(grids, filters={**OFF, "min_pmi": 1.0})
-    summary = asdict(summarize(built, grids, cut=3))
+    summary = asdict(summarize(built, grids))
     assert summary["pairs"] == {TRAIN: len(built.pairs) - 10, "validation": 0, HELDOUT: 10}
     assert sum(summary["dropped"][TRAIN].values()) == 30 - summary["pairs"][TRAIN]
     kept = [pair for pair in built.pairs if pair.split == TRAIN]
@@ -314,22 +314,10 @@ def test_summary():
     assert found["negatives"] == len(kept)
     assert found["mean"] == pytest.approx(sum(pair.pmi[0] for pair in kept) / len(kept), abs=1e-4)
     assert found["mean_per_token"] == pytest.approx(found["mean"] / 9, abs=1e-4)
-    assert summary["lengths"][TRAIN] == {"chosen": 9.0, "rejected": 9.0}
-    assert summary["contexts_cut"] == 3
     bars = summary["histogram"]
     assert len(bars["edges"]) == len(bars[TRAIN]) + 1
     assert (sum(bars[TRAIN]), sum(bars["validation"]), sum(bars[HELDOUT])) == (30, 0, 10)
-    assert summary["grids"][TRAIN]["grids"] == 6 and summary["grids"]["validation"]["information"] is None
-
-
-def test_information_is_log_k_where_answers_give_their_context_away():
-    import math
-
-    grid = make_grid()
-    certain = replace(grid, scores=[[0.0 if i == j else -100.0 for j in range(5)] for i in range(5)])
-    assert summarize(made([certain]), [certain], 0).grids[TRAIN].information == pytest.approx(math.log(5), abs=1e-4)
-    alike = replace(grid, scores=[[-7.0] * 5] * 5)
-    assert summarize(made([alike]), [alike], 0).grids[TRAIN].information == pytest.approx(0)
+    assert summary["grids"][TRAIN] == {"grids": 6, "behind": [6, 0, 0]}
 
 
 def shown(prompt, context):

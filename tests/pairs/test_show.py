@@ -25,7 +25,7 @@ def test_pairs_stand_side_by_side(tmp_path):
     grids = [make_grid(n) for n in range(3)]
     built = made(grids, filters={**OFF, "min_pmi": 0.5}, candidates=3)
     write_records(tmp_path / "pairs.jsonl", built.pairs)
-    write_json(tmp_path / "pairs.json", asdict(summarize(built, grids, 0)))
+    write_json(tmp_path / "pairs.json", asdict(summarize(built, grids)))
     text = shown(tmp_path, count=3)
     first = min(built.pairs, key=lambda pair: (min(pair.pmi), pair.id))
     assert f"PMI {first.pmi[0]:+.2f} nats" in text and f"{first.source}:{first.line}" in text
@@ -44,7 +44,7 @@ def test_a_passage_said_back_has_no_pmi_of_another_answer(tmp_path):
     grids = [make_grid()]
     built = made(grids, candidates=3)
     built.pairs = [replace(pair, kinds=[pair.kinds[0], SAID_BACK], pmi=[1.5, -77.25]) for pair in built.pairs]
-    summary = asdict(summarize(built, grids, 0))
+    summary = asdict(summarize(built, grids))
     assert [found["mean"] for found in summary["pmi"]["train"].values()] == [1.5] and SAID_BACK not in summary["pmi"]["train"]
     write_records(tmp_path / "pairs.jsonl", built.pairs)
     write_json(tmp_path / "pairs.json", summary)
