@@ -177,10 +177,6 @@ def numbered_rows(path: Path) -> Iterator[tuple[int, Any]]:
         yield number, row
 
 
-def to_row(record: Any) -> dict[str, Any]:
-    return asdict(record)
-
-
 def read_records(path: Path, kind: type[T]) -> list[T]:
     """Records of one kind; columns that we do not know are left alone, so files made elsewhere can carry more."""
     known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
@@ -189,7 +185,7 @@ def read_records(path: Path, kind: type[T]) -> list[T]:
 
 
 def write_records(path: Path, records: list[Any]) -> None:
-    write_jsonl(path, [to_row(record) for record in records])
+    write_jsonl(path, [asdict(record) for record in records])
 
 
 def is_whole(path: Path) -> bool:
@@ -231,6 +227,11 @@ def truncate_jsonl(path: Path, keep: int) -> None:
 def sha256(path: Path) -> str:
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def size(path: Path) -> int:
+    """The bytes of a file, or of all files in a folder."""
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) if path.is_dir() else path.stat().st_size
 
 
 def inode(path: Path) -> tuple[int, int] | None:

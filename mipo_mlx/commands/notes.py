@@ -8,12 +8,11 @@ A click writes notes-choice.jsonl in the folder of the run. `pairs`, `train`, th
 
 import textwrap
 from collections.abc import Iterator
-from pathlib import Path
 
 from ..progress import Reporter
 from ..run import Run
 from ..sources.listing import Listing
-from ..sources.own_choice import OwnChoice
+from ..sources.own_choice import FILE, OwnChoice
 from .notes_review import Review
 
 WIDTH = 132  # columns of the terminal's text, at most
@@ -57,10 +56,4 @@ def show(run: Run, reporter: Reporter, text: bool, browser: bool) -> str:
     count = len(review.own.rows())
     if not count:
         return "nothing is chosen by hand; `mipo-mlx train` takes the notes as they are ranked"
-    return f"{count} choice{'s' * (count != 1)} in {_file(run)}; `mipo-mlx train` heeds them"
-
-
-def _file(run: Run) -> Path:
-    from ..sources.own_choice import FILE
-
-    return run.folder / FILE
+    return f"{count} choice{'s' * (count != 1)} in {run.folder / FILE}; `mipo-mlx train` heeds them"

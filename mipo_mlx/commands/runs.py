@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .. import run as runs
 from ..errors import Failure, UserError
-from ..files import read_json
+from ..files import read_json, size
 from ..progress import Reporter
 from . import nightly
 from .options import RunOptions
@@ -49,11 +49,6 @@ def _row(folder: Path) -> Row:
     except UserError:
         state, verdict, created = "of another version", "", ""
     return Row(folder.name, state, verdict, size(folder), created)
-
-
-def size(path: Path) -> int:
-    """The bytes of a file, or of all files in a folder."""
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) if path.is_dir() else path.stat().st_size
 
 
 def _busy(folder: Path) -> bool:

@@ -1,16 +1,13 @@
 """What a finished command prints: the figures before and after, where every file lies, and how to use the result."""
 
 from pathlib import Path
-from shlex import quote
 
 from ..errors import UserError
-from ..export import results
-from ..export.results import REQUEST, modelfile_source
 from ..export.system import without_profile
+from ..files import size
 from ..models.load import EMBEDDED
 from ..run import Run, existing_run
 from .options import RunOptions
-from .runs import size
 
 TOO_SMALL = (
     f"{EMBEDDED} has 135M parameters. They are enough to learn which note an answer belongs to: see the figures above. They are\n"
@@ -72,22 +69,9 @@ def files(run: Run) -> str:
 
 def usage(run: Run) -> str:
     """The commands that use the result."""
-    lost = results.lost(run.folder)
+    from ..report.record import ways
 
-    def share(name: str) -> str:
-        return f"   # {results.kept(lost[name])}" if lost.get(name, 0) > results.LIMIT else ""
-
-    lines = ["use it", f"  mipo-mlx chat {quote(str(run.folder))}"]
-    models = sorted(results.exported_models(run.folder), key=lambda path: lost.get(path.name, 0))
-    if models:
-        lines.append(f"  llama-cli -m {quote(str(models[0]))}{share(models[0].name)}")
-    if models and (run.folder / "Modelfile").exists():
-        source = modelfile_source(run.folder)
-        lines.append(
-            f"  ollama create {results.ollama_name(run.folder.name)} -f {quote(str(run.folder / 'Modelfile'))}{share(source)}"
-        )
-    if (run.folder / "fused").exists():
-        lines.append(f"  mlx_lm.generate --model {quote(str(run.folder / 'fused'))} --prompt '{REQUEST}'{share('fused')}")
+    lines = ["use it", *(f"  {way.command}{f'   # {way.kept}' if way.bad else ''}" for way in ways(run.folder))]
     if bare := without_profile(run.folder, run.recipe):
         lines.append(bare)
     return "\n".join(lines)

@@ -27,7 +27,6 @@ from ..files import (
     of_round,
     read_json,
     read_records,
-    to_row,
     truncate_jsonl,
     updates,
     write_json,
@@ -180,7 +179,7 @@ def share(folder: Path, recipe: Recipe, part: Share, have: Iterable[int], out: C
     out([header(part, Origin.of(recipe))])
     for number in part.numbers(len(chunks.plans)):
         if not there.issuperset(plan.id for plan in chunks.plans[number]):
-            out([to_row(grid) for grid in chunks.sampled(number)])
+            out([asdict(grid) for grid in chunks.sampled(number)])
 
 
 def write_missing(folder: Path, recipe: Recipe, reporter: Reporter) -> None:
@@ -230,7 +229,7 @@ def sample_grids(path: Path, plans: list[Plan], sampler: Sampler, parts: Parts |
             grids = taken(chunk, parts, sampler.ask) if parts else None
             if grids:
                 bar.skip(sum(map(len, chunk)))
-            append_jsonl(path, [to_row(grid) for grid in grids or chunks.sampled(number, lambda: bar.advance(1))])
+            append_jsonl(path, [asdict(grid) for grid in grids or chunks.sampled(number, lambda: bar.advance(1))])
     return chunks.speed
 
 

@@ -66,7 +66,7 @@ def counts(values: dict[str, Any] | None, prefix: str = "") -> list[tuple[str, i
     return sorted(rows, key=lambda row: -row[1])
 
 
-def size(octets: int) -> str:
+def in_words(octets: int) -> str:
     """1234567 -> '1.2 MB'."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if octets >= scale:

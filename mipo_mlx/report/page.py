@@ -20,7 +20,7 @@ from ..progress import Reporter, duration
 from ..recipe import Evaluation, Recipe
 from ..training import metrics
 from . import comparisons, curves, measures, opening, record, signs
-from .figures import shade, size
+from .figures import in_words, shade
 
 OUTCOMES = {verdict.WORKED: "better", verdict.WENT_WRONG: "worse"}  # how the verdict begins, and the colour beside it
 UNTRAINED = "Not evaluated yet: training is not finished; mipo-mlx train with this run's recipe goes on with it."
@@ -31,7 +31,7 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
     """Write report.html from what the earlier stages left in `folder`."""
     text = render(folder, recipe)
     write_text(folder / "report.html", text)
-    reporter.conclude(f"  {folder / 'report.html'}: {size(len(text.encode()))}, open it in a browser")
+    reporter.conclude(f"  {folder / 'report.html'}: {in_words(len(text.encode()))}, open it in a browser")
     return {"bytes": len(text.encode())}
 
 

@@ -6,10 +6,10 @@ from shlex import quote
 from typing import Any
 
 from ..export import results
-from ..files import read_json, rounds
+from ..files import read_json, rounds, size
 from ..progress import duration
 from ..recipe import Recipe
-from .figures import counts, size
+from .figures import counts, in_words
 
 SPLITS = ("train", "validation", "heldout")
 LARGE = ("fused", "adapters", "checkpoints", "sft")  # folders that are listed with their size
@@ -72,7 +72,7 @@ def data(folder: Path) -> list[Listing]:
 
 
 def ways(folder: Path) -> list[Way]:
-    """The ways to use the result that this run has files for."""
+    """The ways to use the result that this run has files for; of several GGUF files, the one that keeps most comes first."""
     lost = results.lost(folder)
 
     def way(what: str, command: str, source: str = "") -> Way:
@@ -81,7 +81,7 @@ def ways(folder: Path) -> list[Way]:
         return Way(what, command, kept, share is not None and share > results.LIMIT)
 
     every = [way("Talk to it here", f"mipo-mlx chat {quote(str(folder))}")]
-    for gguf in results.exported_models(folder):
+    for gguf in sorted(results.exported_models(folder), key=lambda path: lost.get(path.name, 0)):
         every.append(way("llama.cpp", f"llama-cli -m {quote(str(gguf))}", gguf.name))
     if (folder / "Modelfile").exists():
         name, path = results.ollama_name(folder.name), quote(str(folder / "Modelfile"))
@@ -98,10 +98,10 @@ def record(folder: Path, manifest: dict[str, Any], recipe: Recipe) -> list[Listi
     stages: list[tuple[Any, Any]] = [(stage, duration(spent)) for stage, spent in seconds(manifest)]
     peak = max((summary.get("peak_memory", 0) for summary in summaries), default=0)
     if peak:
-        stages.append(("peak memory of training", size(peak)))
+        stages.append(("peak memory of training", in_words(peak)))
     machine = [(key, manifest[key]) for key in ("device", "seed") if key in manifest] + list(manifest.get("versions", {}).items())
     listed = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".") and path.name != "report.html"]
-    sizes = [(path.name, size(_octets(path))) for path in listed if path.is_file() or path.name.split("-")[0] in LARGE]
+    sizes = [(path.name, in_words(size(path))) for path in listed if path.is_file() or path.name.split("-")[0] in LARGE]
     listings = [
         Listing(
             "Rounds",
@@ -138,7 +138,3 @@ def _round(summary: dict[str, Any]) -> str:
     first, best = summary.get("first_loss"), summary.get("best_loss")
     losses = f"{first:.4f} before, {best:.4f} after" if first is not None and best is not None else "not measured"
     return losses + (f"; the last one: {summary['ends_rounds']}" if summary.get("ends_rounds") else "")
-
-
-def _octets(path: Path) -> int:
-    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) if path.is_dir() else path.stat().st_size

@@ -5,7 +5,9 @@ changed. What memory told with a question comes back as `mipo_sources`: in the r
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+import hashlib
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -16,10 +18,11 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from ..errors import UserError
+from ..memory.index import Entry
+from ..memory.retrieve import Match
 from ..models.prompts import encode_text
 from ..records import BASE, TUNED
 from .assistant import TOP_P, Assistant, Background
-from .passages import Passages
 from .protocol import DONE, TEXT, Refused, Reply, Wanted, event, read_chat, read_text
 from .renewal import is_removed
 from .web import body_of
@@ -27,6 +30,7 @@ from .worker import Busy, Order, Worker
 
 SEARCHED = 4_000  # characters at the end of a question by which notes are found
 LONGEST_NAME = 100  # characters of an unknown model that are said back
+MOST_PASSAGES = 1_000  # that can be opened; the oldest go first
 T = TypeVar("T")
 
 
@@ -41,6 +45,30 @@ class Variant:
 def variants(run: str) -> dict[str, Variant]:
     """The names under which a run answers."""
     return {run: Variant(TUNED), f"{run}:no-notes": Variant(TUNED, notes=False), f"{run}:base": Variant(BASE)}
+
+
+class Passages:
+    """The last passages that went with answers. Clients get their places and keys, and the page opens the text by its key."""
+
+    def __init__(self) -> None:
+        self._shown: OrderedDict[str, Entry] = OrderedDict()
+
+    def remember(self, matches: Iterable[Match]) -> list[dict[str, Any]]:
+        """Sources for a reply, the best first: file, line, score, and the key of the text."""
+        rows = []
+        for match in matches:
+            entry = match.entry
+            key = hashlib.sha256(f"{match.place}\n{entry.text}".encode()).hexdigest()[:16]
+            self._shown[key] = entry
+            self._shown.move_to_end(key)
+            rows.append({"file": entry.source, "line": entry.line, "score": round(float(match.score), 4), "key": key})
+        while len(self._shown) > MOST_PASSAGES:
+            self._shown.popitem(last=False)
+        return rows
+
+    def find(self, key: str) -> Entry | None:
+        """The passage of that key, None where none was shown or too many have been since."""
+        return self._shown.get(key)
 
 
 class Api:

@@ -85,7 +85,7 @@ class Desk:
         shown = self.api.passages.find(request.path_params["key"])
         if shown is None:
             raise Refused(404, "key: this passage is not remembered any more; ask again")
-        return JSONResponse({"file": shown.file, "line": shown.line, "text": shown.text})
+        return JSONResponse({"file": shown.source, "line": shown.line, "text": shown.text})
 
     async def profile(self, request: Request) -> Response:
         self.admit(request)

@@ -3,7 +3,7 @@
 mipo-mlx serve RUN -> serve() -> Guard -> Api and Desk -> Worker
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,18 +68,11 @@ def application(served: Served, worker: Worker, access: Access) -> ASGIApp:
     api = Api(served.folder.resolve().name, worker, served.created)
     desk = Desk(api, Owned(served.folder, served.recipe, served.hold), access.key)
     app = Starlette(routes=[*api.routes(), *desk.routes()], exception_handlers=HANDLERS)
-    return guarded(app, access)
+    return Guard(shared(app, access.origins), access)
 
 
-def guarded(app: ASGIApp, access: Access) -> ASGIApp:
-    """The application for those who may ask; browsers are told which other origins those are."""
-    return Guard(_shared(app, access.origins), access)
-
-
-def _shared(app: ASGIApp, origins: Iterable[str]) -> ASGIApp:
-    allowed = list(origins)
-    if not allowed:
-        return app
-    return CORSMiddleware(
-        app, allow_origins=allowed, allow_methods=["GET", "POST"], allow_headers=["*"], allow_private_network=True
-    )
+def shared(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
+    """The application, which tells browsers that pages of these other origins may ask."""
+    methods = ["GET", "POST"]
+    allowed = CORSMiddleware(app, origins, allow_methods=methods, allow_headers=["*"], allow_private_network=True)
+    return allowed if origins else app

@@ -9,12 +9,12 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..evaluation import blind
-from ..files import append_jsonl, end_torn_line, read_records, to_row, touch_private
+from ..files import append_jsonl, end_torn_line, read_records, touch_private
 from ..models.chat_template import plain
 from ..recipe import Recipe
 from ..records import BASE, NEITHER, TUNED, VOTES, Ballot, Prompt
@@ -139,4 +139,4 @@ def keep(folder: Path, ballot: Ballot) -> None:
     path = folder / VOTES
     touch_private(path)
     end_torn_line(path)
-    append_jsonl(path, [to_row(ballot)])
+    append_jsonl(path, [asdict(ballot)])
