@@ -11,11 +11,11 @@ import ipaddress
 import json
 import os
 import re
-import socket
 import threading
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -94,58 +94,6 @@ def endpoints(settings: Evaluation) -> list[Endpoint]:
     return [Endpoint(name, settings.judge_model or "", settings.judge_timeout) for name in judges if is_url(name)]
 
 
-class _Deadline:
-    """Breaks the connections of one call when its time is over: a socket's own time limit begins anew with every piece."""
-
-    def __init__(self, seconds: float) -> None:
-        self.over = False
-        self.sockets: list[socket.socket] = []
-        self.timer = threading.Timer(seconds, self._end)
-        self.timer.daemon = True
-
-    def __enter__(self) -> "_Deadline":
-        self.timer.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.timer.cancel()
-
-    def handlers(self) -> list[Any]:
-        """Handlers of urllib whose connections this deadline holds."""
-        deadline = self
-
-        def held(kind: type[http.client.HTTPConnection]) -> type[http.client.HTTPConnection]:
-            class Held(kind):  # type: ignore[valid-type, misc]
-                def connect(self) -> None:
-                    super().connect()
-                    deadline._hold(self.sock)
-
-            return Held
-
-        class Plain(urllib.request.HTTPHandler):
-            def http_open(self, request: urllib.request.Request) -> Any:
-                return self.do_open(held(http.client.HTTPConnection), request)
-
-        class Encrypted(urllib.request.HTTPSHandler):
-            def https_open(self, request: urllib.request.Request) -> Any:
-                return self.do_open(held(http.client.HTTPSConnection), request)
-
-        return [Plain(), Encrypted()]
-
-    def _hold(self, connected: socket.socket) -> None:
-        self.sockets.append(connected)
-        if self.over:
-            self._end()
-
-    def _end(self) -> None:
-        self.over = True
-        for connected in self.sockets:
-            try:
-                connected.shutdown(socket.SHUT_RDWR)
-            except OSError:  # closed before
-                pass
-
-
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     """No request for one host goes to another."""
 
@@ -189,24 +137,27 @@ def api_key() -> str:
 
 
 def _post(request: urllib.request.Request, endpoint: Endpoint) -> bytes:
-    """The body of the reply. The time limit is for the whole call, whatever comes in drops: headers, errors, chunks."""
-    late = f"no answer within {endpoint.seconds:g} s (evaluation.judge_timeout)"
-    with _Deadline(endpoint.seconds) as deadline:
+    """The body of the reply. The time limit is for the whole call, whatever comes in drops: headers, errors, chunks.
+
+    A socket's own time limit begins anew with every piece. So a thread waits for the pieces, and is left alone when it is late.
+    """
+    reply: Future[bytes] = Future()
+
+    def exchange() -> None:
         try:
-            reply = _exchanged(request, endpoint, deadline)
-        except (_Passing, Failure):
-            if deadline.over:
-                raise _Passing(late) from None
-            raise
-        except TimeoutError:
-            raise _Passing(late) from None
-        if deadline.over:
-            raise _Passing(late)
-        return reply
+            reply.set_result(_exchanged(request, endpoint))
+        except Exception as error:
+            reply.set_exception(error)
+
+    threading.Thread(target=exchange, daemon=True).start()
+    try:
+        return reply.result(endpoint.seconds)
+    except TimeoutError:
+        raise _Passing(f"no answer within {endpoint.seconds:g} s (evaluation.judge_timeout)") from None
 
 
-def _exchanged(request: urllib.request.Request, endpoint: Endpoint, deadline: _Deadline) -> bytes:
-    handlers = [_NoRedirects(), *deadline.handlers(), *([urllib.request.ProxyHandler({})] if endpoint.local else [])]
+def _exchanged(request: urllib.request.Request, endpoint: Endpoint) -> bytes:
+    handlers = [_NoRedirects(), *([urllib.request.ProxyHandler({})] if endpoint.local else [])]
     try:
         with urllib.request.build_opener(*handlers).open(request, timeout=endpoint.seconds) as response:
             reply = b""
