@@ -280,7 +280,7 @@ def serve(
     run, wanted = start.to_answer(options, wishes)
     from .commands import serve as serving
 
-    serving.serve(run, serving.Place(host, port, api_key, origins), wanted, echo, watch)
+    serving.serve(run, serving.Access.of(host, port, serving.key_of(api_key), origins), wanted, echo, watch)
 
 
 @main.command("runs")

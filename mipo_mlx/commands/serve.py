@@ -2,36 +2,24 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 
 from ..errors import UserError
 from ..progress import Reporter
 from ..run import Run, locked
 from ..serving.assistant import Wishes
+from ..serving.desk import Served
 from ..serving.guard import Access, is_loopback
-from ..serving.server import Served
 from ..serving.server import serve as run_server
 
 KEY = "MIPO_API_KEY"
 ALL = ("0.0.0.0", "::")  # every address of this machine
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a command line wants the server, and who may ask it."""
-
-    host: str
-    port: int
-    api_key: str | None
-    origins: tuple[str, ...]
-
-
-def serve(run: Run, place: Place, wishes: Wishes, say: Callable[[str], None], watch: bool = False) -> None:
+def serve(run: Run, access: Access, wishes: Wishes, say: Callable[[str], None], watch: bool = False) -> None:
     """Serve a trained run until Ctrl-C. watch: memory follows the notes. Raises UserError where there are none in files."""
     if watch and not run.recipe.sources.notes:
         raise UserError(f"--watch: {run.folder} has no notes in files; leave it out")
-    access = Access.of(place.host, place.port, key_of(place.api_key), place.origins)
     created = run.manifest.get("created", "")
     seconds = int(datetime.fromisoformat(created).timestamp()) if created else 0
     served = Served(run.folder, run.recipe, wishes, seconds, lambda: locked(run.folder, Reporter(quiet=True)))

@@ -22,7 +22,6 @@ from ..engine.sampling import nucleus_sampler, to_answer
 from ..files import dump, read_json, sha256, write_json
 from ..models import adapters
 from ..models.journal import Journal
-from ..models.prompts import end_of_turn
 from ..progress import Reporter
 from ..recipe import Pairs, Recipe
 from ..records import Answer, key_for
@@ -117,7 +116,7 @@ class Contrast:
         cache = [BatchKVCache(padding) for _ in model.layers]
         tokens = mx.array([[0] * pad + list(row) for pad, row in zip(padding, rows, strict=True)])
         sampler = nucleus_sampler(self.settings.temperature, self.settings.top_p)
-        ends = end_of_turn(tokenizer)
+        ends = tokenizer.eos_token_ids
         written: list[list[int]] = [[] for _ in prompts]
         finish = ["length"] * len(prompts)
         mx.random.seed(self.key)

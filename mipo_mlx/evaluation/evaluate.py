@@ -77,11 +77,12 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
 
 def fingerprint(folder: Path, recipe: Recipe) -> str:
     """What an evaluation depends on: its samples and the settings of what is computed from them."""
+    questions_file = _questions_file(folder, recipe)
     settings = {
         "samples": samples_key(folder, recipe),
         "beta": recipe.training.beta,
         "evaluation": recipe.evaluation.model_dump(mode="json", include=COMPUTED | APART),
-        "questions": _digest_of_questions(folder, recipe),
+        "questions": sha256(questions_file) if questions_file and questions_file.is_file() else None,
         "embedding": embedding.installed() is not None,
         "memory": recipe.memory.model_dump(mode="json"),
     }
@@ -133,11 +134,6 @@ def summary(result: Outcome) -> dict[str, Any]:
         if opinion and opinion.win_rate:
             headline[name] = {"before": 0.5, "after": opinion.win_rate.value, "interval": opinion.win_rate.interval}
     return headline
-
-
-def _digest_of_questions(folder: Path, recipe: Recipe) -> str | None:
-    path = _questions_file(folder, recipe)
-    return sha256(path) if path and path.is_file() else None
 
 
 def _questions_file(folder: Path, recipe: Recipe) -> Path | None:

@@ -6,12 +6,10 @@ there is one. The judge compares answers with the passage that the request was w
 find counts against the answers.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..files import dump
 from ..memory.contexts import profile_of, read_contexts
 from ..memory.retrieve import Match, Memory
 from ..models.prompts import PromptBuilder, encode
@@ -105,7 +103,7 @@ def evaluate(
     about, everyday = requests.about, len(requests.everyday)
     bare = [encode(bench.tokenizer, [{"role": "user", "content": request.text}]) for request in requests.all]
     by_hand = [bench.prompt(request.text, _right(request).text, profile) for request in about]
-    here = bench.keyed_by(bench.recipe.evaluation.use, _digest([[prompt for prompt, _ in prompts], bare, by_hand]))
+    here = bench.keyed_by(bench.recipe.evaluation.use, [prompt for prompt, _ in prompts], bare, by_hand)
 
     answers: dict[str, Sequence[Answer]] = {"tuned": of_both["tuned"], "base": of_both["base"]}
     of_about: dict[str, Sequence[Answer]] = {"by_hand": here.sample("use-by-hand-tuned", by_hand, "use about", unpadded=True)}
@@ -186,7 +184,3 @@ def _group(bench: Workbench, about: Sequence[Request], place: int) -> Group:
             others.setdefault(_right(other).note, _right(other).text)
     prompt = bench.prompt(request.text, right.text)
     return sides.group_of(bench, request.id, request.text, right.note, prompt, [right.text, *others.values()])
-
-
-def _digest(prompts: list[list[list[int]]]) -> str:
-    return hashlib.sha256(dump(prompts).encode()).hexdigest()

@@ -14,8 +14,7 @@ from ..errors import UserError
 from ..files import read_json, sha256, write_text
 from ..gguf_format import tokenizer, types
 from ..gguf_format.file import GGUFFile
-from ..gguf_format.names import by_gguf, by_model_type
-from ..gguf_format.to_mlx import read_config
+from ..gguf_format.names import by_model_type
 from ..models import load
 from ..models.identity import check_adapters
 from ..models.prompts import window_of
@@ -128,11 +127,7 @@ def check(recipe: Recipe) -> None:
 def prepare(folder: Path, recipe: Recipe) -> Job:
     """Open the base, the adapters and the tokenizer of a run. No weights are read yet."""
     path = load.resolve(recipe.model)
-    if path.suffix == ".gguf":
-        file = GGUFFile(path)
-        config = read_config(file, by_gguf(file.get("general.architecture", str, "?"), str(path)))
-    else:
-        config = load.model_config(recipe.model)
+    config = load.model_config(recipe.model)
     tokens = load.load_tokenizer(recipe.model)
     template = own = tokens.chat_template if isinstance(tokens.chat_template, str) else None
     default = default_system(folder, recipe)

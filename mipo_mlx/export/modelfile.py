@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..gguf_format.tokenizer import inner
-from ..models.prompts import end_of_turn
 from .system import render
 
 S, U, A, V = "\x01system\x01", "\x01user\x01", "\x01answer\x01", "\x01again\x01"
@@ -73,7 +72,7 @@ def modelfile(contents: Contents, tokenizer: Any) -> tuple[str, list[str]]:
         warnings.append(f"Modelfile: the system message takes {tokens} tokens of the model's {contents.window}")
     wanted = max(CONTEXT, -(-(tokens + ROOM) // 1024) * 1024)
     lines.append(f"PARAMETER num_ctx {min(wanted, contents.window or wanted)}")
-    stops = sorted(t for t in tokenizer.convert_ids_to_tokens(sorted(end_of_turn(tokenizer))) if t)
+    stops = sorted(t for t in tokenizer.convert_ids_to_tokens(sorted(tokenizer.eos_token_ids)) if t)
     lines += [f'PARAMETER stop "{stop}"' for stop in stops if held_by_ollama(stop) == stop and "\n" not in stop]
     return "\n".join(lines) + "\n", warnings
 

@@ -60,11 +60,6 @@ def count_tokens(tokenizer: Any, text: str) -> int:
     return control_tokens.of(tokenizer).count(text)
 
 
-def end_of_turn(tokenizer: Any) -> set[int]:
-    """Ids that end the assistant's turn."""
-    return set(tokenizer.eos_token_ids)
-
-
 def window_of(config: dict[str, Any], max_tokens: int) -> int | None:
     """How many tokens a prompt may have, so that `max_tokens` of answer still fit; None where the model names no limit.
 

@@ -20,12 +20,13 @@ from jinja2 import TemplateError
 from ..errors import UserError
 from ..files import read_records, write_jsonl
 from ..models.chat_template import Messages, render
-from ..models.prompts import encode, encode_text, end_of_turn
+from ..models.prompts import encode, encode_text
 from ..recipe import CONTRASTS_CONTEXTS, Recipe
 from ..records import HELDOUT, TRAIN, VALIDATION, Pair
 from ..sources.note import Tally
 from ..sources.redact import redact
 from ..sources.sparing import as_text, sound, utf_8_lines
+from ..text.words import connected
 from .grids import seeded
 
 SHAPES = "a string or a list of chat messages ({role, content})"
@@ -92,7 +93,8 @@ def divide(pairs: list[Pair], recipe: Recipe, path: Path) -> list[Pair]:
     Held out is a share of `sources.heldout_prompts`; for validation up to as many pairs as `pairs.validation_grids` would have,
     and a fifth of the rest at most. Raises UserError where nothing can be held out.
     """
-    groups = connected(pairs)
+    shared = {str(place): {f"grid {pair.grid}", f"prompt {pair.prompt_tokens}"} for place, pair in enumerate(pairs)}
+    groups = [sorted(map(int, group)) for group in connected(shared)]
     if len(groups) < 2:
         raise UserError(f"{path}: all pairs share a prompt or a grid, so none can be held out; add pairs with other prompts")
     seeded(recipe, "pairs of a file").shuffle(groups)
@@ -106,23 +108,11 @@ def divide(pairs: list[Pair], recipe: Recipe, path: Path) -> list[Pair]:
     return [replace(pair, split=split.get(place, TRAIN)) for place, pair in enumerate(pairs)]
 
 
-def connected(pairs: list[Pair]) -> list[list[int]]:
-    """Places of pairs that hang together by a grid or a prompt, in the order of the file."""
-    group_of: dict[Any, list[int]] = {}
-    for place, pair in enumerate(pairs):
-        keys = [("grid", pair.grid), ("prompt", tuple(pair.prompt_tokens))]
-        known = {id(group_of[key]): group_of[key] for key in keys if key in group_of}
-        joined = sorted({place, *itertools.chain(*known.values())})
-        for other in joined:
-            group_of[("grid", pairs[other].grid)] = group_of[("prompt", tuple(pairs[other].prompt_tokens))] = joined
-    return list({id(group): group for group in group_of.values()}.values())
-
-
 class Vocabulary:
     """A tokenizer, its end of turn, and the token ids of answers."""
 
     def __init__(self, tokenizer: Any):
-        self.tokenizer, self.ends, self.end = tokenizer, end_of_turn(tokenizer), written_end(tokenizer)
+        self.tokenizer, self.ends, self.end = tokenizer, set(tokenizer.eos_token_ids), written_end(tokenizer)
         self.size = max(tokenizer.get_vocab().values()) + 1
         self.marks = {mark for mark in (tokenizer.decode([end]).strip() for end in self.ends) if mark}
 
@@ -145,7 +135,7 @@ class Vocabulary:
 
 def written_end(tokenizer: Any) -> int:
     """The id that the chat template puts behind an assistant's answer: of several ids that end a turn, the one to learn."""
-    ends = end_of_turn(tokenizer)
+    ends = tokenizer.eos_token_ids
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     written = render(tokenizer, turns, tokenize=True, opened=False)
     return next((token for token in reversed(written) if token in ends), min(ends))

@@ -21,6 +21,7 @@ from ..files import write_text
 from ..memory import contexts
 from ..recipe import Recipe
 from .api import Api, gone, unless_gone
+from .assistant import Wishes
 from .guard import bearer, same
 from .protocol import Refused
 from .trials import BlindTest
@@ -35,18 +36,20 @@ POLICY = (
 
 
 @dataclass(frozen=True)
-class Owned:
-    """The run whose page this is. `hold` keeps other processes from the run; it raises UserError where one is at work there."""
+class Served:
+    """A trained run that is to be served."""
 
     folder: Path
     recipe: Recipe
-    hold: Callable[[], AbstractContextManager[Any]]
+    wishes: Wishes
+    created: int  # when it was trained, in seconds since 1970
+    hold: Callable[[], AbstractContextManager[Any]]  # keeps other processes from the run; raises UserError where one works on it
 
 
 class Desk:
     """The page of one run. key: the owner's, "" for none; then the page brings a token of its own."""
 
-    def __init__(self, api: Api, owned: Owned, key: str) -> None:
+    def __init__(self, api: Api, owned: Served, key: str) -> None:
         self.api, self.owned, self.key = api, owned, key
         self.token = key or secrets.token_urlsafe(32)
         self.trials = BlindTest(api, owned.folder, owned.recipe)

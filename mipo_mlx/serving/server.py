@@ -4,10 +4,7 @@ mipo-mlx serve RUN -> serve() -> Guard -> Api and Desk -> Worker
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from contextlib import nullcontext, suppress
 
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
@@ -15,25 +12,13 @@ from starlette.types import ASGIApp
 
 from ..errors import UserError
 from ..progress import Reporter
-from ..recipe import Recipe
 from .api import Api
-from .assistant import Assistant, Wishes
-from .desk import Desk, Owned
+from .assistant import Assistant
+from .desk import Desk, Served
 from .guard import Access, Guard, is_loopback
 from .watch import watching
 from .web import HANDLERS, listening, server
 from .worker import Worker
-
-
-@dataclass(frozen=True)
-class Served:
-    """A trained run that is to be served."""
-
-    folder: Path
-    recipe: Recipe
-    wishes: Wishes
-    created: int  # when it was trained, in seconds since 1970
-    hold: Callable[[], AbstractContextManager[Any]]  # keeps other processes from the run; raises UserError where one works on it
 
 
 def check(access: Access) -> None:
@@ -66,7 +51,7 @@ def serve(served: Served, access: Access, reporter: Reporter, started: Callable[
 def application(served: Served, worker: Worker, access: Access) -> ASGIApp:
     """The endpoint and the page of a run whose model is loaded."""
     api = Api(served.folder.resolve().name, worker, served.created)
-    desk = Desk(api, Owned(served.folder, served.recipe, served.hold), access.key)
+    desk = Desk(api, served, access.key)
     app = Starlette(routes=[*api.routes(), *desk.routes()], exception_handlers=HANDLERS)
     return Guard(shared(app, access.origins), access)
 

@@ -152,7 +152,7 @@ def test_stop_tokens_and_sampling(tiny_llama: Tiny):
 
 
 def test_every_end_of_a_turn_is_a_stop(tiny_llama: Tiny, monkeypatch):
-    monkeypatch.setattr(modelfile, "end_of_turn", lambda tokenizer: {0, 2})
+    monkeypatch.setattr(tiny_llama.tokenizer, "eos_token_ids", {0, 2})
     text, _ = modelfile.modelfile(Contents("./x.gguf", SMOLLM), tiny_llama.tokenizer)
     assert [value for name, value in parse(text) if name == "stop"] == ["<|endoftext|>", "<|im_end|>"]
 

@@ -59,7 +59,3 @@ def test_a_prompt_asks_for_no_thinking_and_is_the_same_tomorrow(template, expect
     tokenizer._think_start = "<think>"  # as mlx-lm finds in a thinking model's vocabulary
     assert tokenizer.decode(prompts.encode(tokenizer, asked)) == expected
     assert isinstance(template, dict) or render(tokenizer, template, asked) == expected
-
-
-def test_end_of_turn(tiny_tokenizer):
-    assert prompts.end_of_turn(tiny_tokenizer) == {2}
