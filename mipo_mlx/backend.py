@@ -149,7 +149,6 @@ def on_cpu() -> bool:
 
 
 def device() -> Device:
-    """The device that MLX computes on."""
     import mlx.core as mx
 
     whole = machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

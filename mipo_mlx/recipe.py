@@ -329,15 +329,11 @@ class Recipe(Section):
         if self.pairs.votes and self.training.objective in CONTRASTS_CONTEXTS:
             why = "contrasts the contexts of a grid, and both answers of a vote had the same one"
             raise ValueError(f"pairs.votes: {self.training.objective} {why}; write dpo")
-        if self.pairs.votes and self.pairs.file:
-            raise ValueError("pairs.votes: pairs.file brings its own pairs; write false")
         return self
 
     @model_validator(mode="after")
     def _bakes_one_profile(self) -> "Recipe":
         if self.training.bake.answers:
-            if self.pairs.file:
-                raise ValueError("training.bake: it needs requests, and pairs.file brings its own prompts; write answers: 0")
             if self.sources.whose() is not None:
                 raise ValueError("training.bake: it learns the profile of one owner, and these are contexts of several people")
             if self.rounds > 1:
@@ -346,25 +342,22 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _pairs_from_one_place(self) -> "Recipe":
-        if self.pairs.file:
-            if self.sources.notes or self.sources.dataset:
-                raise ValueError("pairs.file: pairs come from a file or from notes, and both are named; remove one")
-            if self.rounds > 1:
-                raise ValueError("rounds: later rounds are sampled from notes, and pairs.file has none; write rounds: 1")
-            if self.pairs.own_prompts:
-                raise ValueError("pairs.own_prompts: questions are written from notes, and pairs.file has none; write 0")
-            if self.pairs.distractors != "auto":
-                raise ValueError("pairs.distractors: pairs.file brings its own prompts, so nothing is put before them; remove it")
-            if set(self.pairs.kinds) != {"personal"}:
-                raise ValueError("pairs.kinds: pairs.file brings its own prompts, so none is dealt; remove it")
-            if self.pairs.fitting:
-                raise ValueError("pairs.fitting: pairs.file brings its own prompts, so none is dealt to passages; write 0")
-            if self.sources.canaries:
-                raise ValueError("sources.canaries: canaries are planted in notes, and pairs.file has none; write 0")
-            if self.sources.context not in ("auto", "passage"):
-                raise ValueError("sources.context: a profile is made from notes, and pairs.file has none; write auto")
-            if self.sources.profile is True:
-                raise ValueError("sources.profile: a profile is made from notes, and pairs.file has none; write auto")
-            if self.evaluation.checkable:
-                raise ValueError("evaluation.checkable: its requests need prompts, and pairs.file brings its own; write 0")
+        pairs, sources = self.pairs, self.sources
+        notes, prompts = "and pairs.file has none", "pairs.file brings its own"
+        for idle, why in (
+            (sources.notes or sources.dataset, "pairs.file: pairs come from a file or from notes, and both are named; remove one"),
+            (self.rounds > 1, f"rounds: later rounds are sampled from notes, {notes}; write rounds: 1"),
+            (pairs.votes, f"pairs.votes: {prompts} pairs; write false"),
+            (pairs.own_prompts, f"pairs.own_prompts: questions are written from notes, {notes}; write 0"),
+            (pairs.distractors != "auto", f"pairs.distractors: {prompts} prompts, so nothing is put before them; remove it"),
+            (set(pairs.kinds) != {"personal"}, f"pairs.kinds: {prompts} prompts, so none is dealt; remove it"),
+            (pairs.fitting, f"pairs.fitting: {prompts} prompts, so none is dealt to passages; write 0"),
+            (sources.canaries, f"sources.canaries: canaries are planted in notes, {notes}; write 0"),
+            (sources.context not in ("auto", "passage"), f"sources.context: a profile is made from notes, {notes}; write auto"),
+            (sources.profile is True, f"sources.profile: a profile is made from notes, {notes}; write auto"),
+            (self.training.bake.answers, f"training.bake: it needs requests, and {prompts} prompts; write answers: 0"),
+            (self.evaluation.checkable, f"evaluation.checkable: its requests need prompts, and {prompts}; write 0"),
+        ):
+            if pairs.file and idle:
+                raise ValueError(why)
         return self

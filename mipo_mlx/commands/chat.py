@@ -102,7 +102,6 @@ class Talk:
             self.written.append(self.background.places)
 
     def command(self, name: str, rest: str = "") -> str:
-        """What a command of the talk says."""
         commands: dict[str, Callable[[], str]] = {
             "/notes": self._notes,
             "/profile": lambda: self.assistant.profile or "no profile; `mipo-mlx profile` makes one",

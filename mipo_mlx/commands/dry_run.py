@@ -109,8 +109,6 @@ def count(recipe: Recipe, contexts: list[Context], prompts: list[Prompt]) -> Wor
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What the evaluation computes."""
-
     sampled: int  # tokens decoded
     scored: int  # tokens of forward passes
     trainings: int  # the run's own, and that of the SFT baseline
@@ -200,8 +198,6 @@ def count_pairs(recipe: Recipe, pairs: list[Pair]) -> Work:
 
 @dataclass(frozen=True)
 class Times:
-    """Expected seconds of each kind of work."""
-
     sampling: float
     scoring: float
     training: float
@@ -330,7 +326,6 @@ def best_and_worst(contexts: list[Context]) -> list[str]:
 
 
 def _files(run: Run) -> list[str]:
-    """Every file and folder that the run leaves."""
     recipe, export = run.recipe, run.recipe.export
     names = [name for step in steps(recipe) for name in outputs(step, recipe)]
     names += ["profile.md"] if insists_on_profile(recipe) else []

@@ -60,8 +60,6 @@ export:
 
 @dataclass(frozen=True)
 class Choices:
-    """What a recipe of `init` is made of."""
-
     notes: tuple[str, ...]  # folders and files
     model: str
     name: str
@@ -177,7 +175,6 @@ def _install_embedded(ask: bool) -> None:
 
 
 def next_steps(path: Path) -> str:
-    """What to do with the recipe that was written."""
     name = path.stem if path.parent == Path() else str(path)
     better = "" if embedding.installed() else f"\n\nTo find English notes by their meaning too (84 MB):\n  {embedding.COMMAND}"
     return (

@@ -163,7 +163,6 @@ class Helper:
             self.reporter.warn(f"{self.host}: part {self.share} ended early ({reason}); this machine makes what is missing")
 
     def end(self) -> None:
-        """End its work, if it is still at it."""
         self.over = True
         with suppress(BrokenPipeError):
             self.process.stdin.close()

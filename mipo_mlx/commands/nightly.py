@@ -49,7 +49,6 @@ class Plan:
         return [sys.executable, "-m", "mipo_mlx", "update", str(self.folder), "--train", "--quiet"]
 
     def files(self) -> dict[Path, bytes]:
-        """The files to be written, with their contents."""
         if self.mac:
             return {self.home / f"{self.label}.plist": self._agent()}
         return {self.home / f"{self.label}.service": self._service(), self.home / f"{self.label}.timer": self._timer()}
@@ -117,7 +116,6 @@ def schedule(options: RunOptions, at: str, show: bool, remove: bool) -> str:
 
 
 def plan_of(options: RunOptions, at: str, platform: str = sys.platform) -> Plan:
-    """The plan of a command line."""
     clock = TIME.fullmatch(at.strip())
     if not clock:
         raise UserError(f"--at {at}: expected a time of day of 24 hours, such as 02:00")

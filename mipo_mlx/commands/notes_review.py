@@ -44,7 +44,6 @@ class Review:
         return {"places": self.own.places, "passages": {number: keep for number, keep in listed if keep is not None}}
 
     def rows(self) -> list[dict[str, Any]]:
-        """The passages for the page."""
         return [
             {
                 "file": row.passage.source,

@@ -10,7 +10,6 @@ SUPPLIES = Path("/sys/class/power_supply")  # Linux's batteries and chargers, a 
 
 
 def require_mains(allowed: bool) -> None:
-    """Raise UserError on a battery, unless `--on-battery` allows it."""
     if not allowed and on_battery():
         raise UserError(
             "this machine runs on its battery, which a run of hours would empty; plug it in, or pass --on-battery to begin all the "

@@ -15,8 +15,6 @@ from .options import RunOptions
 
 @dataclass(frozen=True)
 class Row:
-    """One run in the list."""
-
     name: str
     state: str
     verdict: str  # how the verdict of its evaluation begins; empty without an evaluation

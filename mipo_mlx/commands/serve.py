@@ -34,7 +34,6 @@ def key_of(given: str | None) -> str:
 
 
 def started(name: str, access: Access, port: int) -> str:
-    """What to do now."""
     host = "127.0.0.1" if access.host in ALL else access.host
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     lines = [f"{name} answers at {address}/v1 (model: {name}), and on a page at {address}; Ctrl-C ends it"]

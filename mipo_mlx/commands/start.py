@@ -134,7 +134,6 @@ def again(options: RunOptions, stage: str) -> Run:
 
 
 def evaluate(options: RunOptions, baselines: bool) -> Run:
-    """Repeat the evaluation of a run."""
     return again(replace(options, sets=(*options.sets, *(["evaluation.baselines=true"] if baselines else []))), "evaluation")
 
 

@@ -59,7 +59,6 @@ def recipes(builtin: dict[str, Path]) -> str:
 
 
 def files(run: Run) -> str:
-    """Every file of the run, with its size."""
     lines = [f"files in {run.folder}/"]
     for path in sorted(run.folder.iterdir()):
         if not path.name.startswith("."):
@@ -68,7 +67,6 @@ def files(run: Run) -> str:
 
 
 def usage(run: Run) -> str:
-    """The commands that use the result."""
     from ..report.record import ways
 
     lines = ["use it", *(f"  {way.command}{f'   # {way.kept}' if way.bad else ''}" for way in ways(run.folder))]

@@ -98,7 +98,6 @@ def idle(run: Run, reporter: Reporter) -> list[str]:
 
 
 def check(run: Run) -> None:
-    """Raise UserError where a run cannot be trained on."""
     again = f"`mipo-mlx train {quote(str(run.folder))}`"
     base = [step for step in runs.steps(run.recipe) if runs.parse(step)[0] == "training"]
     if not all(map(run.is_over, base)):

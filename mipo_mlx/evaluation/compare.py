@@ -43,8 +43,6 @@ class Level:
 
 @dataclass(frozen=True)
 class Difference:
-    """A measure of the tuned models of A and of B."""
-
     a: float
     b: float
     change: float  # b - a, or b / a - 1 where `relative`
@@ -144,7 +142,6 @@ def _matched(a: Sequence[str], b: Sequence[str]) -> Pairing:
 
 
 def _shared(a: Items, b: Items, name: str, matched: Pairing) -> Level:
-    """A measure's values of the items that both have."""
     columns = []
     for items, side in ((a, 0), (b, 1)):
         values = items.values[name]

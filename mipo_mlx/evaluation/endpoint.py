@@ -33,7 +33,6 @@ THINKING = re.compile(r"<think>.*?(?:</think>|\Z)|\A(?:(?!<think>).)*?</think>",
 
 
 def is_url(name: str) -> bool:
-    """Whether a judge's name is an endpoint's, not a model's."""
     return name.startswith(("http://", "https://"))
 
 
@@ -72,7 +71,6 @@ class Endpoint:
 
     @property
     def local(self) -> bool:
-        """Whether it runs on this machine."""
         name = urlsplit(self.url).hostname or ""
         try:
             return name == "localhost" or ipaddress.ip_address(name).is_loopback

@@ -116,7 +116,6 @@ class Kept:
 
 
 def names(settings: Evaluation) -> list[str]:
-    """The judges that the recipe names, in order."""
     return [settings.judge] if isinstance(settings.judge, str) else list(settings.judge or [])
 
 

@@ -70,8 +70,6 @@ class Exposed:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was measured for `conclude`."""
-
     gains: Sequence[float]  # for each context, how much likelier training made its words, nats a token, without any context
     samples: int
     longest: dict[str, int]  # words of the longest passage shared with a note of either side
@@ -202,7 +200,6 @@ def _exposed(bench: Workbench, opening: list[int], line: str) -> Exposed:
 
 
 def conclude(contexts: Sequence[Context], evidence: Evidence, recipe: Recipe) -> Leak:
-    """Whether the evidence is a leak."""
     signs = []
     trained = [c.split == TRAIN for c in contexts]
     sides = {split: [g for g, c in zip(evidence.gains, contexts, strict=True) if c.split == split] for split in (TRAIN, HELDOUT)}

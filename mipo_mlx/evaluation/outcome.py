@@ -325,7 +325,6 @@ def parse(row: dict[str, Any]) -> Outcome:
 
 
 def is_current(folder: Path) -> bool:
-    """Whether the run has an eval.json of this format."""
     path = Path(folder) / FILE
     return path.exists() and read_json(path).get("format") == FORMAT
 

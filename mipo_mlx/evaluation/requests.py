@@ -89,7 +89,6 @@ class Answered:
         return self.group.contexts[self.own]
 
     def by(self, side: Side) -> Scored:
-        """The answer of one model."""
         return self.base if side == "base" else self.tuned
 
 

@@ -35,7 +35,6 @@ class Cost:
 
 
 def sentence(outcome: Outcome) -> str:
-    """The verdict on a run."""
     judged, prices = compared(outcome), prices_of(outcome)
     warnings = " and ".join(cost.text for cost in prices)
     if judged is None:

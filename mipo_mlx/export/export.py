@@ -32,8 +32,6 @@ from .weights import Weights, load_adapters
 
 @dataclass
 class Job:
-    """What every export of a run needs."""
-
     folder: Path
     recipe: Recipe
     weights: Weights

@@ -29,8 +29,6 @@ Part = tuple[str, str, tuple[int, ...], int]  # array name, safetensors dtype, s
 
 @dataclass(frozen=True)
 class Form:
-    """How the weights are stored."""
-
     dtype: str = "bfloat16"  # of the weights; of scales and biases where `bits` is given
     bits: int | None = None  # 4 or 8 quantises the weights
     shard: int = 5 << 30  # bytes of the largest file, as the Hub advises

@@ -15,7 +15,6 @@ from ..errors import Failure, first_line
 
 
 def available() -> bool:
-    """Whether llama.cpp can be called here."""
     import importlib.util
 
     return importlib.util.find_spec("xllamacpp") is not None

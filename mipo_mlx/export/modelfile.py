@@ -22,8 +22,6 @@ UNKNOWN = (
 
 @dataclass(frozen=True)
 class Contents:
-    """What a Modelfile says."""
-
     source: str  # FROM: a GGUF file or a model folder
     template: str | None  # the base's own chat template
     system: str = ""  # the default system message; "" leaves the template's own

@@ -22,8 +22,6 @@ TEMPLATE = "chat_template"  # in names of files and keys: it may hold the defaul
 
 @dataclass(frozen=True)
 class Upload:
-    """What goes where."""
-
     folder: Path
     recipe: Recipe
     repository: str  # owner/name

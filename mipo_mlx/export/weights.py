@@ -128,8 +128,6 @@ class FolderBase:
 
 
 class GGUFBase:
-    """A GGUF file."""
-
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
         self.path, self.config, self.file = path, config, GGUFFile(path)
         self.architecture: Architecture = by_gguf(self.file.get("general.architecture", str, "?"), str(path))

@@ -98,7 +98,6 @@ class Index:
         return row[0] if row else ""
 
     def clear(self) -> None:
-        """Make the index empty."""
         tables = self.connection.execute("SELECT name FROM sqlite_schema WHERE sql LIKE 'CREATE%TABLE%'").fetchall()
         virtual = ("passage_terms", "passage_words", "file_words", "spelling")  # each drops the tables that it keeps
         names = (*virtual, *(name for (name,) in tables))
@@ -175,7 +174,6 @@ class Index:
         return self.connection.execute("SELECT count(*) FROM passages").fetchone()[0]
 
     def entries(self, ids: Iterable[int]) -> dict[int, Entry]:
-        """Passages by their ids."""
         query = "SELECT id, text, note, source, line FROM passages JOIN passage_words w ON w.rowid = id WHERE id = ?"
         rows = (self.connection.execute(query, [int(number)]).fetchone() for number in ids)
         return {row[0]: Entry(*row) for row in rows if row}

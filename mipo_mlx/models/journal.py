@@ -32,7 +32,6 @@ class Journal:
         return view
 
     def finished(self, phase: str) -> int:
-        """How many chunks of a phase are done."""
         return sum(name == phase + self.suffix for name, _ in self.done)
 
     def map(

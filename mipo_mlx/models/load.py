@@ -70,7 +70,6 @@ def _opening(tokenizer: Any) -> list[int]:
 
 
 def load_tokenizer(name: str) -> Any:
-    """The tokenizer alone, without the weights."""
     return _tokenizer(resolve(name, weights=False))
 
 

@@ -99,7 +99,6 @@ class PromptBuilder:
         return self.window is None or len(self._build(prompt, context)[1]) <= self.window
 
     def warn_of_cuts(self, reporter: Reporter) -> None:
-        """Warn of contexts that did not fit."""
         if self.cut:
             reporter.warn(
                 f"{len(self.cut)} contexts were cut to fit the model's window of {self.window} prompt tokens; "

@@ -207,8 +207,6 @@ def planned(
 
 @dataclass(frozen=True)
 class Sampler:
-    """What grids are sampled with."""
-
     loaded: LoadedModel
     ask: PromptBuilder
     recipe: Recipe
@@ -330,7 +328,6 @@ def keep_whole_chunks(path: Path, chunks: list[list[Plan]], ask: PromptBuilder) 
 
 
 def is_planned(grid: Grid, plan: Plan, ask: PromptBuilder) -> bool:
-    """Whether a grid was sampled from what the plan says now."""
     return all(getattr(grid, key) == value for key, value in identity(plan, ask).items())
 
 
@@ -349,7 +346,6 @@ def identity(plan: Plan, ask: PromptBuilder) -> dict[str, Any]:
 
 
 def report(built: Built, overview: Overview, reporter: Reporter, round_number: int) -> None:
-    """Say how many pairs there are, and what was dropped."""
     lost = ", ".join(f"{count} {reason}" for reason, count in built.dropped[TRAIN].most_common())
     kept = overview.pairs
     heldout = f", {kept[HELDOUT]} held out" if round_number == 1 else ""

@@ -57,7 +57,6 @@ def table(pair: Pair) -> Table:
 
 
 def describe(summary: dict[str, Any]) -> str:
-    """The counts of pairs.json in a few lines."""
     lines = []
     for split, kept in summary["pairs"].items():
         if not kept and not summary["dropped"][split]:

@@ -10,8 +10,6 @@ from ..evaluation.statistics import Estimate, figure
 
 @dataclass(frozen=True)
 class Shown:
-    """An estimate as text."""
-
     value: str
     interval: str = ""
 

@@ -118,7 +118,6 @@ def won(outcome: Outcome) -> list[Tile]:
 
 
 def tiles(outcome: Outcome) -> list[Tile]:
-    """The few figures to see first."""
     fresh, shown = outcome.fresh, won(outcome)
     wanted: list[tuple[Metrics, Spec]] = []
     if fresh:

@@ -44,7 +44,6 @@ def scenes(outcome: Outcome) -> list[Scene]:
 
 
 def origin(outcome: Outcome) -> str:
-    """Where the scenes come from, in words."""
     return FIRST if outcome.remembered else HELD_OUT
 
 

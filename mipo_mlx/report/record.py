@@ -17,8 +17,6 @@ LARGE = ("fused", "adapters", "checkpoints", "sft")  # folders that are listed w
 
 @dataclass(frozen=True)
 class Listing:
-    """A table of two columns."""
-
     title: str
     rows: list[tuple[Any, Any]]
     left: str  # what heads the columns
@@ -27,8 +25,6 @@ class Listing:
 
 @dataclass(frozen=True)
 class Way:
-    """One way to use the result."""
-
     what: str
     command: str
     kept: str  # what its file keeps of the training; "" where nobody measured it
@@ -41,7 +37,6 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def trained(manifest: dict[str, Any]) -> list[dict[str, Any]]:
-    """The summary of each finished round of training."""
     stages = manifest.get("stages", {}).items()
     return [entry["summary"] for name, entry in stages if name.startswith("training") and entry.get("summary")]
 

@@ -28,8 +28,6 @@ class Sign:
 
 @dataclass(frozen=True)
 class LeakTest:
-    """The leak test as the page shows it."""
-
     signs: list[str]
     rows: list[tuple[str, str, str, str]]  # (test, note, trained, control)
     canaries: int

@@ -72,8 +72,6 @@ class Passages:
 
 
 class Api:
-    """The endpoint of one run."""
-
     def __init__(self, run: str, worker: Worker, created: int) -> None:
         self.worker, self.created, self.passages = worker, created, Passages()
         self.variants = variants(run)

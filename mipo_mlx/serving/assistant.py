@@ -54,8 +54,6 @@ class Wishes:
 
 @dataclass(frozen=True)
 class Background:
-    """What the model is told with a question."""
-
     system: str
     matches: tuple[Match, ...] = ()  # best first
     before: str = ""  # a system message of the client's own, which stands before the frame
@@ -89,11 +87,9 @@ class Assistant:
 
     @property
     def outdated(self) -> bool:
-        """Whether the run has other adapters by now."""
         return self.taken.is_old(self.folder)
 
     def take_adapters(self) -> None:
-        """Answer with the adapters that the run has now."""
         self.taken = renewed(self.taken, self.folder, self.recipe, self.loaded.model, self.reporter)
 
     def affordable(self, max_tokens: int) -> int:
@@ -102,7 +98,6 @@ class Assistant:
 
     @property
     def profile(self) -> str:
-        """What profile.md says now."""
         return "" if self.wishes.context else profile_of(self.folder, self.recipe)
 
     @property

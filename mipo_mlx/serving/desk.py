@@ -37,8 +37,6 @@ POLICY = (
 
 @dataclass(frozen=True)
 class Served:
-    """A trained run that is to be served."""
-
     folder: Path
     recipe: Recipe
     wishes: Wishes

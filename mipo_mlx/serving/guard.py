@@ -67,7 +67,6 @@ class Access:
         return origin.lower() == f"http://{host.lower()}" or origin.rstrip("/") in self.origins
 
     def admits(self, headers: Headers) -> bool:
-        """Whether the request carries the key."""
         return not self.key or same(bearer(headers) or headers.get("x-api-key", ""), self.key)
 
 

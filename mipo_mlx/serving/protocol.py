@@ -337,5 +337,4 @@ DONE = "data: [DONE]\n\n"
 
 
 def event(row: dict[str, Any]) -> str:
-    """A server-sent event."""
     return f"data: {dump(row)}\n\n"

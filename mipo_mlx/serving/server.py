@@ -49,7 +49,6 @@ def serve(served: Served, access: Access, reporter: Reporter, started: Callable[
 
 
 def application(served: Served, worker: Worker, access: Access) -> ASGIApp:
-    """The endpoint and the page of a run whose model is loaded."""
     api = Api(served.folder.resolve().name, worker, served.created)
     desk = Desk(api, served, access.key)
     app = Starlette(routes=[*api.routes(), *desk.routes()], exception_handlers=HANDLERS)

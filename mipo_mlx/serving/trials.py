@@ -50,8 +50,6 @@ class Trial:
 
 
 class BlindTest:
-    """The blind test of a run that is served."""
-
     def __init__(self, api: Api, folder: Path, recipe: Recipe) -> None:
         self.api, self.folder, self.recipe = api, folder, recipe
         self.open: OrderedDict[str, Trial] = OrderedDict()

@@ -71,7 +71,6 @@ def choose(model: nn.Module, settings: Training, longest: Shape, limit_bytes: in
 
 
 def predict(model: nn.Module, settings: Training, shape: Shape, limit_bytes: int) -> Plan:
-    """What one step with micro-batches of that shape takes at its peak."""
     trained = _adapter_bytes(model, settings.lora)
     weights = sum(x.nbytes for name, x in tree_flatten(model.parameters()) if "lora_" not in name) + trained
     optimizer = 4 * trained  # gradients, their sum over micro-batches, and AdamW's averages

@@ -42,5 +42,4 @@ def keep(folder: Path, rows: int) -> None:
 
 
 def of_validation(row: Row) -> bool:
-    """Whether a row is about the validation pairs, and not about a step."""
     return f"{OF_VALIDATION}loss" in row

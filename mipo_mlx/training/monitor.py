@@ -39,7 +39,6 @@ class Curves:
         self.values: dict[str, list[float]] = {key: [] for key, _, _ in FIGURES}
 
     def watch(self, row: Row) -> None:
-        """Add one row."""
         for key, values in self.values.items():
             if isinstance(row.get(key), int | float):
                 values.append(row[key])
@@ -83,7 +82,6 @@ def check(names: Sequence[str]) -> None:
 
 @contextmanager
 def opened(recipe: Recipe, folder: Path) -> Iterator[list[Watcher]]:
-    """The loggers of a run, closed at the end."""
     names = recipe.training.loggers
     check(names)
     with ExitStack() as stack:

@@ -77,8 +77,6 @@ def within(seconds: float, line: str) -> Iterator[None]:
 
 @dataclass
 class Peer:
-    """What is known of another machine."""
-
     heard: float  # time of its last sign
     spoke: bool = False
     waits: float = 0.0  # seconds that it has waited for others

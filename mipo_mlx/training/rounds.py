@@ -51,7 +51,6 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter, number: int, profile: 
 
 
 def _is_taken(result: Result, number: int, recipe: Recipe) -> bool:
-    """Whether a later round's adapters become those of the run."""
     if number <= recipe.rounds or result.best_loss is None or result.first_loss is None:
         return result.improved
     return result.stopped is None and result.best_loss <= result.first_loss

@@ -54,7 +54,6 @@ def learning_rate(step: int, total: int, settings: Training) -> float:
 
 
 def should_stop(row: dict[str, float], settings: Training) -> str | None:
-    """Why training must end at this row of metrics.jsonl, or None."""
     for key in ("loss", "grad_norm", "validation_loss"):
         if key in row and not math.isfinite(row[key]):
             return f"{key.replace('_', ' ')} is {row[key]} at step {row['step']}; lower training.learning_rate"

@@ -43,8 +43,6 @@ class Batch(Padded):
 
 @dataclass
 class Step:
-    """What one step gives."""
-
     loss: float  # mean over all pairs, nats
     gradients: Any  # tree like model.trainable_parameters()
     metrics: dict[str, float]  # means over all pairs of objectives.metrics

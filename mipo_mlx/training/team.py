@@ -120,7 +120,6 @@ _team = Team()
 
 
 def current() -> Team:
-    """The machines that train together now."""
     return _team
 
 

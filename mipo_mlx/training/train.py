@@ -35,8 +35,6 @@ from .validation import Validation
 
 @dataclass(frozen=True)
 class Start:
-    """What a training begins with."""
-
     train: list[Pair]
     validation: list[Pair]  # they pick the best weights; without them the last ones are kept
     longest: memory_plan.Shape  # a micro-batch of one pair, as long as the longest prompt and answer
@@ -79,8 +77,6 @@ class Watch:
 
 @dataclass(frozen=True)
 class Result:
-    """What a training came to."""
-
     steps: int  # optimizer steps taken
     planned: int
     best_step: int  # step of the weights that are kept
@@ -143,7 +139,6 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter, profile: str = "") -> 
 
 
 def begin(pairs: list[Pair], recipe: Recipe) -> Start:
-    """What the training on the pairs of pairs.jsonl begins with."""
     sides = {split: [pair for pair in pairs if pair.split == split] for split in (TRAIN, VALIDATION)}
     return Start(sides[TRAIN], sides[VALIDATION], longest(pairs), recipe.seed)
 
