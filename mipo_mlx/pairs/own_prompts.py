@@ -10,7 +10,6 @@ They join prompts.jsonl under the topic "notes", on the side of the note that th
 
 import re
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +57,7 @@ def add_questions(folder: Path, recipe: Recipe, loaded: LoadedModel, reporter: R
         side = [context for context in read_records(folder / "contexts.jsonl", Context) if context.split == split]
         contexts = canaries.unplanted(side, recipe.seed, recipe.sources.canaries)
         if count > 0 and len({context.note for context in contexts}) > 1:
-            questions, faults = _questions(Wanted(split, count), contexts, prompts + kept, recipe, loaded)
+            questions, faults = _questions(split, count, contexts, prompts + kept, recipe, loaded)
             kept += questions
             dropped += faults
     lost = ", ".join(f"{number} {reason}" for reason, number in dropped.most_common())
@@ -72,19 +71,11 @@ def lacks_questions(recipe: Recipe, prompts: list[Prompt]) -> bool:
     return recipe.pairs.own_prompts > 0 and not any(prompt.id.startswith(f"{TOPIC}-") for prompt in prompts)
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """How many questions a split gets."""
-
-    split: str
-    count: int
-
-
 def _questions(
-    wanted: Wanted, contexts: list[Context], known: list[Prompt], recipe: Recipe, loaded: LoadedModel
+    split: str, count: int, contexts: list[Context], known: list[Prompt], recipe: Recipe, loaded: LoadedModel
 ) -> tuple[list[Prompt], Counter[str]]:
-    """Questions from `contexts`, in groups of notes that are scored together; and how many were dropped for which reason."""
-    split, count, dropped = wanted.split, wanted.count, Counter[str]()
+    """Up to `count` questions from `contexts`, scored in groups of notes; and how many were dropped for which reason."""
+    dropped = Counter[str]()
     deck = Deck(contexts, seeded(recipe, f"questions {split}"))
     size = min(GRID, len({context.note for context in contexts}))
     groups = [deck.deal(size, lambda context: context.note) for _ in range(-(-TRIES * count // size))]

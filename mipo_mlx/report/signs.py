@@ -1,6 +1,7 @@
 """What can go wrong with this method: a row for each failure, what this run shows of it and what to do; the leak test in detail."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,29 +104,28 @@ def _decay(outcome: Outcome, rows: Rows, stopped: str | None) -> Sign | None:
     return Sign("Both likelihoods fall, text decays", seen, ended or min(lowest) < DECAY, remedy)
 
 
-def _change(outcome: Outcome, name: str) -> tuple[float, bool | None] | None:
-    """(change, whether it is more than chance; None without an interval) of a measure of fresh answers."""
+def _changed(outcome: Outcome, name: str, failure: str, remedy: str, tell: Callable[[float], tuple[str, bool]]) -> Sign | None:
+    """The row of a change of a measure of fresh answers: bad where it is large and more than chance.
+
+    tell: the change in words, and whether it is large.
+    """
     measure = outcome.fresh.metrics.get(name) if outcome.fresh else None
     if not measure or measure.change.value is None:
         return None
+    seen, large = tell(measure.change.value)
     interval = measure.change.interval
-    return measure.change.value, not interval[0] <= 0 <= interval[1] if interval else None
-
-
-def _judged(failure: str, seen: str, real: bool | None, large: bool, remedy: str) -> Sign:
-    """The row of a change: bad where it is large and more than chance."""
-    return Sign(failure, seen + TOO_FEW, None, "") if real is None else Sign(failure, seen, real and large, remedy)
+    if not interval:
+        return Sign(failure, seen + TOO_FEW, None, "")
+    return Sign(failure, seen, large and not interval[0] <= 0 <= interval[1], remedy)
 
 
 def _lengths(outcome: Outcome) -> Sign | None:
-    change = _change(outcome, "tokens")
-    if change is None:
-        return None
-    value, real = change
+    def tell(change: float) -> tuple[str, bool]:
+        how = "as long as before" if not change else f"{abs(change):.1%} {'longer' if change > 0 else 'shorter'}"
+        return f"fresh answers are {how}", abs(change) > LENGTH
+
     remedy = "set pairs.filters.max_length_ratio, or training.length_normalized"
-    how = "as long as before" if not value else f"{abs(value):.1%} {'longer' if value > 0 else 'shorter'}"
-    seen = f"fresh answers are {how}"
-    return _judged("Answers grow or shrink", seen, real, abs(value) > LENGTH, remedy)
+    return _changed(outcome, "tokens", "Answers grow or shrink", remedy, tell)
 
 
 def _trivial(outcome: Outcome, rows: Rows) -> Sign | None:
@@ -157,13 +157,10 @@ def _uninformative(outcome: Outcome, pairs: Rows) -> Sign | None:
 
 
 def _odd(outcome: Outcome) -> Sign | None:
-    change = _change(outcome, "perplexity")
-    if change is None:
-        return None
-    value, real = change
-    remedy = "lower training.learning_rate or training.max_kl"
-    seen = f"perplexity of the answers under the base {figure(value, '+.1%')}"
-    return _judged("Odd, rare words", seen, real, value > PERPLEXITY, remedy)
+    def tell(change: float) -> tuple[str, bool]:
+        return f"perplexity of the answers under the base {figure(change, '+.1%')}", change > PERPLEXITY
+
+    return _changed(outcome, "perplexity", "Odd, rare words", "lower training.learning_rate or training.max_kl", tell)
 
 
 def _drift(rows: Rows, stopped: str | None, recipe: Recipe) -> Sign | None:
@@ -180,13 +177,12 @@ def _drift(rows: Rows, stopped: str | None, recipe: Recipe) -> Sign | None:
 
 
 def _parroting(outcome: Outcome) -> Sign | None:
-    change = _change(outcome, "parroting")
-    if change is None:
-        return None
-    value, real = change
-    seen = f"{figure(100 * value, '+.0f')} points of the answers hand the context back or take the user's part"
+    def tell(change: float) -> tuple[str, bool]:
+        points = figure(100 * change, "+.0f")
+        return f"{points} points of the answers hand the context back or take the user's part", change > PARROTING
+
     remedy = "lower training.learning_rate; keep pairs.filters.quotes_context and first_person"
-    return _judged("Parrots the user", seen, real, value > PARROTING, remedy)
+    return _changed(outcome, "parroting", "Parrots the user", remedy, tell)
 
 
 def _recites(outcome: Outcome) -> Sign | None:
