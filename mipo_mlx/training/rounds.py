@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from .. import backend
-from ..errors import UserError
 from ..files import of_round, read_json, read_records, replacing
 from ..progress import Reporter
 from ..recipe import Recipe
@@ -73,16 +72,10 @@ def begin(source: Path, folder: Path, recipe: Recipe, number: int) -> Start:
 
 
 def taken(folder: Path) -> list[int]:
-    """The rounds whose training adapters/ is the result of, from the manifest: the first, and later ones that were taken.
-
-    Raises UserError where a later round was trained by a version that did not say so.
-    """
+    """The rounds whose training adapters/ is the result of, from the manifest: the first, and later ones that were taken."""
     stages = read_json(folder / "manifest.json", {}).get("stages", {})
-    later = {name: entry.get("summary") or {} for name, entry in stages.items() if name.startswith("training-")}
-    for name, summary in later.items():
-        if summary and "taken" not in summary:
-            raise UserError(f"{folder / 'manifest.json'}: {name} was done by another version of mipo-mlx; start over with --fresh")
-    return [1, *sorted(summary["round"] for summary in later.values() if summary.get("taken"))]
+    later = [entry.get("summary") or {} for name, entry in stages.items() if name.startswith("training-")]
+    return [1, *sorted(summary["round"] for summary in later if summary.get("taken"))]
 
 
 def pair_files(folder: Path) -> list[Path]:

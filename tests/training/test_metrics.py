@@ -49,10 +49,8 @@ def test_a_run_of_another_version_is_refused_before_anything_is_computed(tmp_pat
     assert result.exit_code == 2 and "metrics.jsonl: written by another version" in result.output, result.output
 
 
-def test_a_later_round_that_does_not_say_whether_it_was_taken_is_refused(tmp_path):
+def test_the_rounds_that_were_taken(tmp_path):
     assert rounds.taken(tmp_path) == [1]
-    write_json(tmp_path / "manifest.json", {"stages": {"training": {"summary": {}}, "training-2": {"state": "started"}}})
-    assert rounds.taken(tmp_path) == [1]
-    write_json(tmp_path / "manifest.json", {"stages": {"training-2": {"summary": {"round": 2, "best_loss": 0.6}}}})
-    with pytest.raises(UserError, match="manifest.json: training-2 was done by another version"):
-        rounds.taken(tmp_path)
+    later = {"training-2": {"state": "started"}, "training-3": {"summary": {"round": 3, "taken": True}}}
+    write_json(tmp_path / "manifest.json", {"stages": {"training": {"summary": {}}, **later}})
+    assert rounds.taken(tmp_path) == [1, 3]
