@@ -7,14 +7,13 @@ import numpy as np
 from mlx.utils import tree_map
 
 from mipo_mlx.evaluation.workbench import Workbench
-from mipo_mlx.files import write_json, write_jsonl, write_records
+from mipo_mlx.files import write_records
 from mipo_mlx.models import adapters, load
 from mipo_mlx.models import prompts as chat
 from mipo_mlx.models.journal import Journal
 from mipo_mlx.progress import Reporter
 from mipo_mlx.recipe import Lora, Recipe
 from mipo_mlx.records import Context, Pair, Prompt
-from mipo_mlx.training import metrics
 
 FACTS = ["keep bees", "bake bread", "learn Portuguese", "run at dawn", "paint boats", "grow beans", "mend clocks", "play the oboe"]
 SMALL = {
@@ -118,9 +117,3 @@ def write_adapters(folder: Path, settings: Recipe, spread: float) -> None:
         changed = tree_map(lambda p: p + spread * mx.random.normal(p.shape), model.trainable_parameters())
         model.update(changed)
     adapters.save(model, folder / "adapters", config)
-
-
-def fill_for_report(folder: Path) -> None:
-    """What the other stages would have left: metrics, drop counts, a manifest."""
-    write_jsonl(folder / "metrics.jsonl", [{"format": metrics.FORMAT, "round": 1, "step": 1, "loss": 0.69}])
-    write_json(folder / "pairs.json", {})
