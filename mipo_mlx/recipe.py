@@ -44,7 +44,7 @@ class Sources(Section):
     context_tokens: Annotated[int, Field(ge=16)] = 160
     min_tokens: Count = 16
     max_contexts: Count = 400
-    least_contexts: Count = 80
+    least_contexts: Count = 48
     rank: Literal["signs", "model"] = "signs"
     near_duplicate: Fraction = 0.7
     heldout_contexts: Fraction = 0.25

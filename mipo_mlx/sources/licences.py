@@ -8,10 +8,15 @@ from .note import NotANote
 NAMES = re.compile(
     r"(?:un)?licen[sc]e(?:[-._ ].*)?|copying(?:\.lesser)?|copyright|readme(?:[-._].*)?|read[-_ ]me|lies ?mich"
     r"|lisez[-_ ]?moi|leeme|contributing"
-    r"|code[-_ ]of[-_ ]conduct|change[-_ ]?log|third[-_]party.*",
+    r"|code[-_ ]of[-_ ]conduct|change[-_ ]?log|third[-_]party.*"
+    r"|impressum|imprint|datenschutz(?:erklärung|erklaerung|hinweise?)|haftungsausschluss|nutzungsbedingungen|widerrufsbelehrung"
+    r"|(?:privacy|cookie)[-_ ](?:policy|notice|statement)|terms[-_ ](?:of|and|&)[-_ ](?:use|service|conditions)|legal[-_ ]notice"
+    r"|mentions[-_ ]l[ée]gales|aviso[-_ ]legal|note[-_ ]legali"
+    r"|(?:politique|pol[ií]tica|informativa)[-_ ](?:de|di|sulla)[-_ ](?:confidentialité|privacidade?|privacy|cookies)",
     re.IGNORECASE,
 )
 SHOUTED = {"CHANGES", "HISTORY", "AUTHORS", "MAINTAINERS", "SECURITY", "INSTALL", "NOTICE", "ATTRIBUTION"}  # "History" is a note
+INSTRUCTIONS = {"AGENTS", "CLAUDE", "GEMINI", "SKILL", "copilot-instructions"}  # files that programs of assistants read
 WORDS = re.compile(
     r"permission is hereby granted, free of charge|gnu (?:lesser |affero )?general public license|apache license,? "
     r"version|mozilla public license"
@@ -42,7 +47,7 @@ LINES, WORD = 20_000, 8  # filled lines of a text, and characters of their avera
 
 def is_of_a_package(path: PurePath) -> bool:
     """Whether a file's name is that of a licence, a read-me file or another text that comes with a program."""
-    return bool(NAMES.fullmatch(path.stem)) or path.stem in SHOUTED
+    return bool(NAMES.fullmatch(path.stem)) or path.stem in SHOUTED | INSTRUCTIONS
 
 
 def refuse_licence(text: str) -> None:

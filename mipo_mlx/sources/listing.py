@@ -9,7 +9,7 @@ from ..recipe import Recipe
 from ..records import HELDOUT, TRAIN, Context
 from .note import Passage, Tally
 from .own_choice import OwnChoice
-from .rank import signs
+from .rank import of_passage
 from .read import choose
 
 STATES = {TRAIN: "to train on", HELDOUT: "held out", "": "not dealt yet"}
@@ -30,7 +30,7 @@ class Row:
     @cached_property
     def signs(self) -> dict[str, float]:
         """What its rank is the sum of."""
-        return signs(self.passage.text, self.passage.source)
+        return of_passage(self.passage)
 
     @property
     def why(self) -> str:

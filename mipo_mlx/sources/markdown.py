@@ -40,11 +40,16 @@ PARSER.core.ruler.at("inline", _inline_marks)
 
 EMBED = re.compile(r"!\[\[[^\[\]\n]*\]\]")
 WIKI_LINK = re.compile(r"#?\[\[(?! )(?:[^\[\]|\n]*\|)?([^\[\]|\n]+)\]\]")
+# A line of links to other notes and nothing else, as a list of links has it.
+LINKS_ALONE = re.compile(
+    r"^([ \t]*(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)?)((?:#?\[\[[^\[\]\n]{1,300}\]\][ \t,;|/&·→-]*+)+)$", re.MULTILINE
+)
 HIGHLIGHT = re.compile(r"==(\S(?:[^=\n]*\S)?)==")
 TAG_LINE = re.compile(r"^[ \t]*(?:tags:[ \t]*)?#[^\W\d][\w/-]*(?:[ \t,]+#[^\W\d][\w/-]*)*[ \t,]*$", re.MULTILINE | re.IGNORECASE)
 TAG = re.compile(r"#(?<![\w#&/]#)([^\W\d_][\w/-]*)")
 ADDRESS = re.compile(r"\b(?:https?|ftp)://(?:[^\s/@]*@)?(?:www\.)?([^\s/<>()\"'`]+)[^\s<>\"'`]*|\bwww\.([^\s/<>()]+)[^\s<>]*")
 HTML_TAG = re.compile(r"<[^<>]+>")
+HTML_HEADING = re.compile(r"<h([1-6])(?:[ \t][^<>]{0,200})?>((?:[^<]|<(?!/h)){0,300})</h[1-6]>", re.IGNORECASE)
 IMAGE_TAG = re.compile(r"<(?:img|video|audio|iframe|embed|object)\b", re.IGNORECASE)
 # Fences of diagrams, queries and plug-ins: none of them is a sentence, however short.
 NO_WORDS = re.compile(
@@ -106,7 +111,9 @@ def _plain(text: str, removed: Counter) -> str:
     removed["images and embeds"] += len(IMAGE_TAG.findall(text)) if "<" in text else 0
     text, images = EMBED.subn("", text)
     removed["images and embeds"] += images
-    text = WIKI_LINK.sub(_link_text, text) if "[[" in text else text
+    if "[[" in text:
+        text = LINKS_ALONE.sub(lambda match: match[1] + WIKI_LINK.sub(_as_link, match[2]), text)
+        text = WIKI_LINK.sub(_link_text, text)
     text = in_lines(TAG_LINE, "", text, lambda line: "#" in line) if "#" in text else text
     return HIGHLIGHT.sub(r"\1", text) if "==" in text else text
 
@@ -115,6 +122,11 @@ def _link_text(match: re.Match) -> str:
     """What a reader sees of a wiki link: the name of the note, without the heading or block in it."""
     name, _, part = match[1].strip().partition("#")
     return name.strip() or part.strip("#^ ")
+
+
+def _as_link(match: re.Match) -> str:
+    """The same as a link of Markdown, so that its block counts as one of a list of links."""
+    return f"[{_link_text(match)}](#)"
 
 
 def _without_endless(text: str) -> tuple[str, list[str]]:
@@ -226,8 +238,15 @@ class _Walker:
             target.append(replace(own, text=bullet + own.text) if bullet else own)
 
     def _html(self, token: Token, line: int) -> None:
-        text, addresses = plain_text(unescape(HTML_TAG.sub(" ", token.content)))
-        self._add(Block(text, line, linked=len(text) if "<a " in token.content else addresses))
+        for place, part in enumerate(HTML_HEADING.split(token.content)):  # text, level, heading, text, ...
+            if place % 3 == 1:
+                level = int(part)
+                continue
+            text, addresses = plain_text(unescape(HTML_TAG.sub(" ", part)))
+            linked = len(text) if "<a " in part else addresses
+            begin = line + part.count("\n", 0, len(part) - len(part.lstrip()))
+            self._add(Block(text, begin, level if place % 3 else 0, linked))
+            line += part.count("\n")
 
     def _code(self, token: Token, line: int) -> None:
         content = token.content.strip()

@@ -32,6 +32,11 @@ GENERATED = re.compile(  # "AI Summary", "Zusammenfassung von ChatGPT", "AI-gene
     rf"|(?:{TEXT}) ?(?:by|from|of|with|von|mit|de|par|por|di|da|door|van|от|\() ?{MACHINE})(?![^\W_])",
     re.IGNORECASE,
 )
+ANSWER = re.compile(  # the same as the whole of a label: "AI Answer", "ChatGPT's response"; "Why AI answers tire me" is the owner's
+    rf"{MACHINE}(?:['’]s)?[ /_-]{{0,2}}(?:answers?|responses?|reply|replies|outputs?|antwort(?:en)?|réponses?|respuestas?"
+    r"|risposta|resposta|ответ|回答|回复|答え|応答|답변)",
+    re.IGNORECASE,
+)
 # A link to a place in a book or a page, which programs put behind what was marked there.
 IN_A_BOOK = re.compile(r"(?:zotero|kindle|calibre|marginnote\d?app|skim)://|readwise\.io/(?:to_kindle|open)|//hyp\.is/")
 OF_BOOKS = ("zotero:", "kindle:", "calibre:", "app:", "skim:", "readwise.io/", "//hyp.is/")  # each match has one
@@ -43,6 +48,17 @@ QUOTATION = re.compile(
 )
 SIGNED = re.compile(r"(?:[-•*]\s+)?[*_]{0,3}\s*(?:[—–―~]|--)\s*[*_]{0,3}(?P<name>[^\W\d_a-z][^.!?\n]{1,80})[.*_]{0,4}")
 NAME = re.compile(r"(?:[^\W\d_a-z][\w.’'-]*(?:, | |$)(?:(?:of|the|de|von|van|du|la|in|and|&) )*){2,8}")
+# What names the source of a quotation, directly behind it: names and dates, and not a verb ("..." said Ada).
+BEHIND = re.compile(
+    rf"(?:[-•*]\s+)?[{OPENING}](?P<inside>[^\n{OPENING}{CLOSING}]{{30,3000}})[{CLOSING}][.,]?[*_]{{0,3}}\s+(?P<by>\S.{{2,100}})"
+)
+A_SOURCE = re.compile(
+    r"[,;/|·()\s]*+(?:(?:[^\W\d_a-z][\w.’'-]*+|\d[\d./:-]*+|of|the|de|von|van|du|la|in|and|&)[,;/|·()\s]*+){2,14}"
+)
+WITHIN = re.compile(
+    r"»[^«»\n]{1,2000}«|[\"“„«「][^\"“”»」\n]{1,2000}[\"“”»」]|[“「][^\"“”»」\n]{1,2000}$|^[^\"“”„«»「」\n]{1,2000}[”」]",
+    re.MULTILINE,
+)
 FEWEST = 8  # words of a quotation without a name; a shorter one ("No way!") is speech in the owner's own story
 
 
@@ -82,7 +98,7 @@ def _quote(lines: list[str], begin: int, match: re.Match, removed: Counter) -> i
         end < len(lines) and (inner := QUOTE.fullmatch(lines[end])) and not (CALLOUT.match(inner[2]) and inner[1].count(">") == 1)
     ):
         end += 1
-    if not callout or OTHERS.fullmatch(callout[1].strip()) or GENERATED.search(callout[2]):
+    if not callout or OTHERS.fullmatch(callout[1].strip()) or is_generated(callout[2]):
         # The lines of a wrapped quote need no mark: they belong to it until a sentence ends.
         while (
             end < len(lines) and lines[end].strip() and not lines[end - 1].rstrip().endswith(SENTENCE_ENDS) and _goes_on(lines[end])
@@ -108,6 +124,11 @@ def _quote(lines: list[str], begin: int, match: re.Match, removed: Counter) -> i
                 lines[number] = "" if within else MARK
         within = deeper
     return end
+
+
+def is_generated(label: str) -> bool:
+    """Whether a heading or another label says that an assistant wrote what stands beneath it."""
+    return bool(GENERATED.search(label) or ANSWER.fullmatch(label.strip(" \t*_#[]:：")))
 
 
 def _goes_on(line: str) -> bool:
@@ -153,6 +174,9 @@ def own_blocks(blocks: list[Block], removed: Counter) -> list[Block]:
 
 
 def _is_quotation(text: str) -> bool:
+    behind = BEHIND.fullmatch(text)
+    if behind and len(behind["inside"].split()) >= FEWEST and A_SOURCE.fullmatch(behind["by"]):
+        return True
     match = QUOTATION.fullmatch(text)
     if match:
         inner = text[: match.start("by")] if match["by"] else text
@@ -181,9 +205,9 @@ def _can_be_quoted(kept: list[Block], removed: Counter) -> bool:
 
 
 def outside_quotations(text: str) -> Iterator[str]:
-    """The stretches of a text that stand outside quotation marks."""
+    """The stretches of a text that stand outside quotation marks. A quotation may begin or end beyond a line of the text."""
     at = 0
-    for match in re.finditer(r"[\"“„«「][^\"”“»」\n]{1,2000}[\"”“»」]", text):
+    for match in WITHIN.finditer(text):
         yield text[at : match.start()]
         at = match.end()
     yield text[at:]

@@ -3,13 +3,12 @@
 import math
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable
 
 from ..errors import UserError
 from ..records import HELDOUT, TRAIN, Context, seed_for
 from ..text.words import connected, sentences, telling
 from .note import Passage, Tally
-from .rank import GOOD, LATER, SHARE, TOPIC, topic
+from .rank import BETTER, ENOUGH, GOOD, LATER, SHARE, TOPIC, topic
 
 LITTLE = "tells little of its author"
 SHARED, TOO_MUCH, OVER = "shares a sentence with the other side", "more than one note's share", "over max_contexts"
@@ -38,16 +37,16 @@ def split(passages: list[Passage], seed: int, fraction: float, limit: int, grid:
         families = [[note] for note in notes]
     heldout = _deal(families, notes, rng, fraction, grid)
     train = [note for note in notes if note not in heldout]
-    strict = _apart(train, heldout, keys)
+    strict = _apart(train, heldout, notes, keys)
     if len(strict) < grid:
         raise UserError(
             f"contexts: of {len(notes)} notes all but {len(strict)} share sentences with the held-out ones, and training needs "
             f"{grid} (pairs.contexts_per_grid); add notes that differ, or lower pairs.contexts_per_grid"
         )
-    drop([p for note in train for p in notes[note]], [p for note in strict for p in notes[note]], SHARED, tally)
-    sides = (_within_share(strict, notes), _within_share(heldout, notes))
+    drop([p for note in train for p in notes[note]], [p for mine in strict.values() for p in mine], SHARED, tally)
+    sides = (_within_share(strict), _within_share({note: notes[note] for note in heldout}))
     within = [p for side in sides for mine in side.values() for p in mine]
-    drop([p for note in (*strict, *heldout) for p in notes[note]], within, TOO_MUCH, tally)
+    drop([*(p for mine in strict.values() for p in mine), *(p for note in heldout for p in notes[note])], within, TOO_MUCH, tally)
     left = len(within)
     if left <= limit:
         return _listed(passages, *([p for mine in side.values() for p in mine] for side in sides))
@@ -58,14 +57,18 @@ def split(passages: list[Passage], seed: int, fraction: float, limit: int, grid:
 
 
 def telling_most(passages: list[Passage], least: int, tally: Tally) -> list[Passage]:
-    """The passages that tell of their author; at least the `least` best ones, each further one of a note better by LATER."""
+    """The passages that tell of their author; at least the `least` best ones, each further one of a note better by LATER.
+
+    Where ENOUGH passages tell much of their author, those that tell little do not stand beside them.
+    """
+    good = BETTER if sum(passage.rank >= BETTER for passage in passages) >= ENOUGH else GOOD
     places = Counter[str]()
     order = []
     for passage in sorted(passages, key=lambda p: -p.rank):
         order.append((passage.rank - LATER * places[passage.note], passage))
         places[passage.note] += 1
     order.sort(key=lambda pair: -pair[0])
-    kept = set(map(id, (passage for number, (_, passage) in enumerate(order) if number < least or passage.rank >= GOOD)))
+    kept = set(map(id, (passage for number, (_, passage) in enumerate(order) if number < least or passage.rank >= good)))
     after = [passage for passage in passages if id(passage) in kept]
     drop(passages, after, LITTLE, tally)
     return after
@@ -114,15 +117,22 @@ def _deal(families: list[list[str]], notes: dict, rng: random.Random, fraction: 
     return held
 
 
-def _apart(train: list[str], heldout: dict[str, None], keys: dict[str, set[str]]) -> list[str]:
-    """The training notes that share no sentence with a held-out one."""
+def _apart(
+    train: list[str], heldout: dict[str, None], notes: dict[str, list[Passage]], keys: dict[str, set[str]]
+) -> dict[str, list[Passage]]:
+    """The passages of the training notes that share no sentence with a held-out note."""
     taken = set().union(*(keys[note] for note in heldout)) if heldout else set()
-    return [note for note in train if not keys[note] & taken]
+    apart = {}
+    for note in train:
+        shared = keys[note] & taken
+        if mine := [passage for passage in notes[note] if not shared or not sentences(passage.text) & shared]:
+            apart[note] = mine
+    return apart
 
 
-def _within_share(side: Iterable[str], notes: dict[str, list[Passage]]) -> dict[str, list[Passage]]:
+def _within_share(side: dict[str, list[Passage]]) -> dict[str, list[Passage]]:
     """The passages of a side's notes, of a note that is too big for its side the best ones: SHARE, or twice an equal part."""
-    kept = {note: notes[note] for note in side}
+    kept = dict(side)
     share = max(SHARE, 2 / max(1, len(kept)))
     for note in sorted(kept, key=lambda note: -len(kept[note])):
         others = sum(map(len, kept.values())) - len(kept[note])

@@ -26,7 +26,7 @@ NGRAM = 3  # words: the unit by which two texts are compared
 # The end of a sentence in a text that was cut off: a period behind a digit may be half of "3.5" or the mark of a list.
 WHOLE = re.compile(r"(?:(?<!\d)[.!?…][\"'”’)\]]*(?=\s|$)|[。！？][」』”’]*)")
 MIN_WORDS = 3  # a shorter sentence ("Sounds good.") does not show whose text it is
-BOILERPLATE = 0.25  # share of all notes from which a sentence counts as boilerplate
+BOILERPLATE = 0.1  # share of all notes from which a sentence counts as boilerplate
 
 
 def plain(text: str) -> str:

@@ -9,7 +9,7 @@ from mipo_mlx.progress import Reporter
 from mipo_mlx.records import HELDOUT, TRAIN
 from mipo_mlx.sources import read
 from mipo_mlx.sources.note import Passage, Tally
-from mipo_mlx.sources.rank import GOOD, SHARE, TOPIC, score, signs, topic
+from mipo_mlx.sources.rank import BETTER, ENOUGH, GOOD, SHARE, TOPIC, of_passage, score, signs, topic
 from mipo_mlx.sources.split import split, telling_most
 
 DIARY = "I slept badly again. My back hurts, so I decided to swim every morning and to stop the runs until May."
@@ -244,3 +244,117 @@ def test_a_long_line_behind_an_address_is_an_excerpt(address):
 @pytest.mark.parametrize("site", ["npm.im", "get.it.sh", "my.example.xyz"])
 def test_names_of_sites_are_no_first_person(site):
     assert "first person" not in signs(f"- {site} (recommended)\n- {site}", "tools.md")
+
+
+@pytest.mark.parametrize("heading", ["How can I turn the pump off?", "Should I open my valve?: Answer.", "私のポンプは何ですか？"])
+def test_a_heading_that_asks_is_nobodys_first_person(heading):
+    assert "first person" not in signs(f"{heading} {MANUAL}", "a.md")
+    assert signs(f"{heading} {DIARY}", "a.md")["first person"] > 2
+    assert score(f"{heading} {heading}", "a.md") == -2.0 or score(f"{heading} {heading}", "a.md") < GOOD
+
+
+@pytest.mark.parametrize(
+    ("heading", "language"), [("My Notes. ", "English"), ("The pump: My answer. ", "English"), ("Meine Notizen: ", "German")]
+)
+def test_my_in_a_heading_says_less_than_in_a_sentence(heading, language):
+    _, manual = TEXTS[language]
+
+    def first(text: str, *parts: str) -> float:
+        return of_passage(Passage(text, "a", "a.md", 1, 9, parts=parts))["first person"]
+
+    assert first(heading + manual, manual) < first(heading + manual) - 0.2
+    assert first("What I did. We swam.", "We swam.") == first("What I did. We swam.")
+
+
+@pytest.mark.parametrize("name", ["oh-my-tmux", "pip-i-tools", "My/Pref/Writing"])
+def test_names_of_things_are_no_first_person(name):
+    assert "first person" not in signs(f"{name} opens the upper valve.", "a.md")
+
+
+@pytest.mark.parametrize(
+    "source", ["People/Ada.md", "pages/Person___Ada___About.md", "a/YouTube/Pumps.md", "pages/GitHub___a___b___issues___7 Pump.md"]
+)
+def test_folders_of_what_others_said_come_later(source):
+    bio = "I am Ada. I build pumps, and in my spare time I write about my valves."
+    assert score(bio, source) < BETTER < score(bio, "a/b.md") and score(bio, "my-podcast-people.md") > BETTER
+
+
+@pytest.mark.parametrize("name", ["posts/2024-spring/index.md", "posts/2024-spring/_index.md"])
+def test_a_page_that_is_a_folder_is_no_index(name):
+    assert score(MANUAL, name) == 0.0 > score(MANUAL, "posts/index of pumps.md") and score(MANUAL, "index.md") < 0
+
+
+@pytest.mark.parametrize(
+    "lesson", ["In this post we will open {}.", "Let's first open {}, and note that {} is old.", "Im Folgenden wird {} gezeigt."]
+)
+def test_a_lesson_is_below_what_was_done(lesson):
+    text = f"I use it in my shed. {lesson.format('the valve', 'the pump')}"
+    assert signs(text, "a.md")["a lesson"] in (-0.5, -1.0) and "a lesson" not in signs(DIARY, "a.md")
+
+
+@pytest.mark.parametrize(
+    "speech",
+    [
+        "The bear rose. “I was young, and my father",
+        "I was young, and my father left me.” The bear sat down.",
+        "»Ich war jung, und mein Vater ging«, so der Bär.",
+    ],
+)
+def test_a_quotation_that_is_cut_off_is_no_first_person(speech):
+    assert "first person" not in signs(speech, "a.md")
+    assert "first person" in signs("»Nein« war sein Wort, und ich ging in meinen »Garten« zurück.", "a.md")
+
+
+def test_where_many_tell_much_those_that_tell_little_are_dropped():
+    poor, rich = (
+        passages({f"p{n}.md": 1 for n in range(20)}, rank=GOOD),
+        passages({f"r{n}.md": 1 for n in range(ENOUGH)}, rank=BETTER),
+    )
+    assert len(telling_most([*poor, *rich], 80, Tally())) == ENOUGH
+    assert len(telling_most([*poor, *rich[1:]], 80, Tally())) == ENOUGH + 19
+
+
+FORMULAS = [
+    "$x_i$",
+    "$I$",
+    "\\\\(I \\\\cdot A\\\\)",
+    "a_{ij}",
+    "( i )",
+    "i = 1",
+    "x_i",
+    "A^i",
+    "s[i]",
+    "the i-th",
+    "n <= i",
+    "\\\\Im i_k",
+]
+
+
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_an_index_of_a_formula_is_no_first_person(formula):
+    assert "first person" not in signs(f"The sum of {formula} is the number of the valves.", "a.md")
+    assert "first person" in signs(f"The sum of {formula} made me laugh (I think).", "a.md")
+
+
+@pytest.mark.parametrize(
+    "text", ["It cost $5 and I have $6 left.", "_I_ swam = I won.", "The he/I game (I lost).", "i said so, and i, too, swam."]
+)
+def test_signs_beside_a_person_are_no_formula(text):
+    assert signs(text, "a.md")["first person"] > 1.3
+
+
+@pytest.mark.parametrize("text", ["私有目标使用私有地址空间。", "这是隐私和私人的事情，不自私。", "私立の学校の私服です。"])
+def test_private_is_not_i_in_chinese_and_japanese(text):
+    assert "first person" not in signs(text, "a.md") and "first person" in signs(f"私は本を読む。{text}", "a.md")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Serve the rice with beni shoga and the leeks.",
+        "Run 3 mi from the mill and the pond.",
+        "The Psalms I–VIII and the last ones of mon ami.",
+    ],
+)
+def test_words_of_other_languages_within_english_are_no_first_person(text):
+    assert "first person" not in signs(text, "a.md") and "first person" in signs(f"{text} I like it.", "a.md")

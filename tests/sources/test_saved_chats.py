@@ -112,3 +112,22 @@ def test_deepseek_names_the_kinds_of_parts(tmp_path):
 def test_notes_that_only_look_like_a_chat(tmp_path, text):
     notes, tally = written(tmp_path, {"a.md": text})
     assert not tally.removed["turns of an assistant"] and notes["a.md"].count(".") >= text.count(".") - 1
+
+
+@pytest.mark.parametrize(
+    "label", ["AI Answer", "[[AI/Response]]", "ChatGPT's response", "**Claude reply**", "AI summary", "Resumen de ChatGPT"]
+)
+@pytest.mark.parametrize("mark", ["- ", "- ## "])
+def test_an_assistants_part_of_an_outline_is_cut(tmp_path, label, mark):
+    text = f"- {A}\n\t{mark}{label}\n\t\t- {X}\n\t\t  {Y}\n\n\t\t\t- {X}\n\t- {B}\n"
+    notes, tally = written(tmp_path, {"a.md": text})
+    assert "Penguins" not in notes["a.md"] and "committee" not in notes["a.md"] and A in notes["a.md"] and B in notes["a.md"]
+    assert tally.removed["texts of an assistant"] == 1
+
+
+@pytest.mark.parametrize(
+    "label", ["Why AI answers tire me", "My answer", "Answers", "What I asked the AI about its response times"]
+)
+def test_other_labels_of_an_outline_stay(tmp_path, label):
+    notes, _ = written(tmp_path, {"a.md": f"- {label}\n\t- {A}\n\n## {label}\n\n{B}\n"})
+    assert A in notes["a.md"] and B in notes["a.md"]

@@ -72,6 +72,26 @@ def test_where_sharing_connects_everything_training_gives_way():
     assert tally.dropped["shares a sentence with the other side"] == 50 - len(contexts) > 0
 
 
+def test_a_refrain_in_every_eighth_note_says_nothing():
+    # "Just some things that I read this week": 12 of 96 weeks have it, and it does not make them one family.
+    contexts = split(made(96, 1, {8 * n: "Just some things that I read." for n in range(12)}), 0, 0.25, 400, 4, Tally())
+    assert len(contexts) == 96
+
+
+def test_where_sharing_connects_everything_only_the_passages_that_share_give_way():
+    # Each note shares one sentence with the next, and says something of its own beside it.
+    ring = {n: f"I own the house number {n}. I own the house number {(n + 1) % 50}." for n in range(50)}
+    passages = [
+        Passage(text, f"note{n}", "n.md", k + 1, 9) for n in ring for k, text in enumerate((ring[n], f"My cat number {n} sleeps."))
+    ]
+    tally = Tally()
+    contexts = split(passages, 0, 0.2, 400, 4, tally)
+    texts = {side: set().union(*(sentences(c.text) for c in contexts if c.split == side)) for side in (TRAIN, HELDOUT)}
+    assert not texts[TRAIN] & texts[HELDOUT]
+    assert sum("cat" in context.text for context in contexts) == 50
+    assert 0 < tally.dropped["shares a sentence with the other side"] == 100 - len(contexts) <= 20
+
+
 def test_a_footer_in_every_note_says_nothing():
     contexts = split(made(40, 1, {n: "Written on the ferry." for n in range(40)}), 0, 0.25, 400, 4, Tally())
     assert len(contexts) == 40

@@ -3,6 +3,12 @@
 
 import pytest
 
+from mipo_mlx.progress import Reporter
+from mipo_mlx.recipe import Sources
+from mipo_mlx.sources import gather
+from mipo_mlx.sources.chunks import scrap
+from mipo_mlx.sources.note import Tally
+
 from .test_cases import written
 
 A, B, X = "I planted forty cloves of garlic.", "My sister visits me on Sunday.", "Penguins huddle in circles to stay warm."
@@ -177,3 +183,76 @@ def test_what_a_catalogue_says_of_a_book(tmp_path, key, heading):
 def test_a_page_that_was_copied_below_its_address(tmp_path, line):
     notes, tally = written(tmp_path, {"a.md": f"#recipe\n{line}\n\n## Steps\n\n{X}", "b.md": f"{line}\n\n{X} {A}"})
     assert list(notes) == ["b.md"] and tally.left_alone["articles clipped from the web"] == 1
+
+
+@pytest.mark.parametrize("opening", ['<h3 id="tech">', "<H3>", '<h3 class="a" id=b>'])
+def test_headings_in_html_are_headings(tmp_path, opening):
+    (tmp_path / "a.md").write_text(f"# Week\n\n## Health\n\n{A}\n\n{opening}Tech <b>stuff</b></h3>\n{B}\n\n{A}\n")
+    blocks = gather.read_notes(Sources(notes=str(tmp_path / "a.md")), Tally(), Reporter(quiet=True))
+    found = [(block.text, block.level, block.line) for note in blocks for block in note.blocks]
+    assert ("Tech stuff", 3, 7) in found and (B, 0, 8) in found and (A, 0, 10) in found
+
+
+@pytest.mark.parametrize("item", ["- [[Rust/Q/{0}]]", "* [[a {0}|Pump {0}]], #[[b]]", "[[Pump {0}]] · [[Valve]]\n"])
+def test_a_list_of_links_to_own_notes_is_a_link_list(tmp_path, item):
+    text = "\n".join(item.format(number) for number in range(9))
+    (tmp_path / "a.md").write_text(f"{text}\n")
+    (note,) = gather.read_notes(Sources(notes=str(tmp_path / "a.md")), Tally(), Reporter(quiet=True))
+    assert scrap(note.blocks) == "link list"
+    (tmp_path / "a.md").write_text(f"- [[Pump]]\n\t- {A} {B} [[Valve]] and [[Mill]] were there.\n")
+    (note,) = gather.read_notes(Sources(notes=str(tmp_path / "a.md")), Tally(), Reporter(quiet=True))
+    assert scrap(note.blocks) is None and "[" not in note.blocks[0].text + note.blocks[1].text and note.blocks[0].text == "- Pump"
+
+
+@pytest.mark.parametrize("mark", [" #card", " [[card]]", " #[[Card]]"])
+def test_marks_of_flashcards(tmp_path, mark):
+    notes, _ = written(
+        tmp_path, {"pages/a.md": f"- {A}{mark}\n  id:: {UUID}\n- {B} My #cardinal rule.\n", "logseq/config.edn": "{}"}
+    )
+    assert list(notes.values()) == [f"{A}\n{B} My cardinal rule."]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "impressum.md",
+        "Datenschutzerklärung.md",
+        "privacy-policy.html",
+        "Terms of Service.txt",
+        "mentions-légales.md",
+        "CLAUDE.md",
+        "SKILL.md",
+        "AGENTS.md",
+    ],
+)
+def test_legal_notices_and_instructions_to_programs_are_no_notes(tmp_path, name):
+    notes, tally = written(
+        tmp_path, {name: f"{A} I am responsible for my own pages.", "Privacy.md": B, "Terms.md": A, "Agents.md": A}
+    )
+    assert sorted(notes) == ["Agents.md", "Privacy.md", "Terms.md"] and tally.left_alone["licences and read-me files"] == 1
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        '{{{{ define "main" }}}}\n<h1>{{{{ .Title }}}}</h1>\n<p>{0}</p>\n{{{{ range .Pages }}}}\n<a href="{{{{ .Permalink }}}}">x</a>\n{{{{ end }}}}',
+        "{{% extends 'base.html' %}}\n{{% block content %}}\n<p>{0}</p>\n{{% endblock %}}\n",
+        '<div>\n<% posts.each do |post| %>\n<a href="<%= post.url %>">x</a>\n<% end %>\n<p>{0}</p></div>',
+    ],
+)
+def test_layouts_of_a_site_are_no_notes(tmp_path, layout):
+    page = "---\ntitle: Me\n---\n" + layout.format(B)
+    notes, tally = written(
+        tmp_path, {"layouts/list.html": layout.format(A), "index.html": page, "b.html": f"<p>{A} I write {{{{x}}}}.</p>"}
+    )
+    assert sorted(notes) == ["b.html", "index.html"] and B in notes["index.html"] and tally.left_alone["layouts of a site"] == 1
+
+
+@pytest.mark.parametrize(
+    "by", ["WDR 5 Politikum / Caroline Courts / 02.08.2021", "Ursula K. Le Guin, The Dispossessed", "Marcus Aurelius | Book 5"]
+)
+@pytest.mark.parametrize("marks", ["»{}«", "“{}”", '"{}"'])
+def test_a_quotation_with_its_source_behind_it(tmp_path, by, marks):
+    quote = marks.format("We learn to speak in the net, and we are not yet at its end")
+    notes, tally = written(tmp_path, {"a.md": f"{A}\n\n{quote} {by}\n\n{quote} said Ada to me.\n"})
+    assert notes["a.md"] == f"{A}\n{quote} said Ada to me." and tally.removed["quotations"] == 1

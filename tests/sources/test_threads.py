@@ -92,6 +92,38 @@ def test_a_talk_copied_out_of_a_window_keeps_the_owners_messages(clocks):
             without_others(lines, "call", me, Counter())
 
 
+HEARD = "and then we take the pump out of the box and you see here that there is a valve on it which I open " * 3
+VIDEOS = ["{{video https://www.youtube.com/watch?v=a1}}", "Seen on https://youtu.be/a1 today", "![](https://vimeo.com/12)"]
+
+
+@pytest.mark.parametrize("video", VIDEOS)
+@pytest.mark.parametrize("mark", ["", "\t- ", "0:12 "])
+def test_what_a_machine_heard_in_a_video_is_cut(video, mark):
+    removed = Counter()
+    lines = [video, "", f"{mark}{HEARD}", "", OWN]
+    assert without_threads(lines, removed) == [video, "", "", "", OWN] and removed["captions of videos"] == 1
+    for stays in (HEARD.replace(" and", ", and").replace("open ", "open. "), OWN, HEARD[:100]):
+        assert without_threads([video, "", stays], Counter()) == [video, "", stays]
+    assert without_threads(["", HEARD], Counter()) == ["", HEARD]  # a diary without points is its writer's
+
+
+FIELDS = {
+    "keys": ["Shortcut: <leader>fb", "Description: opens the list of all open buffers"],
+    "talks": ["Speaker: Ada Lovelace of the old mill", "Session: pumps and how to mend them", "Length: about half an hour"],
+    "people": ["Role: mends the pumps of our club", "Bio: came to us from the coast years ago"],
+}
+
+
+@pytest.mark.parametrize("kind", FIELDS)
+def test_entries_with_the_same_fields_are_no_conversation(kind):
+    lines = [line for n in range(5) for line in (f"- entry {n} of this list", *(f"  - {field} {n}" for field in FIELDS[kind]))]
+    assert without_others(lines, "a", None, Counter()) == lines
+    spoken = [line for n in range(5) for line in ("they sat", f"Ada: I sing here every day {n}", f"Bob: so do I each night {n}")]
+    shuffled = [*spoken[:3], spoken[0], spoken[5], spoken[4], *spoken[6:]]
+    with pytest.raises(Skip, match="sources.me"):
+        without_others(shuffled, "a", None, Counter())
+
+
 DIARIES = {
     "meals of several days": talk("8:00|12:30|19:00|8:10|12:40|19:05", "Breakfast|Lunch|Dinner|Breakfast|Lunch|Dinner"),
     "a plan of one day": talk("8:00|9:00|10:00|11:00", "Swim|Work|Break|Choir"),

@@ -299,5 +299,12 @@ def _speakers(lines: list[str]) -> set[str]:
         return set()
     if sum(len(match["text"].split()) for match in spoken) < 4 * len(names) or {name.lower() for name in kinds} <= FORM:
         return set()
+    runs: list[list[str]] = [[]]  # names on lines that follow each other
+    for line in lines:
+        match = SPEAKER.match(line.strip()[:2000])
+        runs = [*runs[:-1], [*runs[-1], match["name"]]] if match else [*runs, []] if runs[-1] else runs
+    runs = [run for run in runs if run]
+    if len(runs) > 2 and len({run[0] for run in runs}) == 1 and all(len(set(run)) == len(run) for run in runs):
+        return set()  # entries of which each has the same fields
     alternating = len(kinds) == 2 or any(names[place] != names[place % len(kinds)] for place in range(len(names)))
     return kinds if alternating else set()

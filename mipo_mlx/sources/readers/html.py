@@ -5,10 +5,10 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 from ..forms import between, cut
-from ..licences import refuse_licence
+from ..licences import WHY, is_of_a_package, refuse_licence
 from ..markdown import KEEP_CODE, SPACE, plain_text
 from ..matter import front_matter
-from ..note import Block, Note, Tally
+from ..note import Block, NotANote, Note, Tally
 from ..note_file import NoteFile
 from ..quoted import own_blocks
 from . import pages
@@ -23,6 +23,8 @@ BREAKS = {f"h{level}" for level in range(1, 7)} | set(
 VOID = set("br hr img input meta link wbr source area base col embed track".split())
 
 CELL = 60  # characters
+# Template code at the beginning of a line or of an attribute, and how often a page of a site's layout has it.
+LAYOUT, LAYOUTS = re.compile(r"^[ \t]*(?:\{\{|\{%|<%)|=[\"'](?:\{\{|\{%|<%)", re.MULTILINE), 3
 
 
 def read_html(file: NoteFile, tally: Tally, me: str | None = None) -> list[Note]:
@@ -31,6 +33,10 @@ def read_html(file: NoteFile, tally: Tally, me: str | None = None) -> list[Note]
     if (chat := pages.read_chat(text, file, tally, me)) is not None:
         return chat
     matter, body, offset = front_matter(text)  # of a page that a generator such as Jekyll reads
+    if is_of_a_package(file.path):
+        raise NotANote(WHY)
+    if not matter and len(LAYOUT.findall(text)) >= LAYOUTS:
+        raise NotANote("layouts of a site")
     title, blocks = parse_html("\n" * offset + body, tally)
     title = str((matter or {}).get("title") or title)
     refuse_licence("\n".join(block.text for block in blocks[:40]))

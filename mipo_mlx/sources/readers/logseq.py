@@ -24,6 +24,7 @@ MARKS = re.compile(  # what only a page of Logseq has
     r"|^[ \t]*(?:- )?#\+BEGIN_QUERY\b",
     re.MULTILINE,
 )
+CARD = re.compile(r"[ \t]+#?(?:#card\b|\[\[card\]\])", re.IGNORECASE)
 PRIORITY = re.compile(r"\[#[A-C]\][ \t]*")
 
 
@@ -47,7 +48,7 @@ def read_logseq(file: NoteFile, tally: Tally, text: str, me: str | None = None) 
 def _plain(text: str) -> str:
     for pattern in (DRAWER, QUERY):
         text = pattern.sub(lambda match: "\n" * match[0].count("\n"), text)
-    for pattern, kept in ((HICCUP, ""), (MARKER, ""), (PLANNING, ""), (PROPERTY, ""), (TASK, r"\1"), (PRIORITY, "")):
+    for pattern, kept in ((HICCUP, ""), (MARKER, ""), (PLANNING, ""), (PROPERTY, ""), (TASK, r"\1"), (PRIORITY, ""), (CARD, "")):
         text = pattern.sub(kept, text)
     return text
 

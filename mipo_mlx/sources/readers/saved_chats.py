@@ -8,7 +8,7 @@ from collections import Counter
 
 from ..forms import without_sections
 from ..note import NotANote
-from ..quoted import GENERATED
+from ..quoted import is_generated
 
 GPTEL = re.compile(
     r"^(?:[ \t]*:GPTEL_BOUNDS:|(?:%|#|;|<!--)?[ \t]*(?:eval: \(gptel-mode|gptel--bounds))", re.MULTILINE | re.IGNORECASE
@@ -25,6 +25,7 @@ DRAFTS = re.compile(  # what Bard's page shows between a question and its answer
 OF_DRAFTS = "draft entwürfe suggestions brouillons versiones respuestas rascunhos bozze 回答案 草稿 답변".split()
 FEWEST = 2
 HEADING = re.compile(r"(#{1,6}) (.{2,80})")
+ITEM = re.compile(r"([ \t]*)[-*+] (?:#{1,6} )?(.{2,60})")  # a label in an outline: what is indented further stands beneath it
 Turns = dict[int, tuple[str, str]]  # number of the line -> ("user" or "assistant", what stands behind its mark)
 
 
@@ -56,8 +57,19 @@ def refuse_unmarked(text: str) -> None:
 
 
 def without_generated(lines: list[str], removed: Counter) -> list[str]:
-    """The lines without those under a heading that says that an assistant wrote them, to the next heading of its level."""
-    kept, count = without_sections(lines, HEADING, lambda match: GENERATED.search(match[2]))
+    """The lines without those under a heading or an item of an outline that says that an assistant wrote them."""
+    kept, count = without_sections(lines, HEADING, lambda match: is_generated(match[2]))
+    depth = -1  # of the label whose items are cut
+    for number, line in enumerate(kept):
+        text = line.lstrip()
+        indent = len(line) - len(text)
+        if depth >= 0 and text and indent <= depth:
+            depth = -1
+        item = ITEM.fullmatch(line) if depth < 0 and text.startswith(("-", "*", "+")) else None
+        if item and len(item[2].split()) <= 6 and is_generated(item[2]):
+            depth, count = indent, count + 1
+        if depth >= 0:
+            kept[number] = ""
     if count:
         removed["texts of an assistant"] += count
     return kept

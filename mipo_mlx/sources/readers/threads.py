@@ -2,11 +2,12 @@
 
 Such text is in the first person of people who are not the owner. Two forms show it: an address of a discussion on a line of its own
 with long paragraphs directly behind it, and lines such as "ada 3 hours ago" or "Posted by u/ada" of several people. A short
-remark behind an address is the owner's.
+remark behind an address is the owner's. The captions of a video, which a machine heard, are known by words without points.
 """
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 
 DISCUSSION = re.compile(
     r"news\.ycombinator\.com/item|reddit\.com/r/\w+/comments|redd\.it/|lobste\.rs/s/|(?:twitter|x)\.com/\w+/status"
@@ -15,6 +16,7 @@ DISCUSSION = re.compile(
     r"|quora\.com/\w|/comments?/\d|[?&]lc=\w|/t/[\w-]+/\d|v2ex\.com/t/|zhihu\.com/(?:question|answer)|indiehackers\.com/post"
 )
 ADDRESS = re.compile(r"(?P<indent>[ \t]*)(?:[-*+][ \t]+)?(?P<title>[^\n]{0,60}?)[<(]?https?://(?P<place>[^\s<>()]+)[>)]?[ \t.:]*")
+ITEM = re.compile(r"[ \t]*[-*+][ \t]")
 STARTS_ANEW = re.compile(r"[ \t]*(?:#{1,6} |[-*_]{3,}[ \t]*$)")
 NUMBERED = re.compile(r"[ \t]*(?:[-*+>][ \t]+)?(?:\d{1,2}/(?:\d{1,2}|n)?[ \t.]+|[^\W\d_]{3,12} ?#\d{1,2}[:.] )\S")
 LONG, FEWEST, WORDS, MOSTLY = 25, 2, 60, 0.6  # words of a long line; long lines; words of them all; their share of all words
@@ -30,6 +32,9 @@ HEADER = re.compile(  # above a comment, as sites lay it out
     r"|[^@\n]{0,40}@(?P<at>\w{2,20})[ \t]*[·•].{0,30})\s*"
 )
 MAY_HAVE = re.compile(r" ago\b|[·•]|Posted by u/| points? by ")
+# A video in a note, and from how many words a paragraph below it without commas and ends of sentences is what a machine heard.
+VIDEO = re.compile(r"youtube(?:-nocookie)?\.com/|youtu\.be/|vimeo\.com/|bilibili\.com/|ted\.com/talks/|\{\{(?:video|youtube)")
+HEARD, POINT = 50, re.compile(r"[.,;:!?。，、！？；…](?=\s|$)")
 COMMENTS = 3  # headers of comments in a text, at least, of two people or more
 
 
@@ -39,7 +44,22 @@ def without_threads(lines: list[str], removed: Counter) -> list[str]:
     for begin, end in [*_behind_addresses(lines), *_beneath_headers(lines)]:
         removed["pasted discussions"] += any(line.strip() for line in kept[begin:end])
         kept[begin:end] = [""] * (end - begin)
+    for begin, end in _captions(lines) if any(VIDEO.search(line) for line in lines if "//" in line or "{{" in line) else ():
+        removed["captions of videos"] += 1
+        kept[begin:end] = [""] * (end - begin)
     return kept
+
+
+def _captions(lines: list[str]) -> Iterator[tuple[int, int]]:
+    """(first line, line behind the last) of each paragraph in which a machine wrote down what was said: words without points."""
+    begin = 0
+    for number, line in enumerate([*lines, ""]):
+        if line.strip() and not ITEM.match(line):
+            continue
+        text = " ".join(lines[begin:number])
+        if len(words := text.split()) >= HEARD and 40 * len(POINT.findall(text)) < len(words):
+            yield begin, number
+        begin = number if line.strip() else number + 1
 
 
 def _behind_addresses(lines: list[str]) -> list[tuple[int, int]]:
