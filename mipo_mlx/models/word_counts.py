@@ -9,7 +9,7 @@ from typing import Any
 
 # One word of each kind of sign. A tokenizer that cuts every two of them apart cuts all words apart.
 KINDS = "a Z é e\u0301 П ש ع ह ไ 日 か 한 7 ٣ ½ . , ' 's ’ - / ( \" $ _ # @ ~ 🙂 \u200d € \ue000".split()
-LONGEST, MOST = 40, 200_000  # characters of a word that is remembered; how many are remembered at one time
+LONGEST, MOST = 200, 200_000  # characters of a word that is remembered; how many are remembered at one time
 
 
 class Uneven(Exception):

@@ -14,7 +14,6 @@ EMBEDDED = re.compile(rf"(?P<before>\]\(<?|\]:[ \t]*<?|=[\"']?|url\([\"']?){DATA
 FREE = re.compile(rf"<?{DATA}[^\s\"'<>()]*>?", re.IGNORECASE)
 DRAWN = re.compile(r"data:image/svg\+xml[;,][^<>\n]{0,80}(?=<svg)", re.IGNORECASE)  # a drawing that is not encoded
 ENCODED = re.compile(r"(?<![\w/:.+=-])[A-Za-z0-9+/_-]{200,}={0,2}|(?:^[A-Za-z0-9+/]{60,100}={0,2}[ \t]*\n){3,}", re.MULTILINE)
-LEAST_ENCODED = 60  # characters without a space
 ARMOUR = re.compile(r"-----BEGIN ([A-Z ]{1,40})-----")
 
 KEPT_IN_BRACES = re.compile(r"\{\{(?:c\d+::|cloze )([^{}\n]{1,2000}?)(?:::[^{}\n]{0,200})?\}\}")  # the cards of Anki and Logseq
@@ -123,7 +122,7 @@ def cut(text: str, removed: Counter) -> str:
         if "PRIVATE KEY" not in name:  # redaction counts those
             text, count = between(text, f"-----BEGIN {name}-----", f"-----END {name}-----")
             removed["encoded data"] += count
-    if max(map(len, text.split()), default=0) >= LEAST_ENCODED:
+    if _may_be_encoded(text):
         text, count = ENCODED.subn(_breaks, text)
         removed["encoded data"] += count
     for opening, closing in CODE:
@@ -142,6 +141,12 @@ def cut(text: str, removed: Counter) -> str:
         text, count = between(text, f"\\begin{{{name}}}", f"\\end{{{name}}}")
         removed["formulas"] += count
     return _marks(text)
+
+
+def _may_be_encoded(text: str) -> bool:
+    """Whether words are as long as ENCODED wants them: one of 200 characters, or three of 60 that are no addresses."""
+    long = [word for word in text.split() if len(word) >= 60]
+    return any(len(word) >= 200 for word in long) or sum("://" not in word for word in long) >= 3
 
 
 def between(text: str, opening: str, closing: str, most: int = 1 << 30) -> tuple[str, int]:

@@ -21,7 +21,7 @@ def known(request, tmp_path_factory):
 
 def texts() -> list[str]:
     rng = random.Random(0)
-    words = [*KINDS, "bees", "Garden,", "it's", "3.5", "end.", "(so)", "été", "12345", "x" * 60, "日本", "<|im_end|>", "", "\t"]
+    words = [*KINDS, "bees", "Garden,", "it's", "3.5", "end.", "(so)", "été", "12345", "x" * 250, "日本", "<|im_end|>", "", "\t"]
     random_texts = [rng.choice(" \n").join(rng.choices(words, k=rng.randrange(1, 12))) for _ in range(400)]
     mixed = ["".join(rng.choice(words) + rng.choice((" ", " ", "\n", "")) for _ in range(9)) for _ in range(400)]
     return [*AWKWARD, *random_texts, *mixed, "", " ", "\n", "a ", " a", "a\n", "a\n\nb", "a \nb", "a\n b", "a\u00a0b", "a \u0301b"]
@@ -40,7 +40,8 @@ def test_words_are_remembered_and_long_ones_are_not():
     words = Words(lambda text: asked.append(text) or len(text), lambda text: "<end>" in text)
     assert words.total("so it is.\nso it is") == words.total("so it is.\nso it is") == 2 + 3 + 5 + 2 + 3 + 3
     assert asked == ["so", " it", " is.\n", " is"]
-    assert words.total("a " + "x" * 50) == words.total("a " + "x" * 50) == 52 and asked[4:] == ["a", " " + "x" * 50, " " + "x" * 50]
+    long = "x" * 250
+    assert words.total(f"a {long}") == words.total(f"a {long}") == 252 and asked[4:] == ["a", f" {long}", f" {long}"]
     for text in ("", " a", "a ", "a  b", "a \nb", "a\n b", "a\n", "a\n\nb", "a\u00a0 b", "a <end> b"):
         with pytest.raises(Uneven):
             words.total(text)

@@ -211,7 +211,7 @@ def without_others(lines: list[str], stem: str, me: str | None, removed: Counter
     if len(filled) < 6:
         return lines
     if HAS_TIME.search("\n".join(lines)):
-        if sum(bool(ARROW.search(line[:60])) for line in filled) > len(filled) / 5 or _is_transcript(filled):
+        if sum(" --> " in line and bool(ARROW.search(line[:60])) for line in filled) > len(filled) / 5 or _is_transcript(filled):
             raise Skip("looks like a transcript of a recording, which has the words of others")
         if _timed_writers(filled):
             raise Skip(ASK)
@@ -269,7 +269,7 @@ def _of_writer(lines: list[str], writers: dict[int, str], me: str | None, remove
 
 def _is_transcript(lines: list[str]) -> bool:
     """Lines begin with a clock that starts near zero and runs in seconds; a journal's clock shows the time of day."""
-    clocks = [match[1] for line in lines if (match := CLOCK.match(line))]
+    clocks = [match[1] for line in lines if ":" in line and (match := CLOCK.match(line))]
     if len(clocks) < max(4, 0.3 * len(lines)):
         return False
     seconds = [sum(int(part) * 60**place for place, part in enumerate(reversed(clock.split(":")))) for clock in clocks]

@@ -98,7 +98,8 @@ def _end(lines: list[str], begin: int, indent: int) -> int:
 
 def _beneath_headers(lines: list[str]) -> list[tuple[int, int]]:
     """The same for comments beneath lines that name their writers, of two people or more: to the next heading."""
-    if not MAY_HAVE.search("\n".join(lines)):
+    text = "\n".join(lines)
+    if not any(sign in text for sign in (" ago", "·", "•", "Posted by u/", " point")):  # MAY_HAVE, in a fraction of the time
         return []
     headers = [
         (number, next(filter(None, match.groups())))

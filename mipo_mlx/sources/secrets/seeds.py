@@ -23,7 +23,7 @@ BETWEEN = re.compile(
 )
 # Twelve words and more with nothing but such signs between: only there is it worth looking at every word.
 RUN = re.compile(
-    r"(?<![^\W\d_])(?:[^\W\d_]{3,10}(?![^\W\d_])[ \t\n\d,;|/·.:)>*+•-]{1,12}){11,}(?:(?<![^\W\d_])[^\W\d_]{3,10}(?![^\W\d_]))?"
+    r"(?<![^\W\d_])(?:[^\W\d_]{3,10}+(?![^\W\d_])[ \t\n\d,;|/·.:)>*+•-]{1,12}+){11,}+(?:(?<![^\W\d_])[^\W\d_]{3,10}(?![^\W\d_]))?"
 )
 SUCH_WORDS = bytes([True]) * 11
 LEADING = re.compile(r"(?:^|\n|[:;\"'`“«(=|>–—→.-]|[-*+•]|\b\d{1,2}[.):]?|[!?])[ \t\"'`*_]*$")
