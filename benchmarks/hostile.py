@@ -67,7 +67,12 @@ VOTE = (
 PAIR = (
     '{"prompt": "a", "chosen": "c", "rejected": "d"}\n{"prompt": [{"role": "user", "content": "g"}], "chosen": "h", "rejected": []}'
 )
-BODY = '{"model": "m", "messages": [{"role": "user", "content": [{"type": "text", "text": "b"}]}], "prompt": "a", "stop": ["x"]}'
+BODIES = (
+    '{"model": "m", "messages": [{"role": "user", "content": [{"type": "text", "text": "b"}]}], "stop": ["x"], "top_k": 5}',
+    '{"model": "m", "messages": [{"role": "user", "content": "b"}, {"role": "assistant", "tool_calls": [{"id": "c", "function": '
+    '{"name": "f", "arguments": "{}"}}]}, {"role": "tool", "tool_call_id": "c", "content": "d"}], "seed": 1, "min_p": 0.1}',
+    '{"model": "m", "prompt": "a", "max_tokens": 5, "frequency_penalty": 0.5, "stream_options": {"include_usage": true}}',
+)
 ENEX = "<note><title>A</title><content><![CDATA[<en-note><div>I bake.</div></en-note>]]></content><tag>b</tag></note>"
 EML = "From: Ana <a@b.c>\nSubject: A\nContent-Type: text/plain\n\nI bake bread.\n\nOn Monday, B wrote:\n> x\n-- \nA\n"
 DAY_ONE = '{"entries":[{"creationDate":"x","uuid":"a","text":"I bake."}],"activeNotes":[]}'
@@ -288,7 +293,7 @@ def targets() -> list[Target]:
         Target("w.yaml", recipe, YAML, [b"model: x\nsources: {notes: a, min_tokens: 3}\npairs: {grids: 2}\n"], least=5.0),
         Target("x.gguf", model, ["GGUF", *numbers], [gguf()]),
         Target("y.jsonl", pairs, JSON, [PAIR.encode()]),
-        Target("z.body", body, JSON, [BODY.encode()]),
+        Target("z.body", body, JSON, [sample.encode() for sample in BODIES]),
     ]
 
 

@@ -80,6 +80,13 @@ class Memory:
         self._scratch.execute(f"CREATE VIRTUAL TABLE words USING fts5 (text, {TOKENIZER})")
         self._scratch.execute("CREATE VIRTUAL TABLE terms USING fts5vocab (words, instance)")
 
+    def warm(self) -> None:
+        """Read what each question needs, so that the first one does not wait for it."""
+        with self.index.reading():
+            self.index.count_files()
+            if self.embedder:
+                self.index.vectors()
+
     def search(self, question: str, most: int = MOST) -> list[Match]:
         """At most `most` passages that fit, best first, each of another note."""
         return [match for match in self.ranked(question, most) if match.score >= self.threshold]

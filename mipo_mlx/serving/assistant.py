@@ -78,6 +78,8 @@ class Assistant:
         self.max_tokens = self.affordable(wishes.max_tokens)
         self.window = self.longest and self.longest - self.max_tokens
         self.memory = open_memory(folder, recipe, self.loaded, reporter) if wishes.notes and not wishes.context else None
+        if self.memory:
+            self.memory.warm()
 
     def renew(self) -> Changes:
         """Take changed notes into memory; returns what was new, changed and gone."""

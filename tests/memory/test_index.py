@@ -231,6 +231,25 @@ def test_a_second_process_that_finds_nothing_new_makes_no_other_read_again(tmp_p
             assert (index.vectors() is before) == same
 
 
+def traced(memory: Memory) -> list[str]:
+    """The SQL of a question."""
+    ran: list[str] = []
+    memory.index.connection.set_trace_callback(ran.append)
+    memory.search("Who cooks soup on Thursday?")
+    return ran
+
+
+def test_a_memory_that_is_warm_reads_no_vector_and_counts_no_file(tmp_path):
+    index = indexed(tmp_path, NOTES)
+    index.embed(Letters(), QUIET)
+    memory = Memory(index, Letters())
+    memory.warm()
+    ran = traced(memory)
+    assert ran and [row for row in ran if "vector" in row or "DISTINCT" in row] == []
+    cold = traced(Memory(Index(index.path), Letters()))
+    assert sum("vector" in row for row in cold) == sum("DISTINCT" in row for row in cold) == 1
+
+
 def test_notes_that_are_only_gone_leave_no_word(tmp_path):
     index, notes = indexed(tmp_path, NOTES), tmp_path / "notes"
     (notes / "food/soup.md").unlink()
