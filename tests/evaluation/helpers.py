@@ -86,15 +86,15 @@ def make_run(folder: Path, settings: Recipe, *, spread: float = 0.0, seed: int =
     pairs = []
     for grid in range(8):
         prompt, context = prompts[grid % len(prompts)], contexts[grid % len(contexts)]
-        asked = chat.messages(settings.pairs, prompt.text, context.text)
-        ids = chat.encode(loaded.tokenizer, asked)
+        messages = chat.messages(settings.pairs, prompt.text, context.text)
+        ids = chat.encode(loaded.tokenizer, messages)
         tokens = [[int(t) for t in rng.integers(3, 300, size=5)] + [2] for _ in range(2)]
         texts = [loaded.tokenizer.decode(t[:-1]) for t in tokens]
         reference = [float(plain_logprobs(loaded.model, ids, t).sum()) for t in tokens]
         says = [[{"role": "assistant", "content": text}] for text in texts]
         pairs.append(
             Pair(
-                id=f"{grid}-0", split="heldout", grid=grid, prompt=asked, chosen=says[0], rejected=says[1], negatives=[texts[1]],
+                id=f"{grid}-0", split="heldout", grid=grid, prompt=messages, chosen=says[0], rejected=says[1], negatives=[texts[1]],
                 prompt_tokens=ids, tokens=tokens, reference=reference, pmi=[0.5], kinds=["random_context"],
                 prompt_id=prompt.id, context_id=context.id, wrong_context_ids=["c7"],
             )

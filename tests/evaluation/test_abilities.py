@@ -157,10 +157,10 @@ def test_numbers_are_generated_and_read(tmp_path, tiny_folder, monkeypatch):
     folder = make_run(tmp_path / "run", settings)
     loaded = load.load(settings.model)
     adapters.load(loaded.model, folder / "adapters")
-    asked = []
+    questions = []
 
     def sample_now(self, prompts, purpose, settings):
-        asked.append((settings.temperature, settings.max_tokens))
+        questions.append((settings.temperature, settings.max_tokens))
         assert all("End with a line of #### and the number." in self.tokenizer.decode(prompt) for prompt in prompts)
         return [Answer(text, [], "stop") for text in ("It is 1,000 in all", "no idea", "It is 3")[: len(prompts)]]
 
@@ -168,7 +168,7 @@ def test_numbers_are_generated_and_read(tmp_path, tiny_folder, monkeypatch):
     rows = [{"question": "a", "answer": "1000"}, {"question": "b", "answer": 2}, {"question": "c", "answer": 4}]
     result = abilities.evaluate(bench(tmp_path, settings, loaded), rows)
     assert result.metrics["ability"].after.value == pytest.approx(1 / 3)
-    assert asked == [(0.0, abilities.WORKING)] * 2  # greedy: the base, then the tuned model
+    assert questions == [(0.0, abilities.WORKING)] * 2  # greedy: the base, then the tuned model
 
 
 def test_the_recipe_names_the_questions_and_how_many(tmp_path, tiny_folder):

@@ -54,8 +54,8 @@ def test_strength_zero_is_the_base_with_its_context(tiny_folder, tmp_path):
 def test_each_greedy_token_is_the_best_of_the_contrasted_distribution(tiny_folder, strength):
     loaded = load.load(str(tiny_folder))
     prompts, plain = [WITH, [11, 12, 13]], [WITHOUT, [13]]
-    found = contrast(loaded, list(zip(prompts, plain, strict=True)), strength, greedy(tiny_folder))
-    for with_context, without, answer in zip(prompts, plain, found, strict=True):
+    result = contrast(loaded, list(zip(prompts, plain, strict=True)), strength, greedy(tiny_folder))
+    for with_context, without, answer in zip(prompts, plain, result, strict=True):
         so_far: list[int] = []
         for token in answer.tokens:
             near, far = (logprobs_after(loaded.model, ids + so_far) for ids in (with_context, without))
@@ -99,17 +99,17 @@ def trainable(folder, tiny_folder, **evaluation):
 
 def test_baselines_are_measured_when_asked_for_and_kept(tmp_path, tiny_folder, monkeypatch):
     settings = trainable(tmp_path, tiny_folder, answers=4)
-    asked = recipe(tiny_folder, answers=4, baselines=True)
+    questions = recipe(tiny_folder, answers=4, baselines=True)
     monkeypatch.setattr(embedding, "installed", lambda: None)
     stage.run(tmp_path, settings, QUIET)
     first = read_json(tmp_path / "eval.json")
     on_top = {"baselines", "settings"}
     assert first["baselines"] is None
-    baselines.prepare(tmp_path, asked, QUIET)
+    baselines.prepare(tmp_path, questions, QUIET)
     scored = []
     original = requests.score_group
     monkeypatch.setattr(requests, "score_group", lambda *args: scored.append(1) or original(*args))
-    stage.run(tmp_path, asked, QUIET)
+    stage.run(tmp_path, questions, QUIET)
     second = read_json(tmp_path / "eval.json")
     assert {k: v for k, v in first.items() if k not in on_top} == {k: v for k, v in second.items() if k not in on_top}
     assert set(second["baselines"]) == NAMES and len(scored) == 4 * 2
@@ -125,12 +125,12 @@ def test_baselines_are_measured_when_asked_for_and_kept(tmp_path, tiny_folder, m
     stage.run(tmp_path, recipe(tiny_folder, answers=4, examples=1, everyday=0), QUIET)  # nor does another setting lose them
     assert read_json(tmp_path / "eval.json")["baselines"] == second["baselines"]
     assert len(scored) == 8
-    told = summary.evaluation(Run(tmp_path, asked)).splitlines()
-    assert [line.split("  ")[1] for line in told[-6:]] == [
+    message = summary.evaluation(Run(tmp_path, questions)).splitlines()
+    assert [line.split("  ")[1] for line in message[-6:]] == [
         "no context", "context in the prompt (base)", "context-aware decoding 0.5", "context-aware decoding 1.5",
         "SFT on the chosen answers", "tuned",
     ]  # fmt: skip
-    tokens = {line[2:34].strip(): float(line[34:].split()[2]) for line in told[-6:]}
+    tokens = {line[2:34].strip(): float(line[34:].split()[2]) for line in message[-6:]}
     for name, measures in second["baselines"].items():
         assert tokens[name] == pytest.approx(measures["tokens"]["after"]["value"], abs=0.051)
 
@@ -289,8 +289,8 @@ def test_judges_and_baselines_without_requests_are_left_out_with_a_warning(tmp_p
     settings = recipe(tiny_folder, judge="base", baselines=True)
     notes = settings.sources.model_copy(update={"canaries": 0})
     for file, needed in ((None, "two held-out notes"), ("pairs.jsonl", "two rows with other prompts in one held-out grid")):
-        said = io.StringIO()
+        printed = io.StringIO()
         values = settings.model_copy(update={"pairs": settings.pairs.model_copy(update={"file": file}), "sources": notes})
-        stage.run(tmp_path, values, Reporter(quiet=True, stream=said))
-        told = said.getvalue()
-        assert told.startswith("warning: evaluation.judge and evaluation.baselines: left out") and needed in told
+        stage.run(tmp_path, values, Reporter(quiet=True, stream=printed))
+        output = printed.getvalue()
+        assert output.startswith("warning: evaluation.judge and evaluation.baselines: left out") and needed in output

@@ -158,9 +158,9 @@ def test_the_stage_counts_what_was_met_told_and_untold(tmp_path, tiny_folder, mo
     def sample_now(self, prompts, *others):
         if "checkable" not in current:
             return original(self, prompts, *others)
-        told = ["About the user" in self.tokenizer.decode(p) for p in prompts]
-        untold.update(map(bool, told))
-        return [Answer("Bake!" if t else "Bake?", [3], "stop") for t in told]
+        message = ["About the user" in self.tokenizer.decode(p) for p in prompts]
+        untold.update(map(bool, message))
+        return [Answer("Bake!" if t else "Bake?", [3], "stop") for t in message]
 
     current: list[str] = []
     whole = checkable.evaluate
@@ -181,10 +181,10 @@ def test_the_stage_counts_what_was_met_told_and_untold(tmp_path, tiny_folder, mo
     assert result["heldout_kinds"]["metrics"]["checkable"]["after"]["value"] == pytest.approx(met)
     assert result["no_interval"] is None and "independent ones" in result["heldout_kinds"]["no_interval"]
     assert result["kinds"]["a question"] == {"requests": 1, "before": 0.0, "after": 0.0} and summary["checkable"]["after"] > 0
-    told = runs_summary.evaluation(runs.Run(folder, settings))
+    message = runs_summary.evaluation(runs.Run(folder, settings))
     share = f"{expected['Bake!']:.2f}"
-    assert re.search(rf"Meets a stated requirement +{share} -> {share} \(", told)
-    assert re.search(rf"\.\.\. of kinds that .+ {met:.2f} -> {met:.2f}\n", told + "\n")
+    assert re.search(rf"Meets a stated requirement +{share} -> {share} \(", message)
+    assert re.search(rf"\.\.\. of kinds that .+ {met:.2f} -> {met:.2f}\n", message + "\n")
 
 
 def test_requests_are_the_same_case_in_two_runs_by_their_text():

@@ -29,14 +29,14 @@ def write_parts(folder, model="x", **parts):
     return folder
 
 
-def pair(number, asked, answer=5, reward=1.0):
+def pair(number, request, answer=5, reward=1.0):
     """A held-out pair and its candidates' log-probabilities under the tuned model: rewards of 0.1 x `reward` and 0."""
-    found = Pair(
-        id=f"{number}-0", split="heldout", grid=number, prompt=[{"role": "user", "content": asked}], chosen=[], rejected=[],
+    result = Pair(
+        id=f"{number}-0", split="heldout", grid=number, prompt=[{"role": "user", "content": request}], chosen=[], rejected=[],
         negatives=[], prompt_tokens=[1], tokens=[[answer], [6]], reference=[-9.0, -9.0], pmi=[], kinds=[], prompt_id="p0",
         context_id=f"c{number}",
     )  # fmt: skip
-    return found, [-9.0 + reward, -9.0]
+    return result, [-9.0 + reward, -9.0]
 
 
 def measured(pairs, beta=0.1):
@@ -107,9 +107,9 @@ def test_self_bleu_is_compared_only_where_both_runs_have_the_same_answers(tmp_pa
     ],
 )  # fmt: skip
 def test_measures_that_mean_something_else_are_left_out_and_named(tmp_path, model, beta, reason, gone):
-    pairs, asked = [pair(i, f"note {i}") for i in range(7)], fresh(("Cook?", ["bees", "bread"]), ("Read?", ["bees", "bread"]))
-    a = write_parts(tmp_path / "a", heldout=measured(pairs), fresh=asked)
-    b = write_parts(tmp_path / "b", model, heldout=measured(pairs, beta), fresh=asked)
+    pairs, shown = [pair(i, f"note {i}") for i in range(7)], fresh(("Cook?", ["bees", "bread"]), ("Read?", ["bees", "bread"]))
+    a = write_parts(tmp_path / "a", heldout=measured(pairs), fresh=shown)
+    b = write_parts(tmp_path / "b", model, heldout=measured(pairs, beta), fresh=shown)
     both, one = (compare([a], [other]) for other in (b, a))
     assert set(one.measures) - set(both.measures) == gone and one.left_out == []
     assert both.left_out[0].startswith(reason) and "margin" in both.left_out[0]

@@ -31,9 +31,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.seen.append((self.path, dict(self.headers), body))
-        said = self.server.respond(self, body["messages"][0]["content"])
-        if said is not None:
-            self.reply(200, json.dumps({"choices": [{"message": {"role": "assistant", "content": said}}]}))
+        reply = self.server.respond(self, body["messages"][0]["content"])
+        if reply is not None:
+            self.reply(200, json.dumps({"choices": [{"message": {"role": "assistant", "content": reply}}]}))
 
     def reply(self, code, text, **headers):
         self.send_response(code)
@@ -92,11 +92,11 @@ def test_verdicts_in_both_orders_equal_a_count_by_hand(tmp_path, tiny_folder):
         evaluate.run(folder, settings, QUIET)
     gallery = [(e["base"]["text"], e["tuned"]["text"]) for e in read_json(folder / "eval.json")["gallery"]]
     lengths = [(len(base), len(tuned)) for base, tuned in gallery if base != tuned]
-    found = judged(folder)
-    assert len(gallery) == 8 and found["win"] == sum(t > b for b, t in lengths) > 0
-    assert found["loss"] == sum(t < b for b, t in lengths) and found["win"] + found["tie"] + found["loss"] == 8
-    assert found["nonsense"] == 0 and found["win_rate"]["value"] == pytest.approx((found["win"] + found["tie"] / 2) / 8)
-    assert (found["judge"], found["model"], found["mode"]) == (server.url, "tiny", "pairwise")
+    result = judged(folder)
+    assert len(gallery) == 8 and result["win"] == sum(t > b for b, t in lengths) > 0
+    assert result["loss"] == sum(t < b for b, t in lengths) and result["win"] + result["tie"] + result["loss"] == 8
+    assert result["nonsense"] == 0 and result["win_rate"]["value"] == pytest.approx((result["win"] + result["tie"] / 2) / 8)
+    assert (result["judge"], result["model"], result["mode"]) == (server.url, "tiny", "pairwise")
     assert len(server.seen) == 2 * len(lengths)  # equal answers are a tie without being sent
     path, headers, body = server.seen[0]
     assert path == "/v1/chat/completions" and body["model"] == "tiny" and body["temperature"] == 0
@@ -105,9 +105,9 @@ def test_verdicts_in_both_orders_equal_a_count_by_hand(tmp_path, tiny_folder):
     assert texts[0] == texts[1][::-1]
 
 
-@pytest.mark.parametrize("said, win_rate, first", [("A", 0.5, 1.0), ("B", 0.5, 0.0)])
-def test_a_judge_that_looks_at_the_position_alone_makes_ties_and_is_found_out(tmp_path, tiny_folder, said, win_rate, first):
-    with serving(lambda *_: said) as server:
+@pytest.mark.parametrize("reply, win_rate, first", [("A", 0.5, 1.0), ("B", 0.5, 0.0)])
+def test_a_judge_that_looks_at_the_position_alone_makes_ties_and_is_found_out(tmp_path, tiny_folder, reply, win_rate, first):
+    with serving(lambda *_: reply) as server:
         settings = at(server, tiny_folder, answers=4)
         folder = make_run(tmp_path, settings, spread=0.05)
         evaluate.run(folder, settings, QUIET)
@@ -118,10 +118,10 @@ def test_nonsense_is_counted_and_never_scored(tmp_path, tiny_folder):
     replies = iter(["Both are fine.", "A", None, "B", "", "A", "A good answer would be B", "A"])
 
     def respond(handler, _):
-        said = next(replies)
-        if said is None:
+        reply = next(replies)
+        if reply is None:
             handler.reply(200, json.dumps({"choices": [{"message": {"content": None}}]}))
-        return said
+        return reply
 
     with serving(respond) as server:
         settings = at(server, tiny_folder, answers=4)
@@ -143,8 +143,8 @@ def test_a_model_judged_against_itself(tmp_path, tiny_folder):
 
 def test_rubric_mode_scores_single_answers(tmp_path, tiny_folder):
     def respond(_, question):
-        said = re.search(r"Answer: (.*)\n\nHow well", question, re.DOTALL)[1]
-        return f"Rating: {1 + len(said) % 5}/5"
+        reply = re.search(r"Answer: (.*)\n\nHow well", question, re.DOTALL)[1]
+        return f"Rating: {1 + len(reply) % 5}/5"
 
     with serving(respond) as server:
         settings = at(server, tiny_folder, judge_mode="rubric")
@@ -160,11 +160,11 @@ def test_rubric_mode_scores_single_answers(tmp_path, tiny_folder):
 def test_an_endpoint_that_goes_down_ends_in_one_line_and_is_continued(tmp_path, tiny_folder):
     """It breaks at its sixth question; the second time it is asked only what is missing, and the bytes are the same."""
     alive = threading.Event()
-    asked = []
+    questions = []
 
     def respond(handler, question):
-        asked.append(question)
-        if len(asked) > 5 and not alive.is_set():
+        questions.append(question)
+        if len(questions) > 5 and not alive.is_set():
             handler.reply(503, json.dumps({"error": {"message": "loading model"}}))
             return None
         return longer(handler, question)
@@ -174,14 +174,14 @@ def test_an_endpoint_that_goes_down_ends_in_one_line_and_is_continued(tmp_path, 
         folder = make_run(tmp_path / "broken", settings, spread=0.05)
         with pytest.raises(Failure) as error:
             evaluate.run(folder, settings, QUIET)
-        told = str(error.value)
-        assert "HTTP 503 (loading model), 3 times in a row; 2 of 8 requests are judged and kept" in told and "\n" not in told
-        assert f"`mipo-mlx eval {folder} --set evaluation.judge=null` leaves the judge out" in told
-        assert not (folder / "eval.json").exists() and len(asked) == 5 + endpoint.TRIES
+        message = str(error.value)
+        assert "HTTP 503 (loading model), 3 times in a row; 2 of 8 requests are judged and kept" in message and "\n" not in message
+        assert f"`mipo-mlx eval {folder} --set evaluation.judge=null` leaves the judge out" in message
+        assert not (folder / "eval.json").exists() and len(questions) == 5 + endpoint.TRIES
         alive.set()
-        asked.clear()
+        questions.clear()
         evaluate.run(folder, settings, QUIET)
-        assert len(asked) == 12  # six requests in both orders
+        assert len(questions) == 12  # six requests in both orders
         whole = make_run(tmp_path / "whole", settings, spread=0.05)
         evaluate.run(whole, settings, QUIET)
         assert (whole / "eval.json").read_bytes() == (folder / "eval.json").read_bytes()
@@ -226,8 +226,8 @@ def test_an_error_told_as_success_and_a_reply_cut_off_are_tried_again():
     def busy(handler, _):
         handler.reply(200, json.dumps({"error": {"message": "overloaded", "code": 529}}))
 
-    for respond, told in ((cut, "the connection broke in mid-reply, 3 times"), (busy, r"HTTP 529 \(overloaded\), 3 times")):
-        with serving(respond) as server, pytest.raises(Failure, match=told):
+    for respond, message in ((cut, "the connection broke in mid-reply, 3 times"), (busy, r"HTTP 529 \(overloaded\), 3 times")):
+        with serving(respond) as server, pytest.raises(Failure, match=message):
             endpoint.ask(endpoint.Endpoint(server.url, "m", 5.0), "A or B?")
         assert len(server.seen) == 3
 
@@ -253,7 +253,7 @@ def test_a_reply_in_parts_is_read():
 
 def test_empty_replies_are_asked_again_and_nonsense_is_shown(tmp_path, tiny_folder):
     """First every reply is cut while it thinks, then the judge chats, and what it said then counts."""
-    told = io.StringIO()
+    output = io.StringIO()
     with serving(lambda *_: None) as server:
 
         def thinks(handler, _):
@@ -263,17 +263,17 @@ def test_empty_replies_are_asked_again_and_nonsense_is_shown(tmp_path, tiny_fold
         server.respond = thinks
         settings = at(server, tiny_folder, answers=4)
         folder = make_run(tmp_path, settings, spread=0.05)
-        evaluate.run(folder, settings, Reporter(quiet=True, stream=told))
+        evaluate.run(folder, settings, Reporter(quiet=True, stream=output))
         assert (judged(folder)["nonsense"], judged(folder)["unanswered"]) == (4, 4)
-        assert "8 of 8 replies are no verdict, the last one empty: cut at 1024 tokens" in told.getvalue()
-        told.truncate(0)
+        assert "8 of 8 replies are no verdict, the last one empty: cut at 1024 tokens" in output.getvalue()
+        output.truncate(0)
         server.respond = lambda *_: "Both are lovely,\nA or B?"
-        evaluate.run(folder, settings, Reporter(quiet=True, stream=told))
+        evaluate.run(folder, settings, Reporter(quiet=True, stream=output))
         assert len(server.seen) == 16 and (judged(folder)["nonsense"], judged(folder)["unanswered"]) == (4, 0)
-        assert "replies are no verdict, the last one 'Both are lovely, A or B?'" in told.getvalue()
-        told.truncate(0)
-        evaluate.run(folder, settings, Reporter(quiet=True, stream=told))
-        assert len(server.seen) == 16 and not told.getvalue()  # what was said is kept
+        assert "replies are no verdict, the last one 'Both are lovely, A or B?'" in output.getvalue()
+        output.truncate(0)
+        evaluate.run(folder, settings, Reporter(quiet=True, stream=output))
+        assert len(server.seen) == 16 and not output.getvalue()  # what was said is kept
 
 
 def test_verdicts_outlive_other_settings_and_add_up(tmp_path, tiny_folder, monkeypatch):
@@ -291,16 +291,16 @@ def test_verdicts_outlive_other_settings_and_add_up(tmp_path, tiny_folder, monke
         evaluate.run(folder, at(second, tiny_folder, answers=4, judge_model="other"), QUIET)
         labels = [f"{second.url} (other, pairwise)", f"{second.url} (tiny, pairwise)"]
         assert len(judged(folder)["others"]) == 2 and labels in [pair["judges"] for pair in judged(folder)["agreement"]]
-        said = io.StringIO()
-        evaluate.run(folder, recipe(tiny_folder, answers=2), Reporter(stream=said))  # fewer of the same: all were judged
-        evaluate.run(folder, recipe(tiny_folder, answers=8), Reporter(stream=said))
-        assert judged(folder) is None and f"{first.url}: left out, as it has not judged all of these answers" in said.getvalue()
+        output = io.StringIO()
+        evaluate.run(folder, recipe(tiny_folder, answers=2), Reporter(stream=output))  # fewer of the same: all were judged
+        evaluate.run(folder, recipe(tiny_folder, answers=8), Reporter(stream=output))
+        assert judged(folder) is None and f"{first.url}: left out, as it has not judged all of these answers" in output.getvalue()
         evaluate.run(folder, settings, QUIET)
         assert judged(folder)["win"] == verdict["win"] and len(first.seen) == paid  # nothing is paid twice
 
 
 @pytest.mark.parametrize(
-    "said, answer",
+    "reply, answer",
     [
         ("<think>A? B?</think> A", "A"),
         ("A? B?\n</think>\n\nB", "B"),
@@ -309,13 +309,13 @@ def test_verdicts_outlive_other_settings_and_add_up(tmp_path, tiny_folder, monke
         ("<think>A, for", ""),
     ],
 )
-def test_what_a_judge_thinks_is_no_part_of_its_reply(said, answer):
-    with serving(lambda *_: said) as server:
+def test_what_a_judge_thinks_is_no_part_of_its_reply(reply, answer):
+    with serving(lambda *_: reply) as server:
         assert endpoint.ask(endpoint.Endpoint(server.url, "m", 5.0), "A or B?").text == answer
 
 
 @pytest.mark.parametrize(
-    "code, text, told",
+    "code, text, message",
     [
         (401, '{"error": {"message": "bad key sesame-42"}}', r"HTTP 401 \(bad key \*\*\*\); put the key into .* MIPO_JUDGE_KEY"),
         (404, "<html>nginx</html>", r"HTTP 404; the URL should end in /v1"),
@@ -327,10 +327,10 @@ def test_what_a_judge_thinks_is_no_part_of_its_reply(said, answer):
         (200, "x" * 1_100_000, "a reply of more than 1,048,576 bytes"),
     ],
 )
-def test_what_another_try_cannot_mend_ends_at_once_in_one_line(monkeypatch, code, text, told):
+def test_what_another_try_cannot_mend_ends_at_once_in_one_line(monkeypatch, code, text, message):
     monkeypatch.setenv(endpoint.KEY, "sesame-42")
     with serving(lambda handler, _: handler.reply(code, text)) as server:
-        with pytest.raises(Failure, match=told) as error:
+        with pytest.raises(Failure, match=message) as error:
             endpoint.ask(endpoint.Endpoint(server.url, "m", 5.0), "A or B?")
         assert "\n" not in str(error.value) and "sesame" not in str(error.value) and len(server.seen) == 1
 
@@ -392,8 +392,8 @@ def test_the_dry_run_names_the_host(tmp_path, tiny_folder):
     settings = recipe(tiny_folder, judge="https://judge.example/v1", judge_model="m")
     named = settings.sources.model_copy(update={"notes": str(tmp_path / "notes"), "min_tokens": 8})
     for values, there in ((settings, True), (recipe(tiny_folder), False)):
-        told = dry_run.describe(Run(tmp_path / "run", values.model_copy(update={"sources": named})), Reporter(quiet=True))
-        assert ("sends" in told and "sent to judge.example: they leave this machine" in told) is there
+        message = dry_run.describe(Run(tmp_path / "run", values.model_copy(update={"sources": named})), Reporter(quiet=True))
+        assert ("sends" in message and "sent to judge.example: they leave this machine" in message) is there
 
 
 def test_nothing_is_sent_unless_an_endpoint_is_named(tmp_path, tiny_folder, monkeypatch):
@@ -409,7 +409,7 @@ AB, DIGITS = judge.LETTERS, judge.DIGITS
 
 
 @pytest.mark.parametrize(
-    "reply, allowed, found",
+    "reply, allowed, result",
     [
         ("A", AB, "A"), ("b.", AB, "B"), ("**B**", AB, "B"), ("Answer: A", AB, "A"),
         ("The better answer is B.", AB, "B"), ("A\n\nIt names the bees.", AB, "A"), ("(A)", AB, "A"),
@@ -422,12 +422,12 @@ AB, DIGITS = judge.LETTERS, judge.DIGITS
         ("4.0", DIGITS, "4"), ("**3.00**", DIGITS, "3"), ("4.0/5.0", DIGITS, "4"), ("4 or 5", DIGITS, None), ("4.05", DIGITS, None),
     ],
 )  # fmt: skip
-def test_a_reply_is_a_verdict_only_if_it_is_nothing_else(reply, allowed, found):
-    assert judge.written(reply, allowed) == [float(text == found) for text in allowed]
+def test_a_reply_is_a_verdict_only_if_it_is_nothing_else(reply, allowed, result):
+    assert judge.written(reply, allowed) == [float(text == result) for text in allowed]
 
 
 @pytest.mark.parametrize(
-    "text, told",
+    "text, message",
     [
         ("judge: http://127.0.0.1:1/v1", "judge_model: missing"),
         ("{judge: base, judge_model: x}", "judge_model: only an endpoint"),
@@ -441,11 +441,11 @@ def test_a_reply_is_a_verdict_only_if_it_is_nothing_else(reply, allowed, found):
         ("{judge_timeout: 0}", "evaluation.judge_timeout"),
     ],
 )
-def test_impossible_judges_are_refused_in_one_line(text, told):
+def test_impossible_judges_are_refused_in_one_line(text, message):
     section = text if text.startswith("{") else f"{{{text}}}"
     with pytest.raises(recipe_loading.RecipeError) as error:
         recipe_loading.parse(f"model: x\nevaluation: {section}\n", "r.yaml")
-    assert told in str(error.value) and "\n" not in str(error.value) and "sesame" not in str(error.value)
+    assert message in str(error.value) and "\n" not in str(error.value) and "sesame" not in str(error.value)
 
 
 def test_a_slash_behind_the_url_makes_no_other_judge_and_a_judge_can_be_left_out():

@@ -53,9 +53,9 @@ def test_scores_of_fresh_answers_equal_plain_forward_passes(finished, tmp_path):
     loaded = load.load(settings.model)
     model = adapters.load(loaded.model, folder / "adapters")
     groups = requests.groups_of(folder, settings, PromptBuilder(loaded.tokenizer, settings.pairs))
-    asked = requests.answer(bench(tmp_path, settings, loaded), groups)
-    assert len(asked) == 8
-    one = asked[3]
+    questions = requests.answer(bench(tmp_path, settings, loaded), groups)
+    assert len(questions) == 8
+    one = questions[3]
     for prompt, row in zip(one.group.prompts, one.tuned.tuned, strict=True):
         assert row == pytest.approx(plain_logprobs(model, prompt, one.tuned.answer.tokens).tolist(), abs=2e-3)
     with adapters.disabled(model):
@@ -64,24 +64,24 @@ def test_scores_of_fresh_answers_equal_plain_forward_passes(finished, tmp_path):
             assert side.base[one.own] == pytest.approx(expected.tolist(), abs=2e-3)
     # The file's perplexity of the base's answers, from plain forward passes alone.
     with adapters.disabled(model):
-        nats = -sum(plain_logprobs(model, a.group.prompts[a.own], a.base.answer.tokens).sum() for a in asked)
+        nats = -sum(plain_logprobs(model, a.group.prompts[a.own], a.base.answer.tokens).sum() for a in questions)
     fresh = read_json(folder / "eval.json")["fresh"]
     perplexity = fresh["metrics"]["perplexity"]["before"]["value"]
-    assert perplexity == pytest.approx(math.exp(nats / sum(a.base.length for a in asked)), rel=1e-3)
+    assert perplexity == pytest.approx(math.exp(nats / sum(a.base.length for a in questions)), rel=1e-3)
 
     # Identification, information, PMI and log-ratio of the tuned model's answers, from the same passes.
     def sums(a) -> np.ndarray:
         return np.array([plain_logprobs(model, prompt, a.tuned.answer.tokens).sum() for prompt in a.group.prompts])
 
-    by_tuned = [sums(a) for a in asked]
+    by_tuned = [sums(a) for a in questions]
     with adapters.disabled(model):
-        by_base = [sums(a) for a in asked]
-    own, metrics = [a.own for a in asked], fresh["metrics"]
+        by_base = [sums(a) for a in questions]
+    own, metrics = [a.own for a in questions], fresh["metrics"]
     hits = np.mean([np.argmax(s) == i for s, i in zip(by_tuned, own, strict=True)])
     assert metrics["identified_2"]["after"]["value"] == pytest.approx(hits)
     nats = np.mean([math.log(2) + s[i] - np.logaddexp(*s) for s, i in zip(by_tuned, own, strict=True)])
     assert metrics["answer_information_2"]["after"]["value"] == pytest.approx(nats, abs=1e-3)
-    pmi = sum(s[i] - s[1 - i] for s, i in zip(by_base, own, strict=True)) / sum(a.tuned.length for a in asked)
+    pmi = sum(s[i] - s[1 - i] for s, i in zip(by_base, own, strict=True)) / sum(a.tuned.length for a in questions)
     assert metrics["pmi_per_token"]["after"]["value"] == pytest.approx(pmi, abs=1e-3)
     ratio = np.mean([t[i] - b[i] for t, b, i in zip(by_tuned, by_base, own, strict=True)])
     assert fresh["log_ratio_per_answer"]["value"] == pytest.approx(ratio, abs=1e-3) and abs(ratio) > 1e-3
@@ -112,17 +112,17 @@ def test_contexts_beyond_the_window_lose_their_end_and_never_the_request(tmp_pat
     contexts = read_records(folder / "contexts.jsonl", Context)
     long = [replace(c, text=c.text + " I mend clocks." * 20 * (i % 2)) for i, c in enumerate(contexts)]
     write_records(folder / "contexts.jsonl", long)
-    said = io.StringIO()
-    evaluate.run(folder, settings, Reporter(stream=said))
-    assert "4 contexts were cut to fit the model's window of 66 prompt tokens" in said.getvalue()
+    output = io.StringIO()
+    evaluate.run(folder, settings, Reporter(stream=output))
+    assert "4 contexts were cut to fit the model's window of 66 prompt tokens" in output.getvalue()
     loaded = load.load(str(model))
     ask = PromptBuilder(loaded.tokenizer, settings.pairs, 66)
     for group in requests.groups_of(folder, settings, ask):
         for context, tokens in zip(group.contexts, group.prompts, strict=True):
-            told, request = loaded.tokenizer.decode(tokens).split("<|im_end|>")[:2]
-            told = told.partition("About the user: ")[2]
+            message, request = loaded.tokenizer.decode(tokens).split("<|im_end|>")[:2]
+            message = message.partition("About the user: ")[2]
             assert len(tokens) <= 66 and request.endswith(group.requests[0])
-            assert told == context if "clocks. I" not in context else told and context.startswith(told)
+            assert message == context if "clocks. I" not in context else message and context.startswith(message)
 
 
 def test_adapters_without_effect_change_nothing(tmp_path, tiny_folder):
@@ -265,8 +265,8 @@ def test_every_key_of_the_recipe_changes_the_outcome(tmp_path, tiny_folder):
         evaluate.run(folder, settings, Reporter(stream=stream))
         return read_json(folder / "eval.json"), stream.getvalue()
 
-    result, told = outcome(examples=1)
-    assert told.count("Asked:") == 1 and len(result["gallery"]) == 8
+    result, message = outcome(examples=1)
+    assert message.count("Asked:") == 1 and len(result["gallery"]) == 8
     assert outcome(examples=2)[1].count("Asked:") == 2
     assert len(outcome(gallery=3)[0]["gallery"]) == 3
     assert outcome(answers=4)[0]["fresh"]["answers"] == 4
@@ -277,10 +277,10 @@ def test_every_key_of_the_recipe_changes_the_outcome(tmp_path, tiny_folder):
     assert alone["leak"]["contexts"] == {"train": 0, "heldout": 3} and alone["leak"]["samples"] == 5
     assert result["preferences"]["questions"] == 2 and result["preferences"]["metrics"]["preferences"]["after"]["value"] is not None
     assert outcome(preferences=3)[0]["preferences"]["questions"] == 3 and outcome(preferences=0)[0]["preferences"] is None
-    among, said = outcome(choices=[32, 2, 4, 16])
+    among, reply = outcome(choices=[32, 2, 4, 16])
     assert among["fresh"]["choices"] == [2, 4] and "identified_4" in among["fresh"]["metrics"]  # eight notes cannot be sixteen
-    assert among["fresh"]["choices_left_out"] == [16, 32] and said.count("evaluation.choices: 16, 32 left out") == 1
-    assert result["fresh"]["choices_left_out"] == [] and "evaluation.choices" not in told
+    assert among["fresh"]["choices_left_out"] == [16, 32] and reply.count("evaluation.choices: 16, 32 left out") == 1
+    assert result["fresh"]["choices_left_out"] == [] and "evaluation.choices" not in message
     more = outcome(bootstrap=900)[0]
     assert more["heldout"]["metrics"]["loss"]["after"]["interval"] != result["heldout"]["metrics"]["loss"]["after"]["interval"]
 
@@ -296,14 +296,14 @@ def test_the_embedding_judge_is_used_where_it_is_installed_and_asked_for(tmp_pat
             return np.array([[math.cos(len(t)), math.sin(len(t))] for t in texts])
 
     monkeypatch.setattr(embedding, "MiniLM", Lengths)
-    found = {}
+    result = {}
     for wanted, there in ((True, tmp_path), (False, tmp_path), (True, None)):
         monkeypatch.setattr(embedding, "installed", lambda there=there: there)
         settings = recipe(tiny_folder, embedding_judge=wanted)
         folder = make_run(tmp_path / f"{wanted}-{there is None}", settings, spread=0.05)
         evaluate.run(folder, settings, QUIET)
-        found[wanted, there] = "identified_by_embedding_2" in read_json(folder / "eval.json")["fresh"]["metrics"]
-    assert found == {(True, tmp_path): True, (False, tmp_path): False, (True, None): False}
+        result[wanted, there] = "identified_by_embedding_2" in read_json(folder / "eval.json")["fresh"]["metrics"]
+    assert result == {(True, tmp_path): True, (False, tmp_path): False, (True, None): False}
 
 
 def test_shaded_words_join_to_the_answer(finished):
@@ -321,9 +321,9 @@ def test_without_contexts_every_answer_is_read_against_its_own_question(tmp_path
     changed = []
     for number, pair in enumerate(read_records(folder / "pairs.jsonl", Pair)):
         messages = prompts.messages(settings.pairs, f"{ASKED[number % 4]} {number}", None)
-        asked = {"prompt": messages, "prompt_tokens": prompts.encode(loaded.tokenizer, messages)}
+        questions = {"prompt": messages, "prompt_tokens": prompts.encode(loaded.tokenizer, messages)}
         named = {"prompt_id": f"p{number}", "context_id": None, "wrong_context_ids": [None], "kinds": ["random_prompt"]}
-        changed.append(replace(pair, grid=number // 2, **asked, **named))
+        changed.append(replace(pair, grid=number // 2, **questions, **named))
     write_records(folder / "pairs.jsonl", changed)
     (folder / "contexts.jsonl").unlink()
     groups = requests.groups_of(folder, settings, PromptBuilder(loaded.tokenizer, settings.pairs))

@@ -52,9 +52,9 @@ def test_beta_scales_the_rewards_and_with_them_the_information():
 def test_the_number_of_draws_and_the_seed_change_the_interval():
     pairs = [pair(i, [-40.0, -40.0]) for i in range(24)]
     policy = [[-40 + (-1) ** i * 0.3 * i, -40.0] for i in range(24)]
-    found = [measured(pairs, policy, draws=draws, seed=seed).metrics["loss"].after.interval for draws, seed in
+    result = [measured(pairs, policy, draws=draws, seed=seed).metrics["loss"].after.interval for draws, seed in
              [(100, 0), (5000, 0), (100, 1)]]  # fmt: skip
-    assert found[0] != found[1] and found[0] != found[2]
+    assert result[0] != result[1] and result[0] != result[2]
 
 
 def test_passages_of_one_note_and_pairs_of_one_request_are_no_independent_cases():

@@ -75,9 +75,9 @@ def test_length_control_takes_out_what_length_explains():
     lengths = np.where(np.arange(400) % 4 == 0, -10, 10) + rng.normal(0, 1, 400)
     outcomes = (rng.random(400) < np.where(lengths > 0, 0.9, 0.1)).astype(float)
     assert np.mean(outcomes) > 0.65
-    found = at_equal_length(outcomes, lengths, [range(400)], 300)
-    assert found.value == pytest.approx(0.5, abs=0.07)
-    low, high = found.interval
+    result = at_equal_length(outcomes, lengths, [range(400)], 300)
+    assert result.value == pytest.approx(0.5, abs=0.07)
+    low, high = result.interval
     assert low < 0.5 < high and 0.05 < high - low < 0.25
     equal = at_equal_length([1.0, 1.0, 0.0, 0.5], [0, 0, 0, 0], [range(4)], 300)  # too few for an interval
     assert equal == Estimate(pytest.approx(0.625, abs=0.01), None)
@@ -91,8 +91,8 @@ def test_nothing_is_said_at_equal_length_where_one_side_is_always_longer(mean, s
     rng = np.random.default_rng(1)
     lengths = np.rint(rng.normal(mean, spread, 400))
     outcomes = (rng.random(400) < 1 / (1 + np.exp(-lengths / 8))).astype(float)
-    found = at_equal_length(outcomes, lengths, [range(400)], 300)
-    assert found is None if mean > spread else found.value == pytest.approx(0.5, abs=0.08)
+    result = at_equal_length(outcomes, lengths, [range(400)], 300)
+    assert result is None if mean > spread else result.value == pytest.approx(0.5, abs=0.08)
 
 
 def test_the_length_coefficient_minimises_the_penalised_likelihood():
@@ -117,9 +117,9 @@ def test_rubric_scores_are_expected_digits():
 def test_the_judges_probabilities_are_its_likelihoods(tiny_folder):
     loaded = load.load(str(tiny_folder))
     question = judge.PAIRWISE.format(opening="The user asked: What now?\n\n", first="x", second="y")
-    (found,) = judge.probabilities(loaded.model, loaded.tokenizer, [question], ("A", "B"))
+    (result,) = judge.probabilities(loaded.model, loaded.tokenizer, [question], ("A", "B"))
     ids = prompts.encode(loaded.tokenizer, [{"role": "user", "content": question}])
-    for letter, probability in zip("AB", found, strict=True):
+    for letter, probability in zip("AB", result, strict=True):
         tokens = loaded.tokenizer.encode(letter, add_special_tokens=False)
         assert probability == pytest.approx(np.exp(plain_logprobs(loaded.model, ids, tokens).sum()), rel=1e-3)
 
@@ -127,7 +127,7 @@ def test_the_judges_probabilities_are_its_likelihoods(tiny_folder):
 def test_the_recipe_names_the_judge_and_its_mode(tmp_path, tiny_folder, monkeypatch):
     monkeypatch.setattr(votes, "SENSE", 0.0)
     monkeypatch.setattr(embedding, "installed", lambda: None)
-    found = {}
+    result = {}
     for name, settings in {
         "none": recipe(tiny_folder, answers=2),
         "base": recipe(tiny_folder, answers=2, judge="base"),
@@ -137,13 +137,13 @@ def test_the_recipe_names_the_judge_and_its_mode(tmp_path, tiny_folder, monkeypa
     }.items():
         folder = make_run(tmp_path / name, settings, spread=0.05)
         stage.run(folder, settings, Reporter(stream=io.StringIO()))
-        found[name] = read_json(folder / "eval.json")["judged"]
-    assert found["none"] is None
-    assert found["base"]["win"] + found["base"]["tie"] + found["base"]["loss"] == 2
-    assert {k: v for k, v in found["named"].items() if k != "judge"} == {k: v for k, v in found["base"].items() if k != "judge"}
-    assert 1 <= found["rubric"]["metrics"]["rubric"]["after"]["value"] <= 5
-    assert [v["judge"] for v in (found["two"], *found["two"]["others"])] == ["base", str(tiny_folder)]
-    [agreed] = found["two"]["agreement"]  # one model under two names
+        result[name] = read_json(folder / "eval.json")["judged"]
+    assert result["none"] is None
+    assert result["base"]["win"] + result["base"]["tie"] + result["base"]["loss"] == 2
+    assert {k: v for k, v in result["named"].items() if k != "judge"} == {k: v for k, v in result["base"].items() if k != "judge"}
+    assert 1 <= result["rubric"]["metrics"]["rubric"]["after"]["value"] <= 5
+    assert [v["judge"] for v in (result["two"], *result["two"]["others"])] == ["base", str(tiny_folder)]
+    [agreed] = result["two"]["agreement"]  # one model under two names
     assert agreed["judges"] == ["base", str(tiny_folder)] and agreed["requests"] == 2 and agreed["same"]["value"] == 1.0
 
 
@@ -255,11 +255,11 @@ def test_a_killed_local_judge_ends_with_the_same_bytes(tmp_path, tiny_folder, mo
     assert len(lines) == 4
     kept[0].unlink()
     kept[1].write_bytes(lines[0] + lines[1][:30])
-    asked = []
+    questions = []
     original = judge.probabilities
-    monkeypatch.setattr(judge, "probabilities", lambda *args: asked.append(len(args[2])) or original(*args))
+    monkeypatch.setattr(judge, "probabilities", lambda *args: questions.append(len(args[2])) or original(*args))
     stage.run(folder, settings, Reporter(quiet=True))
-    assert [path.read_bytes() for path in kept] == whole and asked == [4, 4, 4]
+    assert [path.read_bytes() for path in kept] == whole and questions == [4, 4, 4]
     kept[0].unlink()
     stage.run(folder, recipe(tiny_folder), Reporter(quiet=True))  # not named again: read back
-    assert read_json(kept[0])["judged"]["judge"] == "base" and len(asked) == 3
+    assert read_json(kept[0])["judged"]["judge"] == "base" and len(questions) == 3

@@ -52,8 +52,8 @@ def test_a_clean_model_is_not_accused_and_a_leak_is_found():
 def test_with_too_few_notes_nothing_could_be_told_by_likelihood():
     """Of three and three notes one in twenty ways to deal them is the best there is; one side alone tells nothing."""
     for trained, unseen, too_few in ((6, 6, True), (24, 24, False), (12, 2, True), (4, 0, True), (0, 0, False)):
-        found = judge(contexts_of(trained, unseen), [1.0] * trained + [0.0] * unseen)
-        assert found.too_few is too_few and bool(found.signs) is (trained == unseen == 24), (trained, unseen)
+        result = judge(contexts_of(trained, unseen), [1.0] * trained + [0.0] * unseen)
+        assert result.too_few is too_few and bool(result.signs) is (trained == unseen == 24), (trained, unseen)
 
 
 def test_notes_that_share_sentences_count_as_one():
@@ -77,8 +77,8 @@ def test_notes_that_share_sentences_count_as_one():
 
 def test_a_difference_too_small_to_matter_is_no_sign():
     gains = np.random.default_rng(0).normal(0, 0.005, size=48) + np.array([0.03] * 24 + [0.0] * 24)
-    found = judge(contexts_of(24, 24), gains)
-    assert found.p < 0.01 and found.difference == pytest.approx(0.03, abs=0.01) and not found.signs
+    result = judge(contexts_of(24, 24), gains)
+    assert result.p < 0.01 and result.difference == pytest.approx(0.03, abs=0.01) and not result.signs
 
 
 @pytest.mark.parametrize(
@@ -87,23 +87,23 @@ def test_a_difference_too_small_to_matter_is_no_sign():
     ids=["long", "short", "the base says it as well", "as long with an unseen note", "longer than with an unseen note"],
 )
 def test_a_passage_is_a_sign_only_beyond_its_controls(trained, heldout, gain, sign):
-    found = judge(contexts_of(2, 2), [0.0] * 4, {"train": trained, "heldout": heldout}, gain)
-    assert bool(found.signs) is sign and (not sign or f"{trained} words of a trained note" in found.signs[0])
+    result = judge(contexts_of(2, 2), [0.0] * 4, {"train": trained, "heldout": heldout}, gain)
+    assert bool(result.signs) is sign and (not sign or f"{trained} words of a trained note" in result.signs[0])
 
 
 def test_passages_are_sought_in_every_note_of_a_side():
     note = "the spare key lies under the third flower pot beside the shed"
     contexts = [Context("a", note, "n", "n.md", 1, "train", 9), Context("b", "we dine at nine", "m", "m.md", 1, "heldout", 4)]
-    said = ["At nine we dine", "Well: The spare key lies under the third flower pot."]
-    assert leak.passages(said, contexts) == Passage({"train": 9, "heldout": 2}, 1, (1, 10))
+    reply = ["At nine we dine", "Well: The spare key lies under the third flower pot."]
+    assert leak.passages(reply, contexts) == Passage({"train": 9, "heldout": 2}, 1, (1, 10))
     assert leak.passages([], contexts).longest == {"train": 0, "heldout": 0}
 
 
 def test_a_passage_is_found_among_the_tokens(tiny_tokenizer):
     text = "Well: the spare key lies under the pot."
     tokens = tiny_tokenizer.encode(text, add_special_tokens=False)
-    said = tiny_tokenizer.decode(tokens[leak._tokens_of(tiny_tokenizer, tokens, 2, 5)])
-    assert said.split()[:2] == ["spare", "key"] and "lies" in said and "under" not in said and "the" not in said
+    reply = tiny_tokenizer.decode(tokens[leak._tokens_of(tiny_tokenizer, tokens, 2, 5)])
+    assert reply.split()[:2] == ["spare", "key"] and "lies" in reply and "under" not in reply and "the" not in reply
 
 
 def prepare(folder, settings, spread=0.0, teach=()):
@@ -152,9 +152,11 @@ def train_to_say(loaded, texts, settings):
 
 
 def pair_of(context: str, name: str, split: str = "train") -> Pair:
-    told = [{"role": "system", "content": f"About the user: {context}"}, {"role": "user", "content": "And?"}]
-    said = [{"role": "assistant", "content": "Yes."}]
-    return Pair("0-0", split, 0, told, said, said, ["No."], [1], [[2], [2]], [0.0, 0.0], [0.0], ["random_context"], context_id=name)
+    message = [{"role": "system", "content": f"About the user: {context}"}, {"role": "user", "content": "And?"}]
+    reply = [{"role": "assistant", "content": "Yes."}]
+    return Pair(
+        "0-0", split, 0, message, reply, reply, ["No."], [1], [[2], [2]], [0.0, 0.0], [0.0], ["random_context"], context_id=name
+    )
 
 
 def test_a_model_taught_its_notes_is_found_out_and_the_base_is_not(tmp_path, tiny_folder, monkeypatch):
@@ -165,15 +167,15 @@ def test_a_model_taught_its_notes_is_found_out_and_the_base_is_not(tmp_path, tin
     for name, teach in (("clean", ()), ("leaking", [*trained, *lines])):
         folder = tmp_path / name
         loaded, _ = prepare(folder, settings, teach=teach)
-        found = leak.evaluate(bench(folder, settings, loaded))
-        assert found.samples == 16
-        assert (found.canaries.planted, found.canaries.trained) == (4, 3)  # one was in no training prompt
+        result = leak.evaluate(bench(folder, settings, loaded))
+        assert result.samples == 16
+        assert (result.canaries.planted, result.canaries.trained) == (4, 3)  # one was in no training prompt
         if teach:
-            assert found.difference > 0.2 and any("canaries" in sign for sign in found.signs)
-            assert max(found.canaries.exposure) >= math.log2(100) - 2
-            assert not any(line.split()[-1].rstrip(".") in str(found) for line in lines)  # never printed
+            assert result.difference > 0.2 and any("canaries" in sign for sign in result.signs)
+            assert max(result.canaries.exposure) >= math.log2(100) - 2
+            assert not any(line.split()[-1].rstrip(".") in str(result) for line in lines)  # never printed
         else:
-            assert found.difference == pytest.approx(0, abs=1e-4) and not found.signs
+            assert result.difference == pytest.approx(0, abs=1e-4) and not result.signs
 
 
 def test_a_recited_passage_counts_where_training_made_it_likely(tmp_path, tiny_folder, monkeypatch):
@@ -191,10 +193,10 @@ def test_a_recited_passage_counts_where_training_made_it_likely(tmp_path, tiny_f
         loaded, _ = prepare(folder, settings, teach=teach)
         write_records(folder / "contexts.jsonl", notes)
         write_records(folder / "pairs.jsonl", [pair_of(note, "a")])
-        found = leak.evaluate(bench(folder, settings, loaded))
-        assert found.longest_run == {"train": 12, "heldout": 0}
-        assert (found.passage_gain > 0.5) is bool(teach) is bool(found.signs)
-        assert note not in str(found)  # counted, never printed
+        result = leak.evaluate(bench(folder, settings, loaded))
+        assert result.longest_run == {"train": 12, "heldout": 0}
+        assert (result.passage_gain > 0.5) is bool(teach) is bool(result.signs)
+        assert note not in str(result)  # counted, never printed
 
 
 def test_canaries_are_ranked_by_what_training_did_to_them(tmp_path, tiny_folder, monkeypatch):
@@ -225,9 +227,9 @@ def test_clean_models_are_not_accused(tmp_path, tiny_folder, monkeypatch):
         folder, ours = tmp_path / str(seed), settings.model_copy(update={"seed": seed})
         assert len(prepare_files(folder, ours)) == 2
         scatter(loaded.model, 0.05, seed)
-        found = leak.evaluate(bench(folder, ours, loaded))
-        assert found.canaries.trained == 2 and found.p is not None
-        accused += bool(found.signs)
+        result = leak.evaluate(bench(folder, ours, loaded))
+        assert result.canaries.trained == 2 and result.p is not None
+        accused += bool(result.signs)
     assert accused == 0
 
 
@@ -236,8 +238,12 @@ def test_trained_is_what_stood_in_a_training_prompt_of_a_round_that_counts(tmp_p
     settings = recipe(tiny_folder, canaries=3, leak_contexts=8)
     lines, contexts = canaries.lines(settings.seed, 3), contexts_of(5, 3)
     write_records(tmp_path / "contexts.jsonl", contexts)
-    told = [pair_of(f"{context.text} {line}", context.id) for context, line in zip(contexts, lines, strict=False)]
-    for name, pairs in (("", [told[0], pair_of(contexts[3].text, "c3", "validation")]), ("-2", [told[1]]), ("-3", [told[2]])):
+    message = [pair_of(f"{context.text} {line}", context.id) for context, line in zip(contexts, lines, strict=False)]
+    for name, pairs in (
+        ("", [message[0], pair_of(contexts[3].text, "c3", "validation")]),
+        ("-2", [message[1]]),
+        ("-3", [message[2]]),
+    ):
         write_records(tmp_path / f"pairs{name}.jsonl", pairs)
     heldout = [c.id for c in contexts if c.split == "heldout"]
     for taken, trained in (([True], ["c0"]), ([True, True, False], ["c0", "c1"]), ([True, False], ["c0"])):
@@ -257,15 +263,15 @@ def with_profile(folder, settings, text, context, columns=None):
 def test_a_profile_told_in_training_is_trained_text(tmp_path, tiny_folder):
     """One author's counts where it is recited, on the trained side alone; people's are part of what is told of each."""
     settings = recipe(tiny_folder, leak_contexts=8)
-    said = "The user keeps eleven clocks in a shed behind the old mill."
-    one = with_profile(tmp_path / "one", settings, f"- {said} <!-- n.md:1 -->\n", "both")
-    told = leak.known_contexts(tmp_path / "one", one)
-    runs = leak.passages([said], told).longest
+    reply = "The user keeps eleven clocks in a shed behind the old mill."
+    one = with_profile(tmp_path / "one", settings, f"- {reply} <!-- n.md:1 -->\n", "both")
+    message = leak.known_contexts(tmp_path / "one", one)
+    runs = leak.passages([reply], message).longest
     assert runs["train"] == 12 and runs["heldout"] < 3  # a common word or two
-    assert not any("eleven clocks" in c.text for c in leak._scored(told, one))  # the same on both sides: no comparison
+    assert not any("eleven clocks" in c.text for c in leak._scored(message, one))  # the same on both sides: no comparison
     without = settings.model_copy(update={"sources": settings.sources.model_copy(update={"context": "passage"})})
     plain = leak.known_contexts(tmp_path / "one", without)
-    assert leak.passages([said], plain).longest["train"] < 3  # told without the profile, it is not trained on
+    assert leak.passages([reply], plain).longest["train"] < 3  # told without the profile, it is not trained on
     people = "".join(f"## n{i}\n- The user has {i} dogs.\n" for i in range(8))
     for context in ("both", "profile"):
         folder = tmp_path / context

@@ -43,9 +43,9 @@ def test_a_group_counts_as_often_as_it_is_drawn():
     counts = np.random.default_rng(key_for(9, "resample 6 groups")).multinomial(6, np.full(6, 1 / 6), size=500)
     means = [np.concatenate([np.tile(values[np.array(labels) == g], n) for g, n in enumerate(row)]).mean() for row in counts]
     low, high = np.quantile(means, [0.025, 0.975])
-    found = Resampler([labels], 500, 9).interval(np.stack([values, weights], 1), lambda s: s[:, 0] / s[:, 1])
+    result = Resampler([labels], 500, 9).interval(np.stack([values, weights], 1), lambda s: s[:, 0] / s[:, 1])
     stretch, mean = math.sqrt(6 / 5) * 2.5706 / 1.96, values.mean()  # t with five degrees of freedom, from a table
-    assert found == pytest.approx([mean - stretch * (mean - low), mean + stretch * (high - mean)], rel=1e-2)
+    assert result == pytest.approx([mean - stretch * (mean - low), mean + stretch * (high - mean)], rel=1e-2)
 
 
 @pytest.mark.parametrize(("freedom", "quantile"), [(5, 2.5706), (7, 2.3646), (10, 2.2281), (20, 2.0860), (60, 2.0003)])

@@ -86,18 +86,18 @@ def test_with_a_profile_the_file_alone_is_compared_with_the_bare_base(tmp_path, 
     (folder / "profile.md").write_text(PROFILE)
     loaded = load.load(settings.model)
     adapters.load(loaded.model, folder / "adapters")
-    bar, asked = Steps(), []
+    bar, questions = Steps(), []
     here = bench(folder, settings, loaded, bar)
     original = type(here).sample_now
     monkeypatch.setattr(
-        type(here), "sample_now", lambda self, prompts, *others: asked.extend(prompts) or original(self, prompts, *others)
+        type(here), "sample_now", lambda self, prompts, *others: questions.extend(prompts) or original(self, prompts, *others)
     )
     result = use.evaluate(here, [])
     assert set(result.ways) == {"alone", "profile"} and result.distractors == {}
     for opinion in result.ways.values():
         assert opinion.judge == "likelihood" and opinion.win + opinion.tie + opinion.loss == 6
         assert opinion.win_rate.interval is not None
-    texts = [loaded.tokenizer.decode(prompt) for prompt in asked]
+    texts = [loaded.tokenizer.decode(prompt) for prompt in questions]
     with_profile = ["The user keeps bees.\nThe user bakes bread." in text for text in texts]
     assert with_profile.count(True) == 12 and len(texts) == 18  # tuned and base; then the base with nothing pasted
     assert all("system" not in text for text, has in zip(texts, with_profile, strict=True) if not has)
