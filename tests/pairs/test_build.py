@@ -45,7 +45,7 @@ def make_grid(number=0, split=TRAIN, plain=False, texts=ORDINARY, finishes=None,
     return Grid(number, split, make_prompts(1, split)[0].id, names, answers, scores)
 
 
-def made(grids, **pairs):
+def build_grids(grids, **pairs):
     contexts = {c.id: c for split in (TRAIN, HELDOUT) for c in make_contexts(5, 1, split)}
     prompts = {p.id: p for split in (TRAIN, HELDOUT) for p in make_prompts(1, split)}
     pairs.setdefault("filters", OFF)
@@ -56,7 +56,7 @@ def made(grids, **pairs):
 @pytest.mark.parametrize("candidates", [2, 3, 5])
 def test_scores_come_from_the_matrix(candidates):
     grid = make_grid()
-    built = made([grid], candidates=candidates)
+    built = build_grids([grid], candidates=candidates)
     assert [pair.id for pair in built.pairs] == ["0-0", "0-1", "0-2", "0-3", "0-4"]
     for row, pair in enumerate(built.pairs):
         columns = [row, *(grid.contexts.index(name) for name in pair.wrong_context_ids)]
@@ -71,7 +71,7 @@ def test_scores_come_from_the_matrix(candidates):
 
 
 def test_each_answer_is_rejected_as_often_as_it_is_chosen():
-    built = made([make_grid(n) for n in range(20)], candidates=4)
+    built = build_grids([make_grid(n) for n in range(20)], candidates=4)
     for grid in range(20):
         rejected = [name for pair in built.pairs if pair.grid == grid for name in pair.wrong_context_ids]
         assert {rejected.count(name) for name in rejected} == {3}
@@ -94,7 +94,7 @@ def test_a_grid_of_any_size_is_deranged(size, kind):
 
 def test_no_context_stands_against_every_answer():
     grid = make_grid(plain=True)
-    built = made([grid], negatives={"no_context": 1.0})
+    built = build_grids([grid], negatives={"no_context": 1.0})
     assert len(built.pairs) == 5
     for row, pair in enumerate(built.pairs):
         assert pair.kinds == ["no_context"] and pair.wrong_context_ids == [None]
@@ -103,14 +103,14 @@ def test_no_context_stands_against_every_answer():
 
 
 def test_weights_mix_kinds():
-    built = made([make_grid(n, plain=True) for n in range(200)], negatives={"no_context": 1.0, "random_context": 3.0})
+    built = build_grids([make_grid(n, plain=True) for n in range(200)], negatives={"no_context": 1.0, "random_context": 3.0})
     share = sum(pair.kinds == ["no_context"] for pair in built.pairs) / len(built.pairs)
     assert 0.15 < share < 0.35
 
 
 def test_negatives_follow_the_seed():
     grids = [make_grid(n) for n in range(5)]
-    one, two, other = (made(grids, seed=seed).pairs for seed in (1, 1, 2))
+    one, two, other = (build_grids(grids, seed=seed).pairs for seed in (1, 1, 2))
     assert one == two and one != other
 
 
@@ -120,7 +120,7 @@ def mean_pmi(built):
 
 def test_hard_negatives_are_closer_than_random_ones():
     grids = [make_grid(n) for n in range(40)]
-    hard, random_ones = made(grids, negatives={"hard_context": 1.0}), made(grids)
+    hard, random_ones = build_grids(grids, negatives={"hard_context": 1.0}), build_grids(grids)
     assert all(pair.kinds == ["hard_context"] for pair in hard.pairs)
     assert mean_pmi(hard) < mean_pmi(random_ones) - 0.1
     for grid in range(40):  # still a derangement
@@ -149,7 +149,7 @@ def test_hard_negatives_are_no_near_duplicates():
 
 
 def test_hard_and_random_in_one_pair_are_different_answers():
-    built = made([make_grid(n) for n in range(60)], candidates=4, negatives={"hard_context": 1.0, "random_context": 1.0})
+    built = build_grids([make_grid(n) for n in range(60)], candidates=4, negatives={"hard_context": 1.0, "random_context": 1.0})
     assert {tuple(sorted(pair.kinds)) for pair in built.pairs} >= {
         ("hard_context", "hard_context", "random_context"),
         ("hard_context", "random_context", "random_context"),
@@ -179,21 +179,21 @@ def reasons(built):
 
 @pytest.mark.parametrize("text", ["", "  \n"])
 def test_empty_answers_always_go(text):
-    built = made([make_grid(texts=[*ORDINARY[:2], text, *ORDINARY[3:]])])
+    built = build_grids([make_grid(texts=[*ORDINARY[:2], text, *ORDINARY[3:]])])
     assert reasons(built) == {"empty": 1}
     assert [pair.id for pair in built.pairs] == ["0-0", "0-1", "0-3", "0-4"]
     assert all(text not in pair.negatives for pair in built.pairs)
 
 
 def test_identical_answers_always_go():
-    built = made([make_grid(texts=[*ORDINARY[:3], ORDINARY[0] + " ", ORDINARY[4]])])
+    built = build_grids([make_grid(texts=[*ORDINARY[:3], ORDINARY[0] + " ", ORDINARY[4]])])
     assert reasons(built) == {"identical": 1}
     assert [pair.id for pair in built.pairs] == ["0-0", "0-1", "0-2", "0-4"]
 
 
 def test_an_answer_that_ignores_its_context_goes_not_the_one_without_context():
     grid = make_grid(plain=True, texts=["Whatever suits the day is fine, and rest is part of it.", *ORDINARY[1:]])
-    built = made([grid], negatives={"no_context": 1.0})
+    built = build_grids([grid], negatives={"no_context": 1.0})
     assert reasons(built) == {"identical": 1}
     assert [pair.id for pair in built.pairs] == ["0-1", "0-2", "0-3", "0-4"]
 
@@ -216,7 +216,7 @@ def test_filter_drops_its_answer_and_no_other(name, split):
     grid = make_grid(split=split, texts=texts, finishes=["stop", "stop", "stop", "length" if text is None else "stop", "stop"])
     if name in ("quotes_context", "first_person"):
         assert "foxes and gardens" in make_contexts(5, 1)[3].text
-    before, after = made([grid]), made([grid], filters={**OFF, name: setting})
+    before, after = build_grids([grid]), build_grids([grid], filters={**OFF, name: setting})
     assert len(before.pairs) == 5
     if split == HELDOUT:  # a measure stays as it was
         assert after.pairs == before.pairs and not after.dropped[HELDOUT]
@@ -233,23 +233,25 @@ def test_an_answer_that_parrots_is_rejected_and_never_chosen(name, plain):
     """It counts as one dropped pair; with one candidate for each other answer it is rejected by one of them, at most."""
     setting, text = FAULTY[name]
     grids = [make_grid(n, texts=[*ORDINARY[:3], text, ORDINARY[4]], plain=plain) for n in range(20)]
-    built = made(grids, filters={**OFF, name: setting}, candidates=2)
+    built = build_grids(grids, filters={**OFF, name: setting}, candidates=2)
     assert len(built.pairs) == 80 and reasons(built) == {name: 20}
     assert all(pair.chosen[0]["content"] != text for pair in built.pairs)
     times = [sum(text in pair.negatives for pair in built.pairs if pair.grid == n) for n in range(20)]
     assert times == [1] * 20  # a derangement: everybody's is rejected once
-    every = made(grids, filters={**OFF, name: setting}, candidates=5)
+    every = build_grids(grids, filters={**OFF, name: setting}, candidates=5)
     assert all(text in pair.negatives for pair in every.pairs)
 
 
 def test_a_grid_of_parrots_alone_gives_no_pair():
-    built = made([make_grid(texts=[FAULTY["first_person"][1] + " " * n for n in range(5)])], filters={**OFF, "first_person": True})
+    built = build_grids(
+        [make_grid(texts=[FAULTY["first_person"][1] + " " * n for n in range(5)])], filters={**OFF, "first_person": True}
+    )
     assert not built.pairs
 
 
 @pytest.mark.parametrize("name", FAULTY)
 def test_filter_leaves_ordinary_answers(name):
-    built = made([make_grid(plain=True)], filters={**OFF, name: FAULTY[name][0]})
+    built = build_grids([make_grid(plain=True)], filters={**OFF, name: FAULTY[name][0]})
     assert len(built.pairs) == 5 and not reasons(built)
 
 
@@ -263,8 +265,8 @@ def balanced(built):
 
 def test_pmi_floor():
     grids = [make_grid(n) for n in range(10)]
-    everything = made(grids).pairs
-    built = made(grids, filters={**OFF, "min_pmi": 1.0})
+    everything = build_grids(grids).pairs
+    built = build_grids(grids, filters={**OFF, "min_pmi": 1.0})
     assert 0 < len(built.pairs) < len(everything) and balanced(built)
     assert all(min(pair.pmi) > 1.0 for pair in built.pairs)
     lost = reasons(built)
@@ -276,8 +278,8 @@ def test_pmi_floor():
 
 def test_length_ratio():
     grids = [make_grid(n, lengths=[4, 6, 9, 12, 20]) for n in range(6)]
-    everything = made(grids).pairs
-    built = made(grids, filters={**OFF, "max_length_ratio": 2.0})
+    everything = build_grids(grids).pairs
+    built = build_grids(grids, filters={**OFF, "max_length_ratio": 2.0})
 
     def fits(pair):
         lengths = [len(tokens) for tokens in pair.tokens]
@@ -290,30 +292,30 @@ def test_length_ratio():
 
 
 def test_a_grid_with_too_few_fit_answers_is_counted():
-    built = made([make_grid(texts=[ORDINARY[0], "", "", "", ""])])
+    built = build_grids([make_grid(texts=[ORDINARY[0], "", "", "", ""])])
     assert not built.pairs and reasons(built) == {"empty": 4, "too_few_left": 1}
-    built = made([make_grid(texts=[*ORDINARY[:2], "", "", ""])], candidates=3)
+    built = build_grids([make_grid(texts=[*ORDINARY[:2], "", "", ""])], candidates=3)
     assert not built.pairs and reasons(built) == {"empty": 3, "too_few_left": 2}
 
 
 def test_every_answer_is_kept_or_counted():
     texts = [ORDINARY[0], "I'm sorry, but I can't help.", "rest and rest and " * 9, "", ORDINARY[4]]
     grids = [make_grid(n, texts=texts) for n in range(4)]
-    built = made(grids, filters={**OFF, "refusals": True, "repeated_ngrams": 0.5, "min_pmi": 1.2})
+    built = build_grids(grids, filters={**OFF, "refusals": True, "repeated_ngrams": 0.5, "min_pmi": 1.2})
     assert len(built.pairs) + sum(reasons(built).values()) == 20
 
 
 def test_summary():
     grids = [make_grid(n) for n in range(6)] + [replace(make_grid(n, HELDOUT), id=6 + n) for n in range(2)]
-    built = made(grids, filters={**OFF, "min_pmi": 1.0})
+    built = build_grids(grids, filters={**OFF, "min_pmi": 1.0})
     summary = asdict(summarize(built, grids))
     assert summary["pairs"] == {TRAIN: len(built.pairs) - 10, "validation": 0, HELDOUT: 10}
     assert sum(summary["dropped"][TRAIN].values()) == 30 - summary["pairs"][TRAIN]
     kept = [pair for pair in built.pairs if pair.split == TRAIN]
-    found = summary["pmi"][TRAIN]["random_context"]
-    assert found["negatives"] == len(kept)
-    assert found["mean"] == pytest.approx(sum(pair.pmi[0] for pair in kept) / len(kept), abs=1e-4)
-    assert found["mean_per_token"] == pytest.approx(found["mean"] / 9, abs=1e-4)
+    result = summary["pmi"][TRAIN]["random_context"]
+    assert result["negatives"] == len(kept)
+    assert result["mean"] == pytest.approx(sum(pair.pmi[0] for pair in kept) / len(kept), abs=1e-4)
+    assert result["mean_per_token"] == pytest.approx(result["mean"] / 9, abs=1e-4)
     bars = summary["histogram"]
     assert len(bars["edges"]) == len(bars[TRAIN]) + 1
     assert (sum(bars[TRAIN]), sum(bars["validation"]), sum(bars[HELDOUT])) == (30, 0, 10)

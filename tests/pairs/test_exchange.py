@@ -19,7 +19,7 @@ USER = [{"role": "user", "content": "What should I cook tonight?"}]
 GOOD = {"prompt": "What should I cook tonight?", "chosen": "Bake bread.", "rejected": "Play waltzes."}
 
 
-def said(text):
+def reply(text):
     return [{"role": "assistant", "content": text}]
 
 
@@ -36,20 +36,20 @@ def write(path, *rows):
     "row",
     [
         GOOD,
-        {"prompt": USER, "chosen": said("Bake bread."), "rejected": said("Play waltzes.")},
-        {"chosen": USER + said("Bake bread."), "rejected": USER + said("Play waltzes.")},
-        {**GOOD, "chosen": USER + said("Bake bread."), "rejected": USER + said("Play waltzes.")},
-        {"prompt": USER, "chosen": USER + said("Bake bread."), "rejected": [USER + said("Play waltzes.")]},
+        {"prompt": USER, "chosen": reply("Bake bread."), "rejected": reply("Play waltzes.")},
+        {"chosen": USER + reply("Bake bread."), "rejected": USER + reply("Play waltzes.")},
+        {**GOOD, "chosen": USER + reply("Bake bread."), "rejected": USER + reply("Play waltzes.")},
+        {"prompt": USER, "chosen": USER + reply("Bake bread."), "rejected": [USER + reply("Play waltzes.")]},
         {**GOOD, "chosen": "Bake bread.<|im_end|>", "rejected": "Play waltzes.<|im_end|>\n<|im_end|> "},
-        {"chosen": USER + said("Bake bread. <|im_end|>"), "rejected": USER + said("Play waltzes.")},
-        {**GOOD, "prompt": f"{GOOD['prompt']}\n", "chosen": USER + said("Bake bread."), "rejected": USER + said("Play waltzes.")},
+        {"chosen": USER + reply("Bake bread. <|im_end|>"), "rejected": USER + reply("Play waltzes.")},
+        {**GOOD, "prompt": f"{GOOD['prompt']}\n", "chosen": USER + reply("Bake bread."), "rejected": USER + reply("Play waltzes.")},
     ],
     ids=["strings", "messages", "implicit prompt", "whole", "prompt twice", "ended", "ended messages", "space"],
 )
 def test_all_shapes_mean_the_same(row, tiny_tokenizer, tmp_path):
     rows = [{**row, "split": split} for split in (TRAIN, HELDOUT)]
     pair, _ = import_pairs(write(tmp_path / "p.jsonl", *rows), tiny_tokenizer, RECIPE)
-    assert (pair.prompt, pair.chosen, pair.rejected) == (USER, said("Bake bread."), said("Play waltzes."))
+    assert (pair.prompt, pair.chosen, pair.rejected) == (USER, reply("Bake bread."), reply("Play waltzes."))
     assert pair.negatives == ["Play waltzes."]
     assert pair.prompt_tokens == prompts.encode(tiny_tokenizer, USER)
     assert [tiny_tokenizer.decode(tokens) for tokens in pair.tokens] == ["Bake bread.<|im_end|>", "Play waltzes.<|im_end|>"]
@@ -57,13 +57,13 @@ def test_all_shapes_mean_the_same(row, tiny_tokenizer, tmp_path):
 
 
 def test_a_text_prompt_beside_whole_conversations_may_be_any_of_their_turns(tiny_tokenizer, tmp_path):
-    opening = [{"role": "system", "content": "Be brief."}, *USER, *said("For whom?"), {"role": "user", "content": "For two."}]
+    opening = [{"role": "system", "content": "Be brief."}, *USER, *reply("For whom?"), {"role": "user", "content": "For two."}]
     for prompt in (GOOD["prompt"], "For two.", opening[:2], opening):
-        row = {"prompt": prompt, "chosen": opening + said("Bake bread."), "rejected": opening + said("Play waltzes.")}
+        row = {"prompt": prompt, "chosen": opening + reply("Bake bread."), "rejected": opening + reply("Play waltzes.")}
         rows = [{**row, "split": split} for split in (TRAIN, HELDOUT)]
         pair, _ = import_pairs(write(tmp_path / "p.jsonl", *rows), tiny_tokenizer, RECIPE)
-        assert (pair.prompt, pair.chosen, pair.rejected) == (opening, said("Bake bread."), said("Play waltzes."))
-    row = {"prompt": opening[:2], "chosen": USER + said("Bake bread."), "rejected": USER + said("Play waltzes.")}
+        assert (pair.prompt, pair.chosen, pair.rejected) == (opening, reply("Bake bread."), reply("Play waltzes."))
+    row = {"prompt": opening[:2], "chosen": USER + reply("Bake bread."), "rejected": USER + reply("Play waltzes.")}
     rows = [{**row, "split": split} for split in (TRAIN, HELDOUT)]
     assert import_pairs(write(tmp_path / "p.jsonl", *rows), tiny_tokenizer, RECIPE)[0].prompt == opening[:2]
 
@@ -71,7 +71,7 @@ def test_a_text_prompt_beside_whole_conversations_may_be_any_of_their_turns(tiny
 def test_only_marks_at_the_end_of_an_answer_go(tiny_tokenizer, tmp_path):
     rows = [{**row, "chosen": "Write <|im_end|> here. ", "rejected": "No\n<|im_end|>"} for row in BOTH]
     pair, _ = import_pairs(write(tmp_path / "p.jsonl", *rows), tiny_tokenizer, RECIPE)
-    assert pair.chosen == said("Write <|im_end|> here. ") and pair.rejected == said("No") and pair.negatives == ["No"]
+    assert pair.chosen == reply("Write <|im_end|> here. ") and pair.rejected == reply("No") and pair.negatives == ["No"]
     assert [tokens.count(2) for tokens in pair.tokens] == [1, 1] and all(tokens[-1] == 2 for tokens in pair.tokens)
 
 
@@ -121,8 +121,8 @@ def many(count, **more):
 def test_sides_are_dealt_by_the_seed(tiny_tokenizer, tmp_path):
     path = write(tmp_path / "p.jsonl", *many(40))
     recipe = make_recipe(validation_grids=2)  # of three contexts: six pairs
-    found = [import_pairs(path, tiny_tokenizer, recipe.model_copy(update={"seed": seed})) for seed in (0, 0, 1)]
-    sides = [[pair.split for pair in pairs] for pairs in found]
+    result = [import_pairs(path, tiny_tokenizer, recipe.model_copy(update={"seed": seed})) for seed in (0, 0, 1)]
+    sides = [[pair.split for pair in pairs] for pairs in result]
     assert sides[0] == sides[1] != sides[2]
     for side in sides:
         assert [side.count(split) for split in (TRAIN, VALIDATION, HELDOUT)] == [24, 6, 10]
@@ -181,12 +181,12 @@ def test_the_end_is_the_templates_own(tiny_tokenizer):
         ({**GOOD, "rejected": GOOD["chosen"]}, "chosen and rejected are the same text"),
         ({**GOOD, "chosen": "<|im_end|>"}, "expected text in chosen and rejected"),
         ({**GOOD, "chosen": "b<|im_end|>", "rejected": "b"}, "chosen and rejected are the same text"),
-        ({**GOOD, "chosen": said("a") + said("b"), "rejected": USER + said("b")}, "do not begin with the same"),
+        ({**GOOD, "chosen": reply("a") + reply("b"), "rejected": USER + reply("b")}, "do not begin with the same"),
         (
-            {"prompt": "else", "chosen": USER + said("a"), "rejected": USER + said("b")},
+            {"prompt": "else", "chosen": USER + reply("a"), "rejected": USER + reply("b")},
             "prompt: not what chosen and rejected begin",
         ),
-        ({"chosen": said("a"), "rejected": said("b")}, "no prompt, and chosen and rejected do not begin with the same"),
+        ({"chosen": reply("a"), "rejected": reply("b")}, "no prompt, and chosen and rejected do not begin with the same"),
         ({**GOOD, "split": "test"}, "split: expected train, validation or heldout"),
         ({**GOOD, "grid": "a"}, "grid: expected a whole number"),
     ],

@@ -25,8 +25,8 @@ def test_grids_have_different_notes_and_stay_on_their_side():
         assert len({context.note for context in plan.contexts}) == 3
         assert len({prompt.id for prompt in plan.prompts}) == 1
     used = {split: {c.note for p in plans if p.split == split for c in p.contexts} for split in (TRAIN, VALIDATION, HELDOUT)}
-    asked = {split: {p.prompts[0].id for p in plans if p.split == split} for split in (TRAIN, VALIDATION, HELDOUT)}
-    for sides in (used, asked):
+    requests = {split: {p.prompts[0].id for p in plans if p.split == split} for split in (TRAIN, VALIDATION, HELDOUT)}
+    for sides in (used, requests):
         assert all(sides.values())
         assert not sides[TRAIN] & sides[VALIDATION] and not (sides[TRAIN] | sides[VALIDATION]) & sides[HELDOUT]
 

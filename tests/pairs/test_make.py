@@ -180,15 +180,15 @@ def test_prompt_beyond_the_window_loses_context_only(tiny_folder, tmp_path):
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 80}))
     folder = fill(tmp_path / "run")
-    said = io.StringIO()
-    make.run(folder, make_recipe(model, filters={"min_pmi": None}), Reporter(stream=said))
-    assert "contexts were cut to fit the model's window of 72 prompt tokens" in said.getvalue()
+    output = io.StringIO()
+    make.run(folder, make_recipe(model, filters={"min_pmi": None}), Reporter(stream=output))
+    assert "contexts were cut to fit the model's window of 72 prompt tokens" in output.getvalue()
     texts = {row["id"]: row["text"] for row in map(json.loads, (folder / "contexts.jsonl").read_text().splitlines())}
-    asked = {row["id"]: row["text"] for row in map(json.loads, (folder / "prompts.jsonl").read_text().splitlines())}
+    requests = {row["id"]: row["text"] for row in map(json.loads, (folder / "prompts.jsonl").read_text().splitlines())}
     pairs = read_records(folder / "pairs.jsonl", Pair)
     for pair in pairs:
         assert len(pair.prompt_tokens) <= 72
-        assert pair.prompt[1]["content"] == asked[pair.prompt_id]
+        assert pair.prompt[1]["content"] == requests[pair.prompt_id]
         kept = pair.prompt[0]["content"].removesuffix(" In two sentences.")
         assert texts[pair.context_id].startswith(kept)
     assert any(len(pair.prompt_tokens) == 72 for pair in pairs)
@@ -320,9 +320,9 @@ def test_distractors_go_where_the_window_is_small(tiny_folder, tmp_path):
     for window in (300, 120):
         (model / "config.json").write_text(json.dumps({**config, "max_position_embeddings": window}))
         folder = fill(tmp_path / str(window))
-        said = io.StringIO()
-        make.run(folder, make_recipe(model, distractors=[0.0, 0.0, 1.0]), Reporter(stream=said))
-        assert "were cut to fit" not in said.getvalue()
+        output = io.StringIO()
+        make.run(folder, make_recipe(model, distractors=[0.0, 0.0, 1.0]), Reporter(stream=output))
+        assert "were cut to fit" not in output.getvalue()
         pairs = read_records(folder / "pairs.jsonl", Pair)
         assert all(len(pair.prompt_tokens) <= window - 8 for pair in pairs)
         texts[window] = {len(pair.distractor_ids) for pair in pairs if pair.split == TRAIN}

@@ -12,13 +12,13 @@ from mipo_mlx.pairs.negatives import derangements, draw_kinds, hard_derangements
 @pytest.mark.parametrize("size", range(2, 65))
 def test_derangement(size):
     count = min(size - 1, 7)
-    found = derangements(size, count, random.Random(size))
-    assert len(found) == count
-    for partner in found:
+    result = derangements(size, count, random.Random(size))
+    assert len(result) == count
+    for partner in result:
         assert sorted(partner) == list(range(size))
         assert all(partner[i] != i for i in range(size))
     for i in range(size):
-        assert len({partner[i] for partner in found}) == count
+        assert len({partner[i] for partner in result}) == count
 
 
 def test_derangement_follows_the_seed():
@@ -59,12 +59,12 @@ def test_hard_ones_are_deranged_too(size):
 def test_hardest_is_the_cheapest_of_all_derangements(seed):
     size = 2 + seed % 5
     cost = np.random.default_rng(seed).normal(size=(size, size))
-    (found,) = hard_derangements(cost, 1, [])
+    (result,) = hard_derangements(cost, 1, [])
     deranged = [p for p in itertools.permutations(range(size)) if all(i != j for i, j in enumerate(p))]
     price = {p: sum(cost[i, j] for i, j in enumerate(p)) for p in deranged}
-    assert tuple(found) == min(price, key=price.get)
+    assert tuple(result) == min(price, key=price.get)
 
 
 def test_all_that_can_be_asked_for():
-    found = hard_derangements(np.zeros((5, 5)), 4, [])
-    assert all(sorted(partner[i] for partner in found) == sorted({0, 1, 2, 3, 4} - {i}) for i in range(5))
+    result = hard_derangements(np.zeros((5, 5)), 4, [])
+    assert all(sorted(partner[i] for partner in result) == sorted({0, 1, 2, 3, 4} - {i}) for i in range(5))

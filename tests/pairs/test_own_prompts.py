@@ -105,8 +105,8 @@ def test_the_stage_asks_them(tiny_folder, tmp_path, monkeypatch):
     make.run(fill(tmp_path / "whole"), recipe, QUIET)
     own = [p.id for p in read_records(tmp_path / "whole" / "prompts.jsonl", Prompt) if p.topic == "notes"]
     assert own
-    asked = (tmp_path / "whole" / "samples.jsonl").read_text()
-    assert any(f'"prompt": "{name}"' in asked for name in own)
+    samples = (tmp_path / "whole" / "samples.jsonl").read_text()
+    assert any(f'"prompt": "{name}"' in samples for name in own)
     folder = fill(tmp_path / "killed")
     with monkeypatch.context() as patch:
         patch.setattr(make, "sample_grids", lambda *args: 1 / 0)

@@ -6,7 +6,7 @@ from mipo_mlx.pairs import make
 from mipo_mlx.recipe import Filters, Pairs
 
 from .helpers import QUIET, fill, make_recipe
-from .test_build import FAULTY, OFF, ORDINARY, made, make_grid
+from .test_build import FAULTY, OFF, ORDINARY, build_grids, make_grid
 
 CHANGES = {
     "system": "About me: {context} In two sentences.",
@@ -57,5 +57,5 @@ LENIENT = {"repeated_ngrams": 0.99, "quotes_context": 50, "near_duplicates": 0.9
 def test_filter_thresholds_count(key):
     """A lenient threshold keeps what the strict one of FAULTY drops (see test_build)."""
     grid = make_grid(texts=[*ORDINARY[:3], FAULTY[key][1], ORDINARY[4]])
-    assert len(made([grid], filters={**OFF, key: LENIENT[key]}).pairs) == 5
-    assert len(made([grid], filters={**OFF, key: FAULTY[key][0]}).pairs) == 4
+    assert len(build_grids([grid], filters={**OFF, key: LENIENT[key]}).pairs) == 5
+    assert len(build_grids([grid], filters={**OFF, key: FAULTY[key][0]}).pairs) == 4

@@ -12,7 +12,7 @@ from mipo_mlx.pairs.build import SAID_BACK
 from mipo_mlx.pairs.overview import summarize
 from mipo_mlx.pairs.show import show
 
-from .test_build import OFF, made, make_grid
+from .test_build import OFF, build_grids, make_grid
 
 
 def shown(folder, **options) -> str:
@@ -23,7 +23,7 @@ def shown(folder, **options) -> str:
 
 def test_pairs_stand_side_by_side(tmp_path):
     grids = [make_grid(n) for n in range(3)]
-    built = made(grids, filters={**OFF, "min_pmi": 0.5}, candidates=3)
+    built = build_grids(grids, filters={**OFF, "min_pmi": 0.5}, candidates=3)
     write_records(tmp_path / "pairs.jsonl", built.pairs)
     write_json(tmp_path / "pairs.json", asdict(summarize(built, grids)))
     text = shown(tmp_path, count=3)
@@ -35,17 +35,17 @@ def test_pairs_stand_side_by_side(tmp_path):
 
 
 def test_pairs_made_elsewhere_have_no_pmi(tmp_path):
-    pairs = [type(p)(**{**vars(p), "pmi": [], "kinds": ["imported"]}) for p in made([make_grid()]).pairs]
+    pairs = [type(p)(**{**vars(p), "pmi": [], "kinds": ["imported"]}) for p in build_grids([make_grid()]).pairs]
     write_records(tmp_path / "pairs.jsonl", pairs)
     assert "imported" in shown(tmp_path) and "PMI" not in shown(tmp_path)
 
 
 def test_a_passage_said_back_has_no_pmi_of_another_answer(tmp_path):
     grids = [make_grid()]
-    built = made(grids, candidates=3)
+    built = build_grids(grids, candidates=3)
     built.pairs = [replace(pair, kinds=[pair.kinds[0], SAID_BACK], pmi=[1.5, -77.25]) for pair in built.pairs]
     summary = asdict(summarize(built, grids))
-    assert [found["mean"] for found in summary["pmi"]["train"].values()] == [1.5] and SAID_BACK not in summary["pmi"]["train"]
+    assert [result["mean"] for result in summary["pmi"]["train"].values()] == [1.5] and SAID_BACK not in summary["pmi"]["train"]
     write_records(tmp_path / "pairs.jsonl", built.pairs)
     write_json(tmp_path / "pairs.json", summary)
     text = shown(tmp_path, count=2)
@@ -55,7 +55,7 @@ def test_a_passage_said_back_has_no_pmi_of_another_answer(tmp_path):
 
 
 def test_square_brackets_are_text(tmp_path):
-    built = made([make_grid(texts=["Press [bold] and [/x] now.", *[f"Answer {i}." for i in range(4)]])])
+    built = build_grids([make_grid(texts=["Press [bold] and [/x] now.", *[f"Answer {i}." for i in range(4)]])])
     write_records(tmp_path / "pairs.jsonl", built.pairs)
     assert "[bold] and [/x]" in shown(tmp_path, count=5)
 

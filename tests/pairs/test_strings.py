@@ -30,18 +30,18 @@ def as_mlx_lm_lora(row, tokenizer):
 
 def as_trl(row, tokenizer):
     """What its conversational preference format documents: three lists of messages, other columns left alone."""
-    asked = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True)
-    return asked, *(tokenizer.apply_chat_template(row["prompt"] + row[k]) for k in ("chosen", "rejected"))
+    prompt = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True)
+    return prompt, *(tokenizer.apply_chat_template(row["prompt"] + row[k]) for k in ("chosen", "rejected"))
 
 
 def test_both_readers_see_what_we_train_on(folder, tiny_tokenizer, tmp_path):
-    told = write_strings(folder, tmp_path / "strings")
+    message = write_strings(folder, tmp_path / "strings")
     pairs = read_records(folder / "pairs.jsonl", Pair)
     stored = [json.loads(line) for line in (folder / "pairs.jsonl").read_text().splitlines()]
     for split, name in ((TRAIN, "train.jsonl"), (VALIDATION, "valid.jsonl"), (HELDOUT, "test.jsonl")):
         rows = [json.loads(line) for line in (tmp_path / "strings" / name).read_text().splitlines()]
         own = [(pair, row) for pair, row in zip(pairs, stored, strict=True) if pair.split == split]
-        assert rows and len(rows) == 2 * len(own) and f"{name} ({len(rows)} lines)" in told
+        assert rows and len(rows) == 2 * len(own) and f"{name} ({len(rows)} lines)" in message
         for (pair, row), strings in zip(own, rows[::2], strict=True):
             assert all(isinstance(value, str) for value in strings.values())
             prompt, chosen, rejected = as_mlx_lm_lora(strings, tiny_tokenizer)
