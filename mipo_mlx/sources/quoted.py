@@ -55,6 +55,8 @@ BEHIND = re.compile(
 A_SOURCE = re.compile(
     r"[,;/|·()\s]*+(?:(?:[^\W\d_a-z][\w.’'-]*+|\d[\d./:-]*+|of|the|de|von|van|du|la|in|and|&)[,;/|·()\s]*+){2,14}"
 )
+MARKS = frozenset('"“”„«»「」')
+STRAIGHT = re.compile(r"\"[^\"\n]{1,2000}\"")  # in text that has no other marks
 WITHIN = re.compile(
     r"»[^«»\n]{1,2000}«|[\"“„«「][^\"“”»」\n]{1,2000}[\"“”»」]|[“「][^\"“”»」\n]{1,2000}$|^[^\"“”„«»「」\n]{1,2000}[”」]",
     re.MULTILINE,
@@ -207,7 +209,10 @@ def _can_be_quoted(kept: list[Block], removed: Counter) -> bool:
 def outside_quotations(text: str) -> Iterator[str]:
     """The stretches of a text that stand outside quotation marks. A quotation may begin or end beyond a line of the text."""
     at = 0
-    for match in WITHIN.finditer(text):
+    if MARKS.isdisjoint(text):
+        yield text
+        return
+    for match in (STRAIGHT if text.isascii() else WITHIN).finditer(text):
         yield text[at : match.start()]
         at = match.end()
     yield text[at:]

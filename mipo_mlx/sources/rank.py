@@ -93,12 +93,11 @@ HOST = re.compile(
     r"|im|sh|gg|tv|us|ca|au|ch|se|dk|pl|cz|cn|kr|xyz|tech|site|page|online|wiki|news|cloud|tools|ly|cc)\b"
 )
 DOMAIN = re.compile(r"\.[a-z]{2}")
-LESSON = re.compile(  # what a tutorial says of itself and to its readers
-    r"\b(?:let's|let us|let me (?:show|explain)|we(?:'ll| will|'re going to| are going to| can| need to)"
+LESSON = re.compile(  # what a tutorial says of itself and to its readers, in lower case
+    r"\b(?:let(?:'s| us| me (?:show|explain))|we(?:'ll| will|'re going to| are going to| can| need to)"
     r"|in (?:this|the (?:following|next)|the remainder of this) (?:article|post|section|chapter|tutorial|example|paragraph)"
     r"|note that|as follows|the following|step \d"
-    r"|im folgenden|wir werden|nous allons|vamos a|veremos|vediamo)\b",
-    re.IGNORECASE,
+    r"|im folgenden|wir werden|nous allons|vamos a|veremos|vediamo)\b"
 )
 QUESTION = re.compile(r"\A[^\n.!?。]{0,200}[?？][ :]*")  # a heading that asks, as in a list of questions and answers
 NO_PERSON = re.compile(
@@ -112,9 +111,10 @@ NOBODY = (  # each match has one of these
 )
 FORMULA = re.compile(  # where "i" is an index and "I" an integral: $x_i$, \(I\), a_{ij}, i = 1, (i), the i-th
     r"\$(?=[^$\n]{0,300}[\\_^={}<>|])[^$\n]{1,300}\$|\$[^\s$]{1,30}\$|\\[(\[][^\n]{1,300}?\\[)\]]|\\[A-Za-z]{2,20}"
-    r"|(?<=[\w)}])[_^]\{?[^\s{}]{1,20}|\b[iI](?=[_^])|\(\s?i\s?\)|\bi(?=\s?[=<>≤≥+*/\]}]|-?th\b)|[=<>≤≥+*/]\s?i\b"
+    r"|(?<=[\w)}])[_^]\{?[^\s{}]{1,20}|\b[iI](?=[_^])|\(\s?i\s?\)|\bi(?=\s?[=<>≤≥+*/\]}]|-th\b)|[=<>≤≥+*/]\s?i\b"
 )
-MAY_COUNT = frozenset("$\\_^=<>≤≥+*/-()]}")  # one of these is in every match of FORMULA
+COUNTS = frozenset("$\\_^=<>≤≥+*")  # one of these, or of the next, is in every match of FORMULA
+COUNTED = ("(i)", "( i", "(i ", "i-th", "i/", "/i", "/ i", "i /", "i]", "i ]", "i}", "i }")
 SENTENCES = re.compile(r"[.!?。！？](?=\s|$)|[。！？]|[^\s.!?。！？](?=\n|\Z)")  # ends of sentences and of lines
 BLANK = re.compile(r"_{3,}|\[(?:insert|your|enter|name|company|date|add|list|todo|tbd)\b[^\[\]\n]{0,60}\]|\bX{3,}\b", re.IGNORECASE)
 TO_READER = frozenset("you your yours yourself du dein deine sie ihr vous votre tú usted você".split())
@@ -152,7 +152,8 @@ def signs(text: str, source: str, heading: str = "") -> dict[str, float]:
     diary, reference, survey, printed, others = _of_name(source)
     spoken = QUESTION.sub("", _without_excerpts(text) if hosts and not diary else bare)
     spoken = NO_PERSON.sub(" ", spoken) if any(map(spoken.__contains__, NOBODY)) else spoken
-    spoken = spoken if MAY_COUNT.isdisjoint(spoken) else FORMULA.sub(" ", spoken)
+    if not COUNTS.isdisjoint(spoken) or any(map(spoken.__contains__, COUNTED)):
+        spoken = FORMULA.sub(" ", spoken)
     own = [word for stretch in outside_quotations(spoken) for word in words(stretch)]
     if not own:
         return {"no words of its author": -2.0}
@@ -180,7 +181,7 @@ def signs(text: str, source: str, heading: str = "") -> dict[str, float]:
         "the name of a diary": 0.8 * diary,
         "the name of a work of reference": -0.5 * reference,
         "the name of others": -1.5 * others,
-        "a lesson": -0.5 * min(2, len(LESSON.findall(text))),
+        "a lesson": -0.5 * min(2, len(LESSON.findall(lower))),
         "a printed document": -0.8 * printed,
         "speaks to its reader": -0.8 * min(1.0, 20 * reader / size) * (0.3 if first >= reader else 1.0),
         "statements of a questionnaire": -2.5 if statements > 2 and 2 * statements > text.count("\n") + 1 else 0.0,
