@@ -29,7 +29,7 @@ def measure(before: float, after: float, half: float | None, relative: bool = Fa
     }
 
 
-def look(step: int, fall: float) -> dict:
+def validation_row(step: int, fall: float) -> dict:
     """A row of metrics.jsonl about the validation pairs; `fall` from 0 to 1 is how far training has come."""
     means = {
         "loss": math.log(2) - 0.17 * fall, "accuracy": 0.5 + 0.3 * fall, "margin": 0.8 * fall, "kl": 0.015 * fall,
@@ -114,13 +114,13 @@ def make_finished(folder: Path, *, half: float | None = 0.06, hostile: bool = Tr
             },
             "baselines": {
                 name: {
-                    "identified_by_base_4": {**measure(0.78, found, half), "to_tuned": estimate(0.9 - found, half)},
+                    "identified_by_base_4": {**measure(0.78, result, half), "to_tuned": estimate(0.9 - result, half)},
                     "perplexity": {**measure(5.7, odd, half and 0.3, relative=True), "to_tuned": estimate(0.5, half)},
                     "tokens": {**measure(40.2, 39.0, half and 2.0, relative=True), "to_tuned": estimate(2.5, half)},
                     "parroting": {**measure(0.02, 0.04, half), "to_tuned": estimate(0.02, half)},
                     "self_bleu": {**measure(21.0, 22.0, half and 1.0), "to_tuned": estimate(2.0, half)},
                 }
-                for name, found, odd in (("no context", 0.27, 4.9), ("context-aware decoding 0.5", 0.88, 7.7))
+                for name, result, odd in (("no context", 0.27, 4.9), ("context-aware decoding 0.5", 0.88, 7.7))
             },
             "judged": {
                 "judge": HOSTILE if hostile else "base", "model": None, "mode": "pairwise", "win": 20, "tie": 10, "loss": 4,
@@ -168,7 +168,7 @@ def make_finished(folder: Path, *, half: float | None = 0.06, hostile: bool = Tr
             "verdict": "It worked: its answers fit the user better than the base's in 72% of the comparisons.",
         },
     )  # fmt: skip
-    rows = [look(0, 0.0)]
+    rows = [validation_row(0, 0.0)]
     for step in range(1, 25):
         fall = 1 - math.exp(-step / 9)
         rows.append(
@@ -180,7 +180,7 @@ def make_finished(folder: Path, *, half: float | None = 0.06, hostile: bool = Tr
             }
         )  # fmt: skip
         if step % 6 == 0:
-            rows.append(look(step, fall))
+            rows.append(validation_row(step, fall))
     write_jsonl(folder / "metrics.jsonl", [{"format": metrics.FORMAT, "round": 1, **row} for row in rows])
     write_json(
         folder / "sources.json",

@@ -74,8 +74,8 @@ def test_what_is_taken_over_from_an_evaluation_before_keeps_its_settings():
     before = Evaluation(judge="base", baselines=True, answers=9)
     then = before.model_dump(mode="json")
     result = Outcome("x", judged=Judged("base", None, "pairwise", 0, 0, 0, 0, 0), baselines={})
-    found = evaluation.settings_of(Evaluation(answers=12), then, result)
-    assert (found["judge"], found["baselines"], found["answers"]) == ("base", True, 12)
+    results = evaluation.settings_of(Evaluation(answers=12), then, result)
+    assert (results["judge"], results["baselines"], results["answers"]) == ("base", True, 12)
     assert evaluation.settings_of(Evaluation(judge="other"), then, result)["judge"] == "other"
     assert evaluation.settings_of(Evaluation(), {}, Outcome("x"))["judge"] is None
 
@@ -112,8 +112,8 @@ def test_an_interrupted_evaluation_of_a_finished_run_leaves_it_finished(opened, 
         raise KeyboardInterrupt
 
     monkeypatch.setattr(evaluation, "_evaluate", interrupted)
-    told = command(opened, "eval", "one", "--set", "evaluation.answers=14", expect=130)
-    assert "stopped" in told and opened.done("evaluation") and opened.done("report")
+    message = command(opened, "eval", "one", "--set", "evaluation.answers=14", expect=130)
+    assert "stopped" in message and opened.done("evaluation") and opened.done("report")
     command(opened, "report", "one")
     assert re.findall("<p class=.verdict.*", page(opened)) == re.findall("<p class=.verdict.*", before)
 

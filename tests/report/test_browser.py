@@ -27,23 +27,23 @@ def page(tmp_path_factory):
 @needs_browser
 @pytest.mark.parametrize("width, dark", variants)
 def test_nothing_overflows_no_plot_is_empty_and_every_text_can_be_read(page, chrome, width, dark):
-    found = measure(chrome, page, width, dark)
-    assert found["wide"] == width == found["page"] and found["over"] == []
-    assert found["drawings"] >= 25 and found["empty"] == []
-    assert found["outside"] == [] and found["overlaps"] == []
-    assert found["texts"] > 300 and found["pale"] == []  # contrast of at least 4.5 (WCAG 2.1 AA)
-    assert found["small"] == []  # no letters below 9 pixels
-    assert found["faint"] == []  # every line, dot and bar stands out from its card
-    assert (found["paper"] < 0.1) is dark
+    result = measure(chrome, page, width, dark)
+    assert result["wide"] == width == result["page"] and result["over"] == []
+    assert result["drawings"] >= 25 and result["empty"] == []
+    assert result["outside"] == [] and result["overlaps"] == []
+    assert result["texts"] > 300 and result["pale"] == []  # contrast of at least 4.5 (WCAG 2.1 AA)
+    assert result["small"] == []  # no letters below 9 pixels
+    assert result["faint"] == []  # every line, dot and bar stands out from its card
+    assert (result["paper"] < 0.1) is dark
 
 
 @needs_browser
 @pytest.mark.parametrize("width", [360, 681, 750, 821, 1400])
 def test_labels_have_room_and_both_models_their_key(page, chrome, width):
-    found = measure(chrome, page, width, False)
-    assert found["page"] == width and found["over"] == [] and found["overlaps"] == []
-    assert found["labels"] >= 120 and found["keys"] == ["base", "tuned"]
-    assert found["printed"] == "exact"  # without background graphics keys, shading and tones would not be printed
+    result = measure(chrome, page, width, False)
+    assert result["page"] == width and result["over"] == [] and result["overlaps"] == []
+    assert result["labels"] >= 120 and result["keys"] == ["base", "tuned"]
+    assert result["printed"] == "exact"  # without background graphics keys, shading and tones would not be printed
 
 
 @needs_browser
@@ -70,11 +70,11 @@ def test_the_probe_finds_what_it_looks_for(page, chrome, tmp_path):
         '<text x="90" y="20">outside</text><text x="5" y="40">one</text><text x="8" y="41">two</text></svg></figure>'
     )
     bad.write_text(page.read_text(encoding="utf-8").replace("<main>", f"<main>{faults}"), encoding="utf-8")
-    found = measure(chrome, bad, 360, False)
-    assert found["page"] > 2000 and any(name.startswith("DIV.") for name in found["over"])
-    assert found["empty"] == ["none"] and "one on two" in found["overlaps"]
-    assert any("outside" in name for name in found["outside"]) and any(name.startswith("circle") for name in found["faint"])
-    assert any("pale" in name for name in found["pale"]) and any("tiny" in name for name in found["small"])
+    result = measure(chrome, bad, 360, False)
+    assert result["page"] > 2000 and any(name.startswith("DIV.") for name in result["over"])
+    assert result["empty"] == ["none"] and "one on two" in result["overlaps"]
+    assert any("outside" in name for name in result["outside"]) and any(name.startswith("circle") for name in result["faint"])
+    assert any("pale" in name for name in result["pale"]) and any("tiny" in name for name in result["small"])
 
 
 def test_pictures_are_read_right():

@@ -73,17 +73,17 @@ def test_the_leak_test_says_what_was_looked_at_and_how_the_controls_did(tmp_path
     assert "words in a row, in 200 answers without a context; the trained one became +0.1 nats a token likelier 9 4" in text
     assert "3 of 4 planted ones met in training; mean bits of 9.0, where 1.4 is chance; p = 0.6 1.2 1.1" in text
     result = read_json(tmp_path / "eval.json")
-    for leak, told in (({**result["leak"], "signs": ["A canary sings"]}, "signs of a leak"), (None, None)):
+    for leak, message in (({**result["leak"], "signs": ["A canary sings"]}, "signs of a leak"), (None, None)):
         write_json(tmp_path / "eval.json", {**result, "leak": leak})
         text = stage.render(tmp_path, RECIPE)
-        assert (told in text and "A canary sings" in text) if told else 'id="leak"' not in text
+        assert (message in text and "A canary sings" in text) if message else 'id="leak"' not in text
 
 
 def test_abilities_and_requirements_are_shown_without_fresh_answers_too(tmp_path):
     folder = make_finished(tmp_path, hostile=False)
     every, unseen = [
-        {"checkable": measure(0.4, told, 0.05), "checkable_gain": measure(0.1, gain, 0.05)}
-        for told, gain in ((0.5, -0.21), (0.37, 0.19))
+        {"checkable": measure(0.4, message, 0.05), "checkable_gain": measure(0.1, gain, 0.05)}
+        for message, gain in ((0.5, -0.21), (0.37, 0.19))
     ]
     few = "too few held-out groups for an interval: 2 independent ones, at least 6 needed"
     kinds = {"requests": 8, "metrics": unseen, "no_interval": None}
@@ -157,25 +157,25 @@ def changed(folder, **parts):
 def test_baselines_tell_of_the_columns_that_there_are(tmp_path):
     folder = make_finished(tmp_path, hostile=False)
     fresh = read_json(folder / "eval.json")["fresh"]
-    told = " ".join(re.sub(r"<[^>]+>", " ", stage.render(folder, RECIPE)).split())
+    message = " ".join(re.sub(r"<[^>]+>", " ", stage.render(folder, RECIPE)).split())
     assert (
-        "how much more often the right context is identified" in told
-        and "Right context identified" in told
-        and "Left out of" not in told
+        "how much more often the right context is identified" in message
+        and "Right context identified" in message
+        and "Left out of" not in message
     )
-    told = changed(folder, fresh={**fresh, "apart_by": "request"})
-    assert "Right request identified" in told and "the right request is identified" in told and "Right context" not in told
-    told = changed(folder, fresh={**fresh, "choices": [], "choices_left_out": [4, 16]})
-    assert "The last column" not in told and "Tuned identifies" not in told
-    assert "Left out of evaluation.choices, as fewer contexts are held out: 4, 16." in told
+    message = changed(folder, fresh={**fresh, "apart_by": "request"})
+    assert "Right request identified" in message and "the right request is identified" in message and "Right context" not in message
+    message = changed(folder, fresh={**fresh, "choices": [], "choices_left_out": [4, 16]})
+    assert "The last column" not in message and "Tuned identifies" not in message
+    assert "Left out of evaluation.choices, as fewer contexts are held out: 4, 16." in message
 
 
 def test_pairs_that_name_no_context_are_not_said_to_have_one(tmp_path):
     folder = make_finished(tmp_path, hostile=False)
     heldout = {**read_json(folder / "eval.json")["heldout"], "contexts": 0}
-    told = changed(folder, heldout=heldout, fresh=None, gallery=[], baselines=None, leak=None)
-    assert "Did it learn to tell right answers from wrong ones?" in told and "what an answer says of its request" in told
-    assert "use a context" not in told and "contexts and requests" not in told and "of its context" not in told
+    message = changed(folder, heldout=heldout, fresh=None, gallery=[], baselines=None, leak=None)
+    assert "Did it learn to tell right answers from wrong ones?" in message and "what an answer says of its request" in message
+    assert "use a context" not in message and "contexts and requests" not in message and "of its context" not in message
 
 
 def test_a_reason_without_intervals_stands_once_and_names_its_parts():

@@ -42,8 +42,8 @@ def test_secrets_are_counted_on_the_page_and_printed_nowhere(tmp_path):
     write_json(folder / "sources.json", row)
     write_records(folder / "contexts.jsonl", contexts)
     result = read_json(folder / "eval.json")
-    said = [{**result["gallery"][0], "context": context.text} for context in contexts]
-    write_json(folder / "eval.json", {**result, "gallery": said})
+    reply = [{**result["gallery"][0], "context": context.text} for context in contexts]
+    write_json(folder / "eval.json", {**result, "gallery": reply})
     page = report.render(folder, values)
 
     assert page.count("[e-mail address]") >= 3 and "[card number]" in page and "[phone number]" in page

@@ -35,7 +35,7 @@ def changed(value, low, high):
     }
 
 
-def told(result, rows, pairs, trained, recipe=RECIPE):
+def signs_of(result, rows, pairs, trained, recipe=RECIPE):
     """The signs of a run with this eval.json."""
     return signs(parse({"model": "x", **result}), rows, pairs, trained, recipe)
 
@@ -54,16 +54,16 @@ FAILURES = {
 
 
 def test_a_healthy_run_shows_every_row_and_no_fault(healthy):
-    found = told(*healthy)
-    assert {sign.failure for sign in found} == set(FAILURES)
-    assert not [sign for sign in found if sign.bad]
+    result = signs_of(*healthy)
+    assert {sign.failure for sign in result} == set(FAILURES)
+    assert not [sign for sign in result if sign.bad]
 
 
 @pytest.mark.parametrize("failure", FAILURES)
 def test_each_failure_is_seen_alone_and_has_a_remedy(healthy, failure):
     broken = copy.deepcopy(healthy)
     FAILURES[failure](*broken)
-    bad = [sign for sign in told(*broken) if sign.bad]
+    bad = [sign for sign in signs_of(*broken) if sign.bad]
     assert [sign.failure for sign in bad] == [failure] and bad[0].remedy
 
 
@@ -80,30 +80,30 @@ def test_an_early_stop_is_told_where_it_belongs_and_its_advice_once(healthy, fai
     result, rows, pairs, [trained] = healthy
     seen, line = STOPS[failure]
     reason = should_stop({"step": 7, **seen}, RECIPE.training)
-    found = told(result, rows, pairs, [{**trained, "steps": 7, "stopped": reason}])
-    [sign] = [sign for sign in found if sign.bad]
+    results = signs_of(result, rows, pairs, [{**trained, "steps": 7, "stopped": reason}])
+    [sign] = [sign for sign in results if sign.bad]
     assert sign.failure == failure and line in sign.seen and "; lower" not in sign.seen and "lower training" in sign.remedy
-    [learned] = [sign for sign in found if sign.failure == "Nothing is learned"]
+    [learned] = [sign for sign in results if sign.failure == "Nothing is learned"]
     assert "the weights of step 18 are kept; training ended early, at step 7 of 24" in learned.seen
 
 
 @pytest.mark.parametrize("budget, kl, bad", [(0.5, 0.6, True), (None, 7.4, True), (None, 0.3, False), (9.0, 7.4, False)])
 def test_the_drift_is_measured_against_its_budget_or_the_usual_one(budget, kl, bad):
     recipe = Recipe(model="x", training={"max_kl": budget})
-    [sign] = told({}, [{"step": 1, "validation_kl": kl}], [], [], recipe)
+    [sign] = signs_of({}, [{"step": 1, "validation_kl": kl}], [], [], recipe)
     assert sign.bad is bad and ("usual" in sign.seen) == (budget is None)
 
 
 def test_every_round_says_which_weights_are_kept():
     second = {**ROUND, "round": 2, "first_loss": 0.546, "best_loss": 0.55, "best_step": 6, "taken": False}
     short = {"round": 3, "pairs": 1, "taken": False, "ends_rounds": "too few pairs were left in round 3"}
-    [sign] = told({}, [], [], [ROUND, second, short])
+    [sign] = signs_of({}, [], [], [ROUND, second, short])
     assert sign.bad is False
     assert sign.seen == (
         "round 1: validation loss 0.6930 before, 0.5460 at its best; the weights of step 18 are kept. round 2: validation loss "
         "0.5460 before, 0.5500 at its best; the weights of step 6 are left aside, those of the round before are kept"
     )
-    [sign] = told({}, [], [], [{**ROUND, "first_loss": None, "best_loss": None}])
+    [sign] = signs_of({}, [], [], [{**ROUND, "first_loss": None, "best_loss": None}])
     assert sign.bad is None and "no validation pairs; the weights of step 18 are kept" in sign.seen
 
 
@@ -119,38 +119,38 @@ def test_pairs_without_contexts_get_no_advice_about_contexts():
         "metrics": {},
         "items": ITEMS,
     }
-    [sign] = told({"heldout": heldout}, rows, [], [])
+    [sign] = signs_of({"heldout": heldout}, rows, [], [])
     assert sign.bad and "hard_context" not in sign.remedy
-    [sign] = told({"heldout": heldout}, [], [{"histogram": {"edges": [-1, 0, 1], "train": [9, 1]}}], [])
+    [sign] = signs_of({"heldout": heldout}, [], [{"histogram": {"edges": [-1, 0, 1], "train": [9, 1]}}], [])
     assert "the request makes its own answer" in sign.seen and "notes" not in sign.remedy
 
 
 def test_a_change_that_may_be_chance_is_no_fault(healthy):
     result, rows, pairs, trained = copy.deepcopy(healthy)
     result["fresh"]["metrics"].update(tokens=changed(0.3, -0.1, 0.7), parroting=changed(0.05, -0.01, 0.1))
-    assert not [sign for sign in told(result, rows, pairs, trained) if sign.bad]
+    assert not [sign for sign in signs_of(result, rows, pairs, trained) if sign.bad]
 
 
 def test_a_change_without_an_interval_is_neither_fine_nor_bad(healthy):
     result, rows, pairs, trained = copy.deepcopy(healthy)
     for name in ("tokens", "perplexity", "parroting"):
         result["fresh"]["metrics"][name] = changed(0.3, None, None)
-    open_ones = [sign for sign in told(result, rows, pairs, trained) if sign.bad is None]
+    open_ones = [sign for sign in signs_of(result, rows, pairs, trained) if sign.bad is None]
     assert [sign.failure for sign in open_ones] == ["Answers grow or shrink", "Odd, rare words", "Parrots the user"]
     assert all(sign.seen.endswith("too few to tell that from chance") for sign in open_ones)
 
 
 @pytest.mark.parametrize("edges, counts, share", [([-1, 0, 1], [6, 4], "60%"), ([1, 2], [5], "0%"), ([-2, -1], [5], "100%")])
 def test_uninformative_pairs_are_counted_whether_or_not_they_were_filtered(edges, counts, share):
-    [sign] = told({}, [], [{"histogram": {"edges": edges, "train": counts}}], [])
+    [sign] = signs_of({}, [], [{"histogram": {"edges": edges, "train": counts}}], [])
     assert sign.seen.startswith(f"in {share} of the sampled pairs") and sign.bad == (share != "0%")
 
 
 def test_pairs_of_every_round_are_looked_at():
     rounds = [{"histogram": {"edges": [-1, 0, 1], "train": train}} for train in ([1, 9], [8, 2])]
-    [sign] = told({}, [], rounds, [])
+    [sign] = signs_of({}, [], rounds, [])
     assert sign.bad and sign.seen.startswith("in 10% (round 1), 80% (round 2) of the sampled pairs")
 
 
 def test_what_was_not_measured_is_left_out():
-    assert told({}, [], [], []) == []
+    assert signs_of({}, [], [], []) == []
