@@ -24,9 +24,9 @@ def test_sizes_are_those_of_the_model_cards(name):
 
 
 def machine(monkeypatch, kind: str, gigabytes: float) -> backend.Device:
-    found = backend.Device(kind, "a machine", int(gigabytes * 1e9 / 0.8), "device")
-    monkeypatch.setattr(backend, "device", lambda: found)
-    return found
+    result = backend.Device(kind, "a machine", int(gigabytes * 1e9 / 0.8), "device")
+    monkeypatch.setattr(backend, "device", lambda: result)
+    return result
 
 
 def test_more_memory_fits_more_and_a_gpu_keeps_the_base_in_four_bits(monkeypatch):

@@ -24,10 +24,10 @@ def test_what_is_set_apart_for_validation_is_no_training(tmp_path):
         work = count(values, contexts, prompts)
         assert (list(work.contexts.values()), list(work.prompts.values())) == expected
         plans = make_plan(values, contexts, prompts)  # so many grids that every note and prompt is dealt
-        for split, told, asked in zip(work.contexts, *expected, strict=True):
+        for split, message, requests in zip(work.contexts, *expected, strict=True):
             mine = [plan for plan in plans if plan.split == split]
-            assert len({c.id for plan in mine for c in plan.contexts}) == told
-            assert len({p.id for plan in mine for p in plan.prompts}) == asked
+            assert len({c.id for plan in mine for c in plan.contexts}) == message
+            assert len({p.id for plan in mine for p in plan.prompts}) == requests
 
 
 def test_answers_of_the_evaluation_are_counted():
@@ -42,13 +42,13 @@ def test_answers_of_the_evaluation_are_counted():
 
 
 def test_worked_answers_are_counted_where_the_answer_is_a_number(tmp_path):
-    plain, asked = planned(), tmp_path / "a.jsonl"
+    plain, questions = planned(), tmp_path / "a.jsonl"
     given = "evaluation.abilities={name: a/b, columns: {question: q, answer: a%s}}"
     assert planned(given % "", "evaluation.abilities_questions=10").sampled - plain.sampled == 2 * 10 * WORKING
     assert planned(given % ", choices: c", "evaluation.abilities_questions=10").sampled == plain.sampled
     rows = ['{"question": "q", "answer": 3}', '{"question": "q", "choices": ["a", "b"], "answer": 1}']
-    asked.write_text("\n".join([*rows, rows[0]]))
-    assert planned(f"evaluation.abilities={asked}").sampled - plain.sampled == 2 * 2 * WORKING
+    questions.write_text("\n".join([*rows, rows[0]]))
+    assert planned(f"evaluation.abilities={questions}").sampled - plain.sampled == 2 * 2 * WORKING
 
 
 def test_judges_on_this_machine_are_counted():

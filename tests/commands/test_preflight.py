@@ -46,18 +46,18 @@ def content(folder):
     return {path.name: path.read_bytes() if path.is_file() else None for path in folder.iterdir() if path.name != ".lock"}
 
 
-@pytest.mark.parametrize(("override", "told"), LATE + EARLY, ids=lambda text: text.split("=")[0])
-def test_fresh_erases_nothing_for_a_recipe_that_cannot_work(finished, override, told):
+@pytest.mark.parametrize(("override", "message"), LATE + EARLY, ids=lambda text: text.split("=")[0])
+def test_fresh_erases_nothing_for_a_recipe_that_cannot_work(finished, override, message):
     before = content(finished)
     line = refused("train", "r.yaml", "--fresh", "--set", override)
-    assert told in line and "without --fresh" not in line
+    assert message in line and "without --fresh" not in line
     assert content(finished) == before
 
 
-@pytest.mark.parametrize(("override", "told"), LATE, ids=lambda text: text.split("=")[0])
-def test_a_new_run_and_the_dry_run_refuse_at_once(home, override, told):  # noqa: F811
+@pytest.mark.parametrize(("override", "message"), LATE, ids=lambda text: text.split("=")[0])
+def test_a_new_run_and_the_dry_run_refuse_at_once(home, override, message):  # noqa: F811
     for more in ([], ["--dry-run"]):
-        assert told in refused("train", "r.yaml", "--set", override, *more)
+        assert message in refused("train", "r.yaml", "--set", override, *more)
         assert not (home / "runs" / "r").exists()  # nothing is left, and a run of the mended recipe is no other run
 
 
@@ -101,8 +101,8 @@ def test_after_fresh_has_erased_the_way_on_is_without_it(finished, monkeypatch, 
 
     monkeypatch.setattr(run, "execute", execute)
     for more in ([], ["--fresh"]):
-        told = CliRunner().invoke(cli.main, ["train", "r.yaml", *more]).output
-        assert ("without --fresh" in told) == bool(more), told
+        message = CliRunner().invoke(cli.main, ["train", "r.yaml", *more]).output
+        assert ("without --fresh" in message) == bool(more), message
 
 
 def test_an_evaluation_is_refused_before_it_computes(finished, monkeypatch):
@@ -128,31 +128,31 @@ def test_a_key_that_is_none_is_told_when_the_run_begins(home, monkeypatch, key):
     monkeypatch.setenv("MIPO_JUDGE_KEY", key)
     sets = ["--set", "evaluation.judge=https://a.example/v1", "--set", "evaluation.judge_model=m"]
     result = CliRunner().invoke(cli.main, ["train", "r.yaml", "--dry-run", *sets])
-    told = "will be asked without a key" if key.isspace() else "MIPO_JUDGE_KEY is no API key"
-    assert told in result.output and result.exit_code == (0 if key.isspace() else 1)
+    message = "will be asked without a key" if key.isspace() else "MIPO_JUDGE_KEY is no API key"
+    assert message in result.output and result.exit_code == (0 if key.isspace() else 1)
 
 
 @pytest.mark.parametrize(
-    ("template", "told"),
+    ("template", "message"),
     [(None, "has no chat template"), ([{"name": "tools", "template": "x"}], "chat templates (tools) is called default")],
 )
-def test_a_base_that_cannot_be_asked_is_refused_by_the_dry_run(home, tiny_folder, template, told):  # noqa: F811
+def test_a_base_that_cannot_be_asked_is_refused_by_the_dry_run(home, tiny_folder, template, message):  # noqa: F811
     model = shutil.copytree(tiny_folder, home / "other")
     (model / "chat_template.jinja").unlink(missing_ok=True)
     config = json.loads((model / "tokenizer_config.json").read_text())
     (model / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": template}))
-    assert told in refused("train", "r.yaml", "--dry-run", "--set", f"model={model}")
+    assert message in refused("train", "r.yaml", "--dry-run", "--set", f"model={model}")
 
 
 def test_the_dry_run_tells_what_is_left_out(home):  # noqa: F811
     (home / "notes" / "old.rtf").write_text("{}")
     (home / "notes" / "new.md").write_bytes(b"\0")
-    told = CliRunner().invoke(cli.main, ["train", "r.yaml", "--dry-run"]).output
-    assert "skipped new.md: not text (binary)" in told and "left alone: 1 .rtf files" in told
+    message = CliRunner().invoke(cli.main, ["train", "r.yaml", "--dry-run"]).output
+    assert "skipped new.md: not text (binary)" in message and "left alone: 1 .rtf files" in message
 
 
 def test_settings_of_a_judge_that_is_not_named_are_told(tmp_path):
-    for text, told in (("judge_mode: rubric", True), ("judge_model: m", True), ("judge: base, judge_mode: rubric", False)):
-        said = io.StringIO()
-        preflight.settings(recipe_loading.parse(f"model: x\nevaluation: {{{text}}}\n"), ["evaluation"], Reporter(stream=said))
-        assert ("judge_mode and judge_model change nothing" in said.getvalue()) is told
+    for text, message in (("judge_mode: rubric", True), ("judge_model: m", True), ("judge: base, judge_mode: rubric", False)):
+        output = io.StringIO()
+        preflight.settings(recipe_loading.parse(f"model: x\nevaluation: {{{text}}}\n"), ["evaluation"], Reporter(stream=output))
+        assert ("judge_mode and judge_model change nothing" in output.getvalue()) is message
