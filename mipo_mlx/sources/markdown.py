@@ -49,7 +49,7 @@ TAG_LINE = re.compile(r"^[ \t]*(?:tags:[ \t]*)?#[^\W\d][\w/-]*(?:[ \t,]+#[^\W\d]
 TAG = re.compile(r"#(?<![\w#&/]#)([^\W\d_][\w/-]*)")
 ADDRESS = re.compile(r"\b(?:https?|ftp)://(?:[^\s/@]*@)?(?:www\.)?([^\s/<>()\"'`]+)[^\s<>\"'`]*|\bwww\.([^\s/<>()]+)[^\s<>]*")
 HTML_TAG = re.compile(r"<[^<>]+>")
-HTML_HEADING = re.compile(r"<h([1-6])(?:[ \t][^<>]{0,200})?>((?:[^<]|<(?!/h)){0,300})</h[1-6]>", re.IGNORECASE)
+HTML_HEADING = re.compile(r"<h([1-6])(?:[ \t][^<>]{0,200})?>((?:[^<]|<(?!/?h[1-6])){0,300})</h[1-6]>", re.IGNORECASE)
 IMAGE_TAG = re.compile(r"<(?:img|video|audio|iframe|embed|object)\b", re.IGNORECASE)
 # Fences of diagrams, queries and plug-ins: none of them is a sentence, however short.
 NO_WORDS = re.compile(
