@@ -66,7 +66,7 @@ def test_from_file_to_report(home):
     folder = home / "runs" / "r"
     pairs = read_records(folder / "pairs.jsonl", Pair)
     counts = [sum(pair.split == split for pair in pairs) for split in ("train", "validation", "heldout")]
-    assert counts == [40, 8, 16] and "reward accuracy" in output
+    assert counts == [40, 8, 16] and "Reward accuracy" in output
     found = read_json(folder / "eval.json")
     assert found["heldout"]["pairs"] == 16 and found["heldout"]["grids"] == 4
     assert found["fresh"]["answers"] == 6  # asked under a grid's own contexts, from the file
