@@ -258,6 +258,7 @@ def test_other_addresses_need_a_key():
         check(Access.of("127.0.0.1", 0, "a\nb"))
     open_to_all = Access.of("0.0.0.0", 0, "key")
     assert open_to_all.knows("192.168.1.7") and open_to_all.knows(socket.gethostname()) and not open_to_all.knows("evil.example")
+    assert open_to_all.knows("[fe80::1]:80") and not open_to_all.knows("fe80::1") and not open_to_all.knows("[fe80::1]evil:80")
 
 
 def test_a_port_that_is_taken_or_an_address_of_others_ends_in_one_line():
