@@ -219,12 +219,12 @@ def greedy(model: Tiny, tokens: list[int], count: int) -> list[int]:
     from mlx_lm.generate import generate_step
 
     stops = {*model.tokenizer.eos_token_ids, model.tokenizer.bos_token_id}
-    found: list[int] = []
+    result: list[int] = []
     for (token, _), _ in zip(generate_step(mx.array(tokens), model.model), range(count), strict=False):
         if int(token) in stops:
             break
-        found.append(int(token))
-    return found
+        result.append(int(token))
+    return result
 
 
 def kl(reference: np.ndarray, other: np.ndarray) -> float:

@@ -234,8 +234,8 @@ def test_ids_that_end_an_answer_beyond_the_tokenizers_own_refuse_nothing(run):
     """Some configurations name ids of tokens that the tokenizer does not have."""
     tiny, folder = run
     (folder / "base" / "generation_config.json").write_text('{"eos_token_id": [2, 500]}')
-    asked = recipe(tiny)
-    stage.check(asked.model_copy(update={"model": str(folder / "base")}))
+    settings = recipe(tiny)
+    stage.check(settings.model_copy(update={"model": str(folder / "base")}))
 
 
 def test_the_profile_is_in_every_file_without_being_named(run, capsys):
@@ -335,9 +335,9 @@ def test_fidelity_counts_answers_warns_and_names_a_better_type(run, capsys):
     figures = result["fidelity"]
     assert figures["mine-f32.gguf"]["lost"] < 1e-3 and figures["mine-f32.gguf"]["argmax"] == 1.0
     assert figures["mine-q4_0.gguf"]["lost"] > figures["mine-f32.gguf"]["lost"]
-    said = capsys.readouterr().err
-    assert "mine-f32.gguf: 100% of the trained change survives" in said
-    assert ("warning: mine-q4_0.gguf" in said) == (figures["mine-q4_0.gguf"]["lost"] > 0.25)
+    output = capsys.readouterr().err
+    assert "mine-f32.gguf: 100% of the trained change survives" in output
+    assert ("warning: mine-q4_0.gguf" in output) == (figures["mine-q4_0.gguf"]["lost"] > 0.25)
     again = stage.run(folder, recipe(tiny, gguf=["f32", "q4_0"], fidelity=3, mlx=False), QUIET)
     assert again["fidelity"] == figures
 
@@ -373,8 +373,8 @@ def test_a_quarter_lost_is_a_warning_with_something_better(kind, better):
     from mipo_mlx.export.fidelity import verdict
 
     figures = Fidelity(kl=0.1, moved=0.4, argmax=0.9, lost=0.25)
-    said, warning = verdict("x", kind, figures)
-    assert "x: 75% of the trained change survives" in said and warning is None
+    reply, warning = verdict("x", kind, figures)
+    assert "x: 75% of the trained change survives" in reply and warning is None
     _, warning = verdict("x", kind, replace(figures, lost=0.251))
     assert re.search(rf"x loses 25% of what was trained; {better} keeps more", warning)
 
@@ -385,7 +385,7 @@ def test_a_quantised_fused_folder_says_what_it_keeps(run, capsys):
     eight = capsys.readouterr().err
     stage.fuse(folder, recipe(tiny, fuse={"quantize": 4}, fidelity=2), Reporter())
     four = capsys.readouterr().err
-    kept = [int(re.search(r"fused: (\d+)% of the trained change survives", said)[1]) for said in (eight, four)]
+    kept = [int(re.search(r"fused: (\d+)% of the trained change survives", reply)[1]) for reply in (eight, four)]
     assert kept[0] > kept[1]
     stage.fuse(folder, recipe(tiny, fidelity=2), Reporter())
     assert "survives" not in capsys.readouterr().err
@@ -402,13 +402,13 @@ def test_sampling_defaults_of_a_gguf_base_are_handed_on(run, tmp_path):
     weights = Weights(tiny.folder / "base", tiny.config, Adapters(1.0, {}))
     base = gguf.write(tmp_path / "base.gguf", weights, "f16", gguf.Content(keys, card))[0]
     stage.run(folder, recipe(tiny).model_copy(update={"model": str(base)}), QUIET)
-    found = GGUFFile(folder / "mine-f32.gguf").metadata
-    assert (found["general.sampling.temp"], found["general.sampling.top_k"], found["general.license"]) == (0.5, 12, "mit")
+    result = GGUFFile(folder / "mine-f32.gguf").metadata
+    assert (result["general.sampling.temp"], result["general.sampling.top_k"], result["general.license"]) == (0.5, 12, "mit")
     assert "PARAMETER top_k 12" in (folder / "Modelfile").read_text()
 
 
 @pytest.mark.parametrize(
-    ("config", "lora", "export", "told"),
+    ("config", "lora", "export", "message"),
     [
         ({}, {}, {"gguf": ["q8"]}, "there is no GGUF type 'q8'; did you mean q8_0?"),
         ({}, {"dora": True}, {"adapter": True}, "llama.cpp has no DoRA"),
@@ -420,12 +420,12 @@ def test_sampling_defaults_of_a_gguf_base_are_handed_on(run, tmp_path):
         ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, {}, {}, "rotary scaling 'dynamic'"),
     ],
 )
-def test_what_cannot_be_exported_is_known_before_anything_is_trained(run, config, lora, export, told):
+def test_what_cannot_be_exported_is_known_before_anything_is_trained(run, config, lora, export, message):
     """`check` reads the base alone: there are no adapters here."""
     tiny, _ = run
     path = tiny.folder / "base" / "config.json"
     stage.check(recipe(tiny))
     path.write_text(json.dumps({**json.loads(path.read_text()), **config}))
     values = Recipe.model_validate({**recipe(tiny, **export).model_dump(), "training": {"lora": lora}})
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         stage.check(values)

@@ -130,8 +130,8 @@ HOSTILE = [
 def test_a_template_of_the_base_writes_no_commands(mark, place, tiny_llama: Tiny):
     """Whatever stands around the messages stays text: no new command, nothing that Go acts on."""
     pieces = re.split(r"(\{[mrc]\})", place)
-    said = {"{m}": json.dumps(mark), "{r}": "message.role", "{c}": "message.content"}
-    line = " + ".join(said.get(piece) or json.dumps(piece) for piece in pieces if piece)
+    reply = {"{m}": json.dumps(mark), "{r}": "message.role", "{c}": "message.content"}
+    line = " + ".join(reply.get(piece) or json.dumps(piece) for piece in pieces if piece)
     template = "{% for message in messages %}{{ " + line + " + '<|end|>\n' }}{% endfor %}<|assistant|>"
     commands, _ = read(tiny_llama, template=template, system="Be brief.")
     assert set(commands) == {"from", "template", "system", "num_ctx", "stop"}

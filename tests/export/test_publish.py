@@ -80,39 +80,39 @@ class Hub:
         self.files[path_in_repo] = path_or_fileobj
 
 
-def yes(asked: list[str]):
-    return lambda question: asked.append(question) or True
+def yes(questions: list[str]):
+    return lambda question: questions.append(question) or True
 
 
 def test_push_asks_first_and_uploads_what_was_named(run):
-    hub, asked = Hub(), []
-    address = push(Upload(run, RECIPE, "ana/mine", ("adapter", "gguf")), yes(asked), hub)
-    assert address == "https://huggingface.co/ana/mine" and hub.made == [("ana/mine", True)] and len(asked) == 1
+    hub, questions = Hub(), []
+    address = push(Upload(run, RECIPE, "ana/mine", ("adapter", "gguf")), yes(questions), hub)
+    assert address == "https://huggingface.co/ana/mine" and hub.made == [("ana/mine", True)] and len(questions) == 1
     assert set(hub.files) == {"README.md", "adapters/adapters.safetensors", "adapters/adapter_config.json", "mine-q8_0.gguf"}
-    assert all(name in asked[0] for name in hub.files) and "private repository ana/mine (new)" in asked[0]
-    assert "trained on your notes" in asked[0] and "your words" not in asked[0]
+    assert all(name in questions[0] for name in hub.files) and "private repository ana/mine (new)" in questions[0]
+    assert "trained on your notes" in questions[0] and "your words" not in questions[0]
 
 
 def test_push_of_the_model_folder_in_public(run):
-    hub, asked = Hub(), []
-    push(Upload(run, RECIPE, "ana/mine", ("mlx",), public=True), yes(asked), hub)
-    assert "model.safetensors" in hub.files and hub.made == [("ana/mine", False)] and "PUBLIC" in asked[0]
+    hub, questions = Hub(), []
+    push(Upload(run, RECIPE, "ana/mine", ("mlx",), public=True), yes(questions), hub)
+    assert "model.safetensors" in hub.files and hub.made == [("ana/mine", False)] and "PUBLIC" in questions[0]
 
 
 @pytest.mark.parametrize("private", [False, "", 0])
 def test_a_public_repository_is_refused_before_anything_is_asked(run, private):
-    hub, asked = Hub(private), []
+    hub, questions = Hub(private), []
     with pytest.raises(UserError, match="ana/mine is public.*--public"):
-        push(Upload(run, RECIPE, "ana/mine", ("gguf",)), yes(asked), hub)
-    assert not asked and not hub.made and not hub.files
-    push(Upload(run, RECIPE, "ana/mine", ("gguf",), public=True), yes(asked), hub)
-    assert "PUBLIC" in asked[0] and hub.files
+        push(Upload(run, RECIPE, "ana/mine", ("gguf",)), yes(questions), hub)
+    assert not questions and not hub.made and not hub.files
+    push(Upload(run, RECIPE, "ana/mine", ("gguf",), public=True), yes(questions), hub)
+    assert "PUBLIC" in questions[0] and hub.files
 
 
 def test_a_private_repository_stays_private_whatever_the_flag(run):
-    hub, asked = Hub(True), []
-    push(Upload(run, RECIPE, "ana/mine", ("gguf",), public=True), yes(asked), hub)
-    assert "private repository ana/mine:" in asked[0] and hub.private
+    hub, questions = Hub(True), []
+    push(Upload(run, RECIPE, "ana/mine", ("gguf",), public=True), yes(questions), hub)
+    assert "private repository ana/mine:" in questions[0] and hub.private
 
 
 @pytest.mark.parametrize("private", [None, True])
@@ -133,10 +133,10 @@ def test_a_repository_that_does_not_show_after_creating_gets_nothing(run):
 
 @pytest.mark.parametrize(("answers", "sent"), [([True, True], True), ([True, False], False)])
 def test_a_readme_is_replaced_only_after_a_yes_of_its_own(run, answers, sent):
-    hub, asked, replies = Hub(True, ["README.md", "mine-q8_0.gguf", "old.txt"]), [], iter(answers)
-    push(Upload(run, RECIPE, "ana/mine", ("gguf",)), lambda q: asked.append(q) or next(replies), hub)
-    assert ("README.md" in hub.files) == sent and "mine-q8_0.gguf" in hub.files and "README.md of its own" in asked[1]
-    assert re.search(r"mine-q8_0.gguf \(.*replaces the one that is there", asked[0])
+    hub, questions, replies = Hub(True, ["README.md", "mine-q8_0.gguf", "old.txt"]), [], iter(answers)
+    push(Upload(run, RECIPE, "ana/mine", ("gguf",)), lambda q: questions.append(q) or next(replies), hub)
+    assert ("README.md" in hub.files) == sent and "mine-q8_0.gguf" in hub.files and "README.md of its own" in questions[1]
+    assert re.search(r"mine-q8_0.gguf \(.*replaces the one that is there", questions[0])
 
 
 @pytest.mark.parametrize("place", ["gguf", "jinja", "config"])
@@ -148,18 +148,20 @@ def test_every_place_with_the_owners_words_is_listed(run, place):
         (run / "fused" / "chat_template.jinja").write_text(template)
     else:
         (run / "fused" / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
-    hub, asked = Hub(), []
-    push(Upload(run, RECIPE, "ana/mine", ("gguf", "mlx")), yes(asked), hub)
-    assert asked[0].count(f"holds your words: {WORDS}") == 1
+    hub, questions = Hub(), []
+    push(Upload(run, RECIPE, "ana/mine", ("gguf", "mlx")), yes(questions), hub)
+    assert questions[0].count(f"holds your words: {WORDS}") == 1
 
 
 def test_a_baked_profile_is_named_as_a_place_of_the_owners_words(run):
-    hub, asked = Hub(), []
-    push(Upload(run, RECIPE, "ana/mine", ("gguf",)), yes(asked), hub)
+    hub, questions = Hub(), []
+    push(Upload(run, RECIPE, "ana/mine", ("gguf",)), yes(questions), hub)
     push(
-        Upload(run, RECIPE.model_copy(update={"training": Training(bake=Bake(answers=8))}), "ana/mine", ("gguf",)), yes(asked), hub
+        Upload(run, RECIPE.model_copy(update={"training": Training(bake=Bake(answers=8))}), "ana/mine", ("gguf",)),
+        yes(questions),
+        hub,
     )
-    assert ["baked" in text for text in asked if "Upload" in text] == [False, True]
+    assert ["baked" in text for text in questions if "Upload" in text] == [False, True]
 
 
 @pytest.mark.parametrize("text", [WORDS, "'", "\\", "a\\'b\\\\'", "{% endif %}{{ x }}\t{# #}", "x', 'role': 'y"])

@@ -55,13 +55,13 @@ def smol(tmp_path_factory) -> Tiny:
 @pytest.fixture(scope="module")
 def answers(smol) -> list[tuple[list[int], list[int], np.ndarray]]:
     """For each prompt: it and the model's own answer as ids, the answer's positions, the model's log-probabilities there."""
-    found = []
+    result = []
     for prompt in map(encoded(smol), PROMPTS):
         with fast(smol.model):
             tokens = prompt + greedy(smol, prompt, ANSWER)
         positions = list(range(len(prompt) - 1, len(tokens) - 1))
-        found.append((tokens, positions, fidelity.logprobs(smol.model, tokens, positions)))
-    return found
+        result.append((tokens, positions, fidelity.logprobs(smol.model, tokens, positions)))
+    return result
 
 
 def encoded(smol: Tiny):

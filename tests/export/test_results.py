@@ -59,8 +59,8 @@ def test_the_terminal_names_the_file_that_keeps_most_and_warns_of_others(folder)
 
 def test_more_than_all_is_all():
     figures = results.Fidelity(kl=3.0, moved=2.0, lost=1.53, argmax=0.5)
-    found, warning = fidelity.verdict("x.gguf", "q2_k", figures)
-    assert "0% of the trained change survives" in found and "x.gguf loses all of what was trained" in warning
+    result, warning = fidelity.verdict("x.gguf", "q2_k", figures)
+    assert "0% of the trained change survives" in result and "x.gguf loses all of what was trained" in warning
     assert results.percent(0.004) == "nothing" and results.percent(0.2) == "20%" and results.percent(-1) == "nothing"
 
 

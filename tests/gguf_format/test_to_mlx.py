@@ -118,8 +118,8 @@ def test_a_gpu_computes_in_the_16_bits_of_the_file(name, dtype, tmp_path, monkey
     path = make_tiny("llama", *MODELS["llama"], tmp_path).write(tmp_path / "model.gguf", name)
     monkeypatch.setattr(mx, "default_device", lambda: mx.Device(mx.gpu, 0))
     model, _, config = load_gguf(path)
-    found = {array.dtype for _, array in tree_flatten(model.parameters()) if array.dtype != mx.uint32}
-    assert found == {dtype} == {getattr(mx, config["torch_dtype"])}
+    result = {array.dtype for _, array in tree_flatten(model.parameters()) if array.dtype != mx.uint32}
+    assert result == {dtype} == {getattr(mx, config["torch_dtype"])}
 
 
 def test_block_sizes_are_those_of_the_gguf_package():
@@ -156,10 +156,10 @@ FAMILY = {
 
 @pytest.mark.parametrize("key", FAMILY)
 def test_what_llamacpp_would_compute_otherwise_is_refused(tmp_path, key):
-    model, value, said = FAMILY[key]
+    model, value, reply = FAMILY[key]
     tiny = make_tiny(model, *MODELS[model], tmp_path)
     tiny.config = {**tiny.config, key: value}
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=reply):
         tiny.write(tmp_path / "model.gguf")
 
 
@@ -182,20 +182,20 @@ def test_longrope_of_another_length_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "old, new, said",
+    "old, new, reply",
     [
         (b"linear", b"yarn42", "llama.rope.scaling.type is 'yarn42', .* expected none, linear, .* take the model's Hub"),
         (np.float32(4.0).tobytes(), np.float32(-4.0).tobytes(), "its llama.rope.scaling.factor is -4.0"),
     ],
 )
-def test_a_rotary_scaling_that_cannot_be_read_is_named(old, new, said, tmp_path):
+def test_a_rotary_scaling_that_cannot_be_read_is_named(old, new, reply, tmp_path):
     config, pre = MODELS["llama"]
     scaled = {**config, "rope_scaling": {"type": "linear", "factor": 4.0}}
     path = make_tiny("linear", scaled, pre, tmp_path).write(tmp_path / "model.gguf")
     raw = path.read_bytes()
     at = raw.index(old, raw.index(b"rope.scaling"))
     path.write_bytes(raw[:at] + new + raw[at + len(old) :])
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=reply):
         load_gguf(path)
 
 

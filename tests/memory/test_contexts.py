@@ -27,12 +27,12 @@ The user drafts 3:1 maps [of rivers].
 TOLD = "The user keeps bees.\nThe user sings alto\nThe user is 40 (ages.md:7)."
 
 
-def made(*overrides):
+def recipe_of(*overrides):
     return recipe_loading.parse("model: none\n", overrides=list(overrides))
 
 
 def several(context):
-    return made(f"sources.context={context}", "sources.columns={note: user}")
+    return recipe_of(f"sources.context={context}", "sources.columns={note: user}")
 
 
 @pytest.fixture
@@ -55,23 +55,25 @@ def test_comments_bullets_headings_and_sources_are_not_told():
 
 def test_passages_need_no_profile(folder):
     for context in ("auto", "passage"):
-        passages = read_contexts(folder, made(f"sources.context={context}"))
+        passages = read_contexts(folder, recipe_of(f"sources.context={context}"))
         assert [c.full_text for c in passages] == ["I bake.", "I row.", "I sing.", "I run."]
     (folder / "profile.md").write_text(PROFILE)
-    assert read_contexts(folder, made("sources.context=passage")) == passages
+    assert read_contexts(folder, recipe_of("sources.context=passage")) == passages
 
 
 def test_auto_is_both_where_there_is_a_profile_and_stays_as_it_was_settled(folder, tmp_path):
     """Each part of a run that asks under contexts reads them with `read_contexts`, and the hash of what is told with `digest`."""
-    auto, passage = made(), made("sources.context=passage")
+    auto, passage = recipe_of(), recipe_of("sources.context=passage")
     assert contexts.context_of(folder, auto) == "passage"
     (folder / "profile.md").write_text("<!-- nothing yet -->\n# Profile\n")
     assert contexts.context_of(folder, auto) == "passage"
     (folder / "profile.md").write_text("- The user keeps bees.\n")
     assert contexts.context_of(folder, auto) == "both" and read_contexts(folder, auto) == read_contexts(
-        folder, made("sources.context=both")
+        folder, recipe_of("sources.context=both")
     )
-    assert contexts.context_of(folder, several("auto")) == contexts.context_of(folder, made("pairs.file=some.jsonl")) == "passage"
+    assert (
+        contexts.context_of(folder, several("auto")) == contexts.context_of(folder, recipe_of("pairs.file=some.jsonl")) == "passage"
+    )
     assert contexts.settle(folder, auto) == "both"
     (folder / "profile.md").unlink()
     with pytest.raises(UserError, match=r"profile.md: missing"):
@@ -87,11 +89,11 @@ def test_auto_is_both_where_there_is_a_profile_and_stays_as_it_was_settled(folde
 
 def test_both_puts_the_authors_profile_before_every_passage(folder):
     (folder / "profile.md").write_text("- The user keeps bees. <!-- a.md:1 -->\n")
-    found = read_contexts(folder, made("sources.context=both"))
-    assert [c.full_text for c in found] == [
+    result = read_contexts(folder, recipe_of("sources.context=both"))
+    assert [c.full_text for c in result] == [
         f"The user keeps bees.\n\n{text}" for text in ("I bake.", "I row.", "I sing.", "I run.")
     ]
-    assert [c.text for c in found] == ["I bake.", "I row.", "I sing.", "I run."]
+    assert [c.text for c in result] == ["I bake.", "I row.", "I sing.", "I run."]
 
 
 def test_people_have_their_own_profiles(folder):
@@ -110,7 +112,7 @@ def test_people_have_their_own_profiles(folder):
     ]
 
 
-@pytest.mark.parametrize("values", [made("sources.context=both"), several("profile")])
+@pytest.mark.parametrize("values", [recipe_of("sources.context=both"), several("profile")])
 def test_a_profile_that_is_missing_or_says_nothing(folder, values):
     with pytest.raises(UserError, match=r"profile.md: missing.*mipo-mlx profile"):
         read_contexts(folder, values)
@@ -121,30 +123,30 @@ def test_a_profile_that_is_missing_or_says_nothing(folder, values):
 
 def test_one_authors_profile_cannot_be_a_context_by_itself():
     with pytest.raises(RecipeError) as error:
-        made("sources.context=profile")
+        recipe_of("sources.context=profile")
     assert "one author has one profile" in str(error.value) and "write both" in str(error.value)
     assert several("profile").sources.context == "profile"
-    made("sources.context=profile", "sources.dataset={name: a/b, columns: {context: bio, note: user}}")
+    recipe_of("sources.context=profile", "sources.dataset={name: a/b, columns: {context: bio, note: user}}")
     with pytest.raises(RecipeError, match="one author"):
-        made("sources.context=profile", "sources.dataset={name: a/b, columns: {context: bio}}")
+        recipe_of("sources.context=profile", "sources.dataset={name: a/b, columns: {context: bio}}")
 
 
 def test_the_hash_is_that_of_what_is_told(folder):
-    both = made("sources.context=both")
+    both = recipe_of("sources.context=both")
     assert contexts.digest(folder, both) is None
     (folder / "profile.md").write_text("- The user bakes. <!-- a.md:1 -->\n")
     first = contexts.digest(folder, both)
     (folder / "profile.md").write_text("# Me\n- The user bakes.\n")
-    assert contexts.digest(folder, both) == first == contexts.digest(folder, made())
+    assert contexts.digest(folder, both) == first == contexts.digest(folder, recipe_of())
     (folder / "profile.md").write_text("- The user bakes rye.\n")
     assert contexts.digest(folder, both) != first
-    assert contexts.digest(folder, made("sources.context=passage")) is None
+    assert contexts.digest(folder, recipe_of("sources.context=passage")) is None
 
 
 def test_chat_gets_contexts_as_training_does(folder):
-    assert find_context(folder, made(), "Ann") == Named(("I bake.", "I row."))
+    assert find_context(folder, recipe_of(), "Ann") == Named(("I bake.", "I row."))
     (folder / "profile.md").write_text("- The user keeps bees.\n")
-    both = made("sources.context=both")
+    both = recipe_of("sources.context=both")
     assert find_context(folder, both, "Ann") == Named(("I bake.", "I row."), "The user keeps bees.")
     assert find_context(folder, both, "b-1") == Named(("I sing.",), "The user keeps bees.")
     (folder / "profile.md").write_text("## Ann\n- The user bakes.\n")
@@ -152,7 +154,7 @@ def test_chat_gets_contexts_as_training_does(folder):
 
 
 def test_the_profile_of_one_author_alone(folder):
-    assert contexts.profile_of(folder, made()) == ""
+    assert contexts.profile_of(folder, recipe_of()) == ""
     (folder / "profile.md").write_text("# Profile\n- The user bakes. <!-- a.md:1 -->\n- The user rows.\n")
-    assert contexts.profile_of(folder, made()) == "The user bakes.\nThe user rows."
+    assert contexts.profile_of(folder, recipe_of()) == "The user bakes.\nThe user rows."
     assert contexts.profile_of(folder, several("both")) == ""

@@ -35,7 +35,7 @@ def loaded(tiny_folder):
 def writer(monkeypatch, loaded):
     """The model finds two supported facts and an invented one in each note; when asked to condense, it joins two facts.
     Returns the requests that it got, as text."""
-    asked = []
+    questions = []
 
     def answer(text):
         if "in at most" in text:
@@ -46,13 +46,13 @@ def writer(monkeypatch, loaded):
 
     def sample(model, tokenizer, batch, settings, key, finished):
         assert settings.temperature == 0  # the likeliest answer: no chance in it
-        asked.extend(tokenizer.decode(tokens) for tokens in batch)
+        questions.extend(tokenizer.decode(tokens) for tokens in batch)
         return [Answer(answer(tokenizer.decode(tokens)), [1, 2], "stop") for tokens in batch]
 
     monkeypatch.setattr(distil, "sample", sample)
     monkeypatch.setattr(distil, "Prefixes", WholePrompts)
     monkeypatch.setattr(distil, "gains", lambda loaded, facts, without: [1.0] * len(facts))  # no model finds them likely
-    return asked
+    return questions
 
 
 class WholePrompts:
@@ -65,7 +65,7 @@ class WholePrompts:
         return prompts
 
 
-def made(model, **sources):
+def recipe_of(model, **sources):
     return make_recipe(model, sources={"profile_tokens": 2000, **sources})
 
 
@@ -77,7 +77,7 @@ def test_one_author_is_described_by_training_notes_alone(writer, loaded, tmp_pat
     folder = fill(tmp_path)
     rows = [replace(c, text=f"{c.text} {c.id}") for c in read_records(folder / "contexts.jsonl", Context)]
     write_records(folder / "contexts.jsonl", rows)
-    assert write_profile(folder, made(tiny_folder), loaded, QUIET)
+    assert write_profile(folder, recipe_of(tiny_folder), loaded, QUIET)
     read = [c for c in rows if any(f"{c.text}\n" in request for request in writer)]
     assert len(writer) == 24 and {c.split for c in rows} == {TRAIN, HELDOUT}
     assert read == [c for c in rows if c.split == TRAIN]
@@ -87,16 +87,16 @@ def test_one_author_is_described_by_training_notes_alone(writer, loaded, tmp_pat
 
 def test_every_line_names_notes_that_say_it_and_the_invented_is_gone(writer, loaded, tmp_path, tiny_folder):
     folder = fill(tmp_path)
-    write_profile(folder, made(tiny_folder), loaded, QUIET)
+    write_profile(folder, recipe_of(tiny_folder), loaded, QUIET)
     places = {f"{c.source}:{c.line}": c.text for c in make_contexts(12)}
-    told = {}
+    message = {}
     for line in lines(folder):
         fact, sources = re.fullmatch(r"- (.*) <!-- (.*) -->", line).groups()
         thing = re.search(r"likes (\w+)", fact)[1]
-        told[thing] = sources.split(", ")
-        assert all(thing in places[source] for source in told[thing])
-    assert set(told) == set(THINGS)  # each once, though many notes say it
-    assert all(len(sources) >= 3 for sources in told.values())
+        message[thing] = sources.split(", ")
+        assert all(thing in places[source] for source in message[thing])
+    assert set(message) == set(THINGS)  # each once, though many notes say it
+    assert all(len(sources) >= 3 for sources in message.values())
     state = read_json(folder / "profile.json")
     assert state["dropped"]["unsupported"] == 24 and state["lines"] == 12
     assert "Otto" not in (folder / "profile.md").read_text()
@@ -104,42 +104,42 @@ def test_every_line_names_notes_that_say_it_and_the_invented_is_gone(writer, loa
 
 def test_a_profile_that_is_there_is_left_alone(writer, loaded, tmp_path, tiny_folder):
     folder = fill(tmp_path)
-    write_profile(folder, made(tiny_folder), loaded, QUIET)
+    write_profile(folder, recipe_of(tiny_folder), loaded, QUIET)
     assert not contexts.edited(folder)
     written = (folder / "profile.md").read_bytes()
-    assert not write_profile(folder, made(tiny_folder), loaded, QUIET)
+    assert not write_profile(folder, recipe_of(tiny_folder), loaded, QUIET)
     (folder / "profile.md").write_text("- My own words.\n")
-    assert not write_profile(folder, made(tiny_folder), loaded, QUIET)
+    assert not write_profile(folder, recipe_of(tiny_folder), loaded, QUIET)
     assert (folder / "profile.md").read_text() == "- My own words.\n" and contexts.edited(folder)
-    asked = len(writer)
+    questions = len(writer)
     (folder / "profile.md").unlink()  # what was sampled is kept, so it comes back at once
-    assert write_profile(folder, made(tiny_folder), loaded, QUIET)
-    assert (folder / "profile.md").read_bytes() == written and len(writer) == asked
+    assert write_profile(folder, recipe_of(tiny_folder), loaded, QUIET)
+    assert (folder / "profile.md").read_bytes() == written and len(writer) == questions
 
 
 def test_a_long_profile_is_condensed_and_then_cut(writer, loaded, tmp_path, tiny_folder):
     long, short = fill(tmp_path / "long"), fill(tmp_path / "short")
-    write_profile(long, made(tiny_folder), loaded, QUIET)
+    write_profile(long, recipe_of(tiny_folder), loaded, QUIET)
     whole = contexts.plain((long / "profile.md").read_text())
     assert not any("in at most" in request for request in writer)
-    write_profile(short, made(tiny_folder, profile_tokens=60), loaded, QUIET)
-    said = contexts.plain((short / "profile.md").read_text())
-    assert 0 < len(loaded.tokenizer.encode(said, add_special_tokens=False)) <= 60 < len(loaded.tokenizer.encode(whole))
+    write_profile(short, recipe_of(tiny_folder, profile_tokens=60), loaded, QUIET)
+    reply = contexts.plain((short / "profile.md").read_text())
+    assert 0 < len(loaded.tokenizer.encode(reply, add_special_tokens=False)) <= 60 < len(loaded.tokenizer.encode(whole))
     assert any("in at most" in request for request in writer)
     dropped = read_json(short / "profile.json")["dropped"]
-    assert dropped["condensed"] > 0 and "yacht" not in said
+    assert dropped["condensed"] > 0 and "yacht" not in reply
     for line in lines(short):  # condensed lines still name every note behind them
         assert len(re.search("<!-- (.*) -->", line)[1].split(", ")) >= 3
 
 
 def test_people_are_described_by_their_own_rows(writer, loaded, tmp_path, tiny_folder):
     folder = fill(tmp_path)
-    values = made(tiny_folder, columns={"note": "user"})
+    values = recipe_of(tiny_folder, columns={"note": "user"})
     write_profile(folder, values, loaded, QUIET)
     rows = make_contexts(12) + make_contexts(5, split=HELDOUT)
-    told = contexts.sections((folder / "profile.md").read_text())
-    assert set(told) == {c.note for c in rows}
-    for note, text in told.items():
+    message = contexts.sections((folder / "profile.md").read_text())
+    assert set(message) == {c.note for c in rows}
+    for note, text in message.items():
         own = " ".join(c.text for c in rows if c.note == note)
         assert all(thing in own for thing in re.findall(r"likes (\w+)", text))
 
@@ -147,12 +147,12 @@ def test_people_are_described_by_their_own_rows(writer, loaded, tmp_path, tiny_f
 def test_nothing_that_the_notes_support(loaded, tmp_path, tiny_folder, monkeypatch):
     monkeypatch.setattr(distil, "sample", lambda *args: [Answer(" is a pilot.", [1, 2], "stop") for _ in args[2]])
     with pytest.raises(Failure, match=r"profile.md: not written.*dropped: 24 unsupported.*by hand") as error:
-        write_profile(fill(tmp_path), made(tiny_folder), loaded, QUIET)
+        write_profile(fill(tmp_path), recipe_of(tiny_folder), loaded, QUIET)
     assert "\n" not in str(error.value) and not (tmp_path / "profile.md").exists()
     monkeypatch.setattr(distil, "sample", lambda *args: [Answer("", [2], "stop") for _ in args[2]])
     (tmp_path / "profile-samples.jsonl").unlink()
     with pytest.raises(Failure, match="not written"):
-        write_profile(tmp_path, made(tiny_folder), loaded, QUIET)
+        write_profile(tmp_path, recipe_of(tiny_folder), loaded, QUIET)
 
 
 def test_a_fact_that_its_note_makes_no_likelier_is_dropped(writer, loaded, tmp_path, tiny_folder, monkeypatch):
@@ -164,7 +164,7 @@ def test_a_fact_that_its_note_makes_no_likelier_is_dropped(writer, loaded, tmp_p
         return [distil.LEAST_GAIN - 0.01 if " most" in text else distil.LEAST_GAIN for text, _ in written]
 
     monkeypatch.setattr(distil, "gains", gains)
-    write_profile(folder, made(tiny_folder), loaded, QUIET)
+    write_profile(folder, recipe_of(tiny_folder), loaded, QUIET)
     assert lines(folder) and not any(" most" in line for line in lines(folder))
     assert read_json(folder / "profile.json")["dropped"]["unlikely"] == 24
 
@@ -181,7 +181,7 @@ def test_gains_are_means_of_differences(loaded):
 
 def test_no_notes_to_train_on(loaded, tmp_path, tiny_folder):
     with pytest.raises(UserError, match="no notes to train on"):
-        write_profile(tmp_path, made(tiny_folder), loaded, QUIET)
+        write_profile(tmp_path, recipe_of(tiny_folder), loaded, QUIET)
 
 
 class Killed(BaseException):
@@ -231,7 +231,7 @@ def test_killed_anywhere_it_ends_with_the_same_bytes(lenient, loaded, tmp_path, 
 @pytest.fixture
 def both(writer, tiny_folder, tmp_path):
     """(folder, recipe) of pairs that were sampled with a profile before each passage; the window takes both."""
-    values = made(tiny_folder, context="both", profile_tokens=60)
+    values = recipe_of(tiny_folder, context="both", profile_tokens=60)
     folder = fill(tmp_path / "both")
     make.run(folder, values, QUIET)
     return folder, values
@@ -239,12 +239,12 @@ def both(writer, tiny_folder, tmp_path):
 
 def test_pairs_are_told_profile_and_passage(both):
     folder, _ = both
-    said = contexts.plain((folder / "profile.md").read_text())
+    reply = contexts.plain((folder / "profile.md").read_text())
     texts = {c.id: c.text for c in read_records(folder / "contexts.jsonl", Context)}
     pairs = read_records(folder / "pairs.jsonl", Pair)
     assert pairs
     for pair in pairs:
-        facts = f"These are facts about the user:\n{said}"
+        facts = f"These are facts about the user:\n{reply}"
         assert pair.prompt[0]["content"] == f"{facts}\n\n{texts[pair.context_id]} In two sentences."
         assert texts[pair.wrong_context_ids[0]] != texts[pair.context_id]  # the passage is what is wrong
 
@@ -252,10 +252,10 @@ def test_pairs_are_told_profile_and_passage(both):
 def test_the_profile_is_run_once(both, loaded):
     folder, values = both
     ask = make.PromptBuilder(loaded.tokenizer, values.pairs)
-    told = contexts.read_contexts(folder, values)
+    message = contexts.read_contexts(folder, values)
     prompts = read_records(folder / "prompts.jsonl", Prompt)
-    found = make.Prefixes(loaded.model, [ask(prompts[0], c)[1] for c in told[:4]], [(c.id,) for c in told[:4]])
-    assert contexts.plain((folder / "profile.md").read_text()) in loaded.tokenizer.decode(found.opening)
+    result = make.Prefixes(loaded.model, [ask(prompts[0], c)[1] for c in message[:4]], [(c.id,) for c in message[:4]])
+    assert contexts.plain((folder / "profile.md").read_text()) in loaded.tokenizer.decode(result.opening)
 
 
 def test_an_edited_profile_is_another_run(both):
@@ -267,26 +267,26 @@ def test_an_edited_profile_is_another_run(both):
 
 def test_evaluation_asks_with_the_profile(both, loaded):
     folder, values = both
-    said = contexts.plain((folder / "profile.md").read_text())
+    reply = contexts.plain((folder / "profile.md").read_text())
     groups = requests.groups_of(folder, values, make.PromptBuilder(loaded.tokenizer, values.pairs))
     assert groups
     for group in groups:
-        assert group.contexts == [f"{said}\n\n{text}" for text in group.apart]
+        assert group.contexts == [f"{reply}\n\n{text}" for text in group.apart]
         assert all(
             context in loaded.tokenizer.decode(tokens) for context, tokens in zip(group.contexts, group.prompts, strict=True)
         )
 
 
 def test_people_told_by_profile_alone(writer, tiny_folder, tmp_path):
-    values = made(tiny_folder, context="profile", columns={"note": "user"})
+    values = recipe_of(tiny_folder, context="profile", columns={"note": "user"})
     folder = fill(tmp_path)
     make.run(folder, values, QUIET)
-    told = contexts.sections((folder / "profile.md").read_text())
+    message = contexts.sections((folder / "profile.md").read_text())
     grids = read_records(folder / "samples.jsonl", Grid)
     used = {name for grid in grids for name in grid.contexts}
     assert used <= {c.id for c in contexts.read_contexts(folder, values)} and len(used) > 10
     for pair in read_records(folder / "pairs.jsonl", Pair):
-        facts = told[pair.context_id.rpartition("-")[0]]
+        facts = message[pair.context_id.rpartition("-")[0]]
         assert pair.prompt[0]["content"] == values.pairs.profile_system.replace("{profile}", facts)
 
 
@@ -294,7 +294,7 @@ def test_dry_run_counts_the_profile(tiny_folder):
     rows, prompts = make_contexts(12), []
     without_use = {"evaluation": recipe.Evaluation(use=0)}  # with a profile, that part answers twice more
     passage, profiled = (
-        count(made(tiny_folder, context=mode).model_copy(update=without_use), rows, prompts) for mode in ("passage", "both")
+        count(recipe_of(tiny_folder, context=mode).model_copy(update=without_use), rows, prompts) for mode in ("passage", "both")
     )
     assert profiled.prompt_tokens == passage.prompt_tokens + 2000 and profiled.sampled == passage.sampled + 24 * 64
 
@@ -339,13 +339,13 @@ def command(tiny_folder, tmp_path, writer):
 
 
 def test_the_command_prints_the_profile_and_where_it_is(command, tmp_path, writer):
-    told = command("profile", str(tmp_path / "r.yaml"))
+    message = command("profile", str(tmp_path / "r.yaml"))
     path = tmp_path / "runs" / "r" / "profile.md"
-    assert path.read_text().rstrip() in told and told.rstrip().endswith(str(path))
-    asked = "\n".join(writer)
-    assert "[phone number]" in asked and "7946" not in asked  # secrets are gone before the model reads
+    assert path.read_text().rstrip() in message and message.rstrip().endswith(str(path))
+    questions = "\n".join(writer)
+    assert "[phone number]" in questions and "7946" not in questions  # secrets are gone before the model reads
     held = {c.text for c in read_records(path.parent / "contexts.jsonl", Context) if c.split == HELDOUT}
-    assert held and not any(text in asked for text in held)
+    assert held and not any(text in questions for text in held)
 
 
 def test_only_fresh_replaces_what_was_edited(command, tmp_path):
@@ -353,8 +353,8 @@ def test_only_fresh_replaces_what_was_edited(command, tmp_path):
     command("profile", target, "--quiet")
     made_of_notes = (folder / "profile.md").read_text()
     (folder / "profile.md").write_text("- My own words.\n")
-    told = command("profile", target)
-    assert "left as it is; --fresh writes a new one" in told and "My own words." in told
+    message = command("profile", target)
+    assert "left as it is; --fresh writes a new one" in message and "My own words." in message
     command("pairs", target, "--fresh", "--quiet")  # starts the run over, and keeps the author's own words
     assert (folder / "profile.md").read_text() == "- My own words.\n"
     rest = [folder / name for name in ("samples.jsonl", "pairs.jsonl", "contexts.jsonl", "manifest.json")]
@@ -380,10 +380,10 @@ def test_a_profile_that_pairs_were_sampled_with_is_not_made_anew(command, tmp_pa
     command("profile", target, *sets, "--fresh")  # no pairs yet
     command("pairs", target, *sets)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    told = command("profile", target, *sets, "--fresh", code=2)
-    assert "profile.md: the pairs of this run were sampled with it" in told and told.count("\n") == 1
-    told = command("profile", str(folder), "--fresh", "--quiet", code=2)  # by its folder as well
-    assert "profile.md: the pairs of this run were sampled with it" in told
+    message = command("profile", target, *sets, "--fresh", code=2)
+    assert "profile.md: the pairs of this run were sampled with it" in message and message.count("\n") == 1
+    message = command("profile", str(folder), "--fresh", "--quiet", code=2)  # by its folder as well
+    assert "profile.md: the pairs of this run were sampled with it" in message
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}.items() <= before.items()
 
 
@@ -391,14 +391,14 @@ def test_after_a_new_profile_the_export_is_told_to_be_older(tmp_path, monkeypatc
     values = make_recipe("none").model_copy(update={"export": recipe.Export(system="profile")})
     opened = run.open_run(values, "r", tmp_path, fresh=False)
     run.prepare(opened, fresh=False)
-    said = io.StringIO()
+    output = io.StringIO()
     for done in ({}, {"export": {"state": "done"}}):
         run._update(opened, stages=done)
         (opened.folder / "export.json").write_text("{}")
         (opened.folder / "profile.md").write_text("- My own words.\n")
-        assert "mipo-mlx export" not in said.getvalue()
-        profile._put_aside(opened, opened.folder / "profile.md", Reporter(stream=said))
-    assert f"`mipo-mlx export {opened.folder}` makes them anew" in said.getvalue()
+        assert "mipo-mlx export" not in output.getvalue()
+        profile._put_aside(opened, opened.folder / "profile.md", Reporter(stream=output))
+    assert f"`mipo-mlx export {opened.folder}` makes them anew" in output.getvalue()
 
 
 def test_pairs_are_done_for_their_profile_only(command, tmp_path):
@@ -410,8 +410,8 @@ def test_pairs_are_done_for_their_profile_only(command, tmp_path):
     command("pairs", target, *sets)  # comments are not told
     (folder / "profile.md").write_text(text + "- The user likes tea.\n")
     before = (folder / "manifest.json").read_bytes()
-    told = command("pairs", target, *sets, code=2)
-    assert "profile.md: changed since the pairs were sampled" in told and told.count("\n") == 1
+    message = command("pairs", target, *sets, code=2)
+    assert "profile.md: changed since the pairs were sampled" in message and message.count("\n") == 1
     assert (folder / "manifest.json").read_bytes() == before  # what was done still counts
     command("pairs", target, *sets, "--fresh")
     assert "The user likes tea." in read_records(folder / "pairs.jsonl", Pair)[0].prompt[0]["content"]

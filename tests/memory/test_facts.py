@@ -94,8 +94,8 @@ def test_condensed_facts_keep_the_sources_of_what_they_stand_for():
         fact("The user plays the cello.", "c.md:3", place=6),
     ]
     dropped = Counter()
-    told = "The user keeps bees behind the shed and sells honey at the market.\nThe user owns a boat in Norway."
-    one, left = condensed(told, True, group, dropped)
+    message = "The user keeps bees behind the shed and sells honey at the market.\nThe user owns a boat in Norway."
+    one, left = condensed(message, True, group, dropped)
     assert one.sources == ("a.md:1", "b.md:2") and one.place == 4
     assert left == group[2]  # what was not said is not lost
     assert dropped == {"unsupported": 1}

@@ -226,8 +226,8 @@ def test_of_a_word_in_very_many_passages_the_newest_ones_are_scored(tmp_path, mo
     assert {match.entry.source for match in memory.ranked("soup", 9) if match.coverage} == set(newest)
 
 
-@pytest.mark.parametrize(("rows", "found"), [(5_000, {"a.md", "b.md", "c.md"}), (2, {"a.md"})])
-def test_forms_of_a_word_that_are_too_common_are_not_searched_for(tmp_path, monkeypatch, rows, found):
+@pytest.mark.parametrize(("rows", "result"), [(5_000, {"a.md", "b.md", "c.md"}), (2, {"a.md"})])
+def test_forms_of_a_word_that_are_too_common_are_not_searched_for(tmp_path, monkeypatch, rows, result):
     notes = {
         "a.md": "# A\n\nDie Tomate wuchs am Zaun hinter dem Haus.\n",
         "b.md": "# B\n\nIch koche Tomatensuppe mit viel Knoblauch.\n",
@@ -236,4 +236,4 @@ def test_forms_of_a_word_that_are_too_common_are_not_searched_for(tmp_path, monk
     }
     monkeypatch.setattr(retrieve, "ROWS", rows)
     matches = Memory(indexed(tmp_path, notes)).ranked("Wo ist die Tomate?", 9)
-    assert {match.entry.source for match in matches if match.coverage} == found
+    assert {match.entry.source for match in matches if match.coverage} == result

@@ -54,8 +54,8 @@ PLAIN = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
 def test_a_prompt_asks_for_no_thinking_and_is_the_same_tomorrow(template, expected, tokenizer_folder):
     from mlx_lm.utils import load_tokenizer
 
-    tokenizer, asked = load_tokenizer(tokenizer_folder, eos_token_ids=2), [{"role": "user", "content": "hi"}]
+    tokenizer, messages = load_tokenizer(tokenizer_folder, eos_token_ids=2), [{"role": "user", "content": "hi"}]
     tokenizer._tokenizer.chat_template = template
     tokenizer._think_start = "<think>"  # as mlx-lm finds in a thinking model's vocabulary
-    assert tokenizer.decode(prompts.encode(tokenizer, asked)) == expected
-    assert isinstance(template, dict) or render(tokenizer, template, asked) == expected
+    assert tokenizer.decode(prompts.encode(tokenizer, messages)) == expected
+    assert isinstance(template, dict) or render(tokenizer, template, messages) == expected

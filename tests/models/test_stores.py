@@ -62,10 +62,10 @@ def test_ollama_says_what_is_there(home):
         find("ollama:qwen2.5:1.5b")
 
 
-@pytest.mark.parametrize("layers, said", [([], "no weights"), ("nonsense", "not an Ollama manifest")])
-def test_odd_manifests(home, layers, said):
+@pytest.mark.parametrize("layers, reply", [([], "no weights"), ("nonsense", "not an Ollama manifest")])
+def test_odd_manifests(home, layers, reply):
     ollama(home, "registry.ollama.ai/library/m/latest", layers=layers)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=reply):
         find("ollama:m")
 
 

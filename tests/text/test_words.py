@@ -38,7 +38,7 @@ def test_words():
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "result"),
     [
         ("我在北京养蜜蜂。", list("我在北京养蜜蜂")),
         ("猫を2匹、飼っています!", [*"猫を", "2", *"匹飼っています"]),
@@ -48,8 +48,8 @@ def test_words():
         ("・、。", []),
     ],
 )
-def test_scripts_without_spaces_have_words_too(text, found):
-    assert words(text) == found
+def test_scripts_without_spaces_have_words_too(text, result):
+    assert words(text) == result
 
 
 def test_texts_without_spaces_are_compared():
