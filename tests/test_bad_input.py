@@ -37,7 +37,7 @@ def refused(*arguments, code: int = 2) -> str:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["train", "none.yaml"], "none.yaml: no such recipe"),
         (["train", "notes"], "notes: a folder; expected a recipe, a file such as"),
@@ -65,8 +65,8 @@ def refused(*arguments, code: int = 2) -> str:
     ],
     ids=lambda value: " ".join(value)[:50] if isinstance(value, list) else "",
 )
-def test_wrong_arguments(home, arguments, told):
-    assert told in refused(*arguments)
+def test_wrong_arguments(home, arguments, message):
+    assert message in refused(*arguments)
     assert not (home / "runs").exists() or not any((home / "runs").glob("*/samples.jsonl"))
 
 
@@ -105,7 +105,7 @@ def test_a_broken_manifest_is_named(home):
 
 
 @pytest.mark.parametrize(
-    ("number", "told", "code"),
+    ("number", "message", "code"),
     [
         (errno.ENOSPC, "runs/a: the disk is full; free some space and run the same command again", 1),
         (errno.EACCES, "runs/a: permission denied; give yourself the right", 2),
@@ -115,9 +115,9 @@ def test_a_broken_manifest_is_named(home):
         (errno.EIO, "runs/a: input/output error", 1),
     ],
 )
-def test_what_the_system_says_of_a_path_is_one_line(number, told, code):
-    line, found = errors.one_line(OSError(number, os.strerror(number), "runs/a"))
-    assert line.startswith(told) and found == code
+def test_what_the_system_says_of_a_path_is_one_line(number, message, code):
+    line, result = errors.one_line(OSError(number, os.strerror(number), "runs/a"))
+    assert line.startswith(message) and result == code
 
 
 def test_out_of_memory_says_what_to_lower():
@@ -142,8 +142,8 @@ def test_a_full_disk_ends_in_one_line_and_the_run_goes_on(home):
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
         ended = subprocess.run(command(*again), preexec_fn=full, capture_output=True, text=True)
-        told = ended.stderr.strip().splitlines()[-1]
-        assert ended.returncode == 1 and "the disk is full; free some space" in told and file in told, ended.stderr
+        message = ended.stderr.strip().splitlines()[-1]
+        assert ended.returncode == 1 and "the disk is full; free some space" in message and file in message, ended.stderr
         assert "Traceback" not in ended.stderr
         if file == ".jsonl":  # the pairs, then training alone meets the limit
             assert CliRunner().invoke(main, ["pairs", "r.yaml", "--quiet"]).exit_code == 0

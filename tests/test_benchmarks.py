@@ -93,8 +93,8 @@ def test_a_cold_first_step_counts_only_where_there_is_no_other():
     cold = {"event": "checked", "seconds": 9.0, "loss": 0.5}
     assert table.summarize([]) == {}
     assert table.summarize([cold])["seconds"] == 9.0
-    found = table.summarize([cold, step(1, 5, 3), step(3, 7, 4), step(2, 6, 2)])
-    assert (found["seconds"], found["steps"], found["resident"], found["mlx"]) == (2, 3, 7, 4)
+    result = table.summarize([cold, step(1, 5, 3), step(3, 7, 4), step(2, 6, 2)])
+    assert (result["seconds"], result["steps"], result["resident"], result["mlx"]) == (2, 3, 7, 4)
 
 
 def test_gradients_are_compared_over_all_matrices(tmp_path):
@@ -110,13 +110,13 @@ def test_gradients_are_compared_over_all_matrices(tmp_path):
 def lines_of(peer_loss=0.5, difference=1e-6):
     row = Row(512, 128, 3)
     check = {"loss": 0.5}
-    found = {
+    result = {
         "ours": dict(seconds=6.0, steps=3, resident=2e9, mlx=1e9, start=1.4, check=check, way="shared", pairs=3),
         "mlx-lm-lora": dict(
             seconds=10.0, steps=2, resident=5e9, mlx=4e9, start=0.7, check={"loss": peer_loss}, ours_loss=0.5, way="pairs", pairs=1
         ),
     }
-    return table.lines(row, found, SMALL, 1e9, {"mlx-lm-lora": (1.0, difference)})
+    return table.lines(row, result, SMALL, 1e9, {"mlx-lm-lora": (1.0, difference)})
 
 
 def test_a_line_compares_pairs_a_second_and_peaks():
@@ -399,9 +399,9 @@ def test_owners_are_trained_asked_and_shown_and_a_second_start_repeats_nothing(t
     owners.main()
     out = capsys.readouterr().out
     assert out.count("| the base |") == out.count("diagonal - rest") == 3
-    (found,) = tmp_path.glob("owners/*/shares.json")
-    before = {path: path.stat().st_mtime_ns for path in found.parent.rglob("adapters.safetensors")}
-    found.unlink()  # as where it was killed before the last line
+    (result,) = tmp_path.glob("owners/*/shares.json")
+    before = {path: path.stat().st_mtime_ns for path in result.parent.rglob("adapters.safetensors")}
+    result.unlink()  # as where it was killed before the last line
     owners.main()
     assert out.endswith(capsys.readouterr().out.partition("\n")[2])
     assert before and before == {path: path.stat().st_mtime_ns for path in before}

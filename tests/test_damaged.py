@@ -67,12 +67,12 @@ def test_what_is_damaged_is_named_and_made_again(home):
         return {name: (folder / name).read_bytes() for name in KEPT}
 
     whole = train()
-    for name, damage, command, told in DAMAGES:
+    for name, damage, command, message in DAMAGES:
         path = folder / name
         sound = path.read_bytes()
         path.write_bytes(damage(sound))
         line = refused(*command, code=1)
-        assert f"runs/r/{name}: " in line and told in line and "remove" in line
+        assert f"runs/r/{name}: " in line and message in line and "remove" in line
         path.write_bytes(sound)
     for name in dict.fromkeys(name for name, *_ in DAMAGES):
         (folder / name).unlink()
@@ -139,21 +139,21 @@ def test_pairs_that_a_person_picked_from_are_taken_as_they_stand(tmp_path):
     pairs.write_text('{"id": 1}\n{"id": 2}\n')
     known = {"stages": {"pairs": {"state": "done", "sha256": {"pairs.jsonl": sha256(pairs)}}}}
     write_json(opened.folder / "manifest.json", known)
-    told = []
+    message = []
     for text in ('{"id": 1}\n{"id": 2}\n', '{"id": 2}\n'):
         pairs.write_text(text)
         stream = io.StringIO()
         for step in ("training", "report"):  # the report reads no pairs
             run.check_files(opened, step, Reporter(stream=stream))
-        told.append(stream.getvalue().count("is not as pairs left it"))
-    assert told == [0, 1]
+        message.append(stream.getvalue().count("is not as pairs left it"))
+    assert message == [0, 1]
 
 
 def test_an_evaluation_of_another_version_is_made_anew(tmp_path):
     opened = run.open_run(recipe_loading.parse("model: x"), "one", tmp_path, fresh=False)
     write_json(opened.folder / "manifest.json", {"stages": {"evaluation": {"state": "done"}}})
-    for found, done in (({"format": FORMAT}, True), ({"format": 1}, False), ({}, False)):
-        write_json(opened.folder / "eval.json", found)
+    for result, done in (({"format": FORMAT}, True), ({"format": 1}, False), ({}, False)):
+        write_json(opened.folder / "eval.json", result)
         assert opened.done("evaluation") == done
 
 

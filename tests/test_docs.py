@@ -52,20 +52,20 @@ def headings(path: Path) -> set[str]:
 
 
 def missing_links(page: Path) -> list[str]:
-    found = []
+    result = []
     for link in LINK.findall(FENCE.sub("", page.read_text(encoding="utf-8"))):
         if "://" in link:
             continue
         name, _, anchor = unquote(link).partition("#")
         target = (page.parent / name).resolve() if name else page
         if not target.exists() or anchor and anchor not in headings(target):
-            found.append(link)
-    return found
+            result.append(link)
+    return result
 
 
 def unknown_commands(page: Path) -> list[str]:
     """What a page calls `mipo-mlx` with and click does not know."""
-    found = []
+    result = []
     for text in code(page):
         for call in re.findall(r"\bmipo-mlx ([^|&>\\]*)", text):
             words = call.split()
@@ -73,12 +73,12 @@ def unknown_commands(page: Path) -> list[str]:
             command: click.Command = cli.main
             if names and names[0] != "COMMAND":
                 if names[0] not in cli.main.commands:
-                    found.append(call)
+                    result.append(call)
                     continue
                 command = cli.main.commands[names[0]]
             known = options(command) | options(cli.main)
-            found += [f"{call}: {word}" for word in words if word.startswith("--") and word.split("=")[0] not in known]
-    return found
+            result += [f"{call}: {word}" for word in words if word.startswith("--") and word.split("=")[0] not in known]
+    return result
 
 
 def options(command: click.Command) -> set[str]:
@@ -193,10 +193,10 @@ def test_comments_are_read_above_behind_and_below_a_key(tmp_path):
         "# A head.\n\n# Above.\nmodel: x    # behind\n# model: y    # an example\n\npairs:\n  # me: z     # unset\n"
         "  grids: 3                  # first\n                            # 0: second\n  file: null\n"
     )
-    found = generate.comments(tmp_path / "r.yaml")
-    assert found["model"].text == "Above. behind" and found["model"].examples == [("y", "an example")]
-    assert found["pairs.me"] == generate.Explained("unset", [("z", "")])
-    assert found["pairs.grids"].text == "first 0: second" and found["pairs.file"].text == ""
+    result = generate.comments(tmp_path / "r.yaml")
+    assert result["model"].text == "Above. behind" and result["model"].examples == [("y", "an example")]
+    assert result["pairs.me"] == generate.Explained("unset", [("z", "")])
+    assert result["pairs.grids"].text == "first 0: second" and result["pairs.file"].text == ""
 
 
 def test_the_picture_is_small():

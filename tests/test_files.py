@@ -55,9 +55,9 @@ def test_a_damaged_object_is_named(tmp_path, data):
 def test_where_there_is_a_default_it_stands_for_what_is_missing_or_damaged(tmp_path):
     path = tmp_path / "a.json"
     assert read_json(path, {"a": 1}) == {"a": 1}
-    for text, found in (("{", {}), ("[]", {}), ('{"b": 2}', {"b": 2})):
+    for text, result in (("{", {}), ("[]", {}), ('{"b": 2}', {"b": 2})):
         path.write_text(text)
-        assert read_json(path, {}) == found
+        assert read_json(path, {}) == result
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
@@ -72,10 +72,10 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 
 @pytest.mark.parametrize("known", [True, False])
 def test_macos_is_asked_to_empty_the_disks_own_cache(tmp_path, monkeypatch, known):
-    asked, plain = [], []
+    questions, plain = [], []
 
     def fcntl(handle, call):
-        asked.append(call)
+        questions.append(call)
         if not known:
             raise OSError(errno.ENOTTY, "Inappropriate ioctl for device")  # a network disk
 
@@ -84,7 +84,7 @@ def test_macos_is_asked_to_empty_the_disks_own_cache(tmp_path, monkeypatch, know
     monkeypatch.setattr(files.os, "fsync", plain.append)
     write_text(tmp_path / "whole.txt", "text")
     append_jsonl(tmp_path / "rows.jsonl", [{"a": 1}])
-    assert asked == [51, 51] and len(plain) == (0 if known else 2)
+    assert questions == [51, 51] and len(plain) == (0 if known else 2)
     assert (tmp_path / "whole.txt").read_text() == "text" and read_jsonl(tmp_path / "rows.jsonl") == [{"a": 1}]
 
 

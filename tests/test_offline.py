@@ -82,8 +82,10 @@ def test_no_command_asks_the_network(tiny_folder, tmp_path):
     codes, seen = json.loads(result[0].removeprefix("RESULT "))
     assert seen == []
     if traced:  # what libraries call beneath Python; a name is looked up by a connection, too
-        asked = [line for line in calls.read_text(errors="replace").splitlines() if "sa_family=" in line and "AF_UNIX" not in line]
-        assert asked == []
+        requests = [
+            line for line in calls.read_text(errors="replace").splitlines() if "sa_family=" in line and "AF_UNIX" not in line
+        ]
+        assert requests == []
     assert kept_of_notes(home, tmp_path) == []
     if not words:
         pytest.skip("this machine allows no network namespace; the calls were watched all the same")

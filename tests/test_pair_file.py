@@ -67,9 +67,9 @@ def test_from_file_to_report(home):
     pairs = read_records(folder / "pairs.jsonl", Pair)
     counts = [sum(pair.split == split for pair in pairs) for split in ("train", "validation", "heldout")]
     assert counts == [40, 8, 16] and "Reward accuracy" in output
-    found = read_json(folder / "eval.json")
-    assert found["heldout"]["pairs"] == 16 and found["heldout"]["grids"] == 4
-    assert found["fresh"]["answers"] == 6  # asked under a grid's own contexts, from the file
+    results = read_json(folder / "eval.json")
+    assert results["heldout"]["pairs"] == 16 and results["heldout"]["grids"] == 4
+    assert results["fresh"]["answers"] == 6  # asked under a grid's own contexts, from the file
     assert all((folder / name).exists() for name in ("r-f16.gguf", "Modelfile", "report.html", "adapters/adapters.safetensors"))
     stages = read_json(folder / "manifest.json")["stages"]
     assert [stages[name]["state"] for name in run.STAGES] == ["done"] * 6
@@ -81,14 +81,14 @@ def test_strings_without_a_context_are_evaluated_on_the_pairs_alone(home):
     rows = [{"prompt": f"How do I plan week {n}?", "chosen": f"With {THINGS[n % 12]}.", "rejected": "No."} for n in range(40)]
     write(home, rows)
     train(home, "--set", "training.grids_per_step=4")
-    found = read_json(home / "runs" / "r" / "eval.json")
-    assert found["heldout"]["pairs"] == 10 and found["fresh"] is None and found["unprompted"] is None
+    result = read_json(home / "runs" / "r" / "eval.json")
+    assert result["heldout"]["pairs"] == 10 and result["fresh"] is None and result["unprompted"] is None
 
 
 def test_the_plan_of_a_file(home):
-    told = train(home, "--dry-run")
-    assert f"file       {home / 'mine' / 'pairs.jsonl'}, 64 pairs" in told and "pairs      up to 40, 2 answers each" in told
-    assert "steps      10 of 1 grids" in told and "answers    0 of" in told and not (home / "runs").exists()
+    message = train(home, "--dry-run")
+    assert f"file       {home / 'mine' / 'pairs.jsonl'}, 64 pairs" in message and "pairs      up to 40, 2 answers each" in message
+    assert "steps      10 of 1 grids" in message and "answers    0 of" in message and not (home / "runs").exists()
 
 
 def test_a_bad_line_is_named_and_one_bad_file_ends_the_command(home):
@@ -96,8 +96,8 @@ def test_a_bad_line_is_named_and_one_bad_file_ends_the_command(home):
     good, bad = path.read_text(), '{"prompt": "a", "chosen": "b"}\n'
     reason = "expected an object with prompt, chosen and rejected"
     path.write_text(good + bad)
-    told = train(home, "--dry-run")
-    assert f"{path}:65: {reason}" in told and ", 64 pairs" in told
+    message = train(home, "--dry-run")
+    assert f"{path}:65: {reason}" in message and ", 64 pairs" in message
     path.write_text(bad)
     for dry in ([], ["--dry-run"]):
         assert train(home, *dry, expect=2).strip() == f"error: {path}:1: {reason}"
@@ -119,8 +119,8 @@ def test_keys_that_a_file_leaves_nothing_to_do(override, message, home):
 
 def test_a_profile_that_no_stage_will_make_is_missed_at_the_start(home):
     for dry in ([], ["--dry-run"]):
-        told = train(home, "--set", "export.system=profile", *dry, expect=2)
-        assert told.startswith("error: export.system: ") and told.count("\n") == 1
+        message = train(home, "--set", "export.system=profile", *dry, expect=2)
+        assert message.startswith("error: export.system: ") and message.count("\n") == 1
         assert not (home / "runs").exists()
     (home / "runs" / "r").mkdir(parents=True)
     (home / "runs" / "r" / "profile.md").write_text("- The user likes tea.\n")
@@ -138,8 +138,8 @@ def test_an_objective_that_needs_grids_is_refused_without_them(objective, home):
     for case in (alone, alike):
         write(home, case)
         for dry in (sets, sets[:2]):
-            told = train(home, *dry, expect=2)
-            assert told.startswith(f"error: training.objective: {objective} contrasts the contexts") and told.count("\n") == 1
+            message = train(home, *dry, expect=2)
+            assert message.startswith(f"error: training.objective: {objective} contrasts the contexts") and message.count("\n") == 1
     shutil.rmtree(home / "runs")
     assert "steps " in train(home, "--dry-run")  # dpo needs none
 

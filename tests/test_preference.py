@@ -46,12 +46,12 @@ def test_training_computes_the_same_measures(candidates):
     policy[4, 1] = reference[4, 1] + (policy[4, 0] - reference[4, 0])
     settings, lengths = Training(beta=0.3), mx.full(reference.shape, 7)
     arrays = mx.array(policy), mx.array(reference), lengths, mx.ones(reference.shape, mx.bool_)
-    found = {**objectives.metrics(*arrays, settings), "loss": objectives.losses(*arrays, settings)}
+    result = {**objectives.metrics(*arrays, settings), "loss": objectives.losses(*arrays, settings)}
     for i, (own, base) in enumerate(zip(policy, reference, strict=True)):
         expected = preference.measure(own, base, 0.3)
         for name in ("loss", "accuracy", "margin", "chosen_reward", "rejected_reward"):
-            assert found[name][i].item() == pytest.approx(getattr(expected, name), rel=1e-5, abs=1e-5), (name, i)
-    assert found["accuracy"][3].item() == 0.5
+            assert result[name][i].item() == pytest.approx(getattr(expected, name), rel=1e-5, abs=1e-5), (name, i)
+    assert result["accuracy"][3].item() == 0.5
     missing = objectives.metrics(*arrays[:3], mx.arange(candidates)[None] + mx.zeros((12, 1)) < 2, settings)
     for i, (own, base) in enumerate(zip(policy, reference, strict=True)):
         assert missing["accuracy"][i].item() == preference.measure(own[:2], base[:2], 0.3).accuracy

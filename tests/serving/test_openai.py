@@ -215,23 +215,23 @@ def test_settings_that_change_the_odds_change_the_answer(client):
 CALL = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}
 
 
-@pytest.mark.parametrize("said", [None, "Let me look."])
-def test_the_history_of_another_model_with_tools_is_told_as_text(said):
+@pytest.mark.parametrize("reply", [None, "Let me look."])
+def test_the_history_of_another_model_with_tools_is_told_as_text(reply):
     history = [
         *ASKED,
-        {"role": "assistant", "content": said, "tool_calls": [CALL]},
+        {"role": "assistant", "content": reply, "tool_calls": [CALL]},
         {"role": "tool", "tool_call_id": "call_1", "content": [{"type": "text", "text": "Rain, 4 degrees"}]},
     ]
     wanted = protocol.read_chat({"model": "mine", "messages": history})
     result = 'Result of weather({"city": "Oslo"}):\nRain, 4 degrees'
-    spoken = [{"role": "assistant", "content": said}, {"role": "user", "content": result}] if said else []
-    assert wanted.talk == [{"role": "user", "content": COOK if said else f"{COOK}\n\n{result}"}, *spoken]
+    spoken = [{"role": "assistant", "content": reply}, {"role": "user", "content": result}] if reply else []
+    assert wanted.talk == [{"role": "user", "content": COOK if reply else f"{COOK}\n\n{result}"}, *spoken]
     assert wanted.question == COOK  # memory is asked for the user's words, not for a tool's
     later = [*history, {"role": "assistant", "content": "Rain."}, {"role": "user", "content": "And tomorrow?"}]
     assert protocol.read_chat({"model": "mine", "messages": later}).question == "And tomorrow?"
     old = [{"role": "function", "name": "clock", "content": "noon"}, {"role": "tool", "tool_call_id": "lost", "content": "x"}]
-    told = protocol.read_chat({"model": "mine", "messages": [*ASKED, *old]}).talk[-1]["content"]
-    assert told == f"{COOK}\n\nResult of clock:\nnoon\n\nResult of a tool:\nx"
+    message = protocol.read_chat({"model": "mine", "messages": [*ASKED, *old]}).talk[-1]["content"]
+    assert message == f"{COOK}\n\nResult of clock:\nnoon\n\nResult of a tool:\nx"
 
 
 def test_a_talk_with_tools_gets_its_answer_and_its_note(client):
