@@ -21,6 +21,7 @@ SENTENCE_END = re.compile(r"(?:(?<=[.!?…])|(?<=[.!?…][\"'”’)\]]))\s+|(?<
 # The same without the marks that only Chinese and Japanese have, and many times as fast: it begins with what it looks for.
 SPACED_END = re.compile(r"\s(?:(?<=[.!?…]\s)|(?<=[.!?…][\"'”’)\]]\s))\s*")
 OF_PARTS = {code: " " for code in range(128) if not re.fullmatch(r"\w", chr(code))}
+OF_LINES = {code: space for code, space in OF_PARTS.items() if chr(code) != "\n"}
 OF_WORDS = {code: " " for code in range(128) if not chr(code).isalnum()}
 NGRAM = 3  # words: the unit by which two texts are compared
 # The end of a sentence in a text that was cut off: a period behind a digit may be half of "3.5" or the mark of a list.
@@ -126,7 +127,11 @@ def whole_sentences(text: str) -> str:
 
 def sentences(text: str) -> set[str]:
     """The sentences of a text with at least MIN_WORDS words, lower case, without punctuation."""
-    every = (" ".join(parts(sentence)) for line in text.split("\n") for sentence in split_sentences(line))
+    if text.isascii():  # the same, in a third of the time
+        cut = SPACED_END.sub("\n", text).lower().translate(OF_LINES).split("\n")
+        every = [" ".join(sentence.split()) for sentence in cut]
+    else:
+        every = [" ".join(parts(sentence)) for line in text.split("\n") for sentence in split_sentences(line)]
     return {sentence for sentence in every if sentence.count(" ") >= MIN_WORDS - 1}
 
 

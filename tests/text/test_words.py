@@ -6,6 +6,7 @@ import re
 import pytest
 
 from mipo_mlx.text.words import (
+    MIN_WORDS,
     PART,
     SENTENCE_END,
     WORD,
@@ -17,6 +18,7 @@ from mipo_mlx.text.words import (
     parts,
     plain,
     quotes,
+    sentences,
     split_sentences,
     whole_sentences,
     words,
@@ -76,6 +78,8 @@ def test_short_ways_find_what_the_patterns_find():
         text = "".join(rng.choices(ascii_signs if number % 2 else ascii_signs + signs, k=60))
         assert words(text) == WORD.findall(plain(text)) and parts(text) == PART.findall(text.lower())
         assert split_sentences(text) == SENTENCE_END.split(text)
+        slowly = (" ".join(parts(part)) for line in text.split("\n") for part in SENTENCE_END.split(line))
+        assert sentences(text) == {sentence for sentence in slowly if sentence.count(" ") >= MIN_WORDS - 1}
         assert how_many(text, str.isalpha) == sum(map(str.isalpha, text))
 
 
