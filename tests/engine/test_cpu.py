@@ -39,8 +39,8 @@ def test_attention_and_its_gradient_equal_the_official_ones(kind, heads, key_hea
     (official,), expected = mx.vjp(
         lambda q, k, v: mx.fast.scaled_dot_product_attention(q, k, v, scale=0.3, mask=mask), [q, k, v], [by]
     )
-    (ours,), found = mx.vjp(lambda q, k, v: attention(q, k, v, scale=0.3, mask=mask), [q, k, v], [by])
-    for a, b in zip([ours, *found], [official, *expected], strict=True):
+    (ours,), result = mx.vjp(lambda q, k, v: attention(q, k, v, scale=0.3, mask=mask), [q, k, v], [by])
+    for a, b in zip([ours, *result], [official, *expected], strict=True):
         assert mx.abs(a - b).max().item() < 2e-5 * max(1.0, mx.abs(b).max().item())
 
 
@@ -133,5 +133,5 @@ def test_swapping_reaches_a_model_and_ends(config, owner):
 def test_the_exact_gelu_is_that_of_the_error_function():
     x = np.concatenate([np.linspace(-12, 12, 4001), [0.0, -1e4, 1e4]])
     true = np.array([v * (1 + math.erf(v / math.sqrt(2))) / 2 for v in x])
-    found = np.array(cpu.gelu(mx.array(x, dtype=mx.float32)), np.float64)
-    assert np.abs(found - true).max() < 1e-6 and np.all(np.isfinite(found))
+    result = np.array(cpu.gelu(mx.array(x, dtype=mx.float32)), np.float64)
+    assert np.abs(result - true).max() < 1e-6 and np.all(np.isfinite(result))

@@ -103,8 +103,8 @@ def check_against_plain(model: nn.Module, prompts: list, answers: list, toleranc
         def ours(model, checkpoint=checkpoint):
             return (weights[..., None] * logprobs.batch_logprobs(model, batch, checkpoint=checkpoint)).sum()
 
-        found, back = value_and_gradient(model, ours)
-        assert found == pytest.approx(value, rel=1e-5, abs=1e-3)
+        result, back = value_and_gradient(model, ours)
+        assert result == pytest.approx(value, rel=1e-5, abs=1e-3)
         assert mx.linalg.norm(back - gradient).item() < tolerance * mx.linalg.norm(gradient).item()
 
 
@@ -251,14 +251,14 @@ def test_lists_of_any_lengths_in_any_order_and_budget():
     rows = zip(prompts, answers, strict=True)
     expected = [[np.array(plain(model, p, a)) if a else np.zeros(0) for a in some] for p, some in rows]
     for budget in (1, 60, 10_000):
-        found = logprobs.token_logprobs(model, prompts, answers, token_budget=budget)
-        assert [[x.dtype for x in some] for some in found] == [[np.float32] * len(some) for some in answers]
-        for mine, theirs in zip(found, expected, strict=True):
+        result = logprobs.token_logprobs(model, prompts, answers, token_budget=budget)
+        assert [[x.dtype for x in some] for some in result] == [[np.float32] * len(some) for some in answers]
+        for mine, theirs in zip(result, expected, strict=True):
             assert len(mine) == len(theirs)
             for a, b in zip(mine, theirs, strict=True):
                 np.testing.assert_allclose(a, b, atol=1e-4)
     again = logprobs.token_logprobs(model, prompts[::-1], answers[::-1], token_budget=60)[::-1]
-    for mine, theirs in zip(again, found, strict=True):
+    for mine, theirs in zip(again, result, strict=True):
         for a, b in zip(mine, theirs, strict=True):
             np.testing.assert_allclose(a, b, atol=1e-5)
 
@@ -281,9 +281,9 @@ def test_answers_of_like_length_run_together(name, with_keys, monkeypatch):
         "_shared_hidden",
         lambda model, batch, *rest: ran.append((batch.answers.shape, rest[-1] is None)) or original(model, batch, *rest),
     )
-    found = logprobs.token_logprobs(model, prompts, answers, recorded=recorded)
+    result = logprobs.token_logprobs(model, prompts, answers, recorded=recorded)
     assert ran == [((2, 2, 31), False), ((2, 1, 9), False), ((2, 1, 1), False)]
-    for prompt, some, mine in zip(prompts, answers, found, strict=True):
+    for prompt, some, mine in zip(prompts, answers, result, strict=True):
         for answer, logps in zip(some, mine, strict=True):
             expected = np.array(plain(model, prompt, answer)) if answer else np.zeros(0)
             np.testing.assert_allclose(logps, expected, atol=1e-4)

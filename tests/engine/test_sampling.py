@@ -188,8 +188,8 @@ def test_frequencies():
     expected = np.exp(inside - np.logaddexp.reduce(inside))
     mx.random.seed(1)
     drawn = np.array(nucleus_sampler(0.7, 0.8, 64)(mx.repeat(logprobs, 40000, axis=0)))
-    found = np.bincount(drawn, minlength=100) / 40000
-    assert np.abs(found - expected).max() < 4 * np.sqrt(expected.max() / 40000)
+    result = np.bincount(drawn, minlength=100) / 40000
+    assert np.abs(result - expected).max() < 4 * np.sqrt(expected.max() / 40000)
 
 
 def test_a_wider_nucleus_ends_at_the_limit():

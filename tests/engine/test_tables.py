@@ -26,7 +26,7 @@ MODELS = {
 }
 
 
-def made(model: str, kind: str) -> nn.Module:
+def tiny_model(model: str, kind: str) -> nn.Module:
     name, changes = MODELS[model]
     built = build_model(tiny_config(name, **changes))
     if isinstance(KINDS[kind], int):
@@ -46,9 +46,9 @@ def in_float32(model: nn.Module) -> nn.Module:
 @pytest.fixture(params=[(model, kind) for model in MODELS for kind in KINDS], ids="-".join)
 def both(request) -> tuple[nn.Module, nn.Module]:
     """(with stored tables, all float32), of the same weights."""
-    stored, plain = prepare(made(*request.param)), in_float32(made(*request.param))
-    found = [name for name, module in stored.named_modules() if isinstance(module, STORED)]
-    assert len(found) == (2 if request.param[0] == "untied" else 1)
+    stored, plain = prepare(tiny_model(*request.param)), in_float32(tiny_model(*request.param))
+    result = [name for name, module in stored.named_modules() if isinstance(module, STORED)]
+    assert len(result) == (2 if request.param[0] == "untied" else 1)
     return stored, plain
 
 
@@ -78,16 +78,16 @@ def test_gradients_are_the_same_and_the_tables_stay(both, checkpoint):
     texts = {"prompt": [], "chosen": [], "rejected": [], "negatives": []}
     pair = Pair("0", "train", 0, prompt_tokens=[5, 9, 300, 17], tokens=[[8, 9, 1], [7, 4]], reference=[-9.0, -8.0], pmi=[0.0],
                 kinds=["random_context"], **texts)  # fmt: skip
-    found = []
+    result = []
     for model in both:
         adapters.attach(model, Lora(rank=4), seed=0)
         before = {name: np.array(x.astype(mx.float32)) for name, x in tree_flatten(model.parameters()) if "lora" not in name}
         settings = Training(checkpoint_gradients=checkpoint)
-        found.append(gradient_step(model, [pair], settings, token_budget=1000, pad_id=0))
+        result.append(gradient_step(model, [pair], settings, token_budget=1000, pad_id=0))
         after = dict(tree_flatten(model.parameters()))
         assert all(np.array_equal(np.array(after[name].astype(mx.float32)), value) for name, value in before.items())
-    assert found[0].loss == found[1].loss
-    trees = [dict(tree_flatten(each.gradients)) for each in found]
+    assert result[0].loss == result[1].loss
+    trees = [dict(tree_flatten(each.gradients)) for each in result]
     assert trees[0].keys() == trees[1].keys() and any(np.abs(np.array(x)).max() > 0 for x in trees[0].values())
     for name, value in trees[0].items():
         same(value, trees[1][name])
@@ -108,14 +108,14 @@ def test_a_float32_model_keeps_its_layers():
 
 
 def test_the_tables_take_what_the_file_takes():
-    model = prepare(made("untied", "bf16"))
+    model = prepare(tiny_model("untied", "bf16"))
     sizes = {name: x.nbytes for name, x in tree_flatten(model.parameters())}
     assert sizes["model.embed_tokens.stored"] == sizes["lm_head.stored"] == 2 * 384 * 64
     assert sizes["model.layers.0.mlp.up_proj.weight"] == 4 * 64 * 96
 
 
 def test_everything_is_put_back_after_an_error():
-    model = prepare(made("untied", "bf16"))
+    model = prepare(tiny_model("untied", "bf16"))
     tables, official = [model.model.embed_tokens, model.lm_head], [mx.fast.scaled_dot_product_attention, nn.silu]
     with pytest.raises(RuntimeError, match="in the middle"), fast(model):
         assert model.lm_head is not tables[1] and model.lm_head.stored.dtype == mx.float32 and nn.silu is not official[1]

@@ -59,8 +59,8 @@ def test_shapes_are_few_on_a_gpu(monkeypatch):
 def test_a_grid_of_contexts_has_every_answer_under_every_context():
     grid = [pair(5 + n, [4 + n, 9], number=n) for n in range(3)]
     grid[1] = Pair(**{**grid[1].__dict__, "tokens": [grid[1].tokens[0], grid[2].tokens[0]], "reference": [-1.5, -2.5]})
-    found = contrasting.contrast(grid)
+    result = contrasting.contrast(grid)
     chosen = [p.tokens[0] for p in grid]
-    assert [p.tokens for p in found] == [[chosen[(i + j) % 3] for j in range(3)] for i in range(3)]
-    np.testing.assert_equal(found[1].reference, [-1.5, -2.5, np.nan])
-    assert all(a.prompt_tokens == b.prompt_tokens for a, b in zip(found, grid, strict=True))
+    assert [p.tokens for p in result] == [[chosen[(i + j) % 3] for j in range(3)] for i in range(3)]
+    np.testing.assert_equal(result[1].reference, [-1.5, -2.5, np.nan])
+    assert all(a.prompt_tokens == b.prompt_tokens for a, b in zip(result, grid, strict=True))

@@ -41,8 +41,8 @@ def make_pairs(prompts: list[int], answers: list[list[int]], seed: int = 0) -> l
     for i, (prompt, lengths) in enumerate(zip(prompts, answers, strict=True)):
         tokens = [rng.integers(3, 380, n).tolist() for n in lengths]
         reference = [float(-6.0 * n + rng.normal()) for n in lengths]
-        asked = rng.integers(3, 380, prompt).tolist()
-        pairs.append(Pair(str(i), "train", 0, prompt_tokens=asked, tokens=tokens, reference=reference, **texts))
+        questions = rng.integers(3, 380, prompt).tolist()
+        pairs.append(Pair(str(i), "train", 0, prompt_tokens=questions, tokens=tokens, reference=reference, **texts))
     return pairs
 
 
@@ -50,8 +50,8 @@ def with_own_reference(model: nn.Module, pairs: list[Pair], rng: np.random.Gener
     """The reference within a few nats of the policy, as in training: no sigmoid saturates."""
     scores = logprobs.token_logprobs(model, [p.prompt_tokens for p in pairs], [p.tokens for p in pairs])
     return [
-        Pair(**{**vars(pair), "reference": [float(s.sum()) + rng.normal(0, 3) for s in found]})
-        for pair, found in zip(pairs, scores, strict=True)
+        Pair(**{**vars(pair), "reference": [float(s.sum()) + rng.normal(0, 3) for s in result]})
+        for pair, result in zip(pairs, scores, strict=True)
     ]
 
 
@@ -108,9 +108,9 @@ def check(model: nn.Module, pairs: list[Pair], tolerance: float = 1e-3, **settin
     for checkpoint in (False, True):
         for budget in (64, 100_000):
             chosen = Training(**settings, checkpoint_gradients=checkpoint)
-            found = step.gradient_step(model, pairs, chosen, token_budget=budget, pad_id=0)
-            assert found.loss == pytest.approx(loss, rel=1e-4, abs=1e-5)
-            assert mx.linalg.norm(flat(found.gradients) - gradient).item() < tolerance * norm
+            result = step.gradient_step(model, pairs, chosen, token_budget=budget, pad_id=0)
+            assert result.loss == pytest.approx(loss, rel=1e-4, abs=1e-5)
+            assert mx.linalg.norm(flat(result.gradients) - gradient).item() < tolerance * norm
 
 
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
@@ -202,8 +202,8 @@ def test_memory_is_flat_over_three_hundred_steps():
     steps = [make_pairs([int(rng.integers(2, 60))], [rng.integers(1, 40, 2).tolist()], seed) for seed in range(25)]
     active, whole = [], []
     for n in range(300):
-        found = step.gradient_step(model, steps[n % 25], Training(), token_budget=4096, pad_id=0)
-        optimizer.update(model, found.gradients)
+        result = step.gradient_step(model, steps[n % 25], Training(), token_budget=4096, pad_id=0)
+        optimizer.update(model, result.gradients)
         mx.eval(model.trainable_parameters(), optimizer.state)
         active.append(mx.get_active_memory())
         whole.append(resident())

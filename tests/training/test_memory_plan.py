@@ -79,9 +79,9 @@ def test_a_gpus_way_is_predicted_too(shape, dtype, monkeypatch):
 @pytest.mark.parametrize("model_type, changes", [("mamba", MAMBA), ("qwen3_moe", MOE)])
 def test_models_with_other_parts_can_be_planned(model_type, changes):
     model = build_model(tiny_config(model_type, **changes), spread=1.0)
-    found, saving = plan(model, 10 << 30), plan(model, 10 << 30, checkpoint_gradients=True)
-    assert found.fits and saving.activation_bytes < found.activation_bytes
-    before = fixed(found) - size(model)
+    result, saving = plan(model, 10 << 30), plan(model, 10 << 30, checkpoint_gradients=True)
+    assert result.fits and saving.activation_bytes < result.activation_bytes
+    before = fixed(result) - size(model)
     adapters.attach(model, Lora(), 0)
     trained = sum(x.nbytes for _, x in tree_flatten(model.trainable_parameters()))
     assert before == 5 * trained  # the adapters, their gradients, the sum of those and AdamW's two averages
@@ -106,9 +106,9 @@ def plan(model, limit: int, **settings) -> memory_plan.Plan:
     return memory_plan.choose(model, Training(**settings), LONGEST, limit)
 
 
-def fixed(found: memory_plan.Plan) -> int:
+def fixed(result: memory_plan.Plan) -> int:
     """What does not grow with the micro-batch: weights, adapters and what the optimizer keeps for them."""
-    return found.peak_bytes - found.activation_bytes
+    return result.peak_bytes - result.activation_bytes
 
 
 def size(model) -> int:
@@ -125,8 +125,8 @@ def test_more_memory_gives_larger_micro_batches_up_to_what_is_useful():
 
 
 def test_a_pair_that_does_not_fit_is_planned_alone_and_said():
-    found = plan(middling(2), 1 << 20)
-    assert not found.fits and found.token_budget == 201 + 2 * 64  # widths in steps of 8
+    result = plan(middling(2), 1 << 20)
+    assert not result.fits and result.token_budget == 201 + 2 * 64  # widths in steps of 8
 
 
 def test_checkpointing_and_a_smaller_adapter_take_less():

@@ -41,15 +41,15 @@ def expected(folder):
 def events(folder):
     """[(curve, step, value)] of all event files: records of length, checksum, protobuf, checksum."""
     event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
-    found = []
+    result = []
     for path in folder.glob("events.*"):
         data, at = path.read_bytes(), 0
         while at < len(data):
             (size,) = struct.unpack_from("<Q", data, at)
             event = event_pb2.Event.FromString(data[at + 12 : at + 12 + size])
-            found += [(value.tag, event.step, value.simple_value) for value in event.summary.value]
+            result += [(value.tag, event.step, value.simple_value) for value in event.summary.value]
             at += 16 + size
-    return found
+    return result
 
 
 def test_tensorboard_has_every_step_once_also_after_a_kill(tmp_path):
@@ -57,12 +57,12 @@ def test_tensorboard_has_every_step_once_also_after_a_kill(tmp_path):
     with pytest.raises(Killed):
         train(tmp_path, "tensorboard", kill=9)
     train(tmp_path, "tensorboard")
-    found = events(tmp_path / "tensorboard")
-    assert len(found) == len({(name, step) for name, step, _ in found})
+    result = events(tmp_path / "tensorboard")
+    assert len(result) == len({(name, step) for name, step, _ in result})
     rows = metrics.read(tmp_path)
-    assert {(name, step): pytest.approx(value, rel=1e-5) for name, step, value in found} == expected(tmp_path)
-    assert {step for name, step, _ in found if name == "train/loss"} == set(range(1, 13))
-    assert {step for name, step, _ in found if name == "validation/kl"} == {row["step"] for row in rows if "validation_kl" in row}
+    assert {(name, step): pytest.approx(value, rel=1e-5) for name, step, value in result} == expected(tmp_path)
+    assert {step for name, step, _ in result if name == "train/loss"} == set(range(1, 13))
+    assert {step for name, step, _ in result if name == "validation/kl"} == {row["step"] for row in rows if "validation_kl" in row}
 
 
 class Wandb(types.ModuleType):
@@ -120,7 +120,7 @@ def test_online_a_run_goes_on_and_a_fresh_one_is_another(tmp_path, wandb, monkey
     train(tmp_path, "wandb")
     [rows] = wandb.server.values()
     assert [step for step, values in rows if "train/loss" in values] == list(range(1, 13))
-    untimed = [{k: v for k, v in found.items() if "second" not in k[0]} for found in (logged(rows), expected(tmp_path))]
+    untimed = [{k: v for k, v in result.items() if "second" not in k[0]} for result in (logged(rows), expected(tmp_path))]
     assert untimed[0] == untimed[1]  # steps 7 to 9 were done twice: their times differ
     shutil.rmtree(tmp_path / "checkpoints")
     train(tmp_path, "wandb")

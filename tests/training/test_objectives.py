@@ -103,17 +103,17 @@ def test_sami_is_its_authors_code():
 def test_the_objectives_differ_on_the_same_batch():
     """All but dpo and infonce, which are one function by definition."""
     batch = random_batch()
-    found = {objective: losses(*batch, objective=objective).mean() for objective in OBJECTIVES if objective != "infonce"}
-    values = sorted(found.values())
-    assert min(b - a for a, b in zip(values, values[1:], strict=False)) > 1e-3, found
+    result = {objective: losses(*batch, objective=objective).mean() for objective in OBJECTIVES if objective != "infonce"}
+    values = sorted(result.values())
+    assert min(b - a for a, b in zip(values, values[1:], strict=False)) > 1e-3, result
 
 
 @pytest.mark.parametrize("candidates", [2, 4])
 @pytest.mark.parametrize("objective, expected", [("dpo", None), ("infonce", None), ("dpop", None), ("hinge", 1.0), ("ipo", 25.0)])
 def test_the_loss_where_policy_equals_reference(objective, expected, candidates):
     _, reference, lengths = random_batch(candidates=candidates)
-    found = losses(reference, reference, lengths, objective=objective)
-    np.testing.assert_allclose(found, math.log(candidates) if expected is None else expected, atol=1e-5)
+    result = losses(reference, reference, lengths, objective=objective)
+    np.testing.assert_allclose(result, math.log(candidates) if expected is None else expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -147,12 +147,12 @@ def test_metrics_are_of_each_pair_against_all_its_negatives():
     reference[0, 2] = np.nan
     arrays = [mx.array(np.asarray(x, np.float32)) for x in (logps, reference, np.full((2, 3), 4))]
     mask = mx.ones((2, 3), mx.bool_)
-    found = {k: np.array(v) for k, v in objectives.metrics(*arrays, mask, Training(beta=0.5)).items()}
-    np.testing.assert_allclose(found["chosen_reward"], [1.0, 1.0])
-    np.testing.assert_allclose(found["rejected_reward"], [0.5, -1.5])  # the unknown reference is left out
-    np.testing.assert_allclose(found["margin"], [0.5, 2.5])
-    assert found["accuracy"].tolist() == [1.0, 0.5]  # the share of the negatives that it beats
-    np.testing.assert_allclose(found["kl"], [-0.5, -0.5])
-    np.testing.assert_allclose(found["nll"], [2.0, 2.0])
-    np.testing.assert_allclose(found["chosen_logp"], [-8.0, -8.0])
-    np.testing.assert_allclose(found["rejected_logp"], [-10.0, -13.0])
+    result = {k: np.array(v) for k, v in objectives.metrics(*arrays, mask, Training(beta=0.5)).items()}
+    np.testing.assert_allclose(result["chosen_reward"], [1.0, 1.0])
+    np.testing.assert_allclose(result["rejected_reward"], [0.5, -1.5])  # the unknown reference is left out
+    np.testing.assert_allclose(result["margin"], [0.5, 2.5])
+    assert result["accuracy"].tolist() == [1.0, 0.5]  # the share of the negatives that it beats
+    np.testing.assert_allclose(result["kl"], [-0.5, -0.5])
+    np.testing.assert_allclose(result["nll"], [2.0, 2.0])
+    np.testing.assert_allclose(result["chosen_logp"], [-8.0, -8.0])
+    np.testing.assert_allclose(result["rejected_logp"], [-10.0, -13.0])

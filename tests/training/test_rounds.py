@@ -95,8 +95,8 @@ def test_the_second_round_asks_anew_and_only_on_the_training_side(two):
     trained = {contexts[c].note for grid in first if grid.split == TRAIN for c in grid.contexts}
     away = {contexts[c].note for grid in first if grid.split != TRAIN for c in grid.contexts}
     assert {contexts[c].note for grid in second for c in grid.contexts} <= trained - away
-    asked = [[(g.prompt, tuple(g.contexts)) for g in grids if g.split == TRAIN] for grids in (first, second)]
-    assert not set(asked[0]) & set(asked[1])
+    dealt = [[(g.prompt, tuple(g.contexts)) for g in grids if g.split == TRAIN] for grids in (first, second)]
+    assert not set(dealt[0]) & set(dealt[1])
 
 
 def test_the_policy_samples_and_the_base_is_the_reference(two, tiny_folder):
@@ -205,10 +205,10 @@ def test_a_round_that_learns_nothing_is_the_last_and_changes_nothing(start, caps
     assert stages["training"]["summary"]["ends_rounds"] is None
     assert summary["best_loss"] > summary["first_loss"] == stages["training"]["summary"]["best_loss"]
     assert summary["ends_rounds"] == "the validation loss no longer fell in round 2"
-    said = capsys.readouterr().err
-    assert "round 2: the validation loss did not fall" in said
+    output = capsys.readouterr().err
+    assert "round 2: the validation loss did not fall" in output
     for left_out in ("[6/10] pairs-3", "[7/10] training-3"):
-        assert f"{left_out}: left out, the validation loss no longer fell in round 2" in said
+        assert f"{left_out}: left out, the validation loss no longer fell in round 2" in output
     assert not summary["taken"] and rounds.taken(opened.folder) == [1]
     first, second, result = (opened.folder / name / "adapters.safetensors" for name in ("adapters-1", "adapters-2", "adapters"))
     assert first.read_bytes() == result.read_bytes() != second.read_bytes()

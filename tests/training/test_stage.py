@@ -17,7 +17,7 @@ PAIR = Pair("0", "train", 0, prompt_tokens=[5], tokens=[[6], [7]], reference=[-1
 
 
 @pytest.mark.parametrize(
-    "max_kl, split, round_number, told",
+    "max_kl, split, round_number, message",
     [
         ("0.5", "heldout", 1, "so training.max_kl stops nothing and the last weights are kept"),
         ("0.5", "heldout", 2, None),
@@ -25,7 +25,7 @@ PAIR = Pair("0", "train", 0, prompt_tokens=[5], tokens=[[6], [7]], reference=[-1
         ("0.5", "validation", 1, None),
     ],
 )
-def test_that_nothing_picks_the_weights_is_told_once(max_kl, split, round_number, told, tmp_path, monkeypatch):
+def test_that_nothing_picks_the_weights_is_told_once(max_kl, split, round_number, message, tmp_path, monkeypatch):
     recipe = recipe_loading.parse("model: x\n", overrides=[f"training.max_kl={max_kl}", "rounds=2"])
     for name in ("pairs.jsonl", "pairs-2.jsonl"):
         write_records(tmp_path / name, [PAIR, replace(PAIR, split=split)])
@@ -35,4 +35,4 @@ def test_that_nothing_picks_the_weights_is_told_once(max_kl, split, round_number
         (tmp_path / folder).mkdir()
     rounds.run(tmp_path, recipe, Reporter(stream=stream), round_number)
     warnings = [line for line in stream.getvalue().splitlines() if "warning: there are no validation pairs" in line]
-    assert len(warnings) == bool(told) and (not told or told in warnings[0])
+    assert len(warnings) == bool(message) and (not message or message in warnings[0])

@@ -105,8 +105,8 @@ def test_accumulation_is_normalised_over_the_whole_step():
     model = adapted()
     a, b = make_grid(model, 7, contexts=2, shift=2.0), make_grid(model, 8, contexts=5, shift=2.0)
     parts = [flat(step(model, [pair]).gradients) for pair in a + b]
-    found, mean = flat(step(model, a + b, 100).gradients), sum(parts) / 7
-    assert mx.linalg.norm(found - mean).item() < 1e-4 * mx.linalg.norm(mean).item()
+    result, mean = flat(step(model, a + b, 100).gradients), sum(parts) / 7
+    assert mx.linalg.norm(result - mean).item() < 1e-4 * mx.linalg.norm(mean).item()
 
 
 def test_descending_the_gradient_lowers_the_loss():
@@ -144,13 +144,13 @@ def test_the_same_step_gives_the_same_bits():
 def test_dropout_is_the_same_in_any_micro_batches_and_under_checkpointing(objective, dora):
     model = adapted(Lora(rank=4, dropout=0.3, dora=dora))
     pairs = make_grid(model, 17, shift=2.0) + make_grid(model, 18, shift=2.0)
-    found = []
+    result = []
     for budget, checkpoint in ((100_000, False), (100_000, True), (150, False), (1, True)):
         mx.random.seed(5)
-        found.append(step(model, pairs, budget, objective=objective, checkpoint_gradients=checkpoint, lora=Lora(dropout=0.3)))
-    for other in found[1:]:
-        assert other.loss == pytest.approx(found[0].loss, rel=1e-5)
-        assert distance(other.gradients, found[0].gradients) < 1e-4
+        result.append(step(model, pairs, budget, objective=objective, checkpoint_gradients=checkpoint, lora=Lora(dropout=0.3)))
+    for other in result[1:]:
+        assert other.loss == pytest.approx(result[0].loss, rel=1e-5)
+        assert distance(other.gradients, result[0].gradients) < 1e-4
 
 
 def test_dropout_of_a_contrasting_objective_follows_its_own_loss():
@@ -173,11 +173,11 @@ def test_dropout_of_a_contrasting_objective_follows_its_own_loss():
 def test_dropout_follows_the_seed():
     model = adapted(Lora(rank=4, dropout=0.3))
     pairs = make_grid(model, 12, shift=2.0)
-    found = []
+    result = []
     for seed in (5, 5, 6):
         mx.random.seed(seed)
-        found.append(step(model, pairs, 150).loss)
-    assert found[0] == found[1] != found[2]
+        result.append(step(model, pairs, 150).loss)
+    assert result[0] == result[1] != result[2]
 
 
 def test_dropout_with_checkpointing_follows_its_own_loss():
@@ -222,11 +222,11 @@ def test_out_of_memory_halves_the_micro_batch_and_repeats_it_with_the_same_resul
     pairs = make_grid(model, 14, shift=2.0)
     whole = step(model, pairs, objective=objective)
     tried = out_of_memory(180, monkeypatch)
-    found = step(model, pairs, objective=objective)
+    result = step(model, pairs, objective=objective)
     assert max(tokens for tokens, _ in tried) > 180
-    assert found.token_budget < 100_000
-    assert found.loss == pytest.approx(whole.loss, rel=1e-5)
-    assert distance(found.gradients, whole.gradients) < 1e-4
+    assert result.token_budget < 100_000
+    assert result.loss == pytest.approx(whole.loss, rel=1e-5)
+    assert distance(result.gradients, whole.gradients) < 1e-4
 
 
 def test_out_of_memory_with_one_pair_turns_checkpointing_on_then_says_what_to_do(monkeypatch):

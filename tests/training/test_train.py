@@ -214,11 +214,11 @@ def poison(monkeypatch, at):
     calls = []
 
     def step(*args, **kwargs):
-        found = real(*args, **kwargs)
+        result = real(*args, **kwargs)
         calls.append(1)
         if len(calls) == at:
-            found.loss = float("nan")
-        return found
+            result.loss = float("nan")
+        return result
 
     monkeypatch.setattr(train, "gradient_step", step)
 
