@@ -3,6 +3,7 @@
     python benchmarks/memory.py                                        # 100,000 synthetic passages, words alone
     python benchmarks/memory.py --embedder base                        # and the base's word vectors
     python benchmarks/memory.py --notes FOLDER --questions FILE.jsonl  # recall and what the thresholds cost, on real notes
+    python benchmarks/memory.py --notes FOLDER --questions FILE.jsonl --second-look 10  # the base compares the best ten, slowly
 
 Questions are rows of `question` and `files`, the notes that answer it, relative to the folder; none where no note does.
 tests/memory has some: their `part` is dev, by which weights and thresholds were chosen, or test. til_questions.jsonl beside
@@ -24,6 +25,7 @@ from pathlib import Path  # noqa: E402
 import numpy as np  # noqa: E402
 
 from mipo_mlx.memory.index import Index  # noqa: E402
+from mipo_mlx.memory.reranker import Reranker  # noqa: E402
 from mipo_mlx.memory.retrieve import Memory  # noqa: E402
 from mipo_mlx.models import embedding  # noqa: E402
 from mipo_mlx.models.load import load  # noqa: E402
@@ -101,16 +103,16 @@ def hard(texts: list[str], rng: random.Random) -> dict[str, str]:
     }
 
 
-def recall(notes: Path, questions: Path, embedder: embedding.Embedder | None, folder: Path) -> None:
+def recall(given: argparse.Namespace, embedder: embedding.Embedder | None, folder: Path) -> None:
     """Recall of the notes that questions are about, by part of the questions, and what the threshold lets through."""
-    tokenizer = load(MODEL).tokenizer
-    count = lru_cache(4096)(lambda text: len(tokenizer.encode(text, add_special_tokens=False)))
+    loaded, recipe = load(MODEL), Recipe(model=MODEL, sources={"notes": str(given.notes)})
+    count = lru_cache(4096)(lambda text: len(loaded.tokenizer.encode(text, add_special_tokens=False)))
     index = Index(folder / "memory.sqlite")
-    index.refresh(Recipe(model=MODEL, sources={"notes": str(notes)}), count, Reporter())
+    index.refresh(recipe, count, Reporter())
     if embedder:
         index.embed(embedder, Reporter())
-    memory = Memory(index, embedder)
-    rows = [json.loads(line) for line in questions.read_text(encoding="utf-8").splitlines()]
+    memory = Memory(index, embedder, Reranker(loaded, recipe.pairs, given.second_look) if given.second_look else None)
+    rows = [json.loads(line) for line in given.questions.read_text(encoding="utf-8").splitlines()]
     for part in sorted({row.get("part", "") for row in rows}):
         mine = [row for row in rows if row.get("part", "") == part]
         ranked = [memory.ranked(row["question"], 10) for row in mine]
@@ -123,10 +125,10 @@ def recall(notes: Path, questions: Path, embedder: embedding.Embedder | None, fo
         fits = [score for score, row in zip(best, mine, strict=True) if row["files"]]
         none = [score for score, row in zip(best, mine, strict=True) if not row["files"]]
         hits = ", ".join(f"recall at {k} {np.mean(np.array(places) < k):.2f}" for k in (1, 3, 10))
-        lost = np.mean(np.array(fits) < memory.weights.threshold)
+        lost = np.mean(np.array(fits) < memory.threshold)
         print(f"{part or 'all'}: {len(fits)} questions with a note: {hits}; given none {lost:.2f}")
         if none:
-            print(f"  {len(none)} questions that fit none: given none {np.mean(np.array(none) < memory.weights.threshold):.2f}")
+            print(f"  {len(none)} questions that fit none: given none {np.mean(np.array(none) < memory.threshold):.2f}")
 
 
 def main() -> None:
@@ -135,11 +137,12 @@ def main() -> None:
     parser.add_argument("--embedder", default="words", help="words, base, minilm, or a model of model2vec")
     parser.add_argument("--notes", type=Path)
     parser.add_argument("--questions", type=Path)
+    parser.add_argument("--second-look", type=int, default=0, metavar="N", help="the base compares the best N passages; 0: none")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         embedder = embedder_named(given.embedder)
         if given.notes:
-            recall(given.notes, given.questions, embedder, Path(folder))
+            recall(given, embedder, Path(folder))
         else:
             speed(given.passages, embedder, Path(folder))
 
