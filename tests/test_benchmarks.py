@@ -370,7 +370,7 @@ def test_owners_count_who_an_answer_is_nearest_to_and_the_diagonal_against_the_r
     assert owners.share_nearest(texts, people, embed) == pytest.approx([1 / 2, 1 / 4, 2 / 3])
     matrix = np.array([[0.9, 0.2, 0.3], [0.1, 0.6, 0.3], [0.3, 0.2, 0.9]])
     # Gaps of 70, 40 and 60 points: mean 56.7, standard error 8.8, and t of two degrees of freedom is 4.303.
-    assert owners.summary(matrix, [0.3, 0.3, 0.3]).startswith("diagonal 80, rest 23, base 30; diagonal - rest +57 points [19, 9")
+    assert owners.summary(matrix, [0.3, 0.3, 0.3]) == "diagonal 80, rest 23, base 30; diagonal - rest +56.7 [19.0, 94.3]"
 
 
 def test_eight_owners_and_personas_have_twelve_facts(tmp_path):
@@ -398,9 +398,11 @@ def test_owners_are_trained_asked_and_shown_and_a_second_start_repeats_nothing(t
     monkeypatch.setattr(sys, "argv", arguments)
     owners.main()
     out = capsys.readouterr().out
-    assert out.count("| the base |") == out.count("diagonal - rest") == 3
+    assert out.count("| the base |") == out.count("diagonal - rest") == 4
     (result,) = tmp_path.glob("owners/*/shares.json")
     before = {path: path.stat().st_mtime_ns for path in result.parent.rglob("adapters.safetensors")}
+    rows = json.loads(result.read_text())
+    assert rows[owners.BASE][owners.LIKELIER] != rows["Marta, bees"][owners.LIKELIER]
     result.unlink()  # as where it was killed before the last line
     owners.main()
     assert out.endswith(capsys.readouterr().out.partition("\n")[2])
