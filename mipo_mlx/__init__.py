@@ -47,9 +47,6 @@ def run_stage(recipe: "Recipe", stage: str, folder: Path | str, quiet: bool = Tr
 
 def load_model(name: str, adapters: Path | str | None = None) -> "LoadedModel":
     """A model by what a recipe writes under `model`, as .model, .tokenizer and .config; with the adapters of a folder on it."""
-    from . import backend
-
-    backend.start()  # before MLX is imported
     from .models import adapters as lora
     from .models.load import load
 
@@ -84,9 +81,6 @@ def train_on_pairs(pairs: Sequence["Pair"], recipe: "Recipe", folder: Path | str
     Pairs of split "validation" pick the weights that are kept. A training that was interrupted goes on. The result has steps,
     best_step, first_loss and best_loss.
     """
-    from . import backend
-
-    backend.start()  # before MLX is imported
     from .progress import Reporter
     from .training import train
 

@@ -298,7 +298,6 @@ def _update(run: Run, **changes: Any) -> None:
 
 def execute(run: Run, upto: str, reporter: Reporter) -> dict[str, dict[str, Any]]:
     """Run every step up to `upto` that is not done yet; returns the summaries of all of them."""
-    backend.start()  # before anything below imports MLX
     from .sources import changes
 
     summaries, planned = {}, run.steps()
@@ -326,7 +325,6 @@ def run_stage(run: Run, step: str, reporter: Reporter, title: str = "") -> dict[
     A finished step whose repetition fails stays finished where its files are as they were. Its seconds are those of all
     sessions. Raises Failure where a file that it reads is damaged.
     """
-    backend.start()
     check_files(run, step, reporter)
     before = run.manifest if run.done(step) else None
     changed_by_it = ["report"] if step in ("evaluation", "export") else run.steps()[run.steps().index(step) + 1 :]

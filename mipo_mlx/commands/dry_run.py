@@ -234,7 +234,6 @@ def measured(work: Work, parameters: int, recipe: Recipe) -> Times:
 
 def describe(run: Run, reporter: Reporter) -> str:
     """The plan as text. Raises what `preflight.settings` raises, and what reading the notes or the pair file raises."""
-    backend.start()
     from ..evaluation.endpoint import endpoints
     from ..models.load import load_tokenizer, model_config
     from ..models.skeleton import skeleton

@@ -124,7 +124,6 @@ def choose(notes: Sequence[str], model: str | None, name: str | None, ask: bool)
 
 def _choose_base(ask: bool) -> str:
     """The base that is asked for; the proposal is the largest that fits and is done in one night."""
-    backend.start()
     fits = fitting(backend.device())
     rate = backend.sgemm_rate()
     recipe = Recipe(model="any")

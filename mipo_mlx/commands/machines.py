@@ -20,7 +20,6 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from .. import backend
 from .. import run as runs
 from ..errors import UserError
 from ..files import append_jsonl, dump, make_private, sealed
@@ -39,7 +38,6 @@ PATIENCE = 5.0  # seconds that a machine has to end after its standard input did
 
 def part(options: RunOptions, text: str) -> str:
     """Compute one share of a run's sampling into its folder parts/; returns what there is to say of it."""
-    backend.start()
     from ..pairs import make, parts
 
     own = parts.Share.parse(text)
@@ -95,7 +93,6 @@ def helping(run: Run, hosts: str | None, reporter: Reporter) -> Iterator[None]:
         yield
         return
     names = _hosts(hosts)
-    backend.start()
     from ..pairs import make, parts
 
     make.check_samples(run.recipe)

@@ -51,7 +51,6 @@ def profile(run: Run) -> None:
 
 def settings(recipe: Recipe, stages: Collection[str], reporter: Reporter) -> None:
     """Raise UserError for what one of `stages` would refuse whatever the stages before it find."""
-    backend.start()  # before anything below imports MLX
     if "training" in stages:
         from ..training import monitor
 

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-from .. import backend
 from .. import run as runs
 from ..errors import UserError
 from ..memory import contexts
@@ -38,7 +37,6 @@ def distil(run: Run, reporter: Reporter, fresh: bool) -> Path:
     if path.exists():
         reporter.say(f"  {path}: there before and left as it is; --fresh writes a new one")
         return path
-    backend.start()
     from ..memory.distil import write_profile
     from ..models.load import load
 

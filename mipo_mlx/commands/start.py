@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .. import backend, recipe_loading
+from .. import recipe_loading
 from .. import run as runs
 from ..errors import UserError
 from ..models import identity
@@ -161,7 +161,6 @@ def fuse(options: RunOptions) -> str:
     """Write the fused folder of a run alone; returns what there is to say of it."""
     run, reporter = finished(options, "training"), Reporter(options.quiet)
     run.recipe = recipe_loading.with_section(run.recipe, "export", options.sets)
-    backend.start()
     from ..export.export import fuse as fuse_run
 
     with runs.locked(run.folder, reporter):
@@ -180,7 +179,6 @@ def finished(options: RunOptions, stage: str) -> Run:
 def to_answer(options: RunOptions, wishes: dict[str, Any], context: str | None = None) -> "tuple[Run, Wishes]":
     """A trained run, and what a command line wants of its answers. `context` is the text of --context."""
     run = finished(options, "training")
-    backend.start()
     from ..serving.assistant import Wishes
     from .chat import find_context
 

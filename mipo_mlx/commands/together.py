@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .. import backend
 from .. import run as runs
 from ..errors import one_line
 from ..progress import Reporter
@@ -28,7 +27,6 @@ def team() -> Iterator[bool]:
     signs = pulse.Pulse(place)  # before the imports below, which take seconds
     reason: str | None = "it was stopped"
     try:
-        backend.start()
         from ..training import team, train
 
         joined = team.join(signs)

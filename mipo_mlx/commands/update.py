@@ -14,7 +14,6 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from .. import backend
 from .. import run as runs
 from ..errors import UserError
 from ..files import dump, of_round, read_json, read_records, sha256, updates, write_json
@@ -37,7 +36,6 @@ def update(options: RunOptions, train: bool) -> list[str]:
 
 def remember(run: Run, reporter: Reporter) -> list[str]:
     """Bring memory.sqlite up to date. Returns a line for each kind of change."""
-    backend.start()
     from ..memory.access import open_memory
     from ..models.load import load
 

@@ -6,7 +6,6 @@ The manifest of a run has the hash of its adapters, and adapter_config.json has 
 import hashlib
 from pathlib import Path
 
-from .. import backend
 from ..errors import Failure, UserError
 from ..files import is_whole, read_json, sha256
 from ..progress import Reporter
@@ -48,7 +47,6 @@ def check_adapters(folder: Path, model: str) -> None:
             raise UserError(
                 f"{path}: not the adapters that training left (their hash is in manifest.json); put it back, or {again}"
             )
-    backend.start()  # before MLX is imported
     from . import load
 
     trained_on = read_json(folder / ADAPTERS[1], {}).get(KEY)
