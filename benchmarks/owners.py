@@ -104,8 +104,10 @@ def requests_of(owner: Owner, owners: list[Owner], run: Any) -> list[str]:
     from mipo_mlx.files import read_records
     from mipo_mlx.records import HELDOUT, PERSONAL, Prompt
 
+    if owner.requests:
+        return owner.requests
     known = [p.text for p in read_records(run.folder / "prompts.jsonl", Prompt) if p.split == HELDOUT and p.kind == PERSONAL]
-    return owner.requests or [known[(owners.index(owner) * REQUESTS + i) % len(known)] for i in range(REQUESTS)]
+    return [known[(owners.index(owner) * REQUESTS + i) % len(known)] for i in range(REQUESTS)]
 
 
 def ask(run: Any, owners: list[Owner], root: Path, name: str) -> dict[str, list[list[str]]]:

@@ -1,7 +1,7 @@
 """How many tokens a text has, as the sum over its words: each word is given to the tokenizer once, and remembered.
 
 Most tokenizers cut a text before they look words up: before each single space, and behind each line break. A word then has the
-same tokens in any text. `Words.of` asks a tokenizer whether it cuts so. To count a note's tokens takes a fraction of the time.
+same tokens in any text. `stand_apart` asks a tokenizer whether it cuts so. To count a note's tokens takes a fraction of the time.
 """
 
 from collections.abc import Callable

@@ -39,7 +39,7 @@ def listening(host: str, port: int) -> socket.socket:
     return bound
 
 
-class Prompt(AutoHTTPProtocol):  # type: ignore[misc,valid-type]
+class Punctual(AutoHTTPProtocol):  # type: ignore[misc,valid-type]
     """A connection that ends where no request begins for SLOWEST_HEAD seconds: a head may come by a byte a minute.
 
     uvicorn has a limit for the time between two requests alone, and such connections would leave no place for others.
@@ -62,7 +62,7 @@ class Prompt(AutoHTTPProtocol):  # type: ignore[misc,valid-type]
 def server(app: ASGIApp) -> uvicorn.Server:
     """A server that writes no log of requests."""
     config = uvicorn.Config(
-        app, http=Prompt, log_level="critical", access_log=False, server_header=False, ws="none", lifespan="off",
+        app, http=Punctual, log_level="critical", access_log=False, server_header=False, ws="none", lifespan="off",
         limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=2,
     )  # fmt: skip
     return uvicorn.Server(config)

@@ -6,6 +6,7 @@ What no reader can tell apart is skipped with a reason, never read as the owner'
 
 import re
 from collections import Counter
+from itertools import groupby
 
 from ..decode import is_me
 from ..note import Skip
@@ -292,18 +293,16 @@ def _speakers(lines: list[str]) -> set[str]:
 
     A form that is filled in again and again has its names in the same order.
     """
-    spoken = [match for line in lines if ":" in line and (match := SPEAKER.match(line.strip()[:2000]))]
+    matches = [SPEAKER.match(line.strip()[:2000]) if ":" in line else None for line in lines]
+    spoken = list(filter(None, matches))
     names = [match["name"] for match in spoken]
     kinds = set(names)
     if len(names) < max(6, 0.5 * len(lines)) or not 2 <= len(kinds) <= 8 or min(Counter(names).values()) < 2:
         return set()
     if sum(len(match["text"].split()) for match in spoken) < 4 * len(names) or {name.lower() for name in kinds} <= FORM:
         return set()
-    runs: list[list[str]] = [[]]  # names on lines that follow each other
-    for line in lines:
-        match = SPEAKER.match(line.strip()[:2000])
-        runs = [*runs[:-1], [*runs[-1], match["name"]]] if match else [*runs, []] if runs[-1] else runs
-    runs = [run for run in runs if run]
+    # Names on lines that follow each other.
+    runs = [[match["name"] for match in run if match] for named, run in groupby(matches, key=bool) if named]
     if len(runs) > 2 and len({run[0] for run in runs}) == 1 and all(len(set(run)) == len(run) for run in runs):
         return set()  # entries of which each has the same fields
     alternating = len(kinds) == 2 or any(names[place] != names[place % len(kinds)] for place in range(len(names)))
