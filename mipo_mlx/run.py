@@ -117,7 +117,8 @@ STAGES = {
 }
 PARTIAL = ".?*.partial"  # what a killed write left (files.replacing, export)
 QUESTIONS = f"questions-{'[0-9a-f]' * 8}.json*"  # of a data set (sources.questions)
-BESIDE = re.compile(rf"\.(lock|DS_Store)|{contexts.FILE}|profile\.old(-\d+)?\.md|{own_choice.FILE}|votes\.jsonl")  # before a run
+OWN = rf"{contexts.FILE}|profile\.old(-\d+)?\.md|{own_choice.FILE}|votes\.jsonl"  # the owner's
+BESIDE = re.compile(rf"\.(lock|DS_Store)|{OWN}|{contexts.INDEX}(-journal)?")  # may lie there before a run
 
 
 @dataclass
@@ -192,7 +193,8 @@ def open_run(recipe: Recipe, name: str, root: Path, fresh: bool = False) -> Run:
     """
     run = planned_run(recipe, name, root)
     if not (run.folder / "recipe.yaml").exists():
-        if run.folder.exists() and any(not may_be_there(path.name) for path in run.folder.iterdir()):
+        names = [path.name for path in run.folder.iterdir()] if run.folder.exists() else []
+        if not all(BESIDE.fullmatch(name) or fnmatchcase(name, PARTIAL) for name in names):
             raise UserError(f"{run.folder}: this folder holds other files; choose another --name")
     elif not fresh and (changes := changed(run)):
         remedy = recipe_loading.remedy(changes, name, run.done("training"))
@@ -269,8 +271,11 @@ def prepare(run: Run, fresh: bool) -> None:
     """Write the resolved recipe and the manifest of a new run. Raises UserError where `fresh` would erase what no run wrote."""
     kept = run.folder / "recipe.yaml"
     if fresh:
+        from .memory import index
+
         require_own(run.folder)
-        erase(run.folder)
+        index.start_over(run.folder, run.recipe)
+        erase(run.folder, keep=(contexts.INDEX, f"{contexts.INDEX}-journal"))
     if not kept.exists():
         write_text(kept, recipe_loading.dump(run.recipe))
     if SIGNED not in run.manifest:
@@ -367,19 +372,14 @@ def check_files(run: Run, step: str, reporter: Reporter) -> None:
             identity.check_file(run.folder / name, known[name], earlier, reporter)
 
 
-def may_be_there(name: str) -> bool:
-    """Whether a file may lie in a folder that no run has begun in, or that was erased."""
-    return BESIDE.fullmatch(name) is not None or fnmatchcase(name, PARTIAL)
-
-
-def erase(folder: Path) -> None:
-    """Remove what a run wrote, and nothing else: a profile that was edited by hand stays, and so do GGUF files of others.
+def erase(folder: Path, keep: Sequence[str] = ()) -> None:
+    """Remove what a run wrote but `keep`, and nothing else: a profile edited by hand stays, and so do GGUF files of others.
 
     An erase that is killed leaves a run in which nothing counts as done, and which can be erased again.
     """
     exports = [name for kind in read_json(folder / "export.json", {}).values() for name in kind["files"]]
     names = [name for name in exports if re.fullmatch(r"[^/\\]+\.gguf", name)]
-    names += [path.name for path in sorted(folder.iterdir()) if _written(path.name)]
+    names += [path.name for path in sorted(folder.iterdir()) if path.name not in keep and _written(path.name)]
     names += [] if contexts.edited(folder) else [contexts.FILE]
     # recipe.yaml is the last to go: it tells a run from other folders. export.json names the GGUF files, so it outlives them.
     for name in ("manifest.json", *names, "recipe.yaml"):

@@ -36,6 +36,7 @@ from .whole_notes import passages_of, remembered
 
 FORMAT = 2
 AT_ONCE = 256  # passages embedded between two writes
+PATIENCE = 30.0  # seconds until another process has written
 NO_STAMP = (0, 0, "")  # of a source that is no file
 LONGEST = 24  # characters of a word that a mistyped one may stand for
 TOKENIZER = "tokenize = 'porter unicode61 remove_diacritics 2'"
@@ -68,10 +69,13 @@ class Index:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if not path.exists():
-            touch_private(path)  # before SQLite would create it for everybody to read
-        self.connection, self._inode, self._version = self._connect(), inode(path), 0
         self.changes = Changes()  # what the last refresh took in
+        self._open()
+
+    def _open(self) -> None:
+        if not self.path.exists():
+            touch_private(self.path)  # before SQLite would create it for everybody to read
+        self.connection, self._inode, self._version = self._connect(), inode(self.path), 0
         self._vectors: tuple[np.ndarray, np.ndarray] | None = None
         self._files: int | None = None
         try:
@@ -81,10 +85,12 @@ class Index:
             elif self.fact("format") != str(FORMAT):
                 self.clear()
         except sqlite3.DatabaseError as error:
-            raise Failure(f"{path}: {error}; remove this file, the next question makes it again") from None
+            locked = "locked" in str(error)
+            remedy = "another process writes it" if locked else "remove this file, the next question makes it again"
+            raise Failure(f"{self.path}: {error}; {remedy}") from None
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, timeout=30, isolation_level=None)
+        connection = sqlite3.connect(self.path, timeout=PATIENCE, isolation_level=None)
         with suppress(sqlite3.DatabaseError):  # no FTS5, or no index: what is asked next says so
             connection.execute("CREATE VIRTUAL TABLE temp.spelling_parts USING fts5vocab (main, spelling, row)")
         return connection
@@ -107,8 +113,10 @@ class Index:
     @contextmanager
     def reading(self) -> Iterator[None]:
         """All that is read in here is of one state, the newest: what another process has written is noticed when it begins."""
-        if inode(self.path) not in (self._inode, None):  # another file has taken its place
-            self._take_over()
+        # Another file may have this one's place. SQLite finds journals by name: to read on here would undo the other's writes.
+        if inode(self.path) not in (self._inode, None):
+            self.connection.close()
+            self._open()
         self.connection.execute("BEGIN")
         try:
             self.connection.execute("SELECT 1 FROM facts LIMIT 1").fetchone()  # from here on nobody writes
@@ -120,17 +128,6 @@ class Index:
         finally:
             self.connection.execute("COMMIT")
 
-    def _take_over(self) -> None:
-        """Take the file that has taken this one's place, as in `train --fresh`, once it has all passages and their vectors."""
-        place, other, whole = inode(self.path), self._connect(), False
-        with suppress(sqlite3.OperationalError):  # another process is about to make it
-            total, bare = other.execute("SELECT count(*), sum(vector IS NULL) FROM passages").fetchone()
-            whole = total and not (bare and self.fact("embedder"))
-        if whole:
-            self.connection, self._inode, other = other, place, self.connection
-            self._vectors = self._files = None
-        other.close()
-
     def refresh(self, recipe: Recipe, count_tokens: CountTokens, reporter: Reporter, profile: str = "") -> Changes:
         """Bring the index up to date with the notes of the recipe; returns what was new, changed and gone, as `changes` does.
 
@@ -138,7 +135,7 @@ class Index:
         keeps what it knows, with a warning. Raises UserError where it knows nothing either.
         """
         own = read_choice(self.path.parent, recipe.sources)
-        settings = _settings(recipe, own)
+        settings = settings_of(recipe, own)
         if self.fact("settings") not in ("", settings):
             self.clear()
         self._state({"settings": settings, "profile": profile})
@@ -355,7 +352,26 @@ def open_index(folder: Path, recipe: Recipe, count_tokens: CountTokens, reporter
     return index
 
 
-def _settings(recipe: Recipe, own: OwnChoice) -> str:
+def start_over(folder: Path, recipe: Recipe) -> None:
+    """Forget what the run in `folder` remembers, where its notes or settings are others now.
+
+    The file stays in its place, empty: a talk or a server may have it open. Equal settings leave all to the next refresh.
+    """
+    path = folder / INDEX
+    if not path.exists():
+        return
+    try:
+        index = Index(path)
+    except Failure:  # damaged
+        path.unlink()
+        return
+    if index.fact("settings") != settings_of(recipe, read_choice(folder, recipe.sources)):
+        index.clear()
+        index.connection.execute("VACUUM")  # else the passages would stand in unused pages
+    index.close()
+
+
+def settings_of(recipe: Recipe, own: OwnChoice) -> str:
     """What the passages depend on beside the notes; other settings, or another choice of the owner's, make another index."""
     keys = ("notes", "include", "exclude", "dataset", "me", "columns", "context_tokens", "min_tokens", "redact")
     sources = recipe.sources.model_dump(mode="json")

@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from mipo_mlx.errors import Failure, UserError
 from mipo_mlx.files import write_records
 from mipo_mlx.memory.contexts import INDEX
-from mipo_mlx.memory.index import Entry, Index, open_index
+from mipo_mlx.memory.index import Entry, Index, open_index, start_over
 from mipo_mlx.memory.retrieve import Memory
 from mipo_mlx.progress import Reporter
 from mipo_mlx.records import HELDOUT, Context
@@ -258,20 +259,57 @@ def test_notes_that_are_only_gone_leave_no_word(tmp_path):
     assert index.connection.execute("SELECT sum(passages) FROM terms WHERE term = 'soup'").fetchone()[0] == 0
 
 
-def test_an_index_that_another_process_makes_anew_is_taken_once_it_is_whole(tmp_path):
-    def passages(*texts: str) -> list[Passage]:
-        return [Passage(text, text, f"{text}.md", 1, 3) for text in texts]
+def passages(*texts: str) -> list[Passage]:
+    return [Passage(text, text, f"{text}.md", 1, 3) for text in texts]
 
-    index = Index(tmp_path / "memory.sqlite")
+
+@pytest.mark.parametrize("made", ("empty", "tables", "filled"))
+def test_a_file_in_the_place_of_an_open_index_is_read_in_its_place(tmp_path, made):
+    index = Index(tmp_path / INDEX)
     index.add(passages("bees", "soup"))
     index.path.unlink()
-    index.path.touch()  # as it stands before its tables are made
+    if made == "empty":
+        index.path.touch()  # as it stands before its tables are made
+    else:
+        Index(index.path).add(passages(*(["tea"] if made == "filled" else [])))
     with index.reading():
-        assert index.count() == 2
-    index.path.unlink()
-    other = Index(index.path)
+        assert index.count() == (made == "filled")
+    index.add(passages("row"))
+    assert Index(index.path).count() == 1 + (made == "filled")
+
+
+def test_a_write_that_is_under_way_is_never_rolled_back_by_one_who_reads_the_file_before(tmp_path, monkeypatch):
+    """SQLite finds the journal of a write by its name alone, so a reader of a removed file takes the next file's for its own."""
+    before = Index(tmp_path / INDEX)
+    before.add(passages("bees", "soup"))
+    before.path.unlink()
+    other = Index(tmp_path / INDEX)
+    other.add(passages(*(f"{number} cups of tea" for number in range(500))))
+    other.connection.execute("PRAGMA cache_size = 2")  # pages: what is changed goes to the disk before the write ends
+    with other._writing():
+        other.connection.execute("UPDATE passages SET vector = zeroblob(400)")
+        journal = tmp_path / f"{INDEX}-journal"
+        assert journal.read_bytes()[:8].strip(b"\0")
+        monkeypatch.setattr("mipo_mlx.memory.index.PATIENCE", 0.01)
+        with suppress(Failure), before.reading():  # the write has the file
+            before.count()
+        assert journal.exists()
+    assert other.connection.execute("SELECT count(*) FROM passages WHERE length(vector) = 400").fetchone() == (500,)
+
+
+@pytest.mark.parametrize("same", (True, False))
+def test_a_run_that_starts_over_keeps_the_file_of_its_memory(tmp_path, same):
+    index, notes = indexed(tmp_path, NOTES), tmp_path / "notes"
     with index.reading():
-        assert index.count() == 2  # the new one is still empty
-    other.add(passages("tea"))
+        count_before = index.count()
+    start_over(tmp_path, recipe(notes, min_tokens=3 if same else 12))
     with index.reading():
-        assert index.count() == 1
+        assert index.count() == (count_before if same else 0)
+    assert (b"soup" in index.path.read_bytes()) == same
+
+
+def test_a_run_that_starts_over_removes_a_damaged_memory(tmp_path):
+    (tmp_path / INDEX).write_bytes(b"no database" * 1000)
+    start_over(tmp_path, recipe(tmp_path))
+    assert not (tmp_path / INDEX).exists()
+    start_over(tmp_path, recipe(tmp_path))

@@ -36,10 +36,14 @@ def test_a_run_is_served_while_it_is_trained_anew_updated_and_removed(tiny_folde
     alone = digests(folder)
 
     serve = [*MIPO, "serve", str(folder), "--port", "0", "--temperature", "0", "--max-tokens", "6"]
-    server = subprocess.Popen(serve, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    server = subprocess.Popen(serve, stdout=subprocess.PIPE, stderr=(tmp_path / "said").open("w"), text=True)
+
+    def said() -> str:
+        return (tmp_path / "said").read_text()
+
     try:
         line = server.stdout.readline()
-        assert line.startswith("r answers at http://127.0.0.1:"), line + server.stderr.read()
+        assert line.startswith("r answers at http://127.0.0.1:"), line + said()
         url = line.split()[3]
         client = OpenAI(base_url=url, api_key="none", max_retries=0, timeout=60)
 
@@ -85,7 +89,9 @@ def test_a_run_is_served_while_it_is_trained_anew_updated_and_removed(tiny_folde
         last = httpx.post(f"{url}/chat/completions", json=body, timeout=60)
         assert last.status_code == 409 and "removed" in last.json()["error"]["message"]
         server.send_signal(signal.SIGINT)
-        _, err = server.communicate(timeout=30)
-        assert server.returncode == 0 and "Traceback" not in err and "error:" not in err
+        assert server.wait(timeout=30) == 0 and "Traceback" not in said() and "error:" not in said()
+    except BaseException:
+        print(said())
+        raise
     finally:
         server.kill()
