@@ -368,7 +368,7 @@ def test_only_fresh_replaces_what_was_edited(command, tmp_path):
     assert "moved to profile.old-2.md" in command("profile", target, "--fresh")
     assert (folder / "profile.old.md").read_text() == "- My own words.\n"
     assert (folder / "profile.old-2.md").read_text() == "- My second thoughts.\n"
-    assert run.may_be_there("profile.old-2.md") and not run.may_be_there("profile.old-mine.md")
+    assert run.BESIDE.fullmatch("profile.old-2.md") and not run.BESIDE.fullmatch("profile.old-mine.md")
     other = command("profile", target, "--fresh", "--quiet", "--set", "seed=5", code=2)
     assert "made from another recipe (seed: 0 -> 5)" in other and (folder / "profile.md").read_text() == made_of_notes
 
