@@ -226,7 +226,7 @@ def measured(work: Work, parameters: int, recipe: Recipe) -> Times:
         config = model_config(recipe.model)
         if resolve(recipe.model, weights=False).suffix == ".gguf":
             config |= {"quantization": {"group_size": 32, "bits": 4}}
-        with suppress(KeyError, TypeError, ValueError, RuntimeError):  # of a base with odd parts, or without memory for the trial
+        with suppress(LookupError, TypeError, ValueError, RuntimeError):  # a base with odd parts, or no memory for the trial
             each = trial.seconds(config, recipe)
             return Times(work.sampled * each.sampled, work.scored * each.scored, work.trained * each.trained)
     return times(work, parameters, backend.sgemm_rate())

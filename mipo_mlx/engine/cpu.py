@@ -46,10 +46,11 @@ def swapped(model: nn.Module, gradient: bool = False) -> Iterator[None]:
         stack.enter_context(_set(nn, "gelu_approx", gelu_approx))
         # Models take parts from one another (SmolLM3 is made of Llama's): swiglu is swapped in the module of each part.
         names = {kind.__module__ for part in model.modules() for kind in type(part).__mro__}
-        official = activations.swiglu
-        for code in (sys.modules[name] for name in sorted(names)):
-            if getattr(code, "swiglu", None) is official:
-                stack.enter_context(_set(code, "swiglu", swiglu))
+        for name, ours in (("swiglu", swiglu), ("precise_swiglu", precise_swiglu)):
+            official = getattr(activations, name)
+            for code in (sys.modules[module] for module in sorted(names)):
+                if getattr(code, name, None) is official:
+                    stack.enter_context(_set(code, name, ours))
         yield
 
 
@@ -258,6 +259,12 @@ def _replacement(original: Callable[..., Any], forward: Callable[..., Any], back
 silu = _replacement(nn.silu, _silu, _silu_vjp)
 gelu_approx = _replacement(nn.gelu_approx, _gelu, _gelu_vjp)
 swiglu = _replacement(activations.swiglu, _swiglu, _swiglu_vjp)
+
+
+def precise_swiglu(h: mx.array, gate: mx.array, x: mx.array) -> mx.array:
+    """`swiglu` in float32, in the dtype of h. MLX compiles its own for any shape, and `silu` within it cannot be."""
+    return swiglu(gate.astype(mx.float32), x.astype(mx.float32)).astype(h.dtype)
+
 
 BLOCK = 128  # queries at a time
 HIDDEN = -1e30  # score of a key that a query does not see

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..files import replacing
-from ..gguf_format.names import by_model_type, gguf_rows
+from ..gguf_format.names import by_model_type, gguf_columns, gguf_rows, language
 from .card import Card
 from .gguf import head_size
 from .weights import Weights
@@ -22,13 +22,14 @@ def write_adapter(path: Path, weights: Weights, card: Card) -> list[Path]:
     """Write the LoRA factors in float32; returns [path]. Raises UserError for DoRA and for adapters on experts."""
     import gguf
 
-    architecture = by_model_type(weights.config["model_type"], "export.adapter")
+    config = language(weights.config)
+    architecture = by_model_type(config["model_type"], "export.adapter")
     modules = weights.adapters.modules
     if not modules:
         raise UserError("export.adapter: there are no adapters to export")
     if any(magnitude is not None for *_, magnitude in modules.values()):
         raise UserError(NO_DORA)
-    config = {**weights.config, "head_dim": head_size(weights.config)}
+    config = {**config, "head_dim": head_size(config)}
     logging.getLogger("gguf").setLevel(logging.ERROR)
     ranks = {b.shape[0] for _, b, _ in modules.values()}
     if len(ranks) != 1 or any(b.ndim != 2 for _, b, _ in modules.values()):
@@ -48,8 +49,8 @@ def write_adapter(path: Path, weights: Weights, card: Card) -> list[Path]:
             if name is None:
                 raise UserError(f"export.adapter: the adapters change {module}, for which GGUF has no place")
             down, up = np.array(a.T, np.float32), np.array(b.T, np.float32)
-            rows = gguf_rows(architecture, name, config)
-            writer.add_tensor(f"{name}.lora_a", np.ascontiguousarray(down))
+            rows, columns = (order(architecture, name, config) for order in (gguf_rows, gguf_columns))
+            writer.add_tensor(f"{name}.lora_a", np.ascontiguousarray(down if columns is None else down[:, columns]))
             writer.add_tensor(f"{name}.lora_b", np.ascontiguousarray(up if rows is None else up[rows]))
         writer.write_header_to_file()
         writer.write_kv_data_to_file()

@@ -14,7 +14,7 @@ from ..errors import UserError
 from ..files import read_json, sha256, write_text
 from ..gguf_format import tokenizer, types
 from ..gguf_format.file import GGUFFile
-from ..gguf_format.names import by_model_type
+from ..gguf_format.names import by_model_type, language
 from ..models import load
 from ..models.identity import check_adapters
 from ..models.prompts import window_of
@@ -110,7 +110,7 @@ def check(recipe: Recipe) -> None:
         system.with_default(tokens.chat_template, text, tokens)
     if load.resolve(recipe.model, weights=False).suffix == ".gguf":
         return  # what was read from a GGUF file can be written to one
-    config = load.model_config(recipe.model)
+    config = language(load.model_config(recipe.model))
     if export.adapter:
         by_model_type(config["model_type"], "export.adapter")
     if export.gguf:

@@ -119,11 +119,10 @@ def _write_weights(folder: Path, weights: Weights, form: Form, advance: Callable
 
 def describe(config: dict[str, Any], form: Form, groups: dict[str, int]) -> dict[str, Any]:
     """config.json of the fused model: the new quantisation, and rotary settings where both mlx-lm and transformers read them."""
-    theta, scaling = rope.settings(config)
     config = {k: v for k, v in config.items() if k not in (*CHANGED, *OF_THIS_MACHINE)}
-    config.update(rope_theta=theta, rope_scaling=scaling, torch_dtype=form.dtype)
-    if "rope_parameters" in config and "full_attention" not in config["rope_parameters"]:
-        config["rope_parameters"] = {**(scaling or {"rope_type": "default"}), "rope_theta": theta}
+    inner = config.get("text_config")
+    config = {**config, "text_config": _with_rope(inner)} if isinstance(inner, dict) else _with_rope(config)
+    config["torch_dtype"] = form.dtype
     if form.bits:
         common = max(sorted({g for g in groups.values() if g}), key=list(groups.values()).count)
         quantization: dict[str, Any] = {"group_size": common, "bits": form.bits, "mode": "affine"}
@@ -132,6 +131,14 @@ def describe(config: dict[str, Any], form: Form, groups: dict[str, int]) -> dict
                 quantization[name.removesuffix(".weight")] = {"group_size": group, "bits": form.bits, "mode": "affine"}
         config["quantization"] = config["quantization_config"] = quantization
     return config
+
+
+def _with_rope(config: dict[str, Any]) -> dict[str, Any]:
+    theta, scaling = rope.settings(config)
+    own = config.get("rope_parameters")
+    if isinstance(own, dict) and "full_attention" not in own:
+        config = {**config, "rope_parameters": {**own, **(scaling or {"rope_type": "default"}), "rope_theta": theta}}
+    return {**config, "rope_theta": theta, "rope_scaling": scaling}
 
 
 def _group(name: str, shape: tuple[int, ...]) -> int:

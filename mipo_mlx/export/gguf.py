@@ -15,7 +15,18 @@ import numpy as np
 from ..errors import UserError
 from ..files import disk_errors, sync
 from ..gguf_format import rope
-from ..gguf_format.names import Architecture, by_model_type, gguf_rows
+from ..gguf_format.names import (
+    CONVOLUTIONS,
+    INNER,
+    Architecture,
+    by_groups,
+    by_model_type,
+    gguf_columns,
+    gguf_rows,
+    gguf_values,
+    language,
+    whole_groups,
+)
 from ..gguf_format.names import hyperparameters as named
 from ..gguf_format.rounding import COUNTS, encode_on
 from ..gguf_format.tokenizer import KEEP_SPACE, PREFIX, strips_after_special
@@ -60,7 +71,7 @@ def write(
     """
     import gguf
 
-    config = weights.config
+    config = language(weights.config)
     architecture = by_model_type(config["model_type"], "export.gguf")
     planned = plan(weights, architecture, type_name)
     logging.getLogger("gguf").setLevel(logging.ERROR)
@@ -101,9 +112,12 @@ def hyperparameters(config: dict[str, Any], architecture: Architecture) -> dict[
 
     Raises UserError for a configuration that llama.cpp cannot express.
     """
+    if architecture.in_rope and not config.get("rope_parameters"):
+        raise UserError("export.gguf: the model's config.json has no rope_parameters, which this family needs")
     theta, scaling = rope.settings(config)
     heads, head_dim, prefix = config["num_attention_heads"], head_size(config), architecture.gguf
-    given = {name: value for name, value in rope.flattened(config).items() if value is not None}
+    inside = {name: value for name, value in (config.get("rope_parameters") or {}).items() if name in architecture.in_rope}
+    given = {name: value for name, value in {**rope.flattened(config), **inside}.items() if value is not None}
     values = {"num_key_value_heads": heads, **architecture.defaults, **given, "rope_theta": theta, "head_dim": head_dim}
     keys: dict[str, Any] = {}
     for key, (name, number) in named(architecture).items():
@@ -111,9 +125,12 @@ def hyperparameters(config: dict[str, Any], architecture: Architecture) -> dict[
             raise UserError(f"export.gguf: the model's config.json has no {name}, which a GGUF file must state")
         keys[f"{prefix}.{key}"] = number(values[name])
     for name, value in architecture.always(values).items():
-        if name in config and config[name] != value:
-            raise UserError(f"export.gguf: {name} is {config[name]!r} here, and {value!r} in llama.cpp's {prefix}")
-    keys[f"{prefix}.rope.dimension_count"] = rope.rotated(config, head_dim)
+        if values.get(name, value) != value:
+            raise UserError(f"export.gguf: {name} is {values[name]!r} here, and {value!r} in llama.cpp's {prefix}")
+    keys[f"{prefix}.rope.dimension_count"] = rope.rotated(values, head_dim)
+    if "mrope_section" in values:  # linear attention
+        keys[f"{prefix}.rope.dimension_sections"] = [*values["mrope_section"], 0]
+        keys[f"{prefix}.ssm.inner_size"] = int(values["linear_num_value_heads"] * values["linear_value_head_dim"])
     keys[f"{prefix}.vocab_size"] = int(config["vocab_size"])
     if head_dim * heads != config["hidden_size"]:
         keys[f"{prefix}.attention.key_length"] = keys[f"{prefix}.attention.value_length"] = head_dim
@@ -124,6 +141,8 @@ def hyperparameters(config: dict[str, Any], architecture: Architecture) -> dict[
     elif kind == "longrope" and prefix == "phi3":
         keys[f"{prefix}.rope.scaling.type"] = "longrope"
         keys[f"{prefix}.rope.scaling.attn_factor"] = rope.longrope_factor(values)
+    elif kind and kind == architecture.fixed.get("rope_type"):
+        keys[f"{prefix}.rope.scaling.type"] = kind
     elif kind not in (None, "llama3"):
         raise UserError(f"export.gguf: rotary scaling {kind!r} of a {prefix} is not supported; expected none, linear or llama3")
     return keys
@@ -135,9 +154,9 @@ def head_size(config: dict[str, Any]) -> int:
 
 def plan(weights: Weights, architecture: Architecture, type_name: str) -> dict[str, Planned]:
     """Parameter name -> the tensor that it becomes. Raises UserError for a parameter that GGUF has no place for."""
-    config = weights.config
+    config = language(weights.config)
     heads = config["num_attention_heads"]
-    tied = "lm_head.weight" not in weights.stored
+    tied = not {"lm_head.weight", f"{INNER}lm_head.weight"} & set(weights.stored)
     mix = Mix(
         type_name, config["num_hidden_layers"], tied, heads // (config.get("num_key_value_heads") or heads),
         config.get("num_experts") or 0,
@@ -153,14 +172,14 @@ def plan(weights: Weights, architecture: Architecture, type_name: str) -> dict[s
                 # llama.cpp's fallback for such rows is Q5_0, which misses the base's own levels. Q5_1 holds them exactly.
                 # SmolLM2 as q4_k_m: 0.015 nats a token from the adapter model; 0.069 with llama.cpp's own quantize.
                 kind = "Q5_1"
-        elif len(shape) == 1:
+        elif len(shape) == 1 or name.endswith(CONVOLUTIONS):
             kind = "F32"
         elif weights.changed(parameter):
             kind = stored if stored in WRITABLE or _writable(stored) else "Q8_0"
         else:
             kind = stored
-        exact = type_name == "keep" and (len(shape) > 1 or name.endswith("_norm.weight"))
-        planned[parameter] = Planned(name, shape, kind, exact)
+        exact = type_name == "keep" and (len(shape) > 1 or name.endswith(("_norm.weight", ".ssm_a")))
+        planned[parameter] = Planned(name, shape[:2] if name.endswith(CONVOLUTIONS) else shape, kind, exact)
     return planned
 
 
@@ -237,13 +256,25 @@ def _announce(writer: Any, tensor: Planned) -> None:
 
 
 def _bytes(weights: Weights, piece: Piece, tensor: Planned, architecture: Architecture) -> np.ndarray:
-    data = piece.exact() if tensor.exact and tensor.type == piece.stored and not weights.changed(piece.name) else None
+    config = language(weights.config)
+    config = {**config, "head_dim": head_size(config)}
+    rows, columns = (order(architecture, tensor.name, config) for order in (gguf_rows, gguf_columns))
+    groups = whole_groups(columns)
+    packed = columns is None or groups is not None  # what is packed keeps its bytes or levels
+    same = tensor.exact and tensor.type == piece.stored and not weights.changed(piece.name)
+    data = piece.exact() if same and (packed or piece.filed) else None
+    if data is not None and piece.filed:
+        return np.ascontiguousarray(data)
     if data is None:
-        values = np.asarray(weights.fused(piece)) + np.float32(architecture.shift(tensor.name))
-        levels = piece.levels() if tensor.type in COUNTS else None
+        values = gguf_values(architecture, tensor.name, np.asarray(weights.fused(piece)))
+        values = values if columns is None else values[:, columns]
+        levels = piece.levels() if tensor.type in COUNTS and packed else None
+        if levels and groups is not None:
+            levels = replace(levels, scale=by_groups(levels.scale, groups), bias=by_groups(levels.bias, groups))
         data = encode_on(levels, values, tensor.type, tensor.name) if levels else None
         data = encode(values, tensor.type) if data is None else data
-    rows = gguf_rows(architecture, tensor.name, {**weights.config, "head_dim": head_size(weights.config)})
+    elif groups is not None:
+        data = by_groups(data, groups)
     return np.ascontiguousarray(data if rows is None else data[rows])
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import UserError, first_line
 from ..gguf_format.blocks import PACKED_BITS, dequantise, triple
 from ..gguf_format.file import GGUFFile, Tensor
-from ..gguf_format.names import Architecture, by_gguf, mlx_rows
+from ..gguf_format.names import Architecture, by_gguf, by_groups, mlx_columns, mlx_rows, mlx_shape, mlx_values, whole_groups
 from ..gguf_format.rounding import Levels, of_affine, pack
 
 
@@ -74,6 +74,7 @@ class Piece:
     values: Callable[[], mx.array]  # float32, the parameter's shape
     exact: Callable[[], np.ndarray | None]  # its bytes in the type `stored`, (..., bytes a row); None where they are not exact
     levels: Callable[[], Levels | None] = lambda: None  # those of a four-bit or five-bit base
+    filed: bool = False  # rows and columns of `exact` are in a GGUF file's order
 
 
 class FolderBase:
@@ -133,35 +134,39 @@ class GGUFBase:
         self.architecture: Architecture = by_gguf(self.file.get("general.architecture", str, "?"), str(path))
         named = {self.architecture.to_mlx(t.name): t for t in self.file.tensors.values()}
         self.tensors: dict[str, Tensor] = {name: named[name] for name in sorted(filter(None, named), key=_natural)}
-        self.stored = {name: (tensor.shape, tensor.type_name) for name, tensor in self.tensors.items()}
+        self.stored = {name: (mlx_shape(tensor.name, tensor.shape), tensor.type_name) for name, tensor in self.tensors.items()}
 
     def __iter__(self) -> Iterator[Piece]:
         return (self._piece(name, tensor) for name, tensor in self.tensors.items())
 
     def _piece(self, name: str, tensor: Tensor) -> Piece:
-        rows = mlx_rows(self.architecture, tensor.name, self.config)
+        rows, columns = (order(self.architecture, tensor.name, self.config) for order in (mlx_rows, mlx_columns))
+        groups = whole_groups(columns)
 
         def values() -> mx.array:
             if tensor.type in PACKED_BITS and len(tensor.shape) > 1:
                 bits = PACKED_BITS[tensor.type]
                 array = mx.dequantize(*map(mx.array, triple(self.file, tensor)), group_size=32, bits=bits)
             else:
-                array = mx.array(dequantise(self.file, tensor)).astype(mx.float32) - self.architecture.shift(tensor.name)
-            return array if rows is None else array[mx.array(rows)]
+                array = mx.array(mlx_values(self.architecture, tensor.name, dequantise(self.file, tensor))).astype(mx.float32)
+            array = array if rows is None else array[mx.array(rows)]
+            return array if columns is None else array[:, mx.array(columns)]
 
         def exact() -> np.ndarray:
-            raw = self.file.bytes(tensor).reshape(*tensor.shape[:-1], -1)
-            return raw if rows is None else raw[rows]
+            return self.file.bytes(tensor).reshape(*tensor.shape[:-1], -1)
 
         def levels() -> Levels | None:
-            if tensor.type_name not in ("Q4_0", "Q4_1", "Q5_0", "Q5_1") or len(tensor.shape) < 2:
+            known = tensor.type_name in ("Q4_0", "Q4_1", "Q5_0", "Q5_1") and len(tensor.shape) > 1
+            if not known or (columns is not None and groups is None):
                 return None
             _, scales, biases = triple(self.file, tensor)
             if rows is not None:
                 scales, biases = scales[rows], biases[rows]
+            if groups is not None:
+                scales, biases = by_groups(scales, groups), by_groups(biases, groups)
             return Levels(scales, biases, PACKED_BITS[tensor.type])
 
-        return Piece(name, tensor.shape, tensor.type_name, values, exact, levels)
+        return Piece(name, mlx_shape(tensor.name, tensor.shape), tensor.type_name, values, exact, levels, filed=True)
 
 
 class Weights:

@@ -48,7 +48,21 @@ EXPERTS = {
     "mlp.switch_mlp.up_proj": "ffn_up_exps",
     "mlp.switch_mlp.down_proj": "ffn_down_exps",
 }
+QWEN35 = {
+    **{k: v for k, v in LAYER.items() if k != "post_attention_layernorm"},
+    **QK_NORM,
+    "post_attention_layernorm": "post_attention_norm",
+    "linear_attn.in_proj_qkv": "attn_qkv",
+    "linear_attn.in_proj_z": "attn_gate",
+    "linear_attn.in_proj_a": "ssm_alpha",
+    "linear_attn.in_proj_b": "ssm_beta",
+    "linear_attn.conv1d": "ssm_conv1d",
+    "linear_attn.norm": "ssm_norm",
+    "linear_attn.out_proj": "ssm_out",
+}
+CONVOLUTIONS = ("ssm_conv1d.weight",)  # (channels, width) and float32 in GGUF, (channels, width, 1) in MLX
 TOP = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+INNER = "language_model."  # before the names of a language model that stands in a model of several modalities
 
 # GGUF key after the architecture's name: Hugging Face key, type
 HYPERPARAMETERS = {
@@ -80,16 +94,21 @@ class Architecture:
     norm_shift: float = 0.0  # GGUF stores w + shift: Gemma multiplies with 1 + w, llama.cpp with the file's number
     gelu: bool = False
     wide_layers: int = 0  # see attention_scalar
+    bare: dict[str, str] = field(default_factory=dict)  # parameters of a layer that are no module's weight or bias
+    prefix: str = ""  # INNER where mlx-lm has this model in such a place also when it stands alone
+    in_rope: tuple[str, ...] = ()  # what mlx-lm reads in `rope_parameters` alone, beside rope_theta
 
     def to_gguf(self, parameter: str) -> str | None:
         """'model.layers.3.mlp.up_proj.weight' -> 'blk.3.ffn_up.weight'; None for a name that the family does not have."""
-        module, _, kind = parameter.rpartition(".")
+        module, _, kind = parameter.removeprefix(INNER).rpartition(".")
         if module in self.top:
             return f"{self.top[module]}.{kind}"
-        parts = module.split(".", 3)
-        if len(parts) == 4 and parts[:2] == ["model", "layers"] and parts[3] in self.layer:
-            return f"blk.{parts[2]}.{self.layer[parts[3]]}.{kind}"
-        return None
+        parts = f"{module}.{kind}".split(".", 3)
+        if len(parts) < 4 or parts[:2] != ["model", "layers"]:
+            return None
+        inside = self.layer.get(parts[3].rpartition(".")[0])
+        place = f"{inside}.{kind}" if inside else self.bare.get(parts[3])
+        return place and f"blk.{parts[2]}.{place}"
 
     def shift(self, tensor: str) -> float:
         """The number that GGUF adds to this tensor's values."""
@@ -103,10 +122,12 @@ class Architecture:
 
     def always(self, config: dict[str, Any]) -> dict[str, Any]:
         """What llama.cpp computes whatever the file says, in config.json's words."""
-        return {**self.fixed, **self.rotated_layers(config), "query_pre_attn_scalar": self.attention_scalar(config)}
+        return {**self.fixed, **self.derived(config), "query_pre_attn_scalar": self.attention_scalar(config)}
 
-    def rotated_layers(self, config: dict[str, Any]) -> dict[str, Any]:
-        """SmolLM3's list of layers: 1 where queries and keys are rotated, 0 in each fourth layer. {} for other families."""
+    def derived(self, config: dict[str, Any]) -> dict[str, Any]:
+        """SmolLM3's list of layers: 1 where queries and keys are rotated, 0 in each fourth layer. Qwen3.5's size of values."""
+        if "linear_key_head_dim" in config:
+            return {"linear_value_head_dim": config["linear_key_head_dim"]}
         interval = self.fixed.get("no_rope_layer_interval")
         layers = range(1, config["num_hidden_layers"] + 1)
         return {"no_rope_layers": [int(layer % interval > 0) for layer in layers]} if interval else {}
@@ -116,12 +137,12 @@ class Architecture:
         name, _, kind = tensor.rpartition(".")
         for module, short in self.top.items():
             if short == name:
-                return f"{module}.{kind}"
-        parts = name.split(".", 2)
+                return f"{self.prefix}{module}.{kind}"
+        parts = tensor.split(".", 2)
         if len(parts) == 3 and parts[0] == "blk" and parts[1].isdecimal():
-            for module, short in self.layer.items():
-                if short == parts[2]:
-                    return f"model.layers.{int(parts[1])}.{module}.{kind}"
+            places = {f"{short}.{kind}": f"{module}.{kind}" for module, short in self.layer.items()}
+            inside = {**places, **{short: module for module, short in self.bare.items()}}.get(parts[2])
+            return inside and f"{self.prefix}model.layers.{int(parts[1])}.{inside}"
         return None
 
 
@@ -170,12 +191,45 @@ ARCHITECTURES = (
         extra={"rope.scaling.original_context_length": ("original_max_position_embeddings", int)},
         defaults={"original_max_position_embeddings": 4096},
     ),
+    Architecture(
+        "mistral3", ("ministral3",), "Ministral3ForCausalLM", permuted=True,
+        extra={
+            "rope.scaling.factor": ("factor", float), "rope.scaling.yarn_log_multiplier": ("mscale_all_dim", float),
+            "rope.scaling.original_context_length": ("original_max_position_embeddings", int),
+            "rope.scaling.yarn_beta_fast": ("beta_fast", float), "rope.scaling.yarn_beta_slow": ("beta_slow", float),
+            "attention.temperature_scale": ("llama_4_scaling_beta", float),  # queries grow with the position
+        },
+        fixed={"rope_type": "yarn", "mscale": 1.0, "sliding_window": None},
+        defaults={"beta_fast": 32.0, "beta_slow": 1.0, "mscale_all_dim": 1.0},
+        in_rope=(
+            "rope_type", "factor", "original_max_position_embeddings", "beta_fast", "beta_slow", "mscale", "mscale_all_dim",
+            "llama_4_scaling_beta",
+        ),
+    ),
+    Architecture(
+        "qwen35", ("qwen3_5", "qwen3_5_text"), "Qwen3_5ForCausalLM", layer=QWEN35, prefix=INNER,
+        bare={"linear_attn.A_log": "ssm_a", "linear_attn.dt_bias": "ssm_dt.bias"},
+        extra={
+            "ssm.conv_kernel": ("linear_conv_kernel_dim", int), "ssm.state_size": ("linear_key_head_dim", int),
+            "ssm.group_count": ("linear_num_key_heads", int), "ssm.time_step_rank": ("linear_num_value_heads", int),
+            "full_attention_interval": ("full_attention_interval", int),
+        },
+        fixed={"rope_type": "default"},
+        defaults={"full_attention_interval": 4, "partial_rotary_factor": 0.25, "mrope_section": [11, 11, 10]},
+        in_rope=("rope_type", "partial_rotary_factor", "mrope_section"),
+    ),
 )  # fmt: skip
 
 
 def hyperparameters(architecture: Architecture) -> dict[str, tuple[str, type]]:
     """GGUF key after the architecture's name: (Hugging Face key, type)."""
     return {**HYPERPARAMETERS, **architecture.extra}
+
+
+def language(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of the language model alone: a model of several modalities keeps it within its own."""
+    inner = config.get("text_config")
+    return {"model_type": config["model_type"], **inner} if isinstance(inner, dict) else config
 
 
 def by_gguf(name: str, where: str) -> Architecture:
@@ -198,24 +252,83 @@ def _find(name: str, where: str, table: dict[str, Architecture]) -> Architecture
 def mlx_rows(architecture: Architecture, tensor: str, config: dict[str, Any]) -> np.ndarray | None:
     """For each MLX row of a GGUF tensor, its row in the file; None where the order is the same.
 
-    llama.cpp stores each head of Llama's q and k with the two halves of a rotary pair side by side.
+    llama.cpp stores each head of Llama's q and k with the two halves of a rotary pair side by side. Of Qwen3.5's value heads it
+    stores the first of each key head, then the second ones.
     """
-    heads = _permuted_heads(architecture, tensor, config)
-    return None if heads is None else _rows(heads, config, (config["head_dim"] // 2, 2))
+    return None if _of_columns(tensor) else _order(architecture, tensor, config, back=True)
 
 
 def gguf_rows(architecture: Architecture, tensor: str, config: dict[str, Any]) -> np.ndarray | None:
     """For each row of a GGUF tensor, its row in MLX: the inverse of `mlx_rows`."""
-    heads = _permuted_heads(architecture, tensor, config)
-    return None if heads is None else _rows(heads, config, (2, config["head_dim"] // 2))
+    return None if _of_columns(tensor) else _order(architecture, tensor, config)
 
 
-def _rows(heads: int, config: dict[str, Any], split: tuple[int, int]) -> np.ndarray:
-    return np.arange(heads * config["head_dim"]).reshape(heads, *split).swapaxes(1, 2).ravel()
+def mlx_columns(architecture: Architecture, tensor: str, config: dict[str, Any]) -> np.ndarray | None:
+    """As `mlx_rows`, of the columns: the output of Qwen3.5's linear attention takes its heads as they come."""
+    return _order(architecture, tensor, config, back=True) if _of_columns(tensor) else None
 
 
-def _permuted_heads(architecture: Architecture, tensor: str, config: dict[str, Any]) -> int | None:
-    if not architecture.permuted:
+def gguf_columns(architecture: Architecture, tensor: str, config: dict[str, Any]) -> np.ndarray | None:
+    """As `gguf_rows`, of the columns."""
+    return _order(architecture, tensor, config) if _of_columns(tensor) else None
+
+
+def whole_groups(columns: np.ndarray | None) -> np.ndarray | None:
+    """The order of groups of 32 columns, where only whole groups move; else None."""
+    if columns is None or len(columns) % 32 or (np.diff(columns.reshape(-1, 32)) != 1).any() or (columns[::32] % 32).any():
         return None
-    name = tensor.split(".")[-2]
-    return {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}.get(name)
+    return columns[::32] // 32
+
+
+def by_groups(array: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """A (rows, ...) array with its groups of 32 columns in that order, also where these are packed or have one scale."""
+    return array.reshape(len(array), len(groups), -1)[:, groups].reshape(len(array), -1)
+
+
+def gguf_values(architecture: Architecture, tensor: str, values: np.ndarray) -> np.ndarray:
+    """MLX's values as the file holds them: Gemma's norms, the decay of linear attention, and convolutions differ."""
+    if tensor.endswith(".ssm_a"):
+        return -np.exp(values)
+    return values[..., 0] if tensor.endswith(CONVOLUTIONS) else values + np.float32(architecture.shift(tensor))
+
+
+def mlx_values(architecture: Architecture, tensor: str, values: np.ndarray) -> np.ndarray:
+    """The inverse of `gguf_values`; of the values' own dtype where nothing is to be changed."""
+    if tensor.endswith(".ssm_a"):
+        return np.log(-values.astype(np.float32))
+    shift = architecture.shift(tensor)
+    values = values.astype(np.float32) - np.float32(shift) if shift else values
+    return values.reshape(mlx_shape(tensor, values.shape))
+
+
+def mlx_shape(tensor: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that a GGUF tensor has in MLX."""
+    return (*shape, 1) if tensor.endswith(CONVOLUTIONS) else shape
+
+
+def _of_columns(tensor: str) -> bool:
+    return tensor.endswith(".ssm_out.weight")
+
+
+def _order(architecture: Architecture, tensor: str, config: dict[str, Any], back: bool = False) -> np.ndarray | None:
+    """GGUF's order of rows or columns by MLX's numbers; `back`: MLX's by GGUF's. None where both are the same."""
+    moved = _moved(architecture, tensor, config)
+    if moved is None:
+        return None
+    first, (many, a, b, size) = moved
+    shape = (many, b, a, size) if back else (many, a, b, size)
+    return np.concatenate([np.arange(first), first + np.arange(many * a * b * size).reshape(shape).swapaxes(1, 2).ravel()])
+
+
+def _moved(architecture: Architecture, tensor: str, config: dict[str, Any]) -> tuple[int, tuple[int, int, int, int]] | None:
+    """(how many rows stay, the others' axes in MLX): GGUF swaps the two axes in the middle."""
+    name = (*tensor.split("."), "", "")[2]
+    if architecture.permuted and name in ("attn_q", "attn_k"):
+        heads = config["num_attention_heads" if name == "attn_q" else "num_key_value_heads"]
+        return 0, (heads, 2, config["head_dim"] // 2, 1)
+    keys, values = config.get("linear_num_key_heads", 0), config.get("linear_num_value_heads", 0)
+    if keys == values or name not in ("attn_qkv", "attn_gate", "ssm_conv1d", "ssm_out", "ssm_alpha", "ssm_beta", "ssm_a", "ssm_dt"):
+        return None
+    size = config["linear_key_head_dim"]
+    before = 2 * keys * size if name in ("attn_qkv", "ssm_conv1d") else 0
+    return before, (1, keys, values // keys, 1 if name in ("ssm_alpha", "ssm_beta", "ssm_a", "ssm_dt") else size)

@@ -15,6 +15,10 @@ LETTERS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
 REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 QWEN2 = LETTERS + r"\p{N}" + REST
 LLAMA3 = LETTERS + r"\p{N}{1,3}" + REST
+UPPER, LOWER = r"\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}", r"\p{Ll}\p{Lm}\p{Lo}\p{M}"
+WORD = r"[^\r\n\p{L}\p{N}]?"  # what may stand before a word
+QWEN35 = QWEN2.replace(r"\p{L}+|", r"[\p{L}\p{M}]+|").replace(r"^\s\p{L}", r"^\s\p{L}\p{M}")
+TEKKEN = rf"{WORD}[{UPPER}]*[{LOWER}]+|{WORD}[{UPPER}]+[{LOWER}]*|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
 def _byte_level(use_regex: bool) -> dict[str, Any]:
@@ -47,11 +51,13 @@ BY_NAME = {
     "gpt-2": GPT2,
     "olmo": GPT2,
     "qwen2": PreTokenizer(_split(QWEN2), nfc=True),
+    "qwen35": PreTokenizer(_split(QWEN35), nfc=True),
     "stablelm2": PreTokenizer(_split(QWEN2), nfc=True),
     "deepseek-r1-qwen": PreTokenizer(_split(QWEN2), nfc=True),
     "llama-bpe": PreTokenizer(_split(LLAMA3), whole=True, adds_bos=True),
     "dbrx": PreTokenizer(_split(LLAMA3)),
     "smaug-bpe": PreTokenizer(_split(LLAMA3)),
+    "tekken": PreTokenizer(_split(TEKKEN), whole=True, adds_bos=True),
 }
 
 
@@ -93,6 +99,7 @@ NAMES = {
     "3ce83efda5659b07b1ad37ca97ca5797ea4285d9b9ab0dc679e4a720c9da7454": "gpt-2",
     "e636dc30a262dcc0d8c323492e32ae2b70728f4df7dfe9737d9f920a282b8aea": "qwen2",
     "d4540891389ea895b53b399da6ac824becc30f2fba0e9ddbb98f92e55ca0e97c": "qwen2",  # Qwen3 Embedding
+    "d30d75d9059f1aa2c19359de71047b3ae408c70875e8a3ccf8c5fba56c9d8af4": "qwen35",
     "b3f499bb4255f8ca19fccd664443283318f2fd2414d5e0b040fbdd0cc195d6c5": "deepseek-r1-qwen",
     "b0a6b1c0bd5998ebd9df08611efde34a4ff03faed45ae09c43e6b31ebd4b94cf": "a.x-4.0",
     "862f827721df956049dff5ca81a57f29e575280bc622e290d3bf4e35eca29015": "f2llmv2",

@@ -86,7 +86,7 @@ def rope_scaling(file: GGUFFile, prefix: str, config: dict[str, Any]) -> dict[st
     if "rope_factors_long.weight" in file.tensors:
         return _longrope(file, prefix, config)
     kind = file.get(f"{prefix}.rope.scaling.type", str, "none")
-    if kind == "none":
+    if kind == "none" or kind == config.get("rope_type"):  # a family's own kind has keys of its own
         return None
     if kind != "linear":
         raise UserError(

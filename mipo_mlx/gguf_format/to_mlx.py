@@ -12,14 +12,16 @@ import mlx.nn as nn
 import numpy as np
 
 from .. import backend
+from ..errors import UserError
 from .blocks import PACKED_BITS, dequantise, triple
 from .file import GGUFFile
-from .names import Architecture, by_gguf, hyperparameters, mlx_rows
+from .names import Architecture, by_gguf, by_groups, hyperparameters, mlx_columns, mlx_rows, mlx_shape, mlx_values, whole_groups
 from .rope import rope_scaling
 from .tokenizer import eos_ids, load_tokenizer
 
 GROUP = 32
 SIXTEEN_BITS = {1: mx.float16, 30: mx.bfloat16}  # ggml type ids
+SIZES = ("hidden", "intermediate", "moe_", "num_", "max_", "linear_", "full_")  # how the names of a config's counts begin
 TABLES = ("token_embd.weight", "output.weight")
 
 
@@ -78,10 +80,16 @@ def read_config(file: GGUFFile, architecture: Architecture) -> dict[str, Any]:
         raise file.refuse(f"{prefix}.rope.dimension_count is {rotated}, and a head has {config['head_dim']} elements")
     if rotated != config["head_dim"]:
         config["partial_rotary_factor"] = rotated / config["head_dim"]
-    config |= architecture.rotated_layers(config)
+    config |= architecture.derived(config)
     if architecture.gelu:
         config["query_pre_attn_scalar"] = architecture.attention_scalar(config)
     config["rope_scaling"] = rope_scaling(file, prefix, config)
+    sections = file.get(f"{prefix}.rope.dimension_sections", list)
+    if "mrope_section" in config and sections:
+        config["mrope_section"] = sections[:3]
+    if architecture.in_rope:
+        inside = {name: config.pop(name) for name in architecture.in_rope if name in config}
+        config["rope_parameters"] = {**inside, "rope_theta": config["rope_theta"]}
     if architecture.permuted:
         config["mlp_bias"] = "blk.0.ffn_up.bias" in file.tensors
     _check_family(file, architecture)
@@ -99,6 +107,8 @@ def _check_family(file: GGUFFile, architecture: Architecture) -> None:
     if pattern and given != pattern:
         raise file.refuse(f"its attention.sliding_window_pattern is {given}, expected {pattern}")
     cap = f"{architecture.gguf}.final_logit_softcapping"
+    if file.get(f"{architecture.gguf}.nextn_predict_layers", int, 0):
+        raise UserError(f"{file.path}: it has a layer that predicts further tokens; take the model's Hub or MLX folder instead")
     if "final_logit_softcapping" in architecture.fixed and file.get(cap, (int, float), 0.0):
         raise file.refuse(f"{cap} is set, which mlx-lm does not compute in this architecture")
 
@@ -112,12 +122,14 @@ def _check_sizes(file: GGUFFile, config: dict[str, Any], head_dim: int) -> None:
     """Raise UserError unless every layer and width has its tensors, before a model of that size is built."""
     heads, shared, hidden = config["num_attention_heads"], config["num_key_value_heads"], config["hidden_size"]
     for name, value in config.items():
-        if type(value) is int and name.startswith(("hidden", "intermediate", "moe_", "num_", "max_")) and not 1 <= value <= 1 << 24:
+        if type(value) is int and name.startswith(SIZES) and not 1 <= value <= 1 << 24:
             raise file.refuse(f"its {name} is {value}")
     layers = config["num_hidden_layers"]
     fused = "blk.0.attn_qkv.weight" in file.tensors
     first = "attn_qkv" if fused else "attn_q"
-    if not 1 <= layers <= len(file.tensors) or any(f"blk.{i}.{first}.weight" not in file.tensors for i in range(layers)):
+    kinds = ("attn_qkv", "attn_q") if "linear_num_key_heads" in config else (first,)
+    there = lambda i: any(f"blk.{i}.{kind}.weight" in file.tensors for kind in kinds)  # noqa: E731
+    if not 1 <= layers <= len(file.tensors) or not all(map(there, range(layers))):
         raise file.refuse(f"it claims {layers} layers, and not all are there")
     if heads % shared or head_dim < 2 or head_dim % 2:
         raise file.refuse(f"{heads} attention heads, {shared} key-value heads and a head size of {head_dim} do not fit together")
@@ -125,6 +137,11 @@ def _check_sizes(file: GGUFFile, config: dict[str, Any], head_dim: int) -> None:
         "token_embd.weight": (None, hidden),
         f"blk.0.{first}.weight": ((heads + 2 * shared if fused else heads) * head_dim, hidden),
     }
+    if "linear_num_key_heads" in config:
+        keys, values = config["linear_num_key_heads"], config["linear_num_value_heads"]
+        if values % keys:
+            raise file.refuse(f"{values} value heads and {keys} key heads do not fit together")
+        sides["blk.0.attn_qkv.weight"] = ((2 * keys + values) * config["linear_key_head_dim"], hidden)
     if "num_experts" in config:
         sides["blk.0.ffn_down_exps.weight"] = (config["num_experts"], hidden, config["moe_intermediate_size"])
     else:
@@ -158,21 +175,22 @@ def build(file: GGUFFile, architecture: Architecture, config: dict[str, Any]) ->
         name = architecture.to_mlx(tensor.name)
         if name is None or name not in expected:
             raise file.refuse(f"tensor {tensor.name[:64]!r} has no place in a {config['model_type']} model of this size")
-        if tensor.shape != tuple(expected[name]):
+        if mlx_shape(tensor.name, tensor.shape) != tuple(expected[name]):
             raise file.refuse(f"tensor {tensor.name} has the shape {list(tensor.shape)}, expected {list(expected[name])}")
-        rows = mlx_rows(architecture, tensor.name, config)
-        if tensor.type in PACKED_BITS and len(tensor.shape) > 1:
+        rows, columns = (order(architecture, tensor.name, config) for order in (mlx_rows, mlx_columns))
+        groups = whole_groups(columns)
+        if tensor.type in PACKED_BITS and len(tensor.shape) > 1 and (columns is None or groups is not None):
             module = name.removesuffix(".weight")
             packed[module] = PACKED_BITS[tensor.type]
             for part, array in zip(("weight", "scales", "biases"), triple(file, tensor), strict=True):
+                array = array if groups is None else by_groups(array, groups)
                 array = mx.array(array if rows is None else array[rows])
                 weights[f"{module}.{part}"] = array if part == "weight" else array.astype(dtype)
         else:
-            array = dequantise(file, tensor)
-            array = mx.array(array if rows is None else array[rows])
-            shift = architecture.shift(tensor.name)
+            array = mlx_values(architecture, tensor.name, dequantise(file, tensor))
+            array = array if columns is None else array[:, columns]
             kind = kept.get(tensor.type, dtype) if tensor.name in TABLES else dtype
-            weights[name] = (array.astype(mx.float32) - shift if shift else array).astype(kind)
+            weights[name] = mx.array(array if rows is None else array[rows]).astype(kind)
     missing = [name for name in expected if name not in weights and name.removesuffix(".weight") not in packed]
     if missing:
         raise file.refuse(f"the tensor {architecture.to_gguf(missing[0])} is missing")

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import UserError
 from .blocks import wide
+from .names import CONVOLUTIONS
 
 FILE_TYPES = {  # general.file_type
     "f32": 0, "f16": 1, "bf16": 32, "q8_0": 7, "q4_0": 2, "q4_1": 3, "q5_0": 8, "q5_1": 9,
@@ -61,7 +62,7 @@ class Mix:
 
 def choose(mix: Mix, name: str, shape: tuple[int, ...]) -> str:
     """The ggml type (F32, Q8_0, Q4_K, ...) of one tensor, as llama.cpp's converter and quantize tool choose it."""
-    if len(shape) == 1 or name.endswith("_norm.weight") or name.endswith("ffn_gate_inp.weight"):
+    if len(shape) == 1 or name.endswith("_norm.weight") or name.endswith(("ffn_gate_inp.weight", *CONVOLUTIONS)):
         return "F32"
     if mix.type in ("f32", "f16", "bf16"):
         return mix.type.upper()

@@ -13,6 +13,7 @@ AGAIN = "download the model again"
 # Values of quant_method that mlx-lm keeps as they are. It repacks the others when it loads them, and their files stay unreadable
 # to the export.
 KEPT = ("mxfp4", "mxfp8", "fp8")
+AS_NUMBERS = ("ministral3",)  # mlx-lm takes the bytes of these models' fp8 for whole numbers, and computes with them
 
 
 def check(folder: Path, config: dict[str, Any]) -> None:
@@ -37,7 +38,8 @@ def check_quantization(folder: Path, config: dict[str, Any]) -> None:
     given = next((place["quantization_config"] for place in places if place.get("quantization_config")), None)
     beside = folder / "hf_quant_config.json"  # where NVIDIA's ModelOpt says it
     method = "modelopt" if given is None and beside.exists() else (given or {}).get("quant_method", "an unknown method")
-    if (given is not None or beside.exists()) and str(method).lower() not in KEPT:
+    kept = [known for known in KEPT if known != "fp8" or not any(place.get("model_type") in AS_NUMBERS for place in places)]
+    if (given is not None or beside.exists()) and str(method).lower() not in kept:
         raise UserError(
             f"{folder / 'config.json'}: the weights are quantised by {str(method).upper()}, and such a model cannot be exported "
             "after the training; take an MLX 4-bit version of it (mlx-community has most), or its 16-bit weights"

@@ -74,6 +74,27 @@ MODELS = {  # name: (config, pre-tokenizer)
         ),
         "spm-bare",
     ),
+    "ministral3": (  # the scale of queries changes within the tests' prompt
+        tiny_config(
+            "ministral3", rope_theta=1000000.0, sliding_window=None,
+            rope_parameters={
+                "rope_type": "yarn", "rope_theta": 1000000.0, "factor": 4.0, "original_max_position_embeddings": 8,
+                "beta_fast": 4.0, "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.5,
+            },
+        ),
+        "tekken",
+    ),
+    "qwen3.5": (  # two value heads a key head, and linear attention in two layers of three
+        tiny_config(
+            "qwen3_5", head_dim=20, num_hidden_layers=4, full_attention_interval=3, linear_num_value_heads=4,
+            linear_num_key_heads=2, linear_key_head_dim=32, linear_value_head_dim=32, linear_conv_kernel_dim=4,
+            rope_theta=1000000.0, tie_word_embeddings=False,
+            rope_parameters={
+                "rope_type": "default", "rope_theta": 1000000.0, "partial_rotary_factor": 0.5, "mrope_section": [2, 2, 1],
+            },
+        ),
+        "qwen35",
+    ),
     "phi3": (tiny_config("phi3", tie_word_embeddings=False), "spm-strips"),
     "phi3-longrope": (
         tiny_config(

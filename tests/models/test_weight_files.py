@@ -132,6 +132,14 @@ def test_what_mlx_quantised_is_taken(folder):
         weight_files.check_quantization(folder, {"quantization_config": {"quant_method": method}})
 
 
+def test_fp8_that_mlx_lm_would_take_for_whole_numbers_is_refused(folder):
+    """As Ministral 3's own weights on the Hub are: their bytes would be multiplied as they are."""
+    config = {"model_type": "mistral3", "quantization_config": {"quant_method": "fp8"}, "text_config": {"model_type": "ministral3"}}
+    with pytest.raises(UserError, match="quantised by FP8, and such a model cannot be exported .* or its 16-bit weights"):
+        weight_files.check_quantization(folder, config)
+    weight_files.check_quantization(folder, {**config, "text_config": {"model_type": "mistral"}})
+
+
 def test_weights_of_an_unreadable_kind_end_before_any_work(folder):
     """fp8 with scales of its own, which this architecture does not read."""
     quantised(folder, quantization_config={"quant_method": "fp8"})

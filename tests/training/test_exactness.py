@@ -18,6 +18,10 @@ from mipo_mlx.training import memory_plan, step
 from tests.conftest import build_model, tiny_config
 
 MAMBA = {"state_size": 8, "conv_kernel": 4, "use_bias": False, "use_conv_bias": True, "time_step_rank": 4}
+QWEN35 = tiny_config(
+    "qwen3_5", head_dim=16, linear_num_value_heads=4, linear_num_key_heads=2, linear_key_head_dim=32, linear_value_head_dim=32,
+    linear_conv_kernel_dim=4, full_attention_interval=2, rope_parameters={"rope_theta": 1e4, "partial_rotary_factor": 0.5},
+)  # fmt: skip
 
 
 def adapted(config: dict, lora: Lora | None = None, quantized: bool = False) -> nn.Module:
@@ -158,8 +162,9 @@ def test_rank_stabilized_is_the_scale_over_the_root_of_the_rank():
     assert mx.array_equal(stabilized(tokens), by_hand(tokens))
 
 
-def test_recurrent_layers_train_the_plain_way_and_can_be_planned():
-    model = adapted(tiny_config("mamba", **MAMBA))
+@pytest.mark.parametrize("config", [tiny_config("mamba", **MAMBA), QWEN35], ids=lambda config: config["model_type"])
+def test_recurrent_layers_train_the_plain_way_and_can_be_planned(config):
+    model = adapted(config)
     with pytest.warns(UserWarning, match="the prompt cannot be shared"):
         logprobs._warned.clear()
         check(model, make_pairs([3, 5], [[4, 2], [3, 1]]))
