@@ -236,8 +236,10 @@ class Index:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """One transaction: all of it, or nothing."""
+        """One transaction: all of it, or nothing. Others read what was there before, until it ends."""
         self._vectors = self._files = None
+        # Pages that are written out early lock all readers out. A new index has none, and may outgrow the memory.
+        self.connection.execute(f"PRAGMA cache_spill = {'OFF' if self.count() else 'ON'}")
         self.connection.execute("BEGIN IMMEDIATE")
         try:
             yield

@@ -35,6 +35,10 @@ def entries(index: Index) -> list[Entry]:
     return list(index.entries(range(1, 1_000)).values())
 
 
+def passages(*texts: str) -> list[Passage]:
+    return [Passage(text, text, f"{text}.md", 1, 3) for text in texts]
+
+
 def test_it_holds_every_passage_with_its_file_and_line(tmp_path):
     index = indexed(tmp_path, NOTES)
     assert texts(index)["food/soup.md"] == "Soup. Every Thursday I cook one enormous pot of soup."
@@ -218,6 +222,19 @@ def test_what_another_process_writes_is_used_by_the_next_question(tmp_path):
     assert "aunt" in memory.search("Which tea do I have in tins?")[0].entry.text
 
 
+def test_a_long_write_of_another_process_keeps_nobody_from_reading(tmp_path, monkeypatch):
+    monkeypatch.setattr("mipo_mlx.memory.index.PATIENCE", 0.01)
+    index = Index(tmp_path / INDEX)
+    index.add(passages(*(f"{number} cups of tea" for number in range(500))))
+    other = Index(tmp_path / INDEX)
+    with other._writing():
+        other.connection.execute("UPDATE passages SET vector = zeroblob(20000)")  # ten times what SQLite keeps in memory
+        with index.reading():
+            assert len(index.vectors()[0]) == 0 and index.count_files() == 500
+    with index.reading():
+        assert index.connection.execute("SELECT count(*) FROM passages WHERE vector IS NOT NULL").fetchone() == (500,)
+
+
 def test_a_second_process_that_finds_nothing_new_makes_no_other_read_again(tmp_path):
     index, notes = indexed(tmp_path, NOTES), tmp_path / "notes"
     index.embed(Letters(), QUIET)
@@ -259,10 +276,6 @@ def test_notes_that_are_only_gone_leave_no_word(tmp_path):
     assert index.connection.execute("SELECT sum(passages) FROM terms WHERE term = 'soup'").fetchone()[0] == 0
 
 
-def passages(*texts: str) -> list[Passage]:
-    return [Passage(text, text, f"{text}.md", 1, 3) for text in texts]
-
-
 @pytest.mark.parametrize("made", ("empty", "tables", "filled"))
 def test_a_file_in_the_place_of_an_open_index_is_read_in_its_place(tmp_path, made):
     index = Index(tmp_path / INDEX)
@@ -285,15 +298,15 @@ def test_a_write_that_is_under_way_is_never_rolled_back_by_one_who_reads_the_fil
     before.path.unlink()
     other = Index(tmp_path / INDEX)
     other.add(passages(*(f"{number} cups of tea" for number in range(500))))
-    other.connection.execute("PRAGMA cache_size = 2")  # pages: what is changed goes to the disk before the write ends
-    with other._writing():
-        other.connection.execute("UPDATE passages SET vector = zeroblob(400)")
-        journal = tmp_path / f"{INDEX}-journal"
-        assert journal.read_bytes()[:8].strip(b"\0")
-        monkeypatch.setattr("mipo_mlx.memory.index.PATIENCE", 0.01)
-        with suppress(Failure), before.reading():  # the write has the file
-            before.count()
-        assert journal.exists()
+    other.connection.executescript("PRAGMA cache_size = 2; PRAGMA cache_spill = ON; BEGIN IMMEDIATE;")
+    other.connection.execute("UPDATE passages SET vector = zeroblob(400)")  # goes to the disk in part, before the write ends
+    journal = tmp_path / f"{INDEX}-journal"
+    assert journal.read_bytes()[:8].strip(b"\0")
+    monkeypatch.setattr("mipo_mlx.memory.index.PATIENCE", 0.01)
+    with suppress(Failure), before.reading():  # the write has the file
+        before.count()
+    assert journal.exists()
+    other.connection.execute("COMMIT")
     assert other.connection.execute("SELECT count(*) FROM passages WHERE length(vector) = 400").fetchone() == (500,)
 
 
