@@ -1,7 +1,7 @@
 """`mlx.launch ... mipo-mlx train RUN`: one training on several machines (`training/team.py`).
 
 The first machine runs the whole command. The others have no run: they take part in its trainings, and end when the last one is
-done. Stages other than training are the first machine's alone. The others wait, and signs of life tell them that it is still there.
+done. Stages other than training are the first machine's alone. The others wait, and heartbeats tell them that it is still there.
 """
 
 import os
@@ -13,34 +13,34 @@ from .. import run as runs
 from ..errors import one_line
 from ..progress import Reporter
 from ..run import Run
-from ..training import pulse
+from ..training import heartbeat
 
 
 @contextmanager
 def team() -> Iterator[bool]:
     """Join the machines that mlx.launch started, if it did. Yields whether this one leads; one that follows has done its work."""
-    place = pulse.place()
+    place = heartbeat.place()
     if place is None:
         yield True
         return
     _quiet_ring()
-    signs = pulse.Pulse(place)  # before the imports below, which take seconds
+    beats = heartbeat.Heartbeat(place)  # before the imports below, which take seconds
     reason: str | None = "it was stopped"
     try:
         from ..training import team, train
 
-        joined = team.join(signs)
+        joined = team.join(beats)
         if joined.leads:
             yield True
         else:
-            team.released(joined, train.follow)
+            team.follow(joined, train.follow)
             yield False
         reason = None
     except Exception as error:
         reason = one_line(error)[0]
         raise
     finally:
-        signs.close(reason)
+        beats.close(reason)
 
 
 def _quiet_ring() -> None:

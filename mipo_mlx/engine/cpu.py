@@ -36,33 +36,33 @@ def swapped(model: nn.Module, gradient: bool = False) -> Iterator[None]:
     """
     if not backend.on_cpu():
         own = wide_attention if gradient else partial(wide_where_unfused, mx.fast.scaled_dot_product_attention)
-        with _set(mx.fast, "scaled_dot_product_attention", own):
+        with _patched(mx.fast, "scaled_dot_product_attention", own):
             yield
         return
     with ExitStack() as stack:
-        stack.enter_context(_set(sys.modules[__name__], "_tracing", gradient))
-        stack.enter_context(_set(mx.fast, "scaled_dot_product_attention", attention))
-        stack.enter_context(_set(nn, "silu", silu))
-        stack.enter_context(_set(nn, "gelu_approx", gelu_approx))
+        stack.enter_context(_patched(sys.modules[__name__], "_tracing", gradient))
+        stack.enter_context(_patched(mx.fast, "scaled_dot_product_attention", attention))
+        stack.enter_context(_patched(nn, "silu", silu))
+        stack.enter_context(_patched(nn, "gelu_approx", gelu_approx))
         # Models take parts from one another (SmolLM3 is made of Llama's): swiglu is swapped in the module of each part.
         names = {kind.__module__ for part in model.modules() for kind in type(part).__mro__}
         for name, ours in (("swiglu", swiglu), ("precise_swiglu", precise_swiglu)):
             official = getattr(activations, name)
             for code in (sys.modules[module] for module in sorted(names)):
                 if getattr(code, name, None) is official:
-                    stack.enter_context(_set(code, name, ours))
+                    stack.enter_context(_patched(code, name, ours))
         yield
 
 
 @contextmanager
 def decoding() -> Iterator[None]:
     """Within this, mlx-lm normalises logits by `logsumexp`, if the model runs on the CPU. Nothing in here has a gradient."""
-    with _set(mx, "logsumexp", logsumexp) if backend.on_cpu() else nullcontext():
+    with _patched(mx, "logsumexp", logsumexp) if backend.on_cpu() else nullcontext():
         yield
 
 
 @contextmanager
-def _set(module: Any, name: str, value: Any) -> Iterator[None]:
+def _patched(module: Any, name: str, value: Any) -> Iterator[None]:
     """Within this, `module.name` is `value`. mlx-lm looks its functions up by name in modules and takes no others."""
     kept = getattr(module, name)
     setattr(module, name, value)
@@ -89,7 +89,7 @@ def _compiles() -> bool:
     return True
 
 
-class _Elsewhere:
+class _UntracedThread:
     """A thread that traces no gradients. It never ends: MLX aborts where a thread that has built arrays ends with the process."""
 
     def __init__(self) -> None:
@@ -111,7 +111,7 @@ class _Elsewhere:
             del future, call  # or the last arrays would stay in memory until the next call
 
 
-_elsewhere = cache(_Elsewhere)
+_untraced_thread = cache(_UntracedThread)
 
 
 def fused(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -131,7 +131,7 @@ def fused(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*args)
         if not _tracing:
             return compiled(*args)
-        return _elsewhere().run(partial(on, mx.default_stream(mx.default_device()), *args))
+        return _untraced_thread().run(partial(on, mx.default_stream(mx.default_device()), *args))
 
     return call
 
@@ -193,15 +193,15 @@ def logsumexp(x: mx.array, axis: Any = None, keepdims: bool = False, **kwargs: A
 
 
 @with_exp
-def _silu_vjp(e: mx.array, x: mx.array, by: mx.array) -> mx.array:
+def _silu_vjp(e: mx.array, x: mx.array, grad: mx.array) -> mx.array:
     s = e / (1 + e)
-    return by * (s + x * s * (1 - s))
+    return grad * (s + x * s * (1 - s))
 
 
 @with_exp
-def _swiglu_vjp(e: mx.array, gate: mx.array, x: mx.array, by: mx.array) -> tuple[mx.array, mx.array]:
+def _swiglu_vjp(e: mx.array, gate: mx.array, x: mx.array, grad: mx.array) -> tuple[mx.array, mx.array]:
     s = e / (1 + e)
-    return by * x * (s + gate * s * (1 - s)), by * gate * s
+    return grad * x * (s + gate * s * (1 - s)), grad * gate * s
 
 
 def _twice_u(x: mx.array) -> mx.array:
@@ -209,9 +209,9 @@ def _twice_u(x: mx.array) -> mx.array:
     return 1.5957691216057308 * (x + 0.044715 * x * x * x)
 
 
-def _gelu_derivative(e: mx.array, x: mx.array, by: mx.array) -> mx.array:
+def _gelu_derivative(e: mx.array, x: mx.array, grad: mx.array) -> mx.array:
     s = e / (1 + e)
-    return by * (s + x * s * (1 - s) * (1.5957691216057308 * (1 + 0.134145 * x * x)))
+    return grad * (s + x * s * (1 - s) * (1.5957691216057308 * (1 + 0.134145 * x * x)))
 
 
 _gelu = with_exp(lambda e, x: x * (e / (1 + e)), _twice_u)
@@ -239,7 +239,7 @@ def _while_tracing(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` as it must run in a gradient, where its arguments are traced."""
 
     def call(*args: Any) -> Any:
-        with _set(sys.modules[__name__], "_tracing", True):
+        with _patched(sys.modules[__name__], "_tracing", True):
             return function(*args)
 
     return call
@@ -248,7 +248,7 @@ def _while_tracing(function: Callable[..., Any]) -> Callable[..., Any]:
 def _replacement(original: Callable[..., Any], forward: Callable[..., Any], backward: Callable[..., Any]) -> Callable[..., Any]:
     """`forward` with the gradient `backward`, for float32; `original` for everything else."""
     function, back = mx.custom_function(forward), _while_tracing(backward)
-    function.vjp(lambda primals, by, _: back(*(primals if isinstance(primals, tuple | list) else (primals,)), by))
+    function.vjp(lambda primals, grad, _: back(*(primals if isinstance(primals, tuple | list) else (primals,)), grad))
 
     def call(*args: mx.array) -> mx.array:
         return function(*args) if all(x.dtype == mx.float32 for x in args) else original(*args)
@@ -282,9 +282,9 @@ def wide_attention(q: mx.array, k: mx.array, v: mx.array, *, scale: float, mask:
 
 
 def wide_where_unfused(own: Callable[..., Any], q: mx.array, k: mx.array, v: mx.array, **kwargs: Any) -> Any:
-    """MLX's attention `own`, and `wide_attention` where MLX takes no kernel on a GPU: for prompts of Gemma 3, with heads of 256.
+    """MLX's attention `own`; `wide_attention` where MLX has no fused kernel on a GPU, as for prompts of Gemma 3 (heads of 256).
 
-    A score of scoring would else be rounded to 16 bits where training has it in float32, and the first loss would not be log 2.
+    Else scoring would round attention scores to 16 bits and training would not, so the first loss would not be log 2.
     Single tokens, which are decoded, stay as they are.
     """
     length, size, shared = q.shape[2], q.shape[-1], q.shape[1] // k.shape[1]
@@ -307,12 +307,12 @@ def attention(q: mx.array, k: mx.array, v: mx.array, *, scale: float, mask: Any 
         mask = mask.reshape(mask.shape[0], *((1, 1) if mask.shape[1] == 1 else (key_heads, heads // key_heads)), *mask.shape[2:])
 
     function = mx.custom_function(lambda q, k, v: _Attention(scale, mask, q, k, v).forward())
-    function.vjp(_while_tracing(lambda primals, by, outputs: _Attention(scale, mask, *primals).backward(by[0], *outputs)))
+    function.vjp(_while_tracing(lambda primals, grad, outputs: _Attention(scale, mask, *primals).backward(grad[0], *outputs)))
     return function(q, k, v)[0]
 
 
 # Probabilities and the loss's derivative by the scores, from their logarithms and from its derivative by p minus `delta`.
-_backward_block = with_exp(lambda p, _, by_p: (p, p * by_p))
+_backward_block = with_exp(lambda p, _, grad_p: (p, p * grad_p))
 
 
 @dataclass
@@ -338,22 +338,22 @@ class _Attention:
             sums.append((top + mx.log(total)).reshape(shape))
         return mx.concatenate(outs, axis=2), mx.concatenate(sums, axis=2)
 
-    def backward(self, by: mx.array, out: mx.array, lse: mx.array) -> tuple[mx.array, mx.array, mx.array]:
-        """The loss's derivatives by q, k and v. `by` is the one by `out`; `forward` gave `out` and `lse`."""
-        delta = (by * out).sum(axis=-1, keepdims=True)
-        by_q, by_k, by_v = [], None, None
+    def backward(self, grad: mx.array, out: mx.array, lse: mx.array) -> tuple[mx.array, mx.array, mx.array]:
+        """The loss's derivatives by q, k and v. `grad` is the one by `out`; `forward` gave `out` and `lse`."""
+        delta = (grad * out).sum(axis=-1, keepdims=True)
+        grad_q, grad_k, grad_v = [], None, None
         # The last block comes first: it sees the most keys, so the sums over blocks begin at full size.
         for block, end in reversed(self._blocks()):
-            rows, by_rows = self._rows(self.q, block) * self.scale, self._rows(by, block)
+            rows, grad_rows = self._rows(self.q, block) * self.scale, self._rows(grad, block)
             scores = self._scores(rows, block, end)
-            by_p = by_rows @ self.v[:, :, :end].swapaxes(-1, -2)
-            p, by_scores = _backward_block(scores - self._rows(lse, block), by_p - self._rows(delta, block))
+            grad_p = grad_rows @ self.v[:, :, :end].swapaxes(-1, -2)
+            p, grad_scores = _backward_block(scores - self._rows(lse, block), grad_p - self._rows(delta, block))
             shape = (*self.q.shape[:2], block.stop - block.start, -1)
-            by_q.append((self.scale * (by_scores @ self.k[:, :, :end])).reshape(shape))
-            more_k, more_v = by_scores.swapaxes(-1, -2) @ rows, p.swapaxes(-1, -2) @ by_rows
-            by_k = more_k if by_k is None else by_k.at[:, :, :end].add(more_k)
-            by_v = more_v if by_v is None else by_v.at[:, :, :end].add(more_v)
-        return mx.concatenate(by_q[::-1], axis=2), by_k, by_v
+            grad_q.append((self.scale * (grad_scores @ self.k[:, :, :end])).reshape(shape))
+            more_k, more_v = grad_scores.swapaxes(-1, -2) @ rows, p.swapaxes(-1, -2) @ grad_rows
+            grad_k = more_k if grad_k is None else grad_k.at[:, :, :end].add(more_k)
+            grad_v = more_v if grad_v is None else grad_v.at[:, :, :end].add(more_v)
+        return mx.concatenate(grad_q[::-1], axis=2), grad_k, grad_v
 
     def _blocks(self) -> list[tuple[slice, int]]:
         """Blocks of queries, and how many keys each may see; the last query sees the last key."""

@@ -3,7 +3,7 @@
 The output layer is computed one block of the vocabulary at a time, with the running maximum and sum of FlashAttention. The
 gradient of a token's log-probability by its hidden state needs one scalar from outside: the loss's derivative by that
 log-probability. So the forward pass accumulates the gradient beside the sum, and the backward pass only scales it. The logits
-are computed once, and two matrix products do instead of three.
+are computed once, in two matrix products instead of three.
 """
 
 import copy
@@ -46,7 +46,7 @@ class OutputHead:
 
     def __call__(self, hidden: mx.array, cut: dict[str, nn.Module] | None = None) -> mx.array:
         cut = cut or {name: owner[name] for name, (owner, _) in self.layers.items()}
-        with replaced(self.text, {self.name: _Stand(self.text[self.name], hidden[None], cut)}):
+        with replaced(self.text, {self.name: _BodyStandIn(self.text[self.name], hidden[None], cut)}):
             with replaced(self.text, {name: layer for name, layer in cut.items() if name in self.text}):
                 return self.text(mx.zeros((1, hidden.shape[0]), mx.int32))[0].astype(mx.float32)
 
@@ -83,7 +83,7 @@ def token_logprobs(head: OutputHead, hidden: mx.array, targets: mx.array) -> mx.
         return mx.concatenate(logps), mx.concatenate(directions)
 
     function = mx.custom_function(forward)
-    function.vjp(lambda primals, by, outputs: (by[0][:, None].astype(outputs[1].dtype) * outputs[1], mx.zeros_like(primals[1])))
+    function.vjp(lambda primals, grad, outputs: (grad[0][:, None].astype(outputs[1].dtype) * outputs[1], mx.zeros_like(primals[1])))
     return function(hidden, targets)[0]
 
 
@@ -107,8 +107,8 @@ def _part(hidden: mx.array, targets: mx.array, begin: int) -> tuple[mx.array, mx
 def _chunk(head: OutputHead, hidden: mx.array, targets: mx.array, size: int, gradient: bool) -> tuple[mx.array, mx.array]:
     """log p(target) (tokens,) and, if `gradient`, its derivative by `hidden` (tokens, width)."""
     logit, direction = _targets(head, hidden, targets, gradient)
-    normaliser, pull = normalisers(head, hidden, size, gradient)
-    return logit - normaliser, direction - pull
+    normaliser, derivative = normalisers(head, hidden, size, gradient)
+    return logit - normaliser, direction - derivative
 
 
 def normalisers(head: OutputHead, hidden: mx.array, size: int, gradient: bool) -> tuple[mx.array, mx.array]:
@@ -117,7 +117,7 @@ def normalisers(head: OutputHead, hidden: mx.array, size: int, gradient: bool) -
     Also, if `gradient`, its derivative by `hidden` (tokens, width).
     """
     tokens = hidden.shape[0]
-    top, total, pull = mx.full((tokens, 1), -mx.inf), mx.zeros((tokens, 1)), mx.zeros(hidden.shape)
+    top, total, derivative = mx.full((tokens, 1), -mx.inf), mx.zeros((tokens, 1)), mx.zeros(hidden.shape)
     ready = hidden
     for begin in range(0, size, BLOCK):
         block = head.cut(slice(begin, min(begin + BLOCK, size)), after=ready)
@@ -129,10 +129,10 @@ def normalisers(head: OutputHead, hidden: mx.array, size: int, gradient: bool) -
         top = higher
         if gradient:
             _, (more,) = mx.vjp(lambda h, block=block: head(h, block), [hidden], [weights])
-            pull = pull * shrink + more
-            total, top = mx.depends([total, top], [pull])  # one block after another, or all would be alive at once
+            derivative = derivative * shrink + more
+            total, top = mx.depends([total, top], [derivative])  # one block after another, or all would be alive at once
         ready = total
-    return (top + mx.log(total))[:, 0], pull / total
+    return (top + mx.log(total))[:, 0], derivative / total
 
 
 def _targets(head: OutputHead, hidden: mx.array, targets: mx.array, gradient: bool) -> tuple[mx.array, mx.array]:
@@ -144,7 +144,7 @@ def _targets(head: OutputHead, hidden: mx.array, targets: mx.array, gradient: bo
     return (logits * own).sum(axis=-1), direction
 
 
-class _Stand:
+class _BodyStandIn:
     """Stands in for a model's body: it returns hidden states that are already there, and some of its parts are others."""
 
     def __init__(self, body: nn.Module, hidden: mx.array, parts: dict[str, nn.Module]):

@@ -121,19 +121,19 @@ def _values(model: nn.Module, batch: Padded, recorded: Recorded | None) -> np.nd
             recorded = _record(model, batch)
         mx.eval(recorded)
     values, answers = np.zeros(batch.answers.shape, np.float32), np.array(batch.answers)
-    for some in passes:
-        places, width = order[:, some], int(longest[some.start])
+    for columns in passes:
+        places, width = order[:, columns], int(longest[columns.start])
         rows = np.take_along_axis(answers, places[..., None], axis=1)[..., :width]
         counts = mx.array(np.take_along_axis(lengths, places, axis=1))
         part = Padded(batch.prompts, batch.prompt_lengths, mx.array(rows), counts)
         logps = np.array(batch_logprobs(model, part, gradient=False, recorded=recorded))
-        for place, of_place in zip(places.T, logps.swapaxes(0, 1), strict=True):
-            values[np.arange(len(rows)), place, :width] = of_place
+        for place, column in zip(places.T, logps.swapaxes(0, 1), strict=True):
+            values[np.arange(len(rows)), place, :width] = column
     return values
 
 
 def _passes(longest: list[int], rows: int) -> list[slice]:
-    """Columns of answers that run together; longest: tokens of the longest answer of each column, falling, of `rows` answers.
+    """Columns of answers that run together. longest: tokens of the longest answer of each column, falling; rows: answers of each.
 
     Another pass begins where it saves WORTH_A_PASS tokens of padding. Columns of empty answers are left out.
     """
@@ -231,14 +231,14 @@ def _shared_hidden(model: nn.Module, batch: Padded, checkpoint: bool, recorded: 
         if recorded is None and width > 1:
             recorded = _record(model, batch)
         known = recorded or [(None, None)] * len(sliding)
-        caches = [Prefix(*kv, layout, one) for kv, one in zip(known, sliding, strict=True)]
+        caches = [Prefix(*kv, layout, window) for kv, window in zip(known, sliding, strict=True)]
         hidden = body(inputs.reshape(pairs * candidates, length), cache=caches)
     return hidden.reshape(pairs, candidates, length, -1)
 
 
 def _record(model: nn.Module, batch: Padded) -> Recorded:
     """Keys and values of the prompts but their last tokens."""
-    recorders = [Recorder(one) for one in sliding_windows(model) or []]
+    recorders = [Recorder(window) for window in sliding_windows(model) or []]
     if opening := shared_opening(batch):
         body_of(model)(batch.prompts[:1, :opening], cache=recorders)
         recorders = [Recorder(r.sliding, (r.keys, r.values)) for r in recorders]

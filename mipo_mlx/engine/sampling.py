@@ -8,8 +8,8 @@ LIMIT tokens are picked, which takes linear time, and only those are sorted.
 say what prompts share, whatever the chat template: every prompt's opening (system header), what all prompts of a grid begin with
 (its distractors), and what all prompts of one context begin with. Prefixes always run by themselves, from the same beginning,
 and so do the prompts of pairs (`start`). So their bits do not depend on when they run, and a resumed run computes the same ones.
-Elsewhere what is left of a batch of prompts runs together (`starts`): a pass reads all weights, which takes as long as some 70
-tokens do. That rounds otherwise, and a seed then draws other answers: a draw depends on the size of the largest nucleus.
+Elsewhere the rest of a batch of prompts runs together (`starts`): a pass reads all weights, which takes as long as 70 tokens.
+That rounds differently, so a seed draws other answers: a draw depends on the size of the largest nucleus.
 """
 
 from collections import OrderedDict
@@ -198,7 +198,7 @@ class Prefixes:
         self.shared: dict[Labels, list[int]] = {}
         for group in sorted(members, key=len):  # the wider ones first
             prefix = common_prefix(members[group]) if len(members[group]) > 1 else []
-            if len(prefix) - len(self.shared.get(self._widened(group[:-1]), self.opening)) >= SHORTEST:
+            if len(prefix) - len(self.shared.get(self._with_prefix(group[:-1]), self.opening)) >= SHORTEST:
                 self.shared[group] = prefix
         self._opened: Layers | None = None
         self._kept: OrderedDict[Labels, Layers] = OrderedDict()
@@ -215,8 +215,8 @@ class Prefixes:
             return [self.start(prompt, own) for prompt, own in zip(prompts, labels, strict=True)]
         parts: list[list[int]] = []
         widest = 0
-        for i, (prompt, of_prompt) in enumerate(zip(prompts, labels, strict=True)):
-            if len(prompt) > 1 and (self.opening or self._widened(of_prompt)):
+        for i, (prompt, group) in enumerate(zip(prompts, labels, strict=True)):
+            if len(prompt) > 1 and (self.opening or self._with_prefix(group)):
                 widest = max(widest, len(prompt))
                 if not parts or (len(parts[-1]) + 1) * widest > AT_ONCE:
                     parts.append([])
@@ -227,18 +227,18 @@ class Prefixes:
             rows = [(prompts[i][:-1], self._begun(labels[i]) or []) for i in part]
             caches |= dict(zip(part, self._run_together(rows), strict=True))
         return [
-            Start(caches[i], prompt[-1:]) if i in caches else self.start(prompt, of_prompt)
-            for i, (prompt, of_prompt) in enumerate(zip(prompts, labels, strict=True))
+            Start(caches[i], prompt[-1:]) if i in caches else self.start(prompt, group)
+            for i, (prompt, group) in enumerate(zip(prompts, labels, strict=True))
         ]
 
-    def _widened(self, group: Labels) -> Labels:
+    def _with_prefix(self, group: Labels) -> Labels:
         """The narrowest group around this one, or itself, that has a prefix; () where none has."""
         while group and group not in self.shared:
             group = group[:-1]
         return group
 
     def _begun(self, labels: Labels) -> Layers | None:
-        group = self._widened(labels)
+        group = self._with_prefix(labels)
         return self._group(group) if group else self._opening()
 
     def _opening(self) -> Layers | None:
@@ -280,7 +280,7 @@ class Prefixes:
         for r, (tokens, begun) in enumerate(rows):
             own = slice(0, len(tokens) - lengths[r])
             tail = [[x[r : r + 1, :, own] for x in cache.own] for cache in caches]
-            made.append([whole(before, *more) for before, more in zip(begun, tail, strict=True)])
+            made.append([extended(before, *more) for before, more in zip(begun, tail, strict=True)])
             mx.eval([layer.state for layer in made[-1]])
         return made
 
@@ -293,7 +293,7 @@ class Continued(Prefix):
         return super().update_and_fetch(keys, values)
 
 
-def whole(before: KVCache, keys: mx.array, values: mx.array) -> KVCache:
+def extended(before: KVCache, keys: mx.array, values: mx.array) -> KVCache:
     """A cache with these keys and values behind those of `before`."""
     layer = copy_of(before)
     layer.keys, layer.values = mx.concatenate([before.keys, keys], axis=2), mx.concatenate([before.values, values], axis=2)

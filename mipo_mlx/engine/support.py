@@ -41,7 +41,7 @@ def likeliest(head: OutputHead, hidden: mx.array, targets: mx.array, kept: int) 
     size = head.size(hidden)
     kept = min(kept, size)
     ids, logps = [], []
-    for part in _parts(hidden.shape[0], CHUNK_TOKENS):
+    for part in _slices(hidden.shape[0], CHUNK_TOKENS):
         own, wanted = hidden[part].astype(mx.float32), targets[part, None]
         entries, logits = mx.zeros((own.shape[0], 0), mx.int32), mx.zeros((own.shape[0], 0))
         for begin in range(0, size, BLOCK):
@@ -62,12 +62,12 @@ def likeliest(head: OutputHead, hidden: mx.array, targets: mx.array, kept: int) 
 def logprobs_at(head: OutputHead, hidden: mx.array, ids: np.ndarray) -> np.ndarray:
     """Log-probabilities of the entries `ids` (tokens, kept) of each token, in nats, float32. hidden: (tokens, width)."""
     size, logps = head.size(hidden), []
-    for part in _parts(hidden.shape[0], CHUNK_TOKENS):
+    for part in _slices(hidden.shape[0], CHUNK_TOKENS):
         own = hidden[part].astype(mx.float32)
         normaliser, _ = normalisers(head, own, size, gradient=False)
-        for some in _parts(own.shape[0], _few(ids)):
-            logits = mx.take_along_axis(*_narrow(head, own[some], ids[part][some])[1:], axis=1)
-            logps.append(np.array(logits - normaliser[some, None]))
+        for few in _slices(own.shape[0], _tokens_at_once(ids)):
+            logits = mx.take_along_axis(*_narrow(head, own[few], ids[part][few])[1:], axis=1)
+            logps.append(np.array(logits - normaliser[few, None]))
     return np.concatenate(logps)
 
 
@@ -85,28 +85,28 @@ def divergence(head: OutputHead, hidden: mx.array, goal: Goal) -> tuple[mx.array
 
     def forward(hidden: mx.array) -> tuple[mx.array, mx.array, mx.array]:
         rows: list[tuple[mx.array, mx.array, mx.array]] = []
-        for part in _parts(hidden.shape[0], CHUNK_TOKENS):
+        for part in _slices(hidden.shape[0], CHUNK_TOKENS):
             own = hidden[part].astype(mx.float32)
             if rows:
                 own = mx.depends([own], list(rows[-1]))[0]  # one chunk after another, or all would be alive at once
-            normaliser, pull = normalisers(head, own, size, gradient=True)
-            for some in _parts(own.shape[0], _few(goal.ids)):
-                ids, kept, tail = goal.ids[part][some], mx.array(goal.kept[part][some]), mx.array(goal.tail[part][some])
-                rows.append(_towards(head, own[some], (normaliser[some], pull[some]), ids, (kept, tail)))
+            normaliser, derivative = normalisers(head, own, size, gradient=True)
+            for few in _slices(own.shape[0], _tokens_at_once(goal.ids)):
+                ids, kept, tail = goal.ids[part][few], mx.array(goal.kept[part][few]), mx.array(goal.tail[part][few])
+                rows.append(_losses(head, own[few], (normaliser[few], derivative[few]), ids, (kept, tail)))
         loss, logps, direction = (mx.concatenate(column) for column in zip(*rows, strict=True))
         return loss, logps, direction.astype(hidden.dtype)
 
     function = mx.custom_function(forward)
-    function.vjp(lambda primal, by, outputs: by[0][:, None].astype(outputs[2].dtype) * outputs[2])
+    function.vjp(lambda primal, grad, outputs: grad[0][:, None].astype(outputs[2].dtype) * outputs[2])
     loss, logps, _ = function(hidden)
     return loss, mx.stop_gradient(logps)
 
 
-def _towards(
+def _losses(
     head: OutputHead, hidden: mx.array, normaliser: tuple[mx.array, mx.array], ids: np.ndarray, goal: tuple[mx.array, mx.array]
 ) -> tuple[mx.array, mx.array, mx.array]:
     """The loss of a few tokens, their log-probabilities at `ids`, and the loss's derivative by `hidden`."""
-    (kept, tail), (value, pull) = goal, normaliser
+    (kept, tail), (value, derivative) = goal, normaliser
     cut, logits, places = _narrow(head, hidden, ids)
     logps = mx.take_along_axis(logits, places, axis=1) - value[:, None]
     rest = 1 - mx.exp(logps).sum(axis=-1)
@@ -115,7 +115,7 @@ def _towards(
     inside = mx.exp(logps) * ratio[:, None] - kept
     weights = mx.put_along_axis(mx.zeros(logits.shape), places, inside, axis=1)
     _, (direction,) = mx.vjp(lambda h: head(h, cut), [hidden], [weights])
-    return _divergence(logps, kept, tail), logps, (mass - ratio)[:, None] * pull + direction
+    return _divergence(logps, kept, tail), logps, (mass - ratio)[:, None] * derivative + direction
 
 
 def _divergence(logps: mx.array, kept: mx.array, tail: mx.array) -> mx.array:
@@ -132,10 +132,10 @@ def _narrow(head: OutputHead, hidden: mx.array, ids: np.ndarray) -> tuple[dict[s
     return cut, head(hidden, cut), mx.array(np.searchsorted(entries, ids))
 
 
-def _few(ids: np.ndarray) -> int:
+def _tokens_at_once(ids: np.ndarray) -> int:
     """Tokens whose supports have, together, no more entries than a block of the vocabulary."""
     return max(1, BLOCK // int(ids.shape[1]))
 
 
-def _parts(tokens: int, size: int) -> Iterator[slice]:
+def _slices(tokens: int, size: int) -> Iterator[slice]:
     return (slice(begin, min(begin + size, tokens)) for begin in range(0, tokens, size))

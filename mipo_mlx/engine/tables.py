@@ -17,8 +17,8 @@ from mlx_lm.utils import dequantize_model
 
 from .. import backend
 
-OUTPUT = ("lm_head", "output")  # what models call their output layer,
-EMBEDDINGS = ("embed_tokens", "embeddings", "wte", "tok_embeddings")  # and the embedding that may serve as one
+OUTPUT = ("lm_head", "output")  # names of the output layer in models
+EMBEDDINGS = ("embed_tokens", "embeddings", "wte", "tok_embeddings")  # of the embedding, which may serve as output
 PARTS = ("stored", "scales", "biases")
 
 

@@ -41,7 +41,7 @@ from ..recipe import Recipe
 from ..records import CHORES, GENERAL, TRAIN, Pair, Prompt, key_for, seed_for
 from ..text.parroting import parrots
 from . import distilling, memory_plan
-from .distilling import Taught
+from .distilling import Distilled
 from .step import batch_of
 from .train import Job, Watch, longest, train
 
@@ -76,14 +76,14 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter, profile: str) -> dict[
     loaded = load.load(recipe.model)
     adapters.attach(loaded.model, recipe.training.lora, recipe.seed)
     adapters.restore(loaded.model, folder / "adapters")
-    school = School(folder, recipe, profile, loaded, reporter)
-    lessons, parroted = school.under_profile()
-    measured, learned = lessons[::MEASURED], [lesson for number, lesson in enumerate(lessons) if number % MEASURED]
+    teacher = Teacher(folder, recipe, profile, loaded, reporter)
+    examples, parroted = teacher.under_profile()
+    measured, learned = examples[::MEASURED], [example for number, example in enumerate(examples) if number % MEASURED]
     if not learned:
         why = f"too few answers are fit to learn, and {parroted} parrot the profile"
         reporter.warn(f"training.bake: {why}; nothing was baked")
         return asdict(Baked(0, parroted, 0, None, None, why))
-    job = school.job(mixed(learned, school.pairs(len(learned)), school.anchors(len(learned)), recipe))
+    job = teacher.job(mixed(learned, teacher.pairs(len(learned)), teacher.anchors(len(learned)), recipe))
     before = divergence(loaded.model, measured, job.pad)
     result = train(loaded.model, job, Watch(reporter))
     after = divergence(loaded.model, measured, job.pad)
@@ -97,25 +97,25 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter, profile: str) -> dict[
     return asdict(Baked(len(learned), parroted, result.steps, before, after, result.stopped))
 
 
-def mixed(learned: list[Taught], pairs: list[Taught], anchors: list[Taught], recipe: Recipe) -> list[Taught]:
+def mixed(learned: list[Distilled], pairs: list[Distilled], anchors: list[Distilled], recipe: Recipe) -> list[Distilled]:
     """The answers of all steps of one pass, each with its step as its grid. Pairs and anchors come around again."""
-    settings, lessons = recipe.training.bake, []
+    settings, examples = recipe.training.bake, []
     for step in range(math.ceil(len(learned) / settings.batch)):
         some = learned[step * settings.batch : (step + 1) * settings.batch]
         for others, count in ((pairs, settings.pairs), (anchors, settings.anchors)):
             some += [others[(step * count + i) % len(others)] for i in range(count)] if others else []
-        lessons += [replace(taught, id=f"{step}-{number}", grid=step) for number, taught in enumerate(some)]
-    return lessons
+        examples += [replace(example, id=f"{step}-{number}", grid=step) for number, example in enumerate(some)]
+    return examples
 
 
-def divergence(model: Any, lessons: list[Taught], pad: int) -> float:
-    """The mean KL from the goals of lessons to the model, nats a token."""
-    each = [distilling.losses(model, batch_of([x], pad), [x], checkpoint=False)[0].item() for x in lessons]
+def divergence(model: Any, examples: list[Distilled], pad: int) -> float:
+    """The mean KL from the goals of examples to the model, nats a token."""
+    each = [distilling.losses(model, batch_of([x], pad), [x], checkpoint=False)[0].item() for x in examples]
     return float(np.mean(each)) if each else 0.0
 
 
 @dataclass
-class School:
+class Teacher:
     """The teacher, and the answers that it gives. Its model has the adapters that the training of the pairs left."""
 
     folder: Path
@@ -135,12 +135,12 @@ class School:
         self.journal = Journal(path, key)
 
     def _key(self) -> str:
-        """A hash of what the answers and the lessons depend on, beside the adapters."""
+        """A hash of what the answers and the examples depend on, beside the adapters."""
         settings = [section.model_dump(mode="json") for section in (self.recipe.pairs, self.recipe.training.bake)]
         made_of = [self.profile, [asdict(request) for request in self.requests], self.recipe.seed, *settings]
         return hashlib.sha256(dump(made_of).encode()).hexdigest()
 
-    def under_profile(self) -> tuple[list[Taught], int]:
+    def under_profile(self) -> tuple[list[Distilled], int]:
         """The answers under the profile, and how many parrot it and are left out."""
         own = [request for request in self.requests if request.kind not in IMPERSONAL] or self.requests
         dealt = self._deal(own, self.recipe.training.bake.answers, "told")
@@ -157,15 +157,15 @@ class School:
             for number, (request, prompt, answer) in enumerate(zip(dealt, prompts, answers, strict=True))
             if answer["tokens"] and not parrots(answer["text"], self.profile, request.text)
         ]
-        return self._lessons([(prompt, tokens, self._alone(text, n)) for n, text, prompt, tokens in fit]), len(answers) - len(fit)
+        return self._examples([(prompt, tokens, self._alone(text, n)) for n, text, prompt, tokens in fit]), len(answers) - len(fit)
 
-    def pairs(self, learned: int) -> list[Taught]:
+    def pairs(self, learned: int) -> list[Distilled]:
         """Chosen answers of the run under their own contexts, as many as all steps of one pass take."""
         known = [p for p in read_records(self.folder / "pairs.jsonl", Pair) if p.split == TRAIN]
         count = min(len(known), self._count(learned, self.recipe.training.bake.pairs))
-        return self._lessons([(p.prompt_tokens, p.tokens[0], p.prompt_tokens) for p in self._deal(known, count, "pairs")])
+        return self._examples([(p.prompt_tokens, p.tokens[0], p.prompt_tokens) for p in self._deal(known, count, "pairs")])
 
-    def anchors(self, learned: int) -> list[Taught]:
+    def anchors(self, learned: int) -> list[Distilled]:
         """The base's answers to requests that are not personal; none where the requests have no such kind."""
         count = self._count(learned, self.recipe.training.bake.anchors)
         general = [request for request in self.requests if request.kind in IMPERSONAL]
@@ -176,16 +176,16 @@ class School:
         with distilling.as_base(self.loaded.model):
             answers = self._answers(prompts, "anchors")
             rows = [(prompt, answer["tokens"]) for prompt, answer in zip(prompts, answers, strict=True) if answer["tokens"]]
-            return self._lessons([(prompt, tokens, prompt) for prompt, tokens in rows])
+            return self._examples([(prompt, tokens, prompt) for prompt, tokens in rows])
 
-    def job(self, lessons: list[Taught]) -> Job:
-        """The training over the lessons."""
+    def job(self, examples: list[Distilled]) -> Job:
+        """The training over the examples."""
         settings, bake = self.recipe.training, self.recipe.training.bake
         own = settings.model_copy(update={"learning_rate": bake.learning_rate, "epochs": bake.epochs, "grids_per_step": 1})
-        plan = memory_plan.choose(self.loaded.model, own, longest(list(lessons)), backend.device().budget)
+        plan = memory_plan.choose(self.loaded.model, own, longest(list(examples)), backend.device().budget)
         backend.settle(plan.activation_bytes, plan.peak_bytes)
         return Job(
-            list(lessons),
+            list(examples),
             [],
             own,
             self.folder / FOLDER,
@@ -225,21 +225,21 @@ class School:
             bar.skip(min(len(prompts), self.journal.finished(purpose) * settings.batch))
             return self.journal.map(purpose, prompts, settings.batch, compute)
 
-    def _lessons(self, rows: Sequence[tuple[list[int], list[int], list[int]]]) -> list[Taught]:
+    def _examples(self, rows: Sequence[tuple[list[int], list[int], list[int]]]) -> list[Distilled]:
         """(prompt, answer, prompt of the student) of each. What all prompts of a batch begin with, such as a profile, runs once."""
-        lessons: list[Taught] = []
+        examples: list[Distilled] = []
         for start in range(0, len(rows), AT_ONCE):
             some = rows[start : start + AT_ONCE]
             pairs = [Pair("", TRAIN, 0, [], [], [], [], prompt, [answer], [0.0], [], []) for prompt, answer, _ in some]
             hidden = distilling.hidden_rows(self.loaded.model, batch_of(pairs, self.pad))
-            lessons += [self._lesson(pair, row[0], alone) for pair, row, (*_, alone) in zip(pairs, hidden, some, strict=True)]
-        return lessons
+            examples += [self._example(pair, row[0], alone) for pair, row, (*_, alone) in zip(pairs, hidden, some, strict=True)]
+        return examples
 
-    def _lesson(self, pair: Pair, hidden: mx.array, alone: list[int]) -> Taught:
+    def _example(self, pair: Pair, hidden: mx.array, alone: list[int]) -> Distilled:
         """The answer of `pair` after `alone`. Its goal and its reference are those of the model as it is, after its own prompt."""
         answer = pair.tokens[0]
         ids, logps = likeliest(OutputHead(self.loaded.model), hidden, mx.array(answer, dtype=mx.int32), KEPT)
         own = float(logps[ids == np.array(answer)[:, None]].sum(dtype=np.float64))
         kept = np.exp(logps)
         goal = Goal(ids, kept, np.maximum(1 - kept.sum(axis=1), 0))
-        return Taught.of(replace(pair, prompt_tokens=alone, reference=[own]), goal)
+        return Distilled.of(replace(pair, prompt_tokens=alone, reference=[own]), goal)

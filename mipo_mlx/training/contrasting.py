@@ -13,19 +13,19 @@ from ..records import Pair
 
 
 @dataclass
-class Window:
+class Group:
     """Pairs whose losses can only be computed together; positions[i]: which of the step's pairs stand behind pairs[i]."""
 
     pairs: list[Pair]
     positions: list[list[int]]
 
 
-def windows(pairs: Sequence[Pair]) -> list[Window]:
-    """One window for each grid. Pairs under the same prompt are one context, and count as often as they are."""
+def groups(pairs: Sequence[Pair]) -> list[Group]:
+    """One group for each grid. Pairs under the same prompt are one context, and count as often as they are."""
     grids: dict[int, dict[tuple[int, ...], list[int]]] = {}
     for i, pair in enumerate(pairs):
         grids.setdefault(pair.grid, {}).setdefault(tuple(pair.prompt_tokens), []).append(i)
-    return [Window(contrast([pairs[i[0]] for i in grid.values()]), list(grid.values())) for grid in grids.values()]
+    return [Group(contrast([pairs[i[0]] for i in grid.values()]), list(grid.values())) for grid in grids.values()]
 
 
 def contrast(pairs: Sequence[Pair]) -> list[Pair]:

@@ -29,15 +29,15 @@ RUN = 3  # tokens in a row that are the prompt's: the next one would continue a 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Taught(Pair):
+class Distilled(Pair):
     """A pair of one answer that is trained towards a goal, whatever the objective. The goal has the answer's tokens in each row."""
 
     goal: Goal
 
     @staticmethod
-    def of(pair: Pair, goal: Goal) -> "Taught":
+    def of(pair: Pair, goal: Goal) -> "Distilled":
         """The pair's chosen answer with its goal."""
-        return Taught(**{**vars(pair), "tokens": pair.tokens[:1], "reference": pair.reference[:1]}, goal=goal)
+        return Distilled(**{**vars(pair), "tokens": pair.tokens[:1], "reference": pair.reference[:1]}, goal=goal)
 
 
 Rows = list[list[mx.array]]  # [i][j]: hidden states of answer j after prompt i, (tokens, width)
@@ -75,7 +75,7 @@ def tilted(model: nn.Module, pairs: Sequence[Pair], rows: Rows, strength: float)
         ids, right = likeliest(head, rows[i][0], mx.array(answer, dtype=mx.int32), KEPT)
         wrong = [logprobs_at(head, rows[i - j][j], ids) for j in range(1, len(pairs))]
         kept, tail = tilt(right, wrong, strength, copies(pair.prompt_tokens, answer, ids))
-        taught.append(Taught.of(pair, Goal(ids, kept, tail)))
+        taught.append(Distilled.of(pair, Goal(ids, kept, tail)))
     return list(taught)
 
 
@@ -110,10 +110,10 @@ def copies(prompt: Sequence[int], answer: Sequence[int], ids: np.ndarray) -> np.
 def losses(model: nn.Module, batch: Padded, pairs: Sequence[Pair], checkpoint: bool) -> tuple[mx.array, mx.array]:
     """(pairs,) mean divergence of a token from its goal, nats, differentiable; and the answers' log-probabilities (pairs,), values.
 
-    pairs: those of the batch, all of them `Taught`.
+    pairs: those of the batch, all of them `Distilled`.
     """
     hidden, places = answer_hidden(model, batch, checkpoint=checkpoint)
-    whole = Goal.joined([pair.goal for pair in pairs if isinstance(pair, Taught)])
+    whole = Goal.joined([pair.goal for pair in pairs if isinstance(pair, Distilled)])
     nats, logps = divergence(OutputHead(model), hidden, whole)
     pairs, _, length = batch.answers.shape
     owner = mx.array(places // length, dtype=mx.int32)

@@ -156,17 +156,17 @@ def _activations(model: nn.Module, settings: Training, shape: Shape) -> int:
     kept = tokens * token * item
     if item < 4:  # adapters compute in float32, each with its own copy of what goes into it
         kept += tokens * 4 * sum(x.inputs for x in linears if settings.lora.keys == "all" or x.name in settings.lora.keys)
-    again = answers * (shape.prompt + shape.answer) * 2 * key_heads * head_dim * 4 if shared else 0  # attention's, in float32
+    copies = answers * (shape.prompt + shape.answer) * 2 * key_heads * head_dim * 4 if shared else 0  # attention's, in float32
     positions = shape.pairs * shape.prompt**2 + answers * shape.answer * (shape.prompt + shape.answer)
     scores = heads * 4 * (positions if shared else answers * (shape.prompt + shape.answer) ** 2)
     if item < 4:  # float32 copies of queries, and of the prompt's keys and values
         scores += 4 * head_dim * (tokens * heads + 2 * shape.pairs * shape.prompt * key_heads)
-    layer = kept + again + (0 if backend.on_cpu() else scores)
+    layer = kept + copies + (0 if backend.on_cpu() else scores)
     chunk = min(CHUNK_TOKENS, answers * shape.answer)
     head = 5 * BLOCK * chunk * 4 + 3 * answers * shape.answer * width * 4
     if settings.checkpoint_gradients:
         # Inputs of all layers with the prompt's keys and values, and one layer run again with its own backward pass.
         stored = tokens * (width + 2 * key_heads * head_dim) * item
-        again_now = 1.4 * (kept + again) + 1.9 * scores + 9 * answers * shape.answer * inner * item
-        return int(1.25 * len(layers) * stored + max(again_now, head))
+        recomputed = 1.4 * (kept + copies) + 1.9 * scores + 9 * answers * shape.answer * inner * item
+        return int(1.25 * len(layers) * stored + max(recomputed, head))
     return len(layers) * layer + max(tokens * 3 * inner * item, head)

@@ -25,8 +25,8 @@ def losses(logps: mx.array, reference: mx.array, lengths: mx.array, mask: mx.arr
     if settings.length_normalized or settings.objective == "ipo":
         logps, reference = logps / mx.maximum(lengths, 1), reference / mx.maximum(lengths, 1)
     if settings.objective in CONTRASTS_CONTEXTS:
-        scores = contrasting.scores(logps, settings.objective, settings.beta)
-        loss = sum(softmax_loss(each, mx.ones(each.shape, mx.bool_), settings.label_smoothing) for each in scores) / len(scores)
+        matrices = contrasting.scores(logps, settings.objective, settings.beta)
+        loss = sum(softmax_loss(m, mx.ones(m.shape, mx.bool_), settings.label_smoothing) for m in matrices) / len(matrices)
     elif settings.objective == "sft":
         loss = _smoothed(-logps, mask, settings.label_smoothing)
     elif settings.objective in ("ipo", "hinge"):
@@ -51,12 +51,12 @@ def softmax_loss(scores: mx.array, mask: mx.array, label_smoothing: float = 0.0)
     return _smoothed(mx.logsumexp(scores, axis=1, keepdims=True) - scores, mask, label_smoothing)
 
 
-def _smoothed(each: mx.array, mask: mx.array, label_smoothing: float) -> mx.array:
-    """each[:, j]: the loss if candidate j were the chosen one."""
+def _smoothed(by_candidate: mx.array, mask: mx.array, label_smoothing: float) -> mx.array:
+    """by_candidate[:, j]: the loss if candidate j were the chosen one."""
     if not label_smoothing:
-        return each[:, 0]
-    rejected = mx.where(mask[:, 1:], each[:, 1:], 0).sum(axis=1) / mx.maximum(mask[:, 1:].sum(axis=1), 1)
-    return (1 - label_smoothing) * each[:, 0] + label_smoothing * rejected
+        return by_candidate[:, 0]
+    rejected = mx.where(mask[:, 1:], by_candidate[:, 1:], 0).sum(axis=1) / mx.maximum(mask[:, 1:].sum(axis=1), 1)
+    return (1 - label_smoothing) * by_candidate[:, 0] + label_smoothing * rejected
 
 
 def _pairwise(d: mx.array, mask: mx.array, settings: Training) -> mx.array:
@@ -66,13 +66,13 @@ def _pairwise(d: mx.array, mask: mx.array, settings: Training) -> mx.array:
     hinge: max(0, 1 - beta m) (SLiC, Zhao et al. 2023).
     """
 
-    def of(margin: mx.array) -> mx.array:
+    def loss_of(margin: mx.array) -> mx.array:
         if settings.objective == "ipo":
             return (margin - 1 / (2 * settings.beta)) ** 2
         return mx.maximum(1 - settings.beta * margin, 0)
 
     margin = d[:, :1] - d[:, 1:]
-    loss = (1 - settings.label_smoothing) * of(margin) + settings.label_smoothing * of(-margin)
+    loss = (1 - settings.label_smoothing) * loss_of(margin) + settings.label_smoothing * loss_of(-margin)
     return mx.where(mask[:, 1:], loss, 0).sum(axis=1) / mx.maximum(mask[:, 1:].sum(axis=1), 1)
 
 
@@ -89,17 +89,17 @@ def metrics(logps: mx.array, reference: mx.array, lengths: mx.array, mask: mx.ar
     d = logps - reference
     known = mask & ~mx.isnan(d)
     reward = mx.where(known, settings.beta * d, 0)
-    rivals = known[:, 1:].sum(axis=1)
-    rejected = reward[:, 1:].sum(axis=1) / mx.maximum(rivals, 1)
+    others = known[:, 1:].sum(axis=1)
+    rejected = reward[:, 1:].sum(axis=1) / mx.maximum(others, 1)
     difference = reward[:, :1] - reward[:, 1:]
     won = mx.where(mx.abs(difference) <= settings.beta * preference.TIE, 0.5, difference > 0)
-    accuracy = mx.where(known[:, 1:], won, 0).sum(axis=1) / mx.maximum(rivals, 1)
+    accuracy = mx.where(known[:, 1:], won, 0).sum(axis=1) / mx.maximum(others, 1)
     tokens = mx.maximum(lengths[:, 0], 1)
     return {
         "chosen_reward": reward[:, 0],
         "rejected_reward": rejected,
         "margin": reward[:, 0] - rejected,
-        "accuracy": mx.where(rivals > 0, accuracy, 0.5),
+        "accuracy": mx.where(others > 0, accuracy, 0.5),
         "kl": mx.where(known[:, 0], -d[:, 0], 0) / tokens,
         "nll": -logps[:, 0] / tokens,
         "chosen_logp": logps[:, 0],

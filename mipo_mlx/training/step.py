@@ -20,7 +20,7 @@ from ..errors import Failure, is_too_large, is_watchdog, one_line
 from ..recipe import CONTRASTS_CONTEXTS, Training
 from ..records import Pair
 from . import contrasting, distilling, objectives
-from .contrasting import Window
+from .contrasting import Group
 
 ALONE = 3  # times that the watchdog may end a single pair in one step; the display may go to sleep meanwhile
 # Widths are multiples of this, on the CPU and on a GPU. Fewer shapes are fewer buffers of odd sizes and fewer recompilations.
@@ -56,7 +56,7 @@ def gradient_step(
 ) -> Step:
     """Loss and gradient of the mean loss over `pairs`, which are all pairs of one or more grids.
 
-    Where they are `Taught`, the loss is the divergence from their goals, whatever the objective.
+    Where they are `Distilled`, the loss is the divergence from their goals, whatever the objective.
     share: (i, n): the i-th of n shares of that mean, which add up to it; of pairs, or of grids where a loss needs a whole one.
 
     The split into micro-batches changes the result by rounding alone. Raises Failure where a single pair does not fit into
@@ -65,20 +65,20 @@ def gradient_step(
     total = _Sum(model, settings, token_budget, pad_id, len(pairs))
     before, mode = model.trainable_parameters(), model.training
     model.train()
-    is_taught = isinstance(pairs[0], distilling.Taught)
-    by_grid = settings.objective in CONTRASTS_CONTEXTS and not is_taught
-    windows = contrasting.windows(pairs) if by_grid else [Window([pair], [[i]]) for i, pair in enumerate(pairs)]
-    own = windows[share[0] :: share[1]]
-    mine = own or windows[:1]  # where there is nothing to do, the first one is computed and counts nothing: shapes and names
+    is_distilled = isinstance(pairs[0], distilling.Distilled)
+    by_grid = settings.objective in CONTRASTS_CONTEXTS and not is_distilled
+    groups = contrasting.groups(pairs) if by_grid else [Group([pair], [[i]]) for i, pair in enumerate(pairs)]
+    own = groups[share[0] :: share[1]]
+    mine = own or groups[:1]  # where there is nothing to do, the first one is computed and counts nothing: shapes and names
     try:
         if not by_grid:
-            window = Window([w.pairs[0] for w in mine], [w.positions[0] for w in mine])
-            (total.add_distilled if is_taught else total.add)(window)
+            group = Group([w.pairs[0] for w in mine], [w.positions[0] for w in mine])
+            (total.add_distilled if is_distilled else total.add)(group)
         elif settings.objective == "tilt":
             total.add_distilled(total.tilted(mine))
         else:
-            for window in mine:
-                total.add_contrasting(window)
+            for group in mine:
+                total.add_contrasting(group)
     finally:
         model.update(before)  # tracing leaves its own copies in the model
         model.train(mode)
@@ -100,53 +100,53 @@ class _Sum:
         self.gradients: Any = None
         self.rows: list[dict[str, float]] = [{}] * pairs
 
-    def add(self, window: Window) -> None:
+    def add(self, group: Group) -> None:
         """Add the gradient of pairs whose losses are independent, a micro-batch at a time."""
-        self._in_parts(window, self._backward)
+        self._in_parts(group, self._backward)
 
-    def add_contrasting(self, window: Window) -> None:
+    def add_contrasting(self, group: Group) -> None:
         """Add the gradient of pairs whose losses need the log-probabilities of all of them.
 
         First come the values of all micro-batches, then the loss's derivative by them, then each micro-batch again with that
         derivative.
         """
-        everything = list(range(len(window.pairs)))
-        whole = batch_of(window.pairs, self.pad_id)
+        everything = list(range(len(group.pairs)))
+        whole = batch_of(group.pairs, self.pad_id)
         values = np.zeros(whole.mask.shape, np.float32)
-        self._in_parts(window, partial(self._forward, values))
+        self._in_parts(group, partial(self._forward, values))
         logps = mx.array(values)
-        weights = mx.grad(lambda logps: self._weighted(logps, whole, window, everything).sum())(logps)
-        self._record(logps, whole, window, everything)
+        weights = mx.grad(lambda logps: self._weighted(logps, whole, group, everything).sum())(logps)
+        self._record(logps, whole, group, everything)
         mx.eval(weights)
-        self._in_parts(window, partial(self._pull, weights))
+        self._in_parts(group, partial(self._add_weighted, weights))
 
-    def tilted(self, windows: Sequence[Window]) -> Window:
+    def tilted(self, groups: Sequence[Group]) -> Group:
         """All pairs of the step with their chosen answers alone, and the goals of these, which the base gives.
 
         The hidden states of a grid are held at once: K x K answers, a vector each token.
         """
         taught: list[Pair] = []
         with distilling.as_base(self.model):
-            for window in windows:
-                rows: distilling.Rows = [[]] * len(window.pairs)
-                grid = Window(contrasting.contrast(window.pairs), window.positions)
+            for group in groups:
+                rows: distilling.Rows = [[]] * len(group.pairs)
+                grid = Group(contrasting.contrast(group.pairs), group.positions)
                 self._in_parts(grid, partial(self._hidden, rows))
-                taught += distilling.tilted(self.model, window.pairs, rows, self.settings.tilt_strength)
-        return Window(taught, [positions for window in windows for positions in window.positions])
+                taught += distilling.tilted(self.model, group.pairs, rows, self.settings.tilt_strength)
+        return Group(taught, [positions for group in groups for positions in group.positions])
 
-    def add_distilled(self, window: Window) -> None:
+    def add_distilled(self, group: Group) -> None:
         """Add the gradient of pairs of one answer that are trained towards distributions."""
-        self._in_parts(window, self._distil)
+        self._in_parts(group, self._distil)
 
-    def _in_parts(self, window: Window, work: Callable[[Window, Batch, list[int]], None], some: list[int] | None = None) -> None:
-        """`work` on micro-batches of the pairs `some` (all of the window); one that does not fit is split and done again."""
-        pairs = window.pairs
+    def _in_parts(self, group: Group, work: Callable[[Group, Batch, list[int]], None], indices: list[int] | None = None) -> None:
+        """`work` on micro-batches of the pairs `indices` (all of the group); one that does not fit is split and done again."""
+        pairs = group.pairs
         # With dropout, each pair runs alone under its own seed, so any split gives the same mask, and so does a second run.
         budget = 1 if self.settings.lora.dropout else self.budget
-        for part in split(range(len(pairs)) if some is None else some, pairs, budget):
-            mx.random.seed((self.seed + window.positions[part[0]][0]) % (1 << 31))
+        for part in split(range(len(pairs)) if indices is None else indices, pairs, budget):
+            mx.random.seed((self.seed + group.positions[part[0]][0]) % (1 << 31))
             try:
-                work(window, batch_of([pairs[i] for i in part], self.pad_id), part)
+                work(group, batch_of([pairs[i] for i in part], self.pad_id), part)
                 continue
             except (RuntimeError, MemoryError) as error:
                 if not is_too_large(error):
@@ -166,48 +166,48 @@ class _Sum:
             if len(part) == 1 and not by_watchdog:
                 self.checkpoint = True  # the last thing that saves memory; changes no result
             self.budget = max(1, min(self.budget, tokens) // 2)
-            self._in_parts(window, work, part)
+            self._in_parts(group, work, part)
 
-    def _backward(self, window: Window, batch: Batch, some: list[int]) -> None:
+    def _backward(self, group: Group, batch: Batch, indices: list[int]) -> None:
         def loss(parameters: dict[str, Any]) -> tuple[mx.array, mx.array]:
             logps = self._logps(parameters, batch)
-            return self._weighted(logps, batch, window, some).sum(), logps
+            return self._weighted(logps, batch, group, indices).sum(), logps
 
         (_, logps), gradients = mx.value_and_grad(loss)(self.model.trainable_parameters())
         self._accumulate(gradients, logps)
-        self._record(logps, batch, window, some)
+        self._record(logps, batch, group, indices)
 
-    def _forward(self, values: np.ndarray, window: Window, batch: Batch, some: list[int]) -> None:
-        """Write the log-probabilities of `some` pairs into `values`, (pairs, candidates)."""
+    def _forward(self, values: np.ndarray, group: Group, batch: Batch, indices: list[int]) -> None:
+        """Write the log-probabilities of the pairs `indices` into `values`, (pairs, candidates)."""
         logps = np.array(batch_logprobs(self.model, batch, gradient=False).sum(axis=-1))
-        values[some, : logps.shape[1]] = logps
+        values[indices, : logps.shape[1]] = logps
 
-    def _pull(self, weights: mx.array, window: Window, batch: Batch, some: list[int]) -> None:
-        """Add the gradient of sum(weights * log-probabilities) of `some` pairs."""
+    def _add_weighted(self, weights: mx.array, group: Group, batch: Batch, indices: list[int]) -> None:
+        """Add the gradient of sum(weights * log-probabilities) of the pairs `indices`."""
 
         def loss(parameters: dict[str, Any]) -> mx.array:
             logps = self._logps(parameters, batch)
-            return (weights[mx.array(some)][:, : logps.shape[1]] * logps).sum()
+            return (weights[mx.array(indices)][:, : logps.shape[1]] * logps).sum()
 
         self._accumulate(mx.grad(loss)(self.model.trainable_parameters()))
 
-    def _hidden(self, rows: distilling.Rows, window: Window, batch: Batch, some: list[int]) -> None:
-        """Put the hidden states of `some` pairs into `rows`."""
-        for i, row in zip(some, distilling.hidden_rows(self.model, batch), strict=True):
+    def _hidden(self, rows: distilling.Rows, group: Group, batch: Batch, indices: list[int]) -> None:
+        """Put the hidden states of the pairs `indices` into `rows`."""
+        for i, row in zip(indices, distilling.hidden_rows(self.model, batch), strict=True):
             rows[i] = row
 
-    def _distil(self, window: Window, batch: Batch, some: list[int]) -> None:
-        """Add the gradient of the mean divergence of `some` pairs from their goals."""
+    def _distil(self, group: Group, batch: Batch, indices: list[int]) -> None:
+        """Add the gradient of the mean divergence of the pairs `indices` from their goals."""
 
         def loss(parameters: dict[str, Any]) -> tuple[mx.array, mx.array, mx.array]:
             self.model.update(parameters)
-            nats, logps = distilling.losses(self.model, batch, [window.pairs[i] for i in some], self.checkpoint)
-            return self._shares(nats, window, some).sum(), nats, logps
+            nats, logps = distilling.losses(self.model, batch, [group.pairs[i] for i in indices], self.checkpoint)
+            return self._shares(nats, group, indices).sum(), nats, logps
 
         (_, nats, logps), gradients = mx.value_and_grad(loss)(self.model.trainable_parameters())
         self._accumulate(gradients, nats, logps)
         lengths, reference = batch.answer_lengths[:, 0], batch.reference[:, 0]
-        self._enter(distilling.figures(nats, logps, reference, lengths, self.settings.beta), window, some)
+        self._enter(distilling.figures(nats, logps, reference, lengths, self.settings.beta), group, indices)
 
     def _logps(self, parameters: dict[str, Any], batch: Batch) -> mx.array:
         """(pairs, candidates) summed log-probabilities in nats, differentiable in `parameters`."""
@@ -222,25 +222,25 @@ class _Sum:
     def _losses(self, logps: mx.array, batch: Batch) -> mx.array:
         return objectives.losses(logps, batch.reference, batch.answer_lengths, batch.mask, self.settings)
 
-    def _weighted(self, logps: mx.array, batch: Batch, window: Window, some: list[int]) -> mx.array:
-        return self._shares(self._losses(logps, batch), window, some)
+    def _weighted(self, logps: mx.array, batch: Batch, group: Group, indices: list[int]) -> mx.array:
+        return self._shares(self._losses(logps, batch), group, indices)
 
-    def _shares(self, losses: mx.array, window: Window, some: list[int]) -> mx.array:
+    def _shares(self, losses: mx.array, group: Group, indices: list[int]) -> mx.array:
         """Each pair's share of the mean loss over the step; a pair that stands for several counts as often."""
-        stands_for = [len(window.positions[i]) for i in some]
+        stands_for = [len(group.positions[i]) for i in indices]
         return losses * mx.array(stands_for, dtype=mx.float32) / len(self.rows)
 
-    def _record(self, logps: mx.array, batch: Batch, window: Window, some: list[int]) -> None:
+    def _record(self, logps: mx.array, batch: Batch, group: Group, indices: list[int]) -> None:
         figures = {
             "loss": self._losses(logps, batch),
             **objectives.metrics(logps, batch.reference, batch.answer_lengths, batch.mask, self.settings),
         }
-        self._enter(figures, window, some)
+        self._enter(figures, group, indices)
 
-    def _enter(self, figures: dict[str, mx.array], window: Window, some: list[int]) -> None:
+    def _enter(self, figures: dict[str, mx.array], group: Group, indices: list[int]) -> None:
         columns = {key: np.array(value).tolist() for key, value in figures.items()}
-        for row, i in enumerate(some):
-            for position in window.positions[i]:
+        for row, i in enumerate(indices):
+            for position in group.positions[i]:
                 self.rows[position] = {key: column[row] for key, column in columns.items()}
 
 

@@ -168,7 +168,7 @@ def fit(start: Start, folder: Path, recipe: Recipe, watch: Watch, target: str = 
     On the first of several machines the others get the same training from here.
     """
     if (team := current()).size > 1:
-        team.shared({"recipe": recipe.model_dump(mode="json"), "start": {**asdict(start), "adapters": None}})
+        team.broadcast({"recipe": recipe.model_dump(mode="json"), "start": {**asdict(start), "adapters": None}})
     return fit_here(start, folder, recipe, watch, target)
 
 
@@ -185,7 +185,7 @@ def fit_here(start: Start, folder: Path, recipe: Recipe, watch: Watch, target: s
     team, loaded = current(), load.load(recipe.model)
     settings, device = recipe.training, backend.device()
     base = identity.identity_of(loaded.path)
-    team.agree(f"base {base}, {device.kind}, MLX {backend.versions()['mlx']}", "base, device and MLX's version")
+    team.require_same(f"base {base}, {device.kind}, MLX {backend.versions()['mlx']}", "base, device and MLX's version")
     config = {**adapters.attach(loaded.model, settings.lora, recipe.seed), identity.KEY: base}
     if start.adapters:
         adapters.restore(loaded.model, start.adapters)
@@ -274,10 +274,11 @@ def _gradient(model: Any, pairs: list[Pair], job: Job, state: checkpoints.State)
     # The random state of a step depends on the seed and the step alone, so that a resumed run repeats it.
     mx.random.seed(Random(seed_for(job.seed, f"step/{state.step}", "/")).getrandbits(31))
     fitting = job.settings.model_copy(update={"checkpoint_gradients": True}) if state.checkpointed else job.settings
-    alone = job.team.size == 1 and state.token_budget  # it goes on as it was planned when it began
-    budget = alone or min(job.budget, state.token_budget or job.budget)
+    budget = state.token_budget or job.budget
+    if job.team.size > 1:  # one machine goes on as it was planned when it began
+        budget = min(job.budget, budget)
     share = (job.team.rank, job.team.size)
-    step = job.team.total(gradient_step(model, pairs, fitting, token_budget=budget, pad_id=job.pad, share=share))
+    step = job.team.combined(gradient_step(model, pairs, fitting, token_budget=budget, pad_id=job.pad, share=share))
     state.token_budget, state.checkpointed = step.token_budget, step.checkpointed
     return step
 
@@ -285,7 +286,7 @@ def _gradient(model: Any, pairs: list[Pair], job: Job, state: checkpoints.State)
 def _validate(model: Any, validation: Validation | None, job: Job, state: checkpoints.State, watch: Watch) -> str | None:
     """Measure the validation pairs and remember the best step. Returns why training must end, or None."""
     measured = validation.measure(model, job.settings.beta) if validation else None
-    row = {"step": state.step, **job.team.shared(measured)}  # the first machine's, and the others wait for it
+    row = {"step": state.step, **job.team.broadcast(measured)}  # the first machine's, and the others wait for it
     _log(row, job, state, watch)
     if not watch.reporter.terminal:
         watch.reporter.say(monitor.line(row))
@@ -311,7 +312,7 @@ def _speed(pairs: list[Pair], seconds: float) -> Row:
 
 def _save(model: Any, optimizer: Any, job: Job, state: checkpoints.State) -> None:
     weights = adapters.weights(model)
-    job.team.agree_on(weights)
+    job.team.require_same_weights(weights)
     if job.team.leads:
         checkpoints.save(job.checkpoints, state, weights, optimizer)
 
@@ -329,9 +330,9 @@ def _restore(model: Any, optimizer: Any, job: Job) -> tuple[checkpoints.State, b
         optimizer.state = checkpoints.load_optimizer(job.checkpoints, saved.step)
     if job.team.leads:
         metrics.keep(job.folder, state.metrics_lines)
-    row, is_begun = job.team.shared([asdict(state), saved is not None])
-    model.update(job.team.spread(model.trainable_parameters()))
-    optimizer.state = job.team.spread(optimizer.state)
+    row, is_begun = job.team.broadcast([asdict(state), saved is not None])
+    model.update(job.team.broadcast_arrays(model.trainable_parameters()))
+    optimizer.state = job.team.broadcast_arrays(optimizer.state)
     return checkpoints.State(**row), is_begun
 
 

@@ -23,7 +23,7 @@ from mipo_mlx.commands import together  # noqa: E402
 from mipo_mlx.errors import one_line  # noqa: E402
 from mipo_mlx.progress import Reporter  # noqa: E402
 from mipo_mlx.recipe import Recipe, Training  # noqa: E402
-from mipo_mlx.training import pulse, team, train  # noqa: E402
+from mipo_mlx.training import heartbeat, team, train  # noqa: E402
 from mipo_mlx.training.step import gradient_step  # noqa: E402
 from tests.conftest import build_model, tiny_config  # noqa: E402
 
@@ -45,7 +45,7 @@ def steps(pairs, members):
         some = some[:1] if (objective, grids) == ("dpo", 1) else some  # fewer pairs than machines
         # One pair at a time: another split into micro-batches would round otherwise, on one machine too.
         own = gradient_step(model, some, settings, token_budget=1, pad_id=0, share=(members.rank, members.size))
-        whole = members.total(own)
+        whole = members.combined(own)
         yield (
             np.concatenate([np.array(leaf).reshape(-1) for _, leaf in tree_flatten(whole.gradients)]),
             [whole.loss, *whole.metrics.values()],
@@ -66,7 +66,7 @@ def trained(folder, pairs, members):
 def gradient(folder: Path) -> None:
     from tests.training.test_train import make_pairs
 
-    members = team.join(pulse.Pulse(pulse.place()))
+    members = team.join(heartbeat.Heartbeat(heartbeat.place()))
     pairs = make_pairs(build_model(tiny_config()))
     for i, (flat, figures) in enumerate(steps(pairs, members)):
         np.savez(folder / f"step-{i}-{members.rank}.npz", flat=flat, figures=figures)
@@ -77,7 +77,7 @@ def gradient(folder: Path) -> None:
 def lose_one(text: str) -> None:
     """Send this process a signal at a step, if it is the one that is to be lost. Silence is noticed sooner than by default."""
     rank, name, step = text.split()
-    pulse.SILENT, real, calls = 8.0, train.gradient_step, []
+    heartbeat.SILENT, real, calls = 8.0, train.gradient_step, []
 
     def counted(*args, **kwargs):
         calls.append(1)

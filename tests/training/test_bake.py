@@ -75,22 +75,22 @@ def test_a_bake_brings_the_model_near_itself_with_the_profile_and_a_killed_one_e
     assert (killed / file).read_bytes() == (folder / file).read_bytes()
 
 
-def test_the_lessons_say_what_the_student_sees_and_what_it_learns(folder, tiny_folder):
+def test_the_examples_say_what_the_student_sees_and_what_it_learns(folder, tiny_folder):
     recipe = recipe_of(tiny_folder)
     loaded = load.load(recipe.model)
     adapters.attach(loaded.model, recipe.training.lora, 0)
-    school = bake.School(folder, recipe, FACTS, loaded, QUIET)
-    (lessons, _), anchors, pairs = school.under_profile(), school.anchors(8), school.pairs(8)
-    seen = [loaded.tokenizer.decode(lesson.prompt_tokens) for lesson in lessons]
+    teacher = bake.Teacher(folder, recipe, FACTS, loaded, QUIET)
+    (examples, _), anchors, pairs = teacher.under_profile(), teacher.anchors(8), teacher.pairs(8)
+    seen = [loaded.tokenizer.decode(example.prompt_tokens) for example in examples]
     assert not any("bees" in text for text in seen)
     assert sum(recipe.pairs.plain_system in text for text in seen) == 5
-    assert bake.divergence(loaded.model, lessons, 0) > 0.01
+    assert bake.divergence(loaded.model, examples, 0) > 0.01
     # A pair under its context and an anchor begin at their goal.
     assert len(pairs) == 2 and len(anchors) == 1 and "rain" in loaded.tokenizer.decode(anchors[0].prompt_tokens)
     assert bake.divergence(loaded.model, pairs + anchors, 0) == pytest.approx(0, abs=1e-4)
-    for lesson in lessons[:3]:
-        np.testing.assert_allclose(lesson.goal.kept.sum(axis=1) + lesson.goal.tail, 1, atol=1e-5)
-        assert lesson.goal.ids.shape == (len(lesson.tokens[0]), bake.KEPT)
+    for example in examples[:3]:
+        np.testing.assert_allclose(example.goal.kept.sum(axis=1) + example.goal.tail, 1, atol=1e-5)
+        assert example.goal.ids.shape == (len(example.tokens[0]), bake.KEPT)
     for changes, sizes in (
         ({}, [6, 6]),
         ({"batch": 8}, [10]),
@@ -98,18 +98,18 @@ def test_the_lessons_say_what_the_student_sees_and_what_it_learns(folder, tiny_f
         ({"pairs": 0}, [5, 5]),
         ({"anchors": 5}, [10, 10]),
     ):
-        steps = bake.mixed(lessons[:8], pairs, anchors, recipe_of(tiny_folder, **changes))
-        assert [sum(lesson.grid == step for lesson in steps) for step in range(len(sizes))] == sizes
-        assert len({lesson.id for lesson in steps}) == len(steps)
-    assert (school.job(lessons).settings.epochs, school.job(lessons).settings.learning_rate) == (1.0, 1e-2)
+        steps = bake.mixed(examples[:8], pairs, anchors, recipe_of(tiny_folder, **changes))
+        assert [sum(example.grid == step for example in steps) for step in range(len(sizes))] == sizes
+        assert len({example.id for example in steps}) == len(steps)
+    assert (teacher.job(examples).settings.epochs, teacher.job(examples).settings.learning_rate) == (1.0, 1e-2)
 
 
 def test_an_answer_that_parrots_the_profile_is_not_learned(folder, tiny_folder, monkeypatch):
     monkeypatch.setattr(bake, "parrots", lambda answer, context, request: "bees" in context and request.endswith("day 0?"))
     recipe = recipe_of(tiny_folder, answers=6)
     loaded = load.load(recipe.model)
-    lessons, parroted = bake.School(folder, recipe, FACTS, loaded, QUIET).under_profile()
-    assert (len(lessons), parroted) == (5, 1)
+    examples, parroted = bake.Teacher(folder, recipe, FACTS, loaded, QUIET).under_profile()
+    assert (len(examples), parroted) == (5, 1)
     before = (folder / "adapters" / "adapters.safetensors").read_bytes()
     monkeypatch.setattr(bake, "parrots", lambda answer, context, request: True)
     result = bake.run(folder, recipe, QUIET, FACTS)  # all that was trained before stays

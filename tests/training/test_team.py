@@ -16,7 +16,7 @@ import pytest
 from mipo_mlx.errors import UserError
 from mipo_mlx.files import write_records
 from mipo_mlx.training import team
-from mipo_mlx.training.pulse import Place, place
+from mipo_mlx.training.heartbeat import Place, place
 from tests.conftest import build_model, tiny_config
 
 from . import ranked

@@ -1,8 +1,8 @@
-"""Signs of life between the machines of a training. A machine that waits for another one in MLX would wait without an end.
+"""Heartbeats between the machines of a training. A machine that waits for another one in MLX would wait without an end.
 
-Every machine sends its state to the first one each second, by UDP to the address and port that MLX uses for TCP, and the first one
-answers. A process that is stopped, a Mac that sleeps and a cable that is pulled are silent. Then each machine ends with one line.
-Signs begin before MLX is imported, so that a machine that is lost while it starts is noticed too.
+Every machine sends a heartbeat to the first one each second, by UDP to the address and port that MLX uses for TCP. The first one
+answers. A process that is stopped, a Mac that sleeps and a cable that is pulled send none. Then each machine ends with one line.
+Heartbeats begin before MLX is imported, so that a machine that is lost while it starts is noticed too.
 """
 
 import faulthandler
@@ -21,9 +21,9 @@ from typing import Any
 
 from ..errors import UserError
 
-BEAT = 1.0  # seconds between two signs
+BEAT = 1.0  # seconds between two heartbeats
 SILENT = 30.0  # seconds after which a silent machine is lost
-FIRST = 35.0  # seconds that a machine has for its first sign: it comes by ssh
+FIRST = 35.0  # seconds that a machine has for its first heartbeat: it is started by ssh
 STUCK = 25.0  # seconds after which machines that all wait for each other are stuck
 AGAIN = "run the same command again, with any number of machines: it goes on from the last checkpoint"
 
@@ -77,15 +77,15 @@ def within(seconds: float, line: str) -> Iterator[None]:
 
 @dataclass
 class Peer:
-    heard: float  # time of its last sign
-    spoke: bool = False
+    last_heartbeat: float  # time
+    has_begun: bool = False  # it has sent one
     waits: float = 0.0  # seconds that it has waited for others
     address: Any = None
 
 
 @dataclass
-class Pulse:
-    """Sends and hears signs of life in a thread of its own, and ends the process where a machine is lost."""
+class Heartbeat:
+    """Sends and receives heartbeats in a thread of its own, and ends the process where a machine is lost."""
 
     place: Place
     peers: dict[int, Peer] = field(init=False)
@@ -121,38 +121,38 @@ class Pulse:
             if now - sent >= BEAT:
                 sent = now
                 self._send(None)
-                self._judge(now)
-            self._hear()
+                self._check_peers(now)
+            self._receive()
 
     def _send(self, ended: str | None) -> None:
         waits = time.monotonic() - self._since if self._since is not None else 0.0
-        sign = json.dumps({"rank": self.place.rank, "of": self.place.size, "waits": waits, "ended": ended}).encode()
+        message = json.dumps({"rank": self.place.rank, "of": self.place.size, "waits": waits, "ended": ended}).encode()
         first = (self.place.host, self.place.port)
         for address in [first] if self.place.rank else [peer.address for peer in self.peers.values() if peer.address]:
-            with suppress(OSError):  # no network for now: silence tells
-                self.socket.sendto(sign, address)
+            with suppress(OSError):  # no network for now: the others miss the heartbeat
+                self.socket.sendto(message, address)
 
-    def _hear(self) -> None:
+    def _receive(self) -> None:
         try:
             data, address = self.socket.recvfrom(65536)
-            sign = json.loads(data)
-            peer = self.peers[sign["rank"]]
-            if sign["of"] != self.place.size:
+            message = json.loads(data)
+            peer = self.peers[message["rank"]]
+            if message["of"] != self.place.size:
                 return
-            peer.heard, peer.spoke, peer.address, peer.waits = time.monotonic(), True, address, float(sign["waits"])
-            ended = sign["ended"]
+            peer.last_heartbeat, peer.has_begun, peer.address, peer.waits = time.monotonic(), True, address, float(message["waits"])
+            ended = message["ended"]
         except TimeoutError:
             return
-        except (OSError, ValueError, KeyError, TypeError):  # no network for now, or it was no sign
+        except (OSError, ValueError, KeyError, TypeError):  # no network for now, or it was no heartbeat
             time.sleep(BEAT / 10)
             return
         if ended:
-            self._end(f"{self._name(sign['rank'])} ended: {ended}")
+            self._end(f"{self._name(message['rank'])} ended: {ended}")
 
-    def _judge(self, now: float) -> None:
+    def _check_peers(self, now: float) -> None:
         for rank, peer in self.peers.items():
-            limit = SILENT if peer.spoke else FIRST
-            if now - peer.heard > limit:
+            limit = SILENT if peer.has_begun else FIRST
+            if now - peer.last_heartbeat > limit:
                 self._end(f"{self._name(rank)} is lost: it was silent for {limit:.0f} seconds; {AGAIN}")
         if self._since is not None and now - self._since > STUCK and all(peer.waits > STUCK for peer in self.peers.values()):
             self._end(f"all machines wait for each other since {STUCK:.0f} seconds; {AGAIN}")
