@@ -221,13 +221,13 @@ def measured(work: Work, parameters: int, recipe: Recipe) -> Times:
     """How long `work` takes: on a GPU by a trial of the base's sizes, on a CPU by the speed of its matrix products."""
     if not backend.on_cpu():
         from ..models.load import model_config, resolve
-        from . import trial
+        from . import speed_trial
 
         config = model_config(recipe.model)
         if resolve(recipe.model, weights=False).suffix == ".gguf":
             config |= {"quantization": {"group_size": 32, "bits": 4}}
         with suppress(LookupError, TypeError, ValueError, RuntimeError):  # a base with odd parts, or no memory for the trial
-            each = trial.seconds(config, recipe)
+            each = speed_trial.seconds(config, recipe)
             return Times(work.sampled * each.sampled, work.scored * each.scored, work.trained * each.trained)
     return times(work, parameters, backend.sgemm_rate())
 

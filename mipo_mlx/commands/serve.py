@@ -8,7 +8,7 @@ from ..errors import UserError
 from ..progress import Reporter
 from ..run import Run, locked
 from ..serving.assistant import Wishes
-from ..serving.desk import Served
+from ..serving.browser_page import Served
 from ..serving.guard import Access, is_loopback
 from ..serving.server import serve as run_server
 

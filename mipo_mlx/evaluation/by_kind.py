@@ -15,7 +15,7 @@ from ..files import read_records
 from ..memory.contexts import read_contexts
 from ..recipe import Recipe
 from ..records import CHORES, GENERAL, HALF_PERSONAL, HELDOUT, PERSONAL, Answer, Prompt, key_for
-from . import answers, drift, requests, votes
+from . import answers, drift, judge_votes, requests
 from .answers import clusters_of
 from .outcome import OfKind
 from .requests import Answered, Group
@@ -96,7 +96,7 @@ def apart(answered: Sequence[Answered], count: int) -> list[Answered]:
 
 def _of_kind(bench: Workbench, answered: list[Answered], distances: Sequence[_Distance]) -> OfKind | None:
     settings, seed = bench.recipe.evaluation, bench.recipe.seed
-    fit = votes.fit(answered, settings, seed, bench.embedder)
+    fit = judge_votes.fit(answered, settings, seed, bench.embedder)
     if fit is None:
         return None
     measures, clusters = answers.gain_and_cost(answered, settings, seed), clusters_of(answered)

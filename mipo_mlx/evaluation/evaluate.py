@@ -30,13 +30,13 @@ from . import (
     drift,
     heldout,
     judge,
+    judge_votes,
     leak,
     outcome,
     preferences,
     requests,
     use,
     verdict,
-    votes,
     with_memory,
 )
 from .outcome import FORMAT, Example, Outcome, ShadedAnswer
@@ -201,7 +201,7 @@ def _evaluate(
             model=recipe.model,
             heldout=of_pairs,
             fresh=answers.evaluate(answered, settings, recipe.seed, bench.embedder) if answered else None,
-            fit=votes.fit(answered, settings, recipe.seed, bench.embedder),
+            fit=judge_votes.fit(answered, settings, recipe.seed, bench.embedder),
             use=use.evaluate(bench.keyed_by(settings.use), answered, remembered),
             kinds=by_kind.evaluate(bench.keyed_by(settings.kinds), of_kinds, answered),
             unprompted=drift.evaluate(bench.keyed_by(settings.everyday)),

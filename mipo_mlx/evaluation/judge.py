@@ -20,10 +20,10 @@ from ..models.prompts import encode
 from ..progress import Reporter
 from ..recipe import Evaluation, Recipe
 from . import endpoint
+from .judge_votes import SILENT, Row, Votes, Voting, closer
 from .outcome import EMBEDDING, Judged, Opinion
 from .requests import Answered
 from .statistics import key_of
-from .votes import SILENT, Row, Votes, Voting, closer
 from .workbench import Workbench
 
 FILE = "judge-verdicts.jsonl"

@@ -15,7 +15,7 @@ from ..models import embedding
 from ..models.prompts import encode
 from ..recipe import Recipe
 from ..records import Answer, Prompt
-from . import sides, with_memory
+from . import pairwise, with_memory
 from .answers import clusters_of, identified
 from .outcome import Metrics, Opinion, Use
 from .requests import Answered, Group, Scored, by_group, heldout_of, score
@@ -29,7 +29,7 @@ AMONG = 3  # the right passage and its distractors
 def work(folder: Path, recipe: Recipe, groups: Sequence[Group], by_embedding: bool) -> int:
     """How much the bar moves in `evaluate`, memory aside."""
     wanted, requests = sum(group.wanted for group in distractible(groups, recipe)), len(_requests(folder, recipe))
-    return 4 * wanted + 3 * requests + sides.work(requests, 3, by_embedding)
+    return 4 * wanted + 3 * requests + pairwise.work(requests, 3, by_embedding)
 
 
 def distractible(groups: Sequence[Group], recipe: Recipe) -> list[Group]:
@@ -113,7 +113,7 @@ def _ways(bench: Workbench, requests: Sequence[Prompt], prompts: Sequence[list[i
     """Whose answers fit the profile better, by the way of use. of_both: the answers to `prompts`, which have the profile."""
     profile = profile_of(bench.folder, bench.recipe)
     groups = [  # one profile, so the requests alone are independent: each stands for a note too
-        sides.group_of(bench, request.id, request.text, request.id, prompt, [profile])
+        pairwise.group_of(bench, request.id, request.text, request.id, prompt, [profile])
         for request, prompt in zip(requests, prompts, strict=True)
     ]
     bare = [encode(bench.tokenizer, [{"role": "user", "content": request.text}]) for request in requests]
@@ -121,7 +121,7 @@ def _ways(bench: Workbench, requests: Sequence[Prompt], prompts: Sequence[list[i
         alone = bench.sample("use-alone-base", bare, "use")
     answers: dict[str, Sequence[Answer]] = {"tuned": of_both["tuned"], "alone": alone, "profile": of_both["base"]}
     ways = {way: (way, "tuned") for way in ("alone", "profile")}
-    return sides.opinions(bench, "use-profile scored", groups, answers, ways)
+    return pairwise.opinions(bench, "use-profile scored", groups, answers, ways)
 
 
 def _requests(folder: Path, recipe: Recipe) -> list[Prompt]:

@@ -15,7 +15,7 @@ from ..memory.retrieve import Match, Memory
 from ..models.prompts import PromptBuilder, encode
 from ..recipe import Recipe
 from ..records import Answer, Context, Prompt
-from . import sides
+from . import pairwise
 from .about_notes import STRANGERS, about_notes
 from .outcome import Remembered, Retrieval, Scene
 from .requests import Group, heldout_of
@@ -86,7 +86,7 @@ def work(folder: Path, recipe: Recipe, requests: Requests | None, by_embedding: 
     if requests is None:
         return 0
     about, kinds = len(requests.about), 4 + bool(profile_of(folder, recipe))
-    return 3 * len(requests.all) + (kinds - 3) * about + sides.work(about, kinds, by_embedding)
+    return 3 * len(requests.all) + (kinds - 3) * about + pairwise.work(about, kinds, by_embedding)
 
 
 def framed(bench: Workbench, requests: Requests) -> list[Framed]:
@@ -124,7 +124,7 @@ def evaluate(
     return Remembered(
         requests=len(about),
         no_interval=too_few(_notes(about)),
-        ways=sides.opinions(here, "use-memory scored", groups, of_about, ways),
+        ways=pairwise.opinions(here, "use-memory scored", groups, of_about, ways),
         retrieval=_retrieval(bench, requests, [matches for _, matches in prompts[everyday:]]),
         scenes=scenes[:SCENES],
     )
@@ -183,4 +183,4 @@ def _group(bench: Workbench, about: Sequence[Request], place: int) -> Group:
         if _right(other).note != right.note and len(others) < OTHERS:
             others.setdefault(_right(other).note, _right(other).text)
     prompt = bench.prompt(request.text, right.text)
-    return sides.group_of(bench, request.id, request.text, right.note, prompt, [right.text, *others.values()])
+    return pairwise.group_of(bench, request.id, request.text, right.note, prompt, [right.text, *others.values()])

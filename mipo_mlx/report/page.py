@@ -11,7 +11,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from .. import recipe_loading
-from ..evaluation import blind, outcome, verdict
+from ..evaluation import blind_votes, outcome, verdict
 from ..evaluation.outcome import Outcome
 from ..export import results
 from ..export.system import without_profile
@@ -87,7 +87,7 @@ def contents(folder: Path, recipe: Recipe) -> dict[str, Any]:
         judge=judged.judge if judged else "",
         in_use=comparisons.in_use(result.use),
         judged=" ".join([comparisons.votes(judged), *comparisons.second_opinions(judged)]).strip(),
-        blind=blind.sentence(blind.tally(folder, recipe)),
+        blind=blind_votes.sentence(blind_votes.tally(folder, recipe)),
         baselines=comparisons.baselines(result.baselines, fresh),
         drift=signs.drift(result.unprompted),
         kinds=comparisons.kinds(result.kinds),

@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import recipe_loading
 from ..errors import Failure, UserError, first_line
-from ..evaluation import blind
+from ..evaluation import blind_votes
 from ..files import read_json
 from ..models import adapters
 from ..models.identity import ADAPTERS
@@ -31,7 +31,7 @@ class Taken:
     @staticmethod
     def of(folder: Path) -> "Taken":
         stamps = stamps_of(folder)  # first: what is written meanwhile differs from them
-        return Taken(stamps, blind.adapters_of(folder) if stamps else "", read_json(folder / ADAPTERS[1], {}))
+        return Taken(stamps, blind_votes.adapters_of(folder) if stamps else "", read_json(folder / ADAPTERS[1], {}))
 
     def is_old(self, folder: Path) -> bool:
         """Whether the run has other files of adapters. While they are made, or once the run is gone, it has none."""

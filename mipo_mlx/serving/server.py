@@ -14,7 +14,7 @@ from ..errors import UserError
 from ..progress import Reporter
 from .api import Api
 from .assistant import Assistant
-from .desk import Desk, Served
+from .browser_page import Desk, Served
 from .guard import Access, Guard, is_loopback
 from .watch import watching
 from .web import HANDLERS, listening, server

@@ -29,10 +29,10 @@ from ..engine import fast
 from ..errors import one_line
 from ..models import adapters
 from ..records import BASE, TUNED
+from .answer_text import Unrolling
 from .assistant import Assistant
-from .drawing import processors_of, sampler_of, shared_sampler
-from .ending import Unrolling
 from .protocol import Settings
+from .samplers import processors_of, sampler_of, shared_sampler
 
 AT_ONCE = 16  # answers in one batch; further ones wait
 MOST_WAITING = 64  # requests that wait; further ones are refused

@@ -27,9 +27,9 @@ import mlx.core as mx
 import numpy as np
 
 from .. import backend
+from ..engine.distributions import Goal, likeliest
 from ..engine.head import OutputHead
 from ..engine.sampling import Prefixes, sample
-from ..engine.support import Goal, likeliest
 from ..errors import UserError
 from ..files import dump, make_private, read_json, read_jsonl, read_records
 from ..models import adapters, load

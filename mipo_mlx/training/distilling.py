@@ -18,9 +18,9 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from ..engine.distributions import FLOOR, Goal, divergence, likeliest, logprobs_at
 from ..engine.head import OutputHead
 from ..engine.logprobs import Padded, answer_hidden
-from ..engine.support import FLOOR, Goal, divergence, likeliest, logprobs_at
 from ..models import adapters
 from ..records import Pair
 

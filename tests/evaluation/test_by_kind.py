@@ -4,7 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mipo_mlx.evaluation import by_kind, requests, votes
+from mipo_mlx.evaluation import by_kind, judge_votes, requests
 from mipo_mlx.evaluation.answers import clusters_of
 from mipo_mlx.evaluation.compare import compare
 from mipo_mlx.evaluation.outcome import Outcome, write
@@ -93,7 +93,7 @@ def test_distances_and_measures_equal_plain_forward_passes(measured, kind):
         base = [plain_logprobs(here.model, a.group.prompts[a.own], a.tuned.answer.tokens) for a in rows]
     assert of_kind.metrics["perplexity"].after.value == pytest.approx(np.exp(-np.concatenate(base).mean()), rel=1e-3)
     assert of_kind.metrics["tokens"].after.value == pytest.approx(np.mean(lengths))
-    assert of_kind.fit == votes.fit(rows, here.recipe.evaluation, 0, None)
+    assert of_kind.fit == judge_votes.fit(rows, here.recipe.evaluation, 0, None)
     assert [len(set(labels)) for labels in clusters_of(rows)] == [COUNT, COUNT] and all(
         any(fact in a.context for fact in FACTS) for a in rows
     )

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from mipo_mlx.evaluation import evaluate as stage
-from mipo_mlx.evaluation import judge, requests, votes
+from mipo_mlx.evaluation import judge, judge_votes, requests
+from mipo_mlx.evaluation.judge_votes import Voting, pairwise_vote
 from mipo_mlx.evaluation.requests import Answered, Group, Scored
 from mipo_mlx.evaluation.statistics import Estimate, Resampler
-from mipo_mlx.evaluation.votes import Voting, pairwise_vote
 from mipo_mlx.files import read_json
 from mipo_mlx.models import embedding, load, prompts
 from mipo_mlx.progress import Reporter
@@ -125,7 +125,7 @@ def test_the_judges_probabilities_are_its_likelihoods(tiny_folder):
 
 
 def test_the_recipe_names_the_judge_and_its_mode(tmp_path, tiny_folder, monkeypatch):
-    monkeypatch.setattr(votes, "SENSE", 0.0)
+    monkeypatch.setattr(judge_votes, "SENSE", 0.0)
     monkeypatch.setattr(embedding, "installed", lambda: None)
     result = {}
     for name, settings in {
@@ -167,7 +167,7 @@ def test_the_embedder_prefers_the_answer_that_is_closer_to_its_own_context():
         return np.array([vectors[t] for t in texts], dtype=float)
 
     pairs = [answered(0), answered(1, "tuned", "between"), answered(2, "between", "between"), answered(3, "between", "tuned")]
-    assert preferences(pairs, votes.closer(embedder, pairs)) == [1.0, 0.0, 0.5, 1.0]
+    assert preferences(pairs, judge_votes.closer(embedder, pairs)) == [1.0, 0.0, 0.5, 1.0]
 
 
 def test_the_embedder_leaves_aside_a_profile_that_contexts_share():
@@ -182,7 +182,7 @@ def test_the_embedder_leaves_aside_a_profile_that_contexts_share():
         return np.array([vectors[t] for t in texts], dtype=float)
 
     pairs = [Answered(group, own, base, tuned) for own in (0, 1)]
-    assert preferences(pairs, votes.closer(embedder, pairs)) == [1.0, 0.0]
+    assert preferences(pairs, judge_votes.closer(embedder, pairs)) == [1.0, 0.0]
 
 
 def test_without_an_embedder_the_bases_likelihood_says_whose_answer_fits():
@@ -195,18 +195,18 @@ def test_without_an_embedder_the_bases_likelihood_says_whose_answer_fits():
         return replace(one, base=scored[0], tuned=scored[1])
 
     cases = [of(0, (6, 6), (6, 3)), of(1, (9, 3), (6, 3)), of(2, (6, 3), (6, 3))]
-    assert preferences(cases, votes.likelier(cases)) == [1.0, 0.0, 0.5]
-    opinion = votes.fit(cases, Evaluation(bootstrap=200), 0, None)
+    assert preferences(cases, judge_votes.likelier(cases)) == [1.0, 0.0, 0.5]
+    opinion = judge_votes.fit(cases, Evaluation(bootstrap=200), 0, None)
     assert (opinion.judge, opinion.win, opinion.tie, opinion.loss, opinion.first_preferred) == ("likelihood", 1, 1, 1, None)
-    assert votes.fit(cases, Evaluation(bootstrap=200), 0, lambda texts: np.ones((len(texts), 2))).judge == "embedding"
-    assert votes.fit([], Evaluation(), 0, None) is None
+    assert judge_votes.fit(cases, Evaluation(bootstrap=200), 0, lambda texts: np.ones((len(texts), 2))).judge == "embedding"
+    assert judge_votes.fit([], Evaluation(), 0, None) is None
 
 
 def test_the_embedder_is_one_judge_among_others(tmp_path, tiny_folder, monkeypatch):
     def embedder(folder):
         return lambda texts: np.array([[np.cos(len(t)), np.sin(len(t))] for t in texts])
 
-    monkeypatch.setattr(votes, "SENSE", 0.0)
+    monkeypatch.setattr(judge_votes, "SENSE", 0.0)
     monkeypatch.setattr(embedding, "MiniLM", embedder)
     monkeypatch.setattr(embedding, "installed", lambda: tmp_path)
     alone = recipe(tiny_folder)
@@ -226,7 +226,7 @@ def test_the_embedder_is_one_judge_among_others(tmp_path, tiny_folder, monkeypat
 
 def test_a_model_judged_against_itself_wins_half_the_time(tmp_path, tiny_folder, monkeypatch):
     """Adapters without effect: the same answers, so ties, and scores that differ by nothing."""
-    monkeypatch.setattr(votes, "SENSE", 0.0)
+    monkeypatch.setattr(judge_votes, "SENSE", 0.0)
     for mode in ("pairwise", "rubric"):
         settings = recipe(tiny_folder, answers=16, judge="base", judge_mode=mode)
         folder = make_run(tmp_path / mode, settings)
@@ -245,7 +245,7 @@ def test_a_model_judged_against_itself_wins_half_the_time(tmp_path, tiny_folder,
 
 def test_a_killed_local_judge_ends_with_the_same_bytes(tmp_path, tiny_folder, monkeypatch):
     """Killed in its second chunk of two requests, with a torn last line."""
-    monkeypatch.setattr(votes, "SENSE", 0.0)
+    monkeypatch.setattr(judge_votes, "SENSE", 0.0)
     settings = recipe(tiny_folder, judge="base", judge_mode="rubric")
     folder = make_run(tmp_path / "run", settings, spread=0.05)
     stage.run(folder, settings, Reporter(quiet=True))

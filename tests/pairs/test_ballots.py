@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from mipo_mlx.evaluation import blind
+from mipo_mlx.evaluation import blind_votes
 from mipo_mlx.files import read_records
 from mipo_mlx.models.load import load
 from mipo_mlx.pairs import make
 from mipo_mlx.pairs.ballots import VOTED, HeldOut
 from mipo_mlx.recipe import Recipe
 from mipo_mlx.records import BASE, HELDOUT, NEITHER, TRAIN, TUNED, VOTES, Ballot, Context, Pair, Prompt
-from mipo_mlx.serving.trials import keep
+from mipo_mlx.serving.blind_test import keep
 from mipo_mlx.sources.note import Tally
 from mipo_mlx.sources.sparing import read_votes
 from tests.evaluation.helpers import plain_logprobs
@@ -60,7 +60,7 @@ def test_a_broken_vote_costs_itself(tmp_path):
     assert [(row["file"], row["why"]) for row in tally.skipped] == [
         ("votes.jsonl:2", "damaged"), ("votes.jsonl:3", "no vote"), ("votes.jsonl:4", "no vote"), ("votes.jsonl:5", "damaged"),
     ]  # fmt: skip
-    assert len(blind.votes_on(tmp_path, VOTE.adapters)) == 2
+    assert len(blind_votes.votes_on(tmp_path, VOTE.adapters)) == 2
 
 
 def test_votes_become_pairs_behind_those_of_the_grids(tiny_folder, tmp_path):

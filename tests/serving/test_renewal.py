@@ -7,7 +7,7 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from mipo_mlx.evaluation import blind
+from mipo_mlx.evaluation import blind_votes
 from mipo_mlx.files import read_json, read_records, replacing, write_json
 from mipo_mlx.models.identity import ADAPTERS
 from mipo_mlx.records import VOTES, Ballot
@@ -46,7 +46,7 @@ def test_the_next_answer_and_the_next_votes_are_of_the_new_adapters(folder, tmp_
         expected = [answer(server, name) for name in ("other", "other:base")]
     with serving(folder) as server:
         before, base = answer(server), answer(server, "mine:base")
-        old = blind.adapters_of(folder)
+        old = blind_votes.adapters_of(folder)
         trials = [server.post("/page/ask", {"question": COOK}, headers=token(server)).json()]
         put(folder, -1.0)
         assert [answer(server), answer(server, "mine:base")] == expected and expected[1] == base and expected[0] != before
@@ -54,7 +54,7 @@ def test_the_next_answer_and_the_next_votes_are_of_the_new_adapters(folder, tmp_
         ballots = [{"id": trial["id"], "choice": "first"} for trial in trials]
         states = [server.post("/page/vote", ballot, headers=token(server)).json() for ballot in ballots]
     votes = read_records(folder / VOTES, Ballot)
-    assert [vote.adapters for vote in votes] == [old, blind.adapters_of(folder)] and votes[0].tuned == before.strip()
+    assert [vote.adapters for vote in votes] == [old, blind_votes.adapters_of(folder)] and votes[0].tuned == before.strip()
     assert [state["votes"] for state in states] == [0, 1]  # the first vote was about other adapters
 
 

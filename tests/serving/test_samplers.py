@@ -4,8 +4,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mipo_mlx.serving.drawing import processors_of, sampler_of
 from mipo_mlx.serving.protocol import Settings
+from mipo_mlx.serving.samplers import processors_of, sampler_of
 
 ODDS = np.array([0.05, 0.4, 0.02, 0.3, 0.2, 0.03])
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..evaluation import blind
+from ..evaluation import blind_votes
 from ..files import append_jsonl, end_torn_line, read_records, touch_private
 from ..models.chat_template import plain
 from ..recipe import Recipe
@@ -60,19 +60,19 @@ class BlindTest:
     @property
     def votes(self) -> list[Ballot]:
         """Votes on the adapters that answer now."""
-        return blind.votes_on(self.folder, self.api.worker.assistant.taken.digest)
+        return blind_votes.votes_on(self.folder, self.api.worker.assistant.taken.digest)
 
     def state(self) -> dict[str, Any]:
         """How many votes there are; the result once they are enough."""
         votes = self.votes
-        result = blind.count(votes, self.recipe)
+        result = blind_votes.count(votes, self.recipe)
         shown = None
         if result.enough:
             shown = {
                 "tuned": result.tuned, "base": result.base, "neither": result.neither, "share": result.preferred.value,
-                "interval": result.preferred.interval, "sentence": blind.sentence(result),
+                "interval": result.preferred.interval, "sentence": blind_votes.sentence(result),
             }  # fmt: skip
-        return {"votes": result.votes, "needed": blind.ENOUGH, "heldout": len(self._unasked(votes)), "result": shown}
+        return {"votes": result.votes, "needed": blind_votes.ENOUGH, "heldout": len(self._unasked(votes)), "result": shown}
 
     async def ask(self, request: str | None) -> dict[str, Any]:
         """A new trial: two answers to the owner's own request, or, for None, to a held-out one that has no vote yet."""

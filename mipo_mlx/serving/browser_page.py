@@ -22,9 +22,9 @@ from ..memory import contexts
 from ..recipe import Recipe
 from .api import Api, gone, unless_gone
 from .assistant import Wishes
+from .blind_test import BlindTest
 from .guard import bearer, same
 from .protocol import Refused
-from .trials import BlindTest
 from .web import body_of
 
 LONGEST_PROFILE = 20_000  # characters

@@ -3,7 +3,7 @@
 import pytest
 
 from mipo_mlx import backend, recipe_loading
-from mipo_mlx.commands import dry_run, trial
+from mipo_mlx.commands import dry_run, speed_trial
 from tests.commands.test_dry_run import planned
 from tests.conftest import tiny_config
 from tests.test_gpu_path import SIZES
@@ -15,17 +15,17 @@ CONFIG = tiny_config(**{**SIZES, "num_hidden_layers": 9}, quantization={"group_s
 def test_a_layer_is_told_from_the_head(monkeypatch):
     seen = []
     taken = {1: (1.0, 2.0, 5.0), 3: (2.0, 2.0, 4.9)}  # the last two: noise, where layers take no time at all
-    monkeypatch.setattr(trial, "_trial", lambda config, recipe: seen.append(config) or taken[config["num_hidden_layers"]])
-    each = trial.seconds({**CONFIG, "layer_types": ["a", "b", *"cdefghi"], "eos_token_id": [1, 2]}, RECIPE)
-    assert each == trial.Seconds(1.0 + 8 * 0.5, 2.0, 5.0)
+    monkeypatch.setattr(speed_trial, "_trial", lambda config, recipe: seen.append(config) or taken[config["num_hidden_layers"]])
+    each = speed_trial.seconds({**CONFIG, "layer_types": ["a", "b", *"cdefghi"], "eos_token_id": [1, 2]}, RECIPE)
+    assert each == speed_trial.Seconds(1.0 + 8 * 0.5, 2.0, 5.0)
     assert [config["layer_types"] for config in seen] == [["a"], ["a", "b", "c"]] and seen[0]["eos_token_id"] == [1, 2]
 
 
 def test_it_runs_with_four_bits_and_each_part_takes_time(gpu_path, monkeypatch):
     for name, value in (("PROMPT", 8), ("ANSWER", 3), ("STEPS", 2), ("PAIRS", 2), ("TRIES", 1)):
-        monkeypatch.setattr(trial, name, value)
-    monkeypatch.setattr(trial, "MORE", 2)
-    each = trial.seconds(CONFIG, RECIPE)
+        monkeypatch.setattr(speed_trial, name, value)
+    monkeypatch.setattr(speed_trial, "MORE", 2)
+    each = speed_trial.seconds(CONFIG, RECIPE)
     assert min(each.sampled, each.scored, each.trained) > 0
 
 
@@ -35,12 +35,12 @@ def test_a_gpus_plan_multiplies_by_the_trial_and_a_cpus_does_not(on_cpu, tiny_fo
     monkeypatch.setattr(backend, "sgemm_rate", lambda: 1e12)
     work, recipe = planned(), RECIPE.model_copy(update={"model": str(tiny_folder)})
     rough = dry_run.times(work, 1000, 1e12)
-    monkeypatch.setattr(trial, "seconds", lambda *_: trial.Seconds(0.5, 0.25, 2.0))
+    monkeypatch.setattr(speed_trial, "seconds", lambda *_: speed_trial.Seconds(0.5, 0.25, 2.0))
     times = dry_run.measured(work, 1000, recipe)
     assert times == (rough if on_cpu else dry_run.Times(work.sampled * 0.5, work.scored * 0.25, work.trained * 2.0))
 
     def broken(*_):
         raise RuntimeError("[malloc] Unable to allocate")
 
-    monkeypatch.setattr(trial, "seconds", broken)
+    monkeypatch.setattr(speed_trial, "seconds", broken)
     assert dry_run.measured(work, 1000, recipe) == rough

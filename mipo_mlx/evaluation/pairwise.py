@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ..records import Answer
+from .judge_votes import fit
 from .outcome import Opinion
 from .requests import Answered, Group, Scored, score
-from .votes import fit
 from .workbench import Workbench
 
 Ways = Mapping[str, tuple[str, str]]  # name of the comparison -> (the answers that stand as the base's, those as the tuned model's)
