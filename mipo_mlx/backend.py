@@ -28,7 +28,7 @@ _blas: str | None = None
 
 
 class UnknownDevice(Exception):
-    """As `errors.UserError`, of which this lowest floor knows nothing: `errors.one_line` reads the exit code."""
+    """As `errors.UserError`, which this module must not import: `errors.one_line` reads the exit code."""
 
     exit_code = 2
 
@@ -37,7 +37,7 @@ def start() -> None:
     """Load a fast BLAS where MLX has none of its own (Linux); once a process, before `mlx.core` is imported.
 
     On macOS, ask Metal's driver for patience: it ends long work while the display is on, and reads this setting once.
-    MIPO_DEVICE=cpu in the environment keeps a GPU out of it. Raises UnknownDevice for another one.
+    With MIPO_DEVICE=cpu in the environment, no GPU is used. Raises UnknownDevice for another one.
     """
     _before_mlx()
     wanted = os.environ.get("MIPO_DEVICE")

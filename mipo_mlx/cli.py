@@ -13,13 +13,13 @@ from .commands.options import (
     ON_BATTERY,
     QUIET,
     RUNS,
-    Friendly,
+    OneLineErrors,
     RunOptions,
-    answers,
+    answer_options,
     begins_a_run,
+    sampling_options,
     sets,
     takes_a_run,
-    writes,
 )
 from .errors import printable
 
@@ -29,7 +29,7 @@ def echo(text: str, nl: bool = True) -> None:
     click.echo(printable(text), nl=nl)
 
 
-@click.group(cls=Friendly, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def main(debug: bool) -> None:
@@ -45,10 +45,10 @@ def main(debug: bool) -> None:
 @click.option("--yes", is_flag=True, help="Ask nothing: what is not named is chosen for this machine.")
 def init(folder: Path, notes: tuple[str, ...], model: str | None, name: str | None, yes: bool) -> None:
     """Write a short recipe of your own into FOLDER (default: here), after three questions."""
-    from .commands import init as own
+    from .commands import init as command
 
-    path = own.write(folder, own.choose(notes, model, name, ask=not yes and sys.stdin.isatty()))
-    echo(own.next_steps(path))
+    path = command.write(folder, command.choose(notes, model, name, ask=not yes and sys.stdin.isatty()))
+    echo(command.next_steps(path))
 
 
 @main.command()
@@ -70,11 +70,11 @@ def notes(options: RunOptions, text: bool, quietly: bool) -> None:
     Opens a page that this machine serves to itself alone. Your choice is kept in the run's folder, and `pairs`, `train`, `ask` and
     `chat` heed it.
     """
-    from .commands import notes as own
+    from .commands import notes as command
     from .commands import start
     from .progress import Reporter
 
-    echo(own.show(start.plan_target(options), Reporter(options.quiet), text, browser=not quietly))
+    echo(command.show(start.plan_target(options), Reporter(options.quiet), text, browser=not quietly))
 
 
 @main.command()
@@ -98,7 +98,7 @@ def train(options: RunOptions, plan: bool) -> None:
         if not leads:
             return
         run = start.open_target(options)
-        with start.begun(run, "report", options) as reporter:
+        with start.checked_and_locked(run, "report", options) as reporter:
             together.train_first(run, reporter)
             runs.execute(run, "report", reporter)
         echo(summary.final(run))
@@ -122,7 +122,7 @@ def pairs(options: RunOptions, show: bool, export: Path | None, part: str | None
         echo(machines.part(options, part))
         return
     run = start.open_target(options)
-    with start.begun(run, "pairs", options) as reporter, machines.helping(run, hosts, reporter):
+    with start.checked_and_locked(run, "pairs", options) as reporter, machines.helping(run, hosts, reporter):
         runs.execute(run, "pairs", reporter)
     if show:
         from .pairs.show import show as show_pairs
@@ -188,7 +188,7 @@ def report(options: RunOptions) -> None:
     """Write report.html of RUN (its name or folder)."""
     from .commands import start
 
-    echo(str(start.again(options, "report").folder / "report.html"))
+    echo(str(start.repeat_stage(options, "report").folder / "report.html"))
 
 
 @main.command()
@@ -213,12 +213,12 @@ def push(options: RunOptions, repository: str, what: tuple[Any, ...], public: bo
 @takes_a_run()
 @click.argument("question")
 @click.option("--show", is_flag=True, help="First print which passages of your notes were found, where, and how well they fit.")
-@answers
-def ask(options: RunOptions, question: str, show: bool, **wishes: Any) -> None:
+@answer_options
+def ask(options: RunOptions, question: str, show: bool, **answering: Any) -> None:
     """Ask the result of RUN (its name or folder) one QUESTION; the notes that fit it go with it."""
     from .commands import start
 
-    run, wanted = start.to_answer(options, wishes)
+    run, wanted = start.answering_run(options, answering)
     from .commands import ask as asking
 
     asking.ask(run, question, wanted, show, lambda piece: echo(piece, nl=False))
@@ -227,12 +227,12 @@ def ask(options: RunOptions, question: str, show: bool, **wishes: Any) -> None:
 @main.command()
 @takes_a_run()
 @click.option("--context", help="Tell the model this in place of your notes: a text file, or a note of the run by its name or id.")
-@answers
-def chat(options: RunOptions, context: str | None, **wishes: Any) -> None:
+@answer_options
+def chat(options: RunOptions, context: str | None, **answering: Any) -> None:
     """Talk to the result of RUN (its name or folder); the notes that fit a question go with it."""
     from .commands import start
 
-    run, wanted = start.to_answer(options, wishes, context)
+    run, wanted = start.answering_run(options, answering, context)
     from .commands.chat import talk
 
     talk(run, wanted)
@@ -270,14 +270,14 @@ def schedule(options: RunOptions, at: str, show: bool, remove: bool) -> None:
     help="Also let a page or program of this origin ask, as in app://obsidian.md; may be given more than once.",
 )  # fmt: skip
 @click.option("--watch", is_flag=True, help="Take notes that change into memory at once, as `update` does.")
-@writes
+@sampling_options
 def serve(
-    options: RunOptions, port: int, host: str, api_key: str | None, origins: tuple[str, ...], watch: bool, **wishes: Any
+    options: RunOptions, port: int, host: str, api_key: str | None, origins: tuple[str, ...], watch: bool, **answering: Any
 ) -> None:
     """Serve the result of RUN (its name or folder) to other programs by OpenAI's API, with your notes."""
     from .commands import start
 
-    run, wanted = start.to_answer(options, wishes)
+    run, wanted = start.answering_run(options, answering)
     from .commands import serve as serving
 
     serving.serve(run, serving.Access.of(host, port, serving.key_of(api_key), origins), wanted, echo, watch)

@@ -12,8 +12,8 @@ PATHS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, e
          errno.EROFS)  # fmt: skip
 # What MLX's RuntimeError says, in small letters: it has no types of its own. CPU, Metal, CUDA and cuBLAS have different words.
 OUT_OF_MEMORY = ("malloc", "out of memory", "outofmemory", "allocat", "alloc_failed", "insufficient memory")
-# The system ended work on the GPU that took long: macOS while the display is on, Windows and Linux where a display hangs on the
-# NVIDIA GPU. After that, macOS may refuse the next pieces of work too.
+# The system ended work on the GPU that took long: macOS while the display is on, Windows and Linux where a display is connected to
+# the NVIDIA GPU. After that, macOS may refuse the next pieces of work too.
 WATCHDOG = ("impacting interactivity", "impactinginteractivity", "gpu timeout", "callbackerrortimeout", "gpu hang",
             "callbackerrorhang", "submissionsignored", "innocentvictim", "launch timed out", "launchtimeout")  # fmt: skip
 DISPLAY = "let the display sleep; `caffeinate -i mipo-mlx ...` keeps the Mac itself awake"

@@ -6,23 +6,23 @@ from typing import Any
 from ..memory.retrieve import Match
 from ..progress import Reporter, shortened
 from ..run import Run
-from ..serving.assistant import Assistant, Wishes
+from ..serving.assistant import AnswerOptions, Assistant
 
 WIDTH = 80  # characters of a passage that --show prints
 
 
-def ask(run: Run, question: str, wishes: Wishes, show: bool, write: Callable[[str], Any]) -> None:
+def ask(run: Run, question: str, options: AnswerOptions, show: bool, write: Callable[[str], Any]) -> None:
     """Write the answer; with `show`, before it what was found, where, and how well it fits.
 
     `write` takes pieces of text as they come.
     """
-    assistant = Assistant(run.folder, run.recipe, wishes, Reporter())
+    assistant = Assistant(run.folder, run.recipe, options, Reporter())
     background = assistant.background(question)
     prompt, background = assistant.prompt([{"role": "user", "content": question}], background)
     if show:
         write("\n".join((*retrieved(assistant, question, background.matches), "", "")))
     for side in assistant.sides:
-        if wishes.base:
+        if options.base:
             write(f"[{side}] ")
         assistant.answer(prompt, side, write)
         write("\n")

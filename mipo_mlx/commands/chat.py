@@ -13,7 +13,7 @@ from ..models.chat_template import Messages
 from ..progress import Reporter
 from ..recipe import Recipe
 from ..run import Run
-from ..serving.assistant import Assistant, Background, Named, Wishes
+from ..serving.assistant import AnswerOptions, Assistant, Background, NamedContext
 
 KEPT = 1000  # lines of the history
 BLOCK = '"""'  # before and after a question of several lines
@@ -25,7 +25,7 @@ a line that ends with \\ goes on in the next one, and {BLOCK} begins and ends a 
 /save     writes the talk to a file, /save FILE to that one"""
 
 
-def find_context(folder: Path, recipe: Recipe, name: str) -> Named:
+def find_context(folder: Path, recipe: Recipe, name: str) -> NamedContext:
     """What `--context` names: a file, or contexts of the run by their id, their note or a part of their file name.
 
     Raises UserError where nothing, or more than one note, has that name, and for a file without text.
@@ -36,14 +36,14 @@ def find_context(folder: Path, recipe: Recipe, name: str) -> Named:
         text = path.read_text(encoding="utf-8", errors="replace").strip()
         if not text or "\0" in text:
             raise UserError(f"--context {name}: {'not text' if text else 'empty'}; expected a text file about the user")
-        return Named((text,))
+        return NamedContext((text,))
     for attribute in ("id", "note", "source"):
         named = [c for c in contexts if alike(getattr(c, attribute)) == alike(name)]
         if named:
-            return Named.of(named)
+            return NamedContext.of(named)
     notes = sorted({c.source for c in contexts if alike(name) in alike(c.source)})
     if len(notes) == 1:
-        return Named.of([c for c in contexts if c.source == notes[0]])
+        return NamedContext.of([c for c in contexts if c.source == notes[0]])
     if notes:
         raise UserError(f"--context {name}: more than one note has that in its name: {', '.join(notes[:5])}")
     sources = sorted({c.source for c in contexts})
@@ -56,9 +56,9 @@ def alike(text: str) -> str:
     return normalize("NFC", text).casefold()
 
 
-def talk(run: Run, wishes: Wishes) -> None:
+def talk(run: Run, options: AnswerOptions) -> None:
     """Read questions from standard input and stream the answers, until an empty line or the end of the input."""
-    assistant = Assistant(run.folder, run.recipe, wishes, Reporter())
+    assistant = Assistant(run.folder, run.recipe, options, Reporter())
     interactive = sys.stdin.isatty()
     if interactive:
         _remember_lines(run.folder / HISTORY)
@@ -129,7 +129,7 @@ class Talk:
 
 def _what(assistant: Assistant) -> str:
     """What the assistant answers with, in a few words."""
-    if assistant.wishes.context:
+    if assistant.options.context:
         return "with the context that you named"
     parts = ["your profile"] if assistant.profile else []
     parts += ["your notes"] if assistant.memory else []

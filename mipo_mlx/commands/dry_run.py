@@ -167,7 +167,7 @@ def with_profile(context: Context, recipe: Recipe) -> int:
 
 
 def _validations(steps: int, training: Training) -> int:
-    """How often a round scores its validation pairs: under the base, at each evaluation, and behind the last step."""
+    """How often a round scores its validation pairs: under the base, at each evaluation, and after the last step."""
     return 1 + -(-steps // training.evaluate_every)
 
 

@@ -46,7 +46,7 @@ def part(options: RunOptions, text: str) -> str:
         return f"part {own}: sent"
     run = start.open_target(options)
     make.check_samples(run.recipe)
-    with start.begun(run, "pairs", options) as reporter:
+    with start.checked_and_locked(run, "pairs", options) as reporter:
         runs.execute(run, "sources", reporter)
         path = run.folder / parts.FOLDER / own.file
         make_private(path.parent)

@@ -29,7 +29,7 @@ class RunOptions:
     on_battery: bool = False  # compute without mains power
 
 
-def place() -> Path:
+def default_root() -> Path:
     """The folder of all runs where none is named: $MIPO_RUNS, else ./runs where there is one, else one in the home."""
     if named := os.environ.get("MIPO_RUNS"):
         return Path(named).expanduser()
@@ -40,7 +40,7 @@ def place() -> Path:
 
 
 RUNS = click.option(
-    "--runs", "root", type=click.Path(path_type=Path), default=place,
+    "--runs", "root", type=click.Path(path_type=Path), default=default_root,
     show_default="$MIPO_RUNS, else ./runs where there is one, else a folder in your home", help="Folder that holds all runs.",
 )  # fmt: skip
 QUIET = click.option("--quiet", is_flag=True, help="No progress; warnings and results only.")
@@ -86,16 +86,16 @@ def takes_a_run(*more: Callable[[Command], Command]) -> Callable[[Command], Comm
     return lambda command: _with((RUN, *more, RUNS), command)
 
 
-def answers(command: Command) -> Command:
+def answer_options(command: Command) -> Command:
     """The options of commands in which the result answers."""
     options = (
         click.option("--no-notes", is_flag=True, help="Answer without your notes; the profile stays."),
         click.option("--base", is_flag=True, help="Let the base model answer beside the trained one."),
     )
-    return _decorated(writes(command), options)
+    return _decorated(sampling_options(command), options)
 
 
-def writes(command: Command) -> Command:
+def sampling_options(command: Command) -> Command:
     """The options of commands in which a model writes."""
     options = (
         click.option("--max-tokens", default=400, show_default=True, type=click.IntRange(1), help="Longest answer, in tokens."),
@@ -123,7 +123,7 @@ def _with(options: tuple[Callable[[Command], Command], ...], command: Command) -
     return _decorated(functools.update_wrapper(bound, command), options)
 
 
-class Mistyped(click.UsageError):
+class UsageMistake(click.UsageError):
     """A usage error of click's, in one line like every other one."""
 
     def show(self, file: IO[Any] | None = None) -> None:
@@ -134,7 +134,7 @@ class Mistyped(click.UsageError):
         click.echo(f"error: {line[:1].lower()}{line[1:]}{see}", err=True)
 
 
-NO_COMMAND = getattr(click.exceptions, "NoArgsIsHelpError", Mistyped)  # shows the help; an error since click 8.2
+NO_COMMAND = getattr(click.exceptions, "NoArgsIsHelpError", UsageMistake)  # shows the help; an error since click 8.2
 
 
 @contextmanager
@@ -142,12 +142,12 @@ def in_one_line() -> Iterator[None]:
     try:
         yield
     except click.UsageError as error:
-        if isinstance(error, (Mistyped, NO_COMMAND)):
+        if isinstance(error, (UsageMistake, NO_COMMAND)):
             raise
-        raise Mistyped(error.format_message(), error.ctx) from None
+        raise UsageMistake(error.format_message(), error.ctx) from None
 
 
-class Friendly(click.Group):
+class OneLineErrors(click.Group):
     """Ends every expected failure with one line and its exit code; a traceback only with --debug."""
 
     def make_context(self, *args: Any, **more: Any) -> click.Context:

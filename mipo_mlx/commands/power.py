@@ -18,7 +18,7 @@ def require_mains(allowed: bool) -> None:
 
 
 def on_battery() -> bool:
-    """False on mains, on a machine without a battery, and where nobody says."""
+    """False on mains power, without a battery, and where the system does not say."""
     if sys.platform == "darwin":
         try:
             text = subprocess.run(["pmset", "-g", "batt"], capture_output=True, text=True, timeout=10).stdout

@@ -7,7 +7,7 @@ from datetime import datetime
 from ..errors import UserError
 from ..progress import Reporter
 from ..run import Run, locked
-from ..serving.assistant import Wishes
+from ..serving.assistant import AnswerOptions
 from ..serving.browser_page import Served
 from ..serving.guard import Access, is_loopback
 from ..serving.server import serve as run_server
@@ -16,13 +16,13 @@ KEY = "MIPO_API_KEY"
 ALL = ("0.0.0.0", "::")  # every address of this machine
 
 
-def serve(run: Run, access: Access, wishes: Wishes, say: Callable[[str], None], watch: bool = False) -> None:
+def serve(run: Run, access: Access, options: AnswerOptions, say: Callable[[str], None], watch: bool = False) -> None:
     """Serve a trained run until Ctrl-C. watch: memory follows the notes. Raises UserError where there are none in files."""
     if watch and not run.recipe.sources.notes:
         raise UserError(f"--watch: {run.folder} has no notes in files; leave it out")
     created = run.manifest.get("created", "")
     seconds = int(datetime.fromisoformat(created).timestamp()) if created else 0
-    served = Served(run.folder, run.recipe, wishes, seconds, lambda: locked(run.folder, Reporter(quiet=True)))
+    served = Served(run.folder, run.recipe, options, seconds, lambda: locked(run.folder, Reporter(quiet=True)))
     run_server(served, access, Reporter(), lambda port: say(started(run.folder.name, access, port)), watch)
 
 

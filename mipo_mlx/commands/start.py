@@ -26,7 +26,7 @@ from . import power, preflight
 from .options import ERASED, RunOptions
 
 if TYPE_CHECKING:
-    from ..serving.assistant import Wishes
+    from ..serving.assistant import AnswerOptions
 
 
 def open_target(options: RunOptions) -> Run:
@@ -53,8 +53,8 @@ def _begin(options: RunOptions) -> tuple[Recipe, str]:
 def _named(options: RunOptions) -> Run | None:
     """The run that the command line names; None where it names a recipe.
 
-    A recipe in the working folder wins over a run of its name, which wins over a built-in recipe. Options that change a recipe
-    make it the recipe.
+    A recipe in the working folder wins over a run of its name, which wins over a built-in recipe. With options
+    that change a recipe, the name means the recipe.
     """
     target = options.target
     if target is None or target.endswith(recipe_loading.ENDINGS) or Path(f"{target}.yaml").is_file():
@@ -74,8 +74,8 @@ def _named(options: RunOptions) -> Run | None:
 
 
 @contextmanager
-def begun(run: Run, upto: str, options: RunOptions) -> Iterator[Reporter]:
-    """Hold a run whose steps up to `upto` are to be computed. What would end them late is checked, then --fresh erases."""
+def checked_and_locked(run: Run, upto: str, options: RunOptions) -> Iterator[Reporter]:
+    """Lock a run whose steps up to `upto` are to be computed. What would end them late is checked, then --fresh erases."""
     reporter, planned = Reporter(options.quiet), run.steps()
     computes = options.fresh or not all(map(run.is_over, planned[: planned.index(upto) + 1]))
     _ask_about_code(run, reporter)
@@ -115,7 +115,7 @@ def _ask_about_code(run: Run, reporter: Reporter) -> None:
                 raise UserError(f"{line}; name your notes with --notes PATH")
 
 
-def again(options: RunOptions, stage: str) -> Run:
+def repeat_stage(options: RunOptions, stage: str) -> Run:
     """Repeat one stage of an existing run. The overrides reach this stage's own section only.
 
     Raises UserError where a stage that it needs is not done.
@@ -134,7 +134,7 @@ def again(options: RunOptions, stage: str) -> Run:
 
 
 def evaluate(options: RunOptions, baselines: bool) -> Run:
-    return again(replace(options, sets=(*options.sets, *(["evaluation.baselines=true"] if baselines else []))), "evaluation")
+    return repeat_stage(replace(options, sets=(*options.sets, *(["evaluation.baselines=true"] if baselines else []))), "evaluation")
 
 
 def export(options: RunOptions, types: Sequence[str], split: str | None, adapter_only: bool) -> Run:
@@ -144,7 +144,7 @@ def export(options: RunOptions, types: Sequence[str], split: str | None, adapter
     sets = [f"export.gguf=[{', '.join(types)}]"] if types else []
     sets += [f"export.split={split}"] if split else []
     sets += ["export.gguf=[]", "export.mlx=false", "export.adapter=true"] if adapter_only else []
-    return again(replace(options, sets=(*options.sets, *sets)), "export")
+    return repeat_stage(replace(options, sets=(*options.sets, *sets)), "export")
 
 
 def install(run: Run, program: str) -> str:
@@ -176,14 +176,14 @@ def finished(options: RunOptions, stage: str) -> Run:
     return run
 
 
-def to_answer(options: RunOptions, wishes: dict[str, Any], context: str | None = None) -> "tuple[Run, Wishes]":
+def answering_run(options: RunOptions, given: dict[str, Any], context: str | None = None) -> "tuple[Run, AnswerOptions]":
     """A trained run, and what a command line wants of its answers. `context` is the text of --context."""
     run = finished(options, "training")
-    from ..serving.assistant import Wishes
+    from ..serving.assistant import AnswerOptions
     from .chat import find_context
 
     named = find_context(run.folder, run.recipe, context) if context else None
-    return run, Wishes(notes=not wishes.pop("no_notes", False), context=named, **wishes)
+    return run, AnswerOptions(notes=not given.pop("no_notes", False), context=named, **given)
 
 
 def require(run: Run, stage: str) -> None:

@@ -78,7 +78,7 @@ def train_on(run: Run, reporter: Reporter) -> list[str]:
 
 
 def idle(run: Run, reporter: Reporter) -> list[str]:
-    """Finish what an update that was taken or refused has left; why no other one begins, or [] where one does: run.pending."""
+    """Finish what an earlier update has left. Returns why no new one begins; [] where one does, whose number is run.pending."""
     number = max(run.recipe.rounds, *updates(run.folder), 0) + 1
     run.pending = number
     discard(run)

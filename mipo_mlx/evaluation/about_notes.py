@@ -27,7 +27,7 @@ MOST = 3  # requests about a passage
 COMMON = 0.1  # share of the notes from which a word says too little
 SHORTEST = 3  # letters of such a word
 
-# Of general knowledge, and each of another field.
+# Questions of general knowledge, each of another field.
 STRANGERS = (
     "What is the boiling point of tungsten?",
     "Who signed the Treaty of Westphalia?",

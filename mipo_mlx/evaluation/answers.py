@@ -40,7 +40,7 @@ def evaluate(answered: Sequence[Answered], settings: Evaluation, seed: int, embe
     if len(answered) > 1:
         before, after = (diversity.self_bleu(t) for t in texts)
         measures.add("self_bleu", before, after)
-    distinct = {f"distinct_{n}": _of_the_set(*(diversity.distinct(t, n) for t in texts)) for n in (1, 2)}
+    distinct = {f"distinct_{n}": _of_all_answers(*(diversity.distinct(t, n) for t in texts)) for n in (1, 2)}
     likelier = [a.tuned.total("tuned", a.own) - a.tuned.total("base", a.own) for a in answered]
     return Fresh(
         answers=len(answered),
@@ -123,7 +123,7 @@ def _key(answered: Answered) -> str:
     return key_of(requests if len(set(requests)) > 1 else requests[0], own_first(answered.group.contexts))
 
 
-def _of_the_set(before: float, after: float) -> Measure:
+def _of_all_answers(before: float, after: float) -> Measure:
     """One figure for all answers together: there is nothing to resample."""
     return Measure(Estimate(before, None), Estimate(after, None), Estimate(after - before, None), relative=False)
 

@@ -26,7 +26,7 @@ OTHERS = (HALF_PERSONAL, GENERAL, CHORES)
 
 
 def groups_of(folder: Path, recipe: Recipe, ask: requests.Ask) -> dict[str, list[Group]]:
-    """`evaluation.kinds` groups of each kind but personal, each of another request under one context that gets an answer.
+    """`evaluation.kinds` groups of each kind but personal, each of another request. One context of a group gets an answer.
 
     {} where the run has no such requests, as with a file of own ones, or fewer than two held-out contexts.
     """
@@ -39,7 +39,7 @@ def groups_of(folder: Path, recipe: Recipe, ask: requests.Ask) -> dict[str, list
         count = min(recipe.evaluation.kinds, len(of_kind))
         if count and among >= 2:
             rng = np.random.default_rng(key_for(recipe.seed, f"evaluation requests {kind}"))
-            groups[kind] = requests.dealt(contexts, of_kind, ask, requests.Number(among, 1, count), rng)
+            groups[kind] = requests.dealt(contexts, of_kind, ask, requests.Sizes(among, 1, count), rng)
     return groups
 
 
@@ -54,7 +54,7 @@ def evaluate(bench: Workbench, groups: dict[str, list[Group]], personal: list[An
     """The kinds, personal first; {} where only one kind could be measured. personal: the fresh answers, of which some are taken."""
     if not groups or not personal:
         return {}
-    rows = {PERSONAL: apart(personal, max(map(len, groups.values())))}
+    rows = {PERSONAL: spread_out(personal, max(map(len, groups.values())))}
     # All kinds together: a step of decoding takes hardly longer for all of them than for one.
     others = iter(requests.answer(bench, [group for some in groups.values() for group in some], "kinds-", by_tuned=False))
     rows |= {kind: [next(others) for _ in some] for kind, some in groups.items()}
@@ -81,7 +81,7 @@ def _distances(bench: Workbench, answered: Sequence[Answered]) -> list[_Distance
     return [_Distance(*row) for row in zip(under_context, alone, plain_answers, strict=True)]
 
 
-def apart(answered: Sequence[Answered], count: int) -> list[Answered]:
+def spread_out(answered: Sequence[Answered], count: int) -> list[Answered]:
     """`count` of these in their order, those first whose request and note no earlier one has; never picked by result."""
     rows: list[int] = []
     taken: set[tuple[str, str]] = set()
@@ -106,7 +106,7 @@ def _of_kind(bench: Workbench, answered: list[Answered], distances: Sequence[_Di
         no_interval=too_few(clusters),
         fit=fit,
         metrics=measures.metrics,
-        kl_told=drift.a_token(bench, [d.under_context for d in distances], under_context, clusters),
-        kl_untold=drift.a_token(bench, [d.alone for d in distances], alone, clusters[1:]),
+        kl_told=drift.mean_per_token(bench, [d.under_context for d in distances], under_context, clusters),
+        kl_untold=drift.mean_per_token(bench, [d.alone for d in distances], alone, clusters[1:]),
         items=measures.items(),
     )

@@ -23,9 +23,8 @@ PARTS = {
     "preferences": "preferences",
     "checkable": "requirements",
 }
-KINDS = {
-    kind: f"{kind.replace('_', ' ')} requests" for kind in (HALF_PERSONAL, GENERAL, CHORES)
-}  # personal ones are in fresh answers
+# Personal requests are in fresh answers.
+KINDS = {kind: f"{kind.replace('_', ' ')} requests" for kind in (HALF_PERSONAL, GENERAL, CHORES)}
 REWARDS = ("loss", "margin", "information", "chosen_reward", "rejected_reward")  # they grow with beta
 # What is read by the base, or counted in its tokens.
 BY_BASE = ("accuracy", *REWARDS, "identified_by_base", "pmi_per_token", "perplexity", "tokens")

@@ -39,7 +39,7 @@ def evaluate(bench: Workbench) -> Unprompted | None:
     answers = bench.sample("unprompted", prompts, "unprompted")
     nats = distances(bench, "unprompted-kl", prompts, answers)
     return Unprompted(
-        a_token(bench, nats, answers, [[request.id for request in requests]]),
+        mean_per_token(bench, nats, answers, [[request.id for request in requests]]),
         [Reply(request.text, answer.text) for request, answer in zip(requests, answers, strict=True)],
     )
 
@@ -55,8 +55,8 @@ def distances(bench: Workbench, phase: str, prompts: Sequence[list[int]], answer
     return bench.journal.map(phase, jobs, bench.recipe.pairs.batch, measure, bench.bar)
 
 
-def a_token(bench: Workbench, nats: Sequence[float], answers: Sequence[Answer], clusters: Clusters) -> Estimate:
-    """The mean of these distances a token of all answers."""
+def mean_per_token(bench: Workbench, nats: Sequence[float], answers: Sequence[Answer], clusters: Clusters) -> Estimate:
+    """The mean of these distances over all tokens of the answers, nats a token."""
     return bench.resampler(clusters).mean(nats, [float(len(answer.tokens)) for answer in answers])
 
 

@@ -45,10 +45,10 @@ from .workbench import Workbench, embedder_of
 
 JOURNAL = "eval-samples.jsonl"
 PAIRS_AT_ONCE = 16  # held-out pairs scored between two entries of the journal
+# Settings of what comes on top of the samples, of what has samples of its own, and of what is computed from the samples.
 ON_TOP = {"baselines", "judge", "judge_model", "judge_mode", "judge_timeout"}
-# Samples of their own.
 APART = {"everyday", "kinds", "leak_contexts", "unprompted", "checkable", "abilities", "abilities_questions", "preferences", "use"}
-COMPUTED = {"examples", "gallery", "bootstrap", "embedding_judge"}  # of what is computed from samples that stay as they are
+COMPUTED = {"examples", "gallery", "bootstrap", "embedding_judge"}
 INPUTS = ("pairs.jsonl", "prompts.jsonl", "adapters/adapters.safetensors", "adapters/adapter_config.json")
 
 
@@ -112,7 +112,7 @@ def inputs(folder: Path) -> list[str]:
 
 
 def settings_of(settings: Evaluation, before: dict[str, Any], result: Outcome) -> dict[str, Any]:
-    """The settings behind an evaluation: those of now and, of judges and baselines of an earlier one, those of then."""
+    """The settings behind an evaluation. Judges and baselines that an earlier one has left keep their own."""
     earlier = {"baselines"} if result.baselines is not None and not settings.baselines else set()
     earlier |= ON_TOP - {"baselines"} if result.judged and not settings.judge else set()
     return {**settings.model_dump(mode="json"), **{name: before[name] for name in earlier & before.keys()}}
@@ -180,7 +180,7 @@ def _evaluate(
     window = None if recipe.pairs.file else window_of(loaded.config, recipe.pairs.max_tokens)
     ask = PromptBuilder(loaded.tokenizer, recipe.pairs, window)
     groups = requests.groups_of(folder, recipe, ask)
-    of_kinds = by_kind.groups_of(folder, recipe, ask)
+    kind_groups = by_kind.groups_of(folder, recipe, ask)
     ask.warn_of_cuts(reporter)
     settings, embedder = recipe.evaluation, embedder_of(recipe.evaluation)
     memory = open_memory(folder, recipe, loaded, reporter) if settings.use and recipe.sources.notes else None
@@ -191,19 +191,19 @@ def _evaluate(
     by_embedding = embedder is not None
     total += use.work(folder, recipe, groups, by_embedding) + with_memory.work(folder, recipe, remembered, by_embedding)
     total += checkable.work(folder, recipe) + leak.work(folder, recipe) + (baselines.work(groups) if with_baselines else 0)
-    total += by_kind.work(of_kinds, groups) + preferences.work(recipe)
+    total += by_kind.work(kind_groups, groups) + preferences.work(recipe)
     with reporter.track("evaluating", total=total, unit="answers") as bar:
         bench = Workbench(model, loaded.tokenizer, folder, recipe, journal, reporter, bar, window, embedder)
         notes = {context.id: context.note for context in contexts.read_contexts(folder, recipe)}
-        of_pairs = heldout.evaluate(pairs, _score_pairs(bench, pairs), notes, recipe)
+        heldout_result = heldout.evaluate(pairs, _score_pairs(bench, pairs), notes, recipe)
         answered = requests.answer(bench, groups)
         result = Outcome(
             model=recipe.model,
-            heldout=of_pairs,
+            heldout=heldout_result,
             fresh=answers.evaluate(answered, settings, recipe.seed, bench.embedder) if answered else None,
             fit=judge_votes.fit(answered, settings, recipe.seed, bench.embedder),
             use=use.evaluate(bench.keyed_by(settings.use), answered, remembered),
-            kinds=by_kind.evaluate(bench.keyed_by(settings.kinds), of_kinds, answered),
+            kinds=by_kind.evaluate(bench.keyed_by(settings.kinds), kind_groups, answered),
             unprompted=drift.evaluate(bench.keyed_by(settings.everyday)),
             leak=leak.evaluate(bench.keyed_by(settings.leak_contexts, settings.unprompted)),
             baselines=baselines.evaluate(bench, answered) if with_baselines else None,
@@ -211,7 +211,7 @@ def _evaluate(
             abilities=abilities.evaluate(bench.keyed_by(known_answers), known_answers) if known_answers else None,
             preferences=preferences.evaluate(bench),
             judged=judge.evaluate(bench, answered),  # last: an endpoint that fails takes nothing else with it
-            gallery=[_example(loaded.tokenizer, a) for a in _spread(answered, max(settings.gallery, settings.examples))],
+            gallery=[_example(loaded.tokenizer, one) for one in _spread(answered, max(settings.gallery, settings.examples))],
         )
     return replace(result, verdict=verdict.sentence(result))
 
@@ -232,9 +232,9 @@ def _spread(answered: list[Answered], count: int) -> list[Answered]:
     return [answered[i] for i in order[:count]]
 
 
-def _example(tokenizer: Any, a: Answered) -> Example:
-    base, tuned = (ShadedAnswer(side.text, answers.shaded(tokenizer, side, a.own)) for side in (a.base, a.tuned))
-    return Example(a.request, a.context, base, tuned)
+def _example(tokenizer: Any, one: Answered) -> Example:
+    base, tuned = (ShadedAnswer(side.text, answers.shaded(tokenizer, side, one.own)) for side in (one.base, one.tuned))
+    return Example(one.request, one.context, base, tuned)
 
 
 def _show(result: Outcome, recipe: Recipe, reporter: Reporter) -> None:

@@ -75,7 +75,7 @@ def opening(a: Answered) -> str:
     return f"{about}The user asked: {a.request}\n\n"
 
 
-class Kept:
+class KeptReplies:
     """The judges' replies in `path`, by the hashes of their questions: what was paid for outlives other settings.
 
     A line holds a judge and its rows for one chunk of requests; a row is null where it replied nothing.
@@ -103,7 +103,7 @@ class Kept:
         return missing
 
     def of(self, judge: Judge, answered: Sequence[Answered]) -> list[Row | None] | None:
-        """The judge's row for each request, None where it replied nothing; None in all if it never got the question of one."""
+        """The judge's row for each request, None for one without a reply. None alone where one request was never asked."""
         keys = [judge.key(a) for a in answered]
         known = self.rows(judge)
         if not all(key is None or key in known for key in keys):
@@ -144,11 +144,11 @@ def evaluate(bench: Workbench, answered: Sequence[Answered]) -> Judged | None:
     """
     if not answered:
         return None
-    recipe, kept = bench.recipe, Kept(bench.folder / FILE)
+    recipe, kept = bench.recipe, KeptReplies(bench.folder / FILE)
     voting = Voting(answered, recipe.evaluation, recipe.seed)
     wanted = named(recipe.evaluation)
     for judge in wanted:
-        Questioning(bench, kept, judge).run(answered)
+        Asking(bench, kept, judge).run(answered)
     opinions: list[Opinion] = []
     votes: list[Votes] = []
     for judge in [*wanted, *(one for one in kept.known if one not in wanted)]:
@@ -182,11 +182,11 @@ def _label(one: Opinion, among: Sequence[Opinion]) -> str:
 
 
 @dataclass(frozen=True)
-class Questioning:
+class Asking:
     """Gets what a judge has not replied to yet."""
 
     bench: Workbench
-    kept: Kept
+    kept: KeptReplies
     judge: Judge
 
     def run(self, answered: Sequence[Answered]) -> None:

@@ -114,9 +114,9 @@ def score(digits: Sequence[float]) -> float:
 
 
 def fit(answered: Sequence[Answered], settings: Evaluation, seed: int, embedder: Embed | None) -> Opinion | None:
-    """Whose answers fit their own context better, as far as no judge is needed. None without answers.
+    """Whose answers fit their own context better, by a judge that needs no question. None without answers.
 
-    The embedder judges; without one the base's likelihood does. These read one answer at a time: they have no position to prefer.
+    The embedder judges; without one the base's likelihood does. Each reads one answer at a time, so it prefers no position.
     """
     if not answered:
         return None

@@ -105,7 +105,7 @@ def groups_of(folder: Path, recipe: Recipe, ask: Ask) -> list[Group]:
         return []
     wanted = min(recipe.pairs.contexts_per_grid, among)
     rng = np.random.default_rng(key_for(recipe.seed, "evaluation requests"))
-    return dealt(contexts, requests, ask, Number(among, wanted, recipe.evaluation.answers), rng)
+    return dealt(contexts, requests, ask, Sizes(among, wanted, recipe.evaluation.answers), rng)
 
 
 def among_of(contexts: Sequence[Context], recipe: Recipe) -> int:
@@ -114,7 +114,7 @@ def among_of(contexts: Sequence[Context], recipe: Recipe) -> int:
 
 
 @dataclass(frozen=True)
-class Number:
+class Sizes:
     """How many contexts a group has, how many of these get answers, and how many answers all groups get."""
 
     among: int
@@ -122,13 +122,13 @@ class Number:
     answers: int
 
 
-def dealt(contexts: list[Context], requests: list[Prompt], ask: Ask, number: Number, rng: np.random.Generator) -> list[Group]:
+def dealt(contexts: list[Context], requests: list[Prompt], ask: Ask, sizes: Sizes, rng: np.random.Generator) -> list[Group]:
     """Groups of these requests in a drawn order. All contexts come up equally often."""
-    among, wanted = number.among, number.wanted
+    among, wanted = sizes.among, sizes.wanted
     order = rng.permutation(len(requests))
     groups: list[Group] = []
     deck: list[int] = []
-    left = number.answers
+    left = sizes.answers
     while left > 0:
         request = requests[order[len(groups) % len(requests)]]
         chosen = _deal(contexts, wanted, deck, rng)
@@ -194,21 +194,21 @@ def _from_pairs(pairs: list[Pair], answers: int) -> list[Group]:
     groups: list[Group] = []
     left = answers
     for grid, unique in grids.items():
-        of = list(unique.values())
-        if len(of) < 2 or left <= 0:
+        rows = list(unique.values())
+        if len(rows) < 2 or left <= 0:
             continue
-        contexts = ["\n".join(m["content"] for m in pair.prompt[:-1]) for pair in of]
+        contexts = ["\n".join(m["content"] for m in pair.prompt[:-1]) for pair in rows]
         groups.append(
             Group(
-                [pair.prompt_id or f"grid-{grid}" for pair in of],
-                [pair.prompt[-1]["content"] for pair in of],
-                [pair.context_id or f"{grid}-{i}" for i, pair in enumerate(of)],
-                contexts if len(set(contexts)) > 1 else [""] * len(of),
-                [pair.prompt_tokens for pair in of],
-                min(len(of), left),
+                [pair.prompt_id or f"grid-{grid}" for pair in rows],
+                [pair.prompt[-1]["content"] for pair in rows],
+                [pair.context_id or f"{grid}-{i}" for i, pair in enumerate(rows)],
+                contexts if len(set(contexts)) > 1 else [""] * len(rows),
+                [pair.prompt_tokens for pair in rows],
+                min(len(rows), left),
             )
         )
-        left -= len(of)
+        left -= len(rows)
     return groups
 
 

@@ -22,7 +22,7 @@ from .requests import Answered, Group, Scored, by_group, heldout_of, score
 from .statistics import SHARE, Measures, key_of, too_few
 from .workbench import SIDES, Side, Workbench
 
-OfBoth = Mapping[Side, Sequence[Answer]]  # both models' answers
+Replies = Mapping[Side, Sequence[Answer]]  # both models' answers
 AMONG = 3  # the right passage and its distractors
 
 
@@ -54,7 +54,7 @@ def evaluate(bench: Workbench, answered: Sequence[Answered], remembered: with_me
         "profile": [bench.prompt(request.text, None, profile) for request in requests],
         "memory": [prompt for prompt, _ in found],
     }
-    answers = bench.of_both("use", lists)
+    answers = bench.sample_both("use", lists)
     ways = _ways(bench, requests, lists["profile"], answers["profile"]) if requests else {}
     memory = with_memory.evaluate(bench, remembered, found, answers["memory"]) if remembered else None
     if not (right or ways or memory):
@@ -71,11 +71,11 @@ def _distracted_prompts(bench: Workbench, right: Sequence[Answered]) -> list[lis
     return prompts if fits else []
 
 
-def _distractors(bench: Workbench, groups: list[Group], right: Sequence[Answered], of_both: OfBoth) -> Metrics:
+def _distractors(bench: Workbench, groups: list[Group], right: Sequence[Answered], replies: Replies) -> Metrics:
     """The share of answers that fit the right passage best of three, with it alone and behind the other two, and the loss."""
     both: list[list[Scored]] = []
     for side in SIDES:
-        answers = by_group(groups, of_both[side])
+        answers = by_group(groups, replies[side])
         with bench.as_side("base"):
             scores = score(bench, f"use-distracted-{side} scored", groups, answers)
         pairs = [pair for row, of_row in zip(answers, scores, strict=True) for pair in zip(row, of_row, strict=True)]
@@ -109,8 +109,8 @@ def _shares(bench: Workbench, answered: Sequence[Answered]) -> list[list[float]]
     return shares
 
 
-def _ways(bench: Workbench, requests: Sequence[Prompt], prompts: Sequence[list[int]], of_both: OfBoth) -> dict[str, Opinion]:
-    """Whose answers fit the profile better, by the way of use. of_both: the answers to `prompts`, which have the profile."""
+def _ways(bench: Workbench, requests: Sequence[Prompt], prompts: Sequence[list[int]], replies: Replies) -> dict[str, Opinion]:
+    """Whose answers fit the profile better, by the way of use. replies: the answers to `prompts`, which have the profile."""
     profile = profile_of(bench.folder, bench.recipe)
     groups = [  # one profile, so the requests alone are independent: each stands for a note too
         pairwise.group_of(bench, request.id, request.text, request.id, prompt, [profile])
@@ -119,7 +119,7 @@ def _ways(bench: Workbench, requests: Sequence[Prompt], prompts: Sequence[list[i
     bare = [encode(bench.tokenizer, [{"role": "user", "content": request.text}]) for request in requests]
     with bench.as_side("base"):
         alone = bench.sample("use-alone-base", bare, "use")
-    answers: dict[str, Sequence[Answer]] = {"tuned": of_both["tuned"], "alone": alone, "profile": of_both["base"]}
+    answers: dict[str, Sequence[Answer]] = {"tuned": replies["tuned"], "alone": alone, "profile": replies["base"]}
     ways = {way: (way, "tuned") for way in ("alone", "profile")}
     return pairwise.opinions(bench, "use-profile scored", groups, answers, ways)
 

@@ -96,16 +96,16 @@ def framed(bench: Workbench, requests: Requests) -> list[Framed]:
 
 
 def evaluate(
-    bench: Workbench, requests: Requests, prompts: Sequence[Framed], of_both: Mapping[Side, Sequence[Answer]]
+    bench: Workbench, requests: Requests, prompts: Sequence[Framed], replies: Mapping[Side, Sequence[Answer]]
 ) -> Remembered:
-    """The comparisons, the retrieval by itself, and the scenes for the report. of_both: the models' answers to the prompts."""
+    """The comparisons, the retrieval by itself, and the scenes for the report. replies: the models' answers to the prompts."""
     profile = profile_of(bench.folder, bench.recipe)
     about, everyday = requests.about, len(requests.everyday)
     bare = [encode(bench.tokenizer, [{"role": "user", "content": request.text}]) for request in requests.all]
     by_hand = [bench.prompt(request.text, _right(request).text, profile) for request in about]
     here = bench.keyed_by(bench.recipe.evaluation.use, [prompt for prompt, _ in prompts], bare, by_hand)
 
-    answers: dict[str, Sequence[Answer]] = {"tuned": of_both["tuned"], "base": of_both["base"]}
+    answers: dict[str, Sequence[Answer]] = {"tuned": replies["tuned"], "base": replies["base"]}
     of_about: dict[str, Sequence[Answer]] = {"by_hand": here.sample("use-by-hand-tuned", by_hand, "use about", unpadded=True)}
     with here.as_side("base"):
         answers["bare"] = here.sample("use-bare-base", bare, "use")

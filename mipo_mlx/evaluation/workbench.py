@@ -85,7 +85,7 @@ class Workbench:
         rows = self.journal.map(phase, prompts, self.recipe.pairs.batch, compute, self.bar)
         return [Answer(**row) for row in rows]
 
-    def of_both(self, phase: str, lists: Mapping[str, Sequence[list[int]]]) -> dict[str, dict[Side, list[Answer]]]:
+    def sample_both(self, phase: str, lists: Mapping[str, Sequence[list[int]]]) -> dict[str, dict[Side, list[Answer]]]:
         """Both models' answers to several lists of prompts, which share batches: a step hardly takes longer for more rows."""
         here = self.keyed_by(lists)
         every = [prompt for some in lists.values() for prompt in some]

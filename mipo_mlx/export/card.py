@@ -13,7 +13,6 @@ from .results import exported_models, read_state, run_name
 
 SAMPLING = {"temperature": "temp", "top_p": "top_p", "top_k": "top_k", "min_p": "min_p", "repetition_penalty": "penalty_repeat"}
 
-
 LONGEST = 200  # characters of a name
 HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 LICENCE = re.compile(r"\w[\w.+ -]*", re.ASCII)  # the Hub's own identifiers, such as apache-2.0

@@ -6,7 +6,7 @@ from typing import Any
 from . import template_probe
 
 Messages = list[dict[str, str]]
-# A clock that stands still, for templates that write today's date (Llama 3, SmolLM3): a run has the same prompts tomorrow.
+# A fixed date, for templates that write today's date (Llama 3, SmolLM3): a run has the same prompts tomorrow.
 # The day is the one that Llama 3's template has where there is no clock.
 DAY = datetime(2024, 7, 26, 12)
 CODES = ("%-d", "%-m", "%d", "%m", "%a", "%A", "%b", "%B", "%y", "%Y", "%j", "%H", "%I", "%M", "%S", "%p")

@@ -1,4 +1,4 @@
-"""Limits that a process sets for itself before it runs what a stranger wrote: of CPU time and of memory.
+"""Limits of CPU time and memory that a process sets for itself before it runs code that a stranger wrote.
 
 Whoever started the process sees by its exit code which limit ended it: -SIGXCPU, or OUT_OF_MEMORY.
 """

@@ -23,7 +23,7 @@ RANKED = 8  # times contexts_per_grid: notes that are ranked for a prompt; those
 
 
 def fit_of(recipe: Recipe, contexts: Sequence[Context], prompts: Sequence[Prompt], loaded: LoadedModel) -> Fit | None:
-    """The fit of each prompt and context; None where the recipe deals all at random. Of a note the best passage alone counts."""
+    """The fit of each prompt and context; None where the recipe deals all at random. Only the best passage of a note counts."""
     if not recipe.pairs.fitting:
         return None
     scores: dict[tuple[str, str, int, str], float] = {}

@@ -98,8 +98,6 @@ WAYS = {
     "alone": "With the profile as its system message and nothing pasted, its answers fit the profile better than the bare base's",
     "profile": "With the profile told to both, its answers fit the profile better than the base's",
 }
-
-
 WITH_NOTES = {
     "memory": "Asked with your notes, its answers fit the right passage better than the base's with the same notes",
     "alone": "... better than the bare base's",

@@ -6,7 +6,7 @@ from typing import Any
 from ..models import control_tokens
 
 
-class Unrolling:
+class AnswerText:
     """The text of one answer, token by token. `ended` is True once a stop text was met, which is left out."""
 
     def __init__(self, tokenizer: Any, stops: Sequence[str]) -> None:

@@ -83,15 +83,15 @@ class Api:
             Route("/v1/chat/completions", self.chat, methods=["POST"]),
             Route("/v1/completions", self.text, methods=["POST"]),
             Route("/health", self.health),
-            *(Route(path, self.astray, methods=["GET", "POST"]) for path in ("/models", "/chat/completions", "/completions")),
+            *(Route(path, self.without_v1, methods=["GET", "POST"]) for path in ("/models", "/chat/completions", "/completions")),
         ]
 
     async def health(self, request: Request) -> Response:
         status = "failed" if not self.worker.alive else "gone" if is_removed(self.worker.assistant.folder) else "ok"
         return JSONResponse({"status": status}, 200 if status == "ok" else 503)
 
-    async def astray(self, request: Request) -> Response:
-        """A client was given the address alone."""
+    async def without_v1(self, request: Request) -> Response:
+        """The base URL of a client lacks /v1."""
         raise Refused(404, "no such path here; the base URL of a client ends in /v1")
 
     async def models(self, request: Request) -> Response:
@@ -188,9 +188,9 @@ def busy() -> Refused:
 
 def order_of(assistant: Assistant, wanted: Wanted, variant: Variant) -> tuple[Order, Background]:
     """What the model is to write, and what it is told. This runs in the thread of the model."""
-    wishes = assistant.wishes
-    settings = wanted.settings.with_defaults(wishes.temperature, TOP_P)
-    most = assistant.affordable(settings.max_tokens or wishes.max_tokens)
+    options = assistant.options
+    settings = wanted.settings.with_defaults(options.temperature, TOP_P)
+    most = assistant.affordable(settings.max_tokens or options.max_tokens)
     window = assistant.longest and assistant.longest - most
     if wanted.kind == TEXT:
         background, tokenizer = Background(""), assistant.loaded.tokenizer
@@ -205,14 +205,14 @@ def order_of(assistant: Assistant, wanted: Wanted, variant: Variant) -> tuple[Or
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """What `work` returns. It is stopped when the client leaves. Raises ClientDisconnect then."""
-    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_left(request))
+    task, departure = asyncio.ensure_future(work), asyncio.ensure_future(_left(request))
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, departure}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             raise ClientDisconnect
         return task.result()
     finally:
-        for each in (task, gone):
+        for each in (task, departure):
             each.cancel()
 
 

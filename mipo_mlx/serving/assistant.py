@@ -29,24 +29,24 @@ TOP_P = 0.95
 
 
 @dataclass(frozen=True)
-class Named:
+class NamedContext:
     """A context that the user names, in place of what memory finds."""
 
     passages: tuple[str, ...]
     profile: str = ""
 
     @staticmethod
-    def of(contexts: Sequence[Context]) -> "Named":
+    def of(contexts: Sequence[Context]) -> "NamedContext":
         """Several contexts as one, with the profile that they share."""
-        return Named(tuple(passage for context in contexts for passage in context.passages), contexts[0].profile)
+        return NamedContext(tuple(passage for context in contexts for passage in context.passages), contexts[0].profile)
 
 
 @dataclass(frozen=True)
-class Wishes:
+class AnswerOptions:
     """What the user wants of the answers."""
 
     notes: bool = True  # find passages of the notes
-    context: Named | None = None  # in place of profile and notes
+    context: NamedContext | None = None  # in place of profile and notes
     base: bool = False  # the base answers beside the tuned model
     max_tokens: int = 400
     temperature: float = 0.7
@@ -70,14 +70,14 @@ class Assistant:
     Raises UserError where nothing of the talk fits into the model's window.
     """
 
-    def __init__(self, folder: Path, recipe: Recipe, wishes: Wishes, reporter: Reporter) -> None:
-        self.folder, self.recipe, self.wishes, self.reporter = folder, recipe, wishes, reporter
+    def __init__(self, folder: Path, recipe: Recipe, options: AnswerOptions, reporter: Reporter) -> None:
+        self.folder, self.recipe, self.options, self.reporter = folder, recipe, options, reporter
         self.loaded, self.taken = load(recipe.model), Taken.of(folder)
         adapters.load(self.loaded.model, folder / "adapters")
         self.longest = window_of(self.loaded.config, 0)
-        self.max_tokens = self.affordable(wishes.max_tokens)
+        self.max_tokens = self.affordable(options.max_tokens)
         self.window = self.longest and self.longest - self.max_tokens
-        self.memory = open_memory(folder, recipe, self.loaded, reporter) if wishes.notes and not wishes.context else None
+        self.memory = open_memory(folder, recipe, self.loaded, reporter) if options.notes and not options.context else None
         if self.memory:
             self.memory.warm()
 
@@ -100,15 +100,15 @@ class Assistant:
 
     @property
     def profile(self) -> str:
-        return "" if self.wishes.context else profile_of(self.folder, self.recipe)
+        return "" if self.options.context else profile_of(self.folder, self.recipe)
 
     @property
     def sides(self) -> tuple[str, ...]:
-        return (TUNED, BASE) if self.wishes.base else (TUNED,)
+        return (TUNED, BASE) if self.options.base else (TUNED,)
 
     def background(self, question: str, notes: bool = True, before: str = "") -> Background:
         """What memory tells the model with this question. before: a system message of the client's own."""
-        if context := self.wishes.context:
+        if context := self.options.context:
             return Background(system_message(self.recipe.pairs, context.passages, context.profile))
         matches = self.memory.search(question, self.recipe.memory.passages) if notes and self.memory else []
         return self._framed(matches, before)
@@ -143,7 +143,7 @@ class Assistant:
     def answer(self, prompt: list[int], side: str, show: Callable[[str], Any]) -> str:
         """The answer of one model, shown piece by piece. Ctrl-C cuts it short."""
         parts, model = [], self.loaded.model
-        sampler = nucleus_sampler(self.wishes.temperature, TOP_P)
+        sampler = nucleus_sampler(self.options.temperature, TOP_P)
         try:
             with adapters.disabled(model) if side == BASE else nullcontext(), fast(model):
                 pieces = stream_generate(model, self.loaded.tokenizer, prompt, max_tokens=self.max_tokens, sampler=sampler)

@@ -21,7 +21,7 @@ from ..files import write_text
 from ..memory import contexts
 from ..recipe import Recipe
 from .api import Api, gone, unless_gone
-from .assistant import Wishes
+from .assistant import AnswerOptions
 from .blind_test import BlindTest
 from .guard import bearer, same
 from .protocol import Refused
@@ -39,12 +39,12 @@ POLICY = (
 class Served:
     folder: Path
     recipe: Recipe
-    wishes: Wishes
+    options: AnswerOptions
     created: int  # when it was trained, in seconds since 1970
     hold: Callable[[], AbstractContextManager[Any]]  # keeps other processes from the run; raises UserError where one works on it
 
 
-class Desk:
+class BrowserPage:
     """The page of one run. key: the owner's, "" for none; then the page brings a token of its own."""
 
     def __init__(self, api: Api, owned: Served, key: str) -> None:

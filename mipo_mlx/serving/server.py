@@ -1,6 +1,6 @@
 """The server: the endpoint and the page behind one guard, on one port, with one model.
 
-mipo-mlx serve RUN -> serve() -> Guard -> Api and Desk -> Worker
+mipo-mlx serve RUN -> serve() -> Guard -> Api and BrowserPage -> Worker
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from ..errors import UserError
 from ..progress import Reporter
 from .api import Api
 from .assistant import Assistant
-from .browser_page import Desk, Served
+from .browser_page import BrowserPage, Served
 from .guard import Access, Guard, is_loopback
 from .watch import watching
 from .web import HANDLERS, listening, server
@@ -36,7 +36,7 @@ def serve(served: Served, access: Access, reporter: Reporter, started: Callable[
     watch: memory follows the notes by itself.
     """
     check(access)
-    worker = Worker(lambda: Assistant(served.folder, served.recipe, served.wishes, reporter))
+    worker = Worker(lambda: Assistant(served.folder, served.recipe, served.options, reporter))
     worker.ready.result()
     try:
         bound = listening(access.host, access.port)
@@ -50,8 +50,8 @@ def serve(served: Served, access: Access, reporter: Reporter, started: Callable[
 
 def application(served: Served, worker: Worker, access: Access) -> ASGIApp:
     api = Api(served.folder.resolve().name, worker, served.created)
-    desk = Desk(api, served, access.key)
-    app = Starlette(routes=[*api.routes(), *desk.routes()], exception_handlers=HANDLERS)
+    page = BrowserPage(api, served, access.key)
+    app = Starlette(routes=[*api.routes(), *page.routes()], exception_handlers=HANDLERS)
     return Guard(shared(app, access.origins), access)
 
 

@@ -39,30 +39,30 @@ def listening(host: str, port: int) -> socket.socket:
     return bound
 
 
-class Punctual(AutoHTTPProtocol):  # type: ignore[misc,valid-type]
-    """A connection that ends where no request begins for SLOWEST_HEAD seconds: a head may come by a byte a minute.
+class ClosesIdle(AutoHTTPProtocol):  # type: ignore[misc,valid-type]
+    """A connection that is closed where no request begins for SLOWEST_HEAD seconds.
 
-    uvicorn has a limit for the time between two requests alone, and such connections would leave no place for others.
+    uvicorn limits only the time between two requests. Connections that send a byte a minute would leave no place for others.
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
-        self._look(self)
+        self._check(self)
 
-    def _look(self, before: Any) -> None:
-        """before: the answer that was over at the last look; None before the first one, this connection while one is made."""
+    def _check(self, before: Any) -> None:
+        """before: the answer that was over at the last check; None before the first one, this connection while one is made."""
         cycle = self.cycle
         now = self if cycle is not None and not cycle.response_complete else cycle
         if now is before and now is not self:
             self.transport.abort()
         elif not self.transport.is_closing():
-            self.loop.call_later(SLOWEST_HEAD, self._look, now)
+            self.loop.call_later(SLOWEST_HEAD, self._check, now)
 
 
 def server(app: ASGIApp) -> uvicorn.Server:
     """A server that writes no log of requests."""
     config = uvicorn.Config(
-        app, http=Punctual, log_level="critical", access_log=False, server_header=False, ws="none", lifespan="off",
+        app, http=ClosesIdle, log_level="critical", access_log=False, server_header=False, ws="none", lifespan="off",
         limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=2,
     )  # fmt: skip
     return uvicorn.Server(config)

@@ -29,7 +29,7 @@ from ..engine import fast
 from ..errors import one_line
 from ..models import adapters
 from ..records import BASE, TUNED
-from .answer_text import Unrolling
+from .answer_text import AnswerText
 from .assistant import Assistant
 from .protocol import Settings
 from .samplers import processors_of, sampler_of, shared_sampler
@@ -66,7 +66,7 @@ class Order:
     written: int = 0  # tokens of the answer
     stopped: bool = False  # nobody waits for it any more
     deliver: Callable[[Piece], None] = lambda piece: None
-    unrolling: Unrolling | None = None
+    answer_text: AnswerText | None = None
 
     @property
     def usage(self) -> dict[str, Any]:
@@ -222,7 +222,7 @@ class Worker:
         order.adapters = self.assistant.taken.digest
         side, loaded = self._sides[order.side], self.assistant.loaded
         try:
-            order.unrolling = Unrolling(loaded.tokenizer, order.settings.stop)
+            order.answer_text = AnswerText(loaded.tokenizer, order.settings.stop)
             cache, rest = self._kept.fetch_nearest_cache(order.side, order.prompt[:-1])
             order.cached = len(order.prompt) - 1 - len(rest)
             (number,) = side.generator.insert(
@@ -270,16 +270,16 @@ class Worker:
         for response in responses:
             order = side.orders[response.uid]
             order.written += 1
-            assert order.unrolling is not None
-            text = "" if response.finish_reason == "stop" else order.unrolling.add(response.token)
+            assert order.answer_text is not None
+            text = "" if response.finish_reason == "stop" else order.answer_text.add(response.token)
             finish = response.finish_reason
             if finish is not None:
-                text += order.unrolling.finish()
+                text += order.answer_text.finish()
                 self._kept.insert_cache(side.name, response.all_tokens, response.prompt_cache)
                 del side.orders[response.uid]
-            elif order.unrolling.ended:
+            elif order.answer_text.ended:
                 ended.append(response.uid)
-            if order.unrolling.ended:
+            if order.answer_text.ended:
                 finish = "stop"
             if text or finish:
                 self._deliver(order, Piece(text, finish))

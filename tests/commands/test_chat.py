@@ -19,7 +19,7 @@ from mipo_mlx.recipe import Recipe
 from mipo_mlx.recipe_loading import dump
 from mipo_mlx.records import TRAIN, Context
 from mipo_mlx.run import STAGES, existing_run
-from mipo_mlx.serving.assistant import Assistant, Background, Named, Wishes
+from mipo_mlx.serving.assistant import AnswerOptions, Assistant, Background, NamedContext
 from tests.evaluation import helpers
 
 PLAIN = Recipe(model="any")
@@ -177,7 +177,7 @@ def test_lines_are_kept_privately(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["c2", "n2", "n2.md", "N2.M"])
 def test_a_context_is_found_by_its_id_its_note_or_a_part_of_its_file(trained, name):
-    assert chat.find_context(trained, PLAIN, name) == Named(("I learn Portuguese.",))
+    assert chat.find_context(trained, PLAIN, name) == NamedContext(("I learn Portuguese.",))
 
 
 def test_a_name_is_found_whatever_the_form_of_its_letters(tmp_path):
@@ -186,7 +186,7 @@ def test_a_name_is_found_whatever_the_form_of_its_letters(tmp_path):
         context = Context(f"c{place}", f"I am {place}.", source, source, 1, TRAIN, 4)
         write_records(tmp_path / "contexts.jsonl", [context])
         for name in (*names, "zoé", normalize("NFD", "ZOÉ")):
-            assert chat.find_context(tmp_path, PLAIN, name) == Named((f"I am {place}.",)), (source, name)
+            assert chat.find_context(tmp_path, PLAIN, name) == NamedContext((f"I am {place}.",)), (source, name)
 
 
 def test_a_context_that_is_not_there_ends_in_one_line(trained, tmp_path):
@@ -205,7 +205,7 @@ def test_a_context_that_is_not_there_ends_in_one_line(trained, tmp_path):
 
 
 def test_a_talk_that_outgrows_the_window_loses_its_oldest_turns_then_passages(with_notes):
-    assistant = Assistant(with_notes, existing_run(with_notes, Path()).recipe, Wishes(), Reporter(quiet=True))
+    assistant = Assistant(with_notes, existing_run(with_notes, Path()).recipe, AnswerOptions(), Reporter(quiet=True))
     matches = tuple(assistant.memory.ranked("soup, honey, knee", 2))
     background = assistant._framed(matches)
     turns = [{"role": role, "content": f"{role} {n} " * 5} for n in range(4) for role in ("user", "assistant")][:-1]

@@ -62,11 +62,11 @@ def test_runs_are_in_one_place(tmp_path, monkeypatch):
     monkeypatch.delenv("MIPO_RUNS")
     for platform, folder in (("linux", ".local/share/mipo-mlx/runs"), ("darwin", "Library/Application Support/mipo-mlx/runs")):
         monkeypatch.setattr(options.sys, "platform", platform)
-        assert options.place() == tmp_path / "me" / folder
+        assert options.default_root() == tmp_path / "me" / folder
     (tmp_path / "runs").mkdir()
-    assert options.place() == Path("runs")
+    assert options.default_root() == Path("runs")
     monkeypatch.setenv("MIPO_RUNS", "~/mine")
-    assert options.place() == tmp_path / "me" / "mine"
+    assert options.default_root() == tmp_path / "me" / "mine"
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from mipo_mlx.pairs import make
 from mipo_mlx.progress import Reporter
 from mipo_mlx.records import HELDOUT, TRAIN, VALIDATION, Context, Grid, Pair
 from mipo_mlx.run import existing_run
-from mipo_mlx.serving.assistant import Assistant, Wishes
+from mipo_mlx.serving.assistant import AnswerOptions, Assistant
 from mipo_mlx.sources import changes, renew
 from mipo_mlx.training import rounds, train
 from tests.test_kill import NOTES as PAST
@@ -48,7 +48,7 @@ def test_each_kind_of_change_is_one_line_and_the_talk_that_goes_on_uses_it(with_
     run, notes = existing_run(with_notes, tmp_path), tmp_path / "notes"
     write_json(with_notes / "sources.json", {"hashes": changes.hashes(run.recipe.sources)})
     assert update(with_notes) == ["memory: new: 4 files (bees.md, choir.md, knee.md, ...)", "memory: 4 passages of 4 files"]
-    talk = Assistant(with_notes, run.recipe, Wishes(), Reporter(quiet=True))
+    talk = Assistant(with_notes, run.recipe, AnswerOptions(), Reporter(quiet=True))
     assert [match.place for match in talk.background(COOK).matches] == ["soup.md:3"] and not talk.background(TEA).matches
     (notes / "tea.md").write_text("# Tea\n\nI have thirty-one kinds of tea in tins on a shelf.\n")
     (notes / "knee.md").write_text("# Knee\n\nMy right knee is well again since the operation of last spring.\n")

@@ -75,7 +75,7 @@ def plain_divergence(model, prompt, answer):
 def test_distances_and_measures_equal_plain_forward_passes(measured, kind):
     here, groups, answered, result = measured
     every = [*groups[GENERAL], *groups[CHORES]]
-    rows = by_kind.apart(answered, COUNT)
+    rows = by_kind.spread_out(answered, COUNT)
     if kind != PERSONAL:
         rows = requests.answer(here, every, "kinds-", by_tuned=False)[:COUNT]
         assert all(a.group is group and a.own == 0 for a, group in zip(rows, groups[GENERAL], strict=True))

@@ -10,7 +10,7 @@ from mipo_mlx.memory import contexts
 from mipo_mlx.memory.contexts import plain, read_contexts, sections
 from mipo_mlx.recipe_loading import RecipeError
 from mipo_mlx.records import Context
-from mipo_mlx.serving.assistant import Named
+from mipo_mlx.serving.assistant import NamedContext
 
 PROFILE = """# Profile
 
@@ -144,13 +144,13 @@ def test_the_hash_is_that_of_what_is_told(folder):
 
 
 def test_chat_gets_contexts_as_training_does(folder):
-    assert find_context(folder, recipe_of(), "Ann") == Named(("I bake.", "I row."))
+    assert find_context(folder, recipe_of(), "Ann") == NamedContext(("I bake.", "I row."))
     (folder / "profile.md").write_text("- The user keeps bees.\n")
     both = recipe_of("sources.context=both")
-    assert find_context(folder, both, "Ann") == Named(("I bake.", "I row."), "The user keeps bees.")
-    assert find_context(folder, both, "b-1") == Named(("I sing.",), "The user keeps bees.")
+    assert find_context(folder, both, "Ann") == NamedContext(("I bake.", "I row."), "The user keeps bees.")
+    assert find_context(folder, both, "b-1") == NamedContext(("I sing.",), "The user keeps bees.")
     (folder / "profile.md").write_text("## Ann\n- The user bakes.\n")
-    assert find_context(folder, several("profile"), "Ann") == Named((), "The user bakes.")
+    assert find_context(folder, several("profile"), "Ann") == NamedContext((), "The user bakes.")
 
 
 def test_the_profile_of_one_author_alone(folder):

@@ -12,7 +12,7 @@ import pytest
 
 from mipo_mlx.progress import Reporter
 from mipo_mlx.run import existing_run, locked
-from mipo_mlx.serving.assistant import Assistant, Wishes
+from mipo_mlx.serving.assistant import AnswerOptions, Assistant
 from mipo_mlx.serving.guard import Access
 from mipo_mlx.serving.server import Served, application
 from mipo_mlx.serving.watch import watching
@@ -56,7 +56,7 @@ def serving(
 ) -> Iterator[Address]:
     """watch: gets the lines of `--watch`; None: without it."""
     recipe = existing_run(folder, folder.parent).recipe
-    wanted = Wishes(**{"max_tokens": 8, "temperature": 0.0, **wishes})
+    wanted = AnswerOptions(**{"max_tokens": 8, "temperature": 0.0, **wishes})
     worker = Worker(lambda: Assistant(folder, recipe, wanted, Reporter(quiet=True)))
     worker.ready.result()
     bound = listening("127.0.0.1", 0)

@@ -7,7 +7,7 @@ from mipo_mlx.models.prompts import encode
 from mipo_mlx.progress import Reporter
 from mipo_mlx.run import existing_run
 from mipo_mlx.serving import assistant as module
-from mipo_mlx.serving.assistant import Assistant, Wishes
+from mipo_mlx.serving.assistant import AnswerOptions, Assistant
 from tests.commands.test_chat import COOK, SOUP, with_notes
 
 __all__ = ["with_notes"]
@@ -16,7 +16,7 @@ OWN = "You write plain Markdown."
 
 @pytest.fixture
 def assistant(with_notes) -> Assistant:
-    return Assistant(with_notes, existing_run(with_notes, with_notes.parent).recipe, Wishes(), Reporter(quiet=True))
+    return Assistant(with_notes, existing_run(with_notes, with_notes.parent).recipe, AnswerOptions(), Reporter(quiet=True))
 
 
 def test_the_clients_message_stands_before_the_frame(assistant):
