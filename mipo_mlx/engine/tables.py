@@ -92,30 +92,31 @@ def replaced(module: nn.Module, parts: dict[str, Any]) -> Iterator[None]:
         dict.update(module, kept)
 
 
-class StoredEmbedding(nn.Embedding):
-    """An embedding whose `weight` (vocabulary, width) is float32 only while it is used."""
+class _Stored(nn.Module):
+    """Holds the arrays of a layer, frozen. Its `weight` (outputs, inputs) is float32 only while it is used."""
 
-    def __init__(self, layer: nn.Embedding | nn.QuantizedEmbedding):
-        _take(self, layer)
+    def __init__(self, layer: nn.Module):
+        nn.Module.__init__(self)
+        self.stored = layer.weight
+        if "scales" in layer:
+            self.scales, self.group_size, self.bits, self.mode = layer.scales, layer.group_size, layer.bits, layer.mode
+            if layer.get("biases") is not None:
+                self.biases = layer.biases
+        if "bias" in layer:
+            self.bias = layer.bias.astype(mx.float32)
+        self.freeze()
 
     @property
     def weight(self) -> mx.array:
         return _expand(self)
 
+
+class StoredEmbedding(_Stored, nn.Embedding):
     def __call__(self, tokens: mx.array) -> mx.array:
         return _expand(self, tokens)
 
 
-class StoredLinear(nn.Linear):
-    """A linear layer whose `weight` (outputs, inputs) is float32 only while it is used."""
-
-    def __init__(self, layer: nn.Linear | nn.QuantizedLinear):
-        _take(self, layer)
-
-    @property
-    def weight(self) -> mx.array:
-        return _expand(self)
-
+class StoredLinear(_Stored, nn.Linear):
     def __call__(self, x: mx.array) -> mx.array:
         return mx.addmm(self.bias, x, self.weight.T) if "bias" in self else x @ self.weight.T
 
@@ -144,19 +145,6 @@ def _expand(layer: nn.Module, rows: Any = slice(None), after: mx.array | None = 
     if parts:
         weight = mx.dequantize(weight, **parts, group_size=layer.group_size, bits=layer.bits, mode=layer.mode)
     return weight.astype(mx.float32)
-
-
-def _take(new: nn.Module, layer: nn.Module) -> None:
-    """Make `new` hold the arrays of `layer`, frozen."""
-    nn.Module.__init__(new)
-    new.stored = layer.weight
-    if "scales" in layer:
-        new.scales, new.group_size, new.bits, new.mode = layer.scales, layer.group_size, layer.bits, layer.mode
-        if layer.get("biases") is not None:
-            new.biases = layer.biases
-    if "bias" in layer:
-        new.bias = layer.bias.astype(mx.float32)
-    new.freeze()
 
 
 def _places(model: nn.Module, names: tuple[str, ...], kinds: tuple[type, ...]) -> list[tuple[nn.Module, str]]:
