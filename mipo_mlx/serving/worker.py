@@ -87,6 +87,13 @@ class Side:
     generator: BatchGenerator
     orders: dict[int, Order] = field(default_factory=dict)
 
+    def remove(self, numbers: list[int]) -> None:
+        """Take orders out of the batch."""
+        if numbers:
+            self.generator.remove(numbers)
+        for number in numbers:
+            del self.orders[number]
+
 
 class Worker:
     """Starts its thread; `ready` ends when the model is loaded, or with what stopped it."""
@@ -260,11 +267,7 @@ class Worker:
                     return
 
     def _step_of(self, side: Side) -> None:
-        gone = [number for number, order in side.orders.items() if order.stopped]
-        if gone:
-            side.generator.remove(gone)
-            for number in gone:
-                del side.orders[number]
+        side.remove([number for number, order in side.orders.items() if order.stopped])
         _, responses = side.generator.next() if side.orders else ([], [])
         ended = []
         for response in responses:
@@ -283,10 +286,7 @@ class Worker:
                 finish = "stop"
             if text or finish:
                 self._deliver(order, Piece(text, finish))
-        if ended:
-            side.generator.remove(ended)
-            for number in ended:
-                del side.orders[number]
+        side.remove(ended)
 
     def _deliver(self, order: Order, piece: Piece) -> None:
         try:
