@@ -5,12 +5,10 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+from .words import ngrams
+
 TOKEN = re.compile(r"\w+|[^\w\s]")
 ORDER = 4  # of BLEU
-
-
-def ngrams(tokens: Sequence[str], order: int) -> Counter:
-    return Counter(tuple(tokens[i : i + order]) for i in range(len(tokens) - order + 1))
 
 
 def self_bleu(texts: Sequence[str]) -> list[float]:
@@ -22,7 +20,7 @@ def self_bleu(texts: Sequence[str]) -> list[float]:
     if len(texts) < 2:
         return []
     tokens = [TOKEN.findall(text) for text in texts]
-    counts = [[ngrams(t, order) for order in range(1, ORDER + 1)] for t in tokens]
+    counts = [[Counter(ngrams(t, order)) for order in range(1, ORDER + 1)] for t in tokens]
     scores = []
     # (highest count, its text, second highest count) of each n-gram: they give the best count among the other texts at once.
     best: list[dict[tuple, tuple[int, int, int]]] = [{} for _ in range(ORDER)]
@@ -71,5 +69,5 @@ def distinct(texts: Sequence[str], order: int) -> float:
     """Different n-grams over all n-grams of the texts (Li et al. 2016, distinct-n)."""
     total: Counter = Counter()
     for text in texts:
-        total += ngrams([token.lower() for token in TOKEN.findall(text)], order)
+        total += Counter(ngrams([token.lower() for token in TOKEN.findall(text)], order))
     return len(total) / max(1, sum(total.values()))
