@@ -245,9 +245,13 @@ class Evaluation(Section):
             return judge.rstrip("/") if _is_url(judge) else judge
         return judge and [name.rstrip("/") if _is_url(name) else name for name in judge]
 
+    @property
+    def judges(self) -> list[str]:
+        return [self.judge] if isinstance(self.judge, str) else self.judge or []
+
     @model_validator(mode="after")
-    def _judges(self) -> "Evaluation":
-        judges = [self.judge] if isinstance(self.judge, str) else self.judge or []
+    def _checked_judges(self) -> "Evaluation":
+        judges = self.judges
         urls = [_endpoint(name) for name in judges if _is_url(name)]
         if len(set(judges)) < len(judges):
             raise ValueError("judge: the same judge is named twice")

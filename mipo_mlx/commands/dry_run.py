@@ -118,7 +118,6 @@ def of_evaluation(recipe: Recipe, prompt: int, most: int | None = None) -> Evalu
     """The work of the evaluation. prompt: tokens of a prompt; most: fresh answers, where the held-out pairs limit them."""
     from ..evaluation.abilities import WORKING
     from ..evaluation.endpoint import is_url
-    from ..evaluation.judge import names
 
     settings, longest = recipe.evaluation, recipe.pairs.max_tokens
     fresh = settings.answers if most is None else min(settings.answers, most)
@@ -133,7 +132,7 @@ def of_evaluation(recipe: Recipe, prompt: int, most: int | None = None) -> Evalu
     sampled = (answers + settings.unprompted + settings.everyday) * longest + 2 * _worked(recipe) * WORKING
     scored = 2 * answers * (prompt + longest) + 2 * settings.everyday * (EXTRA + longest) + questions
     scored += 4 * settings.preferences * PREFERENCE  # stated and not stated, of each model
-    judges = sum(not is_url(name) for name in names(settings))  # an endpoint computes elsewhere
+    judges = sum(not is_url(name) for name in settings.judges)  # an endpoint computes elsewhere
     shown = 2 if settings.judge_mode == "pairwise" else 1  # answers in a question; there are two questions in either mode
     return Evaluated(sampled, scored + judges * 2 * fresh * (prompt + shown * longest), 1 + settings.baselines)
 

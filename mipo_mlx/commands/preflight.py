@@ -102,7 +102,7 @@ def inputs(run: Run) -> None:
 
 
 def _evaluation(recipe: Recipe, reporter: Reporter) -> None:
-    from ..evaluation import abilities, judge
+    from ..evaluation import abilities
     from ..evaluation.endpoint import KEY, api_key, endpoints, is_url
 
     given = recipe.evaluation.abilities
@@ -112,7 +112,7 @@ def _evaluation(recipe: Recipe, reporter: Reporter) -> None:
         warn_of_spared("questions of evaluation.abilities", tally, reporter)
     if not recipe.evaluation.judge and (recipe.evaluation.judge_model or recipe.evaluation.judge_mode == "rubric"):
         reporter.say("  evaluation.judge: none is named, so judge_mode and judge_model change nothing")
-    for name in judge.names(recipe.evaluation):
+    for name in recipe.evaluation.judges:
         if name != "base" and not is_url(name):
             _judge(name)
     for endpoint in endpoints(recipe.evaluation):

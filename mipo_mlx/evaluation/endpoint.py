@@ -88,8 +88,7 @@ class Endpoint:
 
 def endpoints(settings: Evaluation) -> list[Endpoint]:
     """Those that a recipe names as judges: none or one."""
-    judges = [settings.judge] if isinstance(settings.judge, str) else settings.judge or []
-    return [Endpoint(name, settings.judge_model or "", settings.judge_timeout) for name in judges if is_url(name)]
+    return [Endpoint(name, settings.judge_model or "", settings.judge_timeout) for name in settings.judges if is_url(name)]
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):

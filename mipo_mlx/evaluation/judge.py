@@ -115,19 +115,15 @@ class KeptReplies:
         self.rows(judge).update(rows)
 
 
-def names(settings: Evaluation) -> list[str]:
-    return [settings.judge] if isinstance(settings.judge, str) else list(settings.judge or [])
-
-
 def named(settings: Evaluation) -> list[Judge]:
     """The judges that the recipe names, with the model and the mode."""
     model = settings.judge_model
-    return [Judge(name, model if endpoint.is_url(name) else None, settings.judge_mode) for name in names(settings)]
+    return [Judge(name, model if endpoint.is_url(name) else None, settings.judge_mode) for name in settings.judges]
 
 
 def work(recipe: Recipe, requests: int) -> int:
     """How much the bar moves in `evaluate`."""
-    return requests * len(names(recipe.evaluation))
+    return requests * len(recipe.evaluation.judges)
 
 
 def complete(settings: Evaluation, judged: Judged | None) -> bool:
