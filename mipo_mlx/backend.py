@@ -249,7 +249,7 @@ def sgemm_rate(size: int = 1024) -> float:
     return 2 * size**3 / best
 
 
-def thread_rates(size: int = 1024) -> dict[int, float]:
+def thread_rates() -> dict[int, float]:
     """The measured speed of matrix products, FLOP/s, with one thread and with all threads of the BLAS that `start` loaded.
 
     Nothing else is measured: {} without such a library, or where it has one thread. The number of threads changes the last bits of
@@ -261,7 +261,7 @@ def thread_rates(size: int = 1024) -> dict[int, float]:
         return {}
     try:
         library.openblas_set_num_threads(1)
-        one = sgemm_rate(size)
+        one = sgemm_rate()
     finally:
         library.openblas_set_num_threads(threads)
-    return {1: one, threads: sgemm_rate(size)}
+    return {1: one, threads: sgemm_rate()}

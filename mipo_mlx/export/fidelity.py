@@ -70,14 +70,14 @@ def verdict(name: str, type_name: str, figures: Fidelity) -> tuple[str, str | No
     return line, f"{name} loses {percent(figures.lost)} of what was trained; {better} keeps more"
 
 
-def held_out(folder: Path, count: int, positions: int = POSITIONS) -> Places:
-    """The first `count` held-out chosen answers of a run with at most `positions` positions in all; [] without any."""
+def held_out(folder: Path, count: int) -> Places:
+    """The first `count` held-out chosen answers of a run, with at most POSITIONS positions in all; [] without any."""
     pairs = [p for p in read_records(folder / "pairs.jsonl", Pair) if p.split == HELDOUT and p.tokens][:count]
     texts = [(len(p.prompt_tokens), p.prompt_tokens + p.tokens[0]) for p in pairs]
     places = []
     for prompt, tokens in texts:
         every = np.arange(prompt - 1, len(tokens) - 1)
-        few = max(1, min(len(every), positions // len(texts)))
+        few = max(1, min(len(every), POSITIONS // len(texts)))
         places.append((tokens, [int(i) for i in every[np.linspace(0, len(every) - 1, few).astype(int)]]))
     return places
 

@@ -23,7 +23,7 @@ def available() -> bool:
 class Llama:
     """A GGUF file inside llama.cpp, as a context manager. Raises Failure where llama.cpp cannot load the file."""
 
-    def __init__(self, path: Path, context: int = 1024, lora: Path | None = None, threads: int = 1) -> None:
+    def __init__(self, path: Path, context: int = 1024, lora: Path | None = None) -> None:
         import xllamacpp
 
         parameters = xllamacpp.CommonParams()
@@ -35,7 +35,7 @@ class Llama:
         parameters.verbosity = -1
         parameters.cache_type_k = parameters.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
         parameters.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-        parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = threads
+        parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = 1
         parameters.n_threads_http = 1
         if lora is not None:
             adapter = xllamacpp.CommonAdapterLoraInfo()

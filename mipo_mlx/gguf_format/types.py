@@ -29,15 +29,15 @@ BETTER = {  # the next type that keeps more
 }  # fmt: skip
 
 
-def check(name: str, key: str = "export.gguf") -> str:
+def check(name: str) -> str:
     """The type's own spelling. Raises UserError for an unknown type, and for K types without the package libgguf."""
     wanted = name.lower().strip()
     if wanted not in NAMES:
         near = difflib.get_close_matches(wanted, NAMES, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise UserError(f"{key}: there is no GGUF type {name!r}{hint} (known: {', '.join(NAMES)})")
+        raise UserError(f"export.gguf: there is no GGUF type {name!r}{hint} (known: {', '.join(NAMES)})")
     if wanted in FILE_TYPES and wanted not in PLAIN and not _libgguf():
-        raise UserError(f"{key}: {wanted} needs one more package: pip install libgguf (without it: {', '.join(PLAIN)}, keep)")
+        raise UserError(f"export.gguf: {wanted} needs one more package: pip install libgguf (without it: {', '.join(PLAIN)}, keep)")
     return wanted
 
 

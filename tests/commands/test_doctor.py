@@ -93,7 +93,7 @@ def test_threads_that_slow_each_other_down_are_named(monkeypatch):
 def test_the_trial_of_threads_leaves_their_number_as_it_was(monkeypatch):
     library = backend.ctypes.CDLL(backend._blas)
     before, seen = library.openblas_get_num_threads(), []
-    monkeypatch.setattr(backend, "sgemm_rate", lambda size: seen.append(library.openblas_get_num_threads()) or 1.0)
+    monkeypatch.setattr(backend, "sgemm_rate", lambda: seen.append(library.openblas_get_num_threads()) or 1.0)
     try:
         library.openblas_set_num_threads(1)
         assert backend.thread_rates() == {}
