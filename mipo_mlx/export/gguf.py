@@ -25,6 +25,7 @@ from ..gguf_format.names import (
     gguf_rows,
     gguf_values,
     language,
+    settled,
     whole_groups,
 )
 from ..gguf_format.names import hyperparameters as named
@@ -114,6 +115,7 @@ def hyperparameters(config: dict[str, Any], architecture: Architecture) -> dict[
     """
     if architecture.in_rope and not config.get("rope_parameters"):
         raise UserError("export.gguf: the model's config.json has no rope_parameters, which this family needs")
+    config = settled(config)
     theta, scaling = rope.settings(config)
     heads, head_dim, prefix = config["num_attention_heads"], head_size(config), architecture.gguf
     inside = {name: value for name, value in (config.get("rope_parameters") or {}).items() if name in architecture.in_rope}
@@ -123,7 +125,8 @@ def hyperparameters(config: dict[str, Any], architecture: Architecture) -> dict[
     for key, (name, number) in named(architecture).items():
         if values.get(name) is None:
             raise UserError(f"export.gguf: the model's config.json has no {name}, which a GGUF file must state")
-        keys[f"{prefix}.{key}"] = number(values[name])
+        value = values[name]
+        keys[f"{prefix}.{key}"] = [*map(number, value)] if isinstance(value, list) else number(value)
     for name, value in architecture.always(values).items():
         if values.get(name, value) != value:
             raise UserError(f"export.gguf: {name} is {values[name]!r} here, and {value!r} in llama.cpp's {prefix}")

@@ -60,7 +60,21 @@ QWEN35 = {
     "linear_attn.norm": "ssm_norm",
     "linear_attn.out_proj": "ssm_out",
 }
-CONVOLUTIONS = ("ssm_conv1d.weight",)  # (channels, width) and float32 in GGUF, (channels, width, 1) in MLX
+LFM2 = {
+    **{k: v for k, v in LAYER.items() if k.startswith("self_attn.") and not k.endswith("o_proj")},
+    "self_attn.out_proj": "attn_output",
+    "self_attn.q_layernorm": "attn_q_norm",
+    "self_attn.k_layernorm": "attn_k_norm",
+    "conv.in_proj": "shortconv.in_proj",
+    "conv.conv": "shortconv.conv",
+    "conv.out_proj": "shortconv.out_proj",
+    "feed_forward.w1": "ffn_gate",
+    "feed_forward.w3": "ffn_up",
+    "feed_forward.w2": "ffn_down",
+    "operator_norm": "attn_norm",
+    "ffn_norm": "ffn_norm",
+}
+CONVOLUTIONS = ("ssm_conv1d.weight", "shortconv.conv.weight")  # (channels, width) and float32 in GGUF, (channels, width, 1) in MLX
 TOP = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 INNER = "language_model."  # before the names of a language model that stands in a model of several modalities
 
@@ -94,6 +108,7 @@ class Architecture:
     norm_shift: float = 0.0  # GGUF stores w + shift: Gemma multiplies with 1 + w, llama.cpp with the file's number
     gelu: bool = False
     wide_layers: int = 0  # see attention_scalar
+    lists: str = ""  # the key that has one number a layer
     bare: dict[str, str] = field(default_factory=dict)  # parameters of a layer that are no module's weight or bias
     prefix: str = ""  # INNER where mlx-lm has this model in such a place also when it stands alone
     in_rope: tuple[str, ...] = ()  # what mlx-lm reads in `rope_parameters` alone, beside rope_theta
@@ -125,7 +140,10 @@ class Architecture:
         return {**self.fixed, **self.derived(config), "query_pre_attn_scalar": self.attention_scalar(config)}
 
     def derived(self, config: dict[str, Any]) -> dict[str, Any]:
-        """SmolLM3's list of layers: 1 where queries and keys are rotated, 0 in each fourth layer. Qwen3.5's size of values."""
+        """What follows from other keys. SmolLM3's list of layers: 1 where queries and keys are rotated, 0 in each fourth one."""
+        if self.gguf == "lfm2":
+            size = config["hidden_size"] // config["num_attention_heads"]
+            return {"block_dim": config["hidden_size"], "norm_eps": config["rms_norm_eps"], "head_dim": size}
         if "linear_key_head_dim" in config:
             return {"linear_value_head_dim": config["linear_key_head_dim"]}
         interval = self.fixed.get("no_rope_layer_interval")
@@ -218,6 +236,15 @@ ARCHITECTURES = (
         defaults={"full_attention_interval": 4, "partial_rotary_factor": 0.25, "mrope_section": [11, 11, 10]},
         in_rope=("rope_type", "partial_rotary_factor", "mrope_section"),
     ),
+    Architecture(
+        "lfm2", ("lfm2",), "Lfm2ForCausalLM", layer=LFM2,
+        top={"model.embed_tokens": "token_embd", "model.embedding_norm": "token_embd_norm"},
+        extra={"shortconv.l_cache": ("conv_L_cache", int)}, lists="attention.head_count_kv",
+        fixed={
+            "conv_bias": False, "block_auto_adjust_ff_dim": False, "block_multiple_of": 1, "block_ffn_dim_multiplier": 1.0,
+        },
+        defaults={"rope_theta": 1e6},
+    ),
 )  # fmt: skip
 
 
@@ -230,6 +257,23 @@ def language(config: dict[str, Any]) -> dict[str, Any]:
     """The configuration of the language model alone: a model of several modalities keeps it within its own."""
     inner = config.get("text_config")
     return {"model_type": config["model_type"], **inner} if isinstance(inner, dict) else config
+
+
+def settled(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration in other families' words: LFM2 says by rules how wide its layers are and which of them have keys."""
+    if "conv_L_cache" not in config:
+        return config
+    width = config.get("block_ff_dim") or config.get("intermediate_size")
+    if config.get("block_auto_adjust_ff_dim") and width:
+        each, factor = config["block_multiple_of"], config.get("block_ffn_dim_multiplier")
+        width = int(2 * width / 3)
+        width = width if factor is None else int(factor * width)
+        width = -(-width // each) * each
+    layers, kinds = range(config["num_hidden_layers"]), config.get("layer_types") or []
+    attending = config.get("full_attn_idxs") or [layer for layer, kind in enumerate(kinds) if kind == "full_attention"]
+    counts = [config["num_key_value_heads"] if layer in attending else 0 for layer in layers]
+    own = {"num_key_value_heads": counts, "intermediate_size": width, "rms_norm_eps": config.get("norm_eps")}
+    return {**{name: value for name, value in config.items() if name == "block_dim" or not name.startswith("block_")}, **own}
 
 
 def by_gguf(name: str, where: str) -> Architecture:

@@ -55,6 +55,7 @@ BY_NAME = {
     "stablelm2": PreTokenizer(_split(QWEN2), nfc=True),
     "deepseek-r1-qwen": PreTokenizer(_split(QWEN2), nfc=True),
     "llama-bpe": PreTokenizer(_split(LLAMA3), whole=True, adds_bos=True),
+    "lfm2": PreTokenizer(_split(LLAMA3), whole=True, adds_bos=True),
     "dbrx": PreTokenizer(_split(LLAMA3)),
     "smaug-bpe": PreTokenizer(_split(LLAMA3)),
     "tekken": PreTokenizer(_split(TEKKEN), whole=True, adds_bos=True),
@@ -100,6 +101,8 @@ NAMES = {
     "e636dc30a262dcc0d8c323492e32ae2b70728f4df7dfe9737d9f920a282b8aea": "qwen2",
     "d4540891389ea895b53b399da6ac824becc30f2fba0e9ddbb98f92e55ca0e97c": "qwen2",  # Qwen3 Embedding
     "d30d75d9059f1aa2c19359de71047b3ae408c70875e8a3ccf8c5fba56c9d8af4": "qwen35",
+    "169bf0296a13c4d9b7672313f749eb36501d931022de052aad6e36f2bf34dd51": "lfm2",
+    "9e454714343b69b99b71795c1d27a68c2a1d15dab111f4d353109f966af29da7": "lfm2",  # LFM2.5
     "b3f499bb4255f8ca19fccd664443283318f2fd2414d5e0b040fbdd0cc195d6c5": "deepseek-r1-qwen",
     "b0a6b1c0bd5998ebd9df08611efde34a4ff03faed45ae09c43e6b31ebd4b94cf": "a.x-4.0",
     "862f827721df956049dff5ca81a57f29e575280bc622e290d3bf4e35eca29015": "f2llmv2",

@@ -16,7 +16,7 @@ CONTEXT = 8192  # low and high factors have a meaning only beside an original co
 def settings(config: dict[str, Any]) -> tuple[float, dict[str, Any] | None]:
     """(theta, scaling) of a config, wherever it keeps them; scaling is None where it changes nothing."""
     config = flattened(config)
-    theta = config.get("rope_theta") or (1e6 if config.get("model_type") == "gemma3_text" else 1e4)
+    theta = config.get("rope_theta") or (1e6 if config.get("model_type") in ("gemma3_text", "lfm2") else 1e4)
     scaling = config.get("rope_scaling") or {}
     kind = scaling.get("rope_type") or scaling.get("type") or "default"
     return float(theta), None if kind == "default" else {**scaling, "rope_type": "longrope" if kind in LONGROPE else kind}

@@ -58,12 +58,14 @@ def read_config(file: GGUFFile, architecture: Architecture) -> dict[str, Any]:
     config |= architecture.fixed
     prefix, wanted = architecture.gguf, hyperparameters(architecture)
     for key, (name, kind) in wanted.items():
-        kinds = (int, float) if kind is float else (int,)
+        kinds = (int, float) if kind is float else (int, list) if key == architecture.lists else (int,)
         value = file.get(f"{prefix}.{key}", kinds, file.get(f"{prefix}.{architecture.aliases.get(key)}", kinds))
         if value is not None:
             config[name] = tidy(value) if kind is float else value
     config = {"rope_theta": 10000.0, **architecture.defaults, **config}
     config.setdefault("num_key_value_heads", config.get("num_attention_heads"))
+    if architecture.gguf == "lfm2":
+        config |= _attending(file, config)
     missing = [key for key, (name, _) in wanted.items() if name not in config]
     if missing:
         raise file.refuse(f"{prefix}.{missing[0]} is missing")
@@ -100,6 +102,16 @@ def read_config(file: GGUFFile, architecture: Architecture) -> dict[str, Any]:
     return config
 
 
+def _attending(file: GGUFFile, config: dict[str, Any]) -> dict[str, Any]:
+    """LFM2's layers with keys and values: the file has a list of their heads, with 0 for a convolution."""
+    heads = config["num_key_value_heads"]
+    layers = [i for i, count in enumerate(heads) if count] if isinstance(heads, list) else []
+    counts = {str(heads[i]) for i in layers}
+    if len(counts) != 1 or not counts.pop().isdecimal() or not 0 < len(layers) < len(heads) == config.get("num_hidden_layers"):
+        raise file.refuse("its lfm2.attention.head_count_kv is no list of one number and 0 for its layers")
+    return {"num_key_value_heads": heads[layers[0]], "full_attn_idxs": layers}
+
+
 def _check_family(file: GGUFFile, architecture: Architecture) -> None:
     """Raise UserError for keys that would make the model another one than mlx-lm computes."""
     pattern = architecture.fixed.get("sliding_window_pattern")
@@ -127,7 +139,8 @@ def _check_sizes(file: GGUFFile, config: dict[str, Any], head_dim: int) -> None:
     layers = config["num_hidden_layers"]
     fused = "blk.0.attn_qkv.weight" in file.tensors
     first = "attn_qkv" if fused else "attn_q"
-    kinds = ("attn_qkv", "attn_q") if "linear_num_key_heads" in config else (first,)
+    kinds = ("attn_qkv", "attn_q") if "linear_num_key_heads" in config else (first, "shortconv.in_proj")
+    at = config.get("full_attn_idxs", [0])[0]
     there = lambda i: any(f"blk.{i}.{kind}.weight" in file.tensors for kind in kinds)  # noqa: E731
     if not 1 <= layers <= len(file.tensors) or not all(map(there, range(layers))):
         raise file.refuse(f"it claims {layers} layers, and not all are there")
@@ -135,7 +148,7 @@ def _check_sizes(file: GGUFFile, config: dict[str, Any], head_dim: int) -> None:
         raise file.refuse(f"{heads} attention heads, {shared} key-value heads and a head size of {head_dim} do not fit together")
     sides: dict[str, tuple[int | None, ...]] = {
         "token_embd.weight": (None, hidden),
-        f"blk.0.{first}.weight": ((heads + 2 * shared if fused else heads) * head_dim, hidden),
+        f"blk.{at}.{first}.weight": ((heads + 2 * shared if fused else heads) * head_dim, hidden),
     }
     if "linear_num_key_heads" in config:
         keys, values = config["linear_num_key_heads"], config["linear_num_value_heads"]

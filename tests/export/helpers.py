@@ -95,6 +95,13 @@ MODELS = {  # name: (config, pre-tokenizer)
         ),
         "qwen35",
     ),
+    "lfm2": (  # the second layer alone has keys
+        tiny_config(
+            "lfm2", num_hidden_layers=3, conv_L_cache=3, conv_bias=False, norm_eps=1e-5, full_attn_idxs=[1], block_dim=48,
+            block_auto_adjust_ff_dim=False, block_multiple_of=1, block_ffn_dim_multiplier=1.0,
+        ),
+        "lfm2",
+    ),
     "phi3": (tiny_config("phi3", tie_word_embeddings=False), "spm-strips"),
     "phi3-longrope": (
         tiny_config(

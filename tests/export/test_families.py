@@ -20,6 +20,7 @@ from mipo_mlx.gguf_format.file import GGUFFile
 from mipo_mlx.gguf_format.to_mlx import load_gguf
 from mipo_mlx.models.skeleton import skeleton
 from mipo_mlx.recipe import Recipe
+from tests.conftest import build_model
 
 from .helpers import MODELS, VOCABULARY, Tiny, difference, make_tiny
 
@@ -125,6 +126,8 @@ def test_a_file_that_predicts_further_tokens_is_refused(tmp_path, monkeypatch):
 CHANGED = {
     "rope_parameters": ("qwen3.5", None, "no rope_parameters"),
     "linear_value_head_dim": ("qwen3.5", 16, "linear_value_head_dim is 16 here, and 32"),
+    "conv_bias": ("lfm2", True, "conv_bias is True here, and False"),
+    "norm_eps": ("lfm2", None, "no rms_norm_eps"),
     "sliding_window": ("ministral3", 64, "sliding_window is 64 here, and None"),
 }
 
@@ -135,6 +138,36 @@ def test_what_llamacpp_would_compute_otherwise_is_refused(key):
     config = {**MODELS[name][0], key: value}
     with pytest.raises(UserError, match=reply):
         writing.hyperparameters(config, writing.by_model_type(config["model_type"], ""))
+
+
+@pytest.mark.parametrize("factor, each", [(None, 8), (1.3, 8), (1.0, 256)])
+def test_the_rules_of_lfm2_give_what_its_model_has(factor, each):
+    rules = {
+        "block_auto_adjust_ff_dim": True,
+        "block_ffn_dim_multiplier": factor,
+        "block_multiple_of": each,
+        "full_attn_idxs": None,
+    }
+    config = {
+        **MODELS["lfm2"][0],
+        **rules,
+        "block_ff_dim": 100,
+        "layer_types": ["conv", "full_attention", "conv"],
+        "rope_theta": None,
+    }
+    model = build_model({name: value for name, value in config.items() if value is not None or name != "rope_theta"})
+    keys = writing.hyperparameters(config, writing.by_model_type("lfm2", ""))
+    assert keys["lfm2.feed_forward_length"] == model.layers[0].feed_forward.w1.weight.shape[0]
+    assert keys["lfm2.attention.head_count_kv"] == [0, 2, 0] and keys["lfm2.rope.freq_base"] == model.args.rope_theta == 1e6
+
+
+@pytest.mark.parametrize("heads", [[0, 0, 0], [2, 2, 2], [0, 2], [0, 2, 1], 2])
+def test_a_list_of_heads_that_fits_no_lfm2_is_refused(heads, tmp_path, monkeypatch):
+    tiny = make_tiny("lfm2", *MODELS["lfm2"], tmp_path)
+    honest = writing.hyperparameters
+    monkeypatch.setattr(writing, "hyperparameters", lambda *given: {**honest(*given), "lfm2.attention.head_count_kv": heads})
+    with pytest.raises(UserError, match="head_count_kv is no list of one number and 0"):
+        load_gguf(tiny.write(tmp_path / "model.gguf"))
 
 
 @pytest.mark.parametrize("key, value, reply", [("rope_type", "linear", "rope_type is 'linear'"), ("mscale", 0.7, "mscale is 0.7")])

@@ -23,6 +23,11 @@ QWEN35 = tiny_config(
     linear_conv_kernel_dim=4, full_attention_interval=2, rope_parameters={"rope_theta": 1e4, "partial_rotary_factor": 0.5},
 )  # fmt: skip
 
+LFM2 = tiny_config(
+    "lfm2", conv_L_cache=3, conv_bias=False, norm_eps=1e-5, full_attn_idxs=[1], block_dim=48, block_auto_adjust_ff_dim=False,
+    block_multiple_of=1, block_ffn_dim_multiplier=1.0,
+)  # fmt: skip
+
 
 def adapted(config: dict, lora: Lora | None = None, quantized: bool = False) -> nn.Module:
     """A tiny model under adapters that are away from zero."""
@@ -162,7 +167,7 @@ def test_rank_stabilized_is_the_scale_over_the_root_of_the_rank():
     assert mx.array_equal(stabilized(tokens), by_hand(tokens))
 
 
-@pytest.mark.parametrize("config", [tiny_config("mamba", **MAMBA), QWEN35], ids=lambda config: config["model_type"])
+@pytest.mark.parametrize("config", [tiny_config("mamba", **MAMBA), QWEN35, LFM2], ids=lambda config: config["model_type"])
 def test_recurrent_layers_train_the_plain_way_and_can_be_planned(config):
     model = adapted(config)
     with pytest.warns(UserWarning, match="the prompt cannot be shared"):
