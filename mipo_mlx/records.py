@@ -33,6 +33,7 @@ class Context:
     line: int  # first line in that file, from 1
     split: str  # "train" or "heldout"; all contexts of one note are on one side
     tokens: int  # length under the run's tokenizer
+    rank: float = 0.0  # how much it seems to tell of its author (sources/rank.py); 0 in runs of older versions
     profile: str = ""  # facts about its author, before the passage; `text` itself where it is all; empty in contexts.jsonl
 
     @property

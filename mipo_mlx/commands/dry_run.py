@@ -22,7 +22,6 @@ from ..recipe import Dataset, Recipe, Training
 from ..records import HELDOUT, TRAIN, VALIDATION, Context, Pair, Prompt
 from ..run import STAGES, Run, changed, outputs, steps
 from ..sources.note import Tally
-from ..sources.rank import score
 from ..sources.sparing import warn_of_spared
 from . import preflight
 
@@ -310,16 +309,16 @@ def by_signs(recipe: Recipe) -> Recipe:
 
 def best_and_worst(contexts: list[Context]) -> list[str]:
     """The passages that seem to tell most and least of their author, among those that will be used."""
-    ranked = sorted(((score(c.text, c.source), c) for c in contexts), key=lambda pair: -pair[0])
+    ranked = sorted(contexts, key=lambda context: -context.rank)
     if len(ranked) <= 2 * SHOWN:
         parts = {"passages": ranked}
     else:
         parts = {f"best {SHOWN}": ranked[:SHOWN], f"worst {SHOWN}": ranked[-SHOWN:]}
     lines = []
     for title, some in parts.items():
-        for number, (rank, context) in enumerate(some):
+        for number, context in enumerate(some):
             beginning = shortened(context.text, BEGINNING)
-            lines.append(f"{'' if number else title:10} {rank:+.1f} {context.source}:{context.line}  {beginning}")
+            lines.append(f"{'' if number else title:10} {context.rank:+.1f} {context.source}:{context.line}  {beginning}")
     return [*lines, "           `mipo-mlx notes` shows every passage, to be kept or dropped"] if lines else []
 
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from ..text.words import how_many, split_sentences
 from .note import Block, Note, Passage, Tally
-from .rank import first_person
+from .voice import first_person
 
 CountTokens = Callable[[str], int]
 DATE_OR_NUMBER = re.compile(r"[\d\s./:,_-]*(?:(?:mon|tues|wednes|thurs|fri|satur|sun)day)?[\d\s./:,_-]*", re.IGNORECASE)

@@ -10,7 +10,9 @@ import yaml
 
 from ..recipe_loading import PlainLoader
 
-FRONT_MATTER = re.compile(r"\A(---|\+\+\+)[ \t]*\n(.*?)\n(?:\1|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
+FRONT_MATTER = re.compile(
+    r"\A(?P<space>\s{0,8})(?P<mark>---|\+\+\+)[ \t]*\n(?P<keys>.*?)\n(?:(?P=mark)|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL
+)
 LONG_MATTER = 50_000  # characters of front matter, above which it is looked at by its lines: to parse YAML takes 10 s a MB
 KEY_LINE = re.compile(r"[ \t]*(?:- |[\w-]+:(?: |$))")
 # What libyaml is given: it bounds neither values within values nor aliases (*name), so a text with more signs is not for it.
@@ -27,19 +29,22 @@ if yaml.__with_libyaml__:
 
 
 def front_matter(text: str) -> tuple[dict[str, Any] | None, str, int]:
-    """(its keys, the text after it, how many lines it took). Broken front matter (None) is cut off all the same."""
+    """(its keys, the text after it, how many lines it took). Broken front matter (None) is cut off all the same.
+
+    A space before the first line is no reason to take the keys for words of the note; broken keys below one are.
+    """
     match = FRONT_MATTER.match(text)
     if not match:
         return {}, text, 0
     after = text[match.end() :], text.count("\n", 0, match.end())
-    if len(match[2]) > LONG_MATTER:
-        lines = [line for line in match[2].split("\n") if line.strip()]
+    if len(match["keys"]) > LONG_MATTER:
+        lines = [line for line in match["keys"].split("\n") if line.strip()]
         return (None, *after) if sum(bool(KEY_LINE.match(line)) for line in lines) > 0.8 * len(lines) else ({}, text, 0)
     try:
-        values = _yaml(match[2]) if match[1] == "---" else _toml_title(match[2])
+        values = _yaml(match["keys"]) if match["mark"] == "---" else _toml_title(match["keys"])
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError):  # &a [*a] is a RecursionError
-        return None, *after
-    if not isinstance(values, dict) and match[2].strip():
+        return ({}, text, 0) if match["space"] else (None, *after)
+    if not isinstance(values, dict) and match["keys"].strip():
         return {}, text, 0  # two thematic breaks around prose
     return values or {}, *after
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from .forms import without_sections
 from .note import NotANote
-from .rank import first_person
+from .voice import first_person
 
 PROMPTS = ("copilot-command", "promptinfo", "system_commands_template", "smart-prompt")  # beginnings of keys
 DRAWINGS = ("tldraw-file", "excalibrain", "ink-file", "handwritten-ink")

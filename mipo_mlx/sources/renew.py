@@ -134,7 +134,8 @@ class Renewal:
         drop(passages, kept, SHARED, tally)
         kept, name = self._limited(kept, sides, tally), f"c{self.number}-"
         return [
-            Context(f"{name}{place:05}", p.text, p.note, p.source, p.line, sides[p.note], p.tokens) for place, p in enumerate(kept)
+            Context(f"{name}{place:05}", p.text, p.note, p.source, p.line, sides[p.note], p.tokens, p.rank)
+            for place, p in enumerate(kept)
         ]
 
     def _shuffled(self, families: list[list[str]]) -> list[list[str]]:

@@ -6,7 +6,11 @@ from mipo_mlx import recipe_loading
 from mipo_mlx.commands.dry_run import PREFERENCE, SMALL, best_and_worst, count, disk
 from mipo_mlx.evaluation.abilities import WORKING
 from mipo_mlx.pairs.grids import make_plan
+from mipo_mlx.progress import Reporter
 from mipo_mlx.records import HELDOUT, TRAIN, Context, Prompt
+from mipo_mlx.sources import read
+from mipo_mlx.sources.note import Tally
+from mipo_mlx.sources.own_choice import OwnChoice
 
 CONTEXTS = [Context(str(i), "I like tea.", str(i), "n.md", 1, split, 20) for i, split in enumerate([TRAIN] * 6 + [HELDOUT] * 6)]
 PROMPTS = [Prompt(split, "What now?", "day", split) for split in (TRAIN, HELDOUT)]
@@ -112,10 +116,25 @@ def test_the_disk_that_a_run_needs_is_that_of_its_models(export, bytes_a_weight)
     assert disk(recipe, 10**9) - SMALL == pytest.approx(bytes_a_weight * 1e9, rel=0.08)
 
 
-def test_the_best_and_the_worst_passages_are_shown():
-    texts = ["I want to row every day with my sister."] + [f"The pump number {n} has a valve." for n in range(30)]
-    contexts = [Context(str(n), text, str(n), f"{n}.md", 1, TRAIN, 9) for n, text in enumerate(texts)]
+def test_the_best_and_the_worst_passages_are_shown_by_the_rank_that_chose_them():
+    contexts = [Context(str(n), f"The pump number {n}.", str(n), f"{n}.md", 1, TRAIN, 9, n / 10) for n in range(31)]
     lines = best_and_worst(contexts)
-    assert len(lines) == 21 and lines[0].startswith("best 10") and "0.md:1  I want to row" in lines[0]
-    assert lines[10].startswith("worst 10") and not any("0.md:1  I want" in line for line in lines[1:])
+    assert len(lines) == 21 and lines[0] == "best 10    +3.0 30.md:1  The pump number 30."
+    assert lines[10] == "worst 10   +0.9 9.md:1  The pump number 9." and lines[19].endswith("+0.0 0.md:1  The pump number 0.")
     assert len(best_and_worst(contexts[:5])) == 6 and best_and_worst([]) == []
+
+
+def test_the_rank_of_a_context_is_that_of_its_passage(tmp_path):
+    for number in range(8):
+        diary = f"I row to the island {number} every day with my sister."
+        (tmp_path / f"{number}.md").write_text(
+            f"# My words\n\n{diary}\n\n# The pump\n\nThe pump {number} has {number + 2} valves.\n"
+        )
+    recipe = recipe_loading.parse(
+        "model: none", overrides=[f"sources.notes={tmp_path}", "sources.min_tokens=3", "pairs.contexts_per_grid=2"]
+    )
+    passages = read.pieces(recipe, lambda text: len(text.split()), Reporter(quiet=True), Tally())
+    ranks = {passage.text: passage.rank for passage in passages}
+    contexts = read.choose(recipe, passages, OwnChoice(), Tally())
+    assert contexts and {context.rank for context in contexts} == {ranks[context.text] for context in contexts}
+    assert len({round(rank, 3) for rank in ranks.values()}) >= 2

@@ -28,6 +28,15 @@ def test_broken_front_matter_is_cut_all_the_same():
     assert (matter, body, lines) == (None, "Text.\n", 3)
 
 
+@pytest.mark.parametrize("space", [" ", "\n", "\t", "\n \n"])
+def test_front_matter_below_a_space_is_front_matter(space):
+    text = f'{space}---\ntitle: Bees\nseries: []\nsummary: ""\n---\nI keep bees.\n'
+    matter, body, lines = front_matter(text)
+    assert (matter["title"], body, lines) == ("Bees", "I keep bees.\n", text.count("\n") - 1)
+    broken = f"{space}---\nI said: it is: late\n---\nI keep bees.\n"
+    assert front_matter(broken) == ({}, broken, 0)
+
+
 def test_two_rules_around_prose_are_no_front_matter():
     assert texts("---\nJust a line of prose\n---\nMore.\n")[0].startswith("Just a line")
 

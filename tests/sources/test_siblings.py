@@ -266,6 +266,13 @@ def test_quotes_within_an_outline_of_logseq(tmp_path):
     assert notes["pages/A.md"] == "I keep bees\nI sing"
 
 
+def test_what_was_marked_in_a_pdf_is_not_its_readers(tmp_path):
+    marked = "- I took the ship to Rhodes.\n  ls-type:: annotation\n  hl-page:: 9\n  and I never came back.\n\t- I want to read this again\n"
+    page = f"file-path:: ../assets/a.pdf\n\n- Chapter of the sea\n\t- A storm.\n\t  ls-type:: annotation\n\t- My uncle sailed there\n{marked}- I sing\n"
+    notes, _ = written(tmp_path, {"logseq/config.edn": "{}", "pages/hls__a.md": page})
+    assert notes["pages/hls__a.md"] == "Chapter of the sea\nMy uncle sailed there\nI want to read this again\nI sing"
+
+
 JOURNALS = {
     "Day One": (
         "Journal.json",

@@ -1,12 +1,14 @@
 """Pages and journals of a Logseq graph: outlines of bullets with properties, block references and task marks."""
 
 import re
+from collections import Counter
 from dataclasses import replace
 from urllib.parse import unquote
 
 from ..markdown import parse
 from ..note import Block, Note, Tally
 from ..note_file import NoteFile
+from ..quoted import MARK
 from .plain import labels, own_text
 
 PROPERTY = re.compile(r"^[ \t]*(?:-[ \t]+)?([\w./-]+)::(?:[ \t]+(.*))?$", re.MULTILINE)
@@ -25,6 +27,8 @@ MARKS = re.compile(  # what only a page of Logseq has
     re.MULTILINE,
 )
 CARD = re.compile(r"[ \t]+#?(?:#card\b|\[\[card\]\])", re.IGNORECASE)
+BULLET = re.compile(r"[ \t]*-(?:[ \t]|$)")
+HIGHLIGHT = "ls-type:: annotation"  # a property of what was marked in a PDF: the words of its author
 PRIORITY = re.compile(r"\[#[A-C]\][ \t]*")
 
 
@@ -35,6 +39,7 @@ def is_page(text: str) -> bool:
 
 def read_logseq(file: NoteFile, tally: Tally, text: str, me: str | None = None) -> list[Note]:
     properties = {match[1].lower(): (match[2] or "").strip() for match in PROPERTY.finditer(text)}
+    text = _without_highlights(text, tally.removed) if HIGHLIGHT in text else text
     _, blocks, removed = parse(_plain(own_text(file, text, tally.removed, me)))
     tally.removed.update(removed)
     tally.removed["properties"] += len(properties)
@@ -43,6 +48,17 @@ def read_logseq(file: NoteFile, tally: Tally, text: str, me: str | None = None) 
     title = properties.get("title") or unquote(file.stem).replace("___", "/").replace("_", " ")
     named = labels(dict(properties), text)
     return [Note(file.source, file.source, title, [block for block in blocks if _says_something(block)], labels=named)]
+
+
+def _without_highlights(text: str, removed: Counter) -> str:
+    """The outline without what was marked in a PDF, line breaks kept; what its reader wrote beneath stays."""
+    lines = text.split("\n")
+    items = [number for number, line in enumerate(lines) if BULLET.match(line)]
+    for begin, end in zip(items, [*items[1:], len(lines)], strict=True):
+        if any(line.strip() == HIGHLIGHT for line in lines[begin:end]):
+            lines[begin:end] = [f"{lines[begin].partition('-')[0]}- {MARK}", *[""] * (end - begin - 1)]
+            removed["quotes"] += 1
+    return "\n".join(lines)
 
 
 def _plain(text: str) -> str:
