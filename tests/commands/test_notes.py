@@ -95,7 +95,7 @@ def test_the_text_has_every_passage_and_what_is_left_out(folder, tiny_folder, tm
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("13 passages: 12 used, 1 left out\n")
     place = re.search(
-        r"^\+(\d\.\d)  Diary/2024-05-10.md:1, (to train on|held out): first person, its note in the first person, the name of a diary",
+        r"^\+(\d\.\d)  Diary/2024-05-10.md:1, (to train on|held out): first person, its note in the first person, the name",
         result.stdout,
         re.M,
     )
