@@ -185,7 +185,7 @@ KEYLIKE = re.compile(r"(?=\w*\d)(?=\w*[A-Za-z])[\w-]{16,}")  # no page shows one
 
 
 FILES = {  # of run.STAGES: what each file or folder holds
-    "contexts.jsonl": "the contexts: passages of the notes, each with its note, its split and its length in tokens",
+    "contexts.jsonl": "the contexts: passages of the notes, each with its note, its split, its length in tokens and its rank",
     "prompts.jsonl": "the requests, each with its kind and its split",
     "sources.json": "counts: files that were read, skipped and left alone, passages that were dropped and why, redactions",
     "samples.jsonl": "the sampled grids, with the score of each answer under each context",
