@@ -68,7 +68,7 @@ def notes(options: RunOptions, text: bool, quietly: bool) -> None:
     """See every passage of your notes with its rank before a night is spent, and keep or drop what you choose.
 
     Opens a page that this machine serves to itself alone. Your choice is kept in the run's folder, and `pairs`, `train`, `ask` and
-    `chat` heed it.
+    `chat` use it.
     """
     from .commands import notes as command
     from .commands import start
@@ -84,8 +84,8 @@ def notes(options: RunOptions, text: bool, quietly: bool) -> None:
 def train(options: RunOptions, plan: bool) -> None:
     """Notes in, a personalized model out: every stage. Run again after an interruption to go on.
 
-    RECIPE_OR_RUN is a recipe's file, the name of a built-in recipe or of one in this folder, or the name or folder of a run that
-    goes on as it was begun. Without it, the recipe that `mipo-mlx init` wrote here.
+    RECIPE_OR_RUN is a recipe's file, or the name of a recipe in this folder or of a built-in one. It may also be the name or folder
+    of a run, which goes on as it was begun. Without it, the recipe that `mipo-mlx init` wrote here.
     """
     from . import run as runs
     from .commands import dry_run, start, summary, together

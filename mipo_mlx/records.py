@@ -89,9 +89,9 @@ class Grid:
     """K contexts and one prompt, sampled and scored once (samples.jsonl).
 
     answers[j] was sampled under contexts[j]. scores[i][j] is log p(answers[j] | prompt, contexts[i]), summed over tokens, in nats,
-    float32, under the model that sampled: the base, or in a later round the policy of the round before. A context id of None is the
-    prompt without a context (`no_context`). A grid of several prompts under one context (`random_prompt`) names the prompt of each
-    row in `prompts`, which is empty otherwise. Every context of the grid stood behind the same `distractors`.
+    float32. It is by the model that sampled: the base, or in a later round the policy of the round before. A context id of None is
+    the prompt without a context (`no_context`). A grid of several prompts under one context (`random_prompt`) names the prompt of
+    each row in `prompts`, which is empty otherwise. Every context of the grid stood behind the same `distractors`.
     """
 
     id: int

@@ -188,8 +188,8 @@ def outputs(step: str, recipe: Recipe) -> list[str]:
 def open_run(recipe: Recipe, name: str, root: Path, fresh: bool = False) -> Run:
     """Create `root`/`name`, or go on with it where the recipe is the same or `fresh` is True.
 
-    Raises UserError for a name that is no folder name, for a run that was made from another recipe, and where export.system
-    asks for a profile that a pair file does not bring.
+    Raises UserError for a name that is no folder name, for a run that was made from another recipe, and where a pair file brings
+    no profile and export.system asks for one.
     """
     run = planned_run(recipe, name, root)
     if not (run.folder / "recipe.yaml").exists():

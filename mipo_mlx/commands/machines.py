@@ -1,6 +1,6 @@
 """Sampling on several machines: a share by hand (`pairs RUN --part 2/3`), or shares over ssh (`pairs RUN --with HOST,HOST`).
 
-Over ssh, a machine reads the run's files in SENT as one line of JSON from its standard input, and writes the rows of its part to
+Over ssh, a machine reads the run's files in SENT as one line of JSON from its standard input. It writes the rows of its part to
 its standard output. It keeps the files in a temporary folder, which goes when it is done, or when its standard input ends. The rows
 arrive in parts/ of the run as they are made. So a machine that is lost costs the chunk that it was working on.
 """

@@ -3,7 +3,7 @@
     mipo-mlx notes RECIPE           # a page in the browser, served by this machine to this machine alone
     mipo-mlx notes RECIPE --text    # the same in the terminal
 
-A click writes notes-choice.jsonl in the folder of the run. `pairs`, `train`, the dry run, `ask` and `chat` heed it.
+A click writes notes-choice.jsonl in the folder of the run. `pairs`, `train`, the dry run, `ask` and `chat` use it.
 """
 
 import textwrap
@@ -56,4 +56,4 @@ def show(run: Run, reporter: Reporter, text: bool, browser: bool) -> str:
     count = len(review.own.rows())
     if not count:
         return "nothing is chosen by hand; `mipo-mlx train` takes the notes as they are ranked"
-    return f"{count} choice{'s' * (count != 1)} in {run.folder / FILE}; `mipo-mlx train` heeds them"
+    return f"{count} choice{'s' * (count != 1)} in {run.folder / FILE}; `mipo-mlx train` uses them"

@@ -274,7 +274,7 @@ _official = mx.fast.scaled_dot_product_attention
 def wide_attention(q: mx.array, k: mx.array, v: mx.array, *, scale: float, mask: Any = None, **kwargs: Any) -> mx.array:
     """MLX's attention with scores in float32, in the dtype of q.
 
-    MLX's own kernel keeps its scores in float32. Where gradients are traced it is not used, and scores have the inputs' dtype: in
+    MLX's own kernel keeps its scores in float32. Where gradients are traced it is not used, and scores have the inputs' dtype. In
     bfloat16 they are off by up to 0.4 %, which more than doubles the error of the gradient.
     """
     wide = (x.astype(mx.float32) for x in (q, k, v))

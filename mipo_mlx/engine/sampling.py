@@ -4,12 +4,12 @@ Top-p sampling does not sort the vocabulary on a CPU, and sorts it once on a GPU
 which on a CPU takes longer than a small model's forward pass. The nucleus is nearly always a few hundred tokens. So the likeliest
 LIMIT tokens are picked, which takes linear time, and only those are sorted.
 
-`Prefixes` runs each prompt once. Its keys and values go to the batch generator first and to scoring after it. Token ids alone
-say what prompts share, whatever the chat template: every prompt's opening (system header), what all prompts of a grid begin with
-(its distractors), and what all prompts of one context begin with. Prefixes always run by themselves, from the same beginning,
-and so do the prompts of pairs (`start`). So their bits do not depend on when they run, and a resumed run computes the same ones.
-Elsewhere the rest of a batch of prompts runs together (`starts`): a pass reads all weights, which takes as long as 70 tokens.
-That rounds differently, so a seed draws other answers: a draw depends on the size of the largest nucleus.
+`Prefixes` runs each prompt once. Its keys and values go to the batch generator first and to scoring after it. Token ids alone say
+what prompts share: the opening of all prompts (system header), of a grid's prompts (its distractors), and of a context's. Prefixes
+always run by themselves, from the same beginning, and so do the prompts of pairs (`start`). So their bits do not depend on when
+they run, and a resumed run computes the same ones. Elsewhere the rest of a batch of prompts runs together (`starts`): a pass reads
+all weights, which takes as long as 70 tokens. That rounds differently, so a seed draws other answers: a draw depends on the size
+of the largest nucleus.
 """
 
 from collections import OrderedDict

@@ -45,7 +45,7 @@ from .workbench import Workbench, embedder_of
 
 JOURNAL = "eval-samples.jsonl"
 PAIRS_AT_ONCE = 16  # held-out pairs scored between two entries of the journal
-# Settings of what comes on top of the samples, of what has samples of its own, and of what is computed from the samples.
+# Settings of what is added to the samples, of what has samples of its own, and of what is computed from samples.
 ON_TOP = {"baselines", "judge", "judge_model", "judge_mode", "judge_timeout"}
 APART = {"everyday", "kinds", "leak_contexts", "unprompted", "checkable", "abilities", "abilities_questions", "preferences", "use"}
 COMPUTED = {"examples", "gallery", "bootstrap", "embedding_judge"}

@@ -1,9 +1,9 @@
 """The leak test: does the tuned model, without any context, recite the notes that it was trained on?
 
-The base with the adapters on is tested, which is what the export fuses. Held-out notes and unplanted canaries are the controls.
-A text counts as trained where it stood in a training prompt of a round that counts: a passage, and with `sources.context: both`
-or `profile` a line of the profile. Of several people, held-out profiles are a control. One author's single profile has none:
-it takes no part in the comparison of likelihoods, and counts where a passage is recited.
+The base with the adapters on is tested, which is what the export fuses. Held-out notes and unplanted canaries are the controls. A
+text counts as trained where it stood in a training prompt of a round that counts. It is a passage, and with `sources.context:
+both` or `profile` also a line of the profile. Of several people, held-out profiles are a control. One author's single profile has
+none: it takes no part in the comparison of likelihoods, and counts where a passage is recited.
 
 Three signs, each with its own guard against a false alarm (below 5 % in all):
 - training made trained notes likelier than held-out ones (a permutation test over families of notes, as they were split);

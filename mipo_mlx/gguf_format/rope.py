@@ -1,5 +1,5 @@
-"""Rotary scaling that GGUF stores as one factor a frequency: Llama 3's (`rope_freqs.weight`), which Hugging Face keeps as four
-numbers, and Phi-3's longrope (`rope_factors_long.weight` and `_short`), which it keeps as the factors themselves."""
+"""Rotary scaling. GGUF stores one factor a frequency. Hugging Face stores Llama 3's (`rope_freqs.weight`) as four numbers, and
+Phi-3's longrope (`rope_factors_long.weight` and `_short`) as the factors themselves."""
 
 import math
 from typing import Any

@@ -196,7 +196,7 @@ def from_transformers(tokenizer: Any, vocabulary: int, pre: str | None = None) -
 
     Added tokens without a row are left out: llama.cpp loads no such file, and the model cannot read or write them.
     pre: the user's own value of tokenizer.ggml.pre. Raises UserError for a tokenizer that is no BPE, and for a pre-tokenizer that
-    llama.cpp is not known to have: a file with a wrong name would load and then cut text wrongly without a word.
+    llama.cpp may not have. A file with a wrong name would load and then cut text wrongly without a word.
     """
     fast = inner(tokenizer)
     if not hasattr(fast, "backend_tokenizer"):

@@ -1,7 +1,7 @@
 """GGUF types by their usual names (q8_0, q4_k_m, ...), the type of each tensor, and its bytes.
 
-The mixes of the K types follow llama.cpp's quantize tool: more bits for the first and last layers' values and down
-projections, Q6_K or Q8_0 for the output, and a fallback where a row does not divide into blocks of 256.
+The mixes of the K types follow llama.cpp's quantize tool. The first and last layers' values and down projections get more bits,
+and the output gets Q6_K or Q8_0. A row that does not divide into blocks of 256 gets another type.
 """
 
 import difflib

@@ -51,8 +51,7 @@ class Words:
 
 
 def stand_apart(fast: Any) -> bool:
-    """Whether a tokenizer of the Rust library cuts a text before each single space and behind each line break, and nothing is
-    changed or found across these places."""
+    """Whether a Rust tokenizer cuts a text before each single space and behind each line break, and finds nothing across them."""
     cutter = fast.pre_tokenizer
     added = fast.get_added_tokens_decoder().values()
     if any(set(token.content.lstrip(" ")) & {" ", "\n"} or token.rstrip for token in added):

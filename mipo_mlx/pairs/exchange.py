@@ -124,8 +124,8 @@ class Vocabulary:
         return text
 
     def tokens(self, text: str, given: Any) -> list[int]:
-        """The ids `given` in the file where they spell `text` (sampled text may be spelt otherwise than it is encoded, and an
-        answer that was cut has no end); else the tokenizer's own, with the end of turn."""
+        """The ids `given` in the file where they spell `text`: sampled text may be spelt otherwise than it is encoded, and a cut
+        answer has no end. Else the tokenizer's own ids, with the end of turn."""
         if isinstance(given, list) and given and all(isinstance(i, int) and 0 <= i < self.size for i in given):
             spoken = given[:-1] if given[-1] in self.ends else given
             if self.tokenizer.decode(spoken, skip_special_tokens=True) == text:

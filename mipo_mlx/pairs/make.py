@@ -3,7 +3,7 @@
     contexts.jsonl, prompts.jsonl, profile.md -> samples.jsonl (one grid a line) -> pairs.jsonl, pairs.json
 
 Grids are sampled and scored a chunk at a time and written as each chunk ends. A chunk's randomness depends on the seed and its
-number alone, so a run that was killed drops its unfinished chunk, samples it anew and ends with the same bytes.
+number alone. So a run that was killed samples its unfinished chunk anew and ends with the same bytes.
 
 A later round samples fresh training grids from the policy that the round before has trained, into samples-2.jsonl and
 pairs-2.jsonl. An update of the notes is such a round, whose grids are made of new passages. That policy's own scores give PMI and

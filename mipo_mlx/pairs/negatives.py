@@ -27,8 +27,8 @@ def derangements(size: int, count: int, rng: random.Random) -> list[list[int]]:
 def hard_derangements(cost: np.ndarray, count: int, taken: list[list[int]]) -> list[list[int]]:
     """`count` derangements that agree nowhere, with one another or with those `taken`, each the cheapest that is left.
 
-    cost: (size, size) float, of partner j for i; its diagonal is ignored. What is left after any number of derangements
-    that nowhere agree is a regular bipartite graph, so there always is another one while their number is below `size`.
+    cost: (size, size) float, of partner j for i; its diagonal is ignored. What is left after any number of such
+    derangements is a regular bipartite graph. So there always is another one while their number is below `size`.
     """
     cost = np.array(cost, dtype=np.float64)
     size = len(cost)

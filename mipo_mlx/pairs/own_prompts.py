@@ -3,8 +3,8 @@
 They join prompts.jsonl under the topic "notes", on the side of the note that they come from. A question is dropped that
 
 - is no short question, or speaks of the note itself (somebody who has not read it must be able to answer);
-- names what the note names, quotes it, or is much likelier after its note than after others (PMI): it would tell the
-  context, and the answer could use it without being told;
+- names what the note names, quotes it, or is much likelier after its note than after others (PMI): an answer could use the
+  context without being told it;
 - says what another prompt says.
 """
 

@@ -1,8 +1,8 @@
 """The scores of grids, and the reference log-probabilities of pairs.
 
 The score matrix of a grid says how likely every answer is under every context, by the model that wrote them. Pairs need scores of
-their own where another model than the reference sampled them: the policy of the round before, a model elsewhere, or the base where
-the recipe names another reference (`training.reference`).
+their own where another model than the reference sampled them. That is the policy of the round before, a model elsewhere, or the
+base where the recipe names another reference (`training.reference`).
 """
 
 from dataclasses import replace

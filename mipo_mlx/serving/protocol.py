@@ -27,7 +27,7 @@ DONE_HERE = (
     "model", "messages", "prompt", "max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "stop",
     "stream", "stream_options", "presence_penalty", "frequency_penalty", "repetition_penalty", "repeat_penalty",
 )  # fmt: skip
-# Keys that would change the answer and that are not done, with the values that ask for nothing, and what to do in their place.
+# Keys that would change the answer and are not offered, with the values that ask for nothing, and what to do instead.
 LEAVE, ONE, FORM, CUT = "leave it out", "ask once for each answer", "ask for the form in words", "take top_p, top_k or min_p"
 NOT_OFFERED: dict[str, tuple[tuple[Any, ...], str]] = {
     "tool_choice": (("none", "auto"), "the model calls no tools; take auto or none"),
@@ -48,7 +48,7 @@ NOT_OFFERED: dict[str, tuple[tuple[Any, ...], str]] = {
     "system": ((), "give it as a message"), "stop_sequences": (([],), "take stop"),
     **dict.fromkeys(("n_predict", "num_predict", "max_new_tokens", "max_output_tokens"), ((), "take max_tokens")),
 }  # fmt: skip
-# Keys that change no answer here: of the caller's own books, of a service, of speed, and of thinking, which the model does not do.
+# Keys that change no answer here: for the caller's books, for a service, for speed, and for thinking, which the model does not do.
 UNUSED = (
     "user", "safety_identifier", "metadata", "store", "service_tier", "prompt_cache_key", "prompt_cache_retention",
     "prompt_cache_options", "prediction", "reasoning_effort", "tools", "functions", "parallel_tool_calls",

@@ -1,7 +1,7 @@
 """How the tokens of an answer are drawn: the samplers and penalties that a request's settings ask for.
 
-Cut and draw are as in mlx-lm: the nucleus, `min_p` and `top_k` each leave out unlikely tokens of the untempered distribution, and
-a token must pass all three. The penalties are mlx-lm's, over the tokens of the answer alone. So neither the notes nor the
+The cuts are mlx-lm's: the nucleus, `min_p` and `top_k` each leave out unlikely tokens of the untempered distribution. A token
+must pass all three. The penalties are mlx-lm's, over the tokens of the answer alone. So neither the notes nor the
 question make their own words unlikely.
 """
 

@@ -18,8 +18,8 @@ def losses(logps: mx.array, reference: mx.array, lengths: mx.array, mask: mx.arr
     """(pairs,) losses of `settings.objective`; the loss of a step is their mean over all its pairs.
 
     logps, reference: (pairs, candidates) summed log-probabilities, nats; lengths: (pairs, candidates) tokens.
-    Label smoothing s is the share of pairs assumed to be the wrong way round: (1 - s) x the loss as labelled + s x the mean
-    loss with each rejected candidate in the chosen one's place.
+    Label smoothing s is the share of pairs assumed to be the wrong way round. The loss is then (1 - s) x the loss as labelled +
+    s x the mean loss with each rejected candidate in the chosen one's place.
     """
     chosen_nll = -logps[:, 0] / mx.maximum(lengths[:, 0], 1)
     if settings.length_normalized or settings.objective == "ipo":
@@ -44,7 +44,7 @@ def softmax_loss(scores: mx.array, mask: mx.array, label_smoothing: float = 0.0)
 
     With two candidates it is -log sigmoid(beta x (d_chosen - d_rejected)): DPO (Rafailov et al. 2023, eq. 7), with smoothing
     cDPO (Mitchell 2023, eq. 3), and with the penalty DPOP (Pal et al. 2024, eq. 3). With N, it is InfoNCE whose critic is
-    beta x d, which is what DPO becomes with more than one rejected answer: `dpo` and `infonce` are one function.
+    beta x d. DPO becomes this with more than one rejected answer, so `dpo` and `infonce` are one function.
     log(candidates) where policy == reference.
     """
     scores = mx.where(mask, scores, _FAR)

@@ -57,7 +57,7 @@ def gradient_step(
     """Loss and gradient of the mean loss over `pairs`, which are all pairs of one or more grids.
 
     Where they are `Distilled`, the loss is the divergence from their goals, whatever the objective.
-    share: (i, n): the i-th of n shares of that mean, which add up to it; of pairs, or of grids where a loss needs a whole one.
+    share: (i, n), the i-th of n shares of that mean, which add up to it. Pairs are dealt, or grids where a loss needs a whole one.
 
     The split into micro-batches changes the result by rounding alone. Raises Failure where a single pair does not fit into
     memory even with gradient checkpointing, or where the system's watchdog ends it again and again.
