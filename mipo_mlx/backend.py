@@ -157,7 +157,7 @@ def device() -> Device:
         limits = (Path(p) for p in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"))
         texts = (p.read_text().strip() for p in limits if p.exists())
         machine = min([machine, *(int(text) for text in texts if text.isdigit())])
-        others = _others() if machine == whole else 0  # what programs outside of a container hold is no part of its limit
+        others = _held_by_others() if machine == whole else 0  # what programs outside of a container hold is no part of its limit
         blas = "Accelerate" if platform.system() == "Darwin" else _blas or "reference BLAS (slow)"
         return Device("cpu", platform.processor() or platform.machine(), machine, blas, machine, others)
     info = mx.device_info()
@@ -166,11 +166,11 @@ def device() -> Device:
     memory = int(info.get("max_recommended_working_set_size") or info.get("total_memory") or info.get("memory_size") or machine)
     whole = int(info.get("memory_size") or machine) if kind == "metal" else memory
     free = int(info.get("free_memory") or whole) + mx.get_active_memory() + mx.get_cache_memory()  # an NVIDIA GPU's
-    others = _others() if kind == "metal" else max(0, whole - free)
+    others = _held_by_others() if kind == "metal" else max(0, whole - free)
     return Device(kind, str(info.get("device_name", kind)), memory, "device", whole, others)
 
 
-def _others() -> int:
+def _held_by_others() -> int:
     """Bytes of this machine's memory that other programs hold now and do not give back; 0 where nobody says."""
     import mlx.core as mx
 
@@ -212,12 +212,12 @@ def reset_peak_memory() -> None:
 CACHE = 256 << 20  # bytes of freed memory that MLX may always keep
 
 
-def kept(most: int) -> int:
+def cache_bytes(most: int) -> int:
     """Bytes of keys and values to keep for later: `most`, and on a small machine an eighth of the budget."""
     return min(most, device().budget // 8)
 
 
-def settle(reused: int = 0, peak: int = 0) -> None:
+def set_memory_limits(reused: int = 0, peak: int = 0) -> None:
     """What MLX may keep and take, for steps of `peak` bytes, of which `reused` are freed and taken again.
 
     `models/load.py` calls this for every stage. Training calls it again with what one step needs. Freed memory is kept up to

@@ -48,7 +48,7 @@ class Context:
 
 
 @dataclass(frozen=True)
-class Behind(Context):
+class DistractedContext(Context):
     """A context whose passage stands behind distractors: passages of other notes, as memory finds them beside the right one."""
 
     distractors: tuple[str, ...] = ()

@@ -68,7 +68,7 @@ def test_mlx_keeps_within_its_limits():
     try:
         device = backend.device()
         assert device.kind in ("metal", "cuda") and device.memory > 1 << 30
-        backend.settle(reused=1 << 30, peak=1 << 28)
+        backend.set_memory_limits(reused=1 << 30, peak=1 << 28)
         for length in range(1000, 1040):
             mx.eval(mx.random.normal((length, 4096)) * 2)
         assert mx.get_cache_memory() <= max(backend.CACHE, 1 << 30) and mx.get_active_memory() < device.budget

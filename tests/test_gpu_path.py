@@ -234,7 +234,7 @@ def others(monkeypatch):
     """Gives other programs so many bytes of a Mac's memory."""
 
     def hold(size: int) -> None:
-        monkeypatch.setattr(backend, "_others", lambda: size)
+        monkeypatch.setattr(backend, "_held_by_others", lambda: size)
 
     hold(0)
     return hold
@@ -255,7 +255,7 @@ def test_an_eight_gigabyte_mac_with_a_base_of_one_and_a_half_billion_keeps_a_fif
     assert (device.budget < share) == smaller
     [fit] = doctor.fitting(device)
     assert fit.checkpoints == (saving and fit.fits) and fit.fits == (held < 7e9 or fit.peak <= share // 2)
-    backend.settle()
+    backend.set_memory_limits()
     assert bounds["set_memory_limit"] == device.budget
     if device.budget > share // 2:  # below, the system has to page others out
         assert fit.fits and held + fit.peak <= held + device.budget <= 0.8 * whole
@@ -267,9 +267,9 @@ def test_what_other_programs_hold_leaves_out_this_one(monkeypatch):
     monkeypatch.setattr(backend.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=printed))
     monkeypatch.setattr(mx, "get_active_memory", lambda: 1_000_000_000)
     monkeypatch.setattr(mx, "get_cache_memory", lambda: 500_000_000)
-    assert backend._others() == 250_000 * 16384 - 1_500_000_000
+    assert backend._held_by_others() == 250_000 * 16384 - 1_500_000_000
     printed = "nothing that is known"
-    assert backend._others() == 0
+    assert backend._held_by_others() == 0
 
 
 def test_a_cpus_budget_does_not_depend_on_other_programs_and_a_crowded_one_is_named():
@@ -295,26 +295,26 @@ def test_what_programs_outside_of_a_container_hold_does_not_count(limit, expecte
 def test_keys_and_values_that_are_kept_are_scaled_to_the_machine(gigabytes, expected, monkeypatch):
     monkeypatch.setattr(backend, "device", lambda: backend.Device("metal", "a Mac", gigabytes << 30, "device"))
     prefixes = sampling.Prefixes(build_model(tiny_config()), [[1, 2]], [("a",)])
-    assert prefixes.kept_bytes == expected == backend.kept(sampling.KEPT_BYTES)
+    assert prefixes.kept_bytes == expected == backend.cache_bytes(sampling.KEPT_BYTES)
 
 
 def test_a_macs_limits_leave_a_fifth_to_other_programs(limits, others):
     bounds = limits(MAC, "metal")
     device = backend.device()
     assert (device.kind, device.memory) == ("metal", MAC["max_recommended_working_set_size"])
-    backend.settle(1_500_000_000, 4_400_000_000)  # of 4.58 GB: the cache may not take what the budget does not have
+    backend.set_memory_limits(1_500_000_000, 4_400_000_000)  # of 4.58 GB: the cache may not take what the budget does not have
     assert bounds["set_cache_limit"] == backend.CACHE and bounds["set_memory_limit"] == device.budget == int(0.8 * device.memory)
     assert bounds["set_wired_limit"] == device.memory
-    backend.settle(1_500_000_000, 4_000_000_000)
+    backend.set_memory_limits(1_500_000_000, 4_000_000_000)
     assert bounds["set_cache_limit"] == device.budget - 4_000_000_000
-    backend.settle(1_500_000_000, 2_000_000_000)
+    backend.set_memory_limits(1_500_000_000, 2_000_000_000)
     assert bounds["set_cache_limit"] == 1_500_000_000
 
 
 def test_an_nvidia_gpu_has_its_own_memory_and_no_wired_limit(limits):
     bounds = limits(NVIDIA, "cuda")
     assert (backend.device().kind, backend.device().memory) == ("cuda", NVIDIA["total_memory"])
-    backend.settle(1 << 30, 10 << 30)
+    backend.set_memory_limits(1 << 30, 10 << 30)
     assert bounds == {"set_cache_limit": 1 << 30, "set_memory_limit": backend.device().budget}
     assert backend.device().budget == int(0.8 * NVIDIA["total_memory"])
     limits({**NVIDIA, "free_memory": 90_000_000_000}, "cuda")
@@ -324,7 +324,7 @@ def test_an_nvidia_gpu_has_its_own_memory_and_no_wired_limit(limits):
 
 def test_every_load_settles_before_the_first_array(tiny_folder, monkeypatch):
     order, real = [], load._load_folder
-    monkeypatch.setattr(backend, "settle", lambda: order.append("limits"))
+    monkeypatch.setattr(backend, "set_memory_limits", lambda: order.append("limits"))
     monkeypatch.setattr(load, "_load_folder", lambda path: order.append("weights") or real(path))
     load.load(str(tiny_folder))
     assert order == ["limits", "weights"]

@@ -68,16 +68,16 @@ def count(recipe: Recipe, contexts: list[Context], prompts: list[Prompt]) -> Wor
     heldout = pairs.heldout_grids + pairs.validation_grids
     answers = (pairs.grids + heldout) * rows
     scored = (pairs.grids + heldout) * rows * (mean + rows * pairs.max_tokens)
-    each = mean + pairs.candidates * pairs.max_tokens
+    pair_tokens = mean + pairs.candidates * pairs.max_tokens
     steps = max(1, round(recipe.training.epochs * pairs.grids / recipe.training.grids_per_step))
     validations = recipe.rounds * _validations(steps, recipe.training) + recipe.rounds - 1  # a later round begins off the base
-    scored += (validations * pairs.validation_grids + pairs.heldout_grids) * k * each
-    scored += round(recipe.rounds * pairs.said_back * pairs.grids * k) * each
+    scored += (validations * pairs.validation_grids + pairs.heldout_grids) * k * pair_tokens
+    scored += round(recipe.rounds * pairs.said_back * pairs.grids * k) * pair_tokens
     later = (recipe.rounds - 1) * pairs.grids
     answers += later * rows
-    scored += later * (rows * (mean + rows * pairs.max_tokens) + k * each)  # by the policy, then by the reference
+    scored += later * (rows * (mean + rows * pairs.max_tokens) + k * pair_tokens)  # by the policy, then by the reference
     if recipe.training.reference != "base":
-        scored += (pairs.grids + pairs.validation_grids) * k * each
+        scored += (pairs.grids + pairs.validation_grids) * k * pair_tokens
     requests, divided = by_split(recipe, contexts, prompts)
     set_apart(recipe, requests, divided)  # as the pairs stage does
     evaluated = of_evaluation(recipe, alone)
@@ -85,11 +85,10 @@ def count(recipe: Recipe, contexts: list[Context], prompts: list[Prompt]) -> Wor
     scored += written * own_prompts.GRID * (alone + own_prompts.TOKENS)
     read = sum(c.split == TRAIN or of_people(recipe) for c in contexts) if insists_on_profile(recipe) else 0  # for the profile
     bake, tilted = recipe.training.bake, recipe.training.objective == "tilt"
-    told = alone + pairs.max_tokens
-    asked = bake.answers + round(bake.answers * bake.anchors / bake.batch)
-    taught = asked + round(bake.answers * bake.pairs / bake.batch)
+    bake_sampled = bake.answers + round(bake.answers * bake.anchors / bake.batch)
+    baked = (bake_sampled + round(bake.answers * bake.pairs / bake.batch)) * (alone + pairs.max_tokens)  # tokens
     if tilted:  # the base scores each grid's chosen answers at each step, and these alone are trained on
-        each = mean + pairs.max_tokens
+        pair_tokens = mean + pairs.max_tokens
         scored += round(recipe.rounds * recipe.training.epochs * pairs.grids * k) * (mean + k * pairs.max_tokens)
     return Work(
         {split: len(some) for split, some in divided.items()},
@@ -97,9 +96,12 @@ def count(recipe: Recipe, contexts: list[Context], prompts: list[Prompt]) -> Wor
         answers,
         recipe.rounds * pairs.grids * k,
         recipe.rounds * steps,
-        (answers + asked) * pairs.max_tokens + evaluated.sampled + read * PROFILE_ANSWER + written * own_prompts.TOKENS,
-        scored + evaluated.scored + read * (EXTRA + recipe.sources.context_tokens) + taught * told,
-        int(evaluated.trainings * recipe.rounds * recipe.training.epochs * pairs.grids * k * each + bake.epochs * taught * told),
+        (answers + bake_sampled) * pairs.max_tokens + evaluated.sampled + read * PROFILE_ANSWER + written * own_prompts.TOKENS,
+        scored + evaluated.scored + read * (EXTRA + recipe.sources.context_tokens) + baked,
+        int(
+            evaluated.trainings * recipe.rounds * recipe.training.epochs * pairs.grids * k * pair_tokens
+            + bake.epochs * baked
+        ),
         max(lengths, default=0) + most + EXTRA,
         pairs.max_tokens,
         pairs.candidates,

@@ -64,7 +64,7 @@ def train_on(run: Run, reporter: Reporter) -> list[str]:
         check(run)
         run.pending = at_work(run)
         if not run.pending:
-            if reason := idle(run, reporter):
+            if reason := next_update(run, reporter):
                 return reason
         begin(run)
         for step in (of_round(name, run.pending) for name in ("sources", "pairs", "training")):
@@ -74,10 +74,10 @@ def train_on(run: Run, reporter: Reporter) -> list[str]:
             if step.startswith("sources") and not row[TRAIN]["contexts"]:
                 discard(run)
                 return [f"training: nothing new to train on ({row['heldout']['contexts']} new passages are held out)"]
-        return settle(run, reporter)
+        return take_or_discard(run, reporter)
 
 
-def idle(run: Run, reporter: Reporter) -> list[str]:
+def next_update(run: Run, reporter: Reporter) -> list[str]:
     """Finish what an earlier update has left. Returns why no new one begins; [] where one does, whose number is run.pending."""
     number = max(run.recipe.rounds, *updates(run.folder), 0) + 1
     run.pending = number
@@ -135,7 +135,7 @@ def begin(run: Run) -> None:
         partial.rename(before)
 
 
-def settle(run: Run, reporter: Reporter) -> list[str]:
+def take_or_discard(run: Run, reporter: Reporter) -> list[str]:
     """Take the update into the run, or leave the run as it was. Then evaluate and export what was taken."""
     number, summary = run.pending, run.summary(of_round("training", run.pending))
     if not summary["taken"]:

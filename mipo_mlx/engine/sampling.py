@@ -187,7 +187,7 @@ class Prefixes:
     """
 
     def __init__(self, model: Any, prompts: Sequence[list[int]], labels: Sequence[Labels], kept_bytes: int | None = None):
-        self.model, self.kept_bytes = model, backend.kept(KEPT_BYTES) if kept_bytes is None else kept_bytes
+        self.model, self.kept_bytes = model, backend.cache_bytes(KEPT_BYTES) if kept_bytes is None else kept_bytes
         self.usable = all(type(layer) is KVCache for layer in make_prompt_cache(model))
         members: dict[Labels, list[list[int]]] = {}
         for prompt, own in zip(prompts, labels, strict=True):

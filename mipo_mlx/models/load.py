@@ -46,7 +46,7 @@ def load(name: str) -> LoadedModel:
     Raises UserError for a folder without config, an unknown architecture, truncated weights, or a Hub model without network.
     """
     path = resolve(name)
-    backend.settle()  # before the first array
+    backend.set_memory_limits()  # before the first array
     if path.suffix == ".gguf":
         from ..gguf_format.to_mlx import load_gguf
 

@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 
 from ..errors import UserError
 from ..recipe import Recipe
-from ..records import HELDOUT, PERSONAL, TRAIN, VALIDATION, Behind, Context, Prompt, seed_for
+from ..records import HELDOUT, PERSONAL, TRAIN, VALIDATION, Context, DistractedContext, Prompt, seed_for
 
 T = TypeVar("T")
 SIDES = {TRAIN: "training", VALIDATION: "validation", HELDOUT: "held-out"}
@@ -53,7 +53,7 @@ def behind(contexts: list[Context | None], distractors: list[Context]) -> list[C
     if not distractors:
         return contexts
     texts = tuple(distractor.text for distractor in distractors)
-    return [context and Behind(**vars(context), distractors=texts) for context in contexts]
+    return [context and DistractedContext(**vars(context), distractors=texts) for context in contexts]
 
 
 class Deck(Generic[T]):

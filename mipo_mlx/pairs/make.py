@@ -110,13 +110,13 @@ def from_file(folder: Path, recipe: Recipe, reporter: Reporter) -> Sampled:
 
 def from_notes(folder: Path, recipe: Recipe, reporter: Reporter, round_number: int) -> Sampled:
     """Sample and score the grids of a round, and build its pairs."""
-    ground = prepared(folder, recipe, reporter, round_number)
-    sampler, contexts, prompts = ground.sampler, ground.contexts, ground.prompts
+    inputs = prepare_round(folder, recipe, reporter, round_number)
+    sampler, contexts, prompts = inputs.sampler, inputs.contexts, inputs.prompts
     loaded, ask = sampler.loaded, sampler.ask
     path = folder / of_round("samples.jsonl", round_number)
     parts = Parts(folder / FOLDER, Origin.of(recipe), reporter) if round_number == 1 else None
-    speed: dict[str, Any] = sample_grids(path, ground.plans, sampler, parts)
-    if parts and (devices := parts.devices({plan.id for plan in ground.plans})):
+    speed: dict[str, Any] = sample_grids(path, inputs.plans, sampler, parts)
+    if parts and (devices := parts.devices({plan.id for plan in inputs.plans})):
         speed["made_on"] = devices
 
     grids = read_records(path, Grid)
@@ -136,7 +136,7 @@ def from_notes(folder: Path, recipe: Recipe, reporter: Reporter, round_number: i
 
 
 @dataclass
-class Ground:
+class RoundInputs:
     """What a round is sampled from."""
 
     contexts: list[Context]
@@ -145,7 +145,7 @@ class Ground:
     sampler: "Sampler"
 
 
-def prepared(folder: Path, recipe: Recipe, reporter: Reporter, round_number: int = 1) -> Ground:
+def prepare_round(folder: Path, recipe: Recipe, reporter: Reporter, round_number: int = 1) -> RoundInputs:
     """Load the model; write the profile and the questions from the notes where they are missing; plan the grids."""
     update = round_number if round_number > recipe.rounds else 0
     contexts = kept_contexts(folder, update)
@@ -163,7 +163,7 @@ def prepared(folder: Path, recipe: Recipe, reporter: Reporter, round_number: int
         loaded.model = adapters.load(loaded.model, folder / f"adapters-{round_number - 1}")
     ask = PromptBuilder(loaded.tokenizer, recipe.pairs, window_of(loaded.config, recipe.pairs.max_tokens))
     plans = [within_window(plan, ask) for plan in plans]
-    return Ground(contexts, prompts, plans, Sampler(loaded, ask, recipe, reporter, round_number))
+    return RoundInputs(contexts, prompts, plans, Sampler(loaded, ask, recipe, reporter, round_number))
 
 
 def share(folder: Path, recipe: Recipe, part: Share, have: Iterable[int], out: Callable[[list[dict[str, Any]]], None]) -> None:
@@ -174,8 +174,8 @@ def share(folder: Path, recipe: Recipe, part: Share, have: Iterable[int], out: C
     """
     check_samples(recipe)
     reporter, there = Reporter(quiet=True), set(have)
-    ground = prepared(folder, recipe, reporter)
-    chunks = Chunks(ground.plans, ground.sampler)
+    inputs = prepare_round(folder, recipe, reporter)
+    chunks = Chunks(inputs.plans, inputs.sampler)
     out([header(part, Origin.of(recipe))])
     for number in part.numbers(len(chunks.plans)):
         if not there.issuperset(plan.id for plan in chunks.plans[number]):
@@ -186,7 +186,7 @@ def write_missing(folder: Path, recipe: Recipe, reporter: Reporter) -> None:
     """Write the profile and the questions that the model makes of the notes, where they are missing, and settle what contexts tell:
     the plan needs them."""
     if lacks_profile(folder, recipe) or lacks_questions(recipe, read_records(folder / "prompts.jsonl", Prompt)):
-        prepared(folder, recipe, reporter)
+        prepare_round(folder, recipe, reporter)
     settle(folder, recipe)
 
 

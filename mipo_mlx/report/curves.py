@@ -22,7 +22,7 @@ class Chart:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ChartPlan:
     """A chart of the training, if it has points."""
 
     title: str
@@ -76,15 +76,15 @@ def training_charts(rows: Rows, candidates: int, settings: Training, kept: tuple
         loss.append(steps.validation("loss", "validation pairs (DPO loss)"))
     unit = "nats a token" if settings.objective == "tilt" else "nats a pair"
     wanted = [
-        Wanted("Loss", loss, unit, untrained(candidates, settings), zero=False),
-        Wanted("Reward margin", steps.both("margin"), "beta \u00d7 nats"),
-        Wanted("Reward accuracy", steps.both("accuracy"), "share of rejected answers", ("chance", 0.5), zero=False),
-        Wanted("Rewards of chosen and rejected answers", steps.sides("reward"), "beta \u00d7 nats"),
-        Wanted("Log-probabilities of chosen and rejected answers", steps.sides("logp"), "nats an answer", zero=False),
+        ChartPlan("Loss", loss, unit, untrained(candidates, settings), zero=False),
+        ChartPlan("Reward margin", steps.both("margin"), "beta \u00d7 nats"),
+        ChartPlan("Reward accuracy", steps.both("accuracy"), "share of rejected answers", ("chance", 0.5), zero=False),
+        ChartPlan("Rewards of chosen and rejected answers", steps.sides("reward"), "beta \u00d7 nats"),
+        ChartPlan("Log-probabilities of chosen and rejected answers", steps.sides("logp"), "nats an answer", zero=False),
         # The training's own kl is a mean log-ratio to the reference: another measure.
-        Wanted("Drift from the base, estimated", [steps.validation("kl")], "nats a token"),
-        Wanted("Learning rate", [steps.curve("learning rate", "tuned", "learning_rate")], "per step"),
-        Wanted("Gradient norm, before clipping", [steps.curve("gradient norm", "tuned", "grad_norm")], "L2 norm"),
+        ChartPlan("Drift from the base, estimated", [steps.validation("kl")], "nats a token"),
+        ChartPlan("Learning rate", [steps.curve("learning rate", "tuned", "learning_rate")], "per step"),
+        ChartPlan("Gradient norm, before clipping", [steps.curve("gradient norm", "tuned", "grad_norm")], "L2 norm"),
     ]
     drawn = []
     for chart in wanted:

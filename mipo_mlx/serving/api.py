@@ -23,7 +23,7 @@ from ..memory.retrieve import Match
 from ..models.prompts import encode_text
 from ..records import BASE, TUNED
 from .assistant import TOP_P, Assistant, Background
-from .protocol import DONE, TEXT, Refused, Reply, Wanted, event, read_chat, read_text
+from .protocol import DONE, TEXT, CompletionRequest, Refused, Reply, event, read_chat, read_text
 from .renewal import is_removed
 from .web import body_of
 from .worker import Busy, Order, Worker
@@ -115,7 +115,7 @@ class Api:
         if is_removed(self.worker.assistant.folder):
             raise gone()
 
-    async def prepare(self, wanted: Wanted, variant: Variant) -> tuple[Order, Background]:
+    async def prepare(self, wanted: CompletionRequest, variant: Variant) -> tuple[Order, Background]:
         """The order for an answer, and what the model is told. Raises Refused where they do not fit into its window.
 
         A run that its owner removed answers nothing more, although its notes are still in memory.
@@ -143,7 +143,7 @@ class Api:
             raise busy() from None
         return "".join(parts), finish
 
-    async def _reply(self, request: Request, wanted: Wanted) -> Response:
+    async def _reply(self, request: Request, wanted: CompletionRequest) -> Response:
         order, background = await unless_gone(request, self.prepare(wanted, self._variant(wanted.model)))
         reply = Reply(wanted, self.passages.remember(background.matches))
         if not wanted.settings.stream:
@@ -186,7 +186,7 @@ def busy() -> Refused:
     return Refused(429, "too many requests wait already; ask again later", code="rate_limit_exceeded")
 
 
-def order_of(assistant: Assistant, wanted: Wanted, variant: Variant) -> tuple[Order, Background]:
+def order_of(assistant: Assistant, wanted: CompletionRequest, variant: Variant) -> tuple[Order, Background]:
     """What the model is to write, and what it is told. This runs in the thread of the model."""
     options = assistant.options
     settings = wanted.settings.with_defaults(options.temperature, TOP_P)

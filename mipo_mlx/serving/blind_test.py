@@ -19,7 +19,7 @@ from ..models.chat_template import plain
 from ..recipe import Recipe
 from ..records import BASE, NEITHER, TUNED, VOTES, Ballot, Prompt
 from .api import Api, Variant, gone
-from .protocol import CHAT, Refused, Settings, Wanted
+from .protocol import CHAT, CompletionRequest, Refused, Settings
 
 MOST_OPEN = 100  # trials without a vote that are remembered
 LONGEST_REQUEST = 4_000  # characters
@@ -80,7 +80,7 @@ class BlindTest:
         text = plain(request if own else self._draw()).strip()  # type: ignore[arg-type]
         if not text or len(text) > LONGEST_REQUEST:
             raise Refused(400, f"question: expected a text of at most {LONGEST_REQUEST:,} characters", "question")
-        wanted = Wanted(CHAT, self.folder.name, Settings(), [{"role": "user", "content": text}], question=text)
+        wanted = CompletionRequest(CHAT, self.folder.name, Settings(), [{"role": "user", "content": text}], question=text)
         order, background = await self.api.prepare(wanted, Variant(TUNED))
         orders = [order, replace(order, side=BASE)]
         (tuned, _), (base, _) = await asyncio.gather(*map(self.api.whole, orders))

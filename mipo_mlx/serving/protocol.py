@@ -101,7 +101,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class CompletionRequest:
     """A request for one answer, read and checked."""
 
     kind: str  # CHAT or TEXT
@@ -113,7 +113,7 @@ class Wanted:
     text: str = ""  # of TEXT: what is to be continued
 
 
-def read_chat(body: Mapping[str, Any]) -> Wanted:
+def read_chat(body: Mapping[str, Any]) -> CompletionRequest:
     """A request to /v1/chat/completions. Raises Refused for what is wrong or not offered."""
     settings = _settings(body, "prompt")
     given = body.get("messages")
@@ -128,17 +128,17 @@ def read_chat(body: Mapping[str, Any]) -> Wanted:
     if not talk or talk[-1]["role"] != "user" or not asked:
         raise Refused(400, "messages: the last message should be the user's, with some text", "messages")
     system = "\n\n".join(turn["content"].strip() for turn in turns if turn["role"] in SYSTEM and turn["content"].strip())
-    return Wanted(CHAT, _model(body), settings, talk, system, asked[-1])
+    return CompletionRequest(CHAT, _model(body), settings, talk, system, asked[-1])
 
 
-def read_text(body: Mapping[str, Any]) -> Wanted:
+def read_text(body: Mapping[str, Any]) -> CompletionRequest:
     """A request to /v1/completions. Raises Refused for what is wrong or not offered."""
     settings = _settings(body, "messages")
     prompt = body.get("prompt")
     prompt = prompt[0] if isinstance(prompt, list) and len(prompt) == 1 else prompt
     if not isinstance(prompt, str) or not prompt:
         raise Refused(400, "prompt: expected one text that is not empty; token ids and several texts are not offered", "prompt")
-    return Wanted(TEXT, _model(body), settings, text=prompt)
+    return CompletionRequest(TEXT, _model(body), settings, text=prompt)
 
 
 def _joined(talk: Messages) -> Messages:
@@ -281,7 +281,7 @@ def _integer(body: Mapping[str, Any], key: str, low: int, high: int) -> int | No
 class Reply:
     """One answer in OpenAI's form, whole or in events."""
 
-    wanted: Wanted
+    wanted: CompletionRequest
     sources: list[dict[str, Any]] = field(default_factory=list)
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     created: int = field(default_factory=lambda: int(time.time()))

@@ -104,7 +104,7 @@ class Worker:
         self._sides: dict[str, Side] = {}
         self._waiting = 0
         self._held: list[Order] = []  # for the adapters that the run has now: answers by those before end first
-        self._kept = LRUPromptCache(KEPT_PROMPTS, backend.kept(KEPT_BYTES))
+        self._kept = LRUPromptCache(KEPT_PROMPTS, backend.cache_bytes(KEPT_BYTES))
         self.assistant: Assistant
         self.ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)

@@ -183,7 +183,7 @@ class Teacher:
         settings, bake = self.recipe.training, self.recipe.training.bake
         own = settings.model_copy(update={"learning_rate": bake.learning_rate, "epochs": bake.epochs, "grids_per_step": 1})
         plan = memory_plan.choose(self.loaded.model, own, longest(list(examples)), backend.device().budget)
-        backend.settle(plan.activation_bytes, plan.peak_bytes)
+        backend.set_memory_limits(plan.activation_bytes, plan.peak_bytes)
         return Job(
             list(examples),
             [],

@@ -196,7 +196,7 @@ def fit_here(start: Start, folder: Path, recipe: Recipe, watch: Watch, target: s
         watch.reporter.warn(f"training may run out of memory: {advice}")
     elif crowded := memory_plan.crowded(plan, device):
         watch.reporter.warn(crowded)
-    backend.settle(plan.activation_bytes, plan.peak_bytes)
+    backend.set_memory_limits(plan.activation_bytes, plan.peak_bytes)
     backend.reset_peak_memory()
     job = Job(
         start.train,
