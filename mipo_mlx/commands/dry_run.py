@@ -98,10 +98,7 @@ def count(recipe: Recipe, contexts: list[Context], prompts: list[Prompt]) -> Wor
         recipe.rounds * steps,
         (answers + bake_sampled) * pairs.max_tokens + evaluated.sampled + read * PROFILE_ANSWER + written * own_prompts.TOKENS,
         scored + evaluated.scored + read * (EXTRA + recipe.sources.context_tokens) + baked,
-        int(
-            evaluated.trainings * recipe.rounds * recipe.training.epochs * pairs.grids * k * pair_tokens
-            + bake.epochs * baked
-        ),
+        int(evaluated.trainings * recipe.rounds * recipe.training.epochs * pairs.grids * k * pair_tokens + bake.epochs * baked),
         max(lengths, default=0) + most + EXTRA,
         pairs.max_tokens,
         pairs.candidates,

@@ -276,13 +276,13 @@ class Prefixes:
         caches = [Continued(*layer, layout, None) for layer in stacked(known, max(lengths))]
         with swapped(text):
             self.model(tails, cache=caches)
-        made: list[Layers] = []
+        caches_of_rows: list[Layers] = []
         for r, (tokens, begun) in enumerate(rows):
             own = slice(0, len(tokens) - lengths[r])
             tail = [[x[r : r + 1, :, own] for x in cache.own] for cache in caches]
-            made.append([extended(before, *more) for before, more in zip(begun, tail, strict=True)])
-            mx.eval([layer.state for layer in made[-1]])
-        return made
+            caches_of_rows.append([extended(before, *more) for before, more in zip(begun, tail, strict=True)])
+            mx.eval([layer.state for layer in caches_of_rows[-1]])
+        return caches_of_rows
 
 
 class Continued(Prefix):

@@ -48,15 +48,15 @@ def evaluate(bench: Workbench, answered: Sequence[Answered], remembered: with_me
     groups = distractible(list({id(a.group): a.group for a in answered}.values()), bench.recipe)
     right = [by_place[id(group.prompts), own] for group in groups for own in range(group.wanted)]
     requests, profile = _requests(bench.folder, bench.recipe), profile_of(bench.folder, bench.recipe)
-    found = with_memory.framed(bench, remembered) if remembered else []
+    memory_prompts = with_memory.framed(bench, remembered) if remembered else []
     lists = {
         "distracted": _distracted_prompts(bench, right),
         "profile": [bench.prompt(request.text, None, profile) for request in requests],
-        "memory": [prompt for prompt, _ in found],
+        "memory": [prompt for prompt, _ in memory_prompts],
     }
     answers = bench.sample_both("use", lists)
     ways = _ways(bench, requests, lists["profile"], answers["profile"]) if requests else {}
-    memory = with_memory.evaluate(bench, remembered, found, answers["memory"]) if remembered else None
+    memory = with_memory.evaluate(bench, remembered, memory_prompts, answers["memory"]) if remembered else None
     if not (right or ways or memory):
         return None
     clusters = clusters_of(right)

@@ -162,7 +162,7 @@ def brief(outcome: Outcome) -> list[tuple[str, str, Shown]]:
 
 def table(metrics: Metrics, specs: tuple[Spec, ...], outcome: Outcome) -> list[Row]:
     """Rows of the measures that exist."""
-    rows, asked = [], questions(outcome)
+    rows, counts = [], questions(outcome)
     for spec in specs:
         measure = metrics.get(spec.key)
         if measure is None:
@@ -171,7 +171,7 @@ def table(metrics: Metrics, specs: tuple[Spec, ...], outcome: Outcome) -> list[R
         points = [value for side in sides for value in (side.value, *(side.interval or ())) if value is not None]
         share = spec.key.startswith(SHARES)  # the axis of a share reaches to 1, another one to the largest value
         span = (min(0.0, *points), max(1.0 if share else 0.0, *points))
-        counted = f"; {asked[spec.key]} questions" if spec.key in asked else ""
+        counted = f"; {counts[spec.key]} questions" if spec.key in counts else ""
         rows.append(
             Row(
                 key=spec.key,

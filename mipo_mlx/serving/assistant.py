@@ -121,15 +121,15 @@ class Assistant:
         window = window or self.window
         begins = [place for place, message in enumerate(history) if not place or message["role"] == "user"]
 
-        def told(begin: int) -> list[int]:
+        def tokens_from(begin: int) -> list[int]:
             opening = [{"role": "system", "content": background.system}] if background.system else []
             return encode(self.loaded.tokenizer, [*opening, *history[begin:]])
 
-        tokens = told(0)
+        tokens = tokens_from(0)
         if window is not None and len(tokens) > window and len(begins) > 1:  # of the later beginnings, the first that fits
-            place = bisect_left(begins, True, 1, len(begins) - 1, key=lambda begin: len(told(begin)) <= window)
+            place = bisect_left(begins, True, 1, len(begins) - 1, key=lambda begin: len(tokens_from(begin)) <= window)
             begins = begins[place:]
-            tokens = told(begins[0])
+            tokens = tokens_from(begins[0])
         while window is not None and len(tokens) > window:
             if not background.matches:
                 raise UserError(
@@ -137,7 +137,7 @@ class Assistant:
                     "answer; shorten them, or let the answer have fewer tokens"
                 )
             background = self._framed(background.matches[:-1], background.before)
-            tokens = told(begins[0])
+            tokens = tokens_from(begins[0])
         return tokens, background
 
     def answer(self, prompt: list[int], side: str, show: Callable[[str], Any]) -> str:

@@ -120,15 +120,15 @@ def read_chat(body: Mapping[str, Any]) -> CompletionRequest:
     if not isinstance(given, list) or not given:
         raise Refused(400, "messages: expected a list of messages, each with role and content", "messages")
     turns = [_turn(message, f"messages[{place}]") for place, message in enumerate(given)]
-    said = [turn for turn in turns if turn["role"] in SPEAKERS and plain(turn["content"]).strip()]
+    spoken = [turn for turn in turns if turn["role"] in SPEAKERS and plain(turn["content"]).strip()]
     called = _names_of_calls(given)
-    told = [_of_tool(turn, given[place], called) if turn["role"] in TOOLS else turn for place, turn in enumerate(turns)]
-    talk = _joined([turn for turn in told if turn["role"] in SPEAKERS and plain(turn["content"]).strip()])
-    asked = [turn["content"] for turn in _joined(said) if turn["role"] == "user"]
-    if not talk or talk[-1]["role"] != "user" or not asked:
+    as_text = [_of_tool(turn, given[place], called) if turn["role"] in TOOLS else turn for place, turn in enumerate(turns)]
+    talk = _joined([turn for turn in as_text if turn["role"] in SPEAKERS and plain(turn["content"]).strip()])
+    questions = [turn["content"] for turn in _joined(spoken) if turn["role"] == "user"]
+    if not talk or talk[-1]["role"] != "user" or not questions:
         raise Refused(400, "messages: the last message should be the user's, with some text", "messages")
     system = "\n\n".join(turn["content"].strip() for turn in turns if turn["role"] in SYSTEM and turn["content"].strip())
-    return CompletionRequest(CHAT, _model(body), settings, talk, system, asked[-1])
+    return CompletionRequest(CHAT, _model(body), settings, talk, system, questions[-1])
 
 
 def read_text(body: Mapping[str, Any]) -> CompletionRequest:
