@@ -16,6 +16,7 @@ HEADING_WORDS = 12  # a longer heading is a paragraph: CommonMark makes a headin
 WIDEST = 64  # characters a token, above which a text is too long for certain
 MOSTLY = 0.5  # share of a passage's characters from which it counts as a link list, or as code
 FEWEST_LINKS = 3  # entries of a list of links with descriptions
+LEAST_DRAWN, DRAWN = 40, 0.25  # characters of a drawing of letters; the share of those that are the same as the one before
 FEWEST_LISTED, WORD_LIST, IN_ORDER = 12, 60, 0.9  # words of a list; how many are looked at; the share that is in order
 
 
@@ -49,7 +50,13 @@ def scrap(blocks: list[Block]) -> str | None:
     if sum(block.code for block in blocks) > MOSTLY * characters:
         return "mostly code"
     letters = sum(how_many(block.text, _is_letter_or_space) for block in blocks)
-    return "not prose" if letters < 0.7 * characters or _is_word_list(blocks) else None
+    return "not prose" if letters < 0.7 * characters or _is_word_list(blocks) or _is_drawing(blocks) else None
+
+
+def _is_drawing(blocks: list[Block]) -> bool:
+    """Whether letters follow their like so often as in a picture that is drawn with letters; in words of any language few do."""
+    text = "".join(block.text for block in blocks)
+    return len(text) >= LEAST_DRAWN and sum(map(operator.eq, text, text[1:])) > DRAWN * len(text)
 
 
 def _is_letter_or_space(char: str) -> bool:

@@ -80,7 +80,12 @@ OTHERS = (
     _language("az és nem hogy egy", "én nekem vagyok", "mi nekünk", "te ti"),
     _language("ja on ei että se oli", "minä minun minua olen", "me meidän", "sinä te"),
     # Latin: what stands where a text is still to come.
-    _language("lorem ipsum dolor sit amet et in sed ut ad non est cum nec ac vel tempor vivamus", "ego mihi", "nos", "tibi"),
+    _language(
+        "lorem ipsum dolor sit amet et in sed ut ad non est cum nec ac vel tempor vitae nulla mi pretium id at ante faucibus",
+        "ego mihi",
+        "nos",
+        "tibi",
+    ),
 )
 LANGUAGES = (ENGLISH, *OTHERS)
 ANY = reduce(Language.__or__, LANGUAGES)

@@ -140,3 +140,20 @@ def test_a_list_of_links_with_descriptions_is_one_of_links(entry):
 def test_remarks_of_the_owner_with_links_stay(entry):
     text = "\n".join(entry.format(n=n, about=about) for n, about in enumerate(ABOUT, 1))
     assert scrap(parse(text)[1]) is None
+
+
+DRAWN = "MMMHHHMMMMIIII;;HHHHMMMM HHHMMMMMMIIIIHHHHMMMMMHH\n\nHHHHHHMMMIIIIIIMMMMHHHHHH MMMMMMIIIIIIHHHHHHMMM\n"
+WRITTEN = [
+    "Hmmmm, I was sooooo happy to see Aaron and Anna off at the pool, all in all.",
+    "哈哈哈哈，我今天在学校看到了我的老朋友，我们一起去吃饭，然后回家看书，真的很开心，明天还想去看他们。",
+]
+
+
+@pytest.mark.parametrize("text", [DRAWN, DRAWN.replace("M", "x").lower()])
+def test_a_drawing_of_letters_is_no_prose(text):
+    assert scrap(parse(text)[1]) == "not prose"
+
+
+@pytest.mark.parametrize("text", WRITTEN)
+def test_a_few_letters_that_repeat_are_prose(text):
+    assert scrap(parse(text)[1]) is None
