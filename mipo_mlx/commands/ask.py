@@ -6,7 +6,7 @@ from typing import Any
 from ..memory.retrieve import Match
 from ..progress import Reporter, shortened
 from ..run import Run
-from ..serving.assistant import AnswerOptions, Assistant
+from ..serving.assistant import LABELS, AnswerOptions, Assistant
 
 WIDTH = 80  # characters of a passage that --show prints
 
@@ -23,7 +23,7 @@ def ask(run: Run, question: str, options: AnswerOptions, show: bool, write: Call
         write("\n".join((*retrieved(assistant, question, background.matches), "", "")))
     for side in assistant.sides:
         if options.base:
-            write(f"[{side}] ")
+            write(LABELS[side])
         assistant.answer(prompt, side, write)
         write("\n")
 

@@ -13,7 +13,7 @@ from ..models.chat_template import Messages
 from ..progress import Reporter
 from ..recipe import Recipe
 from ..run import Run
-from ..serving.assistant import AnswerOptions, Assistant, Background, NamedContext
+from ..serving.assistant import LABELS, AnswerOptions, Assistant, Background, NamedContext
 
 KEPT = 1000  # lines of the history
 BLOCK = '"""'  # before and after a question of several lines
@@ -91,7 +91,7 @@ class Talk:
         for side, history in self.histories.items():
             history.append({"role": "user", "content": question})
             prompt, self.background = self.assistant.prompt(history, background)
-            label = f"[{side}] " if len(self.histories) > 1 else ""
+            label = LABELS[side] if len(self.histories) > 1 else ""
             print(label, end="", flush=True)
             answer = self.assistant.answer(prompt, side, lambda piece: print(printable(piece), end="", flush=True))
             print()

@@ -260,5 +260,5 @@ def _show(result: Outcome, recipe: Recipe, reporter: Reporter) -> None:
         reporter.say(f"  evaluation.choices: {left_out} left out, as fewer notes are held out")
     for example in result.gallery[: recipe.evaluation.examples]:
         about = [f"  About the user: {example.context}"] if example.context else []
-        reporter.say("\n".join(["", *about, f"  Asked:  {example.request}"]))
-        reporter.say(f"  Base:   {example.base.text}\n  Tuned:  {example.tuned.text}")
+        reporter.say("\n".join(["", *about, f"  Asked:   {example.request}"]))
+        reporter.say(f"  Base:    {example.base.text}\n  Trained: {example.tuned.text}")

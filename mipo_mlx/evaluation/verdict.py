@@ -35,8 +35,8 @@ class Cost:
 
 
 def sentence(outcome: Outcome) -> str:
-    judged, prices = compared(outcome), prices_of(outcome)
-    warnings = " and ".join(cost.text for cost in prices)
+    judged, costs = compared(outcome), all_costs(outcome)
+    warnings = " and ".join(cost.text for cost in costs)
     if judged is None:
         pairs = f"; {of_pairs(outcome.heldout)}" if outcome.heldout else ""
         return f"Not shown: there are no fresh answers to compare{pairs}{f'; {warnings}' if warnings else ''}."
@@ -50,7 +50,7 @@ def sentence(outcome: Outcome) -> str:
         f" of the comparisons (95 % interval {interval[0]:{form}} to {interval[1]:{form}}; 50 % is chance; "
         f"compared by {JUDGES[judged.judge]})"
     )
-    if any(cost.ruins for cost in prices):
+    if any(cost.ruins for cost in costs):
         return f"{WENT_WRONG}: {warnings}; {claim}."
     if interval[0] > 0.5:
         opening = f"{WORKED}: {claim}"
@@ -66,20 +66,20 @@ def headline(outcome: Outcome) -> str:
     judged, opening = compared(outcome), outcome.verdict.partition(":")[0]
     if judged is None:
         return outcome.verdict
-    prices = prices_of(outcome)
+    costs = all_costs(outcome)
     if opening == WORKED:
-        return f"{opening}: {judged.claim}{', but at a cost (see all figures)' if prices else ''}."
+        return f"{opening}: {judged.claim}{', but at a cost (see all figures)' if costs else ''}."
     if opening == WENT_WRONG:
-        return f"{opening}: {'its answers got worse' if any(cost.ruins for cost in prices) else 'the base gives better answers'}."
+        return f"{opening}: {'its answers got worse' if any(cost.ruins for cost in costs) else 'the base gives better answers'}."
     return f"{opening}: so far nothing shows that {judged.claim}."
 
 
-def prices_of(outcome: Outcome) -> list[Cost]:
+def all_costs(outcome: Outcome) -> list[Cost]:
     """All that got worse by more than its limit."""
-    prices = costs(outcome.fresh.metrics if outcome.fresh else {}) + changes(outcome.kinds.get(GENERAL))
+    costs = costs_of(outcome.fresh.metrics if outcome.fresh else {}) + changes(outcome.kinds.get(GENERAL))
     if outcome.leak and outcome.leak.signs:
-        prices.append(Cost("it shows signs of reciting the notes"))
-    return prices
+        costs.append(Cost("it shows signs of reciting the notes"))
+    return costs
 
 
 @dataclass(frozen=True)
@@ -128,21 +128,21 @@ def changes(general: OfKind | None) -> list[Cost]:
     """
     if not general:
         return []
-    prices = []
+    costs = []
     for kl, when in ((general.kl_told, "with a note that does not matter"), (general.kl_untold, "with nothing in the prompt")):
         low, _ = kl.interval or (kl.value or 0.0, None)
         if low > GENERAL_KL:
             text = f"its answers to general questions do not stay the same {when} ({kl.value:.2f} nats a token from the base's)"
-            prices.append(Cost(text if kl.interval else f"{text}{DOUBT}"))
-    return prices + [replace(cost, ruins=False) for cost in costs(general.metrics, "its answers to general questions")]
+            costs.append(Cost(text if kl.interval else f"{text}{DOUBT}"))
+    return costs + [replace(cost, ruins=False) for cost in costs_of(general.metrics, "its answers to general questions")]
 
 
-def costs(metrics: Metrics, whose: str = "its answers") -> list[Cost]:
+def costs_of(metrics: Metrics, whose: str = "its answers") -> list[Cost]:
     """What got worse by more than its limit, of some answers.
 
     A change whose interval covers 0 may be chance and is no cost. One without an interval is a cost with that doubt.
     """
-    prices: list[Cost] = []
+    costs: list[Cost] = []
 
     def change(name: str) -> float:
         estimate = metrics[name].change if name in metrics else Estimate(None, None)
@@ -151,7 +151,7 @@ def costs(metrics: Metrics, whose: str = "its answers") -> list[Cost]:
 
     def add(name: str, text: str, ruins: bool) -> None:
         known = metrics[name].change.interval
-        prices.append(Cost(text if known else f"{text}{DOUBT}", ruins and known is not None))
+        costs.append(Cost(text if known else f"{text}{DOUBT}", ruins and known is not None))
 
     odder, longer, handed_back = change("perplexity"), change("tokens"), change("parroting")
     if odder > PERPLEXITY:
@@ -162,4 +162,4 @@ def costs(metrics: Metrics, whose: str = "its answers") -> list[Cost]:
     if handed_back > PARROTING:
         text = f"{handed_back * 100:.0f} points more of {whose} hand the user's words back"
         add("parroting", text, handed_back > RUINED_PARROTING)
-    return prices
+    return costs

@@ -1,4 +1,4 @@
-"""The tuned model against others: a judge's votes, the baselines, and the kinds of request."""
+"""The trained model against others: a judge's votes, the baselines, and the kinds of request."""
 
 from ..evaluation.outcome import BaselineMeasure, Fresh, Judged, Metrics, OfKind, Opinion, Retrieval, Use
 from ..evaluation.statistics import Estimate
@@ -13,24 +13,24 @@ COLUMNS = (
     ("parroting", "Parroting", ".2f"),
     ("self_bleu", "Self-BLEU", ".1f"),
 )
-LEAD = "Tuned identifies more"  # the last column
+LEAD = "Trained identifies more"  # the last column
 Cells = list[tuple[str, Shown]]  # (column, figure)
 
 
 def baselines(measured: dict[str, dict[str, BaselineMeasure]] | None, fresh: Fresh | None) -> list[tuple[str, Cells]]:
-    """Rows of (method, cells): the base without and with the context, context-aware decoding, SFT, the tuned model.
+    """Rows of (method, cells): the base without and with the context, context-aware decoding, SFT, the trained model.
 
-    The last column is how much more often the right context is identified from the tuned model's answers, paired.
+    The last column is how much more often the right context is identified from the trained model's answers, paired.
     """
     if not measured or not fresh:
         return []
     first, *rest = [(name, _cells(measures, fresh, "after", "to_tuned")) for name, measures in measured.items()]
     base = ("context in the prompt (base)", _cells(fresh.metrics, fresh, "before", "change"))
-    return [first, base, *rest, ("tuned", _cells(fresh.metrics, fresh, "after", ""))]
+    return [first, base, *rest, ("trained", _cells(fresh.metrics, fresh, "after", ""))]
 
 
 def _cells(metrics: Metrics | dict[str, BaselineMeasure], fresh: Fresh, side: str, lead: str) -> Cells:
-    """side: which of the two models of each measure; lead: which of its figures is the tuned model's lead, "" for none."""
+    """side: which of the two models of each measure; lead: which of its figures is the trained model's lead, "" for none."""
     cells = []
     for key, label, form in COLUMNS:
         full = f"{key}_{fresh.choices[0]}" if key.startswith("identified") and fresh.choices else key
@@ -81,7 +81,7 @@ def votes(opinion: Opinion | None) -> str:
     if opinion.mode == "rubric":
         rubric = opinion.metrics["rubric"]
         before, after = show(rubric.before, ".2f").value, show(rubric.after, ".2f").value
-        return f"On a scale of 1 to 5: base {before}, tuned {after}, a change of {around(rubric.change, '+.2f')}{missed}."
+        return f"On a scale of 1 to 5: base {before}, trained {after}, a change of {around(rubric.change, '+.2f')}{missed}."
     if not opinion.win_rate or opinion.win_rate.value is None:
         return f"No verdict{missed}."
     equal, bias = opinion.length_controlled, opinion.first_preferred
@@ -89,7 +89,7 @@ def votes(opinion: Opinion | None) -> str:
     at_equal = f"{around(equal, '.2f')} at equal length" if equal else unknown
     leaning = f" It prefers the first answer of a pair in {around(bias, '.0%')} of its votes (50% is fair)." if bias else ""
     return (
-        f"{opinion.win} wins, {opinion.tie} ties, {opinion.loss} losses of the tuned model in both orders{missed}: "
+        f"{opinion.win} wins, {opinion.tie} ties, {opinion.loss} losses of the trained model in both orders{missed}: "
         f"win rate {around(opinion.win_rate, '.2f')}, {at_equal}.{leaning}"
     )
 

@@ -125,9 +125,9 @@ def pmi_charts(fresh: Fresh | None, rounds: list[dict[str, Any]]) -> list[Chart]
     """PMI of fresh answers before and after, by the base; and of the sampled pairs. rounds: pairs.json of each round."""
     drawn: list[tuple[str, Markup | None, list[tuple[str, str]]]] = []
     if fresh:
-        groups = [(side, side, fresh.pmi[side]) for side in ("base", "tuned")]
+        groups = [(name, side, fresh.pmi[side]) for name, side in (("base", "base"), ("trained", "tuned"))]
         drawing = charts.histogram("PMI of answers before and after", groups, "PMI, nats an answer")
-        drawn.append(("Fresh answers, held out", drawing, [(side, style) for side, style, _ in groups]))
+        drawn.append(("Fresh answers, held out", drawing, [(name, style) for name, style, _ in groups]))
     for number, sampled in enumerate((pairs.get("histogram", {}) for pairs in rounds), 1):
         if not sampled.get("edges"):
             continue

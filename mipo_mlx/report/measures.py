@@ -111,7 +111,7 @@ SHARES = (
 
 
 def won(outcome: Outcome) -> list[Tile]:
-    """How often the tuned model's answers fit better."""
+    """How often the trained model's answers fit better."""
     opinions = {"Comparisons won, both with your notes": outcome.with_notes, "Comparisons won": outcome.fit}
     rates = {label: opinion.win_rate for label, opinion in opinions.items() if opinion and opinion.win_rate}
     return [Tile(label, "50%", show(rate, ".0%"), against_chance(rate)) for label, rate in rates.items()]
@@ -137,7 +137,7 @@ def tiles(outcome: Outcome) -> list[Tile]:
 
 
 def gained(outcome: Outcome) -> list[Row]:
-    """What the tuned model does better: on held-out pairs, and in fresh answers."""
+    """What the trained model does better: on held-out pairs, and in fresh answers."""
     rows = table(outcome.heldout.metrics, HELDOUT, outcome) if outcome.heldout else []
     fresh = outcome.fresh
     in_use = outcome.use.distractors if outcome.use else {}

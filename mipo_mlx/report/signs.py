@@ -223,7 +223,7 @@ def leak_test(leak: Leak | None) -> LeakTest | None:
 
 
 def drift(unprompted: Unprompted | None) -> str:
-    """How far the tuned model is from the base without any context, in words."""
+    """How far the trained model is from the base without any context, in words."""
     if not unprompted:
         return ""
     shown, count = show(unprompted.kl_per_token, ".3f"), len(unprompted.answers)

@@ -26,6 +26,7 @@ from ..sources.changes import Changes
 from .renewal import Taken, renewed
 
 TOP_P = 0.95
+LABELS = {TUNED: "[trained] ", BASE: "[base] "}  # before the answers of two models
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def test_show_names_file_line_and_score(with_notes):
 
 
 def test_the_base_answers_beside_it(with_notes):
-    tuned, base = ask(with_notes, COOK, "--base").split("[tuned] ")[1].split("[base] ")
+    tuned, base = ask(with_notes, COOK, "--base").split("[trained] ")[1].split("[base] ")
     assert tuned.strip() != base.strip()
 
 

@@ -87,8 +87,8 @@ def prompts(monkeypatch) -> list:
 
 def test_the_tuned_model_answers_and_the_base_beside_it(trained):
     both = talk(trained, "--base", lines="Who am I?\n")
-    assert both.index("[tuned]") < both.index("[base]")
-    tuned, base = both.split("[tuned] ")[1].split("[base] ")
+    assert both.index("[trained]") < both.index("[base]")
+    tuned, base = both.split("[trained] ")[1].split("[base] ")
     assert tuned.strip() != base.strip()
     alone = talk(trained, lines="Who am I?\n")
     assert alone.strip() == tuned.strip()

@@ -42,7 +42,7 @@ def test_nothing_overflows_no_plot_is_empty_and_every_text_can_be_read(page, chr
 def test_labels_have_room_and_both_models_their_key(page, chrome, width):
     result = measure(chrome, page, width, False)
     assert result["page"] == width and result["over"] == [] and result["overlaps"] == []
-    assert result["labels"] >= 120 and result["keys"] == ["base", "tuned"]
+    assert result["labels"] >= 120 and result["keys"] == ["base", "trained"]
     assert result["printed"] == "exact"  # without background graphics keys, shading and tones would not be printed
 
 

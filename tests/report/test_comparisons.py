@@ -10,9 +10,9 @@ from .helpers import make_finished
 def test_baselines_stand_beside_the_base_and_the_tuned_model(tmp_path):
     result = read(make_finished(tmp_path))
     rows = baselines(result.baselines, result.fresh)
-    assert [name for name, _ in rows] == ["no context", "context in the prompt (base)", "context-aware decoding 0.5", "tuned"]
+    assert [name for name, _ in rows] == ["no context", "context in the prompt (base)", "context-aware decoding 0.5", "trained"]
     assert [dict(cells)["Right context identified"].value for _, cells in rows] == ["0.27", "0.78", "0.88", "0.90"]
-    against = [dict(cells)["Tuned identifies more"] for _, cells in rows]
+    against = [dict(cells)["Trained identifies more"] for _, cells in rows]
     assert [cell.value for cell in against] == ["+0.63", "+0.12", "+0.02", ""]
     assert against[2].interval == "-0.04 to +0.08" and against[3].interval == ""
     assert baselines(None, result.fresh) == []
@@ -47,7 +47,7 @@ def test_further_judges_and_the_agreement_of_all_are_shown():
     agreement = [Agreement(["base", "embedding"], 8, Estimate(0.75, [0.5, 0.9]), 0.4)]
     first = {**vars(other), "judge": "base"}
     assert second_opinions(Judged(**first, others=[other], agreement=agreement)) == [
-        "embedding: 5 wins, 1 ties, 2 losses of the tuned model in both orders: win rate 0.69, "
+        "embedding: 5 wins, 1 ties, 2 losses of the trained model in both orders: win rate 0.69, "
         "0.61 (0.50 to 0.70) at equal length.",
         "base and embedding agree on 75% (50% to 90%) of 8 requests, kappa 0.40.",
     ]
@@ -58,7 +58,7 @@ def test_further_judges_and_the_agreement_of_all_are_shown():
 def test_the_votes_of_a_judge_in_every_case():
     score = Measure(Estimate(2.0, None), Estimate(3.1, [2.9, 3.4]), Estimate(1.1, [0.8, 1.3]), relative=False)
     rubric = opinion("rubric", metrics={"rubric": score})
-    assert votes(rubric) == "On a scale of 1 to 5: base 2.00, tuned 3.10, a change of +1.10 (+0.80 to +1.30)."
+    assert votes(rubric) == "On a scale of 1 to 5: base 2.00, trained 3.10, a change of +1.10 (+0.80 to +1.30)."
     longer = opinion(win=8, tie=0, loss=0, win_rate=Estimate(1.0, [0.63, 1.0]))
     assert "win rate 1.00 (0.63 to 1.00), at equal length unknown: one side's answers are the longer ones." in votes(longer)
     leaning = opinion(win_rate=Estimate(0.5, None), first_preferred=Estimate(0.8, None))

@@ -39,8 +39,8 @@ def test_the_page_says_everything(page):
     assert "canaries planted in training contexts" in text
     for shown in ("near-duplicate", "train, min pmi", "e-mail addresses", "learning_rate: 4.0e-05", "0.32.4", "ab" * 32, "5:01"):
         assert shown in text, shown
-    assert "Without a context the tuned model is 0.021 nats a token (0.011 to 0.031) over 12 everyday requests away from" in text
-    assert "20 wins, 10 ties, 4 losses of the tuned model in both orders; 2 requests it could not judge, 1 of them" in text
+    assert "Without a context the trained model is 0.021 nats a token (0.011 to 0.031) over 12 everyday requests away from" in text
+    assert "20 wins, 10 ties, 4 losses of the trained model in both orders; 2 requests it could not judge, 1 of them" in text
     assert "The same fresh answers of both models: 36 a side, over 8 notes and 9 requests." in text
     assert f"mipo-mlx chat {page.parent}" in text and f"ollama create {page.parent.name}" in text
 
@@ -166,7 +166,7 @@ def test_baselines_tell_of_the_columns_that_there_are(tmp_path):
     message = changed(folder, fresh={**fresh, "apart_by": "request"})
     assert "Right request identified" in message and "the right request is identified" in message and "Right context" not in message
     message = changed(folder, fresh={**fresh, "choices": [], "choices_left_out": [4, 16]})
-    assert "The last column" not in message and "Tuned identifies" not in message
+    assert "The last column" not in message and "Trained identifies" not in message
     assert "Left out of evaluation.choices, as fewer contexts are held out: 4, 16." in message
 
 
