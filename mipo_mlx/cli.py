@@ -33,7 +33,7 @@ def echo(text: str, nl: bool = True) -> None:
 @click.version_option(__version__)
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def main(debug: bool) -> None:
-    """Personalize a local assistant from your own notes; nothing leaves this machine."""
+    """Personalize a local assistant from your own notes; nothing leaves this machine. Begin with init, train and chat."""
     os.umask(os.umask(0) | 0o077)  # what is made of private notes is its owner's alone to read
 
 
@@ -44,7 +44,7 @@ def main(debug: bool) -> None:
 @click.option("--name", help="Name of the recipe, the run and the result; default: personal.")
 @click.option("--yes", is_flag=True, help="Ask nothing: what is not named is chosen for this machine.")
 def init(folder: Path, notes: tuple[str, ...], model: str | None, name: str | None, yes: bool) -> None:
-    """Write a short recipe of your own into FOLDER (default: here), after three questions."""
+    """Write a short recipe of your own, after three questions. It goes into FOLDER (default: here)."""
     from .commands import init as command
 
     path = command.write(folder, command.choose(notes, model, name, ask=not yes and sys.stdin.isatty()))
@@ -65,10 +65,10 @@ def recipes() -> None:
 @click.option("--text", is_flag=True, help="Print the passages here, and open no page.")
 @click.option("--no-browser", "quietly", is_flag=True, help="Print the page's address, and open no browser.")
 def notes(options: RunOptions, text: bool, quietly: bool) -> None:
-    """See every passage of your notes with its rank before a night is spent, and keep or drop what you choose.
+    """See what the model will read of your notes, and choose.
 
-    Opens a page that this machine serves to itself alone. Your choice is kept in the run's folder, and `pairs`, `train`, `ask` and
-    `chat` use it.
+    Shows every passage with its rank, on a page that this machine serves to itself alone. Your choice is kept in the run's folder,
+    and `pairs`, `train`, `ask` and `chat` use it.
     """
     from .commands import notes as command
     from .commands import start
@@ -82,7 +82,7 @@ def notes(options: RunOptions, text: bool, quietly: bool) -> None:
 @ON_BATTERY
 @click.option("--dry-run", "plan", is_flag=True, help="Print the plan, its memory and its time, and stop.")
 def train(options: RunOptions, plan: bool) -> None:
-    """Notes in, a personalized model out: every stage. Run again after an interruption to go on.
+    """Notes in, a personalized model out: every stage. Run it again after an interruption to go on.
 
     RECIPE_OR_RUN is a recipe's file, or the name of a recipe in this folder or of a built-in one. It may also be the name or folder
     of a run, which goes on as it was begun. Without it, the recipe that `mipo-mlx init` wrote here.
@@ -114,7 +114,7 @@ def train(options: RunOptions, plan: bool) -> None:
 )
 @click.option("--with", "hosts", metavar="HOST,HOST", help="Let these machines of yours sample shares, over ssh.")
 def pairs(options: RunOptions, show: bool, export: Path | None, part: str | None, hosts: str | None) -> None:
-    """Read the notes and sample the contrastive pairs; stop before training."""
+    """Read the notes and sample the pairs; stop before training."""
     from . import run as runs
     from .commands import machines, start
 
@@ -137,7 +137,7 @@ def pairs(options: RunOptions, show: bool, export: Path | None, part: str | None
 @main.command()
 @begins_a_run
 def profile(options: RunOptions) -> None:
-    """Distil the notes into a short profile of their author, profile.md in the run, to be edited by hand."""
+    """Distil the notes into a profile that you edit. It is profile.md in the run: a few lines about you."""
     from .commands.profile import make_profile
 
     path = make_profile(options)
@@ -149,7 +149,7 @@ def profile(options: RunOptions) -> None:
 @click.argument("other", required=False)
 @click.option("--baselines", is_flag=True, help="Also no context, two strengths of context-aware decoding, and SFT (a training).")
 def evaluate(options: RunOptions, other: str | None, baselines: bool) -> None:
-    """Evaluate RUN (its name or folder) anew; with OTHER, compare two finished runs instead."""
+    """Evaluate RUN anew; with OTHER, compare the two instead."""
     from .commands import start, summary
 
     echo(summary.comparison(options, other, baselines) if other else summary.evaluation(start.evaluate(options, baselines)))
@@ -158,7 +158,7 @@ def evaluate(options: RunOptions, other: str | None, baselines: bool) -> None:
 @main.command()
 @takes_a_run(EXPORT_SETS, QUIET)
 def fuse(options: RunOptions) -> None:
-    """Fuse the adapters of RUN (its name or folder) into a model folder that mlx-lm loads."""
+    """Fuse the adapters into a model folder that mlx-lm loads."""
     from .commands import start
 
     echo(start.fuse(options))
@@ -173,7 +173,7 @@ def fuse(options: RunOptions) -> None:
     "--install", type=click.Choice(["ollama", "lmstudio"]), help="Also enter the result into this program, which must be installed."
 )
 def export(options: RunOptions, types: tuple[str, ...], split: str | None, adapter_only: bool, install: str | None) -> None:
-    """Write the GGUF, the fused folder and the Modelfile of RUN (its name or folder)."""
+    """Write the GGUF, the fused folder and the Modelfile."""
     from .commands import start, summary
 
     run = start.export(options, types, split, adapter_only)
@@ -185,7 +185,7 @@ def export(options: RunOptions, types: tuple[str, ...], split: str | None, adapt
 @main.command()
 @takes_a_run(QUIET)
 def report(options: RunOptions) -> None:
-    """Write report.html of RUN (its name or folder)."""
+    """Write report.html, which shows whether it worked."""
     from .commands import start
 
     echo(str(start.repeat_stage(options, "report").folder / "report.html"))
@@ -200,7 +200,7 @@ def report(options: RunOptions) -> None:
 )  # fmt: skip
 @click.option("--public", is_flag=True, help="Let everyone see the repository; default: only you.")
 def push(options: RunOptions, repository: str, what: tuple[Any, ...], public: bool) -> None:
-    """Upload the result of RUN (its name or folder) to the Hub, after asking."""
+    """Upload the result to the Hub, after asking."""
     from .commands import start
     from .export import publish
 
@@ -215,7 +215,7 @@ def push(options: RunOptions, repository: str, what: tuple[Any, ...], public: bo
 @click.option("--show", is_flag=True, help="First print which passages of your notes were found, where, and how well they fit.")
 @answer_options
 def ask(options: RunOptions, question: str, show: bool, **answering: Any) -> None:
-    """Ask the result of RUN (its name or folder) one QUESTION; the notes that fit it go with it."""
+    """Ask one QUESTION; the notes that fit it go with it."""
     from .commands import start
 
     run, wanted = start.answering_run(options, answering)
@@ -229,7 +229,7 @@ def ask(options: RunOptions, question: str, show: bool, **answering: Any) -> Non
 @click.option("--context", help="Tell the model this in place of your notes: a text file, or a note of the run by its name or id.")
 @answer_options
 def chat(options: RunOptions, context: str | None, **answering: Any) -> None:
-    """Talk to the result of RUN (its name or folder); the notes that fit a question go with it."""
+    """Talk; the notes that fit each question go with it."""
     from .commands import start
 
     run, wanted = start.answering_run(options, answering, context)
@@ -242,7 +242,7 @@ def chat(options: RunOptions, context: str | None, **answering: Any) -> None:
 @takes_a_run(QUIET)
 @click.option("--train", is_flag=True, help="Also train on from the adapters; the result is taken where validation is no worse.")
 def update(options: RunOptions, train: bool) -> None:
-    """Take new and changed notes into the memory of RUN (its name or folder), and forget those that are gone."""
+    """Take new and changed notes into memory. Those that are gone are forgotten."""
     from .commands import update as updating
 
     echo("\n".join(updating.update(options, train)))
@@ -254,7 +254,7 @@ def update(options: RunOptions, train: bool) -> None:
 @click.option("--show", is_flag=True, help="Print the files that would be written, and stop.")
 @click.option("--remove", is_flag=True, help="No longer do it.")
 def schedule(options: RunOptions, at: str, show: bool, remove: bool) -> None:
-    """Train RUN (its name or folder) on new notes each night on mains power, by launchd or systemd: `update RUN --train`."""
+    """Train on new notes each night. It is `update RUN --train`, on mains power, by launchd or systemd."""
     from .commands import nightly
 
     echo(nightly.schedule(options, at, show, remove))
@@ -274,7 +274,7 @@ def schedule(options: RunOptions, at: str, show: bool, remove: bool) -> None:
 def serve(
     options: RunOptions, port: int, host: str, api_key: str | None, origins: tuple[str, ...], watch: bool, **answering: Any
 ) -> None:
-    """Serve the result of RUN (its name or folder) to other programs by OpenAI's API, with your notes."""
+    """Answer other programs, and on a page, with your notes. The programs speak OpenAI's API."""
     from .commands import start
 
     run, wanted = start.answering_run(options, answering)
@@ -296,7 +296,7 @@ def list_runs(root: Path) -> None:
 @takes_a_run()
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def rm(options: RunOptions, yes: bool) -> None:
-    """Remove RUN (its name or folder): what the run wrote and its schedule, and nothing else."""
+    """Remove what RUN wrote and its schedule, and nothing else."""
     from .commands.runs import remove
 
     echo(remove(options, (lambda question: True) if yes else click.confirm))
@@ -304,7 +304,7 @@ def rm(options: RunOptions, yes: bool) -> None:
 
 @main.command()
 def doctor() -> None:
-    """Say what this machine is, what fits on it, what is wrong, and the command that mends it."""
+    """Say what fits on this machine, what is wrong and what to do."""
     from .commands.doctor import examine
 
     text, healthy = examine()

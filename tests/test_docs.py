@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import click
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "docs"))
@@ -131,6 +132,13 @@ def test_every_command_and_option_exists(page):
         assert not unknown_commands(page)
         assert page.parent == ROOT / "benchmarks" or not unknown_options(page)
         assert not unknown_targets(page)
+
+
+def test_the_help_lists_the_commands_in_their_order_and_cuts_no_line():
+    text = CliRunner().invoke(cli.main, ["--help"], terminal_width=80).output.partition("Commands:")[2]
+    assert "..." not in text
+    assert [line.split()[0] for line in text.splitlines() if line] == list(cli.main.commands)
+    assert text.index("  init ") < text.index("  train ") < text.index("  serve ")
 
 
 def test_every_recipe_key_exists(page):

@@ -83,7 +83,12 @@ def begins_a_run(command: Command) -> Command:
 
 def takes_a_run(*more: Callable[[Command], Command]) -> Callable[[Command], Command]:
     """The argument RUN, --runs and `more` options of RunOptions; the command gets them as its first argument."""
-    return lambda command: _with((RUN, *more, RUNS), command)
+
+    def decorate(command: Command) -> Command:
+        command.__doc__ = f"{command.__doc__}\n\n    RUN is a run's name or folder."
+        return _with((RUN, *more, RUNS), command)
+
+    return decorate
 
 
 def answer_options(command: Command) -> Command:
@@ -149,6 +154,9 @@ def in_one_line() -> Iterator[None]:
 
 class OneLineErrors(click.Group):
     """Ends every expected failure with one line and its exit code; a traceback only with --debug."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)  # in the order in which they are used, as in cli.py
 
     def make_context(self, *args: Any, **more: Any) -> click.Context:
         with in_one_line():
