@@ -72,6 +72,7 @@ SONG = re.compile(  # the words of a song, by the marks of its parts or by its h
 OF_SONGS = "[verse [chorus [pre- [bridge [intro [outro [hook [refrain [strophe lyrics songtext liedtext paroles tekst 歌".split()
 BLANK = re.compile(r"_{3,}|\[(?:insert|your|enter|name|company|date|add|list|todo|tbd)\b[^\[\]\n]{0,60}\]|\bX{3,}\b", re.IGNORECASE)
 GOOD = 1.7  # the score from which a passage tells of its author
+SOME = 1.2  # the score from which one fills up where few are good
 BETTER, ENOUGH = 2.1, 200  # the score that a passage needs where so many others have it
 OF_NOTE = 1.5  # what a note in the first person throughout adds to the rank of its passages
 LATER = 0.35  # what each further passage of one note has to be better by

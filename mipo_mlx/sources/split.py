@@ -8,7 +8,7 @@ from ..errors import UserError
 from ..records import HELDOUT, TRAIN, Context, seed_for
 from ..text.words import connected, sentences, telling
 from .note import Passage, Tally
-from .rank import BETTER, ENOUGH, GOOD, LATER, SHARE, TOPIC, topic
+from .rank import BETTER, ENOUGH, GOOD, LATER, SHARE, SOME, TOPIC, topic
 
 LITTLE = "tells little of its author"
 SHARED, TOO_MUCH, OVER = "shares a sentence with the other side", "more than one note's share", "over max_contexts"
@@ -57,9 +57,9 @@ def split(passages: list[Passage], seed: int, fraction: float, limit: int, grid:
 
 
 def telling_most(passages: list[Passage], least: int, tally: Tally) -> list[Passage]:
-    """The passages that tell of their author; at least the `least` best ones, each further one of a note better by LATER.
+    """The passages that tell of their author, filled up to `least`; each further one of a note has to be better by LATER.
 
-    Where ENOUGH passages tell much of their author, those that tell little do not stand beside them.
+    Where half of `least` tell SOME, no other fills up. Where ENOUGH tell much, those that tell little do not stand beside them.
     """
     good = BETTER if sum(passage.rank >= BETTER for passage in passages) >= ENOUGH else GOOD
     places = Counter[str]()
@@ -68,7 +68,8 @@ def telling_most(passages: list[Passage], least: int, tally: Tally) -> list[Pass
         order.append((passage.rank - LATER * places[passage.note], passage))
         places[passage.note] += 1
     order.sort(key=lambda pair: -pair[0])
-    kept = set(map(id, (passage for number, (_, passage) in enumerate(order) if number < least or passage.rank >= good)))
+    lowest = SOME if 2 * sum(passage.rank >= SOME for passage in passages) >= least else -math.inf
+    kept = {id(p) for number, (_, p) in enumerate(order) if p.rank >= good or number < least and p.rank >= lowest}
     after = [passage for passage in passages if id(passage) in kept]
     drop(passages, after, LITTLE, tally)
     return after

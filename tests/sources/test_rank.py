@@ -9,7 +9,7 @@ from mipo_mlx.progress import Reporter
 from mipo_mlx.records import HELDOUT, TRAIN
 from mipo_mlx.sources import read
 from mipo_mlx.sources.note import Note, Passage, Tally
-from mipo_mlx.sources.rank import BETTER, ENOUGH, GOOD, OF_NOTE, SHARE, TOPIC, of_passage, ranked, score, signs, topic
+from mipo_mlx.sources.rank import BETTER, ENOUGH, GOOD, OF_NOTE, SHARE, SOME, TOPIC, of_passage, ranked, score, signs, topic
 from mipo_mlx.sources.split import split, telling_most
 
 DIARY = "I slept badly again. My back hurts, so I decided to swim every morning and to stop the runs until May."
@@ -155,9 +155,16 @@ def test_beyond_the_least_only_passages_that_tell_of_their_author_are_kept():
     poor, good = passages({f"a{n}.md": 1 for n in range(60)}), passages({f"b{n}.md": 1 for n in range(30)}, rank=GOOD)
     tally = Tally()
     chosen = telling_most(poor + good, 40, tally)
-    assert sum(p.rank == GOOD for p in chosen) == 30 and len(chosen) == 40
-    assert tally.dropped == {"tells little of its author": 50}
+    assert sum(p.rank == GOOD for p in chosen) == len(chosen) == 30
+    assert tally.dropped == {"tells little of its author": 60}
     assert len(telling_most(poor + good, 10, Tally())) == 30 and telling_most(poor + good, 90, Tally()) == poor + good
+
+
+@pytest.mark.parametrize(("some", "count"), [(19, 40), (20, 20), (30, 30), (50, 40)])
+def test_where_half_of_the_least_say_something_nothing_else_fills_up(some, count):
+    poor, little = passages({f"a{n}.md": 1 for n in range(60)}), passages({f"b{n}.md": 1 for n in range(some)}, rank=SOME)
+    chosen = telling_most(poor + little, 40, Tally())
+    assert len(chosen) == count and sum(p.rank == SOME for p in chosen) == min(some, 40)
 
 
 def test_the_least_is_a_key_and_rows_of_a_table_are_never_too_poor(tmp_path):
