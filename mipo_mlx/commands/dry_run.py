@@ -170,19 +170,19 @@ def _validations(steps: int, training: Training) -> int:
 
 def count_pairs(recipe: Recipe, pairs: list[Pair]) -> Work:
     """The work of a recipe with pairs from a file: only the evaluation samples."""
-    of = {split: [pair for pair in pairs if pair.split == split] for split in (TRAIN, VALIDATION, HELDOUT)}
-    tokens = {split: sum(len(p.prompt_tokens) + sum(map(len, p.tokens)) for p in some) for split, some in of.items()}
+    sides = {split: [pair for pair in pairs if pair.split == split] for split in (TRAIN, VALIDATION, HELDOUT)}
+    tokens = {split: sum(len(p.prompt_tokens) + sum(map(len, p.tokens)) for p in some) for split, some in sides.items()}
     training = recipe.training
-    steps = max(1, round(training.epochs * len({pair.grid for pair in of[TRAIN]}) / training.grids_per_step))
+    steps = max(1, round(training.epochs * len({pair.grid for pair in sides[TRAIN]}) / training.grids_per_step))
     validations = _validations(steps, training)
     longest = max(len(pair.prompt_tokens) for pair in pairs)
-    evaluated = of_evaluation(recipe, longest, most=len(of[HELDOUT]))
+    evaluated = of_evaluation(recipe, longest, most=len(sides[HELDOUT]))
     named = tokens[TRAIN] + tokens[VALIDATION] if training.reference != "base" else 0
     return Work(
-        {split: 0 for split in of},
-        {split: len({tuple(pair.prompt_tokens) for pair in some}) for split, some in of.items()},
+        {split: 0 for split in sides},
+        {split: len({tuple(pair.prompt_tokens) for pair in some}) for split, some in sides.items()},
         0,
-        len(of[TRAIN]),
+        len(sides[TRAIN]),
         steps,
         evaluated.sampled,
         sum(tokens.values()) + named + validations * tokens[VALIDATION] + tokens[HELDOUT] + evaluated.scored,

@@ -175,7 +175,7 @@ class Met:
     stated: list[float]
     unstated: list[float]
 
-    def of(self, places: Sequence[int]) -> "Met":
+    def at(self, places: Sequence[int]) -> "Met":
         return Met([self.stated[i] for i in places], [self.unstated[i] for i in places])
 
 
@@ -192,7 +192,7 @@ def evaluate(bench: Workbench) -> Checkable | None:
     measures = _measures(demanded, base, tuned, bench)
     seen = trained(bench.folder)
     unseen = [i for i, demand in enumerate(demanded) if seen and demand.kind.name not in seen]
-    heldout = _measures([demanded[i] for i in unseen], base.of(unseen), tuned.of(unseen), bench)
+    heldout = _measures([demanded[i] for i in unseen], base.at(unseen), tuned.at(unseen), bench)
     places: dict[str, list[int]] = {}
     for index, demand in enumerate(demanded):
         places.setdefault(demand.kind.name, []).append(index)
@@ -203,8 +203,8 @@ def evaluate(bench: Workbench) -> Checkable | None:
         items=measures.items(),
         heldout_kinds=HeldoutKinds(len(unseen), too_few(heldout.resampler.clusters), heldout.metrics if unseen else {}),
         kinds={
-            name: KindShare(len(of), float(np.mean(base.of(of).stated)), float(np.mean(tuned.of(of).stated)))
-            for name, of in places.items()
+            name: KindShare(len(rows), float(np.mean(base.at(rows).stated)), float(np.mean(tuned.at(rows).stated)))
+            for name, rows in places.items()
         },
     )
 

@@ -179,7 +179,7 @@ class Resampling:
 
     def _over(self, labels: list[list[str]], number: int, change: float) -> np.ndarray:
         """(2,) half-widths over one grouping."""
-        tables = [group_sums(level.columns, of) for level, of in zip(self.levels, labels, strict=True)]
+        tables = [group_sums(level.columns, own) for level, own in zip(self.levels, labels, strict=True)]
         rng = np.random.default_rng(key_for(self.seed, f"resample grouping {number} of two runs"))
         drawn = self._statistics(_resample(tables, self.draws, rng))[2]
         return half_widths(change, drawn, sum(map(len, tables)))

@@ -102,7 +102,7 @@ class KeptReplies:
                 missing.setdefault(key, a)
         return missing
 
-    def of(self, judge: Judge, answered: Sequence[Answered]) -> list[Row | None] | None:
+    def replies(self, judge: Judge, answered: Sequence[Answered]) -> list[Row | None] | None:
         """The judge's row for each request, None for one without a reply. None alone where one request was never asked."""
         keys = [judge.key(a) for a in answered]
         known = self.rows(judge)
@@ -148,7 +148,7 @@ def evaluate(bench: Workbench, answered: Sequence[Answered]) -> Judged | None:
     opinions: list[Opinion] = []
     votes: list[Votes] = []
     for judge in [*wanted, *(one for one in kept.known if one not in wanted)]:
-        rows = kept.of(judge, answered)
+        rows = kept.replies(judge, answered)
         if rows is None or (judge not in wanted and not any(kept.rows(judge).values())):
             bench.reporter.say(f"  {judge.name}: left out, as it has not judged all of these answers; name it as a judge to go on")
             continue

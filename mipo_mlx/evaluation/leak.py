@@ -171,7 +171,7 @@ def passages(texts: Sequence[str], contexts: Sequence[Context]) -> Passage:
     notes = {split: [c.text for c in contexts if c.split == split] for split in (TRAIN, HELDOUT)}
     sources = {TRAIN: joined(*profiles, *notes[TRAIN]), HELDOUT: joined(*notes[HELDOUT])}
     places = {split: [longest_passage(text, source) for text in texts] for split, source in sources.items()}
-    longest = {split: max((end - begin for begin, end in of), default=0) for split, of in places.items()}
+    longest = {split: max((end - begin for begin, end in runs), default=0) for split, runs in places.items()}
     where = max(range(len(texts)), key=lambda i: places[TRAIN][i][1] - places[TRAIN][i][0], default=None)
     return Passage(longest, where, places[TRAIN][where] if where is not None else (0, 0))
 

@@ -31,7 +31,7 @@ def opinions(
     groups: one for each request, as `group_of` gives them. answers: by their names, one for each group.
     """
     if bench.embedder:
-        scored = {name: [Scored(answer, [], []) for answer in of] for name, of in answers.items()}
+        scored = {name: [Scored(answer, [], []) for answer in given] for name, given in answers.items()}
     else:
         rows = [list(row) for row in zip(*answers.values(), strict=True)]
         with bench.as_side("base"):

@@ -82,7 +82,7 @@ def _distractors(bench: Workbench, groups: list[Group], right: Sequence[Answered
         both.append([Scored(a, s, s) for a, s in pairs])
     distracted = [replace(a, base=base, tuned=tuned) for a, base, tuned in zip(right, *both, strict=True)]
     measures = Measures([key_of(a.request, a.context) for a in right], bench.resampler(clusters_of(right)))
-    shares = {name: _shares(bench, of) for name, of in (("undistracted", right), ("distracted", distracted))}
+    shares = {name: _shares(bench, answered) for name, answered in (("undistracted", right), ("distracted", distracted))}
     for name, (before, after) in shares.items():
         measures.add(name, before, after, SHARE)
     lost = [[u - d for u, d in zip(*pair, strict=True)] for pair in zip(shares["undistracted"], shares["distracted"], strict=True)]

@@ -112,7 +112,7 @@ def evaluate(
         if profile:
             with_profile = [bench.prompt(request.text, None, profile) for request in about]
             of_about["profile"] = here.sample("use-about-profile-base", with_profile, "use about")
-    of_about |= {name: of[everyday:] for name, of in answers.items()}
+    of_about |= {name: given[everyday:] for name, given in answers.items()}
     groups = [_group(bench, about, place) for place in range(len(about))]
     ways = {way: names for way, names in WAYS.items() if set(names) <= set(of_about)}
     scenes = [
@@ -146,8 +146,8 @@ def _retrieval(bench: Workbench, requests: Requests, given: Sequence[tuple[Match
     over = bench.resampler(_notes(about))
     ranks = [memory.ranked(request.text, max(DEPTHS)) for request in about]
 
-    def share(of: Sequence[Sequence[Match]]) -> Estimate:
-        hits = [any(_is(match, _right(request)) for match in matches) for request, matches in zip(about, of, strict=True)]
+    def share(lists: Sequence[Sequence[Match]]) -> Estimate:
+        hits = [any(_is(match, _right(request)) for match in matches) for request, matches in zip(about, lists, strict=True)]
         return over.mean([float(hit) for hit in hits], share=True)
 
     none = [float(not memory.search(stranger, 1)) for stranger in STRANGERS]

@@ -47,7 +47,7 @@ class Workbench:
 
     def keyed_by(self, *settings: Any) -> "Workbench":
         """The same with a journal whose phases depend on these settings too."""
-        return replace(self, journal=self.journal.of(*settings))
+        return replace(self, journal=self.journal.keyed_by(*settings))
 
     @contextmanager
     def as_side(self, side: Side) -> Iterator[None]:

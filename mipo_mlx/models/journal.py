@@ -25,7 +25,7 @@ class Journal:
         write_jsonl(path, rows, seal=True)  # a torn last line goes
         self.done = {(row["phase"], row["chunk"]): row["results"] for row in rows[1:]}
 
-    def of(self, *settings: Any) -> "Journal":
+    def keyed_by(self, *settings: Any) -> "Journal":
         """This journal for phases that depend on these settings besides the key. With other settings the rest of the file stays."""
         view = copy.copy(self)
         view.suffix = f" {hashlib.sha256(dump(settings).encode()).hexdigest()[:8]}"

@@ -234,7 +234,7 @@ def sample_grids(path: Path, plans: list[Plan], sampler: Sampler, parts: Parts |
 def taken(chunk: list[Plan], parts: Parts, ask: PromptBuilder) -> list[Grid] | None:
     """The grids of a chunk from other machines; None where one is missing, or is another than planned."""
     parts.read_on()
-    grids = parts.of([plan.id for plan in chunk])
+    grids = parts.grids_of([plan.id for plan in chunk])
     if grids and all(is_planned(grid, plan, ask) and fills(grid, plan) for grid, plan in zip(grids, chunk, strict=True)):
         return grids
     return None

@@ -119,7 +119,7 @@ class Parts:
             for line in lines:
                 self._take(path, line)
 
-    def of(self, ids: list[int]) -> list[Grid] | None:
+    def grids_of(self, ids: list[int]) -> list[Grid] | None:
         """The grids of these ids; None where one is missing."""
         return [self.grids[name] for name in ids] if all(name in self.grids for name in ids) else None
 

@@ -49,7 +49,7 @@ def data(folder: Path) -> list[Listing]:
     kept = [(f"{split}: {key}", sources.get(split, {}).get(key)) for split in SPLITS for key in ("contexts", "prompts")]
     kept += [(f"{split}: pairs", pairs.get("pairs", {}).get(split)) for split in SPLITS]
     behind = [(split, pairs.get("grids", {}).get(split, {}).get("behind", [])) for split in SPLITS]
-    kept += [(f"{split}: grids whose passages stand behind those of other notes", sum(of[1:])) for split, of in behind]
+    kept += [(f"{split}: grids whose passages stand behind those of other notes", sum(counted[1:])) for split, counted in behind]
     for number, path in enumerate(rounds(folder, "pairs.json")[1:], 2):
         later = read_json(path)
         kept.append((f"train: pairs of round {number}", later["pairs"]["train"]))

@@ -53,14 +53,14 @@ def _bleu(matched: list[int], total: list[int], length: int, reference: int) -> 
     if not any(matched):
         return 0.0
     logs, halving = [], 1.0
-    for hit, of in zip(matched, total, strict=True):
-        if of == 0:
+    for hit, possible in zip(matched, total, strict=True):
+        if possible == 0:
             break
         if hit == 0:
             halving *= 2
-            logs.append(math.log(100 / (halving * of)))
+            logs.append(math.log(100 / (halving * possible)))
         else:
-            logs.append(math.log(100 * hit / of))
+            logs.append(math.log(100 * hit / possible))
     brevity = 1.0 if length >= reference else math.exp(1 - reference / length)
     return brevity * math.exp(sum(logs) / len(logs))
 

@@ -100,7 +100,7 @@ class Steps:
     def __init__(self) -> None:
         self.before, self.last = {1: 0}, 0
 
-    def of(self, row: Row) -> int:
+    def axis(self, row: Row) -> int:
         self.last = self.before.setdefault(row["round"], self.last) + int(row["step"])
         return self.last
 
@@ -115,7 +115,7 @@ def _tensorboard(recipe: Recipe, folder: Path) -> Iterator[Watcher]:
     with SummaryWriter(str(folder / "tensorboard")) as writer:
 
         def watch(row: Row) -> None:
-            step = steps.of(row)
+            step = steps.axis(row)
             for name, value in scalars(row).items():
                 writer.add_scalar(name, value, step)
 
@@ -148,7 +148,7 @@ def _wandb(recipe: Recipe, folder: Path) -> Iterator[Watcher]:
     there, steps = run.step, Steps()  # online, a run that goes on already has the steps before `there`
 
     def watch(row: Row) -> None:
-        step = steps.of(row)
+        step = steps.axis(row)
         if step >= there:
             run.log(scalars(row), step=step)
 
