@@ -66,7 +66,7 @@ def test_the_shipped_contexts_are_all_phrasings_of_two_thirds_of_the_kinds():
 
 
 def test_the_shipped_recipe_keeps_them_all_and_mixes_kinds():
-    """Short and alike as they are: none is dropped, and a kind is on one side. Its comment says how many are trained on."""
+    """They are short and alike, and none is dropped. A kind is on one side. Its comment says how many are trained on."""
     values = load_recipe(Path(__file__).parents[2] / "recipes" / "checkable.yaml", [], None)
     contexts, prompts, row = sources.collect(values, lambda text: len(text.split()), Reporter(quiet=True))
     assert len(contexts) == 160 and not row["passages"]["dropped"]

@@ -56,7 +56,7 @@ def chunks_sampled(monkeypatch):
 
 
 def merged(folder, recipe, whole, monkeypatch):
-    """Run the stage beside the parts that are in `folder`; returns the numbers of the chunks that it sampled, and its summary."""
+    """Run the stage with the parts that are in `folder`; returns the numbers of the chunks that it sampled, and its summary."""
     sampled, heard = chunks_sampled(monkeypatch), Heard()
     summary = make.run(folder, recipe, heard)
     for name in ("samples.jsonl", "pairs.jsonl"):

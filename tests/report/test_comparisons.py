@@ -1,4 +1,4 @@
-"""The tuned model against others: baselines in one table, every judge's votes in words."""
+"""The trained model against others: baselines in one table, every judge's votes in words."""
 
 from mipo_mlx.evaluation.outcome import Agreement, Judged, Opinion, read
 from mipo_mlx.evaluation.statistics import Estimate, Measure

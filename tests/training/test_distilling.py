@@ -1,4 +1,4 @@
-"""The objective `tilt` against a slow form of it, its gradient against finite differences, and a run of it that is killed."""
+"""The objective `tilt` against a slow version of it, its gradient against finite differences, and a run of it that is killed."""
 
 import mlx.core as mx
 import mlx.nn as nn

@@ -66,7 +66,7 @@ def test_tensorboard_has_every_step_once_also_after_a_kill(tmp_path):
 
 
 class Wandb(types.ModuleType):
-    """What of wandb is used: init, and runs that log in ascending steps; online runs go on where the server has them."""
+    """The part of wandb that is used: init, and runs that log in ascending steps; online runs go on where the server has them."""
 
     def __init__(self):
         super().__init__("wandb")

@@ -154,7 +154,7 @@ def test_dropout_is_the_same_in_any_micro_batches_and_under_checkpointing(object
 
 
 def test_dropout_of_a_contrasting_objective_follows_its_own_loss():
-    """As the finite differences below: the values that weigh the gradient must come from the same masks."""
+    """As in the test of finite differences below, the values that weigh the gradient must come from the same masks."""
     model = adapted(Lora(rank=4, dropout=0.3))
     pairs, start = make_grid(model, 19), model.trainable_parameters()
 
