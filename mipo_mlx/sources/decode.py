@@ -20,6 +20,7 @@ MARKS = (
 )
 # Control characters that writing has no use for; a handful of them in a hundred bytes means a binary file.
 CONTROLS = bytes(set(range(32)) - set(b"\t\n\r\f\x0b\x1b"))
+TURNING = re.compile("[\u202a-\u202e\u2066-\u2069]")  # they show text in another order than it has
 STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 UNKNOWN = "in an encoding that cannot be told for certain; save it as UTF-8"
 # UTF-8 that was read as Windows-1252 and saved again: "FÃ¼r" for "Für", "donâ€™t" for "don't".
@@ -71,7 +72,7 @@ def writable(text: str) -> str:
     """
     if STEERING.search(text):
         text = STEERING.sub(" ", ESCAPES.sub("", text.replace("\r\n", "\n").replace("\r", "\n")))
-    return text if text.isascii() else nfc(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    return text if text.isascii() else nfc(TURNING.sub("", text).encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
 
 def as_name(text: str) -> str:

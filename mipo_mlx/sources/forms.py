@@ -41,6 +41,15 @@ COMPONENTS = 20_000  # characters of one component, at most
 VARIABLE_HEADING = re.compile(r"^#{1,6}[ \t]+\{[\w. ]{1,40}\}[ \t]*$", re.MULTILINE)
 WIKI_HEADING = re.compile(r"^(={2,6}) ?(\S[^\n]{0,200}?) ?\1[ \t]*$", re.MULTILINE)  # of Zim, DokuWiki and Vimwiki
 WIKI_MATTER = re.compile(r"Content-Type: text/x-zim-wiki\n(?:[A-Z][\w-]+: [^\n]*\n)*")
+CONFLICT = re.compile(
+    r"^(?:<{7}(?: [^\n]*)?|\|{7}(?: [^\n]*)?|={7}|>{7}(?: [^\n]*)?)$", re.MULTILINE
+)  # of Git, between two versions
+DIAGRAM = re.compile(
+    r"^[ \t]*(?:sequenceDiagram|classDiagram|stateDiagram(?:-v2)?|erDiagram|gantt|gitGraph|(?:graph|flowchart) (?:TB|TD"
+    r"|BT|LR|RL);?|@startuml)[ \t]*$"
+    r"(?:\n(?![ \t]*(?:`{3}|~{3}))[ \t]*\S[^\n]*){0,400}",
+    re.MULTILINE,
+)
 FORMULA = re.compile(r"\$\$(?:[^$\n]|\n(?![ \t]*\n)){1,2000}\$\$")
 CODE = (  # of Jekyll and Hugo
     ("{% highlight", "{% endhighlight %}"),
@@ -49,6 +58,15 @@ CODE = (  # of Jekyll and Hugo
     ("{{< highlight", "{{< /highlight >}}"),
     ("{{< mermaid", "{{< /mermaid >}}"),
 )
+QUOTES = (  # a shortcode around the words of others
+    ("{{< quote", "{{< /quote >}}"),
+    ("{{< blockquote", "{{< /blockquote >}}"),
+    ("{{% quote", "{{% /quote %}}"),
+    ("{{% blockquote", "{{% /blockquote %}}"),
+    ("{% quote", "{% endquote %}"),
+    ("{% blockquote", "{% endblockquote %}"),
+)
+TIDDLY_MATTER = re.compile(r"\A(?:[a-z][\w.-]{0,30}: [^\n]*\n){2,40}(?=\n)")  # of TiddlyWiki
 TEMPLATE = 3000  # characters of one stretch of template code, at most
 KINDS = 50  # names of armour or of LaTeX's environments in one text, at most: each takes a search of the whole text
 LATEX = re.compile(r"\\begin\{([a-z]{2,20}\*?)\}")
@@ -72,7 +90,7 @@ INLINE_NOTE = re.compile(r"\^\[([^\[\]\n]{1,2000})\]")
 FOOTNOTE = re.compile(r"\[\^[^\]\n]{1,80}\]:?")
 CITATION = re.compile(r"\[[^\[\]\n]{0,80}@[\w:.#$%&+?<>~/-]{2,80}+[^\[\]\n]{0,200}+\](?!\()")
 BLOCK_ID = re.compile(r"[ \t]\^[A-Za-z0-9_-]{1,80}[ \t]*$", re.MULTILINE)
-REFERENCE = re.compile(r"\(\([0-9a-fA-F-]{36}\)\)")
+REFERENCE = re.compile(r"\(\((?:[0-9a-fA-F-]{36}|(?=[\w-]*[\d_A-Z-])[\w-]{9})\)\)")  # of Logseq and Roam
 LABELLED_REFERENCE = re.compile(r"\[([^\[\]\n]{1,300})\]\(\(\([0-9a-fA-F-]{36}\)\)\)")
 BEAR = re.compile(r"\[(?:image|file):[^\[\]\n]{1,300}\]")
 BEAR_TAG = re.compile(r"#(?<![\w#&/]#)[^\W\d][\w/-]*(?: [\w/-]{1,30}){1,4}#(?![\w#])")
@@ -125,15 +143,23 @@ def cut(text: str, removed: Counter) -> str:
     if _may_be_encoded(text):
         text, count = ENCODED.subn(_breaks, text)
         removed["encoded data"] += count
-    for opening, closing in CODE:
-        if opening in text:
-            text, count = between(text, opening, closing)
-            removed["code blocks"] += count
+    for kind, pairs in (("code blocks", CODE), ("quotes", QUOTES)) if "{{" in text or "{%" in text else ():
+        for opening, closing in pairs:
+            if opening in text:
+                text, count = between(text, opening, closing)
+                removed[kind] += count
+    if (matter := TIDDLY_MATTER.match(text)) and "text/vnd.tiddlywiki" in matter[0]:
+        text = _breaks(matter) + text[matter.end() :]
     text = COLUMNS.sub("", text) if "column" in text else text
     text = WIKI_HEADING.sub(_heading, WIKI_MATTER.sub(_breaks, text)) if "==" in text or "-wiki" in text[:60] else text
     text = _templates(text, removed)
     text, _ = between(text, "%%", "%%")
     text, _ = between(text, "<!--", "-->")
+    if "\n<<<<<<< " in f"\n{text}" and "\n>>>>>>>" in text:
+        text = CONFLICT.sub("", text)
+    if any(map(text.__contains__, ("Diagram", "gantt", "gitGraph", "graph ", "flowchart ", "@startuml"))):
+        text, count = _without_diagrams(text)
+        removed["code blocks"] += count
     if "$$" in text:
         text, count = FORMULA.subn(_breaks, text)
         removed["formulas"] += count
@@ -141,6 +167,17 @@ def cut(text: str, removed: Counter) -> str:
         text, count = between(text, f"\\begin{{{name}}}", f"\\end{{{name}}}")
         removed["formulas"] += count
     return _marks(text)
+
+
+def _without_diagrams(text: str) -> tuple[str, int]:
+    """(text without diagrams that stand in no fence, line breaks kept; how many there were). Markdown's parser cuts the others."""
+    parts, at, count = [], 0, 0
+    for match in DIAGRAM.finditer(text):
+        above = text[text.rfind("\n", 0, max(0, match.start() - 1)) + 1 : match.start()]
+        if not above.lstrip(" \t>").startswith(("```", "~~~", "---")):
+            parts += [text[at : match.start()], _breaks(match)]
+            at, count = match.end(), count + 1
+    return "".join([*parts, text[at:]]), count
 
 
 def _may_be_encoded(text: str) -> bool:

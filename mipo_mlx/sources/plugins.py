@@ -51,12 +51,18 @@ SOURCE = re.compile(
 )
 CATALOGUED = {"isbn", "isbn10", "isbn13", "isbn_10", "isbn_13", "imdb", "imdbid", "imdb_id", "tmdb", "tmdb_id", "igdb", "goodreads"}
 BLURB = re.compile(  # the heading of what a catalogue says of a book or a film
-    r"#{1,6} +\W*(?:description|summary|synopsis|plot|overview|blurb|about(?: the author)?|beschreibung|klappentext"
+    r"#{1,6} +\W*(?:abstract|description|summary|synopsis|plot|overview|blurb|about(?: the author)?|beschreibung|klappentext"
     r"|inhalt|handlung"
     r"|descripción|sinopsis|argumento|résumé|intrigue|descrizione|trama|descrição|sinopse|内容简介|简介|あらすじ|内容紹介|줄거리)\W*",
     re.IGNORECASE,
 )
 KINDLE = re.compile(r"^- [^\n|]{4,80} \| [^\n]{6,120}$", re.MULTILINE)
+REMARK = re.compile(r"- .*?(?:\b(?:note|notiz|nota|notitie|anteckning|notatka|not)\b|заметк|メモ|笔记|筆記|메모)", re.IGNORECASE)
+CARDS = re.compile(
+    r"\A(?:#(?:separator|html|guid column|notetype column|deck column|tags column|columns|deck|notetype):.*\n){2,}"
+)  # of Anki
+PAPERS = {"citekey", "citation-key", "citationkey", "zotero-key", "zotero_key", "itemkey", "zotero", "doi", "arxiv", "pmid"}
+ABSTRACT = re.compile(r"^> ?\[!abstract\][^\n]*(?:\n>[^\n]*)*", re.MULTILINE | re.IGNORECASE)
 HEADING = re.compile(r"#{1,6} (.*)|%%.*")
 SIGNS = re.compile(r"(#+)")
 TEXT_ELEMENTS, DATA = "text elements", ("excalidraw data", "element links", "embedded files", "embedded images", "drawing")
@@ -79,20 +85,34 @@ def own_part(matter: dict[str, Any], body: str, removed: Counter) -> str:
         and len(METADATA.findall(body)) >= 2
     ):
         raise NotANote("highlights of books and articles")
-    if "://" in body[:600] and SOURCE.search(body[:600]) and not first_person(body):
+    cited = any(
+        re.match(r"[\"'<]*https?://", str(keys.get(key))) for key in ("source", "source_url", "source-url", "quelle", "fuente")
+    )
+    if (cited or "://" in body[:600] and SOURCE.search(body[:600])) and not first_person(body):
         raise NotANote("articles clipped from the web")
-    if keys.keys() & CATALOGUED:
-        body = _without_blurbs(body, removed)
+    if keys.keys() & (CATALOGUED | PAPERS):
+        body = _without_blurbs(ABSTRACT.sub(lambda match: "\n" * match[0].count("\n"), body), removed)
     if "excalidraw-plugin" in keys or "excalidraw-plugin" in body[:400] and "# Text Elements" in body:
         removed["parts of drawings"] += 1
         return _drawing(body)
     return body
 
 
-def refuse_clippings(text: str) -> None:
-    """Raise NotANote for the highlights of an e-book reader: entries of a title, a line with a date behind a bar, and the words."""
-    if text.count("\n==========") >= 2 and len(KINDLE.findall(text[:20_000])) >= 2:
+def without_clippings(text: str) -> str:
+    """The text without the highlights of an e-book reader: entries of a title, a line with a date behind a bar, and the words.
+
+    The remarks that its owner typed there stay. Raises NotANote where there is none, and for cards that Anki exported.
+    """
+    if CARDS.match(text):
+        raise NotANote("cards to learn by heart")
+    if text.count("\n==========") < 2 or len(KINDLE.findall(text[:20_000])) < 2:
+        return text
+    entries = [entry.lstrip("\n\ufeff") for entry in text.split("\n==========")]
+    parts = [entry.split("\n", 2) for entry in entries]
+    own = [part[2].strip() for part in parts if len(part) == 3 and REMARK.match(part[1].partition("|")[0])]
+    if not own:
         raise NotANote("highlights of books and articles")
+    return "\n\n".join(own)
 
 
 def _without_blurbs(body: str, removed: Counter) -> str:
@@ -118,7 +138,8 @@ def _is_clipping(keys: dict[str, Any]) -> bool:
     addresses = [str(value) for key, value in keys.items() if key in PLACE]
     if not any(re.match(r"[\"'<\[]*https?://", address) for address in addresses):
         return False
-    return any(keys.get(key) for key in WRITTEN_BY) or bool(tags_of(keys) & CLIPPED)
+    kinds = tags_of(keys) | {str(keys.get(key)).casefold() for key in ("type", "kind")}
+    return any(keys.get(key) for key in WRITTEN_BY) or bool(kinds & CLIPPED)
 
 
 def _drawing(body: str) -> str:

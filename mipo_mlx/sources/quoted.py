@@ -40,6 +40,8 @@ ANSWER = re.compile(  # the same as the whole of a label: "AI Answer", "ChatGPT'
 # A link to a place in a book or a page, which programs put behind what was marked there.
 IN_A_BOOK = re.compile(r"(?:zotero|kindle|calibre|marginnote\d?app|skim)://|readwise\.io/(?:to_kindle|open)|//hyp\.is/")
 OF_BOOKS = ("zotero:", "kindle:", "calibre:", "app:", "skim:", "readwise.io/", "//hyp.is/")  # each match has one
+# A box of MkDocs: its text stands four columns further in.
+BOX = re.compile(r"([ \t]*)(?:!{3}|\?{3}\+?) ([\w-]{1,40})(?: [^\n]{0,200})?")
 SENTENCE_ENDS = tuple('.!?…。！？"”»)')
 
 OPENING, CLOSING = '"“„«‹»「『', '"”“»›«」』'
@@ -66,6 +68,8 @@ FEWEST = 8  # words of a quotation without a name; a shorter one ("No way!") is 
 
 def cut_lines(text: str, removed: Counter) -> str:
     """`text` with a MARK in place of the first line of every quote, and its other lines empty."""
+    if "!!! " in text or "??? " in text or "???+ " in text:
+        text = _boxes(text, removed)
     in_a_book = any(sign in text for sign in OF_BOOKS) and IN_A_BOOK.search(text)
     if not in_a_book and ">" not in text and not may_have_mail(text):
         return text
@@ -87,6 +91,26 @@ def cut_lines(text: str, removed: Counter) -> str:
             number = _quote(lines, number, match, removed)
         else:
             number += 1
+    return "\n".join(lines)
+
+
+def _boxes(text: str, removed: Counter) -> str:
+    """`text` with a MARK in place of each box that quotes, and with the text of other boxes in line with what is around them."""
+    lines = text.split("\n")
+    number = 0
+    while number < len(lines):
+        box = BOX.fullmatch(lines[number])
+        number += 1
+        if not box:
+            continue
+        begin, deeper = number, (f"{box[1]}    ", f"{box[1]}\t")
+        while number < len(lines) and (not lines[number].strip() or lines[number].startswith(deeper)):
+            number += 1
+        quoted = bool(OTHERS.fullmatch(box[2]))
+        removed["quotes"] += quoted
+        lines[begin - 1] = MARK if quoted else ""
+        inside = lines[begin:number]
+        lines[begin:number] = ["" if quoted else re.sub(rf"^{box[1]}(?: {{4}}|\t)", box[1], line) for line in inside]
     return "\n".join(lines)
 
 

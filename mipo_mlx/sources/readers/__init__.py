@@ -23,6 +23,7 @@ READERS: dict[str, Callable[..., list[Note]]] = {  # readers of files that may h
     ".mbox": mail.read_mbox,
     ".eml": mail.read_eml,
     ".enex": journals.read_enex,
+    ".canvas": journals.read_journal,
 }
 SHARED = {".htm", ".html", ".mbox", ".eml"}
 DAY = re.compile(  # a heading of a journal: 2024-05-01, 1.5.2024, Friday 3 May, 3 mai 2024, 2024年5月1日
@@ -36,6 +37,8 @@ ENDINGS = ", ".join(sorted((*PLAIN, *MARKDOWN, *READERS)))
 def reader_for(file: NoteFile, me: str | None = None) -> Reader | None:
     """The reader of a file, None where it is no kind of note that is known. `me`: the owner's name in chats and mail."""
     ending = file.ending
+    if ending in PLAIN and file.beginning(1)[:1] == b"{" and journals.is_journal(file):
+        return journals.read_journal  # Standard Notes
     if ending in PLAIN | MARKDOWN:
         return partial(_read_writing, me=me)
     if ending in READERS:

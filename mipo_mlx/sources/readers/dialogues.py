@@ -9,7 +9,7 @@ from collections import Counter
 from itertools import groupby
 
 from ..decode import is_me
-from ..note import Skip
+from ..note import NotANote, Skip
 from .saved_chats import turns_of_program
 
 USERS = (
@@ -61,11 +61,20 @@ BY_SIGN = re.compile(
     rf"(?P<before>[\s#>*_+-]*)(?:(?P<robot>[\U0001f916\u23fa])|[{PERSON}])[\ufe0f\u200d\U0001f3fb-\U0001f3ff\U0001f4bb]*[\s*_]*(?P<text>.*)"
 )
 BRACKETED = re.compile(r"(\s*)\[(\w[\w .-]{0,30})\](?=\s*:)")
-ALONE_USER = re.compile(rf"\s*(?:{USERS})(?: said)?\s*", re.IGNORECASE)
-ALONE_OTHER = re.compile(rf"\s*(?:{STRONG})(?: said)?\s*", re.IGNORECASE)
+SAID = r"(?P<said> said| (?:hat|hast|haben) gesagt| a dit| avez dit| as dit| dijo| disse| ha detto| hai detto|说|說)?"
+ALONE_USER = re.compile(rf"\s*(?:{USERS}){SAID}\s*", re.IGNORECASE)
+ALONE_OTHER = re.compile(rf"\s*(?:{STRONG}){SAID}\s*", re.IGNORECASE)
 JSON_TURN = re.compile(
     r"\s*[\[{].{0,200}\"(?:role|from|author|sender)\"\s*:\s*\"(?:user|human|assistant|gpt|system)\"", re.IGNORECASE
 )
+# An answer that says whose it is shows that the answers beside it are an assistant's, too.
+AS_A_MODEL = re.compile(
+    r"\bas an? (?:AI|large language|language)(?: language)? (?:model|assistant)\b|\bals (?:KI|AI|Sprachmodell)[ -,]"
+    r"|en tant qu['’](?:IA|intelligence artif)"
+    r"|como (?:una? )?(?:IA|modelo de lenguaje|modelo de linguagem)\b|作为(?:一个)?(?:AI|人工智能)|AI言語モデル",
+    re.IGNORECASE,
+)
+ASKED = re.compile(r"[\s*_#>-]*([QA])\d{0,3}[*_]*[:.][*_]*\s+(.*)")
 STAMP = re.compile(
     r"[\s*_>]*(?:\[Timestamp: [^\[\]\n]{4,40}\]|<hr class=\"__chatgpt_plugin\"[^<>]*>|Thought for .{1,30}|\d+ ?/ ?\d+)[\s*_]*",
     re.IGNORECASE,
@@ -77,6 +86,21 @@ FEWEST = 3  # turns of one speaker without other signs
 # A recording's transcript: `00:01:12 ...`, `[1:05] ...`, `Anna Smith  0:03`.
 CLOCK = re.compile(
     r"^\W{0,3}(?:[^\W\d_][^\n:]{0,40}\s{1,4}|Speaker \d+\W{1,3})?[\[(]?((?:\d{1,2}:)?\d{1,2}:\d\d)(?:[.,]\d{1,3})?\b"
+)
+NAMED_CLOCK = re.compile(r"[\s*_#>]*[^\W\d_][^:\n]{1,40}[\s*_]+\d{1,2}(?::\d\d){1,2}\s*")
+# What programs that take minutes of meetings write beneath them, and who speaks in an interview.
+MADE_BY = re.compile(
+    r"Transcribed by (?:https?://)?\S*(?:otter|rev|sonix|descript)|^Chat with meeting transcript:|^\W*(?:Saved"
+    r"|Exported) from NotebookLM"
+    r"|review Gemini['’]s notes|(?:Generated|Recorded|Summarized|Notes taken|Powered) by (?:Fireflies|Fathom|tl;dv"
+    r"|Read ?AI|Otter|Copilot|Gemini|Notion AI|Granola)",
+    re.IGNORECASE,
+)
+INTERVIEW = re.compile(
+    r"[\s*_#>-]*(?:interviewer(?:in)?|interviewee|guest|host|moderator(?:in)?|speaker \d+|sprecher(?:in)? \d+|gast|invité"
+    r"|journaliste|entrevistador[a]?"
+    r"|entrevistad[oa]|intervistator[e]?|locuteur \d+|ведущ\w{2}|гость)[*_]*\s?:[*_]*\s",
+    re.IGNORECASE,
 )
 ALONE_CLOCK = re.compile(
     r"\s*(?:(?:today|yesterday|[a-z]{3,9}day)(?:,? at)? )?(?P<hour>\d{1,2})[:.](?P<minute>\d\d)(?: ?(?P<half>[ap])\.?m\.?)?\s*",
@@ -112,6 +136,8 @@ def own_turns(lines: list[str], removed: Counter) -> list[str]:
             own = speaker == "user"
             removed["turns of an assistant"] += not own
             kept[number] = text if own else ""
+            if own and not text.strip() and _depth(line) >= 0:  # what stands deeper beneath stays an item of the outline
+                kept[number] = f"{line[: _depth(line)]}-"
             quoted = line.lstrip().startswith(">")
             nested = 0 if own else _depth(line)
         elif not own and nested and 0 <= _depth(line) < nested:  # an item further out than the assistant's
@@ -134,14 +160,28 @@ def _turns(lines: list[str]) -> dict[int, tuple[str, str]]:
     """(speaker, text behind) of each line that begins a turn."""
     if saved := turns_of_program(lines):
         return saved
-    turns = {number: turn for number, line in enumerate(lines) if (turn := _turn(line))}
+    begin = _behind_matter(lines)
+    turns = {number: turn for number, line in enumerate(lines) if number >= begin and (turn := _turn(line))}
     signs = {n: match for n, line in enumerate(lines) if not line.isascii() and (match := BY_SIGN.match(line[:2000]))}
     if sum(bool(match["robot"]) for match in signs.values()) >= 2:
         found = {n: ("assistant" if match["robot"] else "user", match["text"] + lines[n][2000:]) for n, match in signs.items()}
         turns = found | turns
     if _speakers_alone(lines):
-        turns |= {number: turn for number, line in enumerate(lines) if number not in turns and (turn := _alone(line))}
+        turns |= {number: (alone[0], "") for number, line in enumerate(lines) if number not in turns and (alone := _alone(line))}
+    if any(map(AS_A_MODEL.search, lines)):
+        turns |= {
+            number: ("user" if match[1] in "Qq" else "assistant", match[2])
+            for number, line in enumerate(lines)
+            if (match := ASKED.match(line))
+        }
     return turns
+
+
+def _behind_matter(lines: list[str]) -> int:
+    """The number of the first line behind front matter, which has keys such as `model:` and `prompt:`."""
+    if not lines or lines[0].rstrip() != "---":
+        return 0
+    return next((number + 1 for number, line in enumerate(lines[1:200], 1) if line.rstrip() == "---"), 0)
 
 
 def _turn(line: str) -> tuple[str, str] | None:
@@ -182,16 +222,25 @@ def _turn(line: str) -> tuple[str, str] | None:
 
 
 def _speakers_alone(lines: list[str]) -> bool:
-    """Whether lines name a speaker and nothing else, at least two for the owner and two for an assistant."""
-    speakers = Counter(turn[0] for line in lines if (turn := _alone(line)))
-    return min(speakers["user"], speakers["assistant"]) >= 2
+    """Whether lines name a speaker and nothing else, two for the owner and two for an assistant.
+
+    One each is enough where a word such as "said" stands behind them, and where the owner's is the text's first line.
+    """
+    speakers = Counter[str]()
+    for line in lines:
+        if turn := _alone(line):
+            speakers[turn[0]] += 2 if turn[1] else 1
+    first = _alone(next((line for line in lines if line.strip()), ""))
+    return min(speakers["user"], speakers["assistant"]) >= (1 if first and first[0] == "user" else 2)
 
 
-def _alone(line: str) -> tuple[str, str] | None:
-    """The turn that begins on a line with nothing but its speaker."""
+def _alone(line: str) -> tuple[str, bool] | None:
+    """The turn that begins on a line with nothing but its speaker, and whether a word such as "said" stands behind the name."""
     if not 0 < len(line) < 40 or not _may_name(line.lstrip()):
         return None
-    return ("user", "") if ALONE_USER.fullmatch(line) else ("assistant", "") if ALONE_OTHER.fullmatch(line) else None
+    user = ALONE_USER.fullmatch(line)
+    match = user or ALONE_OTHER.fullmatch(line)
+    return ("user" if user else "assistant", bool(match["said"])) if match else None
 
 
 def _may_name(line: str) -> bool:
@@ -209,16 +258,23 @@ def without_others(lines: list[str], stem: str, me: str | None, removed: Counter
         raise Skip(ASK)
     if 2 <= sum(line.lstrip()[0] in "[{" and bool(JSON_TURN.match(line)) for line in filled) >= 0.5 * len(filled):
         raise Skip("looks like a conversation in JSON; give the file the ending .json or .jsonl, or leave it out")
-    if len(filled) < 6:
+    if any(len(line) <= 120 and MADE_BY.search(line) for line in filled[:4] + filled[-4:]):
+        raise NotANote("texts of an assistant")
+    asked = sum(bool(INTERVIEW.match(line)) for line in filled)
+    if asked >= 2 and max(asked, sum(":" in line[:60] and bool(SPEAKER.match(line)) for line in filled)) >= max(
+        3, 0.5 * len(filled)
+    ):
+        raise Skip("looks like an interview, which has the words of others")
+    if len(filled) < 3:
         return lines
     if HAS_TIME.search("\n".join(lines)):
         if sum(" --> " in line and bool(ARROW.search(line[:60])) for line in filled) > len(filled) / 5 or _is_transcript(filled):
             raise Skip("looks like a transcript of a recording, which has the words of others")
-        if _timed_writers(filled):
+        if len(filled) >= 6 and _timed_writers(filled):
             raise Skip(ASK)
         if writers := _above_clocks(lines):
             return _of_writer(lines, writers, me, removed)
-    names = _speakers(filled)
+    names = _speakers(filled) if len(filled) >= 6 else set()
     if not names:
         return lines
     if not me or not any(is_me(name, me) for name in names):
@@ -249,7 +305,7 @@ def _above_clocks(lines: list[str]) -> dict[int, str]:
     rising = sum(a <= b for a, b in zip(minutes, minutes[1:], strict=False))
     counts, filled = Counter(writers.values()), sum(bool(line.strip()) for line in lines)
     chat = (
-        len(writers) >= max(4, filled / 8) and len(counts) >= 2 and max(counts.values()) >= 2 and rising >= 0.9 * (len(minutes) - 1)
+        len(writers) >= max(3, filled / 8) and len(counts) >= 2 and max(counts.values()) >= 2 and rising >= 0.9 * (len(minutes) - 1)
     )
     return writers if chat else {}
 
@@ -271,7 +327,10 @@ def _of_writer(lines: list[str], writers: dict[int, str], me: str | None, remove
 def _is_transcript(lines: list[str]) -> bool:
     """Lines begin with a clock that starts near zero and runs in seconds; a journal's clock shows the time of day."""
     clocks = [match[1] for line in lines if ":" in line and (match := CLOCK.match(line))]
-    if len(clocks) < max(4, 0.3 * len(lines)):
+    if not clocks:
+        return False
+    headed = sum(bool(NAMED_CLOCK.fullmatch(line)) for line in lines)
+    if len(clocks) < max(2 if headed >= 2 else 3 if "[" in lines[-1][:3] or clocks[-1].count(":") == 2 else 4, 0.3 * len(lines)):
         return False
     seconds = [sum(int(part) * 60**place for place, part in enumerate(reversed(clock.split(":")))) for clock in clocks]
     rising = sum(a <= b for a, b in zip(seconds, seconds[1:], strict=False)) >= 0.9 * (len(seconds) - 1)

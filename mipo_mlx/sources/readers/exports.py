@@ -19,10 +19,15 @@ from .rows import json_values
 OWNER = {"user", "human", "prompter", "self"}
 ASSISTANT = {"assistant", "ai", "model", "bot", "gpt", "chatgpt", "claude", "gemini", "chatbot", "system", "tool", "function"}
 WRITER, WORDS = (
-    ("role", "sender", "author", "from", "sender_name", "speaker"),
+    ("role", "sender", "author", "from", "sender_name", "speaker", "user_profile", "user", "creator"),
     ("content", "text", "parts", "value", "body", "message"),
 )
 SIGNS = (
+    b'"user_profile"',
+    b'"client_msg_id"',
+    b'"responses"',
+    b'"creator"',
+    b'"ts"',
     b'"mapping"',
     b'"chat_messages"',
     b'"chunkedPrompt"',
@@ -96,7 +101,7 @@ def _conversations(values: Any, depth: int = 0) -> Iterator[dict[str, Any]]:
 def _is_messages(values: Any) -> bool:
     if not isinstance(values, list) or not values:
         return False
-    first = [value for value in values[:50] if isinstance(value, dict)]
+    first = [_unwrapped(value) for value in values[:50] if isinstance(value, dict)]
     return 2 * sum(bool(_writer(value)) and any(name in value for name in WORDS) for value in first) > len(values[:50])
 
 
@@ -104,7 +109,8 @@ def _writer(message: dict[str, Any]) -> str:
     for name in WRITER:
         value = message.get(name)
         if isinstance(value, dict):
-            value = value.get("role") or value.get("name") or value.get("nickname")
+            names = ("role", "real_name", "name", "nickname", "display_name")
+            value = next((value[name] for name in names if value.get(name)), None)
         if isinstance(value, str) and value.strip():
             return value.strip()
     return ""
@@ -116,7 +122,8 @@ def _turns(conversation: dict[str, Any], place: str, file: NoteFile, tally: Tall
         messages = _chatgpt_path(conversation)
     else:
         messages = next(value for value in conversation.values() if _is_messages(value))
-    messages = [_deepseek(message) if isinstance(message, dict) else {} for message in messages]
+    messages = [_deepseek(_unwrapped(message)) if isinstance(message, dict) else {} for message in messages]
+    messages = [message for message in messages if not str(message.get("subtype") or "").startswith(("channel_", "group_", "bot_"))]
     roles = {_writer(message).casefold() for message in messages} - {""}
     owner = OWNER
     if roles and not roles & (ASSISTANT | OWNER):  # a chat between people
@@ -132,6 +139,12 @@ def _turns(conversation: dict[str, Any], place: str, file: NoteFile, tally: Tall
             if text.strip():
                 turns.append((number, text))
     return turns
+
+
+def _unwrapped(message: dict[str, Any]) -> dict[str, Any]:
+    """A message that stands alone in another object, as Grok exports it: {"response": {...}}."""
+    inner = message.get("response") or message.get("message")
+    return inner if isinstance(inner, dict) and not _writer(message) and _writer(inner) else message
 
 
 def _deepseek(message: dict[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,12 @@ BREAKS = {f"h{level}" for level in range(1, 7)} | set(
 VOID = set("br hr img input meta link wbr source area base col embed track".split())
 
 CELL = 60  # characters
+# What a browser or a program writes into a page of the web that it saves.
+SAVED = re.compile(
+    r"<!--\s*(?:saved from url=\(\d+\)https?:|Page saved with SingleFile|Mirrored from |Saved by .{0,30} from https?:)"
+    r"|data-scrapbook-source=",
+    re.IGNORECASE,
+)
 # Template code at the beginning of a line or of an attribute, and how often a page of a site's layout has it.
 LAYOUT, LAYOUTS = re.compile(r"^[ \t]*(?:\{\{|\{%|<%)|=[\"'](?:\{\{|\{%|<%)", re.MULTILINE), 3
 
@@ -37,6 +43,10 @@ def read_html(file: NoteFile, tally: Tally, me: str | None = None) -> list[Note]
         raise NotANote(WHY)
     if not matter and len(LAYOUT.findall(text)) >= LAYOUTS:
         raise NotANote("layouts of a site")
+    if SAVED.search(text[:20_000]):
+        raise NotANote("articles clipped from the web")
+    if "<!doctype netscape-bookmark" in text[:200].lower():
+        raise NotANote("bookmarks of a browser")
     title, blocks = parse_html("\n" * offset + body, tally)
     title = str((matter or {}).get("title") or title)
     refuse_licence("\n".join(block.text for block in blocks[:40]))

@@ -15,6 +15,7 @@ from .html import parse_html
 from .plain import entry_blocks
 from .rows import json_values
 
+OUTLINE, DEEPEST = 4, 100  # levels of an outline that are kept apart, and that are read
 LIMIT = 256 << 20  # bytes: Evernote keeps attachments within the file
 # What the beginning of a .json file has of each program.
 SIGNS = (
@@ -22,6 +23,8 @@ SIGNS = (
     (b'"isTrashed"', b'"textContent"'),
     (b'"isTrashed"', b'"listContent"'),
     (b'"activeNotes"',),
+    (b'"items"', b'"content_type"', b'"uuid"'),
+    (b'"string"', b'"title"', b'"children"'),
 )
 CLIPPED = re.compile(r"<source>(?:web\.clip|Clearly)[^<]*</source>", re.IGNORECASE)  # Evernote's clipper
 ENEX_TITLE, ENEX_TAG = re.compile(r"<title>([^<]*)</title>"), re.compile(r"<tag>([^<]*)</tag>")
@@ -83,8 +86,23 @@ def _inside(text: str, opening: str, closing: str) -> Iterator[tuple[int, str]]:
 
 def _entries(values: Any, tally: Tally) -> Iterator[tuple[str, str, str, list[str]]]:
     """(key, title, Markdown, tags) of every entry that is not in the trash."""
+    if isinstance(values, list):  # Roam: pages of items within items
+        for page in values:
+            if isinstance(page, dict) and isinstance(page.get("title"), str):
+                yield page["title"], page["title"], "\n".join(_outline(page.get("children"))), []
     if not isinstance(values, dict):
         return
+    if isinstance(values.get("nodes"), list):  # a canvas of Obsidian's
+        for node in values["nodes"]:
+            if isinstance(node, dict) and node.get("type") == "text" and isinstance(node.get("text"), str):
+                yield str(node.get("id") or ""), "", node["text"], []
+    if isinstance(values.get("items"), list):  # Standard Notes
+        for item in values["items"]:
+            inside = item.get("content") if isinstance(item, dict) and item.get("content_type") == "Note" else None
+            if isinstance(inside, str):
+                raise Skip("an encrypted export of Standard Notes; export it decrypted")
+            if isinstance(inside, dict) and not inside.get("trashed") and not item.get("deleted"):
+                yield str(item.get("uuid") or ""), str(inside.get("title") or ""), str(inside.get("text") or ""), []
     if isinstance(values.get("entries"), list):  # Day One
         for entry in values["entries"]:
             if isinstance(entry, dict) and isinstance(entry.get("text"), str):
@@ -108,6 +126,18 @@ def _entries(values: Any, tally: Tally) -> Iterator[tuple[str, str, str, list[st
         text = values.get("textContent") if isinstance(values.get("textContent"), str) else ""
         tally.removed["images and embeds"] += len(values.get("attachments") or [])
         yield "", str(values.get("title") or ""), "\n".join([text or "", *items]), _names(values.get("labels"))
+
+
+def _outline(items: Any, depth: int = 0) -> Iterator[str]:
+    """The lines of an outline of Roam's, each an item of Markdown; what stands too deep is on the last level."""
+    for item in items if isinstance(items, list) else []:
+        text = item.get("string") if isinstance(item, dict) else None
+        text = between(text, "```", "```")[0] if isinstance(text, str) else ""
+        if text.strip():
+            quoted = text.lstrip().startswith(">")
+            yield text if quoted else f"{'  ' * min(depth, OUTLINE)}- {text}"
+        if isinstance(item, dict) and depth < DEEPEST:
+            yield from _outline(item.get("children"), depth + 1)
 
 
 def _names(tags: Any) -> list[str]:

@@ -35,11 +35,32 @@ ALONE = re.compile(
     r"\[(?P<in>[^\[\]\n]{8,40})\] (?P<name>[^\[\]:\n]{1,40})"
     r"|(?P<who>[^\d:\n][^:\n]{0,40}?)[ \t]+(?P<behind>\d{4}[-/]\d{1,2}[-/]\d{1,2} \d{1,2}:\d\d:\d\d)"
     r"|(?P<before>\d{4}[-/]\d{1,2}[-/]\d{1,2} \d{1,2}:\d\d:\d\d)[ \t]+(?P<nick>[^:\n]{1,40}?)(?:\(\d{4,12}\)|<[^<>\n]{3,60}>)"
+    r"|(?P<dashed>[^:\n]{1,40}?) [—–] (?P<at>(?:\d{1,4}[./-]\d{1,2}[./-]\d{1,4}|[^\W\d_]{4,10}(?: at| um| à"
+    r"| a las)?),? \d{1,2}:\d\d(?: ?[AP]M)?)"
 )
+A_DAY = re.compile(  # a word in place of a date
+    r"(?:to|yester)day|(?:sun|mon|tues|wednes|thurs|fri|satur)day|heute|gestern|(?:sonn|mon|diens|donners|frei|sams)tag|mittwoch"
+    r"|aujourd['’]hui|hier|hoy|ayer|oggi|ieri|hoje|ontem|vandaag|gisteren|dziś|wczoraj|сегодня|вчера|今日|昨日|今天|昨天",
+    re.IGNORECASE,
+)
+# Signal's messages as `sigtop` writes them: a few headers, an empty line, the text.
+SIGTOP = re.compile(
+    r"^From: (?P<name>[^\n]{1,80})\nType: (?P<type>incoming|outgoing)\nSent: (?P<stamp>[^\n]{10,40})\n"
+    r"(?P<more>(?:[A-Z][\w-]*: [^\n]*\n)*)",
+    re.MULTILINE,
+)
+SENT = re.compile(r"[A-Z][a-z]{2}, (\d{1,2} [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d)")
+ADDED = re.compile(r"^\{(?:Attachments|Embed|Stickers|Reactions)\}$.*", re.MULTILINE | re.DOTALL)  # of Discord, behind a message
+EDITED = re.compile(
+    r"(?<!\s)\s*<[^<>\n]{2,20}(?: [^<>\n ]{1,20}){1,6}>$"
+)  # of WhatsApp, behind a message: <This message was edited>
 EXPORTED = re.compile(  # of iMessage: the stamp, and the name on the next line
     r"^(?P<stamp>[A-Z][a-z]{2} \d\d, \d{4} {1,2}\d{1,2}:\d\d:\d\d [AP]M)(?: \([^()\n]{4,80}\))?\n(?P<name>[^\n]{1,40})$",
     re.MULTILINE,
 )
+OF_AN_APP = re.compile(
+    r"Guild: .+|[^\[\]\n:]{1,60}, \[[^\[\]\n]{4,40}\]:?|[^:\n]{1,40} [—–] .*\d:\d\d.*|\[[^\W\d][^\[\]]*\] .+"
+)  # no diary has such
 REACTIONS = re.compile(r"\s*\(- [^()\n]{1,300} -\)\s*$")  # of Signal, behind a message
 BEHIND = re.compile(r"([^\[\]\n:]{1,60}), \[([^\[\]\n]{4,40})\]:?")  # the name first, the text on the next line
 WRITER = re.compile(
@@ -53,7 +74,10 @@ LETTERS = 20  # of a stamp, at most: "de la tarde", "오후"
 BRACKETS = re.compile(r"<[^<>\n]{3,80}>\.?")
 FILE = re.compile(r"\S.{0,80}\.\w{2,5} \([^()\n]{4,40}\)")
 OWN_LINES = re.compile(
-    r"(?:(?:image|video|audio|sticker|GIF|document|photo|contact card) omitted|view once .{0,30}|null|missed (?:voice"
+    r"(?:={20,}|Exported [\d,.]+ message\(s\)|Tapbacks:|(?:Loved|Liked|Disliked|Laughed|Emphasized|Questioned"
+    r"|Reacted .{1,8}) by .{1,40}"
+    r"|This message responded to an earlier message"
+    r"|(?:image|video|audio|sticker|GIF|document|photo|contact card) omitted|view once .{0,30}|null|missed (?:voice"
     r"|video) call.{0,30}"
     r"|(?:imagen|audio|video|sticker|GIF|documento|foto|multimedia) omitid[oa]|(?:Bild|Audio|Video|Sticker|GIF"
     r"|Dokument) weggelassen"
@@ -143,13 +167,15 @@ def is_messages(text: str) -> bool:
     first = next(place for place, line in enumerate(headers) if line)
     if any(map(BEGINS_PROSE.match, lines[:first])):  # a note that quotes a chat is none
         return False
+    by_app = any(map(OF_AN_APP.fullmatch, lines))
     lines, headers = lines[first:], headers[first:]
     stamped = [message for message in headers if message]
     writers = Counter(line.writer for line in stamped if line.writer)
     if len(stamped) < max(2, len(lines) / 4) or sum(writers.values()) < len(stamped) / 2:
         return False
     above = not any(line.text for line in stamped)  # every name stands above its message, as a diary's places do
-    if above and len(writers) > sum(writers.values()) / 2:
+    placed = above and not by_app and not any(name.casefold() in ME for name in writers)
+    if placed and len(writers) > sum(writers.values()) / 2:
         return False
     dated = sum(bool(line.day) for line in stamped) > 0.8 * len(lines)
     return len(writers) <= max(2, sum(writers.values()) / 2) or dated and len(writers) <= 9
@@ -157,7 +183,16 @@ def is_messages(text: str) -> bool:
 
 def _on_one_line(text: str) -> str:
     """The text with the stamp and the name of an iMessage on one line: the number of lines stays."""
-    return EXPORTED.sub(lambda match: f"\n[{match['stamp']}] {match['name']}", text) if "AM" in text or "PM" in text else text
+    if "AM" in text or "PM" in text:
+        text = EXPORTED.sub(lambda match: f"\n[{match['stamp']}] {match['name']}", text)
+    return SIGTOP.sub(_sigtop, text) if "\nType: " in text else text
+
+
+def _sigtop(match: re.Match) -> str:
+    """The headers of one message on the last of their lines."""
+    sent = SENT.match(match["stamp"])
+    name = "Me" if match["type"] == "outgoing" else re.sub(r" \(\+\d+\)$", "", match["name"])
+    return "\n" * (match[0].count("\n") - 1) + f"[{sent[1] if sent else match['stamp']}] {name}\n"
 
 
 def header(line: str) -> Message | None:
@@ -173,10 +208,14 @@ def header(line: str) -> Message | None:
     named = NAMED.fullmatch(digits)
     if named and stamp(named[2]) is not None:
         return Message(0, "", nfc(bare[named.start("name") : named.end("name")]), bare[named.start("text") :], marked)
-    if (alone := ALONE.fullmatch(digits)) and (day := stamp(alone["in"] or alone["behind"] or alone["before"])):
-        group = next(name for name in ("name", "who", "nick") if alone[name])
-        name = bare[alone.start(group) : alone.end(group)].strip()
-        if len(name.split()) <= 4 and not name.endswith((".", "!", "?", "…", "。")):
+    if alone := ALONE.fullmatch(digits):
+        written = alone["in"] or alone["behind"] or alone["before"] or alone["at"]
+        group = next(name for name in ("name", "who", "nick", "dashed") if alone[name])
+        name = bare[alone.start(group) : alone.end(group)].strip().removesuffix(" (pinned)")
+        day = stamp(written)
+        if day == "" and (word := A_DAY.search(written)):
+            day = word[0]
+        if day and len(name.split()) <= 4 and not name.endswith((".", "!", "?", "…", "。")):
             return Message(0, day, nfc(name), "", marked)
     for pattern in (BRACKETED, DASHED, SPACED, BARE):
         match = pattern.fullmatch(digits)
@@ -234,7 +273,7 @@ def _by_people(every: list[Message]) -> list[Message]:
     kept = []
     for message in every:
         app = message.text.startswith("\u200e") and (marks_tell or message.marked)
-        words = REACTIONS.sub("", re.sub(r"\u200e<[^<>\n]*>", "", message.text))
+        words = EDITED.sub("", ADDED.sub("", REACTIONS.sub("", re.sub(r"\u200e<[^<>\n]*>", "", message.text))))
         lines = [line.translate(BIDI).strip() for line in words.split("\n")]
         text = "\n".join(line for line in lines if not any(kind.fullmatch(line) for kind in (BRACKETS, FILE, OWN_LINES))).strip()
         if text and not app:
@@ -246,7 +285,7 @@ def owner_of(writers: list[str], me: str | None, file: NoteFile) -> str:
     """Which writer is the owner: the one that `me` names, or "Me", or the other one than the file is named after."""
     names = list(dict.fromkeys(writers))
     if me:
-        owner = next((name for name in names if is_me(name, me)), None)
+        owner = next((name for name in names if is_me(name, me)), None) or next((n for n in names if n.casefold() in ME), None)
         if owner is None:
             raise Skip(f"no message of {me} (sources.me) in this chat")
         return owner

@@ -11,7 +11,7 @@ from ..licences import refuse_licence, refuse_list
 from ..markdown import ADDRESS, SPACE, TAG, parse, plain_text
 from ..note import Block, NotANote, Note, Tally
 from ..note_file import NoteFile
-from ..plugins import refuse_clippings, tags_of
+from ..plugins import tags_of, without_clippings
 from ..quoted import cut_lines, own_blocks, settle
 from .dialogues import own_turns, without_others
 from .saved_chats import refuse_unmarked, without_generated
@@ -56,8 +56,7 @@ def own_text(file: NoteFile, text: str, removed: Counter, me: str | None) -> str
     refuse_licence(text)
     refuse_list(text)
     refuse_unmarked(text)
-    refuse_clippings(text)
-    lines = own_turns(text.split("\n"), removed)
+    lines = own_turns(without_clippings(text).split("\n"), removed)
     lines = without_others(without_generated(lines, removed), file.stem, me, removed)
     return "\n".join(without_threads(lines, removed))
 

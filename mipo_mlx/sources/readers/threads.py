@@ -28,13 +28,15 @@ HEADER = re.compile(  # above a comment, as sites lay it out
     rf"[\s>*_-]*(?:{HANDLE.format('ago')}(?: on [\w ,]{{4,20}})?[\s,|·•*_]{{1,6}}(?:\d+ points?[\s,|·•]{{1,4}})?{AGO} ago"
     rf"(?:\s*[|·•(\[–-].{{0,60}}|\s+(?:edited|prev|parent|reply|on:).{{0,60}})?"
     rf"|u/(?P<dot>[\w-]{{3,24}})\**[ \t]*[·•][ \t]*{AGO}(?: ago)?.{{0,20}}"
-    rf"|Posted by u/(?P<posted>[\w-]+).{{0,40}}|\d+ points? by (?P<points>[\w.-]+).{{0,60}}"
+    rf"|(?:r/\w+ ?[·•] ?)?Posted by u/(?P<posted>[\w-]+).{{0,40}}|\d+ points? by (?P<points>[\w.-]+).{{0,60}}"
     r"|[^@\n]{0,40}@(?P<at>\w{2,20})[ \t]*[·•].{0,30})\s*"
 )
 MAY_HAVE = re.compile(r" ago\b|[·•]|Posted by u/| points? by ")
 # A video in a note, and from how many words a paragraph below it without commas and ends of sentences is what a machine heard.
 VIDEO = re.compile(r"youtube(?:-nocookie)?\.com/|youtu\.be/|vimeo\.com/|bilibili\.com/|ted\.com/talks/|\{\{(?:video|youtube)")
 HEARD, POINT = 50, re.compile(r"[.,;:!?。，、！？；…](?=\s|$)")
+UNROLLED = re.compile(r"[\W_]*thread by @\w{2,30}\b.{0,60}", re.IGNORECASE)
+SURE = re.compile(r"Posted by u/|\| ?(?:parent|next|prev|root)|u/[\w-]+ ?\**[ \t]*[·•]| points? by ")  # no diary has such
 COMMENTS = 3  # headers of comments in a text, at least, of two people or more
 
 
@@ -66,6 +68,9 @@ def _behind_addresses(lines: list[str]) -> list[tuple[int, int]]:
     """(first line, line behind the last) of what stands behind each address of a discussion and is too long for a remark."""
     stretches: list[tuple[int, int]] = []
     for number, line in enumerate(lines):
+        if len(line) <= 120 and UNROLLED.fullmatch(line):
+            stretches.append((number, _end(lines, number + 1, 0)))
+            continue
         address = _address(line)
         if not address or not DISCUSSION.search(address["place"]):
             continue
@@ -106,7 +111,8 @@ def _beneath_headers(lines: list[str]) -> list[tuple[int, int]]:
         for number, line in enumerate(lines)
         if len(line) <= 120 and MAY_HAVE.search(line) and (match := HEADER.fullmatch(line))
     ]
-    if len(headers) < COMMENTS or len({name.lower() for _, name in headers}) < 2:
+    sure = any(SURE.search(lines[number]) for number, _ in headers)
+    if not sure and (len(headers) < COMMENTS or len({name.lower() for _, name in headers}) < 2):
         return []
     stretches: list[tuple[int, int]] = []
     for number, _ in headers:

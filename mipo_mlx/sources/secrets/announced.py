@@ -17,12 +17,12 @@ BETWEEN = re.compile(  # a word in brackets, words such as "for the shed", and t
     r"(?P<words>[ \t]*\([^()\n]{1,40}\)|(?:[ \t]+[^\s:=|,;.!?()→/<>\"`]{1,24}){0,6}?)[ \t]*[\"'`*_]{0,3}[ \t]*"
     r"(?:(?P<strong>:=|[:=]?=>|[-=–—]{1,3}>|>>|→|⇒|➜|➔|=(?!=)|[:：]{1,2}(?!//))"
     r"|(?P<dash>[–—]|-{1,2}(?= )|\.{2,5}|…)|(?P<cop>(?<=[^\S\n])(?:is|was|are|equals|ist|war|lautet|lauten|est|es|era"
-    r"|sono|é|è|e'|är|er|jest|je|είναι|это|будет)(?: now| still| jetzt)?(?=[\s:])"
+    r"|sono|é|è|e'|är|er|jest|je|c['’]est|είναι|это|будет|to(?= \d))(?: now| still| jetzt)?(?=[\s:])"
     r"|['’]s(?= )|是|为|為|は、?|이|는|은)[ \t]*:?)[*_]{0,3}[ \t]*(?P<quote>[*_]{0,3}[\"'`“„«‘]{1,3})?(?:[*_]{1,3})?"
 )
 QUALIFIER = re.compile(
     r"[ \t]*(?:\(|(?:for|of|to|on|at|from|in|the|is|für|der|des|von|vom|zu|zum|zur|am|im|de|del|du|la|le|do|da|dos|di"
-    r"|della|dell|van|voor|het|od|z|к|от|для|на|у|wifi|wi-fi|wlan|router|новый|new|neues|current)\b)"
+    r"|della|dell|van|voor|het|till|til|do|od|z|к|от|для|на|у|wifi|wi-fi|wlan|router|новый|new|neues|current)\b)"
 )
 CLOSING = {"“": "”", "„": "“”", "«": "»", "‘": "’", '"': '"', "'": "'", "`": "`"}
 NEXT_LINE = re.compile(
@@ -38,11 +38,14 @@ NAME_END = re.compile(r"(?:_[A-Za-z]{1,12}){1,2}(?=\s*[:=])")  # of a variable's
 DOCUMENT = re.compile(r"[A-Z]{2,6}\d[A-Z0-9]{3,20}|[A-Z0-9<]{2,3}[A-Z0-9]{6,20}")  # a number of letters and digits
 PART = re.compile(r"[;&](?=\s*[\w .-]{1,30}=)")
 NUMBERS = re.compile(
-    r"[A-Za-zА-Яа-я]{0,5}[-/ ]{0,1}[\d#*][\w#*]{0,20}(?:(?:[ \t]|[-./–][ ]?|[ \t](?:номер|№|no\.?|nr\.?|left|right|links"
+    r"[A-Za-zА-Яа-я]{0,5}[-/ ]{0,1}[\d#*][\w#*]{0,20}(?:(?:[ \t]|[-./–][ ]?|[ \t](?:номер|№|klucz|ключ|key|no\.?|nr\.?"
+    r"|left|right|links"
     r"|rechts|dann|then|gauche|droite|L|R)[ \t])(?=[\w]{0,3}\d|[A-Z]\b)[\w#*]{1,14}){0,8}"
 )
 RECOVERY = re.compile(r"[A-Za-z0-9]{3,10}(?:[- ][A-Za-z0-9]{3,10}){1,12}|[A-Za-z]{0,9}\d[A-Za-z0-9]{3,40}|[A-Z0-9]{8,40}")
-GROUPS = re.compile(r"[A-Za-z0-9]{2,10}(?:-[A-Za-z0-9]{2,10}){1,9}\b|[A-Z2-7]{4}(?: [A-Z2-7]{4}){1,15}\b")
+GROUPS = re.compile(
+    r"[A-Za-z0-9]{2,10}(?:-[A-Za-z0-9]{2,10}){1,9}\b|[A-Z2-7]{4}(?: [A-Z2-7]{4}){1,15}\b|[a-z2-7]{4}(?: [a-z2-7]{4}){3,15}\b"
+)
 AND_ON = re.compile(
     r"(?:[ \t]*[,;/|][ \t]*|[ \t]{1,4}|[ \t]*(?:\n[ \t]*){1,2}(?:[-*+•][ \t]+|\d{1,2}[.)][ \t]+|\[[ x]\][ \t]+)?)[`\"]?"
 )
@@ -66,7 +69,33 @@ USER = re.compile(
 PAIR = re.compile(  # "login: nell / seaweed7"
     r"\b(?:login|log-in|credentials?|creds|zugangsdaten|zugang|anmeldung|identifiants?|connexion|acceso|credenciales"
     r"|usuario|accesso|credenziali|inloggegevens|acesso|логин|wi-?fi|wlan)\b"
-    r"[^\S\n]*(?:[:=]|[^\S\n])[^\S\n]*([^\s/|,:]{1,60})(?:[^\S\n]*[/|][^\S\n]*|:|,[^\S\n])([^\s/|,][^\s]{2,60})"
+    r"(?:(?:[^\S\n][^\W\d_]{2,20}){1,2}:|[^\S\n]*(?:[:=]|[^\S\n]))[^\S\n]*([^\s/|,:]{1,60})(?:[^\S\n]*[/|][^\S\n]*|:|,[^\S\n])([^\s/|,][^\s]{2,60})"
+)
+
+OLD_AND_NEW = re.compile(  # a second password behind the first one
+    r"[ \t]*[,;/|]?[ \t]*\(?(?:new|old|now|neu|alt|nouveau|ancien|nuev[oa]|antigu[oa]|nuova|vecchia|nov[oa]|antig[oa]"
+    r"|nieuw|oud|nowe|stare"
+    r"|nytt|gammalt|ny|yeni|eski|новый|старый)\)?(?: one)?[ \t]*(?:[:=]|(?:is|was|ist|war) )[ \t]*(\S{3,60})"
+)
+OF_THEM = frozenset(  # words that make it no label: "password managers: ..."
+    "manager managers policy policies generator generators reset rules tool tools strength hint hints app "
+    "apps length cracking".split()
+)
+LISTED = re.compile(r"[ \t:]*\n[ \t>*+•-]*[^\W\d_][\w .'-]{1,30}(?:[:=]|[ ]-) ?(\S{4,40})(?=\n|$)")
+NAMED_LIST = re.compile(r"(?:[ \t]+[^\W\d_]{1,16}){1,2}(?=[ \t]*[:：])")
+DIAL = re.compile(  # of a safe or a padlock: left 22, right 7, left 31
+    r"(?:left|right|links|rechts|gauche|droite|L|R) ?\d{1,2}(?:[ ,;/–-]{1,3}(?:(?:then|dann|puis) )?(?:left|right|links"
+    r"|rechts|gauche|droite|L|R) ?\d{1,2}){1,3}",
+    re.IGNORECASE,
+)
+APP_PASSWORD = re.compile(r"[a-z]{4}(?: [a-z]{4}){3}(?!\w)")  # as Google writes it
+BESIDE = re.compile(r"[ \t]*[,;/|][ \t]*(?:[^\W\d_][\w'’-]*[ \t]+){1,6}?[=:]?[ \t]*(\d{4,8})(?!\w|[.,:/%-]\d| ?[%€$£])")
+SIGNED_CODE = re.compile(r"(?=[^\s\d]{0,20}\d)(?=[^\sA-Za-z]{0,20}[A-Za-z])\w{1,20}[!@#$%&*?+][\w!@#$%&*?+]{0,20}(?!\S)")
+TIED = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+){2,}")
+PHRASE_LINE = re.compile(r"(?:^|\n)[ \t>*-]*pass: ?((?:[a-z]{3,10} ){2,7}[a-z]{3,10})[ \t]*(?=\n|$)")
+WIFI_QUOTED = re.compile(
+    r"\b(?:wi-?fi|wlan)\b[^\n\"“„«:=]{0,40}(?:(?<![^\W\d_])(?:is|ist|est|es|è|é|är|to)(?![^\W\d_])"
+    r"|[:=])[ \t]*[\"“„«]([^\"”“»\n]{6,60})[\"”“»]"
 )
 
 PAIR_WORDS = set(  # one of these is in every match
@@ -87,6 +116,12 @@ def announced(text: str, lower: str, names: set[str]) -> Iterator[Span]:
             before = BEFORE.search(text[start:begin]) if BACKWARDS.search(text, max(0, begin - 40), begin) else None
             if before and looks_made_up(before[1]) and not is_predicate(before[1]):
                 yield start + before.start(1), start + before.end(1), PASSWORD
+    for match in WIFI_QUOTED.finditer(lower) if names & {"wifi", "wi", "wlan"} else ():
+        if looks_made_up(match[1]):
+            yield *match.span(1), PASSWORD
+    for match in PHRASE_LINE.finditer(text) if "pass" in names else ():
+        if is_phrase(match[1]):
+            yield *match.span(1), PASSWORD
     for match in PAIR.finditer(lower) if names & PAIR_WORDS else ():
         if looks_made_up(text[match.start(2) : match.end(2)]) and not match[2].startswith("/"):
             yield *_trimmed(text, match.start(2), match.end(2)), PASSWORD
@@ -100,6 +135,9 @@ def _values(text: str, lower: str, phrase: Phrase, begin: int, end: int) -> Iter
         span = _password(text, lower, phrase, begin, end)
         if span:
             yield *span, phrase.kind
+            yield from ((*listed, phrase.kind) for listed in _listed(text, end, span[1]))
+            if (other := OLD_AND_NEW.match(lower, span[1])) and looks_made_up(other[1]):
+                yield *_trimmed(text, *other.span(1)), phrase.kind
         return
     place = _number_place(text, phrase, end)
     if place is None or (phrase.sure and not place[1]):
@@ -109,6 +147,8 @@ def _values(text: str, lower: str, phrase: Phrase, begin: int, end: int) -> Iter
         yield *span, phrase.kind
         if phrase.several:
             yield from _further(text, phrase.kind, span[1])
+        elif phrase.kind == CODE:
+            yield from _beside(text, *span)
 
 
 def _password(text: str, lower: str, phrase: Phrase, begin: int, end: int) -> tuple[int, int] | None:
@@ -130,8 +170,10 @@ def _password(text: str, lower: str, phrase: Phrase, begin: int, end: int) -> tu
     if match:
         at, sure = end + match.end(), bool(match["strong"])
         first = TOKEN.match(text, at)
-        if match["words"].strip() and not QUALIFIER.match(match["words"].lower()) and not (sure and first and is_mixed(first[0])):
-            match = None
+        if (words := match["words"].split()) and not QUALIFIER.match(match["words"].lower()):
+            made_up = first and (is_mixed(first[0]) or strong and len(words) <= 2 and _looks_chosen(first[0]))
+            made_up = made_up and OF_THEM.isdisjoint(map(str.lower, words))
+            match = match if sure and made_up else None
     if match:
         if match["quote"]:
             return _quoted(text, at, match["quote"], sure or strong)
@@ -143,8 +185,12 @@ def _password(text: str, lower: str, phrase: Phrase, begin: int, end: int) -> tu
             and line[0].split()[0].lower() not in PROSE
         ):
             return at, at + len(line[0].rstrip(" ."))
+        if phrase.kind == KEY and (groups := GROUPS.match(text, at)) and " " in groups[0] and re.search(r"\d", groups[0]):
+            return groups.span()
         if text[at : at + 1] not in ("\n", ""):
             return _written(text, at, strong, sure, variable)
+    if strong and (first_line := LISTED.match(text, end)) and looks_made_up(first_line[1]):
+        return first_line.span(1)
     below = NEXT_LINE.match(window)
     if below and strong and (":" in below[0] or "：" in below[0] or LABEL.search(text[max(0, begin - 120) : begin])):
         return _below(text, end + below.end())
@@ -152,6 +198,8 @@ def _password(text: str, lower: str, phrase: Phrase, begin: int, end: int) -> tu
     if quoted and looks_made_up(quoted[1]):
         return end + quoted.start(1), end + quoted.end(1)
     space = SPACES.match(text, end)
+    if space and lower[max(0, begin - 4) : begin] == "app " and (groups := APP_PASSWORD.match(text, space.end())):
+        return groups.span()
     if space and (token := TOKEN.match(text, space.end())):
         start, stop = _trimmed(text, *token.span())
         word = text[start:stop]
@@ -240,7 +288,8 @@ def _number_place(text: str, phrase: Phrase, end: int) -> tuple[int, bool] | Non
         at = end + match.end()
         if text[at : at + 1] not in ("\n", ""):
             return at, True
-    below = NEXT_LINE.match(window)
+    named = NAMED_LIST.match(window) if phrase.several else None
+    below = NEXT_LINE.match(window, named.end() if named else 0)
     if below:
         return (end + below.end(), False) if phrase.several or ":" in below[0] else None
     space = SPACES.match(text, end)
@@ -252,6 +301,10 @@ def _number(text: str, phrase: Phrase, at: int, separated: bool) -> tuple[int, i
     if phrase.several and (match := RECOVERY.match(text, at)):
         if re.search(r"\d", match[0]) or match[0].upper() == match[0]:
             return match.span()
+    if separated and phrase.kind == CODE and (sign := SIGNED_CODE.match(text, at)) and looks_made_up(sign[0]):
+        return sign.span()
+    if phrase.kind == CODE and (dial := DIAL.match(text, at)):
+        return dial.span()
     match = NUMBERS.match(text, at) or GROUPS.match(text, at)
     if not match and phrase.kind == IDENTITY:
         match = DOCUMENT.match(text, at)
@@ -265,7 +318,7 @@ def _number(text: str, phrase: Phrase, at: int, separated: bool) -> tuple[int, i
     if not least <= digits <= most or (_is_date(value) and (phrase.kind != CODE or len(value) > 8)):
         return None
     if phrase.kind == CODE and (not separated and digits < 4 and not text[max(0, at - 6) : at].lower().startswith("cv")):
-        if not re.search(r"cv[vc]|csc|gram", text[max(0, at - 24) : at].lower()):
+        if not re.search(r"cv[vc]|csc|gram|prüf", text[max(0, at - 24) : at].lower()):
             return None
     if phrase.sure and (
         digits < 4 or re.fullmatch(r"(?:[01]\d|2[0-3])[0-5]\d", value) and "alarm" in text[max(0, at - 12) : at].lower()
@@ -304,6 +357,26 @@ def _further(text: str, kind: str, at: int) -> Iterator[Span]:
             return
         yield *match.span(), kind
         at = match.end()
+
+
+def _listed(text: str, end: int, at: int) -> Iterator[tuple[int, int]]:
+    """The values of the lines `Name: value` behind a first one below a heading such as "Passwords"; `end`: the heading's."""
+    while "\n" in text[end:at] and (line := LISTED.match(text, at)) and looks_made_up(line[1]):
+        yield line.span(1)
+        at = line.end()
+
+
+def _beside(text: str, begin: int, end: int) -> Iterator[Span]:
+    """A second code in the sentence of a first one, with as many digits: "PIN of this card: ..., of that one ..."."""
+    digits = sum(map(str.isdigit, text[begin:end]))
+    match = BESIDE.match(text, end)
+    if match and abs(len(match[1]) - digits) <= 2 and not _is_date(match[1]):
+        yield *match.span(1), CODE
+
+
+def _looks_chosen(word: str) -> bool:
+    """`hunter2`, and words that are tied together: `boat-on-the-pier`."""
+    return bool(TIED.fullmatch(word)) or looks_made_up(word) and bool(re.search(r"\d|[^\w\s.-]", word))
 
 
 def _trimmed(text: str, begin: int, end: int) -> tuple[int, int]:

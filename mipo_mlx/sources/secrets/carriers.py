@@ -45,7 +45,7 @@ COOKIE = re.compile(r"\b(?:set-)?cookie:[ \t]*([^\n\"']{6,1000})", re.IGNORECASE
 COOKIE_VALUE = re.compile(r"[\w.-]{1,60}=([^;\s\"']{12,400})")
 COMMAND = re.compile(  # what programs take on the command line and in their own files
     r"(?:(?<![\w-])(?:-u|--user|--userpwd)[ \t=]{1,2}[\"']?[^\s:\"']{1,60}:([^\s\"']{3,80})|\b(?:mysql|mysqldump|mariadb"
-    r"|mycli)\b[^\n]{0,80}? -p([^\s\"']{3,60})|\bsshpass[ \t]+-p[ \t]*[\"']?([^\s\"']{3,60})"
+    r"|mycli)\b[^\n]{0,80}? -p([^\s\"']{3,60})|\bsshpass[ \t]+-p[ \t]*(?:'([^'\n]{3,60})'|[\"]([^\"\n]{3,60})[\"]|([^\s\"']{3,60}))"
     r"|\blogin[ \t]+\S{1,60}[ \t]+password[ \t]+(\S{1,80})|(?<!\S)--(?:password|passphrase|passwd|token|api-?key"
     r"|secret)[ =][\"']?([^\s\"'<>\[\]{}]{4,120}))",
     re.IGNORECASE,

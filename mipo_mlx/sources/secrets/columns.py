@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from . import CODE, KEY, LONGEST_LINE, PASSWORD, WORD, Span
 from .phrases import find, may_announce
-from .values import PROSE, is_mixed, is_no_value
+from .values import PROSE, is_mixed, is_no_value, looks_made_up
 
 BETWEEN = (re.compile(r"\|"), re.compile(r"\t"), re.compile(";"), re.compile(","), re.compile(r" {2,}"))
 RULE = re.compile(r"[\s|:;,+=-]+")
@@ -95,4 +95,7 @@ def _is_secret(cell: str, kind: str) -> bool:
         return False
     if kind == CODE:
         return sum(char.isdigit() for char in cell) >= 3
-    return is_mixed(cell) if kind == KEY else not any(word.lower() in PROSE for word in WORD.findall(cell))
+    if kind == KEY:
+        return is_mixed(cell)
+    prose = any(word.lower() in PROSE for word in WORD.findall(cell))
+    return not prose or " " not in cell and looks_made_up(cell)

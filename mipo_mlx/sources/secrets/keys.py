@@ -35,7 +35,7 @@ BEGINNINGS = (  # what services put before their keys; at least twelve further c
     r"sk-|sk_|pk_live_|rk_|ak_|sk-ant-|sk-proj-|sk-or-|gh[pousr]_|github_pat_|gl(?:pat|ptt|rt|dt|cbt|ft|soat|agent|oas"
     r"|ffct|imt)-|hf_|api_org_|r8_|gsk_|xai-|pplx-|nvapi-|xox[a-z]-|xoxe\.|xapp-|"
     r"do[opr]_v1_|npm_|pypi-|dckr_(?:pat|oat)_|cio(?=\w{32})|ATBB|ATATT|ATCTT|ATSTT|hv[sbr]\.|dp\.(?:pt|st|ct|sa|scim"
-    r"|audit)\.|tskey-|sbp_|sb_secret_|vc[pkairs]_|nf[pcoub]_|fo1_|fm2_|flyv1|FlyV1|rnd_|"
+    r"|audit)\.|tskey-|sbp_|sb_secret_|vc[pkairs]_|vercel_blob_rw_|nf[pcoub]_|fo1_|fm2_|flyv1|FlyV1|rnd_|"
     r"rubygems_|lin_(?:api|oauth)_|ntn_|secret_|fig[dou]_|glsa_|glc_|PMAK-|NRAK-|NRJS-|NRII-|NRRA-|shp(?:at|ss|ca|pa|ua"
     r"|tka)_|whsec_|sq0[a-z]{3}-|EAAA|access_token\$|xkeysib-|xsmtpsib-|SG\.|key-|"
     r"re_|lsv2_(?:pt|sk)_|sntry[su]_|ph[cx]_|[ps]k\.eyJ|tk\.eyJ|AGE-SECRET-KEY-1|nsec1|[xyz]prv|ops_|dapi|CFPAT-|dd[pw]_"
@@ -55,13 +55,18 @@ WALLET = re.compile(r"(?<![A-Za-z0-9])(?:[5KL][1-9A-HJ-NP-Za-km-z]{50,51}|nsec1[
 TELEGRAM = re.compile(r"(?<![\w])\d{8,10}:[A-Za-z0-9_-]{35}(?![\w-])")
 HOOKS = re.compile(
     r"(?:hooks\.slack\.com/(?:services|workflows|triggers)/|discord(?:app)?\.com/api/webhooks/\d+/"
-    r"|webhook\.office\.com/\S{0,80}IncomingWebhook/|maker\.ifttt\.com/\S{0,60}key/"
+    r"|maker\.ifttt\.com/\S{0,60}key/"
     r"|chat\.googleapis\.com/v1/spaces/\S{0,80}token=)([\w/%=-]{12,})"
 )
+# Each letter of an address of Teams' or Power Automate's is part of what lets a stranger write there.
+TEAMS = re.compile(r"webhook\.office\.com/(?:webhookb2/)?([\w@/.-]{20,}+)|\.outlook\.office\.com/webhook/([\w@/.-]{20,}+)")
 LICENCE = re.compile(
     r"(?<![\w-])(?:[A-Z0-9]{5}-){4}[A-Z0-9]{5}(?![\w-])|(?<![\w-])(?:\d{6}-){7}\d{6}(?![\w-])"
     r"|(?<![\w-])(?:[A-Z0-9]{4}-){5}[A-Z0-9]{4}(?![\w-])"
 )
+RECOVERY = re.compile(
+    r"(?<![\w-])(?:[0-9a-f]{5}-[0-9a-f]{5}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}:fx)(?![\w-])"
+)  # of GitHub; of DeepL
 
 
 def keys(text: str) -> Iterator[Span]:
@@ -69,6 +74,9 @@ def keys(text: str) -> Iterator[Span]:
     yield from _private(text)
     if _has_long(text):
         yield from by_line(text, _has_long, _in_line)
+    for match in RECOVERY.finditer(text) if "-" in text else ():
+        if re.search(r"[a-f]", match[0]) and re.search(r"\d", match[0]):
+            yield *match.span(), KEY
 
 
 def _has_long(text: str) -> bool:
@@ -79,6 +87,7 @@ def _has_long(text: str) -> bool:
 def _in_line(text: str) -> Iterator[Span]:
     yield from ((*match.span(), KEY) for match in WALLET.finditer(text))
     yield from ((*match.span(1), KEY) for match in HOOKS.finditer(text))
+    yield from ((*match.span(match.lastindex or 0), KEY) for match in TEAMS.finditer(text))
     yield from ((*match.span(), KEY) for match in TELEGRAM.finditer(text))
     yield from ((*match.span(), KEY) for match in LICENCE.finditer(text) if re.search(r"\d", match[0]))
     for match in CHUNK.finditer(text):

@@ -93,7 +93,11 @@ def _regions(text: str) -> tuple[str | None, ...]:
         return (None,)
     if text.startswith(("0", "(0")):
         return REGIONS
-    shape = tuple(map(len, GROUPS.findall(text)))
+    groups = GROUPS.findall(text)
+    shape = tuple(map(len, groups))
+    steps = len(groups) > 2 and all(group.endswith("00") for group in groups)  # 400-600-800
+    if steps or shape == (5, 5) and groups[0][0] < "6":  # 12345-54321; India's mobiles begin with 6 to 9
+        return ()
     if len(shape) == 1:
         return ("",)
     return tuple(dict.fromkeys(region for size in range(2, len(shape) + 1) for region in SHAPES.get(shape[:size], ())))

@@ -55,7 +55,8 @@ NUMBER = (
 
 TABLE: tuple[tuple[str, str, str, str], ...] = (  # (kind, "strong", "several", "sure" or "", first words, the rest of the phrase)
     (PASSWORD, "strong",
-        "password passwords passwd passcode passphrase passwort passwörter kennwort kennwörter pwd pw psw wachtwoord "
+        "password passwords lösenordet lösenorden passordet "
+        "passwd passcode passphrase passwort passwörter kennwort kennwörter pwd pw psw wachtwoord "
         "wachtwoorden lösenord "
      "lösenordet passord adgangskode adgangskoden jelszó jelszava contraseña contraseñas contrasenya senha senhas heslo "
      "пароль пароля паролем пароли парола şifre şifresi şifrem sifre parolası wachtzin kodeord lozinka zaporka geslo "
@@ -68,7 +69,7 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (  # (kind, "strong", "several", 
     (PASSWORD, "strong", "pass", r"[ -](?:word|phrase|code)s?"),
     (PASSWORD, "strong", "phrase", r" (?:secr[èe]te|de passe)"),
     (PASSWORD, "strong", "frase palavra kata mật كلمة",
-        r" (?:segreta|secreta|de contraseña|de acceso|de paso|-?passe|chave|sandi|khẩu|السر|المرور)"),
+        r"[ -](?:segreta|secreta|de contraseña|de acceso|de paso|passe|chave|sandi|khẩu|السر|المرور)"),
     (PASSWORD, "strong", "parola", r" d['’]ordine"),
     (PASSWORD, "strong",
         "wifi wlan wpa network netzwerk router security wep wi", r"(?:-?fi)?[ -]?(?:key|schl[üu]ssel|sleutel|code|nyckel)"),
@@ -77,7 +78,7 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (  # (kind, "strong", "several", 
         "clé clave chiave chave klucz ключ",
             r" (?:(?:de|del|du|della|do|da|d['’]|от|la|le|l['’]) ?){0,2}(?:wi-?fi|wlan|r[ée]seau|router|red|rete|rede"
             r"|acceso|acc[èe]s|sécurité|correo|banco|вай-?фая)"),
-    (PASSWORD, "", "pass parola parole losung clave", r""),
+    (PASSWORD, "", "pass parola parole losung clave ww", r""),
     (PASSWORD, "", "key", r""),
     (KEY, "", "token tokens jeton secret secrets apikey api_key credential ключ clé schlüssel", r""),
     (KEY, "",
@@ -87,7 +88,7 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (  # (kind, "strong", "several", 
     (KEY, "", "seriennummer lizenzschlüssel produktschlüssel api-schlüssel zugangsschlüssel serial", r""),
     (KEY, "", "totp otp 2fa mfa authenticator", r" (?:seed|secret|key|setup key)"),
     (CODE, "",
-        "pin pins geheimzahl geheimnummer pinnummer pincode pinkod pinkode pinkoodi пин puk",
+        "pin pins geheimzahl geheimnummer pinnummer pincode pinkod pinkoden portkod portkoden pinkode pinkoodi пин puk",
             r"(?:[ -]?(?:code|codes|number|nummer|kod|kode|koden|koodi|код|кода|no\.?))?"),
     (CODE, "",
         "code codes kod kody kód código códigos codigo codice codici codul kode koda kood код коды κωδικός",
@@ -98,18 +99,21 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (  # (kind, "strong", "several", 
             rf"(?: {SMALL}{{0,3}}(?:\w+ ){{0,1}}?(?:{PLACES})(?!\w))?"),
     (CODE, "", "clave clé chiave senha contraseña chave", rf" {SMALL}{{1,3}}(?:{PLACES}|{SUBJECTS})(?!\w)"),
     (CODE, "sure",
-        "door gate lock locker padlock alarm safe vault garage bike tür haustür tor schloss tresor safe alarmanlage "
+        "door gate lock locker padlock alarm safe vault garage bike garagentor "
+        "hoftor gartentor kellertür tür haustür tor schloss tresor safe alarmanlage "
         "porte portail cadenas coffre puerta portal candado portone porta cancello "
      "lucchetto deur slot kluis brama drzwi домофон подъезд сейф shed keysafe intercom", r"(?: (?:lock|door|safe|box))?"),
     (CODE, "sure", "your dein ihr votre ton su tu tuo seu twój ваш твой je uw", r" (?:\w+ )?(?:code|código|codice|kod|код)"),
     (CODE, "",
         "digicode keypad lockbox keybox keysafe padlock schlüsselbox schlüsselsafe türschloss",
-            r"(?:[ -]?(?:code|pin|combination))?"),
+            r"(?:(?: [\w ]{0,40})?, ?(?:combo|combination|code)|[ -]?(?:code|pin|combination))?"),
+    (CODE, "sure",
+        "entsperren entsperrt unlock unlocks débloquer déverrouiller desbloquear sbloccare ontgrendelen odblokować", r""),
     (CODE, "", "key lock", r" ?(?:box|safe)(?: code)?"),
     (CODE, "",
         "door gate garage alarm entry entrance access lock padlock bike locker safe keypad building lobby intercom "
         "unlock screen phone device security verification "
-     "confirmation authentication auth login sign activation voicemail card vault sim shed house front back tür tor "
+     "confirmation authentication auth login sign activation voicemail card vault sim shed house front back tür tor tresor schloss "
      "puerta", rf"(?: (?:door|gate|lock|safe|unlock|screen|in|security))?{CODES}"),
     (CODE, "", " ".join(f"{head}{tail}" for head in (
         "tür haustür tor garagen alarm zugangs eingangs schloss safe tresor sicherheits bestätigungs prüf freischalt "

@@ -63,8 +63,10 @@ def _within(text: str, begin: int, end: int) -> Iterator[Span]:
 
 
 def _checked(text: str, run: list[tuple[int, int]]) -> Iterator[Span]:
-    if len(run) > 12 and ANNOUNCED.search(text[slice(*run[0])]) and len(run) - 1 in LENGTHS:
-        run = run[1:]
+    for head in range(1, 5):  # "seed phrase" above the words is no part of them
+        if len(run) - head in LENGTHS and ANNOUNCED.search(text[run[0][0] : run[head - 1][1]]):
+            run = run[head:]
+            break
     if len(run) < 12:
         return
     before = text[max(0, run[0][0] - 90) : run[0][0]].lower()

@@ -1,0 +1,101 @@
+"""Notations of secrets that outsiders wrote and the patterns had missed, and harmless text beside each that stays."""
+# ruff: noqa: E501
+
+from collections import Counter
+
+import pytest
+
+from mipo_mlx.sources.redact import redact
+
+from .made_up import SECRET
+
+HEX = "0f3a9b27c4d1e8560f3a9b27c4d1e856"
+TOKEN = "Zk3Qp9Lm2Xv7Tn4Bs8Wd"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # a word between the label and the sign
+        "WLAN-Schlüssel Gartenhaus = «Boot-am-Steg-Nord»",
+        "Passwort Bücherei: «Leseratte-im-Sessel»",
+        "password cottage => «Marmalade!7»",
+        # a list below its heading
+        "Passwörter\nBank: «Gurke!88»\nPost: «Tomate?12»\nVerein: «Rettich_3»",
+        "Passwords\n- mail: «Turnip!88»\n- shop: «Radish?12»",
+        "contraseñas\ncorreo = «Pera!88»\ntienda = «Higo?12»",
+        # the old one beside the new one
+        "Password (old): «Sommer18» / new: «Winter19»",
+        "My password is now «Rhubarb$44», old one was «Rhubarb$43»",
+        "Passwort alt: «Birne!7», neu: «Apfel!8»",
+        # a second code in a sentence
+        "PIN der EC-Karte: «4917», die von der Kreditkarte «8820»",
+        "Gate code is «4471»#, alarm «9902»",
+        "PIN for the bank: «58213», for the card «4471»",
+        # inflected, joined and shortened words
+        "Lösenordet till wifi är «Midsommar24»",
+        "pinkoden till kortet är «9021»",
+        "palavra-passe: «Sardinha#2»",
+        "ww: «stroopwafel99»",
+        "PIN do karty to «3319»",
+        "Le mdp du NAS c'est «tartine-beurre-7»",
+        "Tresor-Code ist «19 04 77»",
+        "Handy entsperren: «2580»",
+        "Hoftor: «6620»",
+        # combinations of locks
+        "lockbox on the railing, combo «3-1-7-9»",
+        "safe: «left 22, right 7, left 31»",
+        "Tresor: «links 12, rechts 40, links 9»",
+        # codes with signs, and phrases of several words
+        "Anmeldename: kmeier77, PIN: «a8Kz!»",
+        'the wifi at mom\'s is "«blueberry pancakes 4ever»"',
+        "pass: «correct horse battery staple»",
+        "Kartennummer steht drauf, Prüfziffer «737»",
+        # recovery codes and their lists
+        "GitHub recovery: «3f2a1-9bc04» «a81c7-0d3ef»",
+        "Backup-Codes Google:\n1. «8342 1190»\n2. «7753 0021»",
+        "2FA secret: «jbsw y3dp ehpk 3pxp jbsw y3dp ehpk 3pxp»",
+        "gmail app password «abcd efgh ijkl mnop»",
+        "seed phrase\n1 «ozone»\n2 «drill»\n3 «grab»\n4 «fiber»\n5 «curtain»\n6 «grace»\n7 «pudding»\n8 «thank»\n9 «cruise»\n10 «elder»\n11 «eight»\n12 «picnic»",
+        # what services and programs write
+        f"https://acme.webhook.office.com/webhookb2/«1b2c3d4e-1111-4222-a333-444455556666@{HEX}/IncomingWebhook/{HEX}»",
+        f"vercel_blob_rw_«{TOKEN}_{TOKEN}»",
+        "DeepL: «1b2c3d4e-1111-4222-a333-444455556666:fx»",
+        "mysql -u root -p«KcsNgaKiIRf» bees",
+        "sshpass -p '«Tulpen im Mai!»' ssh karl@nas.local",
+        "| site | user | pw |\n|---|---|---|\n| mail | karl | «Owl-in-Rain5» |",
+        "Login Stadtbücherei: karl.meier / «Lesen2024!»",
+    ],
+)
+def test_further_notations_of_secrets(text):
+    plain = text.replace("«", "").replace("»", "")
+    found = redact(plain, Counter())
+    for secret in SECRET.findall(text):
+        assert secret not in found, found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Das WLAN im Zug ist wieder kaputt, 45 Minuten offline.",
+        'the wifi at the cabin is "terribly slow today"',
+        "Pass: 3 attempts, all fine",
+        "ww1 museum opens at 10, ww2 at 11",
+        "I unlock my phone 120 times a day",
+        "Recovery: 45 minutes easy, 130 bpm",
+        "Boxing combo 1-2-3-2, then slip",
+        "PIN 13 of the Arduino drives the LED",
+        "Passwords\nare tiresome: I forget them",
+        "password: I should really use a manager, new: next week",
+        "range 12345-54321 of the catalogue",
+        "Dose 400-600-800, next 1200",
+        "turn left 2 times, right 1 time, and you see the mill",
+        "commit 3f2a1c9 broke it, pages 12345-12399 mended it",
+        "the app password page moved again last week somewhere",
+        "Contraseña: preguntar a Marta",
+        "Password managers: BitWarden | 1Password | KeePassXC",
+        "Password policy: 12-character minimum!",
+    ],
+)
+def test_what_looks_like_them_stays(text):
+    assert redact(text, Counter()) == text
