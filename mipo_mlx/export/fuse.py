@@ -150,7 +150,7 @@ def _group(name: str, shape: tuple[int, ...]) -> int:
 
 def _layout(name: str, shape: tuple[int, ...], group: int, form: Form) -> list[Part]:
     """The arrays that one parameter becomes."""
-    code, kind = DTYPES[form.dtype]
+    code, kind = _dtype(name, form)
     if not group or not form.bits:
         return [(name, code, shape, int(np.prod(shape)) * kind.size)]
     module = name.removesuffix(".weight")
@@ -163,9 +163,14 @@ def _layout(name: str, shape: tuple[int, ...], group: int, form: Form) -> list[P
     ]
 
 
+def _dtype(name: str, form: Form) -> tuple[str, mx.Dtype]:
+    """Linear attention's decay is an exponential of its A_log, which 16 bits would move by half a percent: mlx-lm keeps it, too."""
+    return DTYPES["float32" if name.endswith(".A_log") else form.dtype]
+
+
 def _arrays(weights: Weights, piece: Piece, group: int, form: Form) -> list[np.ndarray]:
     """The bytes of the arrays that `_layout` announces."""
-    value, kind = weights.fused(piece), DTYPES[form.dtype][1]
+    value, kind = weights.fused(piece), _dtype(piece.name, form)[1]
     if not group:
         return [_raw(value.astype(kind))]
     packed, scales, biases = mx.quantize(value, group_size=group, bits=form.bits)

@@ -203,6 +203,7 @@ def build(file: GGUFFile, architecture: Architecture, config: dict[str, Any]) ->
             array = mlx_values(architecture, tensor.name, dequantise(file, tensor))
             array = array if columns is None else array[:, columns]
             kind = kept.get(tensor.type, dtype) if tensor.name in TABLES else dtype
+            kind = mx.float32 if tensor.name.endswith(".ssm_a") else kind  # linear attention's decay is an exponential of it
             weights[name] = mx.array(array if rows is None else array[rows]).astype(kind)
     missing = [name for name in expected if name not in weights and name.removesuffix(".weight") not in packed]
     if missing:

@@ -115,6 +115,17 @@ def logits(model) -> np.ndarray:
     return np.array(model(mx.array([TOKENS]))[0].astype(mx.float32))
 
 
+def test_the_decay_of_linear_attention_stays_in_float32(tmp_path, monkeypatch):
+    tiny = make_tiny("qwen3.5", *MODELS["qwen3.5"], tmp_path)
+    fuse.fuse(tmp_path / "fused", tiny.weights(), fuse.Beside(tiny.tokenizer), fuse.Form("bfloat16"))
+    fused = mx.load(str(tmp_path / "fused" / "model.safetensors"))
+    monkeypatch.setattr(mx, "default_device", lambda: mx.Device(mx.gpu, 0))
+    read = dict(tree_flatten(load_gguf(tiny.write(tmp_path / "model.gguf", "f16"))[0].parameters()))
+    for arrays, kind in ((fused, mx.bfloat16), (read, mx.float16)):
+        assert {x.dtype for name, x in arrays.items() if name.endswith("A_log")} == {mx.float32}
+        assert {x.dtype for name, x in arrays.items() if name.endswith("dt_bias")} == {kind}
+
+
 def test_a_file_that_predicts_further_tokens_is_refused(tmp_path, monkeypatch):
     tiny = make_tiny("qwen3.5", *MODELS["qwen3.5"], tmp_path)
     honest = writing.hyperparameters
