@@ -28,7 +28,7 @@ from ..records import Answer, key_for
 from ..training import rounds, train
 from . import answers
 from .outcome import BaselineMeasure, Metrics
-from .requests import Answered, Group, Scored, by_group, score
+from .requests import Answered, Group, scored_by_base
 from .workbench import Workbench
 
 STRENGTHS = (0.5, 1.5)  # of context-aware decoding
@@ -60,10 +60,7 @@ def evaluate(bench: Workbench, answered: Sequence[Answered]) -> dict[str, dict[s
     groups = list({id(a.group): a.group for a in answered}.values())
     by_name = {}
     for name in names(groups):
-        rows = by_group(groups, _answers(bench, name, answered))
-        with bench.as_side("base"):
-            scores = score(bench, f"baseline {name} scored", groups, rows)
-        scored = [Scored(a, s, s) for row, of_row in zip(rows, scores, strict=True) for a, s in zip(row, of_row, strict=True)]
+        scored = scored_by_base(bench, f"baseline {name} scored", groups, _answers(bench, name, answered))
         against_base = _metrics(bench, [replace(a, tuned=s) for a, s in zip(answered, scored, strict=True)])
         to_tuned = _metrics(bench, [replace(a, base=s) for a, s in zip(answered, scored, strict=True)])
         by_name[name] = {

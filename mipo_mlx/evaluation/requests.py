@@ -255,6 +255,15 @@ def score(bench: Workbench, phase: str, groups: Sequence[Group], answers: list[l
     return bench.journal.map(phase, range(len(groups)), 1, compute, bench.bar, lambda i: groups[i].wanted)
 
 
+def scored_by_base(bench: Workbench, phase: str, groups: Sequence[Group], answers: Sequence[Answer]) -> list[Scored]:
+    """The answers of all groups, in one list, with their likelihoods under the base alone."""
+    rows = by_group(groups, answers)
+    with bench.as_side("base"):
+        scores = score(bench, phase, groups, rows)
+    pairs = [pair for row, row_scores in zip(rows, scores, strict=True) for pair in zip(row, row_scores, strict=True)]
+    return [Scored(answer, likelihoods, likelihoods) for answer, likelihoods in pairs]
+
+
 def score_group(model: Any, group: Group, answers: Sequence[Answer]) -> list[list[list[float]]]:
     """(answers, contexts, tokens) log-probabilities, nats."""
     scored = logprobs.token_logprobs(model, group.prompts, [[answer.tokens for answer in answers]] * len(group.prompts))

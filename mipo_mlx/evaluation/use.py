@@ -18,7 +18,7 @@ from ..records import Answer, Prompt
 from . import pairwise, with_memory
 from .answers import clusters_of, identified
 from .outcome import Metrics, Opinion, Use
-from .requests import Answered, Group, Scored, by_group, heldout_of, score
+from .requests import Answered, Group, heldout_of, scored_by_base
 from .statistics import SHARE, Measures, key_of, too_few
 from .workbench import SIDES, Side, Workbench
 
@@ -73,13 +73,7 @@ def _distracted_prompts(bench: Workbench, right: Sequence[Answered]) -> list[lis
 
 def _distractors(bench: Workbench, groups: list[Group], right: Sequence[Answered], replies: Replies) -> Metrics:
     """The share of answers that fit the right passage best of three, with it alone and behind the other two, and the loss."""
-    both: list[list[Scored]] = []
-    for side in SIDES:
-        answers = by_group(groups, replies[side])
-        with bench.as_side("base"):
-            scores = score(bench, f"use-distracted-{side} scored", groups, answers)
-        pairs = [pair for row, of_row in zip(answers, scores, strict=True) for pair in zip(row, of_row, strict=True)]
-        both.append([Scored(a, s, s) for a, s in pairs])
+    both = [scored_by_base(bench, f"use-distracted-{side} scored", groups, replies[side]) for side in SIDES]
     distracted = [replace(a, base=base, tuned=tuned) for a, base, tuned in zip(right, *both, strict=True)]
     measures = Measures([key_of(a.request, a.context) for a in right], bench.resampler(clusters_of(right)))
     shares = {name: _shares(bench, answered) for name, answered in (("undistracted", right), ("distracted", distracted))}

@@ -150,7 +150,7 @@ def test_the_bar_moves_as_far_as_it_was_told(tmp_path, tiny_folder):
 
 
 def test_the_sft_adapters_are_those_of_a_run_with_that_objective(tmp_path, tiny_folder):
-    """Same pairs, steps, adapters and learning rate as the run, label smoothing and stop rules aside."""
+    """The pairs, steps, adapters and learning rate are the run's. Label smoothing and stop rules are not."""
     settings = trainable(tmp_path, tiny_folder, baselines=True)
     changed = {"epochs": 2.0, "learning_rate": 1e-3, "label_smoothing": 0.2, "max_kl": 1e-9, "checkpoint_every": 2}
     settings = settings.model_copy(update={"training": settings.training.model_copy(update=changed)})

@@ -38,7 +38,7 @@ def test_the_right_passage_comes_last_behind_two_of_other_notes(answered):
 
 
 def test_shares_are_those_of_plain_forward_passes(answered, tmp_path):
-    """Undistracted: the base's likelihood of each answer under its own passage and the next two."""
+    """The base's likelihood of each answer, without distractors, under its own passage and the next two."""
     here, groups, rows = answered
     bar = Steps()
     result = use.evaluate(use.replace(here, bar=bar), rows)
