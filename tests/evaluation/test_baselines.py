@@ -128,7 +128,7 @@ def test_baselines_are_measured_when_asked_for_and_kept(tmp_path, tiny_folder, m
     message = summary.evaluation(Run(tmp_path, questions)).splitlines()
     assert [line.split("  ")[1] for line in message[-6:]] == [
         "no context", "context in the prompt (base)", "context-aware decoding 0.5", "context-aware decoding 1.5",
-        "SFT on the chosen answers", "tuned",
+        "SFT on the chosen answers", "trained",
     ]  # fmt: skip
     tokens = {line[2:34].strip(): float(line[34:].split()[2]) for line in message[-6:]}
     for name, measures in second["baselines"].items():
