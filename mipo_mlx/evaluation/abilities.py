@@ -1,4 +1,4 @@
-"""Whether abilities are kept: questions with a known answer, to the base and to the tuned model.
+"""Whether abilities are kept: questions with a known answer, to the base and to the trained model.
 
 Multiple choice is judged by likelihood, a number by a greedy answer that is read to its end.
 """

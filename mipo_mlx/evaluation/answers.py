@@ -1,4 +1,4 @@
-"""Measures of fresh answers of the base and the tuned model to the same held-out requests, side by side."""
+"""Measures of fresh answers of the base and the trained model to the same held-out requests, side by side."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,7 +18,7 @@ from .workbench import SIDES
 
 
 def evaluate(answered: Sequence[Answered], settings: Evaluation, seed: int, embedder: Embed | None = None) -> Fresh:
-    """All measures, each before (the base's answers) and after (the tuned model's), with paired intervals.
+    """All measures, each before (the base's answers) and after (the trained model's), with paired intervals.
 
     embedder: a judge of another family than the model; None: none is installed.
     """

@@ -76,7 +76,7 @@ def _metrics(bench: Workbench, answered: Sequence[Answered]) -> Metrics:
 
 
 def _answers(bench: Workbench, name: str, answered: Sequence[Answered]) -> list[Answer]:
-    """One answer a request by the baseline `name`, with the random numbers of the base's and the tuned model's answers."""
+    """One answer a request by the baseline `name`, with the random numbers of the base's and the trained model's answers."""
     prompts = [a.group.prompts[a.own] for a in answered]
     plain = [a.group.plain or [] for a in answered]  # used only where all groups have one
     if name == SFT:

@@ -65,7 +65,7 @@ def evaluate(bench: Workbench, groups: dict[str, list[Group]], personal: list[An
 
 @dataclass(frozen=True)
 class _Distance:
-    """How far the tuned model is from the base at one request, nats a token: at its answer with the context, and without."""
+    """How far the trained model is from the base at one request, nats a token: at its answer with the context, and without."""
 
     under_context: float
     alone: float

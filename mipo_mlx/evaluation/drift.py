@@ -1,4 +1,4 @@
-"""The tuned model without any context: how far it has moved from the base on everyday requests (the leak test: leak.py)."""
+"""The trained model without any context: how far it has moved from the base on everyday requests (the leak test: leak.py)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,8 +29,8 @@ def work(folder: Path, recipe: Recipe) -> int:
 def evaluate(bench: Workbench) -> Unprompted | None:
     """None where there is nothing to ask.
 
-    KL(tuned || base), nats, is summed over the whole vocabulary where each token of the tuned model's own answers is predicted. An
-    estimate from the drawn tokens would depend on their temperature and top_p.
+    KL(tuned || base), nats, is summed over the whole vocabulary where each token of the trained model's own answers is predicted.
+    An estimate from the drawn tokens would depend on their temperature and top_p.
     """
     requests = _requests(bench.folder, bench.recipe)
     if not requests:
@@ -45,7 +45,7 @@ def evaluate(bench: Workbench) -> Unprompted | None:
 
 
 def distances(bench: Workbench, phase: str, prompts: Sequence[list[int]], answers: Sequence[Answer]) -> list[float]:
-    """The mean KL(tuned || base) a token of each answer of the tuned model, nats. The bar moves by one for each."""
+    """The mean KL(tuned || base) a token of each answer of the trained model, nats. The bar moves by one for each."""
     jobs = [(prompt, answer.tokens) for prompt, answer in zip(prompts, answers, strict=True)]
 
     def measure(_: int, part: Sequence[tuple[list[int], list[int]]]) -> list[Any]:

@@ -217,7 +217,7 @@ def _evaluate(
 
 
 def _score_pairs(bench: Workbench, pairs: Sequence[Pair]) -> list[list[float]]:
-    """The candidates' summed log-probabilities under the tuned model, nats."""
+    """The candidates' summed log-probabilities under the trained model, nats."""
 
     def compute(_: int, part: Sequence[Pair]) -> list[Any]:
         scored = logprobs.token_logprobs(bench.model, [pair.prompt_tokens for pair in part], [pair.tokens for pair in part])

@@ -1,4 +1,4 @@
-"""How well the tuned model tells apart the held-out pairs, which it never trained on: loss, accuracy, margin, information."""
+"""How well the trained model tells apart the held-out pairs, which it never trained on: loss, accuracy, margin, information."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -13,7 +13,7 @@ from .statistics import MEAN, SHARE, Measures, Resampler, key_of, too_few
 def evaluate(pairs: Sequence[Pair], policy: Sequence[Sequence[float]], notes: dict[str, str], recipe: Recipe) -> Heldout:
     """Measures of the held-out pairs before (the reference itself) and after training, with intervals.
 
-    policy: for each pair, the candidates' summed log-probabilities under the tuned model, nats. notes: whose each context is, by
+    policy: for each pair, the candidates' summed log-probabilities under the trained model, nats. notes: whose each context is, by
     the context's id. Information is log N - loss, for the recipe's beta and whatever objective was trained. It is a lower bound on
     what the answer tells about the context (InfoNCE, van den Oord et al. 2018).
     """

@@ -57,8 +57,8 @@ class Judge:
         return LETTERS if self.mode == "pairwise" else DIGITS
 
     def questions(self, a: Answered) -> list[str]:
-        """The two questions about one request. Pairwise: with the base's answer first, then with the tuned model's first.
-        Rubric: about the base's answer, then about the tuned model's."""
+        """The two questions about one request. Pairwise: with the base's answer first, then with the trained model's first.
+        Rubric: about the base's answer, then about the trained model's."""
         base, tuned = a.base.text, a.tuned.text
         if self.mode == "pairwise":
             return [PAIRWISE.format(opening=opening(a), first=x, second=y) for x, y in ((base, tuned), (tuned, base))]
@@ -133,7 +133,7 @@ def complete(settings: Evaluation, judged: Judged | None) -> bool:
 
 
 def evaluate(bench: Workbench, answered: Sequence[Answered]) -> Judged | None:
-    """The judges' opinions of the base's and the tuned model's answers, and how far they agree. None without any judge.
+    """The judges' opinions of the base's and the trained model's answers, and how far they agree. None without any judge.
 
     Judges are those that the recipe names, those that judged all of these answers before, and the embedder where there is one.
     Raises Failure where an endpoint does not answer; what was judged is kept.

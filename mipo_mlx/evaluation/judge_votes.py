@@ -1,7 +1,7 @@
-"""From a judge's probabilities to its opinion: wins, ties and losses of the tuned model, and how far two judges agree.
+"""From a judge's probabilities to its opinion: wins, ties and losses of the trained model, and how far two judges agree.
 
 A row holds the judge's two readings of one request. Pairwise: [P(A), P(B)] with the base's answer first, then with the tuned
-model's first. Rubric: the probabilities of the digits for the base's answer, then for the tuned model's.
+model's first. Rubric: the probabilities of the digits for the base's answer, then for the trained model's.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ SENSE = 0.5  # of the judge's probability must lie on the allowed answers, else 
 SILENT = [[0.0, 0.0]] * 2  # the row of a request without a reply, or without a question
 
 Row = list[list[float]]
-Votes = Sequence[float | None]  # 1 for the tuned model's answer, 0 for the base's, 0.5 for a tie; None: nonsense
+Votes = Sequence[float | None]  # 1 for the trained model's answer, 0 for the base's, 0.5 for a tie; None: nonsense
 
 
 class Voting:
@@ -87,7 +87,7 @@ class Voting:
 
 
 def pairwise_vote(a: Answered, row: Row) -> float | None:
-    """1 where the judge prefers the tuned answer in both orders, 0 where it does in neither.
+    """1 where the judge prefers the trained model's answer in both orders, 0 where it does in neither.
 
     A preference that turns with the order is a tie (0.5), as are equal answers. A reading that puts less than half of its
     probability on A and B is nonsense: None.
@@ -96,12 +96,12 @@ def pairwise_vote(a: Answered, row: Row) -> float | None:
         return 0.5
     if min(sum(order) for order in row) < SENSE:
         return None
-    each = [0.5 if b == t else float(t > b) for b, t in (row[0], row[1][::-1])]  # for the tuned answer
+    each = [0.5 if b == t else float(t > b) for b, t in (row[0], row[1][::-1])]  # for the trained model's answer
     return 0.5 if sum(each) not in (0, 2) else each[0]
 
 
 def rubric_vote(a: Answered, row: Row) -> float | None:
-    """1 where the tuned answer has the higher digit, 0 where it has the lower, 0.5 where both are the same; None: nonsense."""
+    """1 where the trained model's answer has the higher digit, 0 where the lower, 0.5 where both are the same; None: nonsense."""
     if min(sum(digits) for digits in row) < SENSE:
         return None
     base, tuned = (round(score(digits)) for digits in row)
@@ -145,6 +145,6 @@ def likelier(answered: Sequence[Answered]) -> list[Row]:
 
 
 def _rows(margins: Sequence[Sequence[float]]) -> list[Row]:
-    """The same preference in both orders, from how well the base's answers fit and how well the tuned model's do."""
-    shares = [0.5 if base == tuned else float(tuned > base) for base, tuned in zip(*margins, strict=True)]  # the tuned answer's
+    """The same preference in both orders, from how well the base's answers fit and how well the trained model's do."""
+    shares = [0.5 if base == tuned else float(tuned > base) for base, tuned in zip(*margins, strict=True)]  # the trained model's
     return [[[1 - share, share], [share, 1 - share]] for share in shares]

@@ -1,4 +1,4 @@
-"""The leak test: does the tuned model, without any context, recite the notes that it was trained on?
+"""The leak test: does the trained model, without any context, recite the notes that it was trained on?
 
 The base with the adapters on is tested, which is what the export fuses. Held-out notes and unplanted canaries are the controls. A
 text counts as trained where it stood in a training prompt of a round that counts. It is a passage, and with `sources.context:
@@ -154,7 +154,7 @@ def _gains(bench: Workbench, jobs: Sequence[tuple[list[int], list[int]]], phase:
 
 
 def _samples(bench: Workbench, openings: list[list[int]], contexts: list[Context]) -> tuple[list[list[int]], list[Answer]]:
-    """Prompts, and `evaluation.unprompted` answers of the tuned model at temperature 1, so that rare ones come up too.
+    """Prompts, and `evaluation.unprompted` answers of the trained model at temperature 1, so that rare ones come up too.
 
     The prompts are every opening in turn, and one that ends where training prompts had their context.
     """

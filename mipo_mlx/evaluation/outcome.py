@@ -38,7 +38,7 @@ class Heldout:
 
 @dataclass(frozen=True)
 class Fresh:
-    """Answers of the base ("before") and of the tuned model ("after") to the same held-out requests."""
+    """Answers of the base ("before") and of the trained model ("after") to the same held-out requests."""
 
     answers: int  # of each model
     notes: int
@@ -49,7 +49,7 @@ class Fresh:
     no_interval: str | None
     metrics: Metrics
     items: Items
-    # How much likelier the tuned model finds its own answers than the base does, nats. A KL divergence only where the answers were
+    # How much likelier the trained model finds its own answers than the base does, nats. A KL divergence only where answers were
     # sampled at temperature 1 without top_p.
     log_ratio_per_answer: Estimate
     pmi: dict[str, list[float]]  # of each answer by the base's likelihood, nats: {"base": ..., "tuned": ...}
@@ -57,12 +57,12 @@ class Fresh:
 
 @dataclass(frozen=True)
 class Opinion:
-    """One judge's votes on the base's and the tuned model's answers."""
+    """One judge's votes on the base's and the trained model's answers."""
 
     judge: str
     model: str | None  # that an endpoint serves
     mode: str  # "pairwise" or "rubric"
-    win: int  # of the tuned model
+    win: int  # of the trained model
     tie: int
     loss: int
     nonsense: int  # requests that it could not judge
@@ -111,7 +111,7 @@ class Scene:
     passages: list[str]
     bare: str  # the base's answer, nothing told
     base: str  # the base's answer with the passages
-    tuned: str  # the tuned model's with the same
+    tuned: str  # the trained model's with the same
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Remembered:
 
     requests: int
     no_interval: str | None
-    # Whose answers fit the right passage better. Of the tuned model with memory: "memory" against the base with the same memory,
+    # Whose answers fit the right passage better. Of the trained model with memory: "memory" against the base with the same memory,
     # "alone" against the bare base, "profile" against the base with the profile, "by_hand" against itself with the right passage.
     # "retrieval": the base with memory against the bare base.
     ways: dict[str, Opinion]
@@ -142,7 +142,7 @@ class Use:
 
 @dataclass(frozen=True)
 class BaselineMeasure(Measure):
-    """before: the base with the context in its prompt; after: the baseline; to_tuned: the change from it to the tuned model."""
+    """before: the base with the context in its prompt; after: the baseline; to_tuned: the change from it to the trained model."""
 
     to_tuned: Estimate
 
@@ -155,7 +155,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Unprompted:
-    """The tuned model without a context: its drift from the base."""
+    """The trained model without a context: its drift from the base."""
 
     kl_per_token: Estimate
     answers: list[Reply]
@@ -172,7 +172,7 @@ class OfKind:
     no_interval: str | None
     fit: Opinion  # whose answers fit their context better
     metrics: Metrics  # of fresh answers: pmi_per_token, tokens, perplexity, parroting
-    # KL(tuned || base) of the tuned model's answers, nats a token: with the context, and without one.
+    # KL(tuned || base) of the trained model's answers, nats a token: with the context, and without one.
     kl_told: Estimate
     kl_untold: Estimate
     items: Items

@@ -9,7 +9,7 @@ from .outcome import Opinion
 from .requests import Answered, Group, Scored, score
 from .workbench import Workbench
 
-Ways = Mapping[str, tuple[str, str]]  # name of the comparison -> (the answers that stand as the base's, those as the tuned model's)
+Ways = Mapping[str, tuple[str, str]]  # name of the comparison -> (what stands as the base's answers, what as the trained model's)
 
 
 def work(requests: int, answers: int, by_embedding: bool) -> int:

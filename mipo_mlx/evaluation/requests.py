@@ -47,7 +47,7 @@ class Scored:
 
     answer: Answer
     base: list[list[float]]  # (contexts, tokens) log-probabilities under the base, nats
-    tuned: list[list[float]]  # the same under the tuned model; [] for the base's answers, and where nothing needs them
+    tuned: list[list[float]]  # the same under the trained model; [] for the base's answers, and where nothing needs them
 
     @property
     def text(self) -> str:
@@ -213,10 +213,10 @@ def _from_pairs(pairs: list[Pair], answers: int) -> list[Group]:
 
 
 def answer(bench: Workbench, groups: list[Group], phase: str = "", by_tuned: bool = True) -> list[Answered]:
-    """One answer a request from the base and one from the tuned model. The bar moves by four for each request.
+    """One answer a request from the base and one from the trained model. The bar moves by four for each request.
 
-    The base scores all answers, and the tuned model its own, under each context of the group. phase: before the journal's phases,
-    where there are several sets of groups. Without `by_tuned` the tuned model scores none, and the bar moves by three.
+    The base scores all answers, and the trained model its own, under each context of the group. phase: before the journal's phases,
+    where there are several sets of groups. Without `by_tuned` the trained model scores none, and the bar moves by three.
     """
     rows = [(number, own) for number, group in enumerate(groups) for own in range(group.wanted)]
     prompts = [groups[number].prompts[own] for number, own in rows]

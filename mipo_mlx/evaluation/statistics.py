@@ -56,7 +56,7 @@ MEAN, SHARE, RELATIVE = Form(), Form(share=True), Form(relative=True)
 
 @dataclass(frozen=True)
 class ItemValues:
-    """The tuned model's values of one measure, an item each."""
+    """The trained model's values of one measure, an item each."""
 
     transform: str
     relative: bool
@@ -66,7 +66,7 @@ class ItemValues:
 
 @dataclass(frozen=True)
 class Items:
-    """What `compare` needs of the tuned model: names of the items, their groups, and the values of each measure."""
+    """What `compare` needs of the trained model: names of the items, their groups, and the values of each measure."""
 
     keys: list[str]
     clusters: list[list[str]]
@@ -192,7 +192,7 @@ class Measures:
         self._values[name] = ItemValues(form.transform, form.relative, _rounded(after), weight)
 
     def items(self) -> Items:
-        """The tuned model's values for `compare`."""
+        """The trained model's values for `compare`."""
         return Items(self.keys, [[str(label) for label in labels] for labels in self.resampler.clusters], self._values)
 
 

@@ -2,7 +2,7 @@
 
 - distractors: the right passage comes last, behind two passages of other notes. Does the answer still fit the right one?
 - profile: both models get the profile. Whose answers fit it better?
-- alone: the tuned model has the profile as its default system message, as the exported file does; the base has nothing.
+- alone: the trained model has the profile as its default system message, as the exported file does; the base has nothing.
 - memory: what chat and ask tell the model with a request (with_memory.py).
 """
 
@@ -92,7 +92,7 @@ def _distracted(a: Answered) -> tuple[list[str], str]:
 
 
 def _shares(bench: Workbench, answered: Sequence[Answered]) -> list[list[float]]:
-    """For the base's answers and the tuned model's: 1 where the right passage fits best, by embeddings or the base's likelihood."""
+    """For the base's answers and the trained model's: 1 where the right passage fits best, by embeddings or by likelihood."""
     shares = []
     for side in SIDES:
         if bench.embedder:

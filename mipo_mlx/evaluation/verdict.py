@@ -1,7 +1,7 @@
 """One sentence that says whether it worked, with its interval, and what it cost where that is much. `headline` has no figures.
 
 The verdict stands on fresh answers in the use that is recommended. Where memory finds passages of the notes, both models answer
-with what it finds: does the tuned model's answer fit better than the base's, and at what cost? Elsewhere both get the right
+with what it finds: does the trained model's answer fit better than the base's, and at what cost? Elsewhere both get the right
 context. Reward accuracy on held-out pairs decides nothing. It can be high beside answers that nobody wants, and near chance
 beside good ones.
 """

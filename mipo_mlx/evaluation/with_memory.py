@@ -1,7 +1,7 @@
 """Asked as `chat` and `ask` are asked: memory finds the passages, over all notes of the run (`use.memory` in eval.json).
 
-Requests about held-out passages are written by rule (about_notes.py). The bare base answers each. The base and the tuned model
-answer with what memory finds. The tuned model also answers with the right passage given by hand, and the base with the profile
+Requests about held-out passages are written by rule (about_notes.py). The bare base answers each. The base and the trained model
+answer with what memory finds. The trained model also answers with the right passage given by hand, and the base with the profile
 where there is one. The judge compares answers with the passage that the request was written from. So a passage that memory did not
 find counts against the answers.
 """

@@ -35,7 +35,7 @@ def drawn(items: Sequence[T], count: int, rng: np.random.Generator) -> list[T]:
 
 @dataclass(frozen=True)
 class Workbench:
-    model: Any  # the base with the adapters on it: the tuned model
+    model: Any  # the base with the adapters on it: the trained model
     tokenizer: Any
     folder: Path  # of the run
     recipe: Recipe
@@ -51,7 +51,7 @@ class Workbench:
 
     @contextmanager
     def as_side(self, side: Side) -> Iterator[None]:
-        """The model is the base, or the tuned model, in here."""
+        """The model is the base, or the trained model, in here."""
         if side == "tuned":
             yield
             return
@@ -59,7 +59,7 @@ class Workbench:
             yield
 
     def by_side(self, phase: str, items: Sequence[T], compute: Callable[[Sequence[T]], list[Any]]) -> list[list[Any]]:
-        """What `compute` gives for the items by the base, then by the tuned model. The bar moves by two for each item."""
+        """What `compute` gives for the items by the base, then by the trained model. The bar moves by two for each item."""
         results = []
         for side in SIDES:
             with self.as_side(side):

@@ -48,7 +48,7 @@ class AnswerOptions:
 
     notes: bool = True  # find passages of the notes
     context: NamedContext | None = None  # in place of profile and notes
-    base: bool = False  # the base answers beside the tuned model
+    base: bool = False  # the base answers beside the trained model
     max_tokens: int = 400
     temperature: float = 0.7
 

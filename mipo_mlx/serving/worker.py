@@ -1,6 +1,6 @@
 """The one thread that owns the model: it answers several requests in one batch, and hands out their text as it comes.
 
-    requests -> Worker.answer -> mlx-lm's BatchGenerator, one for the tuned model and one for its base -> pieces
+    requests -> Worker.answer -> mlx-lm's BatchGenerator, one for the trained model and one for its base -> pieces
 
 MLX and the index of the notes belong to the thread that opened them. So all work with them goes through `Worker.call`. Between
 two tokens of the batch the thread takes what is new: a further request, a question to the notes, or an answer to be stopped.

@@ -1,4 +1,4 @@
-"""Bake: the tuned model that is told the profile teaches itself to do without being told (`training.bake`).
+"""Bake: the trained model that is told the profile teaches itself to do without being told (`training.bake`).
 
     adapters/, profile.md, prompts.jsonl, pairs.jsonl -> bake/answers.jsonl -> bake/checkpoints/, bake/metrics.jsonl -> adapters/
 

@@ -36,7 +36,7 @@ def test_what_is_set_apart_for_validation_is_no_training(tmp_path):
 
 def test_answers_of_the_evaluation_are_counted():
     plain = planned()
-    assert planned("evaluation.answers=172").sampled - plain.sampled == 200 * 64  # of the base and of the tuned model
+    assert planned("evaluation.answers=172").sampled - plain.sampled == 200 * 64  # of the base and of the trained model
     assert planned("evaluation.checkable=10").sampled - plain.sampled == 40 * 64  # told and untold as well
     assert planned("evaluation.unprompted=201").sampled - plain.sampled == 64
     assert planned("evaluation.everyday=112").sampled - plain.sampled == 100 * 64

@@ -168,7 +168,7 @@ def test_numbers_are_generated_and_read(tmp_path, tiny_folder, monkeypatch):
     rows = [{"question": "a", "answer": "1000"}, {"question": "b", "answer": 2}, {"question": "c", "answer": 4}]
     result = abilities.evaluate(bench(tmp_path, settings, loaded), rows)
     assert result.metrics["ability"].after.value == pytest.approx(1 / 3)
-    assert questions == [(0.0, abilities.WORKING)] * 2  # greedy: the base, then the tuned model
+    assert questions == [(0.0, abilities.WORKING)] * 2  # greedy: the base, then the trained model
 
 
 def test_the_recipe_names_the_questions_and_how_many(tmp_path, tiny_folder):

@@ -100,7 +100,7 @@ def test_distances_and_measures_equal_plain_forward_passes(measured, kind):
 
 
 def test_kinds_share_batches_and_nothing_is_scored_that_no_figure_needs(measured):
-    """Eighteen answers without a context fill batches of four to their last; the tuned model scores none but personal answers."""
+    """Eighteen answers without a context fill batches of four to their last; the trained model scores none but personal answers."""
     here, _, answered, _ = measured
     done = Journal(here.folder / "journal.jsonl", "k").done
     sizes = {phase: [len(done[key]) for key in sorted(done) if key[0] == phase] for phase, _ in done}

@@ -30,7 +30,7 @@ def write_parts(folder, model="x", **parts):
 
 
 def pair(number, request, answer=5, reward=1.0):
-    """A held-out pair and its candidates' log-probabilities under the tuned model: rewards of 0.1 x `reward` and 0."""
+    """A held-out pair and its candidates' log-probabilities under the trained model: rewards of 0.1 x `reward` and 0."""
     result = Pair(
         id=f"{number}-0", split="heldout", grid=number, prompt=[{"role": "user", "content": request}], chosen=[], rejected=[],
         negatives=[], prompt_tokens=[1], tokens=[[answer], [6]], reference=[-9.0, -9.0], pmi=[], kinds=[], prompt_id="p0",

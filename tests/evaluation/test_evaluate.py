@@ -69,7 +69,7 @@ def test_scores_of_fresh_answers_equal_plain_forward_passes(finished, tmp_path):
     perplexity = fresh["metrics"]["perplexity"]["before"]["value"]
     assert perplexity == pytest.approx(math.exp(nats / sum(a.base.length for a in questions)), rel=1e-3)
 
-    # Identification, information, PMI and log-ratio of the tuned model's answers, from the same passes.
+    # Identification, information, PMI and log-ratio of the trained model's answers, from the same passes.
     def sums(a) -> np.ndarray:
         return np.array([plain_logprobs(model, prompt, a.tuned.answer.tokens).sum() for prompt in a.group.prompts])
 

@@ -42,7 +42,7 @@ def preferences(cases, rows):
     return [pairwise_vote(a, row) for a, row in zip(cases, rows, strict=True)]
 
 
-# [P(A), P(B)] with the base first, then with the tuned model first
+# [P(A), P(B)] with the base first, then with the trained model first
 WIN, LOSS = [[0.1, 0.9], [0.8, 0.2]], [[0.9, 0.1], [0.2, 0.8]]
 FIRST, NONSENSE = [[0.9, 0.1], [0.9, 0.1]], [[0.1, 0.1], [0.9, 0.1]]
 
@@ -70,7 +70,7 @@ def test_only_nonsense_gives_no_win_rate():
 
 
 def test_length_control_takes_out_what_length_explains():
-    """A judge that prefers the longer answer, and a tuned model that is longer three times out of four."""
+    """A judge that prefers the longer answer, and a trained model that is longer three times out of four."""
     rng = np.random.default_rng(0)
     lengths = np.where(np.arange(400) % 4 == 0, -10, 10) + rng.normal(0, 1, 400)
     outcomes = (rng.random(400) < np.where(lengths > 0, 0.9, 0.1)).astype(float)
