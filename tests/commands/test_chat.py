@@ -85,7 +85,7 @@ def prompts(monkeypatch) -> list:
     return seen
 
 
-def test_the_tuned_model_answers_and_the_base_beside_it(trained):
+def test_the_trained_model_answers_and_the_base_beside_it(trained):
     both = talk(trained, "--base", lines="Who am I?\n")
     assert both.index("[trained]") < both.index("[base]")
     tuned, base = both.split("[trained] ")[1].split("[base] ")

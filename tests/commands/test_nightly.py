@@ -1,4 +1,4 @@
-"""`mipo-mlx schedule`: the files parse, start the command with exactly its arguments, and go again."""
+"""`mipo-mlx schedule`: the files parse, start the command with exactly its arguments, and are removed again."""
 
 import os
 import plistlib

@@ -1,4 +1,4 @@
-"""`mipo-mlx runs` and `mipo-mlx rm`: every run in the list, and nothing removed that no run wrote."""
+"""`mipo-mlx runs` and `mipo-mlx rm`: every run is in the list, and nothing is removed that no run wrote."""
 
 import fcntl
 import shutil

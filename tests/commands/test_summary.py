@@ -38,7 +38,7 @@ def test_an_everyday_request_and_its_answers_come_before_the_figures(tmp_path):
 
 
 def test_a_run_whose_files_carry_no_profile_says_so(tmp_path):
-    """Not where its recipe wants none, where there is one, or where the notes are those of several people."""
+    """There is no such line where the recipe wants none, where there is one, or where the notes are those of several people."""
 
     def says(**more) -> bool:
         recipe = Recipe.model_validate({"model": "none", "sources": {"notes": "some", **more.pop("sources", {})}, **more})

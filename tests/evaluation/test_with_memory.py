@@ -1,4 +1,4 @@
-"""Asked with memory, on a tiny model: requests by rule, what is told, who is compared with whom, and retrieval by itself."""
+"""The evaluation with memory, on a tiny model: requests by rule, prompts, comparisons, and retrieval by itself."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -7,7 +7,7 @@ from mipo_mlx.report.comparisons import baselines, in_use, kinds, second_opinion
 from .helpers import make_finished
 
 
-def test_baselines_stand_beside_the_base_and_the_tuned_model(tmp_path):
+def test_baselines_stand_beside_the_base_and_the_trained_model(tmp_path):
     result = read(make_finished(tmp_path))
     rows = baselines(result.baselines, result.fresh)
     assert [name for name, _ in rows] == ["no context", "context in the prompt (base)", "context-aware decoding 0.5", "trained"]

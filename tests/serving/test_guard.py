@@ -1,4 +1,4 @@
-"""Slow, vanishing and hostile clients, each with the right answer; and what may ask from where."""
+"""Slow, vanishing and hostile clients get the right answers. Others may ask only from where they are allowed to."""
 
 import json
 import socket

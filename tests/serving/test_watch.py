@@ -30,7 +30,7 @@ def folder(tiny_folder, tmp_path) -> Path:
 
 
 def used(server: Address, question: str) -> list[str]:
-    """The notes that an answer was told."""
+    """The notes that went with an answer."""
     body = {"model": server.name, "messages": [{"role": "user", "content": question}], "max_tokens": 1}
     answer = server.post("/v1/chat/completions", body)
     assert answer.status_code == 200, answer.text
@@ -38,7 +38,7 @@ def used(server: Address, question: str) -> list[str]:
 
 
 def until(holds: Callable[[], bool]) -> None:
-    """Wait until it holds; the test's own time limit ends a wait for ever."""
+    """Wait until it holds. The test's own time limit ends an endless wait."""
     while not holds():
         time.sleep(0.02)
 
