@@ -53,7 +53,7 @@ HTML_HEADING = re.compile(r"<h([1-6])(?:[ \t][^<>]{0,200})?>((?:[^<]|<(?!/?h[1-6
 IMAGE_TAG = re.compile(r"<(?:img|video|audio|iframe|embed|object)\b", re.IGNORECASE)
 # Fences of diagrams, queries and plug-ins: none of them is a sentence, however short.
 NO_WORDS = re.compile(
-    r"mermaid|dot|graphviz|plantuml|puml|ditaa|d2|dataview(?:js)?|tasks|query|base|kanban|excalidraw|compressed-json|json|ya?ml|toml|csv|math"
+    r"mermaid|js-engine|dot|graphviz|plantuml|puml|ditaa|d2|dataview(?:js)?|tasks|query|base|kanban|excalidraw|compressed-json|json|ya?ml|toml|csv|math"
     r"|latex|tikz|chart|tracker|button|meta-bind.*|ad-.*|admonition|leaflet|map|timeline|toc|folder-overview|smart-.*|abc|lilypond|vega.*",
     re.IGNORECASE,
 )

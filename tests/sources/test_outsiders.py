@@ -18,6 +18,7 @@ TALKS = {
     "discord, exported": "=====================\nGuild: Bees\nChannel: general\n=====================\n\n[05/01/2025 10:00] mila\n{0}\n\n"
     "[05/01/2025 10:02] karl (pinned)\n{1}\n\n{{Attachments}}\nhttps://cdn.discordapp.com/a.png\n\n[05/01/2025 10:04] mila\n{0}\n\n"
     "=====================\nExported 3 message(s)\n=====================\n",
+    "teams, copied with dates": "Mila N\n1/5/2025 9:02 AM\n{0}\n\nKarl\n1/5/2025 9:05 AM\n{1}\n\nMila N\n1/5/2025 9:06 AM\n{0}\n",
     "slack, copied": "Mila N\n  9:02 AM\n{0}\nKarl\n  9:05 AM\n{1}\nMila N\n  9:06 AM\n{0}\n",
     "teams, copied": "[Yesterday 9:02 AM] Mila N\n{0}\n[Yesterday 9:05 AM] Karl\n{1}\n[Yesterday 9:06 AM] Mila N\n{0}\n",
     "imessage": "Jan 05, 2025  9:01:22 AM\n+14155550100\n{0}\n\nJan 05, 2025  9:03:10 AM (Read by them after 2 minutes)\nMe\n{1}\n\n"
@@ -39,6 +40,9 @@ def test_a_journey_with_places_and_clocks_is_no_talk(tmp_path):
     text = "\n\n".join(f"[{day}] {place}\n{OWN}" for day, place in days)
     notes, tally = written(tmp_path, {"a.md": text})
     assert notes["a.md"].count(OWN) == 3 and not tally.skipped
+    hours = "\n\n".join(f"{place}\n{hour}\n{OWN}" for place, hour in (("Home", "7:30"), ("Office", "9:00"), ("Home", "18:30")))
+    notes, tally = written(tmp_path, {"a.md": hours})
+    assert notes["a.md"].count(OWN) == 3 and not tally.skipped
 
 
 ASSISTANTS = {
@@ -48,6 +52,9 @@ ASSISTANTS = {
     "front matter with a model": "---\nmodel: gpt-4o\nsystem_commands: ['I am helpful']\n---\n\n{0}\n\n## role::assistant (gpt-4o)\n\n{1}\n",
     "front matter with a prompt": "---\nprompt: short\nassistant: yes\n---\n\n**User:** {0}\n\n**Gemini:** {1}\n",
     "questions and answers": "Q: {0}\n\nA: As an AI language model I have no hands.\n\nQ: {0}\n\nA: {1}\n",
+    "one sign each": "### 👤 User\n\n{0}\n\n### 🤖 DeepSeek | V3\n\n{1}\n",
+    "another company": "**You**\n\n{0}\n\n**Kagi Assistant**\n\n{1}\n",
+    "names alone, another company": "You\n{0}\n\nMeta AI\n{1}\n",
     "an outline": "- ## With Claude\n\t- **Me**\n\t\t- {0}\n\t- **Claude**\n\t\t- {1}\n",
 }
 
@@ -57,6 +64,13 @@ def test_short_talks_with_assistants(tmp_path, layout):
     notes, tally = written(tmp_path, {"a.md": ASSISTANTS[layout].format(OWN, ANSWER)})
     assert OWN in notes["a.md"] and "splendid" not in notes["a.md"] and "helpful" not in notes["a.md"]
     assert tally.removed["turns of an assistant"]
+
+
+def test_what_an_assistant_wrote_is_folded(tmp_path):
+    folded = "<details>\n<summary>{0}</summary>\n\n{1}\n\n</details>\n"
+    text = f"{OWN}\n\n{folded.format('ChatGPT answer', ANSWER)}\n{folded.format('More of mine', 'I sing.')}"
+    notes, tally = written(tmp_path, {"a.md": text})
+    assert "splendid" not in notes["a.md"] and "I sing." in notes["a.md"] and tally.removed["texts of an assistant"] == 1
 
 
 def test_own_questions_and_keys_of_front_matter_stay(tmp_path):
@@ -143,6 +157,8 @@ SLACK = [
     {"type": "message", "user": "U2", "text": OTHERS, "ts": "2", "user_profile": {"real_name": "Mila N"}},
     {"type": "message", "user": "U1", "text": OWN, "ts": "3", "user_profile": {"real_name": "Karl"}},
 ]
+MATRIX = {"messages": [{"sender": "@mila:x.org", "content": {"body": OTHERS}}, {"sender": "Karl", "content": {"body": OWN}}]}
+BODIES = [{"sender": "Mila N", "body": OTHERS}, {"sender": "Me", "body": OWN}]
 GOOGLE = {"messages": [{"creator": {"name": "Mila N"}, "text": OTHERS}, {"creator": {"name": "Karl"}, "text": OWN}]}
 
 
@@ -154,6 +170,8 @@ GOOGLE = {"messages": [{"creator": {"name": "Mila N"}, "text": OTHERS}, {"creato
         ("Standard Notes Backup and Import File.txt", STANDARD),
         ("prod-grok-backend.json", GROK),
         ("general/2025-01-05.json", SLACK),
+        ("element.json", MATRIX),
+        ("signal.json", BODIES),
         ("Takeout/Google Chat/messages.json", GOOGLE),
     ],
 )

@@ -25,7 +25,8 @@ VERSION = (  # what stands behind a model's name; other words make it a sentence
 STRONG = (
     rf"(?:chat ?)?gpt(?:[.-][\w.-]+)?{VERSION}|claude{VERSION}|gemini{VERSION}|bard|(?:github |microsoft )?copilot|bing(?: chat)?"
     rf"|llama{VERSION}|mi[sx]tral{VERSION}|deepseek{VERSION}|qwen[\w.-]*|grok{VERSION}|perplexity|le chat|ollama|phi-?\d[\w.-]*"
-    r"|gemma[\w.-]*|o[134](?:-mini|-preview)?|notion ai|smart connections|(?:ai|ki|ia)[ -](?:assistant|agent|assistent)"
+    r"|gemma[\w.-]*|meta ai|kagi(?: assistant)?|lumo|duck\.ai|o[134](?:-mini|-preview)?|notion ai|smart connections|(?:ai"
+    r"|ki|ia)[ -](?:assistant|agent|assistent)"
     r"|ai|a\.i\.|ki|ia|(?:assistant|asistente|assistente)(?: (?:ai|ia|ki))?|assistent(?:in)?|avustaja|asystent"
     r"|ассистент|помощник|асистент|助手|アシスタント|어시스턴트|المساعد|עוזר|asistan|asisten|trợ lý|chat ?bot|language model|cursor"
 )
@@ -96,6 +97,7 @@ MADE_BY = re.compile(
     r"|Read ?AI|Otter|Copilot|Gemini|Notion AI|Granola)",
     re.IGNORECASE,
 )
+SENT = re.compile(r"[^\W\d_][^\n]{1,60} sent the following messages? at \d.{2,12}")  # of LinkedIn
 INTERVIEW = re.compile(
     r"[\s*_#>-]*(?:interviewer(?:in)?|interviewee|guest|host|moderator(?:in)?|speaker \d+|sprecher(?:in)? \d+|gast|invité"
     r"|journaliste|entrevistador[a]?"
@@ -103,7 +105,8 @@ INTERVIEW = re.compile(
     re.IGNORECASE,
 )
 ALONE_CLOCK = re.compile(
-    r"\s*(?:(?:today|yesterday|[a-z]{3,9}day)(?:,? at)? )?(?P<hour>\d{1,2})[:.](?P<minute>\d\d)(?: ?(?P<half>[ap])\.?m\.?)?\s*",
+    r"\s*(?:\d{1,4}[./-]\d{1,2}[./-]\d{1,4},? )?"
+    r"(?:(?:today|yesterday|[a-z]{3,9}day)(?:,? at)? )?(?P<hour>\d{1,2})[:.](?P<minute>\d\d)(?: ?(?P<half>[ap])\.?m\.?)?\s*",
     re.IGNORECASE,
 )
 HAS_TIME = re.compile(r"\d[:.]\d\d")
@@ -163,7 +166,8 @@ def _turns(lines: list[str]) -> dict[int, tuple[str, str]]:
     begin = _behind_matter(lines)
     turns = {number: turn for number, line in enumerate(lines) if number >= begin and (turn := _turn(line))}
     signs = {n: match for n, line in enumerate(lines) if not line.isascii() and (match := BY_SIGN.match(line[:2000]))}
-    if sum(bool(match["robot"]) for match in signs.values()) >= 2:
+    robots = sum(bool(match["robot"]) for match in signs.values())
+    if robots >= 2 or 0 < robots < len(signs):
         found = {n: ("assistant" if match["robot"] else "user", match["text"] + lines[n][2000:]) for n, match in signs.items()}
         turns = found | turns
     if _speakers_alone(lines):
@@ -265,6 +269,8 @@ def without_others(lines: list[str], stem: str, me: str | None, removed: Counter
         3, 0.5 * len(filled)
     ):
         raise Skip("looks like an interview, which has the words of others")
+    if sum(bool(SENT.fullmatch(line)) for line in filled) >= 2:
+        raise Skip(ASK)
     if len(filled) < 3:
         return lines
     if HAS_TIME.search("\n".join(lines)):
@@ -303,6 +309,8 @@ def _above_clocks(lines: list[str]) -> dict[int, str]:
             minutes.append(int(clock["hour"]) % (12 if clock["half"] else 24) * 60 + int(clock["minute"]))
             minutes[-1] += 720 if (clock["half"] or "").lower().startswith("p") else 0
     rising = sum(a <= b for a, b in zip(minutes, minutes[1:], strict=False))
+    if len(minutes) < 6 and minutes and minutes[-1] - minutes[0] > 60 * len(minutes):
+        return {}  # places and hours of a day
     counts, filled = Counter(writers.values()), sum(bool(line.strip()) for line in lines)
     chat = (
         len(writers) >= max(3, filled / 8) and len(counts) >= 2 and max(counts.values()) >= 2 and rising >= 0.9 * (len(minutes) - 1)

@@ -27,6 +27,7 @@ SIGNS = (
     b'"client_msg_id"',
     b'"responses"',
     b'"creator"',
+    b'"sender"',
     b'"ts"',
     b'"mapping"',
     b'"chat_messages"',
@@ -191,7 +192,7 @@ def _parts(content: Any) -> list[Any]:
     if isinstance(content, dict):
         if content.get("content_type") not in (None, "text", "multimodal_text"):
             return []
-        return _parts(content.get("parts") or content.get("text") or content.get("content") or [])
+        return _parts(content.get("parts") or content.get("text") or content.get("content") or content.get("body") or [])
     return content if isinstance(content, list) else [content]
 
 

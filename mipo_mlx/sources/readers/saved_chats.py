@@ -26,6 +26,7 @@ OF_DRAFTS = "draft entwürfe suggestions brouillons versiones respuestas rascunh
 FEWEST = 2
 HEADING = re.compile(r"(#{1,6}) (.{2,80})")
 ITEM = re.compile(r"([ \t]*)[-*+] (?:#{1,6} )?(.{2,60})")  # a label in an outline: what is indented further stands beneath it
+FOLDED = re.compile(r"<summary>\s*(?:<\w+>)?([^<>\n]{2,80})", re.IGNORECASE)  # the label of what is folded in HTML
 Turns = dict[int, tuple[str, str]]  # number of the line -> ("user" or "assistant", what stands behind its mark)
 
 
@@ -59,6 +60,12 @@ def refuse_unmarked(text: str) -> None:
 def without_generated(lines: list[str], removed: Counter) -> list[str]:
     """The lines without those under a heading or an item of an outline that says that an assistant wrote them."""
     kept, count = without_sections(lines, HEADING, lambda match: is_generated(match[2]))
+    for number, line in enumerate(kept):
+        if (folded := FOLDED.search(line)) and is_generated(folded[1]):
+            end = next((place for place in range(number, len(kept)) if "</details>" in kept[place]), number)
+            begin = number - (number > 0 and kept[number - 1].strip().lower().startswith("<details"))
+            kept[begin : end + 1] = [""] * (end + 1 - begin)
+            count += 1
     depth = -1  # of the label whose items are cut
     for number, line in enumerate(kept):
         text = line.lstrip()

@@ -14,14 +14,16 @@ from .values import EDGE, PROSE, is_mixed, is_no_value, is_phrase, is_predicate,
 
 REACH = 200  # characters behind a word in which its value begins and ends
 BETWEEN = re.compile(  # a word in brackets, words such as "for the shed", and then what separates
-    r"(?P<words>[ \t]*\([^()\n]{1,40}\)|(?:[ \t]+[^\s:=|,;.!?()→/<>\"`]{1,24}){0,6}?)[ \t]*[\"'`*_]{0,3}[ \t]*"
+    r"(?P<words>[ \t]*\([^()\n]{1,40}\)|(?:[ \t]+(?:[^\s:=|,;.!?()→/<>\"`]|\.(?=\w)){1,24}){0,6}?)[ \t]*[\"'`*_]{0,3}[ \t]*"
     r"(?:(?P<strong>:=|[:=]?=>|[-=–—]{1,3}>|>>|→|⇒|➜|➔|=(?!=)|[:：]{1,2}(?!//))"
-    r"|(?P<dash>[–—]|-{1,2}(?= )|\.{2,5}|…)|(?P<cop>(?<=[^\S\n])(?:is|was|are|equals|ist|war|lautet|lauten|est|es|era"
+    r"|(?P<dash>[–—]|-{1,2}(?= )|\.{2,5}|…)|(?P<cop>(?<=[^\S\n])(?:(?:changed|updated|geändert|cambiad[ao]|cambiat[ao]"
+    r"|changé) (?:to|auf|in|a|en)|is|was|are|equals|ist|war|lautet|lauten|est|es|era"
     r"|sono|é|è|e'|är|er|jest|je|c['’]est|είναι|это|будет|to(?= \d))(?: now| still| jetzt)?(?=[\s:])"
     r"|['’]s(?= )|是|为|為|は、?|이|는|은)[ \t]*:?)[*_]{0,3}[ \t]*(?P<quote>[*_]{0,3}[\"'`“„«‘]{1,3})?(?:[*_]{1,3})?"
 )
 QUALIFIER = re.compile(
-    r"[ \t]*(?:\(|(?:for|of|to|on|at|from|in|the|is|für|der|des|von|vom|zu|zum|zur|am|im|de|del|du|la|le|do|da|dos|di"
+    r"[ \t]*(?:\(|(?:fürs|nuova|nuevo|nueva|nouveau|nova|novo|nieuwe|nya|nowe|yeni|actual|attuale|changed|for|of|to|on|at"
+    r"|from|in|the|is|für|der|des|von|vom|zu|zum|zur|am|im|de|del|du|la|le|do|da|dos|di"
     r"|della|dell|van|voor|het|till|til|do|od|z|к|от|для|на|у|wifi|wi-fi|wlan|router|новый|new|neues|current)\b)"
 )
 CLOSING = {"“": "”", "„": "“”", "«": "»", "‘": "’", '"': '"', "'": "'", "`": "`"}
@@ -69,7 +71,7 @@ USER = re.compile(
 PAIR = re.compile(  # "login: nell / seaweed7"
     r"\b(?:login|log-in|credentials?|creds|zugangsdaten|zugang|anmeldung|identifiants?|connexion|acceso|credenciales"
     r"|usuario|accesso|credenziali|inloggegevens|acesso|логин|wi-?fi|wlan)\b"
-    r"(?:(?:[^\S\n][^\W\d_]{2,20}){1,2}:|[^\S\n]*(?:[:=]|[^\S\n]))[^\S\n]*([^\s/|,:]{1,60})(?:[^\S\n]*[/|][^\S\n]*|:|,[^\S\n])([^\s/|,][^\s]{2,60})"
+    r"(?:(?:[^\S\n][^\W\d_]{2,20}){1,4}:|[^\S\n]*(?:[:=]|[^\S\n]))[^\S\n]*([^\s/|,:]{1,60})(?:[^\S\n]*[/|][^\S\n]*|:|,[^\S\n])([^\s/|,][^\s]{2,60})"
 )
 
 OLD_AND_NEW = re.compile(  # a second password behind the first one
@@ -81,6 +83,7 @@ OF_THEM = frozenset(  # words that make it no label: "password managers: ..."
     "manager managers policy policies generator generators reset rules tool tools strength hint hints app "
     "apps length cracking".split()
 )
+NO_LOCK = re.compile(r"\b(?:zip|post(?:al)?|area|error|source|status|colou?r|country|bar|qr|dress)[ -]?codes?\b", re.IGNORECASE)
 LISTED = re.compile(r"[ \t:]*\n[ \t>*+•-]*[^\W\d_][\w .'-]{1,30}(?:[:=]|[ ]-) ?(\S{4,40})(?=\n|$)")
 NAMED_LIST = re.compile(r"(?:[ \t]+[^\W\d_]{1,16}){1,2}(?=[ \t]*[:：])")
 DIAL = re.compile(  # of a safe or a padlock: left 22, right 7, left 31
@@ -320,6 +323,8 @@ def _number(text: str, phrase: Phrase, at: int, separated: bool) -> tuple[int, i
     if phrase.kind == CODE and (not separated and digits < 4 and not text[max(0, at - 6) : at].lower().startswith("cv")):
         if not re.search(r"cv[vc]|csc|gram|prüf", text[max(0, at - 24) : at].lower()):
             return None
+    if phrase.sure and NO_LOCK.search(text, max(0, at - 60), at):
+        return None
     if phrase.sure and (
         digits < 4 or re.fullmatch(r"(?:[01]\d|2[0-3])[0-5]\d", value) and "alarm" in text[max(0, at - 12) : at].lower()
     ):

@@ -75,7 +75,7 @@ def keys(text: str) -> Iterator[Span]:
     if _has_long(text):
         yield from by_line(text, _has_long, _in_line)
     for match in RECOVERY.finditer(text) if "-" in text else ():
-        if re.search(r"[a-f]", match[0]) and re.search(r"\d", match[0]):
+        if re.search(r"[a-f]", match[0]) and sum(map(str.isdigit, match[0])) >= 4:
             yield *match.span(), KEY
 
 

@@ -73,6 +73,8 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (  # (kind, "strong", "several", 
     (PASSWORD, "strong", "parola", r" d['’]ordine"),
     (PASSWORD, "strong",
         "wifi wlan wpa network netzwerk router security wep wi", r"(?:-?fi)?[ -]?(?:key|schl[üu]ssel|sleutel|code|nyckel)"),
+    (PASSWORD, "strong", "code código codigo codice kod kód код",
+        r" (?:du |de |del |do |da |от |для |till |voor |f[üu]rs? )?(?:wi-?fi|wlan|вай-?фая)(?!\w)"),
     (PASSWORD, "strong", "netzwerkschlüssel wlanschlüssel wifisleutel sicherheitsschlüssel netwerksleutel", r""),
     (PASSWORD, "strong",
         "clé clave chiave chave klucz ключ",
@@ -93,6 +95,7 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (  # (kind, "strong", "several", 
     (CODE, "",
         "code codes kod kody kód código códigos codigo codice codici codul kode koda kood код коды κωδικός",
             rf" {SMALL}{{0,3}}(?:\w+ ){{0,2}}?(?:{PLACES}|{SUBJECTS})(?!\w)"),
+    (CODE, "sure", "code codes kod koden kód código codigo codice код", rf" (?:(?:till|til|na) |{SMALL}){{1,3}}[\w-]{{2,24}}"),
     (CODE, "", "code codes", r" (?:secret|confidentiel|pin|puk)"),
     (CODE, "",
         "combination combinación combinaison combinazione kombination zahlenkombination",
@@ -100,7 +103,8 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (  # (kind, "strong", "several", 
     (CODE, "", "clave clé chiave senha contraseña chave", rf" {SMALL}{{1,3}}(?:{PLACES}|{SUBJECTS})(?!\w)"),
     (CODE, "sure",
         "door gate lock locker padlock alarm safe vault garage bike garagentor "
-        "hoftor gartentor kellertür tür haustür tor schloss tresor safe alarmanlage "
+        "hoftor gartentor kellertür kofferschloss fahrradschloss "
+        "vorhängeschloss zahlenschloss tür haustür tor schloss tresor safe alarmanlage "
         "porte portail cadenas coffre puerta portal candado portone porta cancello "
      "lucchetto deur slot kluis brama drzwi домофон подъезд сейф shed keysafe intercom", r"(?: (?:lock|door|safe|box))?"),
     (CODE, "sure", "your dein ihr votre ton su tu tuo seu twój ваш твой je uw", r" (?:\w+ )?(?:code|código|codice|kod|код)"),
@@ -120,6 +124,9 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (  # (kind, "strong", "several", 
         "aktivierungs entsperr einmal deur poort garage "
         "toegangs kluis beveiligings verificatie slot voordeur dörr port larm grind dør säkerhets verifierings ovi kapu "
         "belépő kapı doğrulama").split() for tail in ("code", "codes", "kod", "koden", "kode", "koodi", "kód", "pin")), r""),
+    (CODE, "", "pin pini",
+        rf"(?: {SMALL}{{1,2}}(?:sim|phone|handy|telefon\w*|telem[óo]vel|m[óo]vil|mobile|card|kart\w*|carte|carta|tarjeta"
+        rf"|cart[ãa]o|kaart))?"),
     (CODE, "", "kapı doğrulama güvenlik ověřovací bezpečnostní", r" (?:kodu|şifresi|kód)"),
     (CODE, "",
         "cvv cvv2 cvc cvc2 csc kartenprüfnummer prüfziffer prüfnummer cryptogramme",
@@ -152,12 +159,14 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (  # (kind, "strong", "several", 
         "sort routing aba bsb bank transit branch", r"(?:[ -](?:code|account))?(?: account)?(?: ?(?:number|no\.?|nr\.?|#))?"),
     (IDENTITY, "",
         "passport passports passnummer reisepass reisepassnummer passeport pasaporte passaporto passaporte paspoort "
-        "paspoortnummer paszport paszportu pas pass паспорт паспорта passinumero útlevél", NUMBER + r"(?: серия)?"),
+        "paspoortnummer paszport paszportu pas pass паспорт паспорта "
+        "загранпаспорт загранпаспорта passinumero útlevél", NUMBER + r"(?: серия)?"),
     (IDENTITY, "",
         "ssn sin nino dni nie nif cif nir cpf cnpj rg rut curp rfc cuit cuil bsn burgerservicenummer sofinummer pesel "
         "nip dowód cnp egn amka tckn aadhaar aadhar pan nric fin mykad ahv avs svnr sozialversicherungsnummer "
      "rentenversicherungsnummer versicherungsnummer krankenversichertennummer krankenkassennummer krankenkasse "
-     "personnummer fødselsnummer cpr henkilötunnus hetu ppsn pps personalausweis personalausweisnummer ausweisnummer "
+     "personnummer fødselsnummer "
+     "samordningsnummer cpr henkilötunnus hetu ppsn pps personalausweis personalausweisnummer ausweisnummer "
      "ausweis rodné снилс инн tfn utr ein tin itin "
      "steuernummer steuer st idnr steueridentifikationsnummer ust ustidnr umsatzsteuer finanzamt medicare nhs ihi "
      "medicaid siret siren vat abn emso jmbg oib krs regon isikukood asmens",
@@ -189,7 +198,7 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (  # (kind, "strong", "several", 
 CJK: tuple[tuple[str, str], ...] = (
     (PASSWORD, r"密码|密碼|口令|パスワード|合言葉|暗号キー|비밀번호|비번|암호|รหัสผ่าน"),
     (CODE,
-        r"验证码|驗證碼|门禁码|取件码|恢复码|安全码|备用码|暗証番号|認証コード|確認コード|ドアコード|リカバリーコード|セキュリティコード"
+        r"验证码|驗證碼|门禁码|取件码|恢复码|安全码|备用码|暗証番号|パスコード|認証コード|確認コード|ドアコード|リカバリーコード|セキュリティコード"
         r"|인증번호|보안코드|복구 ?코드|개인 ?식별 ?번호"),
     (IDENTITY,
         r"身份证(?:号码?)?|身分證(?:字號)?|护照(?:号码?)?|護照(?:號碼?)?|社保(?:卡)?号|驾驶证号?|税号|マイナンバー|個人番号|パスポート(?:番号)?|旅券番号|免許証番号|保険証番号|年金番号"
