@@ -137,12 +137,14 @@ def _within_share(side: dict[str, list[Passage]]) -> dict[str, list[Passage]]:
     """The passages of a side's notes, of a note that is too big for its side the best ones: SHARE, or twice an equal part."""
     kept = dict(side)
     share = max(SHARE, 2 / max(1, len(kept)))
+    every = sum(map(len, kept.values()))
     for note in sorted(kept, key=lambda note: -len(kept[note])):
-        others = sum(map(len, kept.values())) - len(kept[note])
+        others = every - len(kept[note])
         most = max(1, math.floor(share / (1 - share) * others)) if share < 1 else len(kept[note])
         if len(kept[note]) > most:
             best = set(map(id, sorted(kept[note], key=lambda p: -p.rank)[:most]))
             kept[note] = [passage for passage in kept[note] if id(passage) in best]
+            every = others + most
     return kept
 
 

@@ -20,6 +20,7 @@ ALONE = re.compile(f"[{UNSPACED}]")
 SENTENCE_END = re.compile(r"(?:(?<=[.!?…])|(?<=[.!?…][\"'”’)\]]))\s+|(?<=[。！？])")
 # The same without the marks that only Chinese and Japanese have, and many times as fast: it begins with what it looks for.
 SPACED_END = re.compile(r"\s(?:(?<=[.!?…]\s)|(?<=[.!?…][\"'”’)\]]\s))\s*")
+ASCII_END = re.compile(r"[.!?][\"')\]]?\s+")  # with the marks before it; quicker still, since texts have fewer marks than spaces
 OF_PARTS = {code: " " for code in range(128) if not re.fullmatch(r"\w", chr(code))}
 OF_LINES = {code: space for code, space in OF_PARTS.items() if chr(code) != "\n"}
 OF_WORDS = {code: " " for code in range(128) if not chr(code).isalnum()}
@@ -128,7 +129,7 @@ def whole_sentences(text: str) -> str:
 def sentences(text: str) -> set[str]:
     """The sentences of a text with at least MIN_WORDS words, lower case, without punctuation."""
     if text.isascii():  # the same, in a third of the time
-        cut = SPACED_END.sub("\n", text).lower().translate(OF_LINES).split("\n")
+        cut = ASCII_END.sub("\n", text).lower().translate(OF_LINES).split("\n")
         every = [" ".join(sentence.split()) for sentence in cut]
     else:
         every = [" ".join(parts(sentence)) for line in text.split("\n") for sentence in split_sentences(line)]

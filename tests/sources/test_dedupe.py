@@ -19,7 +19,7 @@ def test_the_index_finds_what_comparing_all_pairs_finds(threshold):
     for _ in range(150):
         base = set(rng.choice(sets)) if sets and rng.random() < 0.6 else set()
         base -= set(rng.sample(sorted(base), min(len(base), rng.randrange(6))))
-        sets.append(frozenset(base | {f"s{rng.randrange(60)}" for _ in range(rng.randrange(1, 9))}))
+        sets.append(frozenset(base | {rng.randrange(60) for _ in range(rng.randrange(1, 9))}))
     expected, kept = [], []
     for number, members in enumerate(sets):
         twin = next((k for k in kept if len(members & sets[k]) >= threshold * len(members | sets[k]) - 1e-12), None)
@@ -50,7 +50,19 @@ def test_the_threshold_matters():
     assert len(drop_duplicates(pair, 0.9, Tally())) == 2
 
 
-def test_shingles_of_short_texts():
-    assert shingles("Hello, World") == {("hello",), ("world",)}
-    assert shingles("") == frozenset()
+def test_shingles_are_runs_of_three_words_or_the_words_of_a_shorter_text():
+    texts = [text.split() for text in ("", "b a", "a b a b a", "c a b a", "a", "a b")]
+    runs = [{("b",), ("a",)}, {("a", "b", "a"), ("b", "a", "b")}, {("c", "a", "b"), ("a", "b", "a")}, {("a",)}, {("a",), ("b",)}]
+    every = sorted(set().union(*runs))  # they are numbered in this order
+    assert shingles(texts) == [frozenset(), *({every.index(run) for run in own} for own in runs)]
+    assert shingles([]) == []
     assert near_duplicates([frozenset(), frozenset()], 0.7) == [None, None]
+    assert near_duplicates([], 0.7) == []
+
+
+def test_shingles_are_those_of_each_text_alone():
+    rng = random.Random(3)
+    texts = [[rng.choice("abcde") for _ in range(rng.randrange(9))] for _ in range(300)]
+    runs = [set(zip(t, t[1:], t[2:], strict=False)) if len(t) >= 3 else {(word,) for word in t} for t in texts]
+    every = sorted(set().union(*runs))
+    assert shingles(texts) == [{every.index(run) for run in own} for own in runs]
