@@ -26,6 +26,7 @@ MARKS = re.compile(  # what only a page of Logseq has
     r"|^[ \t]*(?:- )?#\+BEGIN_QUERY\b",
     re.MULTILINE,
 )
+SIGNS = ("collapsed::", "id::", ":LOGBOOK:", "{{", "#+BEGIN")  # each of MARKS has one
 CARD = re.compile(r"[ \t]+#?(?:#card\b|\[\[card\]\])", re.IGNORECASE)
 BULLET = re.compile(r"[ \t]*-(?:[ \t]|$)")
 HIGHLIGHT = "ls-type:: annotation"  # a property of what was marked in a PDF: the words of its author
@@ -34,7 +35,7 @@ PRIORITY = re.compile(r"\[#[A-C]\][ \t]*")
 
 def is_page(text: str) -> bool:
     """Whether a text is an outline of Logseq's, wherever it lies."""
-    return text.count("\n- ") + text.startswith("- ") >= 1 and bool(MARKS.search(text))
+    return any(map(text.__contains__, SIGNS)) and ("\n- " in text or text.startswith("- ")) and bool(MARKS.search(text))
 
 
 def read_logseq(file: NoteFile, tally: Tally, text: str, me: str | None = None) -> list[Note]:
