@@ -1,4 +1,4 @@
-"""The charts of a training: every curve has its points, levels and names say what they are."""
+"""The charts of a training: every curve has its points. Levels and names say what they are."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""The top of the page: three requests that nobody picked by result, then one sentence that fits the verdict."""
+"""The top of the page: three requests that nobody picked by their result, then one sentence that fits the verdict."""
 
 import re
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The warning signs: each says nothing is wrong on a healthy run, and speaks up on its own failure alone."""
+"""The warning signs: each says that nothing is wrong on a healthy run, and warns of its own failure alone."""
 
 import copy
 import math
