@@ -108,6 +108,7 @@ def test_further_notations_of_secrets(text):
         "Contraseña: preguntar a Marta",
         "deadbeef is a funny word, cafe1-babe2 too",
         "zip code of Graz: 80104, error code for the pump: 4023",
+        "le code de la route: 2020 edition",
         "pin the map of 1905 above the desk",
         "Password managers: BitWarden | 1Password | KeePassXC",
         "Password policy: 12-character minimum!",

@@ -14,7 +14,7 @@ from .values import EDGE, PROSE, is_mixed, is_no_value, is_phrase, is_predicate,
 
 REACH = 200  # characters behind a word in which its value begins and ends
 BETWEEN = re.compile(  # a word in brackets, words such as "for the shed", and then what separates
-    r"(?P<words>[ \t]*\([^()\n]{1,40}\)|(?:[ \t]+(?:[^\s:=|,;.!?()→/<>\"`]|\.(?=\w)){1,24}){0,6}?)[ \t]*[\"'`*_]{0,3}[ \t]*"
+    r"(?P<words>[ \t]*\([^()\n]{1,40}\)|(?:[ \t]+[^\s:=|,;!?()→/<>\"`]{1,24}(?<!\.)){0,6}?)[ \t]*[\"'`*_]{0,3}[ \t]*"
     r"(?:(?P<strong>:=|[:=]?=>|[-=–—]{1,3}>|>>|→|⇒|➜|➔|=(?!=)|[:：]{1,2}(?!//))"
     r"|(?P<dash>[–—]|-{1,2}(?= )|\.{2,5}|…)|(?P<cop>(?<=[^\S\n])(?:(?:changed|updated|geändert|cambiad[ao]|cambiat[ao]"
     r"|changé) (?:to|auf|in|a|en)|is|was|are|equals|ist|war|lautet|lauten|est|es|era"
@@ -318,7 +318,7 @@ def _number(text: str, phrase: Phrase, at: int, separated: bool) -> tuple[int, i
     least, most = {CODE: (3, 48), IDENTITY: (5, 24), CARD: (13, 19)}.get(phrase.kind, (6, 34))
     if phrase.kind == IDENTITY and len(value) >= 8 and " " not in value and value.isalnum() and not value.isdigit():
         least = 3
-    if not least <= digits <= most or (_is_date(value) and (phrase.kind != CODE or len(value) > 8)):
+    if not least <= digits <= most or (_is_date(value) and (phrase.kind != CODE or phrase.sure or len(value) > 8)):
         return None
     if phrase.kind == CODE and (not separated and digits < 4 and not text[max(0, at - 6) : at].lower().startswith("cv")):
         if not re.search(r"cv[vc]|csc|gram|prüf", text[max(0, at - 24) : at].lower()):
