@@ -172,12 +172,9 @@ def _turns(lines: list[str]) -> dict[int, tuple[str, str]]:
         turns = found | turns
     if _speakers_alone(lines):
         turns |= {number: (alone[0], "") for number, line in enumerate(lines) if number not in turns and (alone := _alone(line))}
-    if any(map(AS_A_MODEL.search, lines)):
-        turns |= {
-            number: ("user" if match[1] in "Qq" else "assistant", match[2])
-            for number, line in enumerate(lines)
-            if (match := ASKED.match(line))
-        }
+    asked = {number: match for number, line in enumerate(lines) if (match := ASKED.match(line))}
+    if asked and any(map(AS_A_MODEL.search, lines)):
+        turns |= {number: ("user" if match[1] in "Qq" else "assistant", match[2]) for number, match in asked.items()}
     return turns
 
 
