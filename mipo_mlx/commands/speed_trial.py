@@ -1,7 +1,8 @@
-"""How long a token takes on this GPU, by a short trial: a base of one and of three layers with random weights.
+"""How long a token takes on this GPU, by a short trial: a base of few and of more layers with random weights.
 
-It samples, scores and trains. A dry run multiplies by what it measures. The two models differ by two layers, which tells a layer
-from the output head. A CPU needs no trial: its shares of the speed of matrix products are known from whole runs (dry_run.py).
+It samples, scores and trains. A dry run multiplies by what it measures. The difference of the two tells a layer from the output
+head. They have one and three layers. Where layers are of several kinds, both have whole turns of them: mlx-lm needs one of each.
+A CPU needs no trial: its shares of the speed of matrix products are known from whole runs (dry_run.py).
 """
 
 import time
@@ -16,13 +17,14 @@ from mlx_lm.generate import BatchGenerator
 from ..engine import fast
 from ..engine.logprobs import token_logprobs
 from ..engine.sampling import nucleus_sampler
+from ..gguf_format.names import language
 from ..models import adapters
 from ..models.skeleton import from_config
 from ..recipe import Recipe
 from ..records import Pair
 from ..training.step import gradient_step
 
-FEW, MORE = 1, 3  # layers
+MORE = 2  # layers, at least, that the deeper model has more
 PROMPT, ANSWER, CANDIDATES = 256, 48, 2  # tokens, tokens, answers a prompt
 STEPS = 16  # of decoding
 PAIRS = 4
@@ -40,13 +42,25 @@ class Seconds:
 
 def seconds(config: dict[str, Any], recipe: Recipe) -> Seconds:
     """Measure on this device. config: the base's, under Hugging Face's keys."""
-    few, more = (_trial(_shallow(config, layers), recipe) for layers in (FEW, MORE))
-    deeper = config["num_hidden_layers"] - FEW
-    return Seconds(*(a + deeper * max(0.0, b - a) / (MORE - FEW) for a, b in zip(few, more, strict=True)))
+    few = _turn(language(config))
+    more = few + max(MORE, few)
+    shallow, deep = (_trial(_shallow(config, layers), recipe) for layers in (few, more))
+    left = language(config)["num_hidden_layers"] - few
+    return Seconds(*(a + left * max(0.0, b - a) / (more - few) for a, b in zip(shallow, deep, strict=True)))
+
+
+def _turn(config: dict[str, Any]) -> int:
+    """How many layers there are up to the first one with full attention: with Qwen3.5 four, with most models one."""
+    kinds, places = config.get("layer_types") or [], config.get("full_attn_idxs")
+    if "full_attention" in kinds or places:
+        return 1 + (places[0] if places else kinds.index("full_attention"))
+    return int(config.get("full_attention_interval") or 1)
 
 
 def _shallow(config: dict[str, Any], layers: int) -> dict[str, Any]:
     """The configuration of the first layers; lists with an entry for each layer are cut."""
+    if isinstance(config.get("text_config"), dict):
+        return {**config, "text_config": _shallow(config["text_config"], layers)}
     deep = config["num_hidden_layers"]
     cut = {name: value[:layers] for name, value in config.items() if isinstance(value, list) and len(value) == deep}
     return {**config, **cut, "num_hidden_layers": layers}
@@ -59,7 +73,7 @@ def _trial(config: dict[str, Any], recipe: Recipe) -> tuple[float, float, float]
     rng = np.random.default_rng(0)
 
     def draw(*shape: int) -> Any:
-        return rng.integers(0, config["vocab_size"], shape).tolist()
+        return rng.integers(0, language(config)["vocab_size"], shape).tolist()
 
     prompts, answers = draw(PAIRS, PROMPT), draw(PAIRS, CANDIDATES, ANSWER)
     tokens = PAIRS * (PROMPT + CANDIDATES * ANSWER)

@@ -5,6 +5,7 @@ and the keys and values of the prompt once more for each answer. Logits are neve
 scores, in float32; the CPU keeps none. The counts were fitted to measured peaks (tests/training/test_memory_plan.py).
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -164,9 +165,18 @@ def _activations(model: nn.Module, settings: Training, shape: Shape) -> int:
     layer = kept + copies + (0 if backend.on_cpu() else scores)
     chunk = min(CHUNK_TOKENS, answers * shape.answer)
     head = 5 * BLOCK * chunk * 4 + 3 * answers * shape.answer * width * 4
+    states = tokens * 4 * _state_size(args)
+    linear = sum("linear_attn" in x for x in layers) if states else 0
     if settings.checkpoint_gradients:
         # Inputs of all layers with the prompt's keys and values, and one layer run again with its own backward pass.
         stored = tokens * (width + 2 * key_heads * head_dim) * item
         recomputed = 1.4 * (kept + copies) + 1.9 * scores + 9 * answers * shape.answer * inner * item
-        return int(1.25 * len(layers) * stored + max(recomputed, head))
-    return len(layers) * layer + max(tokens * 3 * inner * item, head)
+        return int(1.25 * len(layers) * stored + max(recomputed, head)) + (5 * states if linear else 0)
+    # Linear attention keeps two states for each token, and two more in the layer at work.
+    return len(layers) * layer + max(tokens * 3 * inner * item, head) + (2 * linear + 2 if linear else 0) * states
+
+
+def _state_size(args: Any) -> int:
+    """Numbers in the state of a layer with linear attention (Qwen3.5, Qwen3-Next); 0: there is none."""
+    sizes = (getattr(args, f"linear_{part}", None) or 0 for part in ("num_value_heads", "key_head_dim", "value_head_dim"))
+    return math.prod(sizes)

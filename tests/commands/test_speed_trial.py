@@ -6,6 +6,7 @@ from mipo_mlx import backend, recipe_loading
 from mipo_mlx.commands import dry_run, speed_trial
 from tests.commands.test_dry_run import planned
 from tests.conftest import tiny_config
+from tests.export.helpers import MODELS
 from tests.test_gpu_path import SIZES
 
 RECIPE = recipe_loading.parse("model: x\nsources: {notes: n}\n", overrides=["pairs.batch=2"])
@@ -21,12 +22,29 @@ def test_a_layer_is_told_from_the_head(monkeypatch):
     assert [config["layer_types"] for config in seen] == [["a"], ["a", "b", "c"]] and seen[0]["eos_token_id"] == [1, 2]
 
 
-def test_it_runs_with_four_bits_and_each_part_takes_time(gpu_path, monkeypatch):
-    for name, value in (("PROMPT", 8), ("ANSWER", 3), ("STEPS", 2), ("PAIRS", 2), ("TRIES", 1)):
+@pytest.fixture
+def brief(gpu_path, monkeypatch):
+    for name, value in (("PROMPT", 8), ("ANSWER", 3), ("STEPS", 2), ("PAIRS", 2), ("TRIES", 1), ("MORE", 1)):
         monkeypatch.setattr(speed_trial, name, value)
-    monkeypatch.setattr(speed_trial, "MORE", 2)
+
+
+def test_it_runs_with_four_bits_and_each_part_takes_time(brief):
     each = speed_trial.seconds(CONFIG, RECIPE)
     assert min(each.sampled, each.scored, each.trained) > 0
+
+
+@pytest.mark.parametrize("name, outer, turn", [("qwen3.5", "qwen3_5", 3), ("ministral3", "mistral3", 1), ("lfm2", None, 2)])
+def test_layers_of_several_kinds_and_a_model_within_another_are_tried(name, outer, turn, brief, monkeypatch):
+    inner, seen, trial = MODELS[name][0], [], speed_trial._trial
+    config = {"model_type": outer, "text_config": {**inner, "num_hidden_layers": 9}} if outer else {**inner, "num_hidden_layers": 9}
+
+    def noted(config, recipe):
+        seen.append(config.get("text_config", config)["num_hidden_layers"])
+        return trial(config, recipe) if len(seen) == 1 else (9.0, 9.0, 9.0)  # the shallow one is the one that lacks a kind
+
+    monkeypatch.setattr(speed_trial, "_trial", noted)
+    each = speed_trial.seconds({**config, "torch_dtype": "float32"}, RECIPE)
+    assert min(each.sampled, each.scored, each.trained) > 0 and seen == [turn, 2 * turn]
 
 
 @pytest.mark.parametrize("on_cpu", [True, False])

@@ -15,6 +15,7 @@ from mipo_mlx.models import adapters
 from mipo_mlx.recipe import Lora, Training
 from mipo_mlx.training import memory_plan
 from tests.conftest import build_model, tiny_config
+from tests.export.helpers import MODELS
 
 MAMBA = {"state_size": 8, "conv_kernel": 4, "use_bias": False, "use_conv_bias": True, "time_step_rank": 4}
 GPT2 = {"n_ctx": 64, "n_embd": 48, "n_head": 4, "n_layer": 2, "n_positions": 64, "layer_norm_epsilon": 1e-5}
@@ -74,6 +75,20 @@ def test_a_gpus_way_is_predicted_too(shape, dtype, monkeypatch):
     assert memory_plan.predict(model, Training(), shape, 0).peak_bytes == pytest.approx(
         measured_peak(model, shape, False), rel=0.15
     )
+
+
+@pytest.mark.parametrize("layers, checkpoint", [(2, False), (4, False), (4, True)])
+def test_the_states_of_linear_attention_are_counted(layers, checkpoint):
+    """mlx-lm trains Qwen3.5 token by token, and a state is larger than all else that a token leaves for the backward pass."""
+    sizes = {"num_hidden_layers": layers, "full_attention_interval": 2, "linear_key_head_dim": 64, "linear_value_head_dim": 64}
+    config = {**MODELS["qwen3.5"][0], **sizes}
+    model = build_model({"model_type": "qwen3_5", "text_config": {**config, "vocab_size": 2048}}, spread=1.0)
+    adapters.attach(model, Lora(), 0)
+    model.train()
+    shape = memory_plan.Shape(1, 33, 2, 16)
+    plan = memory_plan.predict(model, Training(checkpoint_gradients=checkpoint), shape, 0)
+    measured = measured_peak(model, shape, checkpoint) - fixed(plan)
+    assert plan.activation_bytes == pytest.approx(measured, rel=0.25)
 
 
 @pytest.mark.parametrize("model_type, changes", [("mamba", MAMBA), ("qwen3_moe", MOE)])
