@@ -23,6 +23,7 @@ from .weights import Piece, Weights
 
 DTYPES = {"float32": ("F32", mx.float32), "float16": ("F16", mx.float16), "bfloat16": ("BF16", mx.bfloat16)}
 OF_THIS_MACHINE = ("_name_or_path", "is_local", "local_files_only")  # what configurations may say about where the base lay
+TOWERS = ("vision_config", "audio_config")  # as mlx-lm does: by these LM Studio and mlx-vlm look for tensors that are left out
 CHANGED = ("quantization", "quantization_config", "torch_dtype", "dtype")
 Part = tuple[str, str, tuple[int, ...], int]  # array name, safetensors dtype, shape, bytes
 
@@ -121,6 +122,8 @@ def describe(config: dict[str, Any], form: Form, groups: dict[str, int]) -> dict
     """config.json of the fused model: the new quantisation, and rotary settings where both mlx-lm and transformers read them."""
     config = {k: v for k, v in config.items() if k not in (*CHANGED, *OF_THIS_MACHINE)}
     inner = config.get("text_config")
+    if not any("vision" in name or "audio" in name for name in groups):
+        config = {k: v for k, v in config.items() if k not in TOWERS}
     config = {**config, "text_config": _with_rope(inner)} if isinstance(inner, dict) else _with_rope(config)
     config["torch_dtype"] = form.dtype
     if form.bits:

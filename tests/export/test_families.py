@@ -63,6 +63,14 @@ def test_the_language_model_alone_is_exported(name, tmp_path, needs_llamacpp, ge
     fused, config = load_model(tmp_path / "fused")
     assert np.abs(logits(fused) - logits(tiny.model)).max() < 1e-3
     assert not [name for name in mx.load(str(tmp_path / "fused" / "model.safetensors")) if "vis" in name or "mtp" in name]
+    kept = json.loads((tmp_path / "fused" / "config.json").read_text())
+    assert "vision_config" not in kept and kept["text_config"]["model_type"] == INNER[name][1]
+
+
+def test_a_vision_tower_that_the_model_keeps_stays_described():
+    config = {"model_type": "any", "vision_config": {"depth": 1}, "audio_config": {}}
+    assert "vision_config" in fuse.describe(config, fuse.Form(), {"model.vision_tower.proj.weight": 0})
+    assert {"vision_config", "audio_config"}.isdisjoint(fuse.describe(config, fuse.Form(), {"model.layers.0.proj.weight": 0}))
 
 
 def test_a_language_model_of_another_kind_is_named(tmp_path):
