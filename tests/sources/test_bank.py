@@ -12,6 +12,7 @@ from mipo_mlx.records import CHORES, GENERAL, HALF_PERSONAL, HELDOUT, PERSONAL
 from mipo_mlx.sources.bank import load_prompts
 from mipo_mlx.sources.dedupe import near_duplicates, shingles
 from mipo_mlx.sources.note import Tally
+from mipo_mlx.text.words import parts
 
 
 def load(path, fraction: float = 0.25, seed: int = 0):
@@ -30,7 +31,7 @@ def test_the_bank():
     topics = Counter(prompt.topic for prompt in of_kind(prompts, PERSONAL))
     assert set(topics) == {"planning", "writing", "advice", "explaining", "food", "travel", "learning", "work", "small talk"}
     assert min(topics.values()) >= 25
-    assert near_duplicates([shingles(prompt.text) for prompt in prompts], 0.5) == [None] * len(prompts)
+    assert near_duplicates(shingles([parts(prompt.text) for prompt in prompts]), 0.5) == [None] * len(prompts)
 
 
 def test_every_kind_of_the_bank_is_split_evenly_over_its_topics():

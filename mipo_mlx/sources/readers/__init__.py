@@ -37,8 +37,8 @@ ENDINGS = ", ".join(sorted((*PLAIN, *MARKDOWN, *READERS)))
 def reader_for(file: NoteFile, me: str | None = None) -> Reader | None:
     """The reader of a file, None where it is no kind of note that is known. `me`: the owner's name in chats and mail."""
     ending = file.ending
-    if ending in PLAIN and file.beginning(1)[:1] == b"{" and journals.is_journal(file):
-        return journals.read_journal  # Standard Notes
+    if ending in PLAIN and file.stem.startswith("Standard Notes") and journals.is_journal(file):
+        return journals.read_journal  # its backup is JSON under this name
     if ending in PLAIN | MARKDOWN:
         return partial(_read_writing, me=me)
     if ending in READERS:
