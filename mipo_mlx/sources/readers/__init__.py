@@ -38,7 +38,7 @@ def reader_for(file: NoteFile, me: str | None = None) -> Reader | None:
     """The reader of a file, None where it is no kind of note that is known. `me`: the owner's name in chats and mail."""
     ending = file.ending
     if ending in PLAIN and file.stem.startswith("Standard Notes") and journals.is_journal(file):
-        return journals.read_journal  # its backup is JSON under this name
+        return journals.read_journal  # its backup: JSON, and larger than writing may be
     if ending in PLAIN | MARKDOWN:
         return partial(_read_writing, me=me)
     if ending in READERS:
@@ -57,6 +57,8 @@ def _read_writing(file: NoteFile, tally: Tally, me: str | None) -> list[Note]:
     if is_of_a_package(file.path):
         raise NotANote(WHY)
     text = file.text(tally)
+    if text.startswith("{") and journals.is_journal(file):
+        return journals.read_journal(file, tally)
     if messengers.is_messages(text):
         return messengers.read_messages(text, file, tally, me)
     if file.ending in PLAIN:
