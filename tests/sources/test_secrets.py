@@ -15,7 +15,7 @@ from mipo_mlx.sources import gather  # noqa: E402
 from mipo_mlx.sources.note import Tally  # noqa: E402
 from mipo_mlx.sources.note_file import NoteFile  # noqa: E402
 from mipo_mlx.sources.redact import redact, redact_name  # noqa: E402
-from mipo_mlx.sources.secrets import WORD, checked, words_of  # noqa: E402
+from mipo_mlx.sources.secrets import WORD, announced, checked, codes, words_of  # noqa: E402
 from mipo_mlx.sources.secrets.phrases import ENDING, ENDINGS, IN_CJK, PHRASES, find, lowered, may_announce  # noqa: E402
 
 from . import made_up  # noqa: E402
@@ -90,6 +90,16 @@ def test_no_text_takes_long(piece):
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, before)
+
+
+@pytest.mark.parametrize("piece", ["code wifi ", "pin ", "password for the ", "contraseña de la "])
+def test_plain_words_behind_a_word_are_not_searched(piece, monkeypatch):
+    """No digit, sign, line end or "is" follows, and so no value: nothing is tried, however often the word stands there."""
+    tried = []
+    for module in (announced, codes):
+        monkeypatch.setattr(module, "between", tried.append)
+    redact(piece * 200, Counter())
+    assert len(tried) < 10
 
 
 @pytest.mark.parametrize(

@@ -7,54 +7,21 @@ a line end. How a value must look depends on the word and on what stands between
 import re
 from collections.abc import Iterator
 
-from . import CARD, CODE, IDENTITY, KEY, PASSWORD, Span
-from .checked import is_card
-from .phrases import Phrase, find
+from . import CODE, KEY, PASSWORD, Span
+from .between import CLOSING, GROUPS, IS, LINE_OF, NEXT_LINE, QUALIFIER, REACH, SPACES, between
+from .codes import beside, further, named, number, number_place
+from .phrases import WIDE, Phrase, find
 from .values import EDGE, PROSE, is_mixed, is_no_value, is_phrase, is_predicate, looks_made_up
 
-REACH = 200  # characters behind a word in which its value begins and ends
-BETWEEN = re.compile(  # a word in brackets, words such as "for the shed", and then what separates
-    r"(?P<words>[ \t]*\([^()\n]{1,40}\)|(?:[ \t]+[^\s:=|,;!?()→/<>\"`]{1,24}(?<!\.)){0,6}?)[ \t]*[\"'`*_]{0,3}[ \t]*"
-    r"(?:(?P<strong>:=|[:=]?=>|[-=–—]{1,3}>|>>|→|⇒|➜|➔|=(?!=)|[:：]{1,2}(?!//))"
-    r"|(?P<dash>[–—]|-{1,2}(?= )|\.{2,5}|…)|(?P<cop>(?<=[^\S\n])(?:(?:changed|updated|geändert|cambiad[ao]|cambiat[ao]"
-    r"|changé) (?:to|auf|in|a|en)|is|was|are|equals|ist|war|lautet|lauten|est|es|era"
-    r"|sono|é|è|e'|är|er|jest|je|c['’]est|είναι|это|будет|to(?= \d))(?: now| still| jetzt)?(?=[\s:])"
-    r"|['’]s(?= )|是|为|為|は、?|이|는|은)[ \t]*:?)[*_]{0,3}[ \t]*(?P<quote>[*_]{0,3}[\"'`“„«‘]{1,3})?(?:[*_]{1,3})?"
-)
-QUALIFIER = re.compile(
-    r"[ \t]*(?:\(|(?:fürs|nuova|nuevo|nueva|nouveau|nova|novo|nieuwe|nya|nowe|yeni|actual|attuale|changed|for|of|to|on|at"
-    r"|from|in|the|is|für|der|des|von|vom|zu|zum|zur|am|im|de|del|du|la|le|do|da|dos|di"
-    r"|della|dell|van|voor|het|till|til|do|od|z|к|от|для|на|у|wifi|wi-fi|wlan|router|новый|new|neues|current)\b)"
-)
-CLOSING = {"“": "”", "„": "“”", "«": "»", "‘": "’", '"': '"', "'": "'", "`": "`"}
-NEXT_LINE = re.compile(
-    r"[ \t]*[*_#`]{0,3}[ \t]*[:：]?[ \t]*[*_`]{0,3}[ \t]*\n(?:[ \t]*\n){0,2}[ \t>]*(?:[-*+•][ \t]+|\d{1,2}[.)][ "
-    r"\t]+)?[`\"'*]{0,3}"
-)
 QUOTED = re.compile(r"(?:[ \t]+[^\W\d_]{1,16}){0,2}[ \t]+[\"“„«'‘`]([^\"”“»'’`\n]{3,60})[\"”“»'’`]")
 LINE = re.compile(r"[^\n]{1,120}")
 LABEL = re.compile(r"(?:^|\n)[ \t>#*+•|-]*(?:\d+[.)] )?[*_]{0,3}(?:[^\W\d_][\w/'’.&()-]{0,24}[ ]){0,4}$")
-SPACES = re.compile(r"(?:[ \t]+|(?<=[\u3040-\ud7ff]))[#№]?[ \t]*[\"'`(]?")
 TOKEN = re.compile(r"[^\s]{1,120}")
 NAME_END = re.compile(r"(?:_[A-Za-z]{1,12}){1,2}(?=\s*[:=])")  # of a variable's name
-DOCUMENT = re.compile(r"[A-Z]{2,6}\d[A-Z0-9]{3,20}|[A-Z0-9<]{2,3}[A-Z0-9]{6,20}")  # a number of letters and digits
+OF_THING = re.compile(r"((?:[ \t]+[^\W\d_]{2,20}){1,2})[ \t]+(\S{6,60})[ \t]*(?=\n|$)")  # " netflix cherries77"
+DIGIT = re.compile(r"\d")
+DIGITS = re.compile(r"(?:[ \t]*\([^()\n]{1,30}\))?[ \t]*(\d{4}(?:[ -]\d{4}){3,4})(?![\w-])")  # as it stands on a router
 PART = re.compile(r"[;&](?=\s*[\w .-]{1,30}=)")
-NUMBERS = re.compile(
-    r"[A-Za-zА-Яа-я]{0,5}[-/ ]{0,1}[\d#*][\w#*]{0,20}(?:(?:[ \t]|[-./–][ ]?|[ \t](?:номер|№|klucz|ключ|key|no\.?|nr\.?"
-    r"|left|right|links"
-    r"|rechts|dann|then|gauche|droite|L|R)[ \t])(?=[\w]{0,3}\d|[A-Z]\b)[\w#*]{1,14}){0,8}"
-)
-RECOVERY = re.compile(r"[A-Za-z0-9]{3,10}(?:[- ][A-Za-z0-9]{3,10}){1,12}|[A-Za-z]{0,9}\d[A-Za-z0-9]{3,40}|[A-Z0-9]{8,40}")
-GROUPS = re.compile(
-    r"[A-Za-z0-9]{2,10}(?:-[A-Za-z0-9]{2,10}){1,9}\b|[A-Z2-7]{4}(?: [A-Z2-7]{4}){1,15}\b|[a-z2-7]{4}(?: [a-z2-7]{4}){3,15}\b"
-)
-AND_ON = re.compile(
-    r"(?:[ \t]*[,;/|][ \t]*|[ \t]{1,4}|[ \t]*(?:\n[ \t]*){1,2}(?:[-*+•][ \t]+|\d{1,2}[.)][ \t]+|\[[ x]\][ \t]+)?)[`\"]?"
-)
-DATE = re.compile(
-    r"(?:19|20)\d\d(?:[-./ ]\d{1,2}[-./ ]\d{1,2})?|\d{1,2}[-./ ]\d{1,2}[-./ ](?:19|20)?\d\d|(?:19|20)\d\d\s*[-–/]\s*(?:19"
-    r"|20)?\d\d"
-)
 BEFORE = re.compile(  # "hunter2 is my wifi password"
     r"(?:^|(?<=[\s\"'`(]))([^\s\"'`]{4,60})[\"'`]?\s{1,2}(?:(?:is|was|ist|war|est|es|è|é|är|er|jest|to|=)\s(?:now "
     r")?(?:(?:the|my|our|your|das|mein|unser|die|meine|le|mon|la|el|mi|il|de|het|mijn|o|a|мой)\s)?"
@@ -81,20 +48,12 @@ OLD_AND_NEW = re.compile(  # a second password behind the first one
 )
 OF_THEM = frozenset(  # words that make it no label: "password managers: ..."
     "manager managers policy policies generator generators reset rules tool tools strength hint hints app "
-    "apps length cracking".split()
+    "apps length cracking hash hashing".split()
 )
-NO_LOCK = re.compile(r"\b(?:zip|post(?:al)?|area|error|source|status|colou?r|country|bar|qr|dress)[ -]?codes?\b", re.IGNORECASE)
 LISTED = re.compile(r"[ \t:]*\n[ \t>*+•-]*[^\W\d_][\w .'-]{1,30}(?:[:=]|[ ]-) ?(\S{4,40})(?=\n|$)")
-NAMED_LIST = re.compile(r"(?:[ \t]+[^\W\d_]{1,16}){1,2}(?=[ \t]*[:：])")
-DIAL = re.compile(  # of a safe or a padlock: left 22, right 7, left 31
-    r"(?:left|right|links|rechts|gauche|droite|L|R) ?\d{1,2}(?:[ ,;/–-]{1,3}(?:(?:then|dann|puis) )?(?:left|right|links"
-    r"|rechts|gauche|droite|L|R) ?\d{1,2}){1,3}",
-    re.IGNORECASE,
-)
 APP_PASSWORD = re.compile(r"[a-z]{4}(?: [a-z]{4}){3}(?!\w)")  # as Google writes it
-BESIDE = re.compile(r"[ \t]*[,;/|][ \t]*(?:[^\W\d_][\w'’-]*[ \t]+){1,6}?[=:]?[ \t]*(\d{4,8})(?!\w|[.,:/%-]\d| ?[%€$£])")
-SIGNED_CODE = re.compile(r"(?=[^\s\d]{0,20}\d)(?=[^\sA-Za-z]{0,20}[A-Za-z])\w{1,20}[!@#$%&*?+][\w!@#$%&*?+]{0,20}(?!\S)")
 TIED = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+){2,}")
+TIED_ALONE = re.compile(r"([^\W\d_]{3,20}-[^\W\d_]{3,20})[ \t]*(?=\n|$)")
 PHRASE_LINE = re.compile(r"(?:^|\n)[ \t>*-]*pass: ?((?:[a-z]{3,10} ){2,7}[a-z]{3,10})[ \t]*(?=\n|$)")
 WIFI_QUOTED = re.compile(
     r"\b(?:wi-?fi|wlan)\b[^\n\"“„«:=]{0,40}(?:(?<![^\W\d_])(?:is|ist|est|es|è|é|är|to)(?![^\W\d_])"
@@ -134,6 +93,8 @@ def _values(text: str, lower: str, phrase: Phrase, begin: int, end: int) -> Iter
     if begin and text[begin - 1] == "_" and phrase.kind not in (PASSWORD, KEY):
         return  # a variable's name, such as led_pin
     end += text[end : end + 1] == "."  # an abbreviation, such as no.
+    if _nothing_follows(lower, phrase, begin, end):
+        return
     if phrase.kind in (PASSWORD, KEY):
         span = _password(text, lower, phrase, begin, end)
         if span:
@@ -142,16 +103,27 @@ def _values(text: str, lower: str, phrase: Phrase, begin: int, end: int) -> Iter
             if (other := OLD_AND_NEW.match(lower, span[1])) and looks_made_up(other[1]):
                 yield *_trimmed(text, *other.span(1)), phrase.kind
         return
-    place = _number_place(text, phrase, end)
-    if place is None or (phrase.sure and not place[1]):
-        return
-    span = _number(text, phrase, *place)
+    place = number_place(text, phrase, end)
+    span = number(text, phrase, *place) if place and (place[1] or not phrase.sure) else None
+    if span is None and phrase.kind == CODE and not (phrase.sure or phrase.several):
+        span = named(text, lower, begin, end)
     if span:
         yield *span, phrase.kind
         if phrase.several:
-            yield from _further(text, phrase.kind, span[1])
+            yield from further(text, phrase.kind, span[1])
         elif phrase.kind == CODE:
-            yield from _beside(text, *span)
+            yield from beside(text, *span)
+
+
+def _nothing_follows(lower: str, phrase: Phrase, begin: int, end: int) -> bool:
+    """Whether what follows can hold no value: no digit for a number; no digit, sign, line end or "is" for a password."""
+    if phrase.kind not in (PASSWORD, KEY):
+        return not phrase.several and not DIGIT.search(lower, end, end + REACH)
+    if not phrase.strong or lower.endswith("app ", 0, begin):
+        return False
+    window = lower[end : end + REACH]
+    letters = window.replace(" ", "")
+    return letters.isalpha() and (letters.isascii() or not WIDE.search(letters)) and IS.isdisjoint(window.split())
 
 
 def _password(text: str, lower: str, phrase: Phrase, begin: int, end: int) -> tuple[int, int] | None:
@@ -167,7 +139,7 @@ def _password(text: str, lower: str, phrase: Phrase, begin: int, end: int) -> tu
             return None
         end, strong = rest.end(), False
     window = text[end : end + REACH]
-    match = BETWEEN.match(window)
+    match = between(window)
     if match and match["words"] and (match["cop"] or "")[:1] in ("'", "’"):
         match = None
     if match:
@@ -176,7 +148,8 @@ def _password(text: str, lower: str, phrase: Phrase, begin: int, end: int) -> tu
         if (words := match["words"].split()) and not QUALIFIER.match(match["words"].lower()):
             made_up = first and (is_mixed(first[0]) or strong and len(words) <= 2 and _looks_chosen(first[0]))
             made_up = made_up and OF_THEM.isdisjoint(map(str.lower, words))
-            match = match if sure and made_up else None
+            plain = strong and first and len(words) <= 2 and is_mixed(first[0]) and not any(map(is_predicate, words))
+            match = match if made_up and (sure or plain) else None
     if match:
         if match["quote"]:
             return _quoted(text, at, match["quote"], sure or strong)
@@ -190,6 +163,10 @@ def _password(text: str, lower: str, phrase: Phrase, begin: int, end: int) -> tu
             return at, at + len(line[0].rstrip(" ."))
         if phrase.kind == KEY and (groups := GROUPS.match(text, at)) and " " in groups[0] and re.search(r"\d", groups[0]):
             return groups.span()
+        if strong and (digits := DIGITS.match(text, at)):
+            return digits.span(1)
+        if sure and name.startswith(("parol", "losung", "clave", "senha")) and (tied := TIED_ALONE.match(text, at)):
+            return tied.span(1)
         if text[at : at + 1] not in ("\n", ""):
             return _written(text, at, strong, sure, variable)
     if strong and (first_line := LISTED.match(text, end)) and looks_made_up(first_line[1]):
@@ -197,6 +174,16 @@ def _password(text: str, lower: str, phrase: Phrase, begin: int, end: int) -> tu
     below = NEXT_LINE.match(window)
     if below and strong and (":" in below[0] or "：" in below[0] or LABEL.search(text[max(0, begin - 120) : begin])):
         return _below(text, end + below.end())
+    line_of = LINE_OF.match(window) if strong else None
+    if line_of and QUALIFIER.match(line_of[1].lower()) and LABEL.search(text[max(0, begin - 120) : begin]):
+        if is_mixed(line_of[2]) or _looks_chosen(line_of[2]):
+            return _trimmed(text, end + line_of.start(2), end + line_of.end(2))
+    if strong and (digits := DIGITS.match(text, end)):
+        return digits.span(1)
+    of_thing = OF_THING.match(window) if phrase.strong and not variable else None
+    if of_thing and is_mixed(of_thing[2]) and OF_THEM.isdisjoint(of_thing[1].lower().split()):
+        if LABEL.search(text[max(0, begin - 120) : begin]) and not any(map(is_predicate, of_thing[1].split())):
+            return _trimmed(text, end + of_thing.start(2), end + of_thing.end(2))
     quoted = QUOTED.match(window) if strong else None
     if quoted and looks_made_up(quoted[1]):
         return end + quoted.start(1), end + quoted.end(1)
@@ -283,100 +270,11 @@ def _below(text: str, at: int) -> tuple[int, int] | None:
     return at, at + len(value)
 
 
-def _number_place(text: str, phrase: Phrase, end: int) -> tuple[int, bool] | None:
-    """(where the value begins, whether something separates it from its word)."""
-    window = text[end : end + REACH]
-    match = BETWEEN.match(window)
-    if match and (not match["words"].strip() or phrase.kind in (CODE, CARD) or QUALIFIER.match(match["words"].lower())):
-        at = end + match.end()
-        if text[at : at + 1] not in ("\n", ""):
-            return at, True
-    named = NAMED_LIST.match(window) if phrase.several else None
-    below = NEXT_LINE.match(window, named.end() if named else 0)
-    if below:
-        return (end + below.end(), False) if phrase.several or ":" in below[0] else None
-    space = SPACES.match(text, end)
-    return (space.end(), False) if space else None
-
-
-def _number(text: str, phrase: Phrase, at: int, separated: bool) -> tuple[int, int] | None:
-    """A number, a code in groups, or letters and digits mixed, as the kind of what is announced asks for."""
-    if phrase.several and (match := RECOVERY.match(text, at)):
-        if re.search(r"\d", match[0]) or match[0].upper() == match[0]:
-            return match.span()
-    if separated and phrase.kind == CODE and (sign := SIGNED_CODE.match(text, at)) and looks_made_up(sign[0]):
-        return sign.span()
-    if phrase.kind == CODE and (dial := DIAL.match(text, at)):
-        return dial.span()
-    match = NUMBERS.match(text, at) or GROUPS.match(text, at)
-    if not match and phrase.kind == IDENTITY:
-        match = DOCUMENT.match(text, at)
-    if not match:
-        return None
-    value = match[0].rstrip(" -./–")
-    digits = sum(char.isdigit() for char in value)
-    least, most = {CODE: (3, 48), IDENTITY: (5, 24), CARD: (13, 19)}.get(phrase.kind, (6, 34))
-    if phrase.kind == IDENTITY and len(value) >= 8 and " " not in value and value.isalnum() and not value.isdigit():
-        least = 3
-    if not least <= digits <= most or (_is_date(value) and (phrase.kind != CODE or phrase.sure or len(value) > 8)):
-        return None
-    if phrase.kind == CODE and (not separated and digits < 4 and not text[max(0, at - 6) : at].lower().startswith("cv")):
-        if not re.search(r"cv[vc]|csc|gram|prüf", text[max(0, at - 24) : at].lower()):
-            return None
-    if phrase.sure and NO_LOCK.search(text, max(0, at - 60), at):
-        return None
-    if phrase.sure and (
-        digits < 4 or re.fullmatch(r"(?:[01]\d|2[0-3])[0-5]\d", value) and "alarm" in text[max(0, at - 12) : at].lower()
-    ):
-        return None
-    after = text[match.start() + len(value) : match.start() + len(value) + 12]
-    if phrase.kind == CODE and re.match(
-        r" ?(?:[:.]\d|%|€|\$|£|metre|meter|mhz|ghz|lines|files|of\b|am\b|pm\b|uhr\b|km\b|kg\b)", after.lower()
-    ):
-        return None
-    return match.start(), match.start() + (_card(value) if phrase.kind == CARD else len(value))
-
-
-def _card(value: str) -> int:
-    """The length of the card's number in a row of digits: its security code or its last month may follow."""
-    ends = [end.end() for end in re.finditer(r"\d(?!\d)", value)]
-    return max((end for end in ends if is_card(value[:end])), default=len(value))
-
-
-def _is_date(value: str) -> bool:
-    """Whether a number is a year, two years, or a day that the calendar has."""
-    groups = [int(group) for group in re.findall(r"\d+", value)]
-    if not DATE.fullmatch(value.strip()):
-        return False
-    return len(groups) < 3 or any(
-        1 <= m <= 12 and 1 <= d <= 31 for d, m in ((groups[0], groups[1]), (groups[1], groups[0]), (groups[2], groups[1]))
-    )
-
-
-def _further(text: str, kind: str, at: int) -> Iterator[Span]:
-    """Values of a list behind the first one: recovery codes stand in lines, after bullets, or between commas."""
-    for _ in range(40):
-        gap = AND_ON.match(text, at)
-        match = RECOVERY.match(text, gap.end()) if gap else None
-        if not match or not re.search(r"\d", match[0]) or _is_date(match[0]):
-            return
-        yield *match.span(), kind
-        at = match.end()
-
-
 def _listed(text: str, end: int, at: int) -> Iterator[tuple[int, int]]:
     """The values of the lines `Name: value` behind a first one below a heading such as "Passwords"; `end`: the heading's."""
     while "\n" in text[end:at] and (line := LISTED.match(text, at)) and looks_made_up(line[1]):
         yield line.span(1)
         at = line.end()
-
-
-def _beside(text: str, begin: int, end: int) -> Iterator[Span]:
-    """A second code in the sentence of a first one, with as many digits: "PIN of this card: ..., of that one ..."."""
-    digits = sum(map(str.isdigit, text[begin:end]))
-    match = BESIDE.match(text, end)
-    if match and abs(len(match[1]) - digits) <= 2 and not _is_date(match[1]):
-        yield *match.span(1), CODE
 
 
 def _looks_chosen(word: str) -> bool:

@@ -24,7 +24,10 @@ class Phrase:
 PLACES = (
     r"doors?|front door|back door|gates?|garage|shed|house|flat|apartment|building|lobby|office|cottage|safe|vault|lock"
     r"|padlock|locker|alarm|keypad|bike|barn|cellar|box|key ?safe|lock ?box"
-    r"|haust[üu]r|t[üu]r|tor|haus|keller|schl[üu]sselsafe|tresor|schloss|garage|wohnung|b[üu]ro|schließfach|alarmanlage|eingang"
+    r"|schlie[ßs]+fach|spind|hausflur|treppenhaus|hinterhof|citofono|\w{2,12}(?:t[üu]r|schlo(?:ss|ß)|garage|slot|deur|d[öo]rr|safe|tresor)"
+    r"|interphone|parking|local v[ée]lo|cave"
+    r"|bo[iî]te [àa] cl[ée]s?|haust[üu]r|t[üu]r|tor|haus|keller"
+    r"|schl[üu]sselsafe|tresor|schloss|garage|wohnung|b[üu]ro|schließfach|alarmanlage|eingang"
     r"|porte|portail|immeuble|maison|coffre(?:-fort)?|cadenas|alarme|entr[ée]e|acc[èe]s|puerta|portal|port[óo]n|garaje"
     r"|caja fuerte|casa|alarma|acceso|entrada|candado"
     r"|portone|porta|cancello|cassaforte|allarme|ingresso|lucchetto|deur|poort|kluis|slot|schuur|port[ãa]o|garagem|cofre"
@@ -37,7 +40,8 @@ SUBJECTS = (  # what a code can be for, beside a place
     r"|verificaci[óo]n|recuperaci[óo]n|respaldo|desbloqueo|activaci[óo]n"
     r"|sicurezza|verifica|recupero|sblocco|attivazione|seguran[çc]a|verifica[çc][ãa]o|recupera[çc][ãa]o|desbloqueio"
     r"|weryfikacyjny|odzyskiwania|bezpiecze[ńn]stwa|zapasowe"
-    r"|cartes? ?(?:bleue|bancaire)?|banque|tarjeta|banco|carta|bancomat|cart[ãa]o|karty|karte|card|карты|подтверждения"
+    r"|cartes? ?(?:bleue|bancaire)?|banque|tarjeta|banco|carta|bancomat|cart[ãa]o|karty|karte|card|cajero|atm|geldautomat\w*"
+    r"|карты|подтверждения"
     r"|восстановления|доступа|безопасности|pin|puk|wifi|wi-fi"
 )
 SMALL = (
@@ -62,7 +66,8 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (  # (kind, "strong", "several", 
      "пароль пароля паролем пароли парола şifre şifresi şifrem sifre parolası wachtzin kodeord lozinka zaporka geslo "
      "slaptažodis "
      "κωδικός κωδικο κωδικού συνθηματικό סיסמה סיסמא पासवर्ड sandi mdp codeword losenord motdepasse", r""),
-    (PASSWORD, "strong", "hasło hasła hasłem haslo", r"(?: (?:do|od|z|na) \w{1,20}){0,2}(?: to(?= ))?"),
+    (PASSWORD, "strong", "hasło hasła hasłem haslo", r"(?: (?:do|od|z|na|w|dla) \w{1,20}| wi-?fi){0,2}(?: to(?= ))?"),
+    (PASSWORD, "strong", "lösen", r" (?:till|för|wi-?fi|wlan|router)(?: \w{2,20})?"),
     (PASSWORD, "strong", "salasana salasanan salasanani parool", r"(?: on(?= ))?"),
     (PASSWORD, "strong", "mot mots", r" de passe"),
     (PASSWORD, "strong", "p", r"/w\b"),
@@ -80,7 +85,7 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (  # (kind, "strong", "several", 
         "clé clave chiave chave klucz ключ",
             r" (?:(?:de|del|du|della|do|da|d['’]|от|la|le|l['’]) ?){0,2}(?:wi-?fi|wlan|r[ée]seau|router|red|rete|rede"
             r"|acceso|acc[èe]s|sécurité|correo|banco|вай-?фая)"),
-    (PASSWORD, "", "pass parola parole losung clave ww", r""),
+    (PASSWORD, "", "pass parola parole losung clave ww kw kennw passw contr", r""),
     (PASSWORD, "", "key", r""),
     (KEY, "", "token tokens jeton secret secrets apikey api_key credential ключ clé schlüssel", r""),
     (KEY, "",
@@ -91,7 +96,7 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (  # (kind, "strong", "several", 
     (KEY, "", "totp otp 2fa mfa authenticator", r" (?:seed|secret|key|setup key)"),
     (CODE, "",
         "pin pini pins geheimzahl geheimnummer pinnummer pincode pinkod pinkoden portkod portkoden pinkode pinkoodi пин puk",
-            r"(?:[ -]?(?:code|codes|number|nummer|kod|kode|koden|koodi|код|кода|no\.?))?"),
+            r"(?:[ -]?(?:code|codes|number|nummer|kodu?|kode|koden|koodi|код|кода|no\.?))?"),
     (CODE, "",
         "code codes kod kody kód código códigos codigo codice codici codul kode koda kood код коды κωδικός",
             rf" {SMALL}{{0,3}}(?:\w+ ){{0,2}}?(?:{PLACES}|{SUBJECTS})(?!\w)"),
@@ -104,7 +109,8 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (  # (kind, "strong", "several", 
     (CODE, "sure",
         "door gate lock locker padlock alarm safe vault garage bike garagentor "
         "hoftor gartentor kellertür kofferschloss fahrradschloss "
-        "vorhängeschloss zahlenschloss tür haustür tor schloss tresor safe alarmanlage "
+        "vorhängeschloss vorhangschloss hängeschloss spindschloss radschloss zahlenschloss "
+        "tür haustür tor schloss tresor safe alarmanlage "
         "porte portail cadenas coffre puerta portal candado portone porta cancello "
      "lucchetto deur slot kluis brama drzwi домофон подъезд сейф shed keysafe intercom", r"(?: (?:lock|door|safe|box))?"),
     (CODE, "sure", "your dein ihr votre ton su tu tuo seu twój ваш твой je uw", r" (?:\w+ )?(?:code|código|codice|kod|код)"),
@@ -114,6 +120,13 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (  # (kind, "strong", "several", 
     (CODE, "sure",
         "entsperren entsperrt unlock unlocks débloquer déverrouiller desbloquear sbloccare ontgrendelen odblokować", r""),
     (CODE, "", "key lock", r" ?(?:box|safe)(?: code)?"),
+    (CODE, "",
+        "alarmanlage haustür haustüre wohnungstür kellertür garagentor hoftor gartentor kofferschloss fahrradschloss "
+        "vorhängeschloss zahlenschloss fahrstuhl tor tür hausflur treppenhaus hinterhof "
+        "schließfach spind tiefgarage tresor schlüsselbox schlüsseltresor briefkasten portail interphone "
+        "immeuble portal cancello brama домофон подъезд", r"(?: \w{2,20}){0,2}?[ -]"
+            r"(?:zahlen)?(?:code|pin|kod|kombination|combinazione|код)"),
+    (CODE, "", "security", r" (?:code|number) (?:on|from) (?:the )?back(?: of (?:the |my )?card)?"),
     (CODE, "",
         "door gate garage alarm entry entrance access lock padlock bike locker safe keypad building lobby intercom "
         "unlock screen phone device security verification "
@@ -130,7 +143,7 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (  # (kind, "strong", "several", 
     (CODE, "", "kapı doğrulama güvenlik ověřovací bezpečnostní", r" (?:kodu|şifresi|kód)"),
     (CODE, "",
         "cvv cvv2 cvc cvc2 csc kartenprüfnummer prüfziffer prüfnummer cryptogramme",
-            r"(?: (?:der karte|code|visuel|no\.?|number))?"),
+            r"2?(?: (?:der karte|code|visuel|no\.?|number))?"),
     (CODE, "", "otp tan mtan passcode smscode verifizierungscode", r"(?: code)?"),
     (CODE, "", "one", r"[ -]time[ -](?:code|password|passcode|pin)"),
     (CODE, "several",
@@ -166,7 +179,7 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (  # (kind, "strong", "several", 
         "nip dowód cnp egn amka tckn aadhaar aadhar pan nric fin mykad ahv avs svnr sozialversicherungsnummer "
      "rentenversicherungsnummer versicherungsnummer krankenversichertennummer krankenkassennummer krankenkasse "
      "personnummer fødselsnummer "
-     "samordningsnummer cpr henkilötunnus hetu ppsn pps personalausweis personalausweisnummer ausweisnummer "
+     "samordningsnummer cpr henkilötunnus hetu ppsn pps perso personalausweis personalausweisnummer ausweisnummer "
      "ausweis rodné снилс инн tfn utr ein tin itin "
      "steuernummer steuer st idnr steueridentifikationsnummer ust ustidnr umsatzsteuer finanzamt medicare nhs ihi "
      "medicaid siret siren vat abn emso jmbg oib krs regon isikukood asmens",
@@ -214,7 +227,7 @@ def _phrases() -> dict[str, list[Phrase]]:
     by_head: dict[str, list[Phrase]] = {}
     for kind, mark, heads, rest in TABLE:
         phrase = Phrase(kind, re.compile(rest), mark == "strong", mark == "several", mark == "sure")
-        for head in heads.split():
+        for head in heads.split() + [head[:-5] + "r" for head in heads.split() if head.endswith("nummer")]:
             by_head.setdefault(head, []).append(phrase)
     return by_head
 

@@ -39,7 +39,8 @@ NO_VALUE = frozenset(
     "falsch richtig leer neu alt geheim unbekannt vergessen geändert gleich sicher keins keines nötig abgelaufen gespeichert "
     "faux vide oublié inconnu nouveau ancien obligatoire requis incorrecta correcta vacía nueva obligatorio vuota nuova "
     "sbagliata "
-    "leeg nieuw onjuist vergeten vazia nova errada puste nowe błędne нет неверный пусто".split()
+    "leeg nieuw onjuist vergeten vazia nova errada scaduta scaduto caducada caducado expirada verlopen "
+    "puste nowe błędne нет неверный пусто".split()
 )
 PREDICATE = re.compile(
     r".*(?:(?<!e)ed|ing|able|ible|less|ful|ly|ive|lich|bar|iert|ée?s?|oire|ad[oa]s?|id[oa]s?|[oó]ri[oa]s?|at[oa]|t[oa]ta"
@@ -56,7 +57,7 @@ CODE = re.compile(
     r"|module)\.[\w.]+|(?:lambda|await|new|not|process|self|this|function)\b|\|\||&&|=[=>]",
 )
 FACTS = re.compile(
-    r"(?:v\d[\w.]*|sha-?\d+|md5|base\d+|oauth-?2?|utf-?\d+|aes-?\d*|rsa-?\d*|ed25519|wpa-?\d?|2fa|\d+(?:\.\d+)+)[.,;)]*",
+    r"(?:v\d[\w.]*|\d{4}-w\d\d?|sha-?\d+|md5|base\d+|oauth-?2?|utf-?\d+|aes-?\d*|rsa-?\d*|ed25519|wpa-?\d?|2fa|\d+(?:\.\d+)+)[.,;)]*",
     re.IGNORECASE,
 )
 MADE_UP = re.compile(r"\d|[^\W_]_[^\W_]|\w[^\w\s.,;:)'’\"”-]|[a-z][A-Z]")
