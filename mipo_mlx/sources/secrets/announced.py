@@ -18,7 +18,9 @@ LINE = re.compile(r"[^\n]{1,120}")
 LABEL = re.compile(r"(?:^|\n)[ \t>#*+•|-]*(?:\d+[.)] )?[*_]{0,3}(?:[^\W\d_][\w/'’.&()-]{0,24}[ ]){0,4}$")
 TOKEN = re.compile(r"[^\s]{1,120}")
 NAME_END = re.compile(r"(?:_[A-Za-z]{1,12}){1,2}(?=\s*[:=])")  # of a variable's name
-OF_THING = re.compile(r"((?:[ \t]+[^\W\d_]{2,20}){1,2})[ \t]+(\S{6,60})[ \t]*(?=\n|$)")  # " netflix cherries77"
+OF_THING = re.compile(
+    r"((?:[ \t]+[^\W\d_]{2,20}){1,2}|[ \t]+\([^()\n]{1,20}\))[ \t]+(\S{6,60})[ \t]*(?=\n|$)"
+)  # " netflix cherries77"
 DIGIT = re.compile(r"\d")
 DIGITS = re.compile(r"(?:[ \t]*\([^()\n]{1,30}\))?[ \t]*(\d{4}(?:[ -]\d{4}){3,4})(?![\w-])")  # as it stands on a router
 PART = re.compile(r"[;&](?=\s*[\w .-]{1,30}=)")

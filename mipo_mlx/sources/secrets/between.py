@@ -13,7 +13,7 @@ BETWEEN = re.compile(  # a word in brackets, words such as "for the shed", and t
     r"(?:(?P<strong>:=|[:=]?=>|[-=–—]{1,3}>|>>|→|⇒|➜|➔|=(?!=)|[:：]{1,2}(?!//))"
     r"|(?P<dash>[–—]|-{1,2}(?= )|\.{2,5}|…)|(?P<cop>(?<=[^\S\n])(?:(?:changed|updated|geändert|cambiad[ao]|cambiat[ao]"
     r"|changé) (?:to|auf|in|a|en)|is|was|are|equals|ist|war|lautet|lauten|hei(?:ß|ss)t|luidt|lyder|brzmi|est|es|era"
-    r"|sono|é|è|e'|är|er|jest|je|c['’]est|it['’]s|das ist|είναι|это|будет|to(?= \d))(?: now| still| jetzt)?(?=[\s:])"
+    r"|sono|é|è|e'|är|er|jest|je|c['’]est|it['’]s|das ist|είναι|это|будет|to(?= \d))(?: now| still| jetzt| noch| früher)?(?=[\s:])"
     r"|['’]s(?= )|是|为|為|は、?|이|는|은)[ \t]*:?)[*_]{0,3}[ \t]*"
     r"(?P<quote>[*_]{0,3}(?:«[ \xa0\u202f]|[\"'`“„«‘]{1,3}))?(?:[*_]{1,3})?"
 )
@@ -49,7 +49,7 @@ THINGS = re.compile(  # what has a code: places, cards, banks and devices
 )
 NAMES = re.compile(
     r"((?:[ \t]+\(?[^\W\d_][^\W\d_'’.&-]{0,20}(?:[&'’.-][^\W\d_]{1,20})?\)?){1,4})[ \t]+"
-    r"#?(\d{4,8}|\d\d \d\d|[A-Z]?\d{2,5}[A-Z]\d{0,5}|[A-Z]\d{3,5})"
+    r"#?(\d{4,8}|\d{1,2}(?:-\d{1,2}){2,3}|\d\d \d\d|[A-Z]?\d{2,5}[A-Z]\d{0,5}|[A-Z]\d{3,5})"
     r"[#*]?(?=[ \t]*(?:\n|$|[;!)(|–—]|,(?!\d)|\.(?!\w)))"
 )
 NO_THING = frozenset(

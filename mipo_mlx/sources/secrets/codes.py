@@ -92,7 +92,9 @@ def number(text: str, phrase: Phrase, at: int, separated: bool) -> tuple[int, in
     if not least <= digits <= most or (_is_date(value) and (phrase.kind != CODE or phrase.sure or len(value) > 8)):
         return None
     if phrase.kind == CODE and (not separated and digits < 4 and not text[max(0, at - 6) : at].lower().startswith("cv")):
-        combined = SHORT_GROUPS.match(text, at) and re.search(r"comb|komb", text[max(0, at - 24) : at].lower())
+        before = text[max(0, at - 24) : at].lower()
+        combined = SHORT_GROUPS.match(text, at) and re.search(r"comb|komb", before)
+        combined = combined or THREE.match(text, at) and re.search(r"lucchetto|cadenas|candado|padlock|cadeado|schloss", before)
         if not combined and not re.search(r"cv[vc]|csc|gram|prüf|the back|rückseite", text[max(0, at - 24) : at].lower()):
             return None
     if phrase.sure and NO_LOCK.search(text, max(0, at - 60), at):

@@ -25,7 +25,7 @@ PLACES = (
     r"doors?|front door|back door|gates?|garage|shed|house|flat|apartment|building|lobby|office|cottage|safe|vault|lock"
     r"|padlock|locker|alarm|keypad|bike|barn|cellar|box|key ?safe|lock ?box"
     r"|schlie[ßs]+fach|spind|hausflur|treppenhaus|hinterhof|citofono|\w{2,12}(?:t[üu]r|schlo(?:ss|ß)|garage|slot|deur|d[öo]rr|safe|tresor)"
-    r"|interphone|parking|local v[ée]lo|cave"
+    r"|interphone|parking|kluisje|porten|d[öo]rren|grinden|garaget|larmet|local v[ée]lo|cave"
     r"|bo[iî]te [àa] cl[ée]s?|haust[üu]r|t[üu]r|tor|haus|keller"
     r"|schl[üu]sselsafe|tresor|schloss|garage|wohnung|b[üu]ro|schließfach|alarmanlage|eingang"
     r"|porte|portail|immeuble|maison|coffre(?:-fort)?|cadenas|alarme|entr[ée]e|acc[èe]s|puerta|portal|port[óo]n|garaje"
@@ -66,7 +66,8 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (  # (kind, "strong", "several", 
      "пароль пароля паролем пароли парола şifre şifresi şifrem sifre parolası wachtzin kodeord lozinka zaporka geslo "
      "slaptažodis "
      "κωδικός κωδικο κωδικού συνθηματικό סיסמה סיסמא पासवर्ड sandi mdp codeword losenord motdepasse", r""),
-    (PASSWORD, "strong", "hasło hasła hasłem haslo", r"(?: (?:do|od|z|na|w|dla) \w{1,20}| wi-?fi){0,2}(?: to(?= ))?"),
+    (PASSWORD, "strong", "hasło hasła hasłem haslo",
+        r"(?: (?:do|od|z|na|w|dla) \w{1,20}(?: \w{2,20}(?= to ))?| wi-?fi){0,2}(?: to(?= ))?"),
     (PASSWORD, "strong", "lösen", r" (?:till|för|wi-?fi|wlan|router)(?: \w{2,20})?"),
     (PASSWORD, "strong", "salasana salasanan salasanani parool", r"(?: on(?= ))?"),
     (PASSWORD, "strong", "mot mots", r" de passe"),
@@ -133,7 +134,8 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (  # (kind, "strong", "several", 
      "confirmation authentication auth login sign activation voicemail card vault sim shed house front back tür tor tresor schloss "
      "puerta", rf"(?: (?:door|gate|lock|safe|unlock|screen|in|security))?{CODES}"),
     (CODE, "", " ".join(f"{head}{tail}" for head in (
-        "tür haustür tor garagen alarm zugangs eingangs schloss safe tresor sicherheits bestätigungs prüf freischalt "
+        "tür haustür tor hoftor schrank spind koffer schließfach tiefgaragen "
+        "garagen alarm zugangs eingangs schloss safe tresor sicherheits bestätigungs prüf freischalt "
         "aktivierungs entsperr einmal deur poort garage "
         "toegangs kluis beveiligings verificatie slot voordeur dörr port larm grind dør säkerhets verifierings ovi kapu "
         "belépő kapı doğrulama").split() for tail in ("code", "codes", "kod", "koden", "kode", "koodi", "kód", "pin")), r""),
@@ -143,7 +145,7 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (  # (kind, "strong", "several", 
     (CODE, "", "kapı doğrulama güvenlik ověřovací bezpečnostní", r" (?:kodu|şifresi|kód)"),
     (CODE, "",
         "cvv cvv2 cvc cvc2 csc kartenprüfnummer prüfziffer prüfnummer cryptogramme",
-            r"2?(?: (?:der karte|code|visuel|no\.?|number))?"),
+            r"2?(?: (?:(?:der|de la|della|of the) \w{3,12}|code|visuel|no\.?|number))?"),
     (CODE, "", "otp tan mtan passcode smscode verifizierungscode", r"(?: code)?"),
     (CODE, "", "one", r"[ -]time[ -](?:code|password|passcode|pin)"),
     (CODE, "several",
