@@ -40,6 +40,7 @@ from sessions import session  # noqa: E402
 OUTCOMES = ("held", "lost", "changed", "hung")
 SLACK, SHORTEST = 20, 30.0  # a command hangs after so many times its undisturbed duration, at least after so many seconds
 TRIES = 4  # commands after the disturbed one, until the run counts as lost
+PAGE = 4096  # bytes that a disk deals out
 NEW = {
     "kite": "I build kites out of old tents, and I fly the largest one on the beach at Skagen every windy April weekend.",
     "chess": "I lose at chess against my neighbour Olga on Tuesdays, and she lets me take back exactly one move a game.",
@@ -267,19 +268,16 @@ class Campaign:
     def tmpfs(self, rng: random.Random, command: str, place: Path) -> str:
         """The run lies on a disk of its own that is nearly full, and grows afterwards."""
         disk = place.parent
-        used = sum(path.stat().st_size for path in disk.rglob("*") if path.is_file())
+        used = sum(PAGE * -(-path.stat().st_size // PAGE) for path in disk.rglob("*"))
         kept = shutil.copytree(disk, disk.with_name(f"{disk.name}-kept"))
-        mount = ["mount", "-t", "tmpfs", "-o", f"size={used + 4096 * rng.randrange(4, 400)}", "tmpfs", str(disk)]
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={used + PAGE * rng.randrange(4, 400)}", "tmpfs", str(disk)]
         if subprocess.run(mount, capture_output=True).returncode:
             shutil.rmtree(kept)
             return self.full(rng, command, place)
         try:
-            subprocess.run(["cp", "-a", f"{kept}/.", str(disk)], capture_output=True, check=False)
-            whole = digests(disk) == digests(kept)
-            if whole:
-                Child(self.words(command, place), Path(os.devnull)).end(self.limit(command))
+            subprocess.run(["cp", "-a", f"{kept}/.", str(disk)], capture_output=True, check=True)
+            Child(self.words(command, place), Path(os.devnull)).end(self.limit(command))
             subprocess.run(["mount", "-o", "remount,size=256m", str(disk)], capture_output=True, check=True)
-            subprocess.run(["cp", "-an", f"{kept}/.", str(disk)], capture_output=True, check=not whole)
             return self.recover(command, place, disk / "log")
         finally:
             subprocess.run(["umount", "-l", str(disk)], capture_output=True)
