@@ -11,6 +11,7 @@ from mipo_mlx import backend  # noqa: E402
 backend.start()
 
 import runpy  # noqa: E402
+import shutil  # noqa: E402
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
@@ -212,5 +213,6 @@ def make_case(name: str, folder: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [str(make), str(folder)])
         patch.setattr(sys, "path", [*sys.path])
+        patch.setattr(shutil, "copystat", lambda *_, **__: None)  # the folder may be read-only; its copy is written to
         runpy.run_path(str(make), run_name="__main__")
     return folder

@@ -152,8 +152,11 @@ def test_a_bad_mail_or_chat_costs_itself(tmp_path, name):
     parts = PARTS[name]
     (tmp_path / name).write_text("".join(parts) if name.endswith("mbox") else json.dumps(parts))
     texts, tally = read(tmp_path / name)
-    assert len(texts) >= 1 and any("bees" in text for text in texts) and tally.broken == 1
-    assert [skip["file"].startswith(f"{name}#") for skip in tally.skipped] == [True]
+    assert any("bees" in text for text in texts)
+    if name.endswith("mbox") and not tally.broken:  # some Pythons do read that header
+        assert texts == ["I keep bees.", "I bake."] and tally.left_alone == {"mails of others": 1}
+        return
+    assert tally.broken == 1 and [skip["file"].startswith(f"{name}#") for skip in tally.skipped] == [True]
 
 
 def test_a_bad_chat_of_telegram_costs_itself(tmp_path):
