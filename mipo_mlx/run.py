@@ -275,7 +275,7 @@ def prepare(run: Run, fresh: bool) -> None:
 
         require_own(run.folder)
         index.start_over(run.folder, run.recipe)
-        erase(run.folder, keep=(contexts.INDEX, f"{contexts.INDEX}-journal"))
+        erase(run.folder, keep=contexts.INDEX_FILES)
     if not kept.exists():
         write_text(kept, recipe_loading.dump(run.recipe))
     if SIGNED not in run.manifest:

@@ -25,8 +25,8 @@ FILE, STATE = "profile.md", "profile.json"  # STATE: the hash of the profile as 
 CHOSEN = "context.json"  # what `sources.context: auto` was settled as
 AUTO, PASSAGE, BOTH = "auto", "passage", "both"
 INDEX, LOG, HISTORY = "memory.sqlite", "update.log", "chat-history"  # LOG: of `mipo-mlx schedule` on macOS
-# What other commands keep of notes and talks; SQLite leaves the second one where it is killed.
-REMEMBERED = (INDEX, f"{INDEX}-journal", LOG, HISTORY)
+INDEX_FILES = (INDEX, f"{INDEX}-journal")  # SQLite leaves the second one where it is killed
+REMEMBERED = (*INDEX_FILES, LOG, HISTORY)  # what other commands keep of notes and talks
 COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
 HEADING = re.compile(r"(#{1,6})(?:\s+(.*))?$")
 BULLET = re.compile(r"^(?:[-*+\u2022]|\d+[.)])\s+")

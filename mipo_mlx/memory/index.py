@@ -135,7 +135,7 @@ class Index:
         keeps what it knows, with a warning. Raises UserError where it knows nothing either.
         """
         own = read_choice(self.path.parent, recipe.sources)
-        settings = settings_of(recipe, own)
+        settings = _settings(recipe, own)
         if self.fact("settings") not in ("", settings):
             self.clear()
         self._state({"settings": settings, "profile": profile})
@@ -238,8 +238,9 @@ class Index:
     def _writing(self) -> Iterator[None]:
         """One transaction: all of it, or nothing. Others read what was there before, until it ends."""
         self._vectors = self._files = None
+        (filled,) = self.connection.execute("SELECT EXISTS (SELECT 1 FROM passages)").fetchone()
         # Pages that are written out early lock all readers out. A new index has none, and may outgrow the memory.
-        self.connection.execute(f"PRAGMA cache_spill = {'OFF' if self.count() else 'ON'}")
+        self.connection.execute(f"PRAGMA cache_spill = {'OFF' if filled else 'ON'}")
         self.connection.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -367,13 +368,13 @@ def start_over(folder: Path, recipe: Recipe) -> None:
     except Failure:  # damaged
         path.unlink()
         return
-    if index.fact("settings") != settings_of(recipe, read_choice(folder, recipe.sources)):
+    if index.fact("settings") != _settings(recipe, read_choice(folder, recipe.sources)):
         index.clear()
         index.connection.execute("VACUUM")  # else the passages would stand in unused pages
     index.close()
 
 
-def settings_of(recipe: Recipe, own: OwnChoice) -> str:
+def _settings(recipe: Recipe, own: OwnChoice) -> str:
     """What the passages depend on beside the notes; other settings, or another choice of the owner's, make another index."""
     keys = ("notes", "include", "exclude", "dataset", "me", "columns", "context_tokens", "min_tokens", "redact")
     sources = recipe.sources.model_dump(mode="json")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ..errors import UserError
+from ..records import Context
 
 BROKEN = "that cannot be read"
 NAMED = 1000  # parts of files that cannot be read: more are counted and not named
@@ -57,6 +58,9 @@ class Passage:
     rank: float = 0.0  # how much it seems to tell of its author (rank.py)
     of_note: float = 0.0  # the share of its note's words in sentences of the first person (rank.py)
     parts: tuple[str, ...] = ()  # its paragraphs without the heading: the owner's choice knows them again
+
+    def as_context(self, id: str, side: str) -> Context:
+        return Context(id, self.text, self.note, self.source, self.line, side, self.tokens, self.rank)
 
 
 @dataclass

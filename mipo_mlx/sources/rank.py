@@ -40,7 +40,7 @@ REFERENCE = re.compile(
     r"|articles?|papers?|sources?|snippets?|resources?|bookmarks?|links?\b|\bMOC\b|index|api\b",
     re.IGNORECASE,
 )
-# Folders, and parts of Logseq's names of pages, that hold what others said. A whole part of the path: not "my-podcast".
+# Folders, and parts of Logseq's names of pages, that hold what others spoken. A whole part of the path: not "my-podcast".
 OTHERS = re.compile(
     r"(?:^|/|___)(?:persons?|people|contacts|authors?|youtube|videos?|transcripts?|podcasts?|interviews?|forums?"
     r"|reddit|stack ?overflow|github(?:/|___).{0,80}(?:/|___)issues?|tweets|personen"
@@ -111,12 +111,12 @@ def _voice(text: str, source: str) -> Voice:
 
 def signs(text: str, source: str) -> dict[str, float]:
     """What the score is the sum of: each sign in words for people, with what it adds or takes away."""
-    said = _voice(text, source)
-    if not said.words:
+    spoken = _voice(text, source)
+    if not spoken.words:
         return {"no words of its author": -2.0}
     diary, reference, survey, printed, others = _of_name(source)
-    size = len(said.words)
-    first = said.one + 0.4 * said.many
+    size = len(spoken.words)
+    first = spoken.one + 0.4 * spoken.many
     hosts = len(HOST.findall(text)) if DOMAIN.search(text) else 0
     questions = text.count("?") + text.count("？")
     lower = text.lower()
@@ -126,13 +126,13 @@ def signs(text: str, source: str) -> dict[str, float]:
     letters, odd = how_many(text, str.isalpha), how_many(text, _is_odd)
     weights = {
         # The share of the text that tells of "I", and how often: one "I" is weaker than two.
-        "first person": 2.5 * min(1.0, 2 * said.share) * (0.4 + 0.6 * min(1.0, first / 2)),
+        "first person": 2.5 * min(1.0, 2 * spoken.share) * (0.4 + 0.6 * min(1.0, first / 2)),
         "dates": 0.6 * min(1.0, dates / 2),
         "the name of a diary": 0.8 * diary,
         "the name of a work of reference": -0.5 * reference,
         "the name of others": -1.5 * others,
         "a printed document": -2.0 * printed,
-        "speaks to its reader": -1.6 * min(1.0, 20 * said.reader / size) * (0.5 if first >= said.reader else 1.0),
+        "speaks to its reader": -1.6 * min(1.0, 20 * spoken.reader / size) * (0.5 if first >= spoken.reader else 1.0),
         "statements of a questionnaire": -2.5 if statements > 2 and 2 * statements > text.count("\n") + 1 else 0.0,
         "numbers of sources": -1.0 if "[" in text and len(CITED.findall(text)) > 1 else 0.0,
         "links": -1.5 * min(1.0, 6 * hosts / size),

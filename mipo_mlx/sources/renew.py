@@ -133,10 +133,7 @@ class Renewal:
         kept = [passage for passage in passages if self._apart(passage, sides[passage.note], taken)]
         drop(passages, kept, SHARED, tally)
         kept, name = self._limited(kept, sides, tally), f"c{self.number}-"
-        return [
-            Context(f"{name}{place:05}", p.text, p.note, p.source, p.line, sides[p.note], p.tokens, p.rank)
-            for place, p in enumerate(kept)
-        ]
+        return [passage.as_context(f"{name}{place:05}", sides[passage.note]) for place, passage in enumerate(kept)]
 
     def _shuffled(self, families: list[list[str]]) -> list[list[str]]:
         random.Random(seed_for(self.recipe.seed, f"split {self.number}")).shuffle(families)

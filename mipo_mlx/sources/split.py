@@ -86,9 +86,7 @@ def _listed(passages: list[Passage], kept: list[Passage], held: list[Passage]) -
     """The passages of both sides as contexts, in the order of all."""
     side = {id(p): TRAIN for p in kept} | {id(p): HELDOUT for p in held}
     chosen = [p for p in passages if id(p) in side]
-    return [
-        Context(f"c{number:05}", p.text, p.note, p.source, p.line, side[id(p)], p.tokens, p.rank) for number, p in enumerate(chosen)
-    ]
+    return [passage.as_context(f"c{number:05}", side[id(passage)]) for number, passage in enumerate(chosen)]
 
 
 def too_few(contexts: int, notes: int, grid: int, tally: Tally) -> UserError:

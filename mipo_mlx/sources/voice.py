@@ -154,7 +154,7 @@ def voice(text: str) -> Voice:
         english = language is ANY or language is ENGLISH and len(LETTERS.intersection(every)) < 2
         text = (KEY if english else SMALL).sub(" ", text)
         text = CAPITAL.sub(" ", text) if variable else text
-    own, one, many, told = list[str](), 0, 0, 0.0
+    own, one, many, personal = list[str](), 0, 0, 0.0
     for stretch in outside_quotations(text):
         for line in stretch.split("\n"):
             for sentence in split_sentences(line):
@@ -162,13 +162,13 @@ def voice(text: str) -> Voice:
                 if not sentence.isascii():
                     sentence, ours = WE.subn(" ", sentence)
                     mine = len(INFLECTED.findall(sentence))
-                said = _heads(sentence)
-                mine += _count(said, language.one) + (len(TURKISH.findall(sentence)) if "yorum" in sentence else 0)
-                ours += _count(said, language.many)
-                own += said
+                heads = _heads(sentence)
+                mine += _count(heads, language.one) + (len(TURKISH.findall(sentence)) if "yorum" in sentence else 0)
+                ours += _count(heads, language.many)
+                own += heads
                 one, many = one + mine, many + ours
-                told += len(said) * (1.0 if mine else 0.25 if ours else 0.0)
-    return Voice(own, one, many, _count(own, language.reader), told / max(1, len(own)))
+                personal += len(heads) * (1.0 if mine else 0.25 if ours else 0.0)
+    return Voice(own, one, many, _count(own, language.reader), personal / max(1, len(own)))
 
 
 def first_person(text: str) -> int:

@@ -172,9 +172,9 @@ def _turns(lines: list[str]) -> dict[int, tuple[str, str]]:
         turns = found | turns
     if _speakers_alone(lines):
         turns |= {number: (alone[0], "") for number, line in enumerate(lines) if number not in turns and (alone := _alone(line))}
-    asked = {number: match for number, line in enumerate(lines) if (match := ASKED.match(line))}
-    if asked and any(map(AS_A_MODEL.search, lines)):
-        turns |= {number: ("user" if match[1] in "Qq" else "assistant", match[2]) for number, match in asked.items()}
+    labelled = {number: match for number, line in enumerate(lines) if (match := ASKED.match(line))}
+    if labelled and any(map(AS_A_MODEL.search, lines)):
+        turns |= {number: ("user" if match[1] in "Qq" else "assistant", match[2]) for number, match in labelled.items()}
     return turns
 
 
@@ -261,8 +261,8 @@ def without_others(lines: list[str], stem: str, me: str | None, removed: Counter
         raise Skip("looks like a conversation in JSON; give the file the ending .json or .jsonl, or leave it out")
     if any(len(line) <= 120 and MADE_BY.search(line) for line in filled[:4] + filled[-4:]):
         raise NotANote("texts of an assistant")
-    asked = sum(bool(INTERVIEW.match(line)) for line in filled)
-    if asked >= 2 and max(asked, sum(":" in line[:60] and bool(SPEAKER.match(line)) for line in filled)) >= max(
+    interviewed = sum(bool(INTERVIEW.match(line)) for line in filled)
+    if interviewed >= 2 and max(interviewed, sum(":" in line[:60] and bool(SPEAKER.match(line)) for line in filled)) >= max(
         3, 0.5 * len(filled)
     ):
         raise Skip("looks like an interview, which has the words of others")

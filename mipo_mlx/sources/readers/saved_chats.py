@@ -61,7 +61,7 @@ def without_generated(lines: list[str], removed: Counter) -> list[str]:
     """The lines without those under a heading or an item of an outline that says that an assistant wrote them."""
     kept, count = without_sections(lines, HEADING, lambda match: is_generated(match[2]))
     for number, line in enumerate(kept):
-        if (folded := FOLDED.search(line)) and is_generated(folded[1]):
+        if "<" in line and (folded := FOLDED.search(line)) and is_generated(folded[1]):
             end = next((place for place in range(number, len(kept)) if "</details>" in kept[place]), number)
             begin = number - (number > 0 and kept[number - 1].strip().lower().startswith("<details"))
             kept[begin : end + 1] = [""] * (end + 1 - begin)

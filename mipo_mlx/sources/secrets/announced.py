@@ -174,17 +174,17 @@ def _password(text: str, lower: str, phrase: Phrase, begin: int, end: int) -> tu
     if strong and (first_line := LISTED.match(text, end)) and looks_made_up(first_line[1]):
         return first_line.span(1)
     below = NEXT_LINE.match(window)
-    if below and strong and (":" in below[0] or "：" in below[0] or LABEL.search(text[max(0, begin - 120) : begin])):
+    if below and strong and (":" in below[0] or "：" in below[0] or _is_label(text, begin)):
         return _below(text, end + below.end())
     line_of = LINE_OF.match(window) if strong else None
-    if line_of and QUALIFIER.match(line_of[1].lower()) and LABEL.search(text[max(0, begin - 120) : begin]):
+    if line_of and QUALIFIER.match(line_of[1].lower()) and _is_label(text, begin):
         if is_mixed(line_of[2]) or _looks_chosen(line_of[2]):
             return _trimmed(text, end + line_of.start(2), end + line_of.end(2))
     if strong and (digits := DIGITS.match(text, end)):
         return digits.span(1)
     of_thing = OF_THING.match(window) if phrase.strong and not variable else None
     if of_thing and is_mixed(of_thing[2]) and OF_THEM.isdisjoint(of_thing[1].lower().split()):
-        if LABEL.search(text[max(0, begin - 120) : begin]) and not any(map(is_predicate, of_thing[1].split())):
+        if _is_label(text, begin) and not any(map(is_predicate, of_thing[1].split())):
             return _trimmed(text, end + of_thing.start(2), end + of_thing.end(2))
     quoted = QUOTED.match(window) if strong else None
     if quoted and looks_made_up(quoted[1]):
@@ -207,7 +207,7 @@ def _password(text: str, lower: str, phrase: Phrase, begin: int, end: int) -> tu
         if phrase.kind == KEY and (groups := GROUPS.match(text, space.end())):
             return groups.span()
     comma = re.match(r", ?([^\n,]{3,60})(?=\n|$)", window)
-    if comma and strong and LABEL.search(text[max(0, begin - 120) : begin]) and is_phrase(comma[1]):
+    if comma and strong and _is_label(text, begin) and is_phrase(comma[1]):
         return end + comma.start(1), end + comma.end(1)
     return None
 
@@ -277,6 +277,11 @@ def _listed(text: str, end: int, at: int) -> Iterator[tuple[int, int]]:
     while "\n" in text[end:at] and (line := LISTED.match(text, at)) and looks_made_up(line[1]):
         yield line.span(1)
         at = line.end()
+
+
+def _is_label(text: str, begin: int) -> bool:
+    """Whether the word at `begin` stands where a label does: first in its line, or behind a few words."""
+    return bool(LABEL.search(text[max(0, begin - 120) : begin]))
 
 
 def _looks_chosen(word: str) -> bool:

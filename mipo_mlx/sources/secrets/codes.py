@@ -95,7 +95,7 @@ def number(text: str, phrase: Phrase, at: int, separated: bool) -> tuple[int, in
         before = text[max(0, at - 24) : at].lower()
         combined = SHORT_GROUPS.match(text, at) and re.search(r"comb|komb", before)
         combined = combined or THREE.match(text, at) and re.search(r"lucchetto|cadenas|candado|padlock|cadeado|schloss", before)
-        if not combined and not re.search(r"cv[vc]|csc|gram|prüf|the back|rückseite", text[max(0, at - 24) : at].lower()):
+        if not combined and not re.search(r"cv[vc]|csc|gram|prüf|the back|rückseite", before):
             return None
     if phrase.sure and NO_LOCK.search(text, max(0, at - 60), at):
         return None
