@@ -259,6 +259,7 @@ class Campaign:
         most = round(2 ** rng.uniform(6, 18))
 
         def limited() -> None:
+            os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # or a module that is cut off while it is compiled breaks the next process
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
 

@@ -141,7 +141,9 @@ def test_a_full_disk_ends_in_one_line_and_the_run_goes_on(home):
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-        ended = subprocess.run(command(*again), preexec_fn=full, capture_output=True, text=True)
+        # Python would cut off what it compiles, too, and every later process that imports it would end.
+        kept = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+        ended = subprocess.run(command(*again), env=kept, preexec_fn=full, capture_output=True, text=True)
         message = ended.stderr.strip().splitlines()[-1]
         assert ended.returncode == 1 and "the disk is full; free some space" in message and file in message, ended.stderr
         assert "Traceback" not in ended.stderr
@@ -156,6 +158,7 @@ def test_ctrl_c_is_one_line_and_the_run_goes_on(home):
     heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731  tests that run in the background ignore it
     process = subprocess.Popen(command("train", "r.yaml"), stderr=subprocess.PIPE, text=True, preexec_fn=heard)
     while not (home / "runs" / "r" / "prompts.jsonl").exists():
+        assert process.poll() is None, process.stderr.read()
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     rest = process.stderr.read()

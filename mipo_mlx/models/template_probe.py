@@ -48,7 +48,7 @@ def _why_not(template: str) -> str:
     code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import probe; probe()"
     order = json.dumps([SECONDS, MEMORY, template]).encode()
     try:
-        done = subprocess.run([sys.executable, "-I", "-c", code], input=order, capture_output=True, timeout=PATIENCE)
+        done = subprocess.run([sys.executable, "-IB", "-c", code], input=order, capture_output=True, timeout=PATIENCE)
     except subprocess.TimeoutExpired:
         return f"is not done after {PATIENCE} seconds"
     return f"takes more than {SECONDS} seconds or {MEMORY >> 30} GB for a short chat" if done.returncode else ""
