@@ -105,9 +105,10 @@ def sampling_options(command: Command) -> Command:
     options = (
         click.option("--max-tokens", default=400, show_default=True, type=click.IntRange(1), help="Longest answer, in tokens."),
         click.option(
-            "--temperature", default=0.7, show_default=True, type=click.FloatRange(0), help="0 answers the same way every time."
+            "--temperature", type=click.FloatRange(0),
+            help="0 answers the same way every time. Without it: pairs.temperature of the recipe, as in evaluation.",
         ),
-    )
+    )  # fmt: skip
     return _decorated(command, options)
 
 

@@ -35,7 +35,8 @@ def make_card(folder: Path, recipe: Recipe, base: Path, generation: dict[str, An
     kept = folder / "recipe.yaml"
     name, hub = public_name(recipe.model)
     digest = sha256(kept) if kept.exists() else None
-    return Card(label(run_name(folder, recipe)), name, hub, _license(base), digest, _sampling(base, generation))
+    measured = {"temp": recipe.pairs.temperature, "top_p": recipe.pairs.top_p}  # by evaluation
+    return Card(label(run_name(folder, recipe)), name, hub, _license(base), digest, _sampling(base, generation) or measured)
 
 
 def label(text: str) -> str:

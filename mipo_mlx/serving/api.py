@@ -22,7 +22,7 @@ from ..memory.index import Entry
 from ..memory.retrieve import Match
 from ..models.prompts import encode_text
 from ..records import BASE, TUNED
-from .assistant import TOP_P, Assistant, Background
+from .assistant import Assistant, Background
 from .protocol import DONE, TEXT, CompletionRequest, Refused, Reply, event, read_chat, read_text
 from .renewal import is_removed
 from .web import body_of
@@ -189,7 +189,7 @@ def busy() -> Refused:
 def order_of(assistant: Assistant, wanted: CompletionRequest, variant: Variant) -> tuple[Order, Background]:
     """What the model is to write, and what it is told. This runs in the thread of the model."""
     options = assistant.options
-    settings = wanted.settings.with_defaults(options.temperature, TOP_P)
+    settings = wanted.settings.with_defaults(options.temperature, assistant.recipe.pairs.top_p)
     most = assistant.affordable(settings.max_tokens or options.max_tokens)
     window = assistant.longest and assistant.longest - most
     if wanted.kind == TEXT:

@@ -25,7 +25,6 @@ from ..records import BASE, TUNED, Context
 from ..sources.changes import Changes
 from .renewal import Taken, renewed
 
-TOP_P = 0.95
 LABELS = {TUNED: "[trained] ", BASE: "[base] "}  # before the answers of two models
 
 
@@ -144,7 +143,7 @@ class Assistant:
     def answer(self, prompt: list[int], side: str, show: Callable[[str], Any]) -> str:
         """The answer of one model, shown piece by piece. Ctrl-C cuts it short."""
         parts, model = [], self.loaded.model
-        sampler = nucleus_sampler(self.options.temperature, TOP_P)
+        sampler = nucleus_sampler(self.options.temperature, self.recipe.pairs.top_p)
         try:
             with adapters.disabled(model) if side == BASE else nullcontext(), fast(model):
                 pieces = stream_generate(model, self.loaded.tokenizer, prompt, max_tokens=self.max_tokens, sampler=sampler)

@@ -37,6 +37,14 @@ def test_it_prints_the_answer_alone(with_notes, prompts):
     assert ask(with_notes, COOK, "--no-notes") != answer
 
 
+def test_answers_are_sampled_as_in_evaluation(with_notes, monkeypatch):
+    used = []
+    monkeypatch.setattr(Assistant, "answer", lambda self, *_: used.append(self.options.temperature))
+    for more in ((), ("--temperature", "0")):
+        assert CliRunner().invoke(main, ["ask", str(with_notes), COOK, *more]).exit_code == 0
+    assert used == [existing_run(with_notes, with_notes.parent).recipe.pairs.temperature, 0] and used[0] > 0
+
+
 def test_an_answer_steers_no_terminal(with_notes, monkeypatch):
     hostile = "\x1b]0;owned\x07A \x1b[31mred\x1b[0m day"
     monkeypatch.setattr(Assistant, "answer", lambda self, prompt, side, show: show(hostile))

@@ -16,7 +16,7 @@ from mipo_mlx.gguf_format.file import GGUFFile
 from mipo_mlx.gguf_format.to_mlx import load_gguf
 from mipo_mlx.models.load import load
 from mipo_mlx.progress import Reporter
-from mipo_mlx.recipe import Recipe
+from mipo_mlx.recipe import Pairs, Recipe
 
 from .helpers import MODELS, make_tiny, run_folder
 
@@ -228,6 +228,15 @@ def test_the_card_is_in_the_file(run):
     assert keys["general.base_model.0.name"] == "base" and len(keys["mipo.recipe.sha256"]) == 64
     assert keys["general.sampling.top_k"] == 20 and keys["general.sampling.temp"] == pytest.approx(0.7)
     assert "PARAMETER temperature 0.7" in (folder / "Modelfile").read_text()
+
+
+def test_a_base_without_sampling_defaults_gets_those_of_evaluation(run):
+    tiny, folder = run
+    cool = recipe(tiny).model_copy(update={"pairs": Pairs(temperature=0.4, top_p=0.9)})
+    stage.run(folder, cool, QUIET)
+    keys = GGUFFile(folder / "mine-f32.gguf").metadata
+    assert keys["general.sampling.temp"] == pytest.approx(0.4) and keys["general.sampling.top_p"] == pytest.approx(0.9)
+    assert "PARAMETER temperature 0.4" in (folder / "Modelfile").read_text()
 
 
 def test_ids_that_end_an_answer_beyond_the_tokenizers_own_refuse_nothing(run):

@@ -108,6 +108,33 @@ def test_the_score_adds_cosine_and_coverage(tmp_path):
     assert all(other.score < 1 for other in others) and memory.search("my bees and the harvest") == [best]
 
 
+def test_the_nearest_sentence_has_its_part_of_a_cosine(tmp_path):
+    class Averages:
+        name = "averages"
+
+        def __call__(self, texts):
+            words = [[word.strip(".,") for word in text.split()] for text in texts]
+            vectors = np.array([[some.count("gold") + 1e-3, sum(map(len, some)) / 99] for some in words], np.float32)
+            return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    hidden = " ".join(["I wrote letters to the whole town about the bridge that was never mended."] * 3)
+    index = indexed(
+        tmp_path, {"hidden.md": f"{hidden} Gold is gold, gold, gold gold.", "plain.md": hidden.replace("bridge", "road")}
+    )
+    index.embed(Averages(), QUIET)
+    memory, cosines = Memory(index, Averages()), {}
+    for share in (0.0, 0.5, 1.0):
+        memory.weights = retrieve.Weights(words=0.0, threshold=0.0, sentence=share)
+        matches = {match.entry.source: match for match in memory.ranked("gold gold gold", 2)}
+        assert matches["hidden.md"].score == pytest.approx(matches["hidden.md"].cosine)
+        cosines[share] = {source: match.cosine for source, match in matches.items()}
+    nearest = Averages()(["gold gold gold", "Gold is gold, gold, gold gold."])
+    assert cosines[1.0]["hidden.md"] == pytest.approx(float(nearest[0] @ nearest[1]), abs=1e-3)
+    assert cosines[1.0]["hidden.md"] > cosines[0.0]["hidden.md"] + 0.05
+    for source, cosine in cosines[0.5].items():
+        assert cosine == pytest.approx((cosines[0.0][source] + cosines[1.0][source]) / 2, abs=1e-3)
+
+
 def test_a_reranker_changes_the_order_and_may_refuse(tmp_path):
     seen = []
 
@@ -164,9 +191,9 @@ def test_words_alone_find_real_notes(til, demo):
 
 @pytest.mark.real
 def test_the_bases_word_vectors_find_more(til, demo, smollm2):
-    """Measured: 0.72 and 0.81; 0.02 and 0.16 of the questions get none, 0.75 and 0.94 of those that fit none."""
+    """Measured: 0.77 and 0.81; 0.02 and 0.19 of the questions get none, 0.75 and 0.88 of those that fit none."""
     embedder = WordVectors(smollm2)
-    for index, questions, least in ((til, "til_questions.jsonl", 0.65), (demo, "demo_questions.jsonl", 0.75)):
+    for index, questions, least in ((til, "til_questions.jsonl", 0.7), (demo, "demo_questions.jsonl", 0.75)):
         index.embed(embedder, QUIET)
         memory = Memory(index, embedder)
         assert recall_of(memory, questions, 3) > least
