@@ -49,7 +49,7 @@ class Review:
                 "file": row.passage.source,
                 "line": row.passage.line,
                 "text": row.passage.text,
-                "rank": round(sum(row.signs.values()), 2),
+                "rank": round(sum(row.passage.signs.values()), 2),
                 "why": row.why,
                 "state": row.state,
                 "used": row.used,

@@ -21,7 +21,7 @@ from .patterns import LONGEST, Linear, Pattern
 NAMES = (
     "Template Templates _templates Vorlage Vorlagen Plantillas Modèles Modelli Modelos Sjablonen Szablony Шаблоны 模板 "
     "テンプレート Archive Archives Archiv _archive Clippings Clipping Web-Clips Readwise Omnivore Highlights Kindle Zotero Snipd "
-    "copilot-custom-prompts node_modules site-packages venv"
+    "copilot-custom-prompts archetypes node_modules site-packages venv"
 ).split()
 FEW = 2  # wildcards of a pattern
 BY_NAME, BY_VAULT = "in folders such as Templates, Archive or Clippings", "excluded by the vault's settings"

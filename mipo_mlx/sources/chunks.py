@@ -14,6 +14,7 @@ CountTokens = Callable[[str], int]
 DATE_OR_NUMBER = re.compile(r"[\d\s./:,_-]*(?:(?:mon|tues|wednes|thurs|fri|satur|sun)day)?[\d\s./:,_-]*", re.IGNORECASE)
 HEADING_WORDS = 12  # a longer heading is a paragraph: CommonMark makes a heading of any paragraph right above ---
 WIDEST = 64  # characters a token, above which a text is too long for certain
+LETTERS = 0.7  # share of letters and spaces in prose, at least
 MOSTLY = 0.5  # share of a passage's characters from which it counts as a link list, or as code
 FEWEST_LINKS = 3  # entries of a list of links with descriptions
 LEAST_DRAWN, DRAWN = 40, 0.25  # characters of a drawing of letters; the share of those that are the same as the one before
@@ -32,6 +33,7 @@ def cut(note: Note, count_tokens: CountTokens, limit: int, minimum: int, tally: 
         groups = [(heading, piece) for heading, blocks in sections for piece in _pieces(heading, blocks, count_tokens, limit)]
     for heading, blocks in groups:
         tally.passages += 1
+        blocks = _without_numbers(blocks)
         text = compose(heading, blocks)
         tokens = count_tokens(text)
         why = "too short" if tokens < minimum else scrap(blocks)
@@ -50,7 +52,13 @@ def scrap(blocks: list[Block]) -> str | None:
     if sum(block.code for block in blocks) > MOSTLY * characters:
         return "mostly code"
     letters = sum(how_many(block.text, _is_letter_or_space) for block in blocks)
-    return "not prose" if letters < 0.7 * characters or _is_word_list(blocks) or _is_drawing(blocks) else None
+    return "not prose" if letters < LETTERS * characters or _is_word_list(blocks) or _is_drawing(blocks) else None
+
+
+def _without_numbers(blocks: list[Block]) -> list[Block]:
+    """The blocks of words, where rows of numbers beside them would make the passage no prose; else all."""
+    words = [block for block in blocks if how_many(block.text, _is_letter_or_space) >= LETTERS * len(block.text)]
+    return words if len(words) < len(blocks) and words and scrap(blocks) == "not prose" else blocks
 
 
 def _is_drawing(blocks: list[Block]) -> bool:

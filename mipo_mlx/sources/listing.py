@@ -2,14 +2,12 @@
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from functools import cached_property
 
 from ..errors import UserError
 from ..recipe import Recipe
 from ..records import HELDOUT, TRAIN, Context
 from .note import Passage, Tally
 from .own_choice import OwnChoice
-from .rank import of_passage
 from .read import choose
 
 STATES = {TRAIN: "to train on", HELDOUT: "held out", "": "not dealt yet"}
@@ -27,15 +25,10 @@ class Row:
     def place(self) -> str:
         return f"{self.passage.source}:{self.passage.line}"
 
-    @cached_property
-    def signs(self) -> dict[str, float]:
-        """What its rank is the sum of."""
-        return of_passage(self.passage)
-
     @property
     def why(self) -> str:
         """The signs behind its rank, the strongest first."""
-        ordered = sorted(self.signs.items(), key=lambda sign: -abs(sign[1]))
+        ordered = sorted(self.passage.signs.items(), key=lambda sign: -abs(sign[1]))
         return ", ".join(f"{'' if value > 0 else 'less for: '}{sign}" for sign, value in ordered) or "no sign of its author"
 
 

@@ -14,6 +14,7 @@ FRONT_MATTER = re.compile(
     r"\A(?P<space>\s{0,8})(?P<mark>---|\+\+\+)[ \t]*\n(?P<keys>.*?)\n(?:(?P=mark)|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL
 )
 LONG_MATTER = 50_000  # characters of front matter, above which it is looked at by its lines: to parse YAML takes 10 s a MB
+WORDY = 10  # words of a line that is a sentence, and no key with its value
 KEY_LINE = re.compile(r"[ \t]*(?:- |[\w-]+:(?: |$))")
 # What libyaml is given: it bounds neither values within values nor aliases (*name), so a text with more signs is not for it.
 SHORT, OPENINGS = 4_000, 200  # characters, signs
@@ -29,6 +30,18 @@ if yaml.__with_libyaml__:
 
 
 def front_matter(text: str) -> tuple[dict[str, Any] | None, str, int]:
+    """The same as `_front_matter`, of all blocks of keys that follow each other, as programs that add keys leave them behind."""
+    matter, after, lines = _front_matter(text)
+    while matter and after.startswith("---"):
+        more, rest, count = _front_matter(after)
+        keys = after.split("\n", count)[1 : count - 1]
+        if not more or len(more) < 2 or not all(KEY_LINE.match(key) and len(key.split()) < WORDY for key in keys):
+            break  # sentences between two rules
+        matter, after, lines = more | matter, rest, lines + count
+    return matter, after, lines
+
+
+def _front_matter(text: str) -> tuple[dict[str, Any] | None, str, int]:
     """(its keys, the text after it, how many lines it took). Broken front matter (None) is cut off all the same.
 
     A space before the first line is no reason to take the keys for words of the note; broken keys below one are.

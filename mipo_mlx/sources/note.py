@@ -56,7 +56,7 @@ class Passage:
     tokens: int
     scrap: str | None = None  # why its form makes it no context, such as "link list"; None for a good one
     rank: float = 0.0  # how much it seems to tell of its author (rank.py)
-    of_note: float = 0.0  # the share of its note's words in sentences of the first person (rank.py)
+    signs: dict[str, float] = field(default_factory=dict, compare=False)  # what its rank is the sum of, in words for people
     parts: tuple[str, ...] = ()  # its paragraphs without the heading: the owner's choice knows them again
 
     def as_context(self, id: str, side: str) -> Context:

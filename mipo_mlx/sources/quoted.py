@@ -38,8 +38,10 @@ ANSWER = re.compile(  # the same as the whole of a label: "AI Answer", "ChatGPT'
     re.IGNORECASE,
 )
 # A link to a place in a book or a page, which programs put behind what was marked there.
-IN_A_BOOK = re.compile(r"(?:zotero|kindle|calibre|marginnote\d?app|skim)://|readwise\.io/(?:to_kindle|open)|//hyp\.is/")
-OF_BOOKS = ("zotero:", "kindle:", "calibre:", "app:", "skim:", "readwise.io/", "//hyp.is/")  # each match has one
+IN_A_BOOK = re.compile(
+    r"(?:zotero|kindle|calibre|marginnote\d?app|skim)://|readwise\.io/(?:to_kindle|open)|//hyp\.is/|\[View (?:Highlight|Tweet)\]\("
+)
+OF_BOOKS = ("zotero:", "kindle:", "calibre:", "app:", "skim:", "readwise.io/", "//hyp.is/", "[View ")  # each match has one
 # A box of MkDocs: its text stands four columns further in.
 BOX = re.compile(r"([ \t]*)(?:!{3}|\?{3}\+?) ([\w-]{1,40})(?: [^\n]{0,200})?")
 SENTENCE_ENDS = tuple('.!?…。！？"”»)')
@@ -83,15 +85,33 @@ def cut_lines(text: str, removed: Counter) -> str:
             removed["quoted mails"] += 1
             lines[number:end] = [MARK, *[""] * (end - number - 1)]
             number = end
-        elif in_a_book and not fenced and "://" in line and IN_A_BOOK.search(line) and len(line.partition("://")[0].split()) > 4:
+        elif (
+            in_a_book
+            and not fenced
+            and "://" in line
+            and (mark := IN_A_BOOK.search(line))
+            and (mark[0][0] == "[" or len(line.partition("://")[0].split()) > 4)
+        ):
             removed["quotes"] += 1
-            lines[number] = MARK
+            begin = _begin_of_item(lines, number) if mark[0][0] == "[" else number
             number += 1
+            lines[begin:number] = [MARK, *[""] * (number - begin - 1)]
         elif not fenced and (match := QUOTE.fullmatch(line)):
             number = _quote(lines, number, match, removed)
         else:
             number += 1
     return "\n".join(lines)
+
+
+def _begin_of_item(lines: list[str], number: int) -> int:
+    """The line on which the item of a list begins that a line belongs to; the line itself outside of a list."""
+    for begin in range(number, -1, -1):
+        line = lines[begin]
+        if line == MARK or not _goes_on(line):
+            return begin
+        if line.strip() and not line[0].isspace():
+            break
+    return number
 
 
 def _boxes(text: str, removed: Counter) -> str:

@@ -1,18 +1,20 @@
 """How much a passage seems to tell of its author, by cheap signs; it decides which passages are kept where there are too many.
 
-Signs for: the share of the passage and of its note that stands in the first person (`voice`), dates, a diary's name. Signs against:
-text that speaks to its reader, reference works by their name, songs, and text that is mostly marks, capitals and digits.
+Signs for: the share of the passage and of its note that stands in the first person (`voice`), dates, a diary's name. A diary leaves
+"I" out ("Slept badly."). Signs against: text that speaks to its reader, notes of code, reference works by name, songs, and text
+that is mostly marks, capitals and digits. What the notes of a template have in common is nobody's first person.
 """
 
 import math
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cache, lru_cache
 
 from ..text.words import how_many, words
-from .note import Note, Passage
-from .voice import Voice, voice
+from .note import Block, Note, Passage
+from .voice import ANY, Voice, first_person, voice
 
 # 2024-05-01, 1.5.2024, 1/5/24, 1987, 9:30. A digit is looked for first, which is quick.
 DATE = re.compile(r"\d(?<!\w\d)(?:\d{3}-\d\d-\d\d|\d?[./]\d{1,2}[./]\d{2,4}|(?:(?<=1)9|(?<=2)0)\d\d|\d?:\d\d)\b")
@@ -28,7 +30,7 @@ OF_DAYS = (
     "oggi ieri hoje ontem 今天 昨天 今日 昨日 오늘"
 ).split()
 DIARY = re.compile(
-    r"journal|diar(?:y|ies|io)|daily|tagebuch|dagboek|dagbok|pamiętnik|дневник|日記|日记|letters?|memoir|reflection"
+    r"journal|diar(?:y|ies|io)|daily|weekly|\d{4}-W\d\d|retrospective|tagebuch|dagboek|dagbok|pamiętnik|дневник|日記|日记|letters?|memoir|reflection"
     r"|\d{4}[-_]\d\d[-_]\d\d|about me",
     re.IGNORECASE,
 )
@@ -71,29 +73,67 @@ SONG = re.compile(  # the words of a song, by the marks of its parts or by its h
 )
 OF_SONGS = "[verse [chorus [pre- [bridge [intro [outro [hook [refrain [strophe lyrics songtext liedtext paroles tekst 歌".split()
 BLANK = re.compile(r"_{3,}|\[(?:insert|your|enter|name|company|date|add|list|todo|tbd)\b[^\[\]\n]{0,60}\]|\bX{3,}\b", re.IGNORECASE)
+# A diary's sentence that leaves its "I" out, and the word that it leaves out.
+IMPLIED = (
+    (
+        r"had|went|got|came|saw|read|wrote|did|made|took|felt|slept|woke|spent|ate|drank|ran|bought|found|met|left|spoke|thought|heard"
+        r"|began|built|sent|won|lost|rode|swam|drove|flew|kept|paid|gave|told|still (?!to )[a-z]+ing"
+        r"|(?!feed|speed|seed|weed|indeed|hundred|related|based|called|named|titled|inspired|supposed)[a-z]{2,}ed",
+        "I",
+    ),
+    (r"habe?|bin|war|hatte|musste|konnte|wollte|durfte", "ich"),
+)
+WITHOUT_I = [
+    (re.compile(rf"(^[-*•] |^|[.!?] )(?=(?:(?:also|then|just|finally|later|dann|heute) )?(?:{verbs}) )", re.I | re.M), rf"\1{who} ")
+    for verbs, who in IMPLIED
+]
+PROMPT = re.compile(r"^[^\n.!?。]{0,200}[?？][ :]*", re.MULTILINE)  # what a diary asks its writer, who answers behind it
+PERSONAL = ANY.reader | ANY.one
+CODE = re.compile(r"\w_\w|\w::\w|\w\(\)|\b(?!i[A-Z]|mac|tv)[a-z]+[A-Z]|(?<= )--\w|</?\w+>")  # names of a program's parts
+OF_CODE = 1.5  # what a note takes from its passages where one word of 80 is such a name; half in a diary
+USUAL, PROMPTED = 5, 80  # notes that have a label in common, at least; characters of the label, at most
 GOOD = 1.7  # the score from which a passage tells of its author
 SOME = 1.2  # the score from which one fills up where few are good
 BETTER, ENOUGH = 2.1, 200  # the score that a passage needs where so many others have it
 OF_NOTE = 1.5  # what a note in the first person throughout adds to the rank of its passages
-LATER = 0.35  # what each further passage of one note has to be better by
+LATER = 0.35  # what the second passage of one note has to be better by, the fourth by twice as much, the eighth by three times
 SHARE = 0.1  # of a side: what one note may have, at most
 TOPIC = 0.4  # of what is kept: what one folder may have, where others can fill the rest
 
 
-def ranked(note: Note, passages: Iterable[Passage]) -> list[Passage]:
-    """The passages of a note with their ranks. A row of a table is a context by its form: it is never dropped for its rank."""
+def ranked(note: Note, passages: Iterable[Passage], usual: re.Pattern | None = None) -> list[Passage]:
+    """The passages of a note with their ranks and signs. usual: what `of_templates` found.
+
+    A row of a table is a context by its form: it is never dropped for its rank.
+    """
     some = list(passages)
-    voices = [_voice(passage.text, passage.source) for passage in some if not passage.scrap]
-    of_note = sum(each.share * len(each.words) for each in voices) / max(1, sum(len(each.words) for each in voices))
+    voices = [_voice(passage.text, passage.source, usual) for passage in some if not passage.scrap]
+    size = max(1, sum(len(each.words) for each in voices))
+    names = max(0, sum(len(CODE.findall(passage.text)) for passage in some if not passage.scrap) - 1)
+    of_note = {
+        "its note in the first person": OF_NOTE * sum(each.share * len(each.words) for each in voices) / size,
+        "its note has code": -(OF_CODE / 2 if _of_name(note.source)[0] else OF_CODE) * min(1.0, 80 * names / size),
+    }
+    of_note = {sign: value for sign, value in of_note.items() if value}
     lowest = BETTER if note.whole else -math.inf
-    some = [replace(passage, of_note=of_note) for passage in some]
-    return [replace(passage, rank=max(lowest, sum(of_passage(passage).values()))) for passage in some]
+    some = [replace(passage, signs=signs(passage.text, passage.source, usual) | of_note) for passage in some]
+    return [replace(passage, rank=max(lowest, sum(passage.signs.values()))) for passage in some]
 
 
-def of_passage(passage: Passage) -> dict[str, float]:
-    """The signs of a passage: its own, and the share of its note in the first person, since who tells of himself goes on to."""
-    own = signs(passage.text, passage.source)
-    return own | ({"its note in the first person": OF_NOTE * passage.of_note} if passage.of_note else {})
+def of_templates(notes: Sequence[Note]) -> re.Pattern | None:
+    """What finds labels and headings in the first person that several notes have ("Why I read it: "); None where there are none."""
+    counts = Counter(label for note in notes for label in {_label(block) for block in note.blocks})
+    labels = [label for label, count in counts.items() if count >= USUAL and label and first_person(label)]
+    if not labels:
+        return None
+    any_of = "|".join(map(re.escape, sorted(labels, key=len, reverse=True)))
+    return re.compile(rf"(?:^|(?<=: )|(?<=- ))(?:{any_of})(?=[:.?!]|$)", re.IGNORECASE | re.MULTILINE)
+
+
+def _label(block: Block) -> str:
+    """A heading, or what stands before a colon; '' where there is none."""
+    label = block.text if block.level else block.text.partition(":")[0] if ": " in block.text[: PROMPTED + 2] else ""
+    return label.lower().removeprefix("- ") if len(label) <= PROMPTED else ""
 
 
 def score(text: str, source: str) -> float:
@@ -102,16 +142,22 @@ def score(text: str, source: str) -> float:
 
 
 @lru_cache(1024)  # a note's share and the signs of its passages ask for the same
-def _voice(text: str, source: str) -> Voice:
+def _voice(text: str, source: str, usual: re.Pattern | None = None) -> Voice:
+    if _of_name(source)[0]:
+        text = PROMPT.sub("", text) if "?" in text or "？" in text else text
+        for implied, instead in WITHOUT_I:
+            text = implied.sub(instead, text)
+    elif usual:
+        text = usual.sub("", text)
     if DOMAIN.search(text):
         bare, hosts = HOST.subn(" ", text)
         text = _without_excerpts(text) if hosts and not _of_name(source)[0] else bare
     return voice(QUESTION.sub("", text))
 
 
-def signs(text: str, source: str) -> dict[str, float]:
+def signs(text: str, source: str, usual: re.Pattern | None = None) -> dict[str, float]:
     """What the score is the sum of: each sign in words for people, with what it adds or takes away."""
-    spoken = _voice(text, source)
+    spoken = _voice(text, source, usual)
     if not spoken.words:
         return {"no words of its author": -2.0}
     diary, reference, survey, printed, others = _of_name(source)
@@ -119,6 +165,8 @@ def signs(text: str, source: str) -> dict[str, float]:
     first = spoken.one + 0.4 * spoken.many
     hosts = len(HOST.findall(text)) if DOMAIN.search(text) else 0
     questions = text.count("?") + text.count("？")
+    prompts = PROMPT.findall(text) if diary and questions else []
+    questions -= len(prompts)
     lower = text.lower()
     dates = len(DATE.findall(text)) + (len(DAY.findall(text)) if any(map(lower.__contains__, OF_DAYS)) else 0)
     blanks = ("[" in text or "___" in text or "xxx" in lower) and BLANK.search(text)
@@ -129,6 +177,7 @@ def signs(text: str, source: str) -> dict[str, float]:
         "first person": 2.5 * min(1.0, 2 * spoken.share) * (0.4 + 0.6 * min(1.0, first / 2)),
         "dates": 0.6 * min(1.0, dates / 2),
         "the name of a diary": 0.8 * diary,
+        "answers what its diary asks": 1.0 if prompts and not PERSONAL.isdisjoint(words(prompts[0])) else 0.0,
         "the name of a work of reference": -0.5 * reference,
         "the name of others": -1.5 * others,
         "a printed document": -2.0 * printed,

@@ -21,7 +21,7 @@ from .dedupe import drop_duplicates
 from .gather import named, read_notes
 from .note import BROKEN, Passage, Tally
 from .own_choice import OwnChoice, read_choice
-from .rank import ranked
+from .rank import of_templates, ranked
 from .split import split, telling_most
 
 Order = Callable[[list[Passage], list[Prompt]], list[Passage]]  # passages with other ranks, by what a model makes of them
@@ -91,9 +91,10 @@ def pieces(recipe: Recipe, count_tokens: CountTokens, reporter: Reporter, tally:
     """Every passage of the recipe's notes with its rank, those that are no contexts included."""
     sources, passages = recipe.sources, list[Passage]()
     notes = read_notes(sources, tally, reporter)
+    usual = of_templates(notes)
     with reporter.track("cutting notes", total=len(notes), unit="notes") as bar:
         for note in notes:
-            passages += ranked(note, cut(note, count_tokens, sources.context_tokens, sources.min_tokens, tally))
+            passages += ranked(note, cut(note, count_tokens, sources.context_tokens, sources.min_tokens, tally), usual)
             bar.advance(1)
     return passages
 

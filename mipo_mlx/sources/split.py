@@ -57,7 +57,7 @@ def split(passages: list[Passage], seed: int, fraction: float, limit: int, grid:
 
 
 def telling_most(passages: list[Passage], least: int, tally: Tally) -> list[Passage]:
-    """The passages that tell of their author, filled up to `least`; each further one of a note has to be better by LATER.
+    """The passages that tell of their author, filled up to `least`; each further one of a note has to be better (`later`).
 
     Where half of `least` tell SOME, no other fills up. Where ENOUGH tell much, those that tell little do not stand beside them.
     """
@@ -65,7 +65,7 @@ def telling_most(passages: list[Passage], least: int, tally: Tally) -> list[Pass
     places = Counter[str]()
     order = []
     for passage in sorted(passages, key=lambda p: -p.rank):
-        order.append((passage.rank - LATER * places[passage.note], passage))
+        order.append((passage.rank - later(places[passage.note]), passage))
         places[passage.note] += 1
     order.sort(key=lambda pair: -pair[0])
     lowest = SOME if 2 * sum(passage.rank >= SOME for passage in passages) >= least else -math.inf
@@ -73,6 +73,11 @@ def telling_most(passages: list[Passage], least: int, tally: Tally) -> list[Pass
     after = [passage for passage in passages if id(passage) in kept]
     drop(passages, after, LITTLE, tally)
     return after
+
+
+def later(place: int) -> float:
+    """What a passage has to be better by that has `place` better ones of its note before it."""
+    return LATER * math.log2(1 + place)
 
 
 def drop(before: list[Passage], after: list[Passage], why: str, tally: Tally) -> None:
@@ -149,14 +154,14 @@ def _within_share(side: dict[str, list[Passage]]) -> dict[str, list[Passage]]:
 def best(side: dict[str, list[Passage]], rng: random.Random, count: int) -> list[Passage]:
     """`count` passages that tell most of their author, from many notes, no folder above its share where others have enough.
 
-    Each further passage of a note has to be better by LATER. Equal ones come in a seeded order.
+    Each further passage of a note has to be better (`later`). Equal ones come in a seeded order.
     """
     order = list(side)
     rng.shuffle(order)
     ranked: list[tuple[float, Passage]] = []
     for note in order:
         mine = rng.sample(side[note], len(side[note]))
-        ranked += [(p.rank - LATER * place, p) for place, p in enumerate(sorted(mine, key=lambda p: -p.rank))]
+        ranked += [(p.rank - later(place), p) for place, p in enumerate(sorted(mine, key=lambda p: -p.rank))]
     ranked.sort(key=lambda pair: -pair[0])
     chosen: list[Passage] = []
     taken, share = Counter[str](), TOPIC

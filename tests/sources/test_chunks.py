@@ -87,6 +87,17 @@ def test_scraps_are_dropped_under_a_reason(markdown, reason):
     assert [passage.scrap for passage in found] == [reason] and tally.passages == 1
 
 
+TIMES = "08:30, 13:09 - 14:20, 17:20, - 00:21 (7) [9] {10} == 44%"
+
+
+@pytest.mark.parametrize("rows", [[TIMES], [TIMES, TIMES], ["2024-05-01, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11", TIMES]])
+def test_rows_of_numbers_cost_no_words_beside_them(rows):
+    found, _ = passages("# Day\n\nI must trust myself more.\n\n" + "\n\n".join(rows), minimum=5, limit=200)
+    assert [(p.text, p.scrap) for p in found] == [("Day. I must trust myself more.", None)]
+    few, _ = passages("I must trust myself more, as I told my sister on the way home to our village.\n\n08:30, 13:09", limit=200)
+    assert few[0].text.endswith("08:30, 13:09")  # numbers that do no harm stay
+
+
 def test_a_row_is_one_context_shortened_at_a_sentence():
     tally = Tally()
     note = Note("r", "r.jsonl:1", "", [Block("I bake bread. I have two dogs. I sing.", 1)], whole=True)

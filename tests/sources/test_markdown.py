@@ -37,6 +37,14 @@ def test_front_matter_below_a_space_is_front_matter(space):
     assert front_matter(broken) == ({}, broken, 0)
 
 
+def test_a_second_block_of_keys_is_front_matter_too():
+    first, second = "---\ncreated: 2023-01-10\n---\n", "---\nlast-review: 2021-11-13\npublish: true\n---  \n"
+    assert front_matter(f"{first}{second}I row.\n")[1:] == ("I row.\n", 7)
+    assert front_matter(f"{first}{second}I row.\n")[0].keys() == {"created", "last-review", "publish"}
+    for prose in ("Mood: tired", "Note: I went home, and my sister came along with her three dogs.\nLater: I slept."):
+        assert front_matter(f"{first}---\n{prose}\n---\nI row.\n")[1] == f"---\n{prose}\n---\nI row.\n"
+
+
 def test_two_rules_around_prose_are_no_front_matter():
     assert texts("---\nJust a line of prose\n---\nMore.\n")[0].startswith("Just a line")
 

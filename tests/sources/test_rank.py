@@ -1,6 +1,7 @@
 """How much a passage seems to tell of its author: values and order, in several languages, and shares when too many are there."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -8,9 +9,23 @@ from mipo_mlx import recipe_loading
 from mipo_mlx.progress import Reporter
 from mipo_mlx.records import HELDOUT, TRAIN
 from mipo_mlx.sources import read
-from mipo_mlx.sources.note import Note, Passage, Tally
-from mipo_mlx.sources.rank import BETTER, ENOUGH, GOOD, OF_NOTE, SHARE, SOME, TOPIC, of_passage, ranked, score, signs, topic
-from mipo_mlx.sources.split import split, telling_most
+from mipo_mlx.sources.note import Block, Note, Passage, Tally
+from mipo_mlx.sources.rank import (
+    BETTER,
+    ENOUGH,
+    GOOD,
+    LATER,
+    OF_NOTE,
+    SHARE,
+    SOME,
+    TOPIC,
+    of_templates,
+    ranked,
+    score,
+    signs,
+    topic,
+)
+from mipo_mlx.sources.split import later, split, telling_most
 
 DIARY = "I slept badly again. My back hurts, so I decided to swim every morning and to stop the runs until May."
 MANUAL = "The pump has two valves. Open the upper valve before the lower one, and close both valves after use."
@@ -362,11 +377,78 @@ def in_a_note(*texts: str, source: str = "a.md") -> list[Passage]:
 def test_a_note_of_its_author_lifts_what_stands_in_it():
     alone, within, among = in_a_note(MANUAL)[0], in_a_note(MANUAL, DIARY, DIARY)[0], in_a_note(MANUAL, MANUAL, DIARY)[0]
     assert alone.rank == 0.0 < among.rank < within.rank < OF_NOTE
-    assert of_passage(within) == {"its note in the first person": within.rank} and within.of_note == pytest.approx(
-        within.rank / OF_NOTE
-    )
+    assert within.signs == {"its note in the first person": within.rank}
     assert in_a_note(DIARY)[0].rank == score(DIARY, "a.md") + OF_NOTE
     assert in_a_note(MANUAL)[0].rank == score(MANUAL, "a.md")
+
+
+WITHOUT_I = [
+    "Had a beautiful weekend with the family.",
+    "- Still recovering from the flu.\n- Finally tested the backups of the club.",
+    "The lake was cold. Swam to the island and back.",
+    "Also went to the market, then cooked for the neighbours.",
+    "Bin heute zum See gefahren und habe den ganzen Tag gelesen.",
+    "- War beim Arzt, und die Werte sind gut.",
+]
+
+
+@pytest.mark.parametrize("text", WITHOUT_I)
+def test_a_diary_leaves_its_i_out(text):
+    assert signs(text, "journals/2024_05_01.md")["first person"] > 1
+    assert "first person" not in signs(text, "pumps.md")
+
+
+@pytest.mark.parametrize("text", ["Related notes of the club.", "Feed the bees.", "Based on the pump.", "The pump had two valves."])
+def test_other_beginnings_leave_nothing_out(text):
+    assert "first person" not in signs(text, "journals/2024_05_01.md")
+
+
+ASKED = ["What are you grateful for?", "How do I feel?", "Wofür bist du dankbar?", "¿Cómo estás tú hoy?", "What's on your mind?"]
+
+
+@pytest.mark.parametrize("question", ASKED)
+def test_what_answers_a_diarys_question_is_its_writers(question):
+    answered = f"{question} The rain, and a day without any noise."
+    assert score(answered, "daily/2024-05-01.org") >= GOOD > 1.0 > score(answered, "pumps.md")
+    assert score(f"{question}\n{question}", "daily/2024-05-01.org") < 0
+    assert "answers what its diary asks" not in signs("Is a pump a solution? The rain is.", "daily/2024-05-01.org")
+
+
+@pytest.mark.parametrize("label", ["Why I read it", "Source (from my data)", "My rating", "What I learned"])
+@pytest.mark.parametrize("heading", [True, False])
+def test_a_label_that_many_notes_have_is_a_templates(label, heading):
+    def note(number: int, text: str) -> Note:
+        blocks = [Block(label, 1, 1), Block(text, 2)] if heading else [Block(f"{label}: {text}", 1)]
+        return Note(f"{number}", f"{number}.md", "", blocks)
+
+    passage = Passage(f"Valve: {label}. {MANUAL}" if heading else f"Valve. The pump.\n- {label}: {MANUAL}", "0", "0.md", 1, 9)
+    usual = of_templates([note(n, MANUAL) for n in range(5)])
+    assert of_templates([note(n, MANUAL) for n in range(4)]) is None
+    assert "first person" in ranked(note(0, MANUAL), [passage])[0].signs
+    assert "first person" not in ranked(note(0, MANUAL), [passage], usual)[0].signs
+    own = replace(passage, text=f"{passage.text} {DIARY}")
+    assert ranked(note(0, MANUAL), [own], usual)[0].rank > GOOD - 0.5
+    diary = replace(passage, source="daily/a.md")
+    assert ranked(note(0, MANUAL), [diary], usual)[0].rank == ranked(note(0, MANUAL), [diary])[0].rank
+
+
+TUTORIAL = "First I call {0} and then I pass it to {1}. I also set {2} and my test is green."
+
+
+@pytest.mark.parametrize(
+    "names", [("open_valve", "close_valve", "max_rate"), ("iter()", "map()", "zip()"), ("std::vec", "std::map", "a::b")]
+)
+def test_an_i_beside_names_of_code_is_a_tutorials(names):
+    text, plain = TUTORIAL.format(*names), TUTORIAL.format("my sister", "my brother", "the table")
+    assert in_a_note(text)[0].signs["its note has code"] == -1.5 and "its note has code" not in in_a_note(plain)[0].signs
+    assert in_a_note(text, source="daily/a.md")[0].signs["its note has code"] == -0.75
+    assert "its note has code" not in in_a_note(DIARY, "I mended backup_home.", DIARY)[0].signs
+
+
+def test_the_further_passages_of_a_note_have_to_be_better_by_less_and_less():
+    assert [round(later(place) / LATER, 2) for place in (0, 1, 3, 7)] == [0, 1, 2, 3]
+    every = passages({f"{n}.md": 1 for n in range(30)}, rank=2.2) + passages({"year.md": 8}, rank=3.3)
+    assert sum(p.note == "year.md" for p in telling_most(every, 30, Tally())) == 8
 
 
 def test_scraps_say_nothing_of_their_note():

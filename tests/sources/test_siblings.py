@@ -273,6 +273,15 @@ def test_what_was_marked_in_a_pdf_is_not_its_readers(tmp_path):
     assert notes["pages/hls__a.md"] == "Chapter of the sea\nMy uncle sailed there\nI want to read this again\nI sing"
 
 
+@pytest.mark.parametrize("keys", ["author:: [[Ada]]\nurl:: https://a.org/b", "title:: Ships\nauthor:: Ada\nurl:: https://a.org"])
+def test_a_highlight_of_several_paragraphs_is_its_authors(tmp_path, keys):
+    page = f"{keys}\n\n- > I took the ship.\n  \n  I never came back.\n  \n  We sang.\n\t- I want to read this again\n- I sing\n"
+    graph = {"logseq/config.edn": "{}", "pages/A.md": page, "pages/B.md": page.removeprefix(keys)}
+    notes, tally = written(tmp_path, graph)
+    assert notes["pages/A.md"] == "I want to read this again\nI sing" and tally.removed["quotes"] == 2
+    assert "I never came back." in notes["pages/B.md"]  # a note of one's own beneath a quote
+
+
 JOURNALS = {
     "Day One": (
         "Journal.json",

@@ -149,6 +149,9 @@ def test_other_headings_stay(tmp_path, heading):
         f"“{X}” ([Doe, 2020, p. 3](zotero://open-pdf/library/items/ABC?page=3))",
         f"- {X} ([Location 12](https://readwise.io/to_kindle?action=open&asin=B))",
         f"- {X} [hl](https://hyp.is/abc)",
+        f"- {X} ([View Highlight](https://read.readwise.io/read/01gx))",
+        f"- {X}\n\n  我一直想要山。\n\n  {X} ([View Tweet](https://twitter.com/a/status/1))",
+        "我一直想要山。 ([View Highlight](https://read.readwise.io/read/01gx))",
     ],
 )
 def test_what_was_marked_in_a_book(tmp_path, marked):

@@ -40,7 +40,8 @@ def is_page(text: str) -> bool:
 
 def read_logseq(file: NoteFile, tally: Tally, text: str, me: str | None = None) -> list[Note]:
     properties = {match[1].lower(): (match[2] or "").strip() for match in PROPERTY.finditer(text)}
-    text = _without_highlights(text, tally.removed) if HIGHLIGHT in text else text
+    of_article = {"author", "url"} <= properties.keys()  # a page that a service for highlights made
+    text = _without_highlights(text, of_article, tally.removed) if of_article or HIGHLIGHT in text else text
     _, blocks, removed = parse(_plain(own_text(file, text, tally.removed, me)))
     tally.removed.update(removed)
     tally.removed["properties"] += len(properties)
@@ -51,12 +52,16 @@ def read_logseq(file: NoteFile, tally: Tally, text: str, me: str | None = None) 
     return [Note(file.source, file.source, title, [block for block in blocks if _says_something(block)], labels=named)]
 
 
-def _without_highlights(text: str, removed: Counter) -> str:
-    """The outline without what was marked in a PDF, line breaks kept; what its reader wrote beneath stays."""
+def _without_highlights(text: str, of_article: bool, removed: Counter) -> str:
+    """The outline without what was marked in a PDF, line breaks kept; what its reader wrote beneath stays.
+
+    of_article: an item that begins as a quote is one to its end, over all of its paragraphs.
+    """
     lines = text.split("\n")
     items = [number for number, line in enumerate(lines) if BULLET.match(line)]
     for begin, end in zip(items, [*items[1:], len(lines)], strict=True):
-        if any(line.strip() == HIGHLIGHT for line in lines[begin:end]):
+        quoted = of_article and lines[begin].partition("-")[2].lstrip().startswith(">")
+        if quoted or any(line.strip() == HIGHLIGHT for line in lines[begin:end]):
             lines[begin:end] = [f"{lines[begin].partition('-')[0]}- {MARK}", *[""] * (end - begin - 1)]
             removed["quotes"] += 1
     return "\n".join(lines)
