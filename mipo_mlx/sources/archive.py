@@ -7,6 +7,7 @@ import io
 import stat
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,6 +27,7 @@ TRASH = {"__macosx", "trash", "node_modules", "__pycache__"}
 MOST = 200_000  # files in an archive
 INNER = 512 << 20  # bytes of an archive within an archive
 SWOLLEN, SMALL = 200, 8 << 20  # times its packed size, and bytes, above which a file is not unpacked
+BROKEN = (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, tarfile.TarError, zlib.error)
 DEEPEST = 2  # archives within one another: Notion's exports are two
 
 
@@ -53,8 +55,11 @@ def files_in(file: NoteFile, tally: Tally, choice: Choice, depth: int = 0) -> It
         member = members.get(root + name)
         if member is None or member.why_not:
             return None
-        with member.open() as handle:
-            return handle.read(SETTING).decode(errors="replace")
+        try:
+            with member.open() as handle:
+                return handle.read(SETTING).decode(errors="replace")
+        except BROKEN:
+            return None  # a vault whose settings cannot be read is read without them
 
     outside = {name.partition(".obsidian/")[0] for name in members if "/.obsidian/" in f"/{name}"}
     graphs = {name.removesuffix("logseq/config.edn") for name in members if name.endswith("logseq/config.edn")}
@@ -101,7 +106,7 @@ def _members(file: NoteFile) -> Iterator[_Member]:
             yield from _of_tar(tarfile.open(fileobj=file.open()))
         else:
             yield from _of_zip(zipfile.ZipFile(file.open()))
-    except (OSError, zipfile.BadZipFile, tarfile.TarError, NotImplementedError, ValueError) as error:
+    except BROKEN as error:
         raise Skip(f"an archive that cannot be opened ({type(error).__name__})") from None
 
 

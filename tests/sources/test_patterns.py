@@ -86,6 +86,22 @@ def test_where_filters_take_too_long_files_are_skipped_and_named(tmp_path, monke
     assert [note.source for note in notes] == ["c.md"] and {row["file"] for row in tally.skipped} == {"v/b.md", "w.zip"}
 
 
+@pytest.mark.parametrize("settings_file", [".obsidian/app.json", "logseq/config.edn", ".vscode/settings.json"])
+@pytest.mark.parametrize("packed", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_settings_that_are_broken_in_an_archive_leave_its_notes(tmp_path, settings_file, packed):
+    with zipfile.ZipFile(tmp_path / "w.zip", "w", packed) as archive:
+        archive.writestr(settings_file, "{}" * 90)
+        archive.writestr(".obsidian/x", "")
+        archive.writestr("b.md", "I sing.")
+        broken = archive.getinfo(settings_file).header_offset
+    data = bytearray((tmp_path / "w.zip").read_bytes())
+    for first, last in ((0, 4), (30 + len(settings_file), 50 + len(settings_file))):  # its header, then its content
+        spoilt = bytearray(data)
+        spoilt[broken + first : broken + last] = b"\xff" * (last - first)
+        (tmp_path / "w.zip").write_bytes(spoilt)
+        assert [note.source for note in read_notes(Sources(notes=str(tmp_path)), Tally(), Reporter(quiet=True))] == ["w.zip/b.md"]
+
+
 @pytest.mark.parametrize(
     "pattern", ["*a" * 40 + "b", "**/" * 30 + "b.md", "**a" * 40 + "b", "?*" * 40 + "b", "/" + "*a*/" * 9 + "b"]
 )
