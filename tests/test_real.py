@@ -71,6 +71,7 @@ PROMPTS = [
     "What should I cook tonight?",
     "Name three birds.",
     "How do I keep bread fresh?",
+    "Write one sentence about the sea.",
     "Which day comes after Tuesday?",
 ]
 
@@ -95,10 +96,10 @@ def test_llamacpp_says_what_the_fused_model_says(demo):
     with Llama(gguf) as llama, fast(model):
         for prompt in PROMPTS:
             ids = prompts.encode(tokenizer, [{"role": "user", "content": prompt}])
-            theirs = llama.greedy(ids, 12)
-            ours = greedy(model, ids, 12)[: len(theirs)]
+            theirs = llama.greedy(ids, 20)
+            ours = greedy(model, ids, 20)[: len(theirs)]
             equal += ours == theirs
-    assert equal >= 3
+    assert equal >= 4
 
 
 def test_adapters_load_in_mlx_lm_and_equal_the_fused_model(demo, tmp_path, smollm2):

@@ -25,6 +25,7 @@ PROMPTS = [
     "What is the capital of France?",
     "Write a short birthday wish for my sister.",
     "How do I keep basil alive on a window sill?",
+    "Name three things to pack for a weekend at the sea.",
     "Explain why the sky is blue in one sentence.",
 ]
 CHATS = [
@@ -73,19 +74,20 @@ def export(smol: Tiny, type_name: str) -> Path:
     return smol.folder / f"smol-{type_name}.gguf"
 
 
-def same_texts(answers, llama: Llama) -> int:
+def same_texts(smol: Tiny, answers, llama: Llama) -> int:
     """How many of the prompts get the same eight likeliest tokens."""
-    prompts = [(tokens[: positions[0] + 1], tokens[positions[0] + 1 :][:8]) for tokens, positions, _ in answers]
-    return sum(llama.greedy(prompt, len(ours)) == ours for prompt, ours in prompts)
+    prompts = [(tokens[: last + 1], tokens[last + 1 :][:8]) for tokens, (last, *_), _ in answers]
+    both = [(ours, llama.greedy(prompt, 8)) for prompt, ours in prompts]
+    return sum(theirs[: len(ours)] == ours and set(theirs[len(ours) :]) <= {*smol.tokenizer.eos_token_ids} for ours, theirs in both)
 
 
 def test_f32_is_the_model(smol, answers):
     path = export(smol, "f32")
     with Llama(path, context=256) as llama:
-        for tokens, positions, _ in answers[:2]:  # one place of the prompt, two of the answer, the whole vocabulary
+        for tokens, positions, _ in answers[:3]:  # one place of the prompt, two of the answer, the whole vocabulary
             largest, same = difference(smol, llama, tokens, [5, *positions[:: len(positions) // 2 + 1]])
             assert largest < 1e-3 and same == 1.0
-        assert same_texts(answers, llama) == len(PROMPTS)
+        assert same_texts(smol, answers, llama) == len(PROMPTS)
         assert [llama.tokenize(text) for text in AWKWARD] == [smol.tokenizer.encode(t, add_special_tokens=False) for t in AWKWARD]
         for chat in CHATS:
             assert llama.template(chat) == smol.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
@@ -102,7 +104,7 @@ def far(llama: Llama, answers, every: int) -> tuple[float, int]:
 def test_f16_is_within_1e_4_nats_and_writes_the_same_text(smol, answers):
     with Llama(export(smol, "f16"), context=256) as llama:
         assert far(llama, answers, every=8)[0] < 1e-4
-        assert same_texts(answers, llama) >= len(PROMPTS) - 1
+        assert same_texts(smol, answers, llama) >= 4
 
 
 @pytest.mark.parametrize("name", ["q8_0", "q5_1", "q4_k_m"])
@@ -110,9 +112,9 @@ def test_quantised_files_stay_near(smol, answers, name):
     if name == "q4_k_m":
         pytest.importorskip("libgguf", reason="the K types need the optional package libgguf")
     with Llama(export(smol, name), context=256) as llama:
-        mean, positions = far(llama, answers, every=3)
+        mean, positions = far(llama, answers, every=2)
     print(f"{name}: {mean:.5f} nats a token over {positions} positions")  # shown with -s
-    assert positions > 15 and 0 < mean < 0.03
+    assert positions > 30 and 0 < mean < 0.03
 
 
 def test_keep_leaves_untouched_tensors_bit_equal(smol):
@@ -169,12 +171,12 @@ def test_memory_is_flat_in_the_number_of_layers(tmp_path):
     from .helpers import VOCABULARY, make_tiny
 
     peaks = {}
-    for layers in (4, 24):
+    for layers in (4, 40):
         config = tiny_config(
             hidden_size=512, intermediate_size=2048, num_attention_heads=8, num_key_value_heads=8, head_dim=64,
             num_hidden_layers=layers, vocab_size=VOCABULARY,
         )  # fmt: skip
         tiny = make_tiny(f"deep-{layers}", config, "smollm", tmp_path / str(layers))
         peaks[layers], _ = measured(tiny.folder, str(tiny.folder / "base"), "q8_0")
-    weights = 20 * (4 * 512 * 512 + 3 * 512 * 2048) * 4  # what 20 further layers take in float32
-    assert peaks[24] - peaks[4] < weights / 10
+    weights = 36 * (4 * 512 * 512 + 3 * 512 * 2048) * 4  # what 36 further layers take in float32
+    assert peaks[40] - peaks[4] < weights / 10
