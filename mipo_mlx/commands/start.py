@@ -183,8 +183,6 @@ def answering_run(options: RunOptions, given: dict[str, Any], context: str | Non
     from .chat import find_context
 
     named = find_context(run.folder, run.recipe, context) if context else None
-    if given["temperature"] is None:
-        given["temperature"] = run.recipe.pairs.temperature
     return run, AnswerOptions(notes=not given.pop("no_notes", False), context=named, **given)
 
 

@@ -127,7 +127,7 @@ class Memory:
         return sorted(again, key=lambda match: -match.score)
 
     def _scored(self, question: str) -> Iterator[Match]:
-        """The candidates by falling score."""
+        """The candidates by falling score; the sentences of the best READ_CLOSELY have their part in it."""
         matches = self._roughly_scored(question)
         if self.embedder and self.weights.sentence:
             closely = self._by_sentence(self.embedder, question, list(islice(matches, READ_CLOSELY)))

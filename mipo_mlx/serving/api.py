@@ -189,7 +189,7 @@ def busy() -> Refused:
 def order_of(assistant: Assistant, wanted: CompletionRequest, variant: Variant) -> tuple[Order, Background]:
     """What the model is to write, and what it is told. This runs in the thread of the model."""
     options = assistant.options
-    settings = wanted.settings.with_defaults(options.temperature, assistant.recipe.pairs.top_p)
+    settings = wanted.settings.with_defaults(assistant.temperature, assistant.recipe.pairs.top_p)
     most = assistant.affordable(settings.max_tokens or options.max_tokens)
     window = assistant.longest and assistant.longest - most
     if wanted.kind == TEXT:

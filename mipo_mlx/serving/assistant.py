@@ -49,7 +49,7 @@ class AnswerOptions:
     context: NamedContext | None = None  # in place of profile and notes
     base: bool = False  # the base answers beside the trained model
     max_tokens: int = 400
-    temperature: float = 0.7
+    temperature: float | None = None  # None: the recipe's, at which evaluation answered
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ class Assistant:
         adapters.load(self.loaded.model, folder / "adapters")
         self.longest = window_of(self.loaded.config, 0)
         self.max_tokens = self.affordable(options.max_tokens)
+        self.temperature = recipe.pairs.temperature if options.temperature is None else options.temperature
         self.window = self.longest and self.longest - self.max_tokens
         self.memory = open_memory(folder, recipe, self.loaded, reporter) if options.notes and not options.context else None
         if self.memory:
@@ -143,7 +144,7 @@ class Assistant:
     def answer(self, prompt: list[int], side: str, show: Callable[[str], Any]) -> str:
         """The answer of one model, shown piece by piece. Ctrl-C cuts it short."""
         parts, model = [], self.loaded.model
-        sampler = nucleus_sampler(self.options.temperature, self.recipe.pairs.top_p)
+        sampler = nucleus_sampler(self.temperature, self.recipe.pairs.top_p)
         try:
             with adapters.disabled(model) if side == BASE else nullcontext(), fast(model):
                 pieces = stream_generate(model, self.loaded.tokenizer, prompt, max_tokens=self.max_tokens, sampler=sampler)

@@ -27,7 +27,7 @@ TRASH = {"__macosx", "trash", "node_modules", "__pycache__"}
 MOST = 200_000  # files in an archive
 INNER = 512 << 20  # bytes of an archive within an archive
 SWOLLEN, SMALL = 200, 8 << 20  # times its packed size, and bytes, above which a file is not unpacked
-BROKEN = (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, tarfile.TarError, zlib.error)
+CORRUPT = (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, tarfile.TarError, zlib.error)
 DEEPEST = 2  # archives within one another: Notion's exports are two
 
 
@@ -58,7 +58,7 @@ def files_in(file: NoteFile, tally: Tally, choice: Choice, depth: int = 0) -> It
         try:
             with member.open() as handle:
                 return handle.read(SETTING).decode(errors="replace")
-        except BROKEN:
+        except CORRUPT:
             return None  # a vault whose settings cannot be read is read without them
 
     outside = {name.partition(".obsidian/")[0] for name in members if "/.obsidian/" in f"/{name}"}
@@ -106,7 +106,7 @@ def _members(file: NoteFile) -> Iterator[_Member]:
             yield from _of_tar(tarfile.open(fileobj=file.open()))
         else:
             yield from _of_zip(zipfile.ZipFile(file.open()))
-    except BROKEN as error:
+    except CORRUPT as error:
         raise Skip(f"an archive that cannot be opened ({type(error).__name__})") from None
 
 

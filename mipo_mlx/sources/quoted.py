@@ -85,15 +85,8 @@ def cut_lines(text: str, removed: Counter) -> str:
             removed["quoted mails"] += 1
             lines[number:end] = [MARK, *[""] * (end - number - 1)]
             number = end
-        elif (
-            in_a_book
-            and not fenced
-            and "://" in line
-            and (mark := IN_A_BOOK.search(line))
-            and (mark[0][0] == "[" or len(line.partition("://")[0].split()) > 4)
-        ):
+        elif in_a_book and not fenced and (begin := _begin_of_highlight(lines, number)) is not None:
             removed["quotes"] += 1
-            begin = _begin_of_item(lines, number) if mark[0][0] == "[" else number
             number += 1
             lines[begin:number] = [MARK, *[""] * (number - begin - 1)]
         elif not fenced and (match := QUOTE.fullmatch(line)):
@@ -101,6 +94,15 @@ def cut_lines(text: str, removed: Counter) -> str:
         else:
             number += 1
     return "\n".join(lines)
+
+
+def _begin_of_highlight(lines: list[str], number: int) -> int | None:
+    """The line on which what was marked in a book or a page begins, where its link ends this line; else None."""
+    line = lines[number]
+    mark = IN_A_BOOK.search(line) if "://" in line else None
+    if mark and mark[0].startswith("["):  # Readwise's link closes an item of several paragraphs
+        return _begin_of_item(lines, number)
+    return number if mark and len(line.partition("://")[0].split()) > 4 else None
 
 
 def _begin_of_item(lines: list[str], number: int) -> int:

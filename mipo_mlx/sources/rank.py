@@ -107,9 +107,10 @@ def ranked(note: Note, passages: Iterable[Passage], usual: re.Pattern | None = N
     A row of a table is a context by its form: it is never dropped for its rank.
     """
     some = list(passages)
-    voices = [_voice(passage.text, passage.source, usual) for passage in some if not passage.scrap]
+    prose = [passage for passage in some if not passage.scrap]
+    voices = [_voice(passage.text, passage.source, usual) for passage in prose]
     size = max(1, sum(len(each.words) for each in voices))
-    names = max(0, sum(len(CODE.findall(passage.text)) for passage in some if not passage.scrap) - 1)
+    names = max(0, sum(len(CODE.findall(passage.text)) for passage in prose) - 1)
     of_note = {
         "its note in the first person": OF_NOTE * sum(each.share * len(each.words) for each in voices) / size,
         "its note has code": -(OF_CODE / 2 if _of_name(note.source)[0] else OF_CODE) * min(1.0, 80 * names / size),

@@ -39,7 +39,7 @@ def test_it_prints_the_answer_alone(with_notes, prompts):
 
 def test_answers_are_sampled_as_in_evaluation(with_notes, monkeypatch):
     used = []
-    monkeypatch.setattr(Assistant, "answer", lambda self, *_: used.append(self.options.temperature))
+    monkeypatch.setattr(Assistant, "answer", lambda self, *_: used.append(self.temperature))
     for more in ((), ("--temperature", "0")):
         assert CliRunner().invoke(main, ["ask", str(with_notes), COOK, *more]).exit_code == 0
     assert used == [existing_run(with_notes, with_notes.parent).recipe.pairs.temperature, 0] and used[0] > 0
