@@ -269,7 +269,7 @@ class Evaluation(Section):
 
 class Memory(Section):
     embedder: str = "auto"
-    passages: Annotated[int, Field(ge=1, le=3)] = 3
+    passages: Literal["auto"] | Annotated[int, Field(ge=1, le=3)] = "auto"
     second_look: bool = False
 
 
@@ -319,6 +319,13 @@ class Recipe(Section):
         if self.pairs.distractors != "auto":
             return list(self.pairs.distractors)
         return DISTRACTORS if self.sources.notes and self.sources.whose() is None else [1.0]
+
+    @property
+    def passages(self) -> int:
+        """How many passages go with a question at most. `auto`: as many as stand in the longest contexts that training deals."""
+        if self.memory.passages != "auto":
+            return self.memory.passages
+        return max(1 + others for others, share in enumerate(self.distractors) if share)
 
     @model_validator(mode="after")
     def _distractors_of_one_owner(self) -> "Recipe":

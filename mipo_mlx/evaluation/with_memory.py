@@ -65,7 +65,7 @@ def requests_of(folder: Path, recipe: Recipe, memory: Memory | None, ask: Prompt
     if memory is None or not recipe.evaluation.use:
         return None
     about = [
-        Request(one.id, one.text, tuple(memory.search(one.text, recipe.memory.passages)), one.context)
+        Request(one.id, one.text, tuple(memory.search(one.text, recipe.passages)), one.context)
         for one in about_notes(read_contexts(folder, recipe), recipe, recipe.evaluation.use)
         if ask.fits(Prompt(one.id, one.text, "", ""), one.context)
     ]
@@ -73,7 +73,7 @@ def requests_of(folder: Path, recipe: Recipe, memory: Memory | None, ask: Prompt
         return None
     everyday: list[Request] = []
     for request in heldout_of(folder, recipe)[1]:
-        matches = tuple(memory.search(request.text, recipe.memory.passages))
+        matches = tuple(memory.search(request.text, recipe.passages))
         if matches and all(matches[0].entry.note != other.matches[0].entry.note for other in everyday):
             everyday.append(Request(request.id, request.text, matches))
         if len(everyday) == SCENES:

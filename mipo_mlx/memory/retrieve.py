@@ -5,7 +5,8 @@
 
 Score = cosine + `words` x coverage. Coverage is the share of the question's information that the passage and its file have: BM25
 over the most that these words could give, the mean of both. So it lies between 0 and 1, whatever the number of notes.
-With word vectors, half of the cosine is that of the passage's nearest sentence: the mean of a long passage hides it.
+With word vectors, half of the cosine is that of the passage's nearest sentence, or of the words in its file's path: the mean of a
+long passage hides them.
 
 However long the question and however common its words, a search takes some 50 ms of one core with 100,000 passages: MOST_WORDS,
 ROWS, SCANNED and MISSPELLED are its limits.
@@ -15,6 +16,8 @@ fit no note: see `benchmarks/memory.py`, which prints what they let through and 
 """
 
 import math
+import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -135,8 +138,8 @@ class Memory:
         yield from matches
 
     def _by_sentence(self, embedder: Embedder, question: str, matches: list[Match]) -> list[Match]:
-        """The same matches; the nearest sentence has its part of each cosine."""
-        sentences = [split_sentences(match.entry.text) for match in matches]
+        """The same matches; the nearest sentence, or the path, has its part of each cosine."""
+        sentences = [[_in_words(match.entry.source), *split_sentences(match.entry.text)] for match in matches]
         vectors = embedder([question, *chain(*sentences)])
         near, closer = vectors @ vectors[0], []
         for match, (begin, end) in zip(matches, pairwise(accumulate(map(len, sentences), initial=1)), strict=True):
@@ -248,6 +251,11 @@ class Memory:
         others = self.index.connection.execute(query, [" OR ".join(kept)]).fetchall() if kept else []
         near = [(edits(term, other, most), other) for (other,) in others]
         return [other for distance, other in sorted(near) if distance <= most][:3]
+
+
+def _in_words(path: str) -> str:
+    """`food/thursday-soup.md` -> `food thursday soup`"""
+    return " ".join(re.findall(r"[^\W_]+", os.path.splitext(path)[0]))
 
 
 def weights_of(embedder: Embedder | None) -> Weights:

@@ -111,7 +111,7 @@ class Assistant:
         """What memory tells the model with this question. before: a system message of the client's own."""
         if context := self.options.context:
             return Background(system_message(self.recipe.pairs, context.passages, context.profile))
-        matches = self.memory.search(question, self.recipe.memory.passages) if notes and self.memory else []
+        matches = self.memory.search(question, self.recipe.passages) if notes and self.memory else []
         return self._framed(matches, before)
 
     def prompt(self, history: Messages, background: Background, window: int | None = None) -> tuple[list[int], Background]:

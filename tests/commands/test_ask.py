@@ -9,6 +9,7 @@ from mipo_mlx.cli import main
 from mipo_mlx.memory import reranker
 from mipo_mlx.memory.access import embedder_of, open_memory
 from mipo_mlx.memory.contexts import INDEX
+from mipo_mlx.memory.retrieve import Memory
 from mipo_mlx.models import embedding
 from mipo_mlx.models.load import LoadedModel, load
 from mipo_mlx.models.word_vectors import WordVectors
@@ -43,6 +44,16 @@ def test_answers_are_sampled_as_in_evaluation(with_notes, monkeypatch):
     for more in ((), ("--temperature", "0")):
         assert CliRunner().invoke(main, ["ask", str(with_notes), COOK, *more]).exit_code == 0
     assert used == [existing_run(with_notes, with_notes.parent).recipe.pairs.temperature, 0] and used[0] > 0
+
+
+def test_the_recipe_says_how_many_passages_go_with_a_question(with_notes, monkeypatch):
+    asked, search = [], Memory.search
+    monkeypatch.setattr(Memory, "search", lambda self, question, most: asked.append(most) or search(self, question, most))
+    recipe = (with_notes / "recipe.yaml").read_text()
+    for shares in ("auto", "[1]", "[1, 1]"):
+        (with_notes / "recipe.yaml").write_text(recipe.replace("distractors: auto", f"distractors: {shares}"))
+        ask(with_notes, COOK)
+    assert asked == [3, 1, 2]
 
 
 def test_an_answer_steers_no_terminal(with_notes, monkeypatch):

@@ -1,6 +1,7 @@
 """Which passages a question brings: any language, inflected and mistyped words, and none where none fits."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +134,24 @@ def test_the_nearest_sentence_has_its_part_of_a_cosine(tmp_path):
     assert cosines[1.0]["hidden.md"] > cosines[0.0]["hidden.md"] + 0.05
     for source, cosine in cosines[0.5].items():
         assert cosine == pytest.approx((cosines[0.0][source] + cosines[1.0][source]) / 2, abs=1e-3)
+
+
+def test_the_path_counts_as_a_sentence(tmp_path):
+    class Food:
+        name = "food"
+
+        def __call__(self, texts):
+            vectors = np.array([[len(re.findall("food|dinner", text.lower())), 1e-3] for text in texts], np.float32)
+            return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    said = "The one that I make each week for whoever comes to the house on a {}."
+    index = indexed(tmp_path, {"food/soup.md": said.format("Thursday"), "home/shed.md": said.format("Monday")})
+    index.embed(Food(), QUIET)
+    memory = Memory(index, Food())
+    memory.weights = retrieve.Weights(words=0.0, threshold=0.5, sentence=1.0)
+    assert {match.entry.source for match in memory.search("dinner?")} == {"food/soup.md"}
+    memory.weights = retrieve.Weights(words=0.0, threshold=0.5, sentence=0.0)
+    assert memory.search("dinner?") == []
 
 
 def test_a_reranker_changes_the_order_and_may_refuse(tmp_path):

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from mipo_mlx.errors import UserError
 from mipo_mlx.pairs.grids import Deck, in_chunks, make_plan
+from mipo_mlx.recipe import Memory
 from mipo_mlx.records import CHORES, GENERAL, HELDOUT, PERSONAL, TRAIN, VALIDATION
 
 from .helpers import make_contexts, make_prompts, make_recipe
@@ -87,6 +88,16 @@ def test_distractors_by_default_where_one_owner_has_notes():
     for sources, wrong in ((people, [1.0, 1.0]), (notes, [0.0, 0.0]), (notes, [])):
         with pytest.raises(ValidationError, match="distractors"):
             make_recipe(sources=sources, distractors=wrong)
+
+
+def test_memory_gives_as_many_passages_as_training_deals_at_once():
+    notes = {"notes": "somewhere"}
+    most = {None: 3, (1.0,): 1, (1.0, 0.0, 0.0): 1, (1.0, 2.0): 2, (0.0, 0.0, 1.0): 3}
+    for shares, passages in most.items():
+        recipe = make_recipe(sources=notes, distractors="auto" if shares is None else list(shares))
+        assert recipe.passages == passages
+        assert recipe.model_copy(update={"memory": Memory(passages=2)}).passages == 2
+    assert make_recipe().passages == 1  # a data set: training deals one
 
 
 def test_contexts_and_prompts_are_used_evenly():
