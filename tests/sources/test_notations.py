@@ -78,6 +78,31 @@ TOKEN = "Zk3Qp9Lm2Xv7Tn4Bs8Wd"
         "| site | user | pw |\n|---|---|---|\n| mail | karl | «Owl-in-Rain5» |",
         "creds for the NAS: karl / «Thunder&Plum2»",
         "Login Stadtbücherei: karl.meier / «Lesen2024!»",
+        # in the line of its word, with any words between, before it or behind it
+        "Das Kennwort hat Karl gestern auf «Hummel_Nest9» gesetzt",
+        "I set «Otter$Moon4» on the tablet last night, tell me if the password works",
+        "j'ai mis «Coccinelle#5» comme mot de passe sur l'iPad",
+        "la contraseña de la tele, si te la piden, sería «Cangrejo.77» desde ayer",
+        "ustawiłam hasło na «Jezyk!2043» w poniedziałek",
+        "Netflix şifresini «Ayva#771» yaptım",
+        "пароль от роутера сменил на «Снегирь_41», запиши",
+        "Reisepass Anton «C7XKM20P4» liegt im Flur",
+        "My passport, the new one, is «AB1234567»",
+        # a number that something with a lock takes
+        "the shed padlock pops open with «4182»",
+        "um die Garage zu öffnen «3390» eintippen",
+        "pour ouvrir le portail il faut taper «6128»",
+        "para abrir el portal marca «2207» y campana",
+        "de poort gaat open met «5518»",
+        "Alarmı «5543» ile kapat",
+        "ドアは«7719»で開きます",
+        "门锁按«660217»就开",
+        "Kellertür hat jetzt «44-71-90», erst rechts",
+        "the last digits on the back are «415»",
+        # by their form alone
+        "konto babci «61 1090 1014 0000 0712 1981 2874»",
+        "backup-tool push -k «hR72mqKd41Zw» nightly",
+        "Netzwerk: Seerose / «karpfen-im-teich5»",
     ],
 )
 def test_further_notations_of_secrets(text):
@@ -112,6 +137,16 @@ def test_further_notations_of_secrets(text):
         "pin the map of 1905 above the desk",
         "Password managers: BitWarden | 1Password | KeePassXC",
         "Password policy: 12-character minimum!",
+        "We store the password with ISO27001 in mind, see RFC4226 and Python-3.11",
+        "password reset needs the form user_form_2 and mail2.example.org",
+        "The gate was painted with 2000 people watching",
+        "garage rebuilt with 12000 euros from the bank",
+        "code 2024 of the building regulations, door left",
+        "the alarm rang, safe until 12-04-23",
+        "passport office opens at nine, ticket B1234567",
+        "docker run -v DataVol1aB -p 8080:80, kubectl -n Team4Apps2 get pods",
+        "The network: nodes / edges3 and layers",
+        "パスワードは毎年変更してください",
     ],
 )
 def test_what_looks_like_them_stays(text):

@@ -27,7 +27,8 @@ PIECES = (
     "cookie: a=", "key ", "+1 ", "0", "0123 456 ", "a at a dot ", "密码", "é", "eyJ.", "sk-a1", "Authorization: Basic ",
     "login: a / ", "hunter2 is the password ", "password (a) ", "mysql -p", "0123456789abcdef", "1234567 ", "bearer ", ".",
     "recovery codes: a1b2c3 ", "a1b2-c3d4 ", "call 4155552671 ", "415 555 2671 ", "a:", "_", "SECRET_KEY_", "?key=",
-    "Aa1Bb2Cc3", "-----BEGIN PRIVATE KEY-----", "Password,User\n", "[at]", "P<", "AB12", "$2a$",
+    "Aa1Bb2Cc3", "door with 1234 ", "1-2-3 ", "şifresi Aa_1 ", "-a A1b2 ",
+    "-----BEGIN PRIVATE KEY-----", "Password,User\n", "[at]", "P<", "AB12", "$2a$",
 )  # fmt: skip
 
 

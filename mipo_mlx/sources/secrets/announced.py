@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 
 from . import CODE, KEY, PASSWORD, Span
+from .apart import beside_thing, beside_word
 from .between import CLOSING, GROUPS, IS, LINE_OF, NEXT_LINE, QUALIFIER, REACH, SPACES, between
 from .codes import beside, further, named, number, number_place
 from .phrases import WIDE, Phrase, find
@@ -40,7 +41,7 @@ USER = re.compile(
 PAIR = re.compile(  # "login: nell / seaweed7"
     r"\b(?:login|log-in|credentials?|creds|zugangsdaten|zugang|anmeldung|identifiants?|connexion|acceso|credenciales"
     r"|usuario|accesso|credenziali|inloggegevens|acesso|логин|wi-?fi|wlan)\b"
-    r"(?:(?:[^\S\n][^\W\d_]{2,20}){1,4}:|[^\S\n]*(?:[:=]|[^\S\n]))[^\S\n]*([^\s/|,:]{1,60})(?:[^\S\n]*[/|][^\S\n]*|:|,[^\S\n])([^\s/|,][^\s]{2,60})"
+    r"(?:(?:[^\S\n][^\W\d_]{2,20}){1,4}:|[^\S\n]*(?:[:=]|[^\S\n]))[^\S\n]*([^\s/|,:]{1,60})(?:[^\S\n]*[/|]{1,2}[^\S\n]*|:|,[^\S\n])([^\s/|,][^\s]{2,60})"
 )
 
 OLD_AND_NEW = re.compile(  # a second password behind the first one
@@ -62,6 +63,10 @@ WIFI_QUOTED = re.compile(
     r"|[:=])[ \t]*[\"“„«]([^\"”“»\n]{6,60})[\"”“»]"
 )
 
+NETWORKS = set("network netz netzwerk réseau red rete rede netwerk sieć сеть ağ".split())
+NETWORK = re.compile(  # its name and its key, which has eight letters at least
+    rf"\b(?:{'|'.join(sorted(NETWORKS))})[ \t]*[:=][ \t]*[^\n/|,:]{{1,32}}[/|,]{{1,2}}[ \t]*(\S{{8,63}})[ \t]*(?=\n|$)"
+)
 PAIR_WORDS = set(  # one of these is in every match
     "login log credential credentials creds zugangsdaten zugang anmeldung identifiant identifiants connexion acceso "
     "credenciales usuario accesso credenziali inloggegevens acesso логин wifi wi wlan".split()
@@ -74,13 +79,18 @@ def announced(text: str, lower: str, names: set[str]) -> Iterator[Span]:
     names: the words of the text.
     """
     for phrase, begin, end in find(lower, names):
-        yield from _values(text, lower, phrase, begin, end)
+        found = list(_values(text, lower, phrase, begin, end))
+        yield from found or beside_word(text, phrase, begin, end)
         if phrase.kind == PASSWORD and phrase.strong:
             start = max(0, begin - 100)
             before = BEFORE.search(text[start:begin]) if BACKWARDS.search(text, max(0, begin - 40), begin) else None
             if before and looks_made_up(before[1]) and not is_predicate(before[1]):
                 yield start + before.start(1), start + before.end(1), PASSWORD
+    yield from beside_thing(text, lower)
     for match in WIFI_QUOTED.finditer(lower) if names & {"wifi", "wi", "wlan"} else ():
+        if looks_made_up(match[1]):
+            yield *match.span(1), PASSWORD
+    for match in NETWORK.finditer(lower) if names & NETWORKS else ():
         if looks_made_up(match[1]):
             yield *match.span(1), PASSWORD
     for match in PHRASE_LINE.finditer(text) if "pass" in names else ():
@@ -257,8 +267,9 @@ def _written(text: str, at: int, strong: bool, sure: bool, variable: bool) -> tu
     if looks_made_up(word):
         return (start, stop) if not re.fullmatch(r"\d{1,3}\W*", word) else None
     alone = len(value.split()) == 1 or re.match(r"[.,;!?)]", text[stop : stop + 1] or "x")
-    if alone and len(word) >= 3 and (word.lower() not in PROSE if sure else word.isalpha() and not is_predicate(word)):
-        return start, stop
+    if alone and len(word) >= 3:  # behind "は" alone, Japanese goes on with its sentence
+        plain = word.lower() not in PROSE if sure else word.isalpha() and not is_predicate(word) and not WIDE.search(word)
+        return (start, stop) if plain else None
     return None
 
 

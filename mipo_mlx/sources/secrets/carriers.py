@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 
 from . import EMAIL, KEY, PASSWORD, Span, by_line
+from .keys import is_wordy
 from .values import is_no_value
 
 MAIL = re.compile(
@@ -50,6 +51,10 @@ COMMAND = re.compile(  # what programs take on the command line and in their own
     r"|secret)[ =][\"']?([^\s\"'<>\[\]{}]{4,120}))",
     re.IGNORECASE,
 )
+OPTION = re.compile(  # of any program: letters of both cases behind digits and before them
+    r"(?<!\S)-{1,2}[A-Za-z][\w-]{0,20}[ =][\"']?"
+    r"((?=\w{0,30}[a-z])(?=\w{0,30}[A-Z])(?=\w{0,30}\d\w{0,20}[A-Za-z])(?=\w{0,30}\d\w{0,20}\d)\w{8,40})[\"']?(?!\S)"
+)
 SETTING = re.compile(  # Password=...; of a connection string, PGPASSWORD=..., AccountKey=...
     r"(?:\b(?:password|pwd|accountkey|sharedaccesskey|sharedaccesssignature|sas)[ ]?=[ ]?([^\s;\"'&<>]{3,200})(?=;|&)"
     r"|\b[A-Z0-9_]{0,40}(?:PASSWORD|PASSWD|PASSPHRASE|_PWD|_PW|_PASS)[ ]?=[ ]?([^\s\"'<>{}$()]{3,120}+)(?!\()"
@@ -70,7 +75,7 @@ AT = ("[at]", "(at)", "{at}", "<at>")
 DOT = (*AT, "dot", "punkt", "punto")
 VARIABLES = ("key", "token", "secret", "passw", "pwd", "credential")
 HEADERS = ("auth", "key", "token", "secret", "signature")
-COMMANDS = ("-u", "-p", "--", "login")
+COMMANDS = ("-u", "-p", "--", " -", "login")
 SIGNS = (*DOT, *VARIABLES, *HEADERS, *COMMANDS, "@", "=", "＠", "://", "cookie", "bearer", "wifi:", "$", "{s")
 
 
@@ -109,6 +114,7 @@ def _in_line(text: str) -> Iterator[Span]:
             yield header.start(1) + match.start(1), header.start(1) + match.end(1), KEY
     if any(map(has, COMMANDS)):
         yield from _values(COMMAND, text, PASSWORD)
+        yield from ((*match.span(1), KEY) for match in OPTION.finditer(text) if not is_wordy(match[1]))
     if has("$") or has("{s"):
         yield from ((*match.span(), KEY) for match in HASHED.finditer(text))
     for code in WIFI.finditer(text) if has("wifi:") else ():

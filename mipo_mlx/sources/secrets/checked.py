@@ -32,6 +32,7 @@ LETTERS = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}[A-Za-z0-9]*(?:[ \u00a0.-
 GROUP = re.compile(r"[^\W_]+")
 START = re.compile(r"[A-Za-z]{2}\d{2}")
 ISSUER = re.compile(r"[3-6]|(?=\d{16}$)2(?:22[1-9]|2[3-9]|[3-6]|7[01]|720)")  # 2221 to 2720: Mastercard
+POLISH = re.compile(r"(?<![\w-])\d{2}(?:[ \u00a0-]?\d){24}(?![\w-])")  # an account, without its country
 IBAN = re.compile(r"[A-Z]{2}\d{2}[A-Z0-9]{11,30}")
 # Words before a number that is nobody's: of orders, articles, books.
 OTHERS = frozenset(
@@ -107,6 +108,7 @@ def _in_line(text: str) -> Iterator[Span]:
         for place, (begin, _) in enumerate(groups):
             if end := _iban_end(text, groups[place : place + 34]):
                 yield begin, end, ACCOUNT
+    yield from ((*match.span(), ACCOUNT) for match in POLISH.finditer(text) if is_iban(f"PL{match[0]}"))
     for form, module in FORMS if ANY_FORM.search(text) else ():
         for match in form.finditer(text):
             if (not module or _valid(module)(match[0])) and not is_other(text, match.start()):

@@ -68,7 +68,7 @@ def number_place(text: str, phrase: Phrase, end: int) -> tuple[int, bool] | None
 def number(text: str, phrase: Phrase, at: int, separated: bool) -> tuple[int, int] | None:
     """A number, a code in groups, or letters and digits mixed, as the kind of what is announced asks for."""
     if phrase.several and (match := RECOVERY.match(text, at)):
-        if (re.search(r"\d", match[0]) or match[0].upper() == match[0]) and not _is_date(match[0]):
+        if (re.search(r"\d", match[0]) or match[0].upper() == match[0]) and not is_date(match[0]):
             return match.span()
     if separated and phrase.kind == CODE and (wheels := WHEELS.match(text, at)):
         if wheels[1] != ", " or COMBINATION.search(text, max(0, at - 40), at):
@@ -89,7 +89,7 @@ def number(text: str, phrase: Phrase, at: int, separated: bool) -> tuple[int, in
     least, most = {CODE: (3, 48), IDENTITY: (5, 24), CARD: (13, 19)}.get(phrase.kind, (6, 34))
     if phrase.kind == IDENTITY and len(value) >= 8 and " " not in value and value.isalnum() and not value.isdigit():
         least = 3
-    if not least <= digits <= most or (_is_date(value) and (phrase.kind != CODE or phrase.sure or len(value) > 8)):
+    if not least <= digits <= most or (is_date(value) and (phrase.kind != CODE or phrase.sure or len(value) > 8)):
         return None
     if phrase.kind == CODE and (not separated and digits < 4 and not text[max(0, at - 6) : at].lower().startswith("cv")):
         before = text[max(0, at - 24) : at].lower()
@@ -126,7 +126,7 @@ def _card(value: str) -> int:
     return max((end for end in ends if is_card(value[:end])), default=len(value))
 
 
-def _is_date(value: str) -> bool:
+def is_date(value: str) -> bool:
     """Whether a number is a year, two years, or a day that the calendar has."""
     groups = [int(group) for group in re.findall(r"\d+", value)]
     if not DATE.fullmatch(value.strip()):
@@ -141,7 +141,7 @@ def further(text: str, kind: str, at: int) -> Iterator[Span]:
     for _ in range(40):
         gap = AND_ON.match(text, at)
         match = RECOVERY.match(text, gap.end()) if gap else None
-        if not match or not re.search(r"\d", match[0]) or _is_date(match[0]):
+        if not match or not re.search(r"\d", match[0]) or is_date(match[0]):
             return
         yield *match.span(), kind
         at = match.end()
@@ -151,5 +151,5 @@ def beside(text: str, begin: int, end: int) -> Iterator[Span]:
     """A second code in the sentence of a first one, with as many digits: "PIN of this card: ..., of that one ..."."""
     digits = sum(map(str.isdigit, text[begin:end]))
     match = BESIDE.match(text, end)
-    if match and abs(len(match[1]) - digits) <= 2 and not _is_date(match[1]):
+    if match and abs(len(match[1]) - digits) <= 2 and not is_date(match[1]):
         yield *match.span(1), CODE

@@ -127,7 +127,9 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (  # (kind, "strong", "several", 
         "schließfach spind tiefgarage tresor schlüsselbox schlüsseltresor briefkasten portail interphone "
         "immeuble portal cancello brama домофон подъезд", r"(?: \w{2,20}){0,2}?[ -]"
             r"(?:zahlen)?(?:code|pin|kod|kombination|combinazione|код)"),
-    (CODE, "", "security", r" (?:code|number) (?:on|from) (?:the )?back(?: of (?:the |my )?card)?"),
+    (CODE, "", "security digits number numbers ziffern zahlen chiffres dígitos cifras números cifre numeri cijfers",
+            r"(?: \w+)? (?:on|from|auf|hinten|au|al|en|no|sul|op|aan) (?:(?:the|der|el|la|le"
+            r"|il|de) )?(?:back|\w*rückseite|dos|verso|reverso|dorso|retro|achterkant)(?: of (?:the |my )?card)?"),
     (CODE, "",
         "door gate garage alarm entry entrance access lock padlock bike locker safe keypad building lobby intercom "
         "unlock screen phone device security verification "
@@ -221,6 +223,7 @@ CJK: tuple[tuple[str, str], ...] = (
     (ACCOUNT, r"账号|帳號|银行账户|口座番号|계좌번호|계좌"),
     (CARD, r"卡号|卡號|カード番号|카드번호"),
 )  # fmt: skip
+STEMS = ("şifre", "парол", "hasł", "jelsz", "salasan")  # of languages that bend the word
 ENDINGS = ("password", "passwort", "kennwort", "wachtwoord", "lösenord", "passord", "passphrase", "passcode")
 WIDE = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
@@ -259,7 +262,7 @@ def find(lower: str, names: set[str] | None = None) -> Iterator[tuple[Phrase, in
             rest = phrase.rest.match(lower, end)
             if rest:
                 yield phrase, begin, rest.end()
-        if name.endswith(ENDINGS) and name not in PHRASES:
+        if name not in PHRASES:
             yield ENDING, begin, end
     if not lower.isascii() and WIDE.search(lower):
         for phrase, words in IN_CJK:
@@ -267,7 +270,7 @@ def find(lower: str, names: set[str] | None = None) -> Iterator[tuple[Phrase, in
 
 
 def _wanted(names: set[str]) -> set[str]:
-    return (PHRASES.keys() & names) | {name for name in names if name.endswith(ENDINGS)}
+    return (PHRASES.keys() & names) | {name for name in names if name.endswith(ENDINGS) or name.startswith(STEMS)}
 
 
 @lru_cache(4096)
