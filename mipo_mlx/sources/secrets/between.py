@@ -1,6 +1,7 @@
 """What stands between a word that announces a secret and the secret: a sign, "is", a few words, a space or a line end."""
 
 import re
+from functools import lru_cache
 
 from .phrases import PLACES, SUBJECTS
 from .values import PROSE, is_predicate
@@ -58,6 +59,7 @@ NO_THING = frozenset(
 )
 
 
+@lru_cache(1024)  # a table or a list has the same words again and again
 def between(window: str) -> re.Match[str] | None:
     """What separates a word from its value in `window`, the text behind the word."""
     line = window.partition("\n")[0]
