@@ -41,7 +41,7 @@ from . import (
 )
 from .outcome import FORMAT, Example, Outcome, ShadedAnswer
 from .requests import Answered
-from .workbench import Workbench, embedder_of
+from .workbench import Beginnings, Workbench, embedder_of
 
 JOURNAL = "eval-samples.jsonl"
 PAIRS_AT_ONCE = 16  # held-out pairs scored between two entries of the journal
@@ -193,8 +193,11 @@ def _evaluate(
     total += checkable.work(folder, recipe) + leak.work(folder, recipe) + (baselines.work(groups) if with_baselines else 0)
     total += by_kind.work(kind_groups, groups) + preferences.work(recipe)
     with reporter.track("evaluating", total=total, unit="answers") as bar:
-        bench = Workbench(model, loaded.tokenizer, folder, recipe, journal, reporter, bar, window, embedder)
-        notes = {context.id: context.note for context in contexts.read_contexts(folder, recipe)}
+        told = contexts.read_contexts(folder, recipe)
+        every = [*groups, *(group for some in kind_groups.values() for group in some)]
+        beginnings = Beginnings(model, requests.labelled(pairs, every, told))
+        bench = Workbench(model, loaded.tokenizer, folder, recipe, journal, reporter, bar, window, embedder, beginnings)
+        notes = {context.id: context.note for context in told}
         heldout_result = heldout.evaluate(pairs, _score_pairs(bench, pairs), notes, recipe)
         answered = requests.answer(bench, groups)
         result = Outcome(
@@ -220,7 +223,9 @@ def _score_pairs(bench: Workbench, pairs: Sequence[Pair]) -> list[list[float]]:
     """The candidates' summed log-probabilities under the trained model, nats."""
 
     def compute(_: int, part: Sequence[Pair]) -> list[Any]:
-        scored = logprobs.token_logprobs(bench.model, [pair.prompt_tokens for pair in part], [pair.tokens for pair in part])
+        prompts = [pair.prompt_tokens for pair in part]
+        recorded = bench.recorded("tuned", prompts)
+        scored = logprobs.token_logprobs(bench.model, prompts, [pair.tokens for pair in part], recorded=recorded)
         return [[float(candidate.sum(dtype="float64")) for candidate in candidates] for candidates in scored]
 
     return bench.journal.map("pairs", pairs, PAIRS_AT_ONCE, compute, bench.bar)

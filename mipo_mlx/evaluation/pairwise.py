@@ -35,7 +35,7 @@ def opinions(
     else:
         rows = [list(row) for row in zip(*answers.values(), strict=True)]
         with bench.as_side("base"):
-            scores = score(bench, phase, [replace(group, wanted=len(answers)) for group in groups], rows)
+            scores = score(bench, phase, [replace(group, wanted=len(answers)) for group in groups], rows, "base")
         scored = {
             name: [Scored(answer, of_row[place], []) for answer, of_row in zip(of, scores, strict=True)]
             for place, (name, of) in enumerate(answers.items())

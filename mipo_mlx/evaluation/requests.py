@@ -4,7 +4,7 @@ Both models get the same requests and the same random numbers. Their answers are
 Without notes, several held-out requests of one grid stand beside one another.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from ..engine import logprobs
+from ..engine.sampling import Labels
 from ..files import read_records
 from ..memory.contexts import read_contexts
 from ..models.prompts import Messages
 from ..recipe import Recipe
 from ..records import HELDOUT, Answer, Context, Pair, Prompt, key_for
-from .workbench import SIDES, Side, Workbench
+from .workbench import SIDES, Begin, Side, Workbench
 
 Ask = Callable[[Prompt, Context | None], tuple[Messages, list[int]]]  # as models.prompts.PromptBuilder
 
@@ -224,11 +225,12 @@ def answer(bench: Workbench, groups: list[Group], phase: str = "", by_tuned: boo
     for side in SIDES:
         with bench.as_side(side):
             # The same random numbers for both models: what differs is the model.
-            answers[side] = by_group(groups, bench.sample(f"{phase}sample-{side}", prompts, f"{phase}answers"))
+            written = bench.sample(f"{phase}sample-{side}", prompts, f"{phase}answers", begin=_begin(bench, side))
+            answers[side] = by_group(groups, written)
     with bench.as_side("base"):
         both = [base + tuned for base, tuned in zip(answers["base"], answers["tuned"], strict=True)]
-        by_base = score(bench, f"{phase}score-base", groups, both)
-    own = score(bench, f"{phase}score-tuned", groups, answers["tuned"]) if by_tuned else None
+        by_base = score(bench, f"{phase}score-base", groups, both, "base")
+    own = score(bench, f"{phase}score-tuned", groups, answers["tuned"], "tuned") if by_tuned else None
     return [
         Answered(
             groups[i],
@@ -246,11 +248,13 @@ def by_group(groups: Sequence[Group], answers: Sequence[Answer]) -> list[list[An
     return [[next(rest) for _ in range(group.wanted)] for group in groups]
 
 
-def score(bench: Workbench, phase: str, groups: Sequence[Group], answers: list[list[Answer]]) -> list[list[list[list[float]]]]:
-    """For each group the log-probabilities of its answers (see `score_group`), kept in the journal."""
+def score(
+    bench: Workbench, phase: str, groups: Sequence[Group], answers: list[list[Answer]], by: Side
+) -> list[list[list[list[float]]]]:
+    """For each group the log-probabilities of its answers by the model, which is that of the side `by`, kept in the journal."""
 
     def compute(_: int, part: Sequence[int]) -> list[Any]:
-        return [score_group(bench.model, groups[i], answers[i]) for i in part]
+        return [score_group(bench, groups[i], answers[i], by) for i in part]
 
     return bench.journal.map(phase, range(len(groups)), 1, compute, bench.bar, lambda i: groups[i].wanted)
 
@@ -259,12 +263,28 @@ def scored_by_base(bench: Workbench, phase: str, groups: Sequence[Group], answer
     """The answers of all groups, in one list, with their likelihoods under the base alone."""
     rows = by_group(groups, answers)
     with bench.as_side("base"):
-        scores = score(bench, phase, groups, rows)
+        scores = score(bench, phase, groups, rows, "base")
     pairs = [pair for row, row_scores in zip(rows, scores, strict=True) for pair in zip(row, row_scores, strict=True)]
     return [Scored(answer, likelihoods, likelihoods) for answer, likelihoods in pairs]
 
 
-def score_group(model: Any, group: Group, answers: Sequence[Answer]) -> list[list[list[float]]]:
+def score_group(bench: Workbench, group: Group, answers: Sequence[Answer], by: Side) -> list[list[list[float]]]:
     """(answers, contexts, tokens) log-probabilities, nats."""
-    scored = logprobs.token_logprobs(model, group.prompts, [[answer.tokens for answer in answers]] * len(group.prompts))
+    tokens = [[answer.tokens for answer in answers]] * len(group.prompts)
+    scored = logprobs.token_logprobs(bench.model, group.prompts, tokens, recorded=bench.recorded(by, group.prompts))
     return [[[float(v) for v in context[i]] for context in scored] for i in range(len(answers))]
+
+
+def labelled(pairs: Sequence[Pair], groups: Sequence[Group], contexts: Sequence[Context]) -> Iterator[tuple[list[int], Labels]]:
+    """The prompts of held-out pairs and of groups. Those of one context share a label, behind the same distractors too."""
+    texts = {context.id: context.full_text for context in contexts}
+    for pair in pairs:
+        behind = (tuple(pair.distractor_ids),) if pair.distractor_ids else ()
+        yield pair.prompt_tokens, (*behind, texts.get(pair.context_id or "", ""))
+    for group in groups:
+        yield from ((prompt, (text,)) for prompt, text in zip(group.prompts, group.contexts, strict=True))
+
+
+def _begin(bench: Workbench, side: Side) -> Begin | None:
+    beginnings = bench.beginnings
+    return None if beginnings is None else lambda prompts: beginnings.starts(side, prompts)

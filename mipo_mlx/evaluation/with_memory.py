@@ -106,7 +106,7 @@ def evaluate(
     here = bench.keyed_by(bench.recipe.evaluation.use, [prompt for prompt, _ in prompts], bare, by_hand)
 
     answers: dict[str, Sequence[Answer]] = {"tuned": replies["tuned"], "base": replies["base"]}
-    of_about: dict[str, Sequence[Answer]] = {"by_hand": here.sample("use-by-hand-tuned", by_hand, "use about", unpadded=True)}
+    of_about: dict[str, Sequence[Answer]] = {"by_hand": here.sample("use-by-hand-tuned", by_hand, "use about", begin=here.unpadded)}
     with here.as_side("base"):
         answers["bare"] = here.sample("use-bare-base", bare, "use")
         if profile:

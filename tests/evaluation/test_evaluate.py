@@ -4,11 +4,13 @@ import io
 import json
 import math
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from mipo_mlx.engine import logprobs
 from mipo_mlx.errors import UserError
 from mipo_mlx.evaluation import answers, evaluate, judge, requests, workbench
 from mipo_mlx.evaluation.requests import Answered
@@ -46,6 +48,53 @@ def test_heldout_figures_equal_a_plain_computation(finished):
     assert metrics["accuracy"]["after"]["value"] == pytest.approx(np.mean(right))
     assert metrics["information"]["after"]["value"] == pytest.approx(math.log(2) - np.mean(losses), abs=1e-4)
     assert metrics["loss"]["before"] == {"value": pytest.approx(math.log(2)), "interval": pytest.approx([math.log(2)] * 2)}
+
+
+def test_no_prompt_runs_for_its_scores_alone(finished, tmp_path, monkeypatch):
+    """Scores of held-out pairs and of fresh answers go on from kept keys and values, which equal those of a plain pass."""
+    folder, settings = finished
+    recorded, original = {}, logprobs.token_logprobs
+
+    def watched(model, prompts, answers, **more):
+        recorded.update({tuple(prompt): more.get("recorded") is not None for prompt in prompts})
+        return original(model, prompts, answers, **more)
+
+    monkeypatch.setattr(logprobs, "token_logprobs", watched)
+    again = make_run(tmp_path, settings, spread=0.05)
+    evaluate.run(again, settings, QUIET)
+    loaded = load.load(settings.model)
+    groups = requests.groups_of(folder, settings, PromptBuilder(loaded.tokenizer, settings.pairs))
+    expected = [pair.prompt_tokens for pair in read_records(folder / "pairs.jsonl", Pair)]
+    expected += [prompt for group in groups for prompt in group.prompts]
+    assert len(expected) == 16 and all(recorded[tuple(prompt)] for prompt in expected)
+    monkeypatch.setattr(evaluate, "Beginnings", lambda *_: None)
+    shutil.rmtree(again)
+    evaluate.run(make_run(again, settings, spread=0.05), settings, QUIET)
+    for mine, plain in zip(read_jsonl(folder / "eval-samples.jsonl"), read_jsonl(again / "eval-samples.jsonl"), strict=True):
+        if "pairs" in mine.get("phase", "") or "score" in mine.get("phase", ""):
+            assert np.allclose(np.concatenate(flat(mine["results"])), np.concatenate(flat(plain["results"])), atol=1e-4)
+
+
+def flat(rows: list) -> list:
+    """The innermost lists of numbers."""
+    return [rows] if rows and not isinstance(rows[0], list) else [inner for row in rows for inner in flat(row)]
+
+
+def test_beginnings_are_those_of_each_model(finished):
+    folder, settings = finished
+    loaded = load.load(settings.model)
+    model = adapters.load(loaded.model, folder / "adapters")
+    pairs = read_records(folder / "pairs.jsonl", Pair)
+    prompts, answers_of = [pair.prompt_tokens for pair in pairs], [pair.tokens for pair in pairs]
+    shared = workbench.Beginnings(model, requests.labelled(pairs, [], []))
+    by_side = {}
+    for side in workbench.SIDES:
+        with nullcontext() if side == "tuned" else adapters.disabled(model):
+            by_side[side] = logprobs.token_logprobs(model, prompts, answers_of, recorded=shared.recorded(side, prompts))
+            plain = [[plain_logprobs(model, pair.prompt_tokens, tokens) for tokens in pair.tokens] for pair in pairs]
+        assert np.allclose(np.concatenate(sum(by_side[side], [])), np.concatenate(sum(plain, [])), atol=2e-3)
+    assert not np.allclose(np.concatenate(sum(by_side["base"], [])), np.concatenate(sum(by_side["tuned"], [])), atol=2e-3)
+    assert shared.recorded("base", [[1, 2, 3]]) is None  # not one of these prompts
 
 
 def test_scores_of_fresh_answers_equal_plain_forward_passes(finished, tmp_path):

@@ -14,7 +14,7 @@ from mipo_mlx.engine.sampling import Prefixes, sample
 from mipo_mlx.errors import Failure, UserError
 from mipo_mlx.files import read_records
 from mipo_mlx.models.load import load
-from mipo_mlx.pairs import make
+from mipo_mlx.pairs import make, score
 from mipo_mlx.pairs.score import score_grids
 from mipo_mlx.progress import Reporter
 from mipo_mlx.records import HELDOUT, TRAIN, Answer, Context, Grid, Pair
@@ -84,6 +84,18 @@ def test_prefixes_are_reused(whole, recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(make, "Prefixes", lambda *args: prefixes.append(Prefixes(*args)) or prefixes[0])
     make.run(fill(tmp_path), recipe, QUIET)
     assert len(prefixes[0].shared) > 3
+
+
+def test_scores_go_on_from_what_sampling_kept(whole, recipe, tmp_path, monkeypatch):
+    kept, original = [], score.token_logprobs
+
+    def watched(model, prompts, answers, recorded=None):
+        kept.append(len(recorded or []) / len(prompts))
+        return original(model, prompts, answers, recorded=recorded)
+
+    monkeypatch.setattr(score, "token_logprobs", watched)
+    make.run(fill(tmp_path), recipe, QUIET)
+    assert kept and set(kept) == {1.0}
 
 
 def test_another_seed_gives_other_answers(whole, recipe, tmp_path):
