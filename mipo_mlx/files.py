@@ -21,7 +21,7 @@ T = TypeVar("T")
 FULL_SYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)  # macOS alone has it
 SEAL = "seal"  # key of a row's hash
 AGAIN = "remove this line and those after it, and run the same command"
-FIRST = "contexts.jsonl"  # of a run's beginning; an update of the notes in round 2 has contexts-2.jsonl
+CONTEXTS = "contexts.jsonl"  # of a run's beginning; an update of the notes in round 2 has contexts-2.jsonl
 
 
 @contextmanager

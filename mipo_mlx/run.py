@@ -18,7 +18,7 @@ from typing import Any
 
 from . import backend, recipe_loading
 from .errors import Failure, UserError
-from .files import FIRST, make_private, of_round, read_json, sha256, updates, write_json, write_text
+from .files import CONTEXTS, make_private, of_round, read_json, sha256, updates, write_json, write_text
 from .memory import contexts
 from .models import identity
 from .progress import Reporter
@@ -89,13 +89,13 @@ def _report(run: "Run", reporter: Reporter, round_number: int) -> dict[str, Any]
 # The one list of a run's files: what is done, what is erased and what a dry run announces are read from it.
 STAGES = {
     "sources": Stage(
-        _sources, (), (FIRST, "prompts.jsonl"), ("sources.json", *contexts.REMEMBERED), each_round=(FIRST, "sources.json")
+        _sources, (), (CONTEXTS, "prompts.jsonl"), ("sources.json", *contexts.REMEMBERED), each_round=(CONTEXTS, "sources.json")
     ),
     "pairs": Stage(
         _pairs,
         ("contexts.jsonl", "prompts.jsonl"),
         ("samples.jsonl", "pairs.jsonl"),
-        ("pairs.json", contexts.CHOSEN, "profile-samples.jsonl", "parts", contexts.STATE),
+        ("pairs.json", contexts.CHOSEN, "profile-samples.jsonl", "parts", contexts.PROFILE_STATE),
         each_round=("samples.jsonl", "pairs.jsonl", "pairs.json"),
     ),
     "training": Stage(
@@ -117,7 +117,7 @@ STAGES = {
 }
 PARTIAL = ".?*.partial"  # what a killed write left (files.replacing, export)
 QUESTIONS = f"questions-{'[0-9a-f]' * 8}.json*"  # of a data set (sources.questions)
-OWN = rf"{contexts.FILE}|profile\.old(-\d+)?\.md|{own_choice.FILE}|votes\.jsonl"  # the owner's
+OWN = rf"{contexts.PROFILE}|profile\.old(-\d+)?\.md|{own_choice.FILE}|votes\.jsonl"  # the owner's
 BESIDE = re.compile(rf"\.(lock|DS_Store)|{OWN}|{contexts.INDEX}(-journal)?")  # may lie there before a run
 
 
@@ -380,7 +380,7 @@ def erase(folder: Path, keep: Sequence[str] = ()) -> None:
     exports = [name for kind in read_json(folder / "export.json", {}).values() for name in kind["files"]]
     names = [name for name in exports if re.fullmatch(r"[^/\\]+\.gguf", name)]
     names += [path.name for path in sorted(folder.iterdir()) if path.name not in keep and _written(path.name)]
-    names += [] if contexts.edited(folder) else [contexts.FILE]
+    names += [] if contexts.edited(folder) else [contexts.PROFILE]
     # recipe.yaml is the last to go: it tells a run from other folders. export.json names the GGUF files, so it outlives them.
     for name in ("manifest.json", *names, "recipe.yaml"):
         path = folder / name

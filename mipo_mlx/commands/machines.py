@@ -30,7 +30,7 @@ from . import preflight, start
 from .options import RunOptions
 
 STREAM = "-"  # in place of a run: its files come from standard input, and the part goes to standard output
-SENT = ("recipe.yaml", "contexts.jsonl", "prompts.jsonl", contexts.FILE, contexts.STATE, contexts.CHOSEN)
+SENT = ("recipe.yaml", "contexts.jsonl", "prompts.jsonl", contexts.PROFILE, contexts.PROFILE_STATE, contexts.CHOSEN)
 # No password can be typed there. A connection that says nothing for a minute is lost.
 SSH = ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=20", "-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=3")
 PATIENCE = 5.0  # seconds that a machine has to end after its standard input did

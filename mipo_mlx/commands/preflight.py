@@ -44,7 +44,7 @@ def profile(run: Run) -> None:
     summary = run.summary("pairs")
     if summary and summary.get("profile") != contexts.digest(run.folder, run.recipe):
         raise UserError(
-            f"{run.folder / contexts.FILE}: changed since the pairs were sampled with it; undo the change, or pass --fresh to "
+            f"{run.folder / contexts.PROFILE}: changed since the pairs were sampled with it; undo the change, or pass --fresh to "
             "start the run over with it (what was edited by hand stays)"
         )
 

@@ -25,7 +25,7 @@ def distil(run: Run, reporter: Reporter, fresh: bool) -> Path:
 
     Raises UserError where the pairs of the run were sampled with the profile that is there.
     """
-    path = run.folder / contexts.FILE
+    path = run.folder / contexts.PROFILE
     if fresh and contexts.uses_profile(run.folder, run.recipe) and (run.folder / "samples.jsonl").exists():
         raise UserError(
             f"{path}: the pairs of this run were sampled with it, so a new one would be another run's; make that with --name, or "
@@ -48,7 +48,7 @@ def _put_aside(run: Run, path: Path, reporter: Reporter) -> None:
     """Make room for a new profile. What was written by hand is kept, and so are earlier copies of it."""
     if contexts.edited(run.folder):
         reporter.say(f"  {path}: edited by hand; moved to {contexts.put_aside(run.folder)}")
-    for name in (contexts.FILE, contexts.STATE, "profile-samples.jsonl"):
+    for name in (contexts.PROFILE, contexts.PROFILE_STATE, "profile-samples.jsonl"):
         (run.folder / name).unlink(missing_ok=True)
     if run.recipe.export.system.strip() in ("auto", "profile") and run.done("export"):
         reporter.say(f"  the files were exported with the profile before; `mipo-mlx export {run.folder}` makes them anew")

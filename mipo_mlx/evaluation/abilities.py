@@ -64,7 +64,7 @@ def _fits(row: Any) -> bool:
     return texts and isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(choices)
 
 
-def work(questions: Sequence[dict[str, Any]]) -> int:
+def bar_total(questions: Sequence[dict[str, Any]]) -> int:
     """How much the bar moves in `evaluate`."""
     return 2 * len(questions)
 

@@ -37,7 +37,7 @@ KEPT = ("identified_by_base", "identified_by_embedding", "pmi_per_token", "token
 FOLDER = "sft"
 
 
-def work(groups: Sequence[Group]) -> int:
+def bar_total(groups: Sequence[Group]) -> int:
     """How much the bar moves in `evaluate`."""
     return 2 * sum(group.wanted for group in groups) * len(names(groups))
 

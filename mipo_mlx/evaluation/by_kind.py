@@ -43,7 +43,7 @@ def groups_of(folder: Path, recipe: Recipe, ask: requests.Ask) -> dict[str, list
     return groups
 
 
-def work(groups: dict[str, list[Group]], personal: Sequence[Group]) -> int:
+def bar_total(groups: dict[str, list[Group]], personal: Sequence[Group]) -> int:
     """How much the bar moves in `evaluate`: answers and their scores, then the distances with a context and without."""
     others = [len(some) for some in groups.values()]
     compared = min(max(others, default=0), sum(group.wanted for group in personal))

@@ -163,7 +163,7 @@ def trained(folder: Path) -> set[str]:
     return {kind.name for kind in KINDS if any(kind.wish in text for text in stated)}
 
 
-def work(folder: Path, recipe: Recipe) -> int:
+def bar_total(folder: Path, recipe: Recipe) -> int:
     """How much the bar moves in `evaluate`."""
     return 4 * len(demands(folder, recipe))
 

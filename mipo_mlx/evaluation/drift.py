@@ -21,7 +21,7 @@ from .workbench import Workbench, drawn
 AT_ONCE = 16  # tokens whose logits exist at a time
 
 
-def work(folder: Path, recipe: Recipe) -> int:
+def bar_total(folder: Path, recipe: Recipe) -> int:
     """How much the bar moves in `evaluate`."""
     return 2 * len(_requests(folder, recipe))
 

@@ -121,7 +121,7 @@ def named(settings: Evaluation) -> list[Judge]:
     return [Judge(name, model if endpoint.is_url(name) else None, settings.judge_mode) for name in settings.judges]
 
 
-def work(recipe: Recipe, requests: int) -> int:
+def bar_total(recipe: Recipe, requests: int) -> int:
     """How much the bar moves in `evaluate`."""
     return requests * len(recipe.evaluation.judges)
 

@@ -77,7 +77,7 @@ class Evidence:
     exposed: Sequence[Exposed]
 
 
-def work(folder: Path, recipe: Recipe) -> int:
+def bar_total(folder: Path, recipe: Recipe) -> int:
     """How much the bar moves in `evaluate`."""
     contexts = known_contexts(folder, recipe)
     if not contexts:

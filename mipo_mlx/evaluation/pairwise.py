@@ -12,7 +12,7 @@ from .workbench import Workbench
 Ways = Mapping[str, tuple[str, str]]  # name of the comparison -> (what stands as the base's answers, what as the trained model's)
 
 
-def work(requests: int, answers: int, by_embedding: bool) -> int:
+def bar_total(requests: int, answers: int, by_embedding: bool) -> int:
     """How much the bar moves in `opinions`: without an embedder every answer is scored."""
     return 0 if by_embedding else requests * answers
 

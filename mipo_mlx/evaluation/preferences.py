@@ -45,7 +45,7 @@ def items_of(recipe: Recipe) -> list[Item]:
     return items
 
 
-def work(recipe: Recipe) -> int:
+def bar_total(recipe: Recipe) -> int:
     """How much the bar moves in `evaluate`."""
     return 2 * len(items_of(recipe))
 

@@ -26,10 +26,10 @@ Replies = Mapping[Side, Sequence[Answer]]  # both models' answers
 AMONG = 3  # the right passage and its distractors
 
 
-def work(folder: Path, recipe: Recipe, groups: Sequence[Group], by_embedding: bool) -> int:
+def bar_total(folder: Path, recipe: Recipe, groups: Sequence[Group], by_embedding: bool) -> int:
     """How much the bar moves in `evaluate`, memory aside."""
     wanted, requests = sum(group.wanted for group in distractible(groups, recipe)), len(_requests(folder, recipe))
-    return 4 * wanted + 3 * requests + pairwise.work(requests, 3, by_embedding)
+    return 4 * wanted + 3 * requests + pairwise.bar_total(requests, 3, by_embedding)
 
 
 def distractible(groups: Sequence[Group], recipe: Recipe) -> list[Group]:

@@ -81,12 +81,12 @@ def requests_of(folder: Path, recipe: Recipe, memory: Memory | None, ask: Prompt
     return Requests(memory, everyday, about)
 
 
-def work(folder: Path, recipe: Recipe, requests: Requests | None, by_embedding: bool) -> int:
+def bar_total(folder: Path, recipe: Recipe, requests: Requests | None, by_embedding: bool) -> int:
     """How much the bar moves in `evaluate`."""
     if requests is None:
         return 0
     about, kinds = len(requests.about), 4 + bool(profile_of(folder, recipe))
-    return 3 * len(requests.all) + (kinds - 3) * about + pairwise.work(about, kinds, by_embedding)
+    return 3 * len(requests.all) + (kinds - 3) * about + pairwise.bar_total(about, kinds, by_embedding)
 
 
 def framed(bench: Workbench, requests: Requests) -> list[Framed]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..files import replacing
-from ..gguf_format.names import by_model_type, gguf_columns, gguf_rows, language
+from ..gguf_format.names import by_model_type, gguf_order, language
 from .card import Card
 from .gguf import head_size
 from .weights import Weights
@@ -49,7 +49,7 @@ def write_adapter(path: Path, weights: Weights, card: Card) -> list[Path]:
             if name is None:
                 raise UserError(f"export.adapter: the adapters change {module}, for which GGUF has no place")
             down, up = np.array(a.T, np.float32), np.array(b.T, np.float32)
-            rows, columns = (order(architecture, name, config) for order in (gguf_rows, gguf_columns))
+            rows, columns = gguf_order(architecture, name, config)
             writer.add_tensor(f"{name}.lora_a", np.ascontiguousarray(down if columns is None else down[:, columns]))
             writer.add_tensor(f"{name}.lora_b", np.ascontiguousarray(up if rows is None else up[rows]))
         writer.write_header_to_file()

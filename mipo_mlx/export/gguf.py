@@ -21,8 +21,7 @@ from ..gguf_format.names import (
     Architecture,
     by_groups,
     by_model_type,
-    gguf_columns,
-    gguf_rows,
+    gguf_order,
     gguf_values,
     language,
     settled,
@@ -261,7 +260,7 @@ def _announce(writer: Any, tensor: Planned) -> None:
 def _bytes(weights: Weights, piece: Piece, tensor: Planned, architecture: Architecture) -> np.ndarray:
     config = language(weights.config)
     config = {**config, "head_dim": head_size(config)}
-    rows, columns = (order(architecture, tensor.name, config) for order in (gguf_rows, gguf_columns))
+    rows, columns = gguf_order(architecture, tensor.name, config)
     groups = whole_groups(columns)
     packed = columns is None or groups is not None  # what is packed keeps its bytes or levels
     same = tensor.exact and tensor.type == piece.stored and not weights.changed(piece.name)

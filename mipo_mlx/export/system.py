@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..gguf_format.tokenizer import inner
-from ..memory.contexts import FILE, of_people, plain, read_profile, sections
+from ..memory.contexts import PROFILE, of_people, plain, read_profile, sections
 from ..models import chat_template
 from ..models.prompts import system_message
 from ..recipe import Recipe
@@ -20,7 +20,7 @@ from ..sources.gather import places
 from ..sources.redact import without_secrets
 
 PROBE_USER = "probe-user"
-BESIDE_NOTES = (FILE, "profile.txt")
+BESIDE_NOTES = (PROFILE, "profile.txt")
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ def default_system(folder: Path, recipe: Recipe) -> Default:
         return Default(without_secrets(wanted, recipe.sources))
     notes = places(recipe.sources) if wanted == "profile" and recipe.sources.notes else []
     beside = [place / name for note in notes for place in (note, note.parent) for name in BESIDE_NOTES]
-    missing = f"{folder / FILE} is missing or has no facts; `mipo-mlx profile` writes it, and `mipo-mlx export` takes it in"
-    for path in (folder / FILE, *beside):
+    missing = f"{folder / PROFILE} is missing or has no facts; `mipo-mlx profile` writes it, and `mipo-mlx export` takes it in"
+    for path in (folder / PROFILE, *beside):
         text = read_profile(path, recipe) if path.is_file() else ""
         people = [person for person in sections(text) if person]
         if of_people(recipe) and len(people) > 1:

@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import UserError, first_line
 from ..gguf_format.blocks import PACKED_BITS, dequantise, triple
 from ..gguf_format.file import GGUFFile, Tensor
-from ..gguf_format.names import Architecture, by_gguf, by_groups, mlx_columns, mlx_rows, mlx_shape, mlx_values, whole_groups
+from ..gguf_format.names import Architecture, by_gguf, by_groups, mlx_order, mlx_shape, mlx_values, whole_groups
 from ..gguf_format.rounding import Levels, of_affine, pack
 
 
@@ -140,7 +140,7 @@ class GGUFBase:
         return (self._piece(name, tensor) for name, tensor in self.tensors.items())
 
     def _piece(self, name: str, tensor: Tensor) -> Piece:
-        rows, columns = (order(self.architecture, tensor.name, self.config) for order in (mlx_rows, mlx_columns))
+        rows, columns = mlx_order(self.architecture, tensor.name, self.config)
         groups = whole_groups(columns)
 
         def values() -> mx.array:

@@ -293,28 +293,25 @@ def _find(name: str, where: str, table: dict[str, Architecture]) -> Architecture
     return table[name]
 
 
-def mlx_rows(architecture: Architecture, tensor: str, config: dict[str, Any]) -> np.ndarray | None:
-    """For each MLX row of a GGUF tensor, its row in the file; None where the order is the same.
+Order = np.ndarray | None  # for each row or column of the result its place before; None: all stay
+
+
+def mlx_order(architecture: Architecture, tensor: str, config: dict[str, Any]) -> tuple[Order, Order]:
+    """The rows and the columns of a GGUF tensor in MLX's order.
 
     llama.cpp stores each head of Llama's q and k with the two halves of a rotary pair side by side. Of Qwen3.5's value heads it
-    stores the first of each key head, then the second ones.
+    stores the first of each key head, then the second ones; the output of its linear attention has them as columns.
     """
-    return None if _of_columns(tensor) else _order(architecture, tensor, config, back=True)
+    return _placed(tensor, _order(architecture, tensor, config, back=True))
 
 
-def gguf_rows(architecture: Architecture, tensor: str, config: dict[str, Any]) -> np.ndarray | None:
-    """For each row of a GGUF tensor, its row in MLX: the inverse of `mlx_rows`."""
-    return None if _of_columns(tensor) else _order(architecture, tensor, config)
+def gguf_order(architecture: Architecture, tensor: str, config: dict[str, Any]) -> tuple[Order, Order]:
+    """The rows and the columns of an MLX tensor in the file's order: the inverse of `mlx_order`."""
+    return _placed(tensor, _order(architecture, tensor, config))
 
 
-def mlx_columns(architecture: Architecture, tensor: str, config: dict[str, Any]) -> np.ndarray | None:
-    """As `mlx_rows`, of the columns: the output of Qwen3.5's linear attention takes its heads as they come."""
-    return _order(architecture, tensor, config, back=True) if _of_columns(tensor) else None
-
-
-def gguf_columns(architecture: Architecture, tensor: str, config: dict[str, Any]) -> np.ndarray | None:
-    """As `gguf_rows`, of the columns."""
-    return _order(architecture, tensor, config) if _of_columns(tensor) else None
+def _placed(tensor: str, order: Order) -> tuple[Order, Order]:
+    return (None, order) if _of_columns(tensor) else (order, None)
 
 
 def whole_groups(columns: np.ndarray | None) -> np.ndarray | None:

@@ -15,7 +15,7 @@ from .. import backend
 from ..errors import UserError
 from .blocks import PACKED_BITS, dequantise, triple
 from .file import GGUFFile
-from .names import Architecture, by_gguf, by_groups, hyperparameters, mlx_columns, mlx_rows, mlx_shape, mlx_values, whole_groups
+from .names import Architecture, by_gguf, by_groups, hyperparameters, mlx_order, mlx_shape, mlx_values, whole_groups
 from .rope import rope_scaling
 from .tokenizer import eos_ids, load_tokenizer
 
@@ -190,7 +190,7 @@ def build(file: GGUFFile, architecture: Architecture, config: dict[str, Any]) ->
             raise file.refuse(f"tensor {tensor.name[:64]!r} has no place in a {config['model_type']} model of this size")
         if mlx_shape(tensor.name, tensor.shape) != tuple(expected[name]):
             raise file.refuse(f"tensor {tensor.name} has the shape {list(tensor.shape)}, expected {list(expected[name])}")
-        rows, columns = (order(architecture, tensor.name, config) for order in (mlx_rows, mlx_columns))
+        rows, columns = mlx_order(architecture, tensor.name, config)
         groups = whole_groups(columns)
         if tensor.type in PACKED_BITS and len(tensor.shape) > 1 and (columns is None or groups is not None):
             module = name.removesuffix(".weight")

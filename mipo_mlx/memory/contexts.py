@@ -16,12 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import UserError
-from ..files import FIRST, of_round, read_json, read_records, sha256, updates, write_json
+from ..files import CONTEXTS, of_round, read_json, read_records, sha256, updates, write_json
 from ..recipe import Recipe
 from ..records import Context
 from ..sources.redact import without_secrets
 
-FILE, STATE = "profile.md", "profile.json"  # STATE: the hash of the profile as it was made
+PROFILE, PROFILE_STATE = "profile.md", "profile.json"  # PROFILE_STATE: the hash of the profile as it was made
 CHOSEN = "context.json"  # what `sources.context: auto` was settled as
 AUTO, PASSAGE, BOTH = "auto", "passage", "both"
 INDEX, LOG, HISTORY = "memory.sqlite", "update.log", "chat-history"  # LOG: of `mipo-mlx schedule` on macOS
@@ -65,12 +65,12 @@ def of_people(recipe: Recipe) -> bool:
 
 def context_files(folder: Path) -> list[str]:
     """The names of the files with the run's contexts: those of its beginning, and those of each update that was taken."""
-    return [FIRST, *(of_round(FIRST, number) for number in updates(folder))]
+    return [CONTEXTS, *(of_round(CONTEXTS, number) for number in updates(folder))]
 
 
 def kept_contexts(folder: Path, at_work: int = 0) -> list[Context]:
     """The passages of the run, without a profile; `at_work`: also those of this update, which is not taken yet."""
-    names = [*context_files(folder), *([of_round(FIRST, at_work)] if at_work else [])]
+    names = [*context_files(folder), *([of_round(CONTEXTS, at_work)] if at_work else [])]
     return [context for name in dict.fromkeys(names) for context in read_records(folder / name, Context)]
 
 
@@ -84,7 +84,7 @@ def read_contexts(folder: Path, recipe: Recipe, at_work: int = 0) -> list[Contex
     contexts, context = kept_contexts(folder, at_work), context_of(folder, recipe)
     if context == PASSAGE or not contexts:
         return contexts
-    path = folder / FILE
+    path = folder / PROFILE
     if not path.exists():
         raise UserError(f"{path}: missing, and contexts tell it (sources.context: {context}); `mipo-mlx profile` writes it")
     text = read_profile(path, recipe)
@@ -104,7 +104,7 @@ def read_contexts(folder: Path, recipe: Recipe, at_work: int = 0) -> list[Contex
 def profile_of(folder: Path, recipe: Recipe) -> str:
     """What profile.md says about the author; "" where there is none, or where it is about several people."""
     try:
-        return "" if of_people(recipe) else plain(read_profile(folder / FILE, recipe))
+        return "" if of_people(recipe) else plain(read_profile(folder / PROFILE, recipe))
     except FileNotFoundError:  # none, or none any more: a run may be removed under its server
         return ""
 
@@ -119,8 +119,8 @@ def check_bake(folder: Path, recipe: Recipe, fresh: bool = False) -> None:
     stays = not fresh or edited(folder)
     if not (stays and profile_of(folder, recipe)):
         raise UserError(
-            f"training.bake: {folder / FILE} is missing or has no facts, and they are what is baked; write sources.profile: true, "
-            "which makes one, or run `mipo-mlx profile` first"
+            f"training.bake: {folder / PROFILE} is missing or has no facts, and they are what is baked; write "
+            "sources.profile: true, which makes one, or run `mipo-mlx profile` first"
         )
 
 
@@ -160,7 +160,7 @@ def one_line(text: str) -> str:
 
 def edited(folder: Path) -> bool:
     """Whether there is a profile.md that is not as it was made: somebody's own words."""
-    path, state = folder / FILE, folder / STATE
+    path, state = folder / PROFILE, folder / PROFILE_STATE
     return path.exists() and not (state.exists() and read_json(state)["sha256"] == sha256(path))
 
 
@@ -168,13 +168,13 @@ def put_aside(folder: Path) -> str:
     """Rename profile.md to profile.old.md, or profile.old-2.md and so on where there are such; returns the new name."""
     names = itertools.chain(["profile.old.md"], (f"profile.old-{number}.md" for number in itertools.count(2)))
     name = next(name for name in names if not (folder / name).exists())
-    (folder / FILE).replace(folder / name)
+    (folder / PROFILE).replace(folder / name)
     return name
 
 
 def digest(folder: Path, recipe: Recipe) -> str | None:
     """A hash of what the profile tells with the contexts, comments aside; None where they are told without one."""
-    path = folder / FILE
+    path = folder / PROFILE
     if not uses_profile(folder, recipe) or not path.exists():
         return None
     return hashlib.sha256(str(sections(path.read_text(encoding="utf-8", errors="replace"))).encode()).hexdigest()

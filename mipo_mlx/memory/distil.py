@@ -29,7 +29,7 @@ from ..progress import Bar, Reporter
 from ..recipe import Recipe
 from ..records import TRAIN, Context
 from ..sources import canaries
-from .contexts import FILE, STATE, edited, of_people, one_line
+from .contexts import PROFILE, PROFILE_STATE, edited, of_people, one_line
 from .facts import SUBJECT, Fact, condensed, merge, newest, ranked, sentences, supported, unfit
 
 SAMPLES = "profile-samples.jsonl"
@@ -62,8 +62,8 @@ def write_profile(folder: Path, recipe: Recipe, loaded: LoadedModel, reporter: R
 
     Raises UserError where there are no notes, Failure where the model writes nothing that they support.
     """
-    if (folder / FILE).exists():
-        reporter.say(f"  {folder / FILE}: used as it is" + (", edited by hand" if edited(folder) else ""))
+    if (folder / PROFILE).exists():
+        reporter.say(f"  {folder / PROFILE}: used as it is" + (", edited by hand" if edited(folder) else ""))
         return False
     contexts = canaries.unplanted(read_records(folder / "contexts.jsonl", Context), recipe.seed, recipe.sources.canaries)
     people = passages_of(contexts, recipe)
@@ -74,15 +74,15 @@ def write_profile(folder: Path, recipe: Recipe, loaded: LoadedModel, reporter: R
     lost = ", ".join(f"{count} {reason}" for reason, count in dropped.most_common())
     if not any(facts.values()):
         raise Failure(
-            f"{folder / FILE}: not written, since the model wrote nothing about the author that the notes support "
+            f"{folder / PROFILE}: not written, since the model wrote nothing about the author that the notes support "
             f"(dropped: {lost or 'none'}); take a larger model, or write the file by hand, one line a fact"
         )
     kept = sum(map(len, facts.values()))
     reporter.say(f"  profile: {kept} lines from {sum(map(len, people.values()))} passages; dropped: {lost or 'none'}")
     text = document(facts, named=of_people(recipe))
     digest = hashlib.sha256(text.encode()).hexdigest()
-    write_json(folder / STATE, {"sha256": digest, "lines": kept, "dropped": dict(sorted(dropped.items()))})
-    write_text(folder / FILE, text)
+    write_json(folder / PROFILE_STATE, {"sha256": digest, "lines": kept, "dropped": dict(sorted(dropped.items()))})
+    write_text(folder / PROFILE, text)
     return True
 
 

@@ -11,7 +11,7 @@ from ..models.load import LoadedModel
 from ..models.skeleton import skeleton
 from ..progress import Reporter
 from ..recipe import Recipe
-from .contexts import AUTO, CHOSEN, FILE, insists_on_profile, of_people, settle
+from .contexts import AUTO, CHOSEN, PROFILE, insists_on_profile, of_people, settle
 from .distil import write_profile
 
 LARGE = 1_000_000_000  # parameters from which a base writes a profile by itself; a guess, no base of this size was measured
@@ -36,7 +36,7 @@ def settle_contexts(folder: Path, recipe: Recipe, loaded: LoadedModel, reporter:
 
 def lacks_profile(folder: Path, recipe: Recipe) -> bool:
     """Whether the pairs stage is still to write the profile."""
-    if (folder / FILE).exists():
+    if (folder / PROFILE).exists():
         return False
     return insists_on_profile(recipe) or (makes_profile(recipe) and not (folder / CHOSEN).exists())
 

@@ -22,7 +22,7 @@ from typing import Any
 from ..engine.sampling import Prefixes, sample
 from ..errors import Failure, UserError
 from ..files import (
-    FIRST,
+    CONTEXTS,
     append_jsonl,
     of_round,
     read_json,
@@ -194,11 +194,11 @@ def planned(
     folder: Path, recipe: Recipe, contexts: list[Context], prompts: list[Prompt], number: int, fit: Fit | None = None
 ) -> list[Plan]:
     """The grids of round `number` of the recipe, or of an update of the notes."""
-    first = {context.id for context in read_records(folder / FIRST, Context)}
+    first = {context.id for context in read_records(folder / CONTEXTS, Context)}
     beginning = [context for context in contexts if context.id in first]
     if number <= recipe.rounds:
         return make_plan(recipe, beginning, prompts, number, fit)
-    own = {context.id for context in read_records(folder / of_round(FIRST, number), Context)}
+    own = {context.id for context in read_records(folder / of_round(CONTEXTS, number), Context)}
     earlier = [n for n in updates(folder) if n < number]
     stale = frozenset(name for n in (*earlier, number) for name in read_json(folder / of_round("sources.json", n))["stale"])
     new, later = ([c for c in contexts if c.id not in first and (c.id in own) == is_new] for is_new in (True, False))

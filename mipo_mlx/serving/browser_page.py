@@ -124,7 +124,7 @@ class BrowserPage:
 
     def _profile(self) -> dict[str, Any]:
         """profile.md as it stands. `trained` says that the run's pairs were sampled with it."""
-        path = self.owned.folder / contexts.FILE
+        path = self.owned.folder / contexts.PROFILE
         text = ""
         with suppress(FileNotFoundError):
             text = path.read_text(encoding="utf-8", errors="replace")
@@ -138,7 +138,7 @@ class BrowserPage:
         Raises Refused where the file is not the one that the page showed.
         """
         folder = self.owned.folder
-        path = folder / contexts.FILE
+        path = folder / contexts.PROFILE
         if version != self._profile()["version"]:
             raise Refused(409, "profile.md was changed elsewhere; load the page again", code="changed")
         if contexts.edited(folder) and not self._kept_before:

@@ -9,7 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from ..files import FIRST, of_round, read_json, read_records, updates, write_json, write_records
+from ..files import CONTEXTS, of_round, read_json, read_records, updates, write_json, write_records
 from ..progress import Reporter
 from ..recipe import Recipe
 from ..records import HELDOUT, TRAIN, Context, seed_for
@@ -33,14 +33,14 @@ def run(folder: Path, recipe: Recipe, reporter: Reporter, number: int) -> dict[s
     sources-N.json has the hashes of all notes, the counts, and `stale`: the ids of earlier contexts whose words no longer stand in
     the notes. They are not trained on again.
     """
-    report, own = folder / of_round("sources.json", number), folder / of_round(FIRST, number)
+    report, own = folder / of_round("sources.json", number), folder / of_round(CONTEXTS, number)
     if report.exists() and own.exists():
         return read_json(report)
     from ..models.load import load_tokenizer
     from ..models.prompts import count_tokens
 
     earlier = earlier_numbers(folder, number)
-    known = [context for n in earlier for context in read_records(folder / of_round(FIRST, n), Context)]
+    known = [context for n in earlier for context in read_records(folder / of_round(CONTEXTS, n), Context)]
     before = read_json(folder / of_round("sources.json", earlier[-1])).get("hashes", {})
     tokenizer = load_tokenizer(recipe.model)
     own_choice = read_choice(folder, recipe.sources)

@@ -146,7 +146,7 @@ def test_the_bar_moves_as_far_as_it_was_told(tmp_path, tiny_folder):
         bar, here = Steps(), bench(tmp_path, settings, loaded).keyed_by(name)
         answered = requests.answer(here, groups)
         measured = baselines.evaluate(replace(here, bar=bar), answered)
-        assert len(measured) == methods and bar.done == baselines.work(groups) == 2 * 4 * methods
+        assert len(measured) == methods and bar.done == baselines.bar_total(groups) == 2 * 4 * methods
 
 
 def test_the_sft_adapters_are_those_of_a_run_with_that_objective(tmp_path, tiny_folder):

@@ -41,7 +41,7 @@ def measured(tmp_path_factory, tiny_folder):
     answered = requests.answer(here, fresh)
     bar.done = 0
     result = by_kind.evaluate(here, groups, answered)
-    assert bar.done == by_kind.work(groups, fresh)
+    assert bar.done == by_kind.bar_total(groups, fresh)
     return here, groups, answered, result
 
 

@@ -125,7 +125,7 @@ def test_requests_take_every_kind_in_turn(tmp_path, tiny_folder):
     demands = checkable.demands(tmp_path, settings)
     assert [demand.kind for demand in demands[:24]] == list(checkable.KINDS) and len(demands) == 30
     assert len({demand.phrasing for demand in demands}) > 5 and demands == checkable.demands(tmp_path, settings)
-    assert checkable.work(tmp_path, settings) == 120
+    assert checkable.bar_total(tmp_path, settings) == 120
 
 
 def told_in_training(folder: Path, settings, kinds) -> None:

@@ -53,4 +53,4 @@ def test_nothing_to_ask_is_no_result(tmp_path, tiny_folder):
     settings = recipe(tiny_folder, everyday=0)
     loaded = prepare(tmp_path, settings)
     assert drift.evaluate(bench(tmp_path, settings, loaded)) is None
-    assert drift.work(tmp_path, settings) == 0
+    assert drift.bar_total(tmp_path, settings) == 0

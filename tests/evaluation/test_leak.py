@@ -286,8 +286,8 @@ def test_what_the_recipe_turns_off_is_not_asked(tmp_path, tiny_folder):
     settings = recipe(tiny_folder, leak_contexts=0, unprompted=0)
     loaded, _ = prepare(tmp_path, settings)
     assert leak.evaluate(bench(tmp_path, settings, loaded)) is None
-    assert leak.work(tmp_path, settings) == 0
+    assert leak.bar_total(tmp_path, settings) == 0
     (tmp_path / "contexts.jsonl").unlink()  # pairs made elsewhere: there is nothing to recite
     settings = recipe(tiny_folder, unprompted=9)
     assert leak.evaluate(bench(tmp_path, settings, loaded)) is None
-    assert leak.work(tmp_path, settings) == 0
+    assert leak.bar_total(tmp_path, settings) == 0

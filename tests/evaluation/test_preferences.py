@@ -89,4 +89,6 @@ def test_shares_equal_plain_forward_passes(tmp_path, tiny_folder):
 
 def test_none_are_asked_where_the_recipe_wants_none(tmp_path, tiny_folder):
     settings = recipe(tiny_folder, preferences=0)
-    assert preferences.evaluate(bench(tmp_path, settings, load.load(settings.model))) is None and preferences.work(settings) == 0
+    assert (
+        preferences.evaluate(bench(tmp_path, settings, load.load(settings.model))) is None and preferences.bar_total(settings) == 0
+    )

@@ -42,7 +42,7 @@ def test_shares_are_those_of_plain_forward_passes(answered, tmp_path):
     here, groups, rows = answered
     bar = Steps()
     result = use.evaluate(use.replace(here, bar=bar), rows)
-    assert bar.done == use.work(here.folder, here.recipe, groups, False) == 4 * 8
+    assert bar.done == use.bar_total(here.folder, here.recipe, groups, False) == 4 * 8
     assert result.requests == 8 and result.ways == {}
 
     def share(side):
@@ -102,7 +102,7 @@ def test_with_a_profile_the_file_alone_is_compared_with_the_bare_base(tmp_path, 
     assert with_profile.count(True) == 12 and len(texts) == 18  # tuned and base; then the base with nothing pasted
     assert all("system" not in text for text, has in zip(texts, with_profile, strict=True) if not has)
     assert not any("n0.md" in text for text in texts)
-    assert bar.done == use.work(folder, settings, [], False) == 36
+    assert bar.done == use.bar_total(folder, settings, [], False) == 36
 
 
 def test_adapters_without_effect_win_no_comparison_and_lose_no_more_than_the_base(tmp_path, tiny_folder):

@@ -125,7 +125,7 @@ def test_memory_is_told_as_chat_tells_it(ready, monkeypatch, result):
         system = f"About the user: {passages}" if passages else "Answer."
         assert sum(system in text and one.text in text for text in texts) >= 2
     assert len(texts) == 3 * count + len(ready.requests.about)
-    assert again.done == with_memory.work(ready.folder, ready.recipe, ready.requests, False)
+    assert again.done == with_memory.bar_total(ready.folder, ready.recipe, ready.requests, False)
 
 
 def test_the_comparisons(ready, result):
@@ -140,8 +140,8 @@ def test_with_a_profile_it_is_told_to_both_and_compared_with(tmp_path, tiny_fold
     measured = use.evaluate(ready.bench, [], ready.requests)
     assert set(measured.memory.ways) == {"memory", "alone", "profile", "by_hand", "retrieval"}
     assert set(measured.ways) == {"alone", "profile"}
-    expected = use.work(ready.folder, ready.recipe, [], False)
-    assert ready.bar.done == expected + with_memory.work(ready.folder, ready.recipe, ready.requests, False)
+    expected = use.bar_total(ready.folder, ready.recipe, [], False)
+    assert ready.bar.done == expected + with_memory.bar_total(ready.folder, ready.recipe, ready.requests, False)
 
 
 def test_retrieval_counts_the_right_passage(ready, result):
@@ -198,7 +198,7 @@ def test_an_embedder_judges_without_scores(ready):
     here = replace(bench(folder, ready.recipe, ready.loaded, bar), embedder=embed)
     measured = use.evaluate(here, [], ready.requests).memory
     assert {opinion.judge for opinion in measured.ways.values()} == {"embedding"}
-    assert bar.done == with_memory.work(ready.folder, ready.recipe, ready.requests, True)
+    assert bar.done == with_memory.bar_total(ready.folder, ready.recipe, ready.requests, True)
     assert b"scored" not in (folder / "journal.jsonl").read_bytes()
 
 
@@ -206,7 +206,7 @@ def test_no_memory_no_part(ready, tiny_folder):
     assert with_memory.requests_of(ready.folder, ready.recipe, None, ready.ask) is None
     off = ready.recipe.model_copy(update={"evaluation": ready.recipe.evaluation.model_copy(update={"use": 0})})
     assert with_memory.requests_of(ready.folder, off, ready.memory, ready.ask) is None
-    assert with_memory.work(ready.folder, ready.recipe, None, False) == 0
+    assert with_memory.bar_total(ready.folder, ready.recipe, None, False) == 0
 
 
 def test_a_whole_evaluation_says_so_and_goes_on_after_a_kill(tmp_path, tiny_folder):

@@ -62,7 +62,7 @@ def test_chat_template_renders_the_same(loaded):
 
 
 def test_control_unpermuted_rows_are_noticed(tiny_llama: Tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(gguf, "gguf_rows", lambda *_: None)
+    monkeypatch.setattr(gguf, "gguf_order", lambda *_: (None, None))
     with Llama(tiny_llama.write(tmp_path / "wrong.gguf"), context=256) as llama:
         largest, _ = over_the_prompt(tiny_llama, llama)
     assert largest > 0.1

@@ -56,7 +56,7 @@ def test_a_passage_is_opened_by_its_key(served):
 
 
 def test_the_profile_is_saved_by_its_rules(own):
-    path, headers = own.folder / contexts.FILE, token(own)
+    path, headers = own.folder / contexts.PROFILE, token(own)
     path.write_text("- By hand.\n")
 
     def save(text: object, version: str):
