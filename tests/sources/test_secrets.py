@@ -1,21 +1,27 @@
 """Made-up secrets of many kinds and languages are found, harmless look-alikes stay, and no text takes long."""
 
 import random
+import re
 import signal
+import time
+import timeit
 from collections import Counter
 
 import pytest
 
 pytest.importorskip("detect_secrets")
+pytest.importorskip("hypothesis")
 pytest.importorskip("phonenumbers")
 pytest.importorskip("stdnum")
+
+from hypothesis import HealthCheck, given, settings, strategies  # noqa: E402
 
 from mipo_mlx.recipe import Sources  # noqa: E402
 from mipo_mlx.sources import gather  # noqa: E402
 from mipo_mlx.sources.note import Tally  # noqa: E402
 from mipo_mlx.sources.note_file import NoteFile  # noqa: E402
 from mipo_mlx.sources.redact import redact, redact_name  # noqa: E402
-from mipo_mlx.sources.secrets import WORD, announced, checked, codes, words_of  # noqa: E402
+from mipo_mlx.sources.secrets import WORD, announced, checked, codes, keys, words_of  # noqa: E402
 from mipo_mlx.sources.secrets.phrases import ENDING, ENDINGS, IN_CJK, PHRASES, find, lowered, may_announce  # noqa: E402
 
 from . import made_up  # noqa: E402
@@ -134,3 +140,36 @@ def test_words_are_found_in_one_search_each():
         in_cjk = [(phrase, *match.span()) for phrase, form in IN_CJK for match in form.finditer(lower) if "密码" in match[0]]
         assert list(find(lower)) == by_word + in_cjk
         assert may_announce(lower, set(words_of(lower))) or not by_word + in_cjk
+
+
+def test_a_pattern_is_tried_where_it_can_match():
+    """Each text that it matches has one of its words, also in letters that `re.IGNORECASE` takes for the same."""
+    patterns = {pattern: [word for word, other in keys._patterns() if other is pattern] for _, pattern in keys._patterns()}
+    assert all(map(all, patterns.values()))  # each has a word
+
+    @settings(max_examples=40, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(strategies.data())
+    def one(data):
+        pattern = data.draw(strategies.sampled_from(list(patterns)))
+        text = data.draw(strategies.from_regex(pattern, fullmatch=True))
+        same = text.replace("s", "\u017f").replace("k", "\u212a").replace("i", "\u0131")
+        for each in (text, same) if pattern.flags & re.IGNORECASE else (text,):
+            assert any(word in each.translate(keys.FOLDED).lower() for word in patterns[pattern]), each
+
+    one()
+
+
+@pytest.mark.parametrize("sign", [" ", "   ", "=", ":", ":=", "=>", "::", " = ", "  =>  ", ": ", " = = ", "", "-"])
+def test_signs_before_a_value_are_those_of_detect_secrets(sign):
+    text = f"x softlayer_key{sign}'{'0123456789abcdef' * 4}'"
+    assert (min(keys.keys(text))[0] == 2) == (sign not in (" = = ", "", "-"))
+
+
+@pytest.mark.parametrize("begin, sign", [("0123456789abcdefg key", " "), ("0123456789abcdefg softlayer_key=", " "), ("", "/")])
+@pytest.mark.parametrize("end", ["", "/:_authToken= x"])
+def test_long_lines_take_no_longer_than_short_ones(begin, sign, end):
+    def seconds(length):
+        text = f"{begin}{sign * (length - len(begin) - len(end))}{end}\n" * (36_000 // length)
+        return min(timeit.repeat(lambda: list(keys.keys(text)), timer=time.process_time, number=1, repeat=3))
+
+    assert seconds(1800) < 2.5 * seconds(450)

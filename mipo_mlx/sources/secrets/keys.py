@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 from ...errors import UserError
@@ -68,6 +69,12 @@ RECOVERY = re.compile(
     r"(?<![\w-])(?:[0-9a-f]{5}-[0-9a-f]{5}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}:fx)(?![\w-])"
 )  # of GitHub; of DeepL
 
+# A registry's line of .npmrc, of which detect-secrets begins at every "//" anew.
+NPM = re.compile(r"(?:[^/]|/(?!/))*+(//.+?/:_authToken=\s*(?:npm_.|[A-Fa-f0-9-]{36}).*)")
+# How detect-secrets writes a sign between a name and its value, which takes the cube of the spaces there, and how it takes none.
+SIGN, LINEAR_SIGN = "(?: *)(?:=|:|:=|=>| +|::)(?: *)", "(?: *+(?:=>|:=|::|=|:) *+| ++)"
+FOLDED = str.maketrans({"\u0130": "i", "\u0131": "i", "\u017f": "s", "\u212a": "k"})  # beside its other case, for re.IGNORECASE
+
 
 def keys(text: str) -> Iterator[Span]:
     """Every key and token that is known by its form, and every word that is too random for a language."""
@@ -99,7 +106,10 @@ def _in_line(text: str) -> Iterator[Span]:
         tail = match[0][3:]
         if re.search(r"\d", tail) and (is_random(tail) or any(map(is_random, SPLIT.split(tail))) or _is_dense(tail)):
             yield match.start(), match.start() + len(match[0].rstrip(".")), KEY
-    for pattern in (CERTAIN, *_patterns()):
+    if "_authToken" in text and (line := NPM.match(text)):
+        yield *line.span(1), KEY
+    lower = text.translate(FOLDED).lower()
+    for pattern in {pattern: word for word, pattern in _patterns() if word in lower}:
         for match in pattern.finditer(text):
             if HEX.fullmatch(match[0]) and _is_hash(text, match.start(), match[0]):
                 continue
@@ -172,8 +182,11 @@ def _changes(word: str) -> int:
 
 
 @cache
-def _patterns() -> tuple[re.Pattern, ...]:
-    """The forms of keys and tokens that detect-secrets knows, without IP addresses and connection strings."""
+def _patterns() -> tuple[tuple[str, re.Pattern], ...]:
+    """(word, pattern) of the forms that detect-secrets knows, without IP addresses and connection strings, and of `CERTAIN`.
+
+    A match of a pattern has one of its words, so a text without them is not searched.
+    """
     try:
         from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
         from detect_secrets.plugins.base import RegexBasedDetector
@@ -181,8 +194,29 @@ def _patterns() -> tuple[re.Pattern, ...]:
         raise UserError(MISSING.format("detect-secrets")) from None
     known: dict[str, Any] = get_mapping_from_secret_type_to_class()
     chosen = [
-        plugin
+        re.compile(pattern.pattern.replace(SIGN, LINEAR_SIGN), pattern.flags)
         for kind, plugin in sorted(known.items())
         if issubclass(plugin, RegexBasedDetector) and "IP" not in kind and "Basic" not in kind
+        for pattern in plugin().denylist
+        if "_authToken" not in pattern.pattern
     ]
-    return tuple(pattern for plugin in chosen for pattern in plugin().denylist)
+    parse = import_module("re._parser").parse
+    return tuple((word, pattern) for pattern in (CERTAIN, *chosen) for word in _words(parse(pattern.pattern, pattern.flags)))
+
+
+def _words(parsed: Any) -> list[str]:
+    """Words in lower case of which each match of a parsed pattern has one; of several such lists the one with long words."""
+    best, run = [""], ""
+    for what, value in [*parsed, ("END", None)]:
+        found: list[str] = []
+        if str(what) == "LITERAL":
+            run += chr(value).lower()
+            continue
+        if str(what) == "SUBPATTERN":
+            found = _words(value[-1])
+        elif str(what) == "BRANCH":
+            found = [word for branch in value[1] for word in _words(branch)]
+        elif str(what).endswith("REPEAT") and value[0]:
+            found = _words(value[2])
+        best, run = max(best, [run], found, key=lambda words: min(map(len, words), default=0)), ""
+    return best
