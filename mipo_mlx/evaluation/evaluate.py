@@ -187,22 +187,21 @@ def _evaluate(
     remembered = with_memory.requests_of(folder, recipe, memory, ask)
     wanted = sum(group.wanted for group in groups)
     with_baselines = settings.baselines or baselines.finished(groups, journal)
-    total = (
-        len(pairs)
-        + 4 * wanted
-        + drift.bar_total(folder, recipe)
-        + abilities.bar_total(known_answers)
-        + judge.bar_total(recipe, wanted)
-    )
     by_embedding = embedder is not None
-    total += use.bar_total(folder, recipe, groups, by_embedding) + with_memory.bar_total(folder, recipe, remembered, by_embedding)
-    total += (
-        checkable.bar_total(folder, recipe)
-        + leak.bar_total(folder, recipe)
-        + (baselines.bar_total(groups) if with_baselines else 0)
+    totals = (
+        len(pairs) + 4 * wanted,
+        drift.bar_total(folder, recipe),
+        abilities.bar_total(known_answers),
+        judge.bar_total(recipe, wanted),
+        use.bar_total(folder, recipe, groups, by_embedding),
+        with_memory.bar_total(folder, recipe, remembered, by_embedding),
+        checkable.bar_total(folder, recipe),
+        leak.bar_total(folder, recipe),
+        baselines.bar_total(groups) if with_baselines else 0,
+        by_kind.bar_total(kind_groups, groups),
+        preferences.bar_total(recipe),
     )
-    total += by_kind.bar_total(kind_groups, groups) + preferences.bar_total(recipe)
-    with reporter.track("evaluating", total=total, unit="answers") as bar:
+    with reporter.track("evaluating", total=sum(totals), unit="answers") as bar:
         told = contexts.read_contexts(folder, recipe)
         every = [*groups, *(group for some in kind_groups.values() for group in some)]
         beginnings = Beginnings(model, requests.labelled(pairs, every, told))
