@@ -1,8 +1,9 @@
 """How much a passage seems to tell of its author, by cheap signs; it decides which passages are kept where there are too many.
 
 Signs for: the share of the passage and of its note that stands in the first person (`voice`), dates, a diary's name. A diary leaves
-"I" out ("Slept badly."). Signs against: text that speaks to its reader, notes of code, reference works by name, songs, and text
-that is mostly marks, capitals and digits. What the notes of a template have in common is nobody's first person.
+"I" out ("Slept badly."). Signs against: text that speaks to its reader, notes of code, reference works by name, songs, formulas
+(the "we" of a lecture), and text that is mostly marks, capitals and digits. What the notes of a template have in common is nobody's
+first person.
 """
 
 import math
@@ -31,7 +32,7 @@ OF_DAYS = (
 ).split()
 DIARY = re.compile(
     r"journal|diar(?:y|ies|io)|daily|weekly|\d{4}-W\d\d|retrospective|tagebuch|dagboek|dagbok|pamiętnik|дневник|日記|日记|letters?|memoir|reflection"
-    r"|\d{4}[-_]\d\d[-_]\d\d|about me",
+    r"|\d{4}[-_]\d\d[-_]\d\d(?!.*\.excalidraw)|about me",  # a drawing is named after its day by the program
     re.IGNORECASE,
 )
 REFERENCE = re.compile(
@@ -64,6 +65,7 @@ HOST = re.compile(
     r"|im|sh|gg|tv|us|ca|au|ch|se|dk|pl|cz|cn|kr|xyz|tech|site|page|online|wiki|news|cloud|tools|ly|cc)\b"
 )
 DOMAIN = re.compile(r"\.[a-z]{2}")
+FORMULA = re.compile(r"\$(?! )[^$\n]{1,200}(?<! )\$(?!\d)")  # as Pandoc finds them: "$5 and $6" is none
 QUESTION = re.compile(r"\A[^\n.!?。]{0,200}[?？][ :]*")  # a heading that asks, as in a list of questions and answers
 SENTENCES = re.compile(r"[.!?。！？](?=\s|$)|[。！？]|[^\s.!?。！？](?=\n|\Z)")  # ends of sentences and of lines
 SONG = re.compile(  # the words of a song, by the marks of its parts or by its heading
@@ -185,6 +187,7 @@ def signs(text: str, source: str, usual: re.Pattern | None = None) -> dict[str, 
         "speaks to its reader": -1.6 * min(1.0, 20 * spoken.reader / size) * (0.5 if first >= spoken.reader else 1.0),
         "statements of a questionnaire": -2.5 if statements > 2 and 2 * statements > text.count("\n") + 1 else 0.0,
         "numbers of sources": -1.0 if "[" in text and len(CITED.findall(text)) > 1 else 0.0,
+        "formulas": -1.2 * min(1.0, len(FORMULA.findall(text)) / 2) if "$" in text else 0.0,
         "links": -1.5 * min(1.0, 6 * hosts / size),
         "questions": -1.6 if questions and (2 if questions > 2 else 1) * questions > 0.9 * len(SENTENCES.findall(text)) else 0.0,
         "blanks to fill in": -1.0 if blanks else 0.0,

@@ -6,7 +6,7 @@ language comes first, by its most frequent words. A text too short for that may 
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 from ..text.words import split_sentences, words
@@ -40,45 +40,70 @@ ENGLISH = _language(
 )
 OTHERS = (
     _language(
-        "der die das und nicht ist den mit ein eine auf von zu es sich dem auch für im",
+        "der die das und nicht ist den mit ein eine auf von zu es sich dem auch für im des werden wird sind oder als bei nur wie "
+        "kann eines einer",
         "ich mein meine meinen meiner meinem meines mir mich",
         "wir uns unser unsere unseren unserer",
         "du dein deine deinen dir dich euch",
     ),
-    _language("de het een en van niet dat is op te met voor zijn", "ik mijn mij me", "wij we ons onze", "je jij jouw u uw"),
-    _language("och att det som på inte är en för med av till", "jag mig min mitt mina", "vi oss vår våra", "du dig din ditt"),
     _language(
-        "og at det som på ikke er en til med af av for", "jeg mig meg min mit mitt mine", "vi os oss vores", "du dig deg din"
+        "de het een en van niet dat is op te met voor zijn aan door wordt worden ook naar bij om",
+        "ik mijn mij me",
+        "wij we ons onze",
+        "je jij jouw u uw",
     ),
     _language(
-        "le la les des et est une dans que pour pas un en au", "je j moi mon ma mes me m", "nous notre nos", "vous votre vos tu toi"
+        "och att det som på inte är en för med av till den ett har kan från eller",
+        "jag mig min mitt mina",
+        "vi oss vår våra",
+        "du dig din ditt",
     ),
     _language(
-        "el la los las de que y en un una por con no es se para",
+        "og at det som på ikke er en til med af av for den et har kan fra eller",
+        "jeg mig meg min mit mitt mine",
+        "vi os oss vores",
+        "du dig deg din",
+    ),
+    _language(
+        "le la les des et est une dans que pour pas un en au du par sur avec plus ce qui",
+        "je j moi mon ma mes me m",
+        "nous notre nos",
+        "vous votre vos tu toi",
+    ),
+    _language(
+        "el la los las de que y en un una por con no es se para del al como más su",
         "yo mi mis mío mía me conmigo estoy tengo fui voy hice creo quiero puedo tuve estaba",
         "nosotros nosotras nuestro nuestra nuestros nuestras nos",
         "tú tu tus usted ustedes",
     ),
     _language(
-        "o os de que em um uma não com para é da na",
+        "o os de que em um uma não com para é da na do dos por como mais se",
         "eu meu minha meus minhas mim me comigo devo estou tenho vou fiz acho quero fui",
         "nós nosso nossa",
         "você vocês seu",
     ),
     _language(
-        "il la di che e un una per non con del è le gli",
+        "il la di che e un una per non con del è le gli della nel si come più sono da",
         "io mio mia miei mie mi sono ho vado faccio voglio penso devo",
         "noi nostro nostra",
         "tu tuo tua voi vostro",
     ),
-    _language("w na z się nie że o jest", "mój moja moje mnie mi moją jestem mam byłem byłam chcę", "my nasz nasza nas", "ty twój"),
-    _language("v na se je že s z", "můj moje mě mi mám jsem chci", "náš naše nás", "ty tvůj vy"),
     _language(
-        "и в не на что с это по как а", "я мой моя моё мои мне меня мной мою моей", "мы наш наша наши нас нам", "вы вас вам ты тебе"
+        "w na z się nie że o jest do jak dla są przez lub",
+        "mój moja moje mnie mi moją jestem mam byłem byłam chcę",
+        "my nasz nasza nas",
+        "ty twój",
     ),
-    _language("ve bir bu için de da ile çok", "ben benim bana beni", "biz bizim", "sen siz"),
-    _language("az és nem hogy egy", "én nekem vagyok", "mi nekünk", "te ti"),
-    _language("ja on ei että se oli", "minä minun minua olen", "me meidän", "sinä te"),
+    _language("v na se je že s z do jako pro jsou nebo který", "můj moje mě mi mám jsem chci", "náš naše nás", "ty tvůj vy"),
+    _language(
+        "и в не на что с это по как а для из от или к",
+        "я мой моя моё мои мне меня мной мою моей",
+        "мы наш наша наши нас нам",
+        "вы вас вам ты тебе",
+    ),
+    _language("ve bir bu için de da ile çok olarak daha gibi olan", "ben benim bana beni", "biz bizim", "sen siz"),
+    _language("az és nem hogy egy a is van vagy", "én nekem vagyok", "mi nekünk", "te ti"),
+    _language("ja on ei että se oli tai ovat joka kun", "minä minun minua olen", "me meidän", "sinä te"),
     # Latin: what stands where a text is still to come.
     _language(
         "lorem ipsum dolor sit amet et in sed ut ad non est cum nec ac vel tempor vitae nulla mi pretium id at ante faucibus",
@@ -88,8 +113,10 @@ OTHERS = (
     ),
 )
 LANGUAGES = (ENGLISH, *OTHERS)
-ANY = reduce(Language.__or__, LANGUAGES)
+EVERY = reduce(Language.__or__, LANGUAGES)
 OFTEN = {word: [place for place, some in enumerate(LANGUAGES) if word in some.often] for some in LANGUAGES for word in some.often}
+# Of a text in an unknown language: "mit" is Danish for "my", but stands in every third German sentence, as "im" does.
+ANY = replace(EVERY, one=EVERY.one - {"mit", "im"})
 # "We" where words have no spaces: 我 is part of it. 我国 (our country) and 自我 (the self) are nobody in particular.
 WE = re.compile(r"[我咱][们們]|私(?:たち|達)|[僕俺](?:たち|ら|達)|我(?=[国國方校司军軍省县市])|自我")
 INFLECTED = re.compile(r"[나내저]는|제가|内の|我")

@@ -339,6 +339,24 @@ FORMULAS = [
 ]
 
 
+def test_a_drawing_that_its_program_named_is_no_diary():
+    text = "The right valve has the lower cost of the two pumps."
+    assert "the name of a diary" in signs(text, "2023-10-30.md") and "the name of a diary" in signs(
+        text, "notes/2023-10-30 Lake.md"
+    )
+    assert "the name of a diary" not in signs(text, "drawings/Drawing 2023-10-30 22.24.02.excalidraw.md")
+
+
+LECTURE = "We want to know how well the pump works, so we look at {} of all valves, and then we take the next one."
+
+
+def test_we_beside_formulas_is_a_lecture():
+    plain, lecture = (score(LECTURE.format(what), "pumps.md") for what in ("the mean", "$\\mu(v)$ and $\\sigma$"))
+    assert plain - lecture > 1
+    assert "formulas" not in signs("I paid $5 and then $6 for it, of my $20.", "a.md")
+    assert "formulas" not in signs("export $HOME and $PATH", "a.md")
+
+
 @pytest.mark.parametrize("formula", FORMULAS)
 def test_an_index_of_a_formula_is_no_first_person(formula):
     assert "first person" not in signs(f"The sum of {formula} is the number of the valves.", "a.md")
