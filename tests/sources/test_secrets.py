@@ -173,3 +173,9 @@ def test_long_lines_take_no_longer_than_short_ones(begin, sign, end):
         return min(timeit.repeat(lambda: list(keys.keys(text)), timer=time.process_time, number=1, repeat=3))
 
     assert seconds(1800) < 2.5 * seconds(450)
+
+
+@pytest.mark.parametrize("end", ["", " ", "  \n", "\t", "\u00a0", "\u2003\nBees"])
+@pytest.mark.parametrize("begin", ['password: "', "pw: '", "Passwort: „", "mot de passe : « ", 'PIN: "', 'secret key "'])
+def test_a_quotation_mark_with_nothing_behind_it(begin, end):
+    assert redact(begin + end, Counter()) == begin + end

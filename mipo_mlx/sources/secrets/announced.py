@@ -226,7 +226,7 @@ def _quoted(text: str, at: int, quote: str, sure: bool) -> tuple[int, int] | Non
     """What stands between quotation marks, of any number of words."""
     mark = quote.strip("*_")[:1]
     line = LINE.match(text, at)
-    if not line:
+    if not line or line[0].isspace():
         return None
     closing = min((place for char in CLOSING.get(mark, mark) if (place := line[0].find(char)) > 0), default=-1)
     value = line[0][:closing] if closing > 0 else line[0].split()[0]
