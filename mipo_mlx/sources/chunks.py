@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from ..text.words import how_many, split_sentences
-from .note import Block, Note, Passage, Tally
+from .note import Block, Note, Passage, Tally, changed
 from .voice import first_person
 
 CountTokens = Callable[[str], int]
@@ -110,7 +110,7 @@ def _with_short_headings(note: Note, count_tokens: CountTokens, room: int) -> No
         return sentence or words > HEADING_WORDS or not fits(block.text, count_tokens, room)
 
     blocks = [replace(block, level=0) if is_text(block) else block for block in note.blocks]
-    return replace(note, blocks=blocks, title=next(fill([note.title], count_tokens, max(1, room)), ""))
+    return changed(note, blocks=blocks, title=next(fill([note.title], count_tokens, max(1, room)), ""))
 
 
 def _sections(note: Note) -> Iterator[tuple[str, list[Block]]]:

@@ -77,6 +77,8 @@ def writable(text: str) -> str:
 
 def as_name(text: str) -> str:
     """The name of a file as messages and records show it: `writable`, on one line."""
+    if text.isascii() and text.isprintable():
+        return text
     return writable(text).replace("\n", " ").replace("\t", " ")
 
 

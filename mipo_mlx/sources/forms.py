@@ -67,6 +67,7 @@ QUOTES = (  # a shortcode around the words of others
     ("{% blockquote", "{% endblockquote %}"),
 )
 TIDDLY_MATTER = re.compile(r"\A(?:[a-z][\w.-]{0,30}: [^\n]*\n){2,40}(?=\n)")  # of TiddlyWiki
+TEMPLATES = (("<%", "%>"), ("{{<", ">}}"), ("{{%", "%}}"), ("{%", "%}"), ("{#", "#}"))
 TEMPLATE = 3000  # characters of one stretch of template code, at most
 KINDS = 50  # names of armour or of LaTeX's environments in one text, at most: each takes a search of the whole text
 LATEX = re.compile(r"\\begin\{([a-z]{2,20}\*?)\}")
@@ -128,7 +129,8 @@ MARKS: tuple[tuple[str, re.Pattern, str | Callable[[re.Match], str]], ...] = (
 
 def cut(text: str, removed: Counter) -> str:
     """`text` without what is nobody's words; `removed` counts embedded files, encoded data and template code."""
-    text = in_lines(NESTED, lambda match: "> " if ">" in match[0] else "- ", text, lambda line: line.lstrip(" \t")[:1] in MARKERS)
+    if len(text) >= 30:
+        text = in_lines(NESTED, _flat, text, lambda line: line.lstrip(" \t")[:1] in MARKERS)
     if "data:" in text.lower():
         text, *drawings = DRAWN.split(text)
         text += "".join(f"image.png{drawing.partition('</svg>')[2] or drawing}" for drawing in drawings)
@@ -148,14 +150,14 @@ def cut(text: str, removed: Counter) -> str:
             if opening in text:
                 text, count = between(text, opening, closing)
                 removed[kind] += count
-    if (matter := TIDDLY_MATTER.match(text)) and "text/vnd.tiddlywiki" in matter[0]:
+    if "text/vnd.tiddlywiki" in text and (matter := TIDDLY_MATTER.match(text)) and "text/vnd.tiddlywiki" in matter[0]:
         text = _breaks(matter) + text[matter.end() :]
     text = COLUMNS.sub("", text) if "column" in text else text
     text = WIKI_HEADING.sub(_heading, WIKI_MATTER.sub(_breaks, text)) if "==" in text or "-wiki" in text[:60] else text
     text = _templates(text, removed)
-    text, _ = between(text, "%%", "%%")
-    text, _ = between(text, "<!--", "-->")
-    if "\n<<<<<<< " in f"\n{text}" and "\n>>>>>>>" in text:
+    for opening, closing in (("%%", "%%"), ("<!--", "-->")):
+        text = between(text, opening, closing)[0] if opening in text else text
+    if ">>>>>>>" in text and "\n<<<<<<< " in f"\n{text}" and "\n>>>>>>>" in text:
         text = CONFLICT.sub("", text)
     if any(map(text.__contains__, ("Diagram", "gantt", "gitGraph", "graph ", "flowchart ", "@startuml"))):
         text, count = _without_diagrams(text)
@@ -182,7 +184,7 @@ def _without_diagrams(text: str) -> tuple[str, int]:
 
 def _may_be_encoded(text: str) -> bool:
     """Whether words are as long as ENCODED wants them: one of 200 characters, or three of 60 that are no addresses."""
-    long = [word for word in text.split() if len(word) >= 60]
+    long = [word for word in text.split() if len(word) >= 60] if len(text) >= 180 else []
     return any(len(word) >= 200 for word in long) or sum("://" not in word for word in long) >= 3
 
 
@@ -210,13 +212,12 @@ def _templates(text: str, removed: Counter) -> str:
     counts = 0
     if "{{" in text:
         text = KEPT_IN_BRACES.sub(r"\1", text)
-    for opening, closing in (("<%", "%>"), ("{{<", ">}}"), ("{{%", "%}}"), ("{%", "%}"), ("{#", "#}")):
+    for opening, closing in TEMPLATES if "{" in text or "<%" in text else ():
         text, count = between(text, opening, closing, TEMPLATE)
         counts += count
-    for _ in range(3):  # braces within braces
-        if "{{" in text:
-            text, count = INNER_BRACES.subn(_breaks, text)
-            counts += count
+    for _ in range(3) if "{{" in text else ():  # braces within braces
+        text, count = INNER_BRACES.subn(_breaks, text)
+        counts += count
     for sign, pattern in (("${", DOLLAR_BRACES), ("{", ATTRIBUTES), ("[", SHORTCODE), ("`", INLINE_QUERY), ("port ", IMPORT)):
         if sign in text:
             text, count = pattern.subn("", text)
@@ -227,8 +228,8 @@ def _templates(text: str, removed: Counter) -> str:
     if "# {" in text:
         text, count = VARIABLE_HEADING.subn("", text)
         counts += count
-    removed["template code"] += counts
     if counts:  # arrows and bars between two links of a template, and headings of which nothing is left
+        removed["template code"] += counts
         text = LEFT_OVER.sub("", text)
     text = CONTENTS.sub("", text) if "toc" in text.lower() else text
     text = FENCED_DIV.sub("", text) if ":::" in text else text
@@ -277,6 +278,11 @@ def without_sections(lines: list[str], heading: re.Pattern, begins: Callable[[re
         if level:
             kept[number] = ""
     return kept, count
+
+
+def _flat(match: re.Match) -> str:
+    """One mark in place of those of quotes and lists within each other."""
+    return "> " if ">" in match[0] else "- "
 
 
 def _heading(match: re.Match) -> str:

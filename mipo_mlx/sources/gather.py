@@ -13,7 +13,7 @@ from .choice import Choice
 from .decode import as_name, writable
 from .hub import read_contexts
 from .limits import within_limits
-from .note import Block, NotANote, Note, Skip, Tally
+from .note import Block, NotANote, Note, Skip, Tally, changed
 from .note_file import NoteFile
 from .readers import ENDINGS, Reader, days_as_notes, headings_as_notes, reader_for
 from .readers.exports import is_export
@@ -200,7 +200,7 @@ def _chosen(notes: list[Note], choice: Choice, tally: Tally) -> list[Note]:
 def _bounded(note: Note) -> Note:
     """The note in NFC, as UTF-8 can hold it, no block longer than LONGEST."""
     blocks = [piece for block in note.blocks for piece in _pieces(_writable(block))]
-    return replace(note, name=as_name(note.name), source=as_name(note.source), title=as_name(note.title), blocks=blocks)
+    return changed(note, name=as_name(note.name), source=as_name(note.source), title=as_name(note.title), blocks=blocks)
 
 
 def _writable(block: Block) -> Block:

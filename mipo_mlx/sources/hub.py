@@ -6,7 +6,6 @@ template: `{question}` and `{choices.text}` stand for columns, and lists become 
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 from ..errors import UserError, first_line
 from ..recipe import Dataset
 from .columnar import TABLES, table_rows
-from .note import Note, Skip, Tally
+from .note import Note, Skip, Tally, changed
 from .note_file import NoteFile
 from .readers.plain import paragraphs
 from .readers.rows import rows_of
@@ -38,7 +37,7 @@ def read_contexts(given: Dataset, tally: Tally) -> list[Note]:
             return None
         number = number_of(place)
         owner = fill(given.columns["note"], row, given) if "note" in given.columns else ""
-        blocks = [replace(block, line=number) for block in paragraphs(text)]
+        blocks = [changed(block, line=number) for block in paragraphs(text, number)]
         return Note(owner or f"{given.name}:{number}", given.name, "", blocks, whole=True)
 
     notes = [note for note in sound(rows(given, tally), note_of, tally) if note]

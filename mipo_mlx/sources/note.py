@@ -3,12 +3,13 @@
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar
 
 from ..errors import UserError
 from ..records import Context
 
+R = TypeVar("R", "Block", "Note")
 BROKEN = "that cannot be read"
 NAMED = 1000  # parts of files that cannot be read: more are counted and not named
 
@@ -61,6 +62,11 @@ class Passage:
 
     def as_context(self, id: str, side: str) -> Context:
         return Context(id, self.text, self.note, self.source, self.line, side, self.tokens, self.rank)
+
+
+def changed(record: R, **values: Any) -> R:
+    """The record with these values; itself where it has them, which takes a tenth of the time."""
+    return replace(record, **values) if any(getattr(record, name) != value for name, value in values.items()) else record
 
 
 @dataclass

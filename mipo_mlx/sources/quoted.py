@@ -72,7 +72,7 @@ def cut_lines(text: str, removed: Counter) -> str:
     """`text` with a MARK in place of the first line of every quote, and its other lines empty."""
     if "!!! " in text or "??? " in text or "???+ " in text:
         text = _boxes(text, removed)
-    in_a_book = any(sign in text for sign in OF_BOOKS) and IN_A_BOOK.search(text)
+    in_a_book = any(map(text.__contains__, OF_BOOKS)) and IN_A_BOOK.search(text)
     if not in_a_book and ">" not in text and not may_have_mail(text):
         return text
     lines = text.split("\n")
@@ -222,6 +222,8 @@ def own_blocks(blocks: list[Block], removed: Counter) -> list[Block]:
 
 
 def _is_quotation(text: str) -> bool:
+    if text.isascii() and '"' not in text:  # all other marks and dashes of quotations are beyond ASCII
+        return False
     behind = BEHIND.fullmatch(text)
     if behind and len(behind["inside"].split()) >= FEWEST and A_SOURCE.fullmatch(behind["by"]):
         return True

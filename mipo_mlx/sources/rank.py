@@ -119,8 +119,8 @@ def ranked(note: Note, passages: Iterable[Passage], usual: re.Pattern | None = N
     }
     of_note = {sign: value for sign, value in of_note.items() if value}
     lowest = BETTER if note.whole else -math.inf
-    some = [replace(passage, signs=signs(passage.text, passage.source, usual) | of_note) for passage in some]
-    return [replace(passage, rank=max(lowest, sum(passage.signs.values()))) for passage in some]
+    every = [signs(passage.text, passage.source, usual) | of_note for passage in some]
+    return [replace(passage, signs=own, rank=max(lowest, sum(own.values()))) for passage, own in zip(some, every, strict=True)]
 
 
 def of_templates(notes: Sequence[Note]) -> re.Pattern | None:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from ..recipe import Sources
-from .note import Block, Note
+from .note import Block, Note, changed
 from .secrets import Span, words_of
 from .secrets.announced import announced
 from .secrets.carriers import carriers
@@ -33,11 +33,12 @@ def redact_note(note: Note, counts: Counter) -> Note:
 
     The blocks are read as one text: a password may stand in the line below its word, or in a column of a table.
     """
-    name = redact(note.name, Counter())
-    if name != note.name:  # two notes named after two addresses stay two notes
-        name = hashlib.sha256(note.name.encode()).hexdigest()[:12]
+    name, source = note.name, redact_name(note.source)
+    row = name.removeprefix(f"{note.source}:").isdigit()  # of many in one file, of which the file's name alone tells
+    if source != note.source if row else redact(name, Counter()) != name:  # two notes named after two addresses stay two notes
+        name = hashlib.sha256(name.encode()).hexdigest()[:12]
     blocks = _blocks(note.blocks, counts)
-    return replace(note, name=name, source=redact_name(note.source), title=redact(note.title, counts), blocks=blocks)
+    return changed(note, name=name, source=source, title=redact(note.title, counts), blocks=blocks)
 
 
 @lru_cache(1 << 16)  # reading, hashing and memory each ask for the name of every file
@@ -51,7 +52,7 @@ def redact_name(name: str) -> str:
 
 def redact(text: str, counts: Counter) -> str:
     """`text` with each secret replaced by its kind in brackets; `counts` counts them by kind."""
-    if len(text) < SHORT and not MIGHT.search(text) and next(find(lowered(text)), None) is None:
+    if not text or len(text) < SHORT and not MIGHT.search(text) and next(find(lowered(text)), None) is None:
         return text
     return _replaced(text, _apart(spans(text)), counts)
 

@@ -3,17 +3,19 @@
 Seconds are in `benchmarks/reading.py doubling`.
 """
 
+import cProfile
 import time
 
 import pytest
 
 from mipo_mlx.progress import Reporter
-from mipo_mlx.recipe import Sources
+from mipo_mlx.recipe import Dataset, Sources
 from mipo_mlx.sources.chunks import cut
 from mipo_mlx.sources.gather import read_notes
 from mipo_mlx.sources.licences import LINES, refuse_list
 from mipo_mlx.sources.markdown import ENDLESS, _is_slow, _without_endless, parse
 from mipo_mlx.sources.note import Block, NotANote, Note, Tally
+from mipo_mlx.sources.rank import ranked
 
 from .test_cases import notes_of
 
@@ -135,3 +137,22 @@ def test_a_file_that_only_has_evernotes_ending(tmp_path, data):
     (tmp_path / "b.md").write_text("I bake.")
     notes, tally = notes_of(tmp_path)
     assert list(notes) == ["b.md"] and tally.skipped == [{"file": "a.enex", "why": "no export of Evernote; export the notes again"}]
+
+
+@pytest.mark.parametrize("ending, most", [("csv", 170), ("jsonl", 400)])
+def test_a_row_of_a_letter_costs_few_calls(tmp_path, ending, most):
+    """A table of a megabyte has a hundred thousand. Calls are counted, since a machine that does much else spoils seconds."""
+
+    def calls(count):
+        path, profile = tmp_path / f"a{count}.{ending}", cProfile.Profile()
+        path.write_text("text,b\n" + "d,\n" * count if ending == "csv" else '{"text": "d"}\n' * count)
+        table = {"dataset": Dataset(name=str(path), columns={"context": "text"}), "redact": False}
+        sources = Sources(**(table if ending == "csv" else {"notes": str(path)}))
+        notes = profile.runcall(read_notes, sources, Tally(), Reporter(quiet=True))
+        for note in notes if ending == "jsonl" else ():
+            profile.runcall(lambda note=note: ranked(note, cut(note, len, 100, 9, Tally())))
+        assert len(notes) == count
+        return sum(entry.callcount for entry in profile.getstats())
+
+    calls(1)  # what is loaded once
+    assert (calls(200) - calls(100)) / 100 < most

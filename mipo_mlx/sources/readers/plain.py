@@ -85,6 +85,8 @@ def paragraphs(text: str, first_line: int = 1, removed: Counter | None = None) -
     counts: Counter = Counter() if removed is None else removed
 
     def flush() -> None:
+        if not held:
+            return
         whole = SPACE.sub(" ", " ".join(held)).strip()
         joined, linked = plain_text(whole)
         if joined:

@@ -2,11 +2,10 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from ...errors import UserError
-from ..note import Note, Skip, Tally
+from ..note import Note, Skip, Tally, changed
 from ..note_file import NoteFile
 from ..sparing import as_text, columns_of, lines_of_notes, number_of, sound
 from .plain import paragraphs
@@ -73,7 +72,7 @@ def row_note(row: Any, number: int, file: NoteFile, columns: Mapping[Any, str]) 
     if columns.get("note") and owner not in row:
         raise UserError(f"{file.path}:{number}: column {owner} is missing; name the right one in sources.columns.note")
     blocks = paragraphs(text, number)
-    lines = [replace(block, line=number) for block in blocks]
+    lines = [changed(block, line=number) for block in blocks]
     whose = row[owner] if owner else None
     return (
         Note(f"{file.source}:{number}" if whose in (None, "") else str(whose), file.source, "", lines, whole=True)
