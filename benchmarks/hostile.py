@@ -358,4 +358,13 @@ def written(target: Target, dice: random.Random) -> tuple[bytes, int]:
             data *= size // len(data)
     data = data[:LARGEST]
     packed = target.wrap(data, dice)[:LARGEST]
-    return packed, max(len(data), len(packed))
+    return packed, max(len(data), len(packed), unpacked(packed))
+
+
+def unpacked(data: bytes) -> int:
+    """The bytes of the files in an archive, LARGEST at most; 0 for what is none."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return min(LARGEST, sum(member.file_size for member in archive.infolist()))
+    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError):
+        return 0

@@ -46,6 +46,7 @@ LANGUAGES = {  # letters beyond a to z, and common words
 CHINESE = frozenset("的一是不了在人有我他这个们中来上大为和国地到以说时要就出会可也你对生能而子那得于着下自之年过发后作里")
 TRADITIONAL = frozenset("這個們來為國說時會對著過發後裡沒還讓從經與學開見長門問間現樣點電話書車東")
 KOREAN = frozenset("이다는을를에의가고하지도한로나은서기그어사아니자일해대있")
+LAST_SIGN = re.compile(rb".*[ -/:-?]", re.DOTALL)  # behind a byte that is no part of a character of several bytes
 WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
 # A sign that no writing has within a word: ÄŸ, ¿, ³ between letters; "don’t" and "col·legi" are no such cases.
 TORN = re.compile(r"[^\W\d_](?![’·\u00ad])[^\x00-\x7f\w](?=[^\W\d_])")
@@ -81,7 +82,8 @@ def _sample(data: bytes) -> bytes:
     lines, size = [], 0
     for line in data.split(b"\n"):
         if size < SAMPLE and not line.isascii():
-            lines.append(line if len(line) < SAMPLE else line[: line.rfind(b" ", 0, SAMPLE)])
+            last = LAST_SIGN.match(line, 0, SAMPLE) if len(line) > SAMPLE else None
+            lines.append(line[: last.end() if last else SAMPLE])
             size += len(lines[-1]) + 1
     return b"\n".join(lines)
 

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from mipo_mlx.sources import encodings
 from mipo_mlx.sources.decode import decode
 from mipo_mlx.sources.note import Skip, Tally
 from mipo_mlx.sources.note_file import NoteFile
@@ -89,6 +90,20 @@ def test_folders_of_runs_are_left_alone(vault, tmp_path_factory):
 )
 def test_decode(data, text, encoding):
     assert decode(data) == (text, encoding)
+
+
+@pytest.mark.parametrize("piece", [b"1", b"1\xe9", b"a:\xe9", b"\xe9", b"\xb5\xc4", b" \xe9"])
+def test_the_encoding_of_an_endless_line_is_found_in_its_beginning(piece):
+    """It took 7 s a megabyte where the line had no space."""
+    sample = encodings._sample(piece * 200_000 + b"\xe9")
+    assert 0.9 * encodings.SAMPLE < len(sample) <= encodings.SAMPLE and (piece * 20_000).startswith(sample)
+
+
+@pytest.mark.parametrize("sign", ["，", ", ", "。我在", "1 "])
+@pytest.mark.parametrize("encoding, name", [("gbk", "gb18030"), ("big5", "big5")])
+def test_a_long_line_in_characters_of_two_bytes_is_read(sign, encoding, name):
+    text = f"我在他人中{sign}" * 3_000
+    assert decode(text.encode(encoding)) == (text, name)
 
 
 @pytest.mark.parametrize("data", [b"PNG\0\0\1", bytes(range(1, 32)) * 9, b"\xff\xfea", "привет мир".encode("koi8-r")])
