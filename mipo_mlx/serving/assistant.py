@@ -23,6 +23,7 @@ from ..progress import Reporter
 from ..recipe import Recipe
 from ..records import BASE, TUNED, Context
 from ..sources.changes import Changes
+from .answer_text import loops
 from .renewal import Taken, renewed
 
 LABELS = {TUNED: "[trained] ", BASE: "[base] "}  # before the answers of two models
@@ -142,15 +143,19 @@ class Assistant:
         return tokens, background
 
     def answer(self, prompt: list[int], side: str, show: Callable[[str], Any]) -> str:
-        """The answer of one model, shown piece by piece. Ctrl-C cuts it short."""
-        parts, model = [], self.loaded.model
+        """The answer of one model, shown piece by piece. It ends where it loops, and Ctrl-C cuts it short."""
+        parts, tokens, model = list[str](), list[int](), self.loaded.model
         sampler = nucleus_sampler(self.temperature, self.recipe.pairs.top_p)
         try:
             with adapters.disabled(model) if side == BASE else nullcontext(), fast(model):
                 pieces = stream_generate(model, self.loaded.tokenizer, prompt, max_tokens=self.max_tokens, sampler=sampler)
                 for piece in pieces:
                     parts.append(piece.text)
+                    tokens.append(piece.token)
                     show(piece.text)
+                    if loops(tokens):
+                        show(" ...")
+                        break
         except KeyboardInterrupt:
             show(" ...")
         return "".join(parts)
