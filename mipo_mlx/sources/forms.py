@@ -107,13 +107,13 @@ def _field(match: re.Match) -> str:
 
 # In this order: (what the text must have, '' for anything beyond ASCII; the pattern; what stays).
 MARKS: tuple[tuple[str, re.Pattern, str | Callable[[re.Match], str]], ...] = (
-    ("[", TASK, r"\1"),
+    ("]", TASK, r"\1"),
     ("", TASK_DATE, ""),
     ("", TASK_MARK, ""),
     ("@", KANBAN_DATE, ""),
     ("**Complete**", KANBAN_DONE, ""),
     ("::", FIELD, ""),
-    ("[", BEAR, ""),
+    ("e:", BEAR, ""),
     ("#", BEAR_TAG, ""),
     ("::", FIELD_LINE, _field),
     ("^[", INLINE_NOTE, r" (\1)"),
@@ -218,7 +218,7 @@ def _templates(text: str, removed: Counter) -> str:
     for _ in range(3) if "{{" in text else ():  # braces within braces
         text, count = INNER_BRACES.subn(_breaks, text)
         counts += count
-    for sign, pattern in (("${", DOLLAR_BRACES), ("{", ATTRIBUTES), ("[", SHORTCODE), ("`", INLINE_QUERY), ("port ", IMPORT)):
+    for sign, pattern in (("${", DOLLAR_BRACES), ("{", ATTRIBUTES), ("]", SHORTCODE), ("`", INLINE_QUERY), ("port ", IMPORT)):
         if sign in text:
             text, count = pattern.subn("", text)
             counts += count
@@ -253,7 +253,7 @@ def _without_components(text: str) -> tuple[str, int]:
 def _marks(text: str) -> str:
     for sign, pattern, kept in MARKS:
         if pattern is TASK and sign in text:
-            text = in_lines(pattern, kept, text, lambda line: "[" in line)
+            text = in_lines(pattern, kept, text, lambda line: "]" in line)
         elif sign in text if sign else not text.isascii():
             text = pattern.sub(kept, text)
     return text

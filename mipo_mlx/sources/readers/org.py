@@ -41,6 +41,9 @@ def to_markdown(text: str) -> tuple[str, str]:
     drawer = comment = quote = False
     fence = ""
     for line in text.split("\n"):
+        if not (drawer or comment or quote or line.strip()):
+            lines.append(line)
+            continue
         mark = BLOCK.match(line)
         keyword = KEYWORD.match(line)
         if drawer or DRAWER.match(line):

@@ -55,7 +55,7 @@ def phones(text: str) -> Iterator[Span]:
     """Every number that is somebody's phone by its form, or by a word before it."""
     others = 0
     for candidate in CALL.finditer(text):
-        digits = sum(char.isdigit() for char in candidate[0])
+        digits = sum(map(str.isdigit, candidate[0]))
         if not 6 <= digits <= 15 or NO_CALL.search(candidate[0]):
             continue
         before = text[max(0, candidate.start() - 48) : candidate.start()]
