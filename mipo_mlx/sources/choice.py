@@ -20,7 +20,9 @@ from .patterns import LONGEST, Linear, Pattern
 # Folders whose text is not its owner's, or no longer meant. `!Archive/` among the excludes takes one back.
 NAMES = (
     "Template Templates _templates Vorlage Vorlagen Plantillas Modèles Modelli Modelos Sjablonen Szablony Шаблоны 模板 "
-    "テンプレート Archive Archives Archiv _archive Clippings Clipping Web-Clips Readwise Omnivore Highlights Kindle Zotero Snipd "
+    "テンプレート Archive Archives Archiv _archive Archivo Archivio Arquivo Arquivos Archiwum Архив 归档 存档 アーカイブ "
+    "Clippings Clipping Web-Clips Web-Clippings Web-Clipper Excerpts Ausschnitte Recortes Ritagli Вырезки 剪藏 网页剪藏 摘录 "
+    "クリップ Readwise Omnivore Instapaper Pocket Raindrop Highlights Kindle Zotero Snipd "
     "copilot-custom-prompts archetypes node_modules site-packages venv"
 ).split()
 FEW = 2  # wildcards of a pattern

@@ -331,7 +331,20 @@ def test_evernote(tmp_path):
     assert list(notes_of(tmp_path, exclude=["#sea"])[0]) == ["a.enex#1"]
 
 
-@pytest.mark.parametrize("name", ["02 - Archive", "Archive", "04. Templates", "📁 Clippings", "_Archives_"])
+FOLDERS = [
+    "02 - Archive",
+    "Archive",
+    "04. Templates",
+    "📁 Clippings",
+    "_Archives_",
+    "web clippings",
+    "99 Архив",
+    "网页剪藏",
+    "Recortes",
+]
+
+
+@pytest.mark.parametrize("name", FOLDERS)
 def test_numbered_and_decorated_folders_count_as_their_names(tmp_path, name):
     notes, tally = written(
         tmp_path, {f"{name}/a.md": "Old words.", "My Archives of Rome/b.md": "I dig.", "2021 - Archive/c.md": "I sing."}
