@@ -44,6 +44,15 @@ def test_broken_middle_line_is_named(tmp_path):
         read_jsonl(path)
 
 
+def test_an_empty_line_is_named_without_being_read_as_json(tmp_path, monkeypatch):
+    (tmp_path / "rows.jsonl").write_text('\n{"a": 1}\n\n\n')
+    read, loads = [], files.json.loads
+    monkeypatch.setattr(files.json, "loads", lambda line: read.append(line) or loads(line))
+    rows = list(files.numbered_rows(tmp_path / "rows.jsonl"))
+    assert [number for number, _ in rows] == [1, 2, 3] and rows[1][1] == {"a": 1} and read == [b'{"a": 1}']
+    assert all("rows.jsonl" in str(row) and "an empty line" in str(row) for _, row in rows[::2])
+
+
 @pytest.mark.parametrize("data", [b"", b'{"a": ', b"\0\0\0", b"\xff{}", b"[]", b"null"])
 def test_a_damaged_object_is_named(tmp_path, data):
     path = tmp_path / "one.json"
