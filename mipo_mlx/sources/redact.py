@@ -16,6 +16,7 @@ from ..recipe import Sources
 from .note import Block, Note, changed
 from .secrets import Span, words_of
 from .secrets.announced import announced
+from .secrets.apart import is_asked
 from .secrets.carriers import carriers
 from .secrets.checked import checked
 from .secrets.columns import columns
@@ -52,8 +53,10 @@ def redact_name(name: str) -> str:
 
 def redact(text: str, counts: Counter) -> str:
     """`text` with each secret replaced by its kind in brackets; `counts` counts them by kind."""
-    if not text or len(text) < SHORT and not MIGHT.search(text) and next(find(lowered(text)), None) is None:
-        return text
+    if len(text) < SHORT and not MIGHT.search(text):
+        lower = lowered(text)
+        if not text or next(find(lower), None) is None and not is_asked(lower):
+            return text
     return _replaced(text, _apart(spans(text)), counts)
 
 

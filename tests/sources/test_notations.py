@@ -103,6 +103,18 @@ TOKEN = "Zk3Qp9Lm2Xv7Tn4Bs8Wd"
         "konto babci «61 1090 1014 0000 0712 1981 2874»",
         "backup-tool push -k «hR72mqKd41Zw» nightly",
         "Netzwerk: Seerose / «karpfen-im-teich5»",
+        "the lockbox hangs at the fence, turn it to «6138»",
+        "bike locker by the canal - «4418» to unlock",
+        "my pass phrase is «velvet anchor turnip cloud»",
+        # behind an address
+        "Shop: ask Nell, use nell.k@example.org with «Tulpe88zwiebel»",
+        "kurt@example.com / «Zugspitze1962» für die Bahn",
+        # the answers of a bank's questions
+        "mother's maiden name: «Okonjo»",
+        "Mädchenname der Mutter -> «Osterloh»",
+        "Security question: name of first school? «Lindenhof»",
+        "first pet? «Schnurri» (bank security question)",
+        "Pregunta de seguridad = «Trueno»",
     ],
 )
 def test_further_notations_of_secrets(text):
@@ -147,6 +159,13 @@ def test_further_notations_of_secrets(text):
         "docker run -v DataVol1aB -p 8080:80, kubectl -n Team4Apps2 get pods",
         "The network: nodes / edges3 and layers",
         "パスワードは毎年変更してください",
+        "My first pet was a hamster? No, a cat.",
+        "Security questions are silly: nobody remembers them.",
+        "What is the security question? I forgot.",
+        "Her maiden name is lovely: it means river.",
+        "The secret question of life: why?",
+        "The passphrase is hard to remember for me",
+        "Turn to page 5038 of the book by the door.",
     ],
 )
 def test_what_looks_like_them_stays(text):

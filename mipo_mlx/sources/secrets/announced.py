@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 
 from . import CODE, KEY, PASSWORD, Span
-from .apart import beside_thing, beside_word
+from .apart import beside_address, beside_thing, beside_word, of_security_questions
 from .between import CLOSING, GROUPS, IS, LINE_OF, NEXT_LINE, QUALIFIER, REACH, SPACES, between
 from .codes import beside, further, named, number, number_place
 from .phrases import WIDE, Phrase, find
@@ -87,6 +87,8 @@ def announced(text: str, lower: str, names: set[str]) -> Iterator[Span]:
             if before and looks_made_up(before[1]) and not is_predicate(before[1]):
                 yield start + before.start(1), start + before.end(1), PASSWORD
     yield from beside_thing(text, lower)
+    yield from beside_address(text)
+    yield from of_security_questions(text, lower)
     for match in WIFI_QUOTED.finditer(lower) if names & {"wifi", "wi", "wlan"} else ():
         if looks_made_up(match[1]):
             yield *match.span(1), PASSWORD
@@ -165,14 +167,10 @@ def _password(text: str, lower: str, phrase: Phrase, begin: int, end: int) -> tu
     if match:
         if match["quote"]:
             return _quoted(text, at, match["quote"], sure or strong)
-        if (
-            "phras" in name
-            and sure
-            and (line := LINE.match(text, at))
-            and 3 <= len(line[0].split()) <= 8
-            and line[0].split()[0].lower() not in PROSE
-        ):
-            return at, at + len(line[0].rstrip(" ."))
+        if "phras" in name and (line := LINE.match(text, at)):
+            said = line[0].lower().rstrip(" .").split()
+            if 3 <= len(said) <= 8 and said[0] not in PROSE and (sure or len(said) > 3 and PROSE.isdisjoint(said)):
+                return at, at + len(line[0].rstrip(" ."))
         if phrase.kind == KEY and (groups := GROUPS.match(text, at)) and " " in groups[0] and re.search(r"\d", groups[0]):
             return groups.span()
         if strong and (digits := DIGITS.match(text, at)):

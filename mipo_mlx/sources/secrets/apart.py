@@ -13,7 +13,7 @@ from . import CODE, IDENTITY, PASSWORD, WORD, Span
 from .between import THINGS
 from .codes import is_date
 from .phrases import Phrase
-from .values import PROSE, is_no_value
+from .values import PROSE, is_mixed, is_no_value
 
 NEAR = 120  # characters before and behind a word in which its value is looked for
 DIGIT = re.compile(r"\d")
@@ -36,7 +36,8 @@ NUMBER = re.compile(
     rf"(?![{LETTER}:/%$€£-]|[.,]\d| ?[€$£%])"
 )
 TOOL = (  # before a number that something is done with: "opens with", "type", "the code"
-    r"with|mit|avec|con|com|met|med|ze?|с|со|using|via|type|enter|press|punch(?: in)?|dial|use|tippen?|tippe|eingeben|taper?|tapez"
+    r"(?:turn|set)(?: it)? to|with|mit|avec|con|com|met|med|ze?|с|со|using|via|type|enter|press|punch(?: in)?|dial|use|tippen?"
+    r"|tippe|eingeben|taper?|tapez"
     r"|composer|pulsar?|marcar?|teclear|digitar[ei]?|digita|toetsen|toets|wpisać|wpisz|набрать|набери|slå|knappa|tuşla"
     r"|now|jetzt|maintenant|ahora|adesso|agora|nu|teraz|теперь|şimdi"
     r"|[^\W\d_]*(?:codes?|kod(?:u|en|e)?|kód|koodi|zahl)|c[óo]digo|codice|код|кодом|шифр"
@@ -46,7 +47,8 @@ BEFORE = re.compile(
     r"|[はを按是为]$|输入$|輸入$"
 )
 BEHIND = re.compile(
-    r"[#*\"'“”»]{0,2} ?(?:(?:ein|an)?tippen|eingeben|drücken|ile|yaz\w*|tuşla\w*|invoeren|intoetsen|を|で開|就开"
+    r"[#*\"'“”»]{0,2} ?(?:to (?:open|unlock|get in)\b|(?:ein|an)?tippen|eingeben|drücken|ile|yaz\w*|tuşla\w*|invoeren|intoetsen"
+    r"|を|で開|就开"
     r"|开门|slår)"
 )
 ENDS = re.compile(r"[#*\"'“”»)]{0,2}[ \t]*(?:$|[.;,!?)–—|\n]|([^\W\d_]+))")
@@ -56,6 +58,29 @@ THING = re.compile(
 )
 ON = PROSE | frozenset(  # what may follow a number that counts nothing
     "then dann danach puis ensuite luego después poi quindi daarna potem затем потом depois then sonra within".split()
+)
+ADDRESS = re.compile(  # "nell@example.org with ...", and a password behind it
+    r"\w@[\w-]+(?:\.[\w-]+)*\.[A-Za-z]{2,12}[ \t]*(?:[/|,;:]|[ \t](?:with|mit|avec|con|com|met|med|und|and|y|et|e|pw))[ \t]+"
+    r"([^\s/]{6,40})(?!\S)"
+)
+MAIDEN = (
+    r"maiden name|m[äa]dchenname[^\W\d_]*|nom de jeune fille|apellido de soltera|cognome da nubile|nome de solteira|meisjesnaam"
+    r"|nazwisko panieńskie|девичья фамилия"
+)
+QUESTION = (
+    r"(?:security|secret) question|sicherheitsfrage|question (?:de sécurité|secrète)|pregunta (?:de seguridad|secreta)"
+    r"|domanda (?:di sicurezza|segreta)|pergunta (?:de segurança|secreta)|beveiligingsvraag|контрольный вопрос"
+)
+ASKED = (  # one of these is in every match of ANSWERED
+    "maiden mädchenname madchenname fille soltera nubile solteira meisjesnaam panieńskie девичья question sicherheitsfrage "
+    "pregunta domanda pergunta beveiligingsvraag контрольный"
+).split()
+ANSWERED = re.compile(  # the answer of a security question, which stands for itself: behind the question, or before its name
+    rf"(?:(?<!\w)(?:{MAIDEN})[^\n:=?→]{{0,30}}(?:[:=→?]|->)"
+    rf"|(?<!\w)(?:{QUESTION})s?(?:[^\n:=→]{{0,60}}[:=→])?[^\n:=?→]{{0,60}}(?:[=→?:]|->)"
+    rf"|\?(?=[^\n]{{2,60}}\((?:[^\W\d_]+ ){{0,2}}(?:{QUESTION})\)))"
+    r"[ \t\"'„“«]*([^\W\d_][\w'’-]{2,30}(?: [\w'’-]{2,30}){0,2}?)(?=[ \t]*(?:[.,;)\"'“”»(]|\n|$))",
+    re.IGNORECASE,
 )
 NO_CODE = re.compile(
     r"(?:zip|postal|post|area|error|exit|status|country|bar|qr|source|product|fehler|postleit)[ -]?(?:code|kod|codice|zahl)"
@@ -89,6 +114,26 @@ def beside_thing(text: str, lower: str) -> Iterator[Span]:
         things = [thing.start() for thing in THING.finditer(lower)] if things is None else things
         if bisect_left(things, first) < bisect_left(things, last) and not NO_CODE.search(lower, first, match.start()):
             yield *match.span(1), CODE
+
+
+def beside_address(text: str) -> Iterator[Span]:
+    """A password behind an e-mail address: letters and digits in one word, which no sentence has there."""
+    for match in ADDRESS.finditer(text) if "@" in text else ():
+        if is_mixed(match[1]) and "@" not in match[1] and "://" not in match[1]:
+            yield match.start(1), match.start(1) + len(match[1].rstrip(".,;)")), PASSWORD
+
+
+def is_asked(lower: str) -> bool:
+    """Whether a text in lower case may have the answer of a security question."""
+    return any(map(lower.__contains__, ASKED))
+
+
+def of_security_questions(text: str, lower: str) -> Iterator[Span]:
+    """The answers of questions that a bank asks: "mother's maiden name: ...", "first pet? ... (security question)"."""
+    for match in ANSWERED.finditer(text) if is_asked(lower) else ():
+        words = match[1].split()
+        if len(words) == 1 or all(word[0].isupper() for word in words):
+            yield *match.span(1), PASSWORD
 
 
 def _is_used(lower: str, first: int, begin: int, end: int, last: int) -> bool:
