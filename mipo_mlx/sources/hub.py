@@ -95,7 +95,8 @@ def rows(given: Dataset, tally: Tally) -> Iterator[tuple[str, dict[str, Any]]]:
         fits = all(column(row, name, given) == value for name, value in given.where.items())
         return (place, row) if fits else None
 
-    for one in sound(((f"{given.name}:{number}", row) for number, row in every), wanted, tally):
+    placed = ((f"{given.name}:{number}", row) for number, row in every)
+    for one in sound(placed, wanted, tally) if given.where else placed:
         if one:
             any_left = True
             yield one
