@@ -106,6 +106,10 @@ TOKEN = "Zk3Qp9Lm2Xv7Tn4Bs8Wd"
         "the lockbox hangs at the fence, turn it to «6138»",
         "bike locker by the canal - «4418» to unlock",
         "my pass phrase is «velvet anchor turnip cloud»",
+        "Klingelcode Praxis «0915*»",
+        "clave de la alarma del taller, «5521»",
+        "Пинкод карты «6072»",
+        "the new laptop password (it's «Paloma7!x»)",
         # behind an address
         "Shop: ask Nell, use nell.k@example.org with «Tulpe88zwiebel»",
         "kurt@example.com / «Zugspitze1962» für die Bahn",
@@ -159,6 +163,7 @@ def test_further_notations_of_secrets(text):
         "docker run -v DataVol1aB -p 8080:80, kubectl -n Team4Apps2 get pods",
         "The network: nodes / edges3 and layers",
         "パスワードは毎年変更してください",
+        "the alarm rang at the office, 1830",
         "My first pet was a hamster? No, a cat.",
         "Security questions are silly: nobody remembers them.",
         "What is the security question? I forgot.",

@@ -10,7 +10,7 @@ REACH = 200  # characters behind a word in which its value begins and ends
 BETWEEN = re.compile(  # a word in brackets, words such as "for the shed", and then what separates
     r"(?P<words>[ \t]*\([^()\n]{1,40}\)|(?:[ \t]+[^\s:=|,;!?()→/<>\"`]{1,24}(?<!\.)){0,6}?(?:[ \t]*\([^()\n]{1,40}\))?)"
     r"[ \t]*[\"'`*_]{0,3}[ \t]*"
-    r"(?:,[ \t]+(?=c['’]est|it['’]s|das ist|é |è ))?"
+    r"(?:(?:,|[ \t]\()[ \t]*(?=c['’]est|it['’]s|das ist|é |è ))?"
     r"(?:(?P<strong>:=|[:=]?=>|[-=–—]{1,3}>|>>|→|⇒|➜|➔|=(?!=)|[:：]{1,2}(?!//))"
     r"|(?P<dash>[–—]|-{1,2}(?= )|\.{2,5}|…)|(?P<cop>(?<=[^\S\n])(?:(?:changed|updated|geändert|cambiad[ao]|cambiat[ao]"
     r"|changé) (?:to|auf|in|a|en)|is|was|are|equals|ist|war|lautet|lauten|hei(?:ß|ss)t|luidt|lyder|brzmi|est|es|era"
