@@ -16,6 +16,7 @@ from mipo_mlx.sources.licences import LINES, refuse_list
 from mipo_mlx.sources.markdown import ENDLESS, _is_slow, _without_endless, parse
 from mipo_mlx.sources.note import Block, NotANote, Note, Tally
 from mipo_mlx.sources.rank import ranked
+from mipo_mlx.sources.readers import logseq
 
 from .test_cases import notes_of
 
@@ -156,3 +157,11 @@ def test_a_row_of_a_letter_costs_few_calls(tmp_path, ending, most):
 
     calls(1)  # what is loaded once
     assert (calls(200) - calls(100)) / 100 < most
+
+
+@pytest.mark.parametrize("sign", [" ", "\t", " \t", "#", "[", "'"])
+def test_a_page_of_logseq_with_an_endless_line(sign):
+    """Twenty thousand blanks took two seconds, and twice as many four times as long."""
+    begin = time.process_time()
+    assert logseq._plain(f"- Bees #card\n- a{sign * 100_000}b [[card]]").startswith("- Bees\n- a")
+    assert time.process_time() - begin < 2

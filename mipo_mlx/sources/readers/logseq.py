@@ -27,7 +27,7 @@ MARKS = re.compile(  # what only a page of Logseq has
     re.MULTILINE,
 )
 SIGNS = ("collapsed::", "id::", ":LOGBOOK:", "{{", "#+BEGIN")  # each of MARKS has one
-CARD = re.compile(r"[ \t]+#?(?:#card\b|\[\[card\]\])", re.IGNORECASE)
+CARD = re.compile(r"(?<![ \t])[ \t]++#?(?:#card\b|\[\[card\]\])", re.IGNORECASE)
 BULLET = re.compile(r"[ \t]*-(?:[ \t]|$)")
 HIGHLIGHT = "ls-type:: annotation"  # a property of what was marked in a PDF: the words of its author
 PRIORITY = re.compile(r"\[#[A-C]\][ \t]*")
