@@ -131,3 +131,15 @@ def test_an_assistants_part_of_an_outline_is_cut(tmp_path, label, mark):
 def test_other_labels_of_an_outline_stay(tmp_path, label):
     notes, _ = written(tmp_path, {"a.md": f"- {label}\n\t- {A}\n\n## {label}\n\n{B}\n"})
     assert A in notes["a.md"] and B in notes["a.md"]
+
+
+@pytest.mark.parametrize("div", ['<div style="text-align: center">\u2042</div>', '<div align="center">\u2042</div>', "\u2042"])
+def test_perplexity_without_its_logo_is_known_by_its_footnotes(tmp_path, div):
+    text = f"# {A}\n\n{X} [^1_1][^1_2]\n\n{div}\n\n# {B}\n\n{Y} [^2_1]\n\n[^1_1]: https://a.example\n"
+    notes, _ = written(tmp_path, {"a.md": text})
+    assert "Penguins" not in notes["a.md"] and "committee" not in notes["a.md"] and A in notes["a.md"] and B in notes["a.md"]
+
+
+def test_three_stars_and_footnotes_of_ones_own_are_no_chat(tmp_path):
+    notes, _ = written(tmp_path, {"a.md": f"# Day\n\n{A}[^1]\n\n\u2042\n\n{B}\n\n[^1]: At noon.\n"})
+    assert A in notes["a.md"] and B in notes["a.md"]

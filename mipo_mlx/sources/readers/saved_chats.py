@@ -35,7 +35,7 @@ def turns_of_program(lines: list[str]) -> Turns:
     beginning = "\n".join(lines[:40])
     if "# aider chat started at" in beginning:
         return _marked(lines, "#### ")
-    if "pplx" in beginning and any("\u2042" in line for line in lines):
+    if any("\u2042" in line for line in lines) and ("pplx" in beginning or any("[^1_1]" in line for line in lines)):
         return _marked(lines, "# ")
     if sum(line.startswith("\u23fa") for line in lines) >= FEWEST:  # what Claude Code shows before an answer
         return _marked(lines, "> ")
