@@ -26,7 +26,7 @@ from .secrets.phrases import find, lowered
 from .secrets.seeds import seeds
 
 SHORT = 120  # characters: names and titles, of which there are many
-MIGHT = re.compile(r"\d|@|=|://| -p|\bat\b|\[at|\(at|\w{16}|(?:\w{3,} ){11}")
+MIGHT = re.compile(r"\d|@|=|://| -p|\bat\b|\[at|\(at|\w{16}|(?:\w{3,}\W{1,3}){11}")
 
 
 def redact_note(note: Note, counts: Counter) -> Note:

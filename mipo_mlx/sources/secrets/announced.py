@@ -41,7 +41,7 @@ USER = re.compile(
 PAIR = re.compile(  # "login: nell / seaweed7"
     r"\b(?:login|log-in|credentials?|creds|zugangsdaten|zugang|anmeldung|identifiants?|connexion|acceso|credenciales"
     r"|usuario|accesso|credenziali|inloggegevens|acesso|логин|wi-?fi|wlan)\b"
-    r"(?:(?:[^\S\n][^\W\d_]{2,20}){1,4}:|[^\S\n]*(?:[:=]|[^\S\n]))[^\S\n]*([^\s/|,:]{1,60})(?:[^\S\n]*[/|]{1,2}[^\S\n]*|:|,[^\S\n])([^\s/|,][^\s]{2,60})"
+    r"(?:(?:[^\S\n][^\W\d_]{2,20}){1,4}[^\S\n]?(?:[:→]|->)|[^\S\n]*(?:[:=→]|->|[^\S\n]))[^\S\n]*([^\s/|,:]{1,60})(?:[^\S\n]*[/|]{1,2}[^\S\n]*|:|,[^\S\n])([^\s/|,][^\s]{2,60})"
 )
 
 OLD_AND_NEW = re.compile(  # a second password behind the first one

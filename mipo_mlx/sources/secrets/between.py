@@ -13,8 +13,9 @@ BETWEEN = re.compile(  # a word in brackets, words such as "for the shed", and t
     r"(?:(?:,|[ \t]\()[ \t]*(?=c['’]est|it['’]s|das ist|é |è ))?"
     r"(?:(?P<strong>:=|[:=]?=>|[-=–—]{1,3}>|>>|→|⇒|➜|➔|=(?!=)|[:：]{1,2}(?!//))"
     r"|(?P<dash>[–—]|-{1,2}(?= )|\.{2,5}|…)|(?P<cop>(?<=[^\S\n])(?:(?:changed|updated|geändert|cambiad[ao]|cambiat[ao]"
-    r"|changé) (?:to|auf|in|a|en)|is|was|are|equals|ist|war|lautet|lauten|hei(?:ß|ss)t|luidt|lyder|brzmi|est|es|era"
-    r"|sono|é|è|e'|är|er|jest|je|c['’]est|it['’]s|das ist|είναι|это|будет|to(?= \d))(?: now| still| jetzt| noch| früher)?(?=[\s:])"
+    r"|changé) (?:to|auf|in|a|en)|(?:has|had) been|is|was|are|equals|ist|war|lautet|lauten|hei(?:ß|ss)t|luidt|lyder|brzmi|est|es"
+    r"|era|sono|é|è|e'|är|er|jest|je|c['’]est|it['’]s|das ist|είναι|это|будет|to(?= \d))(?: now| still| jetzt| noch| früher)?"
+    r"(?=[\s:])"
     r"|['’]s(?= )|是|为|為|は、?|이|는|은)[ \t]*:?)[*_]{0,3}[ \t]*"
     r"(?P<quote>[*_]{0,3}(?:«[ \xa0\u202f]|[\"'`“„«‘]{1,3}))?(?:[*_]{1,3})?"
 )
@@ -24,7 +25,7 @@ QUALIFIER = re.compile(
     r"|della|dell|van|voor|het|till|til|do|od|z|к|от|для|на|у|в|k|ke|pro|на|wifi|вайфай|вай-фай|wi-fi|wlan|router|новый|new|neues|current)\b)"
 )
 NEXT_LINE = re.compile(
-    r"[ \t]*[*_#`]{0,3}[ \t]*[:：]?[ \t]*[*_`]{0,3}[ \t]*\n(?:[ \t]*\n){0,2}[ \t>]*(?:[-*+•][ \t]+|\d{1,2}[.)][ "
+    r"[ \t]*[*_#`]{0,3}[ \t]*[:：]?[ \t]*[*_`]{0,3}[ \t]*\n(?:[ \t]*\n){0,2}[ \t>]*(?:(?:[-*+•→]|[-=]>)[ \t]+|\d{1,2}[.)][ "
     r"\t]+)?[`\"'*]{0,3}"
 )
 SPACES = re.compile(r"(?:[*_`]{0,3}[ \t]+[*_]{0,3}|(?<=[\u3040-\ud7ff]))[#№]?[ \t]*[\"'`(]?")
@@ -38,8 +39,8 @@ LINE_OF = re.compile(  # "password for the shared drive", and the value in the n
 )
 SIGN = re.compile(r"[-=>→⇒➜➔:：–—….'’是为為は이는은]")  # one of these, or of the words below, is in every match of BETWEEN
 IS = frozenset(
-    "is was are equals ist war lautet lauten heißt heisst luidt lyder brzmi est es era sono é è är er jest je είναι это будет to "
-    "changed updated geändert cambiado cambiada cambiato cambiata changé".split()
+    "is was are been equals ist war lautet lauten heißt heisst luidt lyder brzmi est es era sono é è är er jest je είναι это будет "
+    "to changed updated geändert cambiado cambiada cambiato cambiata changé".split()
 )
 THINGS = re.compile(  # what has a code: places, cards, banks and devices
     rf"(?:{PLACES}|{SUBJECTS}|visa|mastercard|debit|credit|bank|bankpas|bancaire|bleue|giro(?:karte)?|ec(?:-karte)?|kreditkarte|postepay"

@@ -28,9 +28,9 @@ LENGTHS = {  # of an IBAN, by its country
         "RU33 SA24 SC31 SD18 SE24 SI19 SK24 SM27 SO23 ST25 SV28 TL23 TN24 TR26 UA29 VA22 VG24 XK20 YE30"
     ).split()
 }
-LETTERS = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}[A-Za-z0-9]*(?:[ \u00a0.-][A-Za-z0-9]+)*(?![A-Za-z0-9])")
+LETTERS = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2} ?\d ?\d[A-Za-z0-9]*(?:[ \u00a0.-][A-Za-z0-9]+)*(?![A-Za-z0-9])")
 GROUP = re.compile(r"[^\W_]+")
-START = re.compile(r"[A-Za-z]{2}\d{2}")
+START = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2} ?\d ?\d")
 ISSUER = re.compile(r"[3-6]|(?=\d{16}$)2(?:22[1-9]|2[3-9]|[3-6]|7[01]|720)")  # 2221 to 2720: Mastercard
 POLISH = re.compile(r"(?<![\w-])\d{2}(?:[ \u00a0-]?\d){24}(?![\w-])")  # an account, without its country
 DOUBLED = str.maketrans("0123456789", "0246813579")  # twice a digit, and the sum of its digits
@@ -51,6 +51,7 @@ IDS: tuple[tuple[str, str], ...] = (
         r"(?!BG|GB|KN|NK|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d{2} ?\d{2} ?\d{2} ?[A-D]|QQ ?\d{2} ?\d{2} "
         r"?\d{2} ?[A-D]", ""),  # United Kingdom
     (r"\d{8}-?[A-HJ-NP-TV-Z]", "es.dni"),
+    (r"\d{2}\.\d{3}\.\d{3}-?[A-HJ-NP-TV-Z]", ""),  # the same with dots
     (r"[XYZ]-?\d{7}-?[A-Z]", "es.nie"),
     (r"[12] ?\d{2} ?\d{2} ?[0-9][0-9AB] ?\d{3} ?\d{3} ?\d{2}", "fr.nir"),
     (r"[A-Z]{6} ?\d{2}[A-EHLMPRST]\d{2} ?[A-Z]\d{3}[A-Z]", ""),  # Italy
@@ -83,7 +84,7 @@ IDS: tuple[tuple[str, str], ...] = (
     (r"\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])\d{4}[01]8\d", "za.idnr"),
     (r"\d{7}[A-W][ABHWTX]?", "ie.pps"),
     (r"P[A-Z<][A-Z]{3}[A-Z<]{39}|P<[A-Z]{3}[A-Z]+<[A-Z<]{12,}", ""),  # the two lines of a passport
-    (r"[A-Z0-9<]{9}\d[A-Z]{3}\d{7}[MFX<]\d{7}[A-Z0-9<]{14,16}", ""),
+    (r"[A-Z0-9<]{9}[\d<][A-Z][A-Z<]{2}\d{7}[MFX<]\d{7}[A-Z0-9<]{14,16}", ""),
 )  # fmt: skip
 BEFORE, AFTER = r"(?<![A-Za-z0-9_./-])(?=[A-Z0-9])", r"(?![A-Za-z0-9_]|[.-]\d)"
 FORMS = [(re.compile(f"{BEFORE}(?:{form}){AFTER}"), module) for form, module in IDS]
@@ -105,10 +106,9 @@ def _in_line(text: str) -> Iterator[Span]:
         if text[begin - 1 : begin] != "." and _printed(text[begin:end]) and is_card(text[begin:end]) and not is_other(text, begin):
             yield begin, end, CARD
     for match in LETTERS.finditer(text):
-        groups = [group.span() for group in GROUP.finditer(text, *match.span())]
-        for place, (begin, _) in enumerate(groups):
-            if end := _iban_end(text, groups[place : place + 34]):
-                yield begin, end, ACCOUNT
+        for start in START.finditer(text, *match.span()):
+            if end := _iban_end(text, start.start(), match.end()):
+                yield start.start(), end, ACCOUNT
     yield from ((*match.span(), ACCOUNT) for match in POLISH.finditer(text) if is_iban(f"PL{match[0]}"))
     for form, module in FORMS if ANY_FORM.search(text) else ():
         for match in form.finditer(text):
@@ -130,15 +130,12 @@ def is_of_others(word: str) -> bool:
     return word in OTHERS or word.startswith(STEMS)
 
 
-def _iban_end(text: str, groups: list[tuple[int, int]]) -> int:
-    """Where the IBAN ends that begins with the first group; 0 without one. A bank's code may follow it."""
-    begin = groups[0][0]
-    missing = LENGTHS.get(text[begin : begin + 2].upper(), 0) if START.match(text, begin) else 0
-    for first, end in groups if missing else ():
-        missing -= end - first
-        if missing <= 0:
-            return end if not missing and is_iban(text[begin:end]) else 0
-    return 0
+def _iban_end(text: str, begin: int, end: int) -> int:
+    """Where the IBAN ends that begins there, in groups of any length; 0 without one. A bank's code may follow it."""
+    places = [place for place in range(begin, min(end, begin + 70)) if text[place].isalnum()]
+    size = LENGTHS.get(text[begin : begin + 2].upper(), 0)
+    last = places[size - 1] + 1 if 0 < size <= len(places) else 0
+    return last if last and not text[last : last + 1].isalnum() and is_iban(text[begin:last]) else 0
 
 
 def _stretches(run: re.Pattern, text: str) -> Iterator[tuple[int, int]]:

@@ -44,6 +44,7 @@ WHEELS = re.compile(r"\d{1,2}( [-–] |, )\d{1,2}\1\d{1,2}(?:\1\d{1,2})?(?![\w/-
 COMBINATION = re.compile(r"[ck]ombin|combo|safe|tresor", re.IGNORECASE)
 THREE = re.compile(r"\d{3}[ \t]*(?=\n|$|[.,;)](?!\d))")
 BESIDE = re.compile(r"[ \t]*[,;/|][ \t]*(?:[^\W\d_][\w'’-]*[ \t]+){1,6}?[=:]?[ \t]*(\d{4,8})(?!\w|[.,:/%-]\d| ?[%€$£])")
+LABEL = 24  # characters of a line that is the name of a number alone, in the line below it
 COMMA = re.compile(r"(?:[ \t]+[^\W\d_]{1,15}){0,4},[ \t]*(?=\d{4,8}[#*]?[ \t.!]*(?:\n|\Z))")  # "of the office, 4711"
 SIGNED_CODE = re.compile(r"(?=[^\s\d]{0,20}\d)(?=[^\sA-Za-z]{0,20}[A-Za-z])\w{1,20}[!@#$%&*?+][\w!@#$%&*?+]{0,20}(?!\S)")
 
@@ -61,7 +62,8 @@ def number_place(text: str, phrase: Phrase, end: int) -> tuple[int, bool] | None
         return None
     below = NEXT_LINE.match(window, heading.end() if heading else 0)
     if below:
-        return (end + below.end(), False) if phrase.several or ":" in below[0] else None
+        label = phrase.kind != CODE and end - text.rfind("\n", 0, end) <= LABEL
+        return (end + below.end(), "→" in below[0]) if phrase.several or label or re.search("[:→]", below[0]) else None
     if phrase.kind == CODE and not phrase.sure and (comma := COMMA.match(window)):
         return end + comma.end(), True
     space = SPACES.match(text, end)

@@ -73,6 +73,7 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (  # (kind, "strong", "several", 
     (PASSWORD, "strong", "mot mots", r" de passe"),
     (PASSWORD, "strong", "p", r"/w\b"),
     (PASSWORD, "strong", "pass", r"[ -](?:word|phrase|code)s?"),
+    (PASSWORD, "strong", "key", r"[ -]?phrase"),
     (PASSWORD, "strong", "phrase", r" (?:secr[èe]te|de passe)"),
     (PASSWORD, "strong", "frase palavra kata mật كلمة",
         r"[ -](?:segreta|secreta|de contraseña|de acceso|de paso|passe|chave|sandi|khẩu|السر|المرور)"),
@@ -94,7 +95,8 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (  # (kind, "strong", "several", 
         "licence product activation serial windows office",
      r"[ _-]?(?:api[ _-]?|access[ _-]?|secret[ _-]?|base[ _-]?)?(?:key|secret|token|serial|number)s?(?:[ _-]base)?\b"),
     (KEY, "", "seriennummer lizenzschlüssel produktschlüssel api-schlüssel zugangsschlüssel serial", r""),
-    (KEY, "", "totp otp 2fa mfa authenticator", r" (?:seed|secret|key|setup key)"),
+    (KEY, "", "totp otp fa mfa authenticator", 
+        r"[ -](?:seed|secret|key|setup key|geheim(?:nis)?|schlüssel|sleutel|clave|clé|chiave|chave|klucz)"),
     (CODE, "",
         "pin pini pins geheimzahl geheimnummer pinnummer pincode pinkod pinkoden portkod portkoden pinkode "
         "pinkoodi пин пинкод пинкода puk",
@@ -183,7 +185,8 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (  # (kind, "strong", "several", 
     (IDENTITY, "",
         "ssn sin nino dni nie nif cif nir cpf cnpj rg rut curp rfc cuit cuil bsn burgerservicenummer sofinummer pesel "
         "nip dowód cnp egn amka tckn aadhaar aadhar pan nric fin mykad ahv avs svnr sozialversicherungsnummer "
-     "rentenversicherungsnummer versicherungsnummer krankenversichertennummer krankenkassennummer krankenkasse "
+     "rentenversicherungsnummer versicherungsnummer versichertennummer versichertennr "
+     "krankenversichertennummer krankenkassennummer krankenkasse "
      "personnummer fødselsnummer "
      "samordningsnummer cpr henkilötunnus hetu ppsn pps perso personalausweis personalausweisnummer ausweisnummer "
      "ausweis rodné снилс инн tfn utr ein tin itin "
